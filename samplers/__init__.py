@@ -1,0 +1,1 @@
+"""Which frames and which boxes: pure index arithmetic."""

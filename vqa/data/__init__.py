@@ -1,0 +1,1 @@
+"""Manifests, score tables and synthetic ladders."""

@@ -1,0 +1,44 @@
+"""Everything that can go wrong, as a small family; each message names the thing, its value, the limit and the way out."""
+
+from typing import Literal, get_args
+
+ErrorKind = Literal[
+    "not_found",
+    "not_readable",
+    "not_video",
+    "no_frames",
+    "corrupt",
+    "unsupported",
+    "too_large",
+    "timeout",
+    "crashed",
+    "model",
+]
+ERROR_KINDS: tuple[str, ...] = get_args(ErrorKind)
+
+
+class VqaError(Exception):
+    """Base of all errors that a user can cause; `exit_code` is what the command line returns for it."""
+
+    exit_code = 1
+
+
+class UsageError(VqaError):
+    """A wrong command, config key, value or file given by the user (exit code 2)."""
+
+    exit_code = 2
+
+
+class ClipError(VqaError):
+    """One clip cannot be scored; becomes the row's `error_kind` and `error`, never stops a job."""
+
+    def __init__(self, kind: ErrorKind, message: str) -> None:
+        super().__init__(message)
+        self.kind: ErrorKind = kind
+
+    def __reduce__(self) -> tuple[type["ClipError"], tuple[ErrorKind, str]]:
+        return ClipError, (self.kind, str(self))  # crosses process borders with its kind
+
+
+class ModelError(VqaError):
+    """A model cannot be loaded or run as asked."""

@@ -1,0 +1,1 @@
+"""Video and image files: packet tables, exact frames, and the child process that can be killed."""

@@ -1,0 +1,1 @@
+"""Load a policy and score views with it."""

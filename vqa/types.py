@@ -1,0 +1,146 @@
+"""The values that cross boundaries: frozen, checked when made, carrying units in their names."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+Seconds = NDArray[np.float64]
+Status = Literal["ok", "partial", "unparsed", "failed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clip:
+    """What to score: a file, or the half-open span [start_seconds, end_seconds) of one."""
+
+    clip_id: str
+    uri: str
+    start_seconds: float | None = None
+    end_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        start, end = self.start_seconds or 0.0, self.end_seconds
+        if not start >= 0 or (end is not None and not end > start):
+            raise ValueError(f"clip {self.clip_id!r}: span [{start}, {end}) is empty or negative; give 0 <= start < end")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaInfo:
+    """Facts of one video (or image) file. Sizes are as shown: after rotation. Seconds count from the first frame shown."""
+
+    uri: str
+    codec: str
+    container: str
+    width: int
+    height: int
+    rotation_degrees: int  # clockwise turn needed for display: 0, 90, 180, 270
+    fps: float  # mean rate over the packets; 0.0 for a still picture
+    duration_seconds: float
+    frame_count: int
+    is_image: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Packets:
+    """The packet table of a video, in presentation order; all arrays have length N >= 1."""
+
+    seconds: Seconds  # [N] presentation times, ascending, the first is 0.0
+    sizes: NDArray[np.int64]  # [N] bytes
+    is_key: NDArray[np.bool_]  # [N] decoding can start here
+
+    def __post_init__(self) -> None:
+        if not (len(self.seconds) == len(self.sizes) == len(self.is_key) >= 1):
+            raise ValueError(
+                f"packet table: lengths {len(self.seconds)}, {len(self.sizes)}, {len(self.is_key)} must agree and be >= 1"
+            )
+
+    def __repr__(self) -> str:
+        return f"Packets({len(self.seconds)} frames, {int(self.sizes.sum())} bytes, {int(self.is_key.sum())} key)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Frames:
+    """Decoded pictures with their times. Entry j answers request `requested[j]` of the decode call; damaged ones are left out."""
+
+    pixels: tuple[Pixels, ...]  # each uint8 [height, width, 3] RGB, at the size asked for
+    seconds: Seconds  # [M] presentation time of the frame that was really decoded
+    requested: NDArray[np.int64]  # [M] ascending indices into the request
+
+    def __post_init__(self) -> None:
+        if not (len(self.pixels) == len(self.seconds) == len(self.requested)):
+            raise ValueError(
+                f"frames: {len(self.pixels)} pictures, {len(self.seconds)} times, {len(self.requested)} indices must agree"
+            )
+
+    def __repr__(self) -> str:
+        return f"Frames({[p.shape[:2] for p in self.pixels]} at {np.round(self.seconds, 3).tolist()} s)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CropBox:
+    """Where a local picture was cut: pixels of the frame as shown, at a time."""
+
+    second: float
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Views:
+    """What the model looks at for one clip, and where it came from."""
+
+    clip: Clip
+    info: MediaInfo
+    global_pictures: tuple[Pixels, ...]  # one mosaic, or keyframes in time order
+    local_pictures: tuple[Pixels, ...]  # crops or whole frames at native size, in time order
+    keyframe_seconds: tuple[float, ...]
+    crop_boxes: tuple[CropBox, ...]
+    frames_planned: int  # distinct frames asked of the decoder
+    frames_decoded: int
+    decode_backend: str
+    decode_seconds: float
+
+    @property
+    def pictures(self) -> tuple[Pixels, ...]:
+        """All pictures in the order the prompt shows them: global first."""
+        return self.global_pictures + self.local_pictures
+
+    @property
+    def is_partial(self) -> bool:
+        """True where fewer frames were decoded than planned."""
+        return self.frames_decoded < self.frames_planned
+
+    def __repr__(self) -> str:
+        shapes = [p.shape[:2] for p in self.pictures]
+        return f"Views({self.clip.clip_id!r}, pictures {shapes}, frames {self.frames_decoded}/{self.frames_planned})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """One rollout: the text as written and what the one parser read from it (None: no score could be read)."""
+
+    text: str
+    values: tuple[float, ...] | None  # D numbers on 1-5
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """The verdict on one clip, 1-5; every number is None unless it was read from an answer."""
+
+    score: float | None
+    score_std: float | None  # population spread over parsed rollouts, 0.0 for one
+    score_global: float | None
+    score_local: float | None
+    reason: str
+    answers: tuple[Answer, ...] = field(repr=False)
+    score_seconds: float
+
+    @property
+    def answers_parsed(self) -> int:
+        """Rollouts from which a score could be read."""
+        return sum(answer.values is not None for answer in self.answers)
