@@ -1,0 +1,21 @@
+"""Fixtures for every test: no test's random draws reach another."""
+
+import random
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _restore_random_state() -> Iterator[None]:
+    """Put the global generators of Python, numpy and (where loaded) torch back after each test."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    torch = sys.modules.get("torch")  # never imported just for this
+    torch_state = torch.get_rng_state() if torch else None
+    yield
+    random.setstate(python_state)
+    np.random.set_state(numpy_state)
+    if torch and torch_state is not None:
+        torch.set_rng_state(torch_state)
