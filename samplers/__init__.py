@@ -1,1 +1,1 @@
-"""Which frames and which boxes: pure index arithmetic."""
+"""Which frames, which boxes: pure index arithmetic; opens no file, keeps no state, draws only from a given seed."""

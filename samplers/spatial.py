@@ -1,0 +1,206 @@
+"""Which parts of a frame to look at: sizes (or luma) in, boxes out, int64[n, 4] of x, y, width, height in the frame.
+
+Pixels of the frame as given, half-open. A box larger than the frame is clipped to it; all boxes of a call have one
+size.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Boxes = NDArray[np.int64]
+Map = NDArray[np.float64]
+SpatialName = Literal["centre", "grid", "fragments", "salient"]
+
+MAP_SIDE_PIXELS = (
+    480  # `salient` looks at a lattice of about this many points along the long side, whatever the frame's size
+)
+FREE_OVERLAP = (
+    0.2  # two boxes of `salient` may share this part of their area; more only where the frame leaves no choice
+)
+
+
+def centre(width: int, height: int, *, box_width: int, box_height: int, count: int) -> Boxes:
+    """The box in the middle, `count` times: the same place in each of several frames.
+
+    Raises:
+        ValueError: a size or count below 1.
+    """
+    wide, high = _clipped(width, height, box_width, box_height, count)
+    return np.tile(np.array([[(width - wide) // 2, (height - high) // 2, wide, high]], dtype=np.int64), (count, 1))
+
+
+def grid(width: int, height: int, *, box_width: int, box_height: int, count: int) -> Boxes:
+    """`count` boxes centred in the cells of a near-square lattice, row by row; a short row is spread out.
+
+    Raises:
+        ValueError: a size or count below 1.
+    """
+    wide, high = _clipped(width, height, box_width, box_height, count)
+    # As many columns to a row as the frame's aspect asks for, then no more rows than needed.
+    columns = min(count, max(1, round(math.sqrt(count * width / height))))
+    rows = -(-count // columns)
+    per_row = [len(part) for part in np.array_split(np.arange(count), rows)]
+    boxes = [
+        (_middle(width, wide, column, in_row), _middle(height, high, row, rows), wide, high)
+        for row, in_row in enumerate(per_row)
+        for column in range(in_row)
+    ]
+    return np.array(boxes, dtype=np.int64)
+
+
+def fragments(width: int, height: int, *, cells: int = 7, patch: int = 32, seed: int) -> Boxes:
+    """Grid mini-patch sampling of FAST-VQA (arXiv 2207.02595): one native patch drawn in each of cells x cells cells.
+
+    The same seed and size give the same boxes, so that the patches of several frames line up. FAST-VQA enlarges a
+    frame with less than cells * patch pixels along a side; here the patches get smaller instead, down to the cell, so
+    nothing is ever upscaled.
+
+    Returns:
+        int64[cells * cells, 4], row by row; stitched in that order they make one picture, 224 x 224 by default.
+
+    Raises:
+        ValueError: a size, cells or patch below 1.
+    """
+    wide, high = _clipped(width, height, patch, patch, cells)
+    wide, high = min(wide, max(1, width // cells)), min(high, max(1, height // cells))
+    rng = np.random.default_rng(seed)
+
+    def starts(length: int, side: int) -> Boxes:
+        edges = np.arange(cells + 1) * length // cells
+        room = np.maximum(np.diff(edges) - side, 0)
+        places: Boxes = edges[:-1] + rng.integers(0, room + 1, size=(cells, cells))
+        return np.minimum(places, length - side)
+
+    x = starts(width, wide)
+    y = starts(height, high).T
+    boxes: Boxes = np.stack([x, y, np.full_like(x, wide), np.full_like(x, high)], axis=-1).reshape(-1, 4)
+    return boxes
+
+
+def salient(
+    luma: ArrayLike,
+    *,
+    motion: ArrayLike | None = None,
+    box_width: int,
+    box_height: int,
+    count: int,
+    avoid: ArrayLike | None = None,
+) -> Boxes:
+    """The boxes with the most detail and motion, best first, overlapping little: greedy on sums over an integral image.
+
+    Detail is the gradient magnitude (the root of the gradient energy: the energy itself would chase the one hard edge
+    of a caption or letterbox); each of detail and motion is divided by its mean, so that both have a say. Ties go to
+    the box nearest the middle.
+
+    Args:
+        luma: [height, width] of the frame, any real dtype; the boxes are in its pixels.
+        motion: [h, w] >= 0, how much each place changes, on a map of any size that covers the frame; or None.
+        box_width: pixels.
+        box_height: pixels.
+        count: how many boxes, >= 1.
+        avoid: [m, 4] boxes taken before (in another frame of the clip); the new ones keep off them as off each other.
+
+    Returns:
+        int64[count, 4]; where the frame is too small for `count` boxes apart, those with the least overlap.
+
+    Raises:
+        ValueError: a size or count below 1, arrays that are not two-dimensional.
+    """
+    picture = np.asarray(luma)
+    if picture.ndim != 2:
+        raise ValueError(f"salient: luma of shape {picture.shape} must be [height, width]")
+    height, width = picture.shape
+    wide, high = _clipped(width, height, box_width, box_height, count)
+    step = max(1, max(width, height) // MAP_SIDE_PIXELS)
+    interest = _relative(_detail(picture, step=step))
+    if motion is not None:
+        interest = interest + _relative(_resampled(motion, shape=interest.shape))
+
+    # Candidate corners: every step-th pixel, and the last place where the box still fits.
+    x = np.unique(np.append(np.arange(0, width - wide + 1, step), width - wide))
+    y = np.unique(np.append(np.arange(0, height - high + 1, step), height - high))
+    sums = _box_sums(interest, x=x, y=y, wide=wide, high=high, step=step)
+    sums = sums / max(float(sums.max()), 1e-12) + 1e-6 * _closeness(x, y, (width - wide) / 2, (height - high) / 2)
+
+    taken = np.asarray(avoid if avoid is not None else np.zeros((0, 4)), dtype=np.int64).reshape(-1, 4)
+    overlap = np.zeros(sums.shape)
+    for box in taken:
+        overlap = np.maximum(overlap, _overlap(box, x=x, y=y, wide=wide, high=high))
+    boxes: list[tuple[int, int, int, int]] = []
+    for _ in range(count):
+        allowed = overlap <= max(FREE_OVERLAP, float(overlap.min()))
+        row, column = np.unravel_index(int(np.argmax(np.where(allowed, sums, -1.0))), sums.shape)
+        boxes.append((int(x[column]), int(y[row]), wide, high))
+        overlap = np.maximum(overlap, _overlap(np.array(boxes[-1]), x=x, y=y, wide=wide, high=high))
+    return np.array(boxes, dtype=np.int64)
+
+
+SPATIAL: dict[SpatialName, Callable[..., Boxes]] = {
+    "centre": centre,
+    "grid": grid,
+    "fragments": fragments,
+    "salient": salient,
+}
+
+
+def _clipped(width: int, height: int, box_width: int, box_height: int, count: int) -> tuple[int, int]:
+    if min(width, height, box_width, box_height, count) < 1:
+        raise ValueError(f"frame {width}x{height}, box {box_width}x{box_height}, count {count}: all must be 1 or more")
+    return min(box_width, width), min(box_height, height)
+
+
+def _middle(length: int, side: int, index: int, parts: int) -> int:
+    """Start of a `side` long stretch centred in part `index` of `parts`, moved inside [0, length)."""
+    return min(max(round((index + 0.5) * length / parts - side / 2), 0), length - side)
+
+
+def _detail(picture: NDArray[Any], *, step: int) -> Map:
+    """Gradient magnitude [h, w] at every step-th pixel, from native neighbours: reducing first would blur it away."""
+    here = picture[::step, ::step].astype(np.float64)
+    right, below = np.zeros_like(here), np.zeros_like(here)
+    beside, under = picture[::step, 1::step].astype(np.float64), picture[1::step, ::step].astype(np.float64)
+    right[:, : beside.shape[1]] = beside - here[:, : beside.shape[1]]
+    below[: under.shape[0]] = under - here[: under.shape[0]]
+    return np.hypot(right, below)
+
+
+def _resampled(values: ArrayLike, *, shape: tuple[int, ...]) -> Map:
+    """The map at another size by nearest neighbour."""
+    coarse = np.asarray(values, dtype=np.float64)
+    if coarse.ndim != 2 or coarse.size == 0:
+        raise ValueError(f"salient: motion of shape {coarse.shape} must be [height, width]")
+    rows = np.arange(shape[0]) * coarse.shape[0] // shape[0]
+    columns = np.arange(shape[1]) * coarse.shape[1] // shape[1]
+    return np.asarray(coarse[rows[:, None], columns[None, :]], dtype=np.float64)
+
+
+def _relative(values: Map) -> Map:
+    mean = float(values.mean())
+    return values / mean if mean > 0 else values
+
+
+def _box_sums(interest: Map, *, x: Boxes, y: Boxes, wide: int, high: int, step: int) -> Map:
+    """Sum of the map under each candidate box [len(y), len(x)], by an integral image (Viola and Jones 2001)."""
+    integral = np.zeros((interest.shape[0] + 1, interest.shape[1] + 1))
+    np.cumsum(np.cumsum(interest, axis=0), axis=1, out=integral[1:, 1:])
+    left, right = -(-x // step), -(-(x + wide) // step)  # lattice points p with x <= p * step < x + wide
+    top, bottom = -(-y // step), -(-(y + high) // step)
+    corner = [integral[np.ix_(rows, columns)] for rows in (bottom, top) for columns in (right, left)]
+    return corner[0] - corner[1] - corner[2] + corner[3]
+
+
+def _closeness(x: Boxes, y: Boxes, middle_x: float, middle_y: float) -> Map:
+    """1 at the middle, falling to 0 with the distance of a corner from where the centred box would have it."""
+    away: Map = np.hypot((x - middle_x)[None, :], (y - middle_y)[:, None])
+    return 1.0 - away / max(float(away.max()), 1.0)
+
+
+def _overlap(box: Boxes, *, x: Boxes, y: Boxes, wide: int, high: int) -> Map:
+    """Part of each candidate box's area that `box` covers."""
+    across = np.clip(np.minimum(x + wide, box[0] + box[2]) - np.maximum(x, box[0]), 0, None)
+    down = np.clip(np.minimum(y + high, box[1] + box[3]) - np.maximum(y, box[1]), 0, None)
+    return np.outer(down, across) / (wide * high)
