@@ -1,8 +1,10 @@
-"""Real media files for the tests: small, deterministic, made by real encoders; frame n carries the number n in its pixels.
+"""Real media files for the tests: small, seeded, made by real encoders; frame n carries the number n in its pixels.
 
-`import clips` works in every test (`pythonpath = ["tests"]`). Nothing here fakes a decoder: wrong files are good files, damaged.
+`import clips` works in every test (`pythonpath = ["tests"]`). Nothing here fakes a decoder: wrong files are good files,
+damaged.
 """
 
+import itertools
 import struct
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
@@ -23,7 +25,7 @@ TICKS = 90_000  # per second, for frames with times of their own
 
 
 def picture(number: int, *, width: int = 160, height: int = 96, seed: int = 0, noise: float = 8.0) -> Pixels:
-    """Frame `number` of the test pattern: a moving texture with noise; uint8 [height, width, 3] RGB, readable by `read_number`."""
+    """Frame `number` of a moving texture with noise; uint8 [height, width, 3] RGB; `read_number` reads it back."""
     rng = np.random.default_rng([seed, number])
     y, x = np.mgrid[0:height, 0:width].astype(np.float64)
     shift = 2.0 * number
@@ -47,7 +49,7 @@ def read_number(pixels: Pixels) -> int:
     row = pixels[max(4, height // 6) // 2].astype(np.float64).mean(axis=-1)
     edges = np.linspace(0, width, NUMBER_BITS + 1)
     number = 0
-    for left, right in zip(edges[:-1], edges[1:], strict=True):
+    for left, right in itertools.pairwise(edges):
         number = 2 * number + int(row[int((left + right) / 2)] > 128)
     return number
 
@@ -75,9 +77,10 @@ def write_video(
 ) -> Path:
     """Encode `frames` pictures (numbers 0, 1, ...) into the container that the suffix names.
 
-    `seconds` gives each frame a time of its own (variable frame rate). `rotation_degrees` is a turn clockwise for display, written
-    as a display matrix. `options` go to the encoder (x264: "g", "bf", "x264-params", ...), `container_options` to the muxer
-    (mp4: {"movflags": "faststart"} puts the index in front, so that a cut-off file can be opened). One thread, so bytes repeat.
+    `seconds` gives each frame a time of its own (variable frame rate). `rotation_degrees` is a turn clockwise for
+    display, written as a display matrix. `options` go to the encoder (x264: "g", "bf", "x264-params", ...),
+    `container_options` to the muxer (mp4: {"movflags": "faststart"} puts the index in front, so that a cut-off file can
+    be opened). One thread, so bytes repeat.
     """
     path = Path(path)
     with av.open(str(path), "w", format=container, options=dict(container_options or {})) as output:
@@ -172,7 +175,7 @@ def write_text(path: Path | str, *, lines: int = 200) -> Path:
 
 
 def write_header_only(path: Path | str) -> Path:
-    """A good .mp4 or .mkv cut off right where its first frame would begin: a full header, a declared track, no frame."""
+    """A good .mp4 or .mkv cut off where its first frame would begin: a full header, a track, no frame."""
     path = write_video(
         path, frames=5, container_options={"movflags": "faststart"} if Path(path).suffix == ".mp4" else {}
     )

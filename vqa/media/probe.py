@@ -1,0 +1,326 @@
+"""What is in a file, from its headers and packets alone: no picture is decoded.
+
+How a file that cannot be judged is named (`ClipError.kind`):
+
+| the file | kind |
+| --- | --- |
+| no such name, or a folder on the way is missing | `not_found` |
+| folder, pipe, socket, device; permission denied; disk or network error | `not_readable` |
+| text, random bytes, a playlist, any format without its known first bytes | `not_video` |
+| sound only; the only picture is cover art | `not_video` |
+| 0 bytes; a full header and no packet behind it | `no_frames` |
+| a known container whose header is cut off or broken (an mp4 without its index) | `corrupt` |
+| a codec that this FFmpeg has no decoder for; a URI scheme other than file | `unsupported` |
+| more than `max_pixels` in a frame, more than `max_frames` packets; memory ran out | `too_large` |
+
+Times: presentation times in seconds, the first frame shown is 0.0. Sizes: stored pixels after the rotation of the
+display matrix; non-square pixels are not stretched, interlaced frames not woven apart. A still picture is a clip of one
+frame.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from vqa.errors import ClipError
+from vqa.media.source import media_errors, open_source
+from vqa.media.webp import is_webp, webp_table
+from vqa.types import MediaInfo, Packets
+
+MAX_PIXELS = 8192 * 8192  # 8K film and 64-megapixel photographs pass
+MAX_FRAMES = 4_000_000  # 18 hours at 60 frames per second
+
+_READ_BYTES = 1 << 18
+_STILL_CODECS = {"png", "mjpeg", "gif", "webp", "bmp", "tiff", "jpegxl", "jpeg2000"}
+_STILL_BRANDS = {"avif", "heic", "heix", "mif1"}
+_ROTATION = re.compile(r"rotation of (-?[\d.]+) degrees")
+
+# First bytes (offset, bytes) of the formats whose broken header means a broken video rather than some other file.
+_MAGIC = (
+    *((4, box) for box in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"styp", b"moof")),  # mp4, mov
+    (0, bytes.fromhex("1a45dfa3")),  # Matroska, WebM
+    (0, bytes.fromhex("3026b2758e66cf11")),  # ASF, WMV
+    (0, bytes.fromhex("000001ba")),  # MPEG programme stream
+    (0, bytes.fromhex("000001b3")),  # MPEG video
+    (8, b"AVI "),
+    (8, b"WEBP"),
+    (0, b"FLV"),
+    (0, b"OggS"),
+    (0, b"GIF8"),
+    (0, b"YUV4MPEG2"),
+    (0, b"DKIF"),
+    (0, b"\x89PNG"),
+    (0, b"\xff\xd8\xff"),  # JPEG
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class PacketTable(Packets):
+    """`Packets`, and what `decode` needs to find each frame again without demuxing twice."""
+
+    order: NDArray[np.int64]  # [N] place of each frame's packet in file order; >= M: declared, but not in the file
+    is_damaged: NDArray[np.bool_]  # [N] the packet is cut off, marked corrupt by the demuxer, or missing
+    ticks: NDArray[np.int64]  # [M] presentation time of each packet in file order, in the stream's own unit
+    starts: NDArray[np.bool_]  # [M] in file order: decoding can start here
+    is_counted: bool  # the file has no usable times: frames are told apart by counting, from the first one on
+
+
+def probe(uri: str, *, max_pixels: int = MAX_PIXELS, max_frames: int = MAX_FRAMES) -> tuple[MediaInfo, PacketTable]:
+    """The facts and the packet table of a video or image, by demuxing only. Raises ClipError (kinds: see the module).
+
+    The frames that a cut-off mp4 declares in its index but no longer holds are in the table, marked as damaged: a plan
+    over them comes out partial instead of pretending that the clip was short.
+    """
+    with open_source(uri) as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            raise ClipError("no_frames", f"{uri}: the file is empty (0 bytes); copy or encode it again")
+        if is_webp(file):
+            return _probe_webp(uri, file, max_pixels=max_pixels)
+        with open_container(uri, file) as container:
+            stream = video_stream(uri, container)
+            rotation = _rotation_degrees(container, stream)
+            width, height = stream.codec_context.width, stream.codec_context.height
+            _check_pixels(uri, width, height, max_pixels)
+            if rotation in (90, 270):
+                width, height = height, width
+            is_picture = container.format.name.endswith("_pipe") or container.format.name == "image2"
+            limit = (
+                1 if is_picture else max_frames
+            )  # what follows a photograph in its file is a thumbnail or a gain map
+            with media_errors(uri, doing="reading packets"):
+                table, last_duration = _packet_table(uri, container, stream, limit=limit, must_end=not is_picture)
+            frame_count = len(table.seconds)
+            is_image = frame_count == 1 and (
+                is_picture
+                or stream.codec_context.name in _STILL_CODECS
+                or container.metadata.get("major_brand") in _STILL_BRANDS
+            )
+            rate = float(stream.average_rate or 0)
+            info = MediaInfo(
+                uri=uri,
+                codec=stream.codec_context.codec.canonical_name,
+                container=container.format.name,
+                width=width,
+                height=height,
+                rotation_degrees=rotation,
+                fps=0.0 if is_image else _mean_rate(table.seconds) or rate,
+                duration_seconds=0.0 if is_image else float(table.seconds[-1]) + last_duration,
+                frame_count=frame_count,
+                is_image=is_image,
+            )
+    return info, table
+
+
+@contextmanager
+def open_container(uri: str, file: BinaryIO) -> Iterator[av.container.InputContainer]:
+    """FFmpeg's view of an open file; where it fails, known first bytes mean `corrupt`, others `not_video`."""
+    head = file.read(32)
+    file.seek(0)
+    try:
+        # No protocol is allowed: a file that refers to others (playlists, external tracks) opens none of them.
+        container = av.open(
+            file, "r", options={"protocol_whitelist": "none"}, metadata_errors="replace", buffer_size=_READ_BYTES
+        )
+    except MemoryError as error:
+        raise ClipError(
+            "too_large", f"{uri}: out of memory while reading the header; raise the memory limit"
+        ) from error
+    except av.error.FFmpegError as error:
+        if not any(head[offset:].startswith(magic) for offset, magic in _MAGIC):
+            raise ClipError(
+                "not_video", f"{uri}: not a video or image that FFmpeg knows; check that the file is what its name says"
+            ) from error
+        if isinstance(error, av.error.EOFError):
+            raise ClipError(
+                "no_frames", f"{uri}: a header and nothing behind it; copy or encode the file again"
+            ) from error
+        raise ClipError(
+            "corrupt",
+            f"{uri}: the container's header is cut off or broken ({error.strerror}); copy or encode the file again",
+        ) from error
+    with container:
+        yield container
+
+
+def video_stream(uri: str, container: av.container.InputContainer) -> av.VideoStream:
+    """The video stream to judge: the default one, else the one with most pixels; cover art is none."""
+    streams = [s for s in container.streams if s.type == "video"]
+    shown = [s for s in streams if not s.disposition & av.stream.Disposition.attached_pic]
+    if not shown:
+        found = ", ".join(sorted({s.type for s in container.streams})) or "no stream at all"
+        found += " (the picture is cover art)" if streams else ""
+        raise ClipError("not_video", f"{uri}: holds {found}, no video; take it off the list")
+    usable = [s for s in shown if isinstance(s, av.VideoStream) and s.codec_context is not None]
+    if not usable:
+        raise ClipError(
+            "unsupported", f"{uri}: no decoder for its codec; convert the file (for example to H.264) first"
+        )
+
+    def rank(stream: av.VideoStream) -> tuple[bool, int]:
+        is_default = bool(stream.disposition & av.stream.Disposition.default)
+        return is_default, stream.codec_context.width * stream.codec_context.height
+
+    return max(usable, key=rank)
+
+
+def _check_pixels(uri: str, width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise ClipError(
+            "too_large", f"{uri}: {width}x{height} is more than {max_pixels} pixels; scale it down or raise max_pixels"
+        )
+
+
+def _rotation_degrees(container: av.container.InputContainer, stream: av.VideoStream) -> int:
+    """Clockwise turn for display, a multiple of 90. PyAV shows a stream's matrix only in FFmpeg's description."""
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.INFO)
+    try:
+        lines: str = container.dumps_format()  # type: ignore[attr-defined]  # missing in PyAV's stubs
+    finally:
+        av.logging.set_level(level)
+    own = lines.partition(f"  Stream #0:{stream.index}")[2].partition("  Stream #")[0]
+    found = _ROTATION.search(own)
+    return round(-float(found[1]) / 90) % 4 * 90 if found else 0  # FFmpeg counts counterclockwise
+
+
+def _mean_rate(seconds: NDArray[np.float64]) -> float:
+    return (len(seconds) - 1) / float(seconds[-1]) if len(seconds) > 1 and seconds[-1] > 0 else 0.0
+
+
+def _packet_table(
+    uri: str, container: av.container.InputContainer, stream: av.VideoStream, *, limit: int, must_end: bool
+) -> tuple[PacketTable, float]:
+    """Demux to the end (or to `limit` packets); returns the table and the duration of the last frame in seconds."""
+    unit = float(stream.time_base or 1)
+    presentation: list[int | None] = []
+    decoding: list[int | None] = []
+    durations: list[int] = []
+    rows: list[tuple[int, bool, bool, bool]] = []
+    for packet in packets_of(container, stream):
+        if len(rows) >= limit:
+            if must_end:
+                raise ClipError("too_large", f"{uri}: more than {limit} frames; cut it into parts or raise max_frames")
+            break
+        presentation.append(packet.pts)
+        decoding.append(packet.dts)
+        durations.append(packet.duration or 0)
+        rows.append((packet.size, packet.is_keyframe, packet.is_corrupt, packet.is_discard))
+    if not rows or all(is_discarded for *_, is_discarded in rows):
+        raise ClipError(
+            "no_frames", f"{uri}: its {stream.codec_context.name} track has no frame; encode the file again"
+        )
+
+    ticks, is_counted = _ticks(presentation, decoding)
+    sizes, starts, is_corrupt, is_discarded = (np.array(column) for column in zip(*rows, strict=True))
+    order = np.flatnonzero(~is_discarded)
+    shown_ticks = ticks[order]
+    lost_sizes, lost_keys, lost_ticks = _lost_samples(container, stream, ticks, decoding)
+    all_ticks = np.concatenate([shown_ticks, lost_ticks])
+    by_time = np.argsort(all_ticks, kind="stable")
+    seconds = (all_ticks[by_time] - all_ticks[by_time[0]]) * unit
+    if is_counted and float(stream.average_rate or 0) > 0:
+        seconds = np.arange(len(seconds)) / float(stream.average_rate or 1)
+    lost = np.ones(len(lost_ticks), bool)
+    table = PacketTable(
+        seconds=seconds.astype(np.float64),
+        sizes=np.concatenate([sizes[order], lost_sizes])[by_time].astype(np.int64),
+        is_key=np.concatenate([starts[order], lost_keys])[by_time].astype(bool),
+        order=np.concatenate([order, len(ticks) + np.arange(len(lost))])[by_time].astype(np.int64),
+        is_damaged=np.concatenate([is_corrupt[order], lost])[by_time].astype(bool),
+        ticks=ticks,
+        starts=starts.astype(bool),
+        is_counted=is_counted,
+    )
+    last = table.order[-1]
+    last_duration = durations[last] * unit if last < len(durations) else 0.0
+    gaps = np.diff(seconds)
+    return table, last_duration or (float(np.median(gaps)) if len(gaps) else 0.0)
+
+
+def packets_of(container: av.container.InputContainer, stream: av.VideoStream) -> "Iterator[av.Packet[av.VideoStream]]":
+    """The stream's packets that carry bytes, in file order; ends where the file ends or can be read no further."""
+    for other in container.streams:
+        if other.index != stream.index:
+            other.discard = av.stream.Discard.all
+    try:
+        for packet in container.demux(stream):
+            if packet.size:
+                yield packet
+    except av.error.FFmpegError as error:
+        if isinstance(error, MemoryError):
+            raise
+        # A damaged tail: what came before it is still there to be judged.
+
+
+def _ticks(presentation: list[int | None], decoding: list[int | None]) -> tuple[NDArray[np.int64], bool]:
+    """Presentation times in file order, and whether they had to be made up by counting."""
+    if None not in presentation and len(set(presentation)) == len(presentation):
+        return np.array(presentation, np.int64), False
+    if None not in decoding and len(set(decoding)) == len(decoding):
+        return np.array(decoding, np.int64), True  # the n-th frame shown gets the n-th decoding time
+    return np.arange(len(presentation), dtype=np.int64), True
+
+
+def _lost_samples(
+    container: av.container.InputContainer,
+    stream: av.VideoStream,
+    ticks: NDArray[np.int64],
+    decoding: list[int | None],
+) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64]]:
+    """Samples that the index of an mp4 or mov declares beyond the end of the file: sizes, keyframe flags, times.
+
+    Their presentation times are not in the index: decoding times, moved by the reordering delay, stand for them.
+    """
+    none = np.zeros(0, np.int64)
+    if not container.format.name.startswith("mov") or len(stream.index_entries) <= len(ticks):
+        return none, none.astype(bool), none
+    lost = [entry for entry in stream.index_entries if entry.pos + entry.size > container.size][
+        -len(stream.index_entries) + len(ticks) :
+    ]
+    first = [tick for tick in decoding if tick is not None]
+    delay = int(ticks.min()) - min(first) if first else 0
+    return (
+        np.array([entry.size for entry in lost], np.int64),
+        np.array([entry.is_keyframe for entry in lost], bool),
+        np.array([entry.timestamp + delay for entry in lost], np.int64),
+    )
+
+
+def _probe_webp(uri: str, file: BinaryIO, *, max_pixels: int) -> tuple[MediaInfo, PacketTable]:
+    """WebP by its own chunks: FFmpeg reads no animated ones."""
+    webp = webp_table(uri, file)
+    _check_pixels(uri, webp.width, webp.height, max_pixels)
+    count = len(webp.sizes)
+    is_key = np.zeros(count, bool)
+    is_key[0] = True  # each frame paints over the one before
+    ends = np.cumsum(webp.duration_seconds)
+    table = PacketTable(
+        seconds=ends - webp.duration_seconds,
+        sizes=webp.sizes,
+        is_key=is_key,
+        order=np.arange(count),
+        is_damaged=webp.is_cut_off,
+        ticks=np.arange(count),
+        starts=is_key,
+        is_counted=True,
+    )
+    info = MediaInfo(
+        uri=uri,
+        codec="webp",
+        container="webp",
+        width=webp.width,
+        height=webp.height,
+        rotation_degrees=0,
+        fps=_mean_rate(table.seconds),
+        duration_seconds=0.0 if count == 1 else float(ends[-1]),
+        frame_count=count,
+        is_image=count == 1,
+    )
+    return info, table

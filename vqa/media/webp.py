@@ -1,0 +1,103 @@
+"""WebP: the frame table from the file's chunks (RFC 9649), pictures by Pillow. FFmpeg reads no animated WebP."""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from vqa.errors import ClipError
+from vqa.types import Pixels, Seconds
+
+_SHORTEST_SECONDS = 0.010  # browsers show frames of at most this time for a tenth of a second; so do we
+_DEFAULT_SECONDS = 0.100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class WebpTable:
+    """Canvas size of a WebP file, and per frame: bytes, time on screen, whether its bytes are all there."""
+
+    width: int
+    height: int
+    sizes: NDArray[np.int64]  # [N] bytes
+    duration_seconds: Seconds  # [N]; 0.0 for a still picture
+    is_cut_off: NDArray[np.bool_]  # [N]
+
+
+def is_webp(file: BinaryIO) -> bool:
+    """Whether an open file begins as a WebP file does; leaves it at its start."""
+    head = file.read(12)
+    file.seek(0)
+    return head[:4] == b"RIFF" and head[8:12] == b"WEBP"
+
+
+def webp_table(uri: str, file: BinaryIO) -> WebpTable:
+    """Read the chunk headers. Raises ClipError corrupt (no usable header) or no_frames (no frame in an animation)."""
+    width = height = 0
+    is_animated = False
+    sizes: list[int] = []
+    durations: list[float] = []
+    cut_off: list[bool] = []
+    end = file.seek(0, 2)
+    position = 12
+    while position + 8 <= end:
+        file.seek(position)
+        head = file.read(24)
+        name, size = head[:4], struct.unpack("<I", head[4:8])[0]
+        body = head[8:]
+        if name == b"VP8X" and len(body) >= 10:
+            is_animated = bool(body[0] & 0x02)
+            width, height = _uint24(body, 4) + 1, _uint24(body, 7) + 1
+        elif name == b"ANMF" and len(body) >= 16:
+            seconds = _uint24(body, 12) / 1000
+            sizes.append(size)
+            durations.append(seconds if seconds > _SHORTEST_SECONDS else _DEFAULT_SECONDS)
+            cut_off.append(position + 8 + size > end)
+        elif name in (b"VP8 ", b"VP8L") and not is_animated:
+            sizes.append(size)
+            durations.append(0.0)
+            cut_off.append(position + 8 + size > end)
+            width, height = (width, height) if width else _still_size(name, body)
+        position += 8 + size + size % 2
+    file.seek(0)
+    if not sizes and is_animated:
+        raise ClipError("no_frames", f"{uri}: an animated WebP without any frame; save it again")
+    if not sizes or width == 0 or height == 0:
+        raise ClipError("corrupt", f"{uri}: the WebP header is cut off or broken; save the file again")
+    return WebpTable(
+        width=width,
+        height=height,
+        sizes=np.array(sizes, np.int64),
+        duration_seconds=np.array(durations, np.float64),
+        is_cut_off=np.array(cut_off, bool),
+    )
+
+
+def _uint24(data: bytes, offset: int) -> int:
+    return int.from_bytes(data[offset : offset + 3], "little")
+
+
+def _still_size(name: bytes, body: bytes) -> tuple[int, int]:
+    if name == b"VP8L" and len(body) >= 5:
+        bits = int.from_bytes(body[1:5], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    if name == b"VP8 " and len(body) >= 10:
+        return int.from_bytes(body[6:8], "little") & 0x3FFF, int.from_bytes(body[8:10], "little") & 0x3FFF
+    return 0, 0
+
+
+def webp_pictures(file: BinaryIO, wanted: list[int]) -> Iterator[tuple[int, Pixels]]:
+    """The wanted frames (ascending indices), as shown: each painted over those before; transparency is dropped.
+
+    Ends early where the file cannot be read any further.
+    """
+    try:
+        with Image.open(file, formats=["WEBP"]) as image:
+            for index in wanted:
+                image.seek(index)
+                yield index, np.asarray(image.convert("RGB"))
+    except (UnidentifiedImageError, EOFError, OSError, ValueError, SyntaxError):
+        return  # Pillow's ways of saying damaged; the frames not given are left out by the caller
