@@ -1,0 +1,68 @@
+"""The preview picture: whatever the clip, one page that shows the very pixels the model gets."""
+
+import clips
+import numpy as np
+import pytest
+
+from vqa.report.canvas import nice, shortened, text_width
+from vqa.report.preview import MARGIN, WIDTH, picture
+from vqa.types import Clip
+from vqa.views import look
+
+
+def contains(page: np.ndarray, part: np.ndarray) -> bool:
+    """Whether the picture stands on the page pixel for pixel."""
+    rows, columns = np.nonzero((page[:, :, :] == part[0, 0]).all(axis=-1))
+    height, width, _ = part.shape
+    return any(np.array_equal(page[y : y + height, x : x + width], part) for y, x in zip(rows, columns, strict=True))
+
+
+def test_the_page_shows_the_pictures_that_the_model_gets(tmp_path):
+    path = clips.write_video(tmp_path / "clip.mp4", width=640, height=360, frames=40)
+    clip = Clip(clip_id="a", uri=str(path))
+    page = np.asarray(picture(clip, crop_pixels=160))
+    assert page.shape[1] == WIDTH and page.dtype == np.uint8
+    views = look(clip, crop_pixels=160)
+    assert all(contains(page, crop) for crop in views.local_pictures)
+    second_row = views.global_pictures[0][144 + 8 : 288 - 8, 8 : 256 - 8]  # a tile without outline
+    assert contains(page, second_row)
+    assert (page[:8] == page[0, 0]).all() and (page[:, : MARGIN // 2] == page[0, 0]).all()  # clean margins
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"spatial": "fragments"},
+        {"spatial": "frames", "global_kind": "frames", "keyframes": 3},
+        {"local_pictures": 0},
+        {"local_pictures": 7, "temporal": "uniform", "keyframes": 2},
+    ],
+)
+def test_every_kind_of_view_can_be_drawn(tmp_path, settings):
+    path = clips.write_video(tmp_path / "clip.mp4", width=108, height=192, frames=20)
+    assert picture(Clip(clip_id="a", uri=str(path), start_seconds=0.2, end_seconds=0.7), **settings).width == WIDTH
+
+
+def test_stills_tiny_and_damaged_clips_and_strange_names_can_be_drawn(tmp_path):
+    good = clips.write_video(tmp_path / "good.mp4", frames=60, container_options={"movflags": "faststart"})
+    files = [
+        clips.write_image(tmp_path / "line.png", width=1, height=400),
+        clips.write_video(tmp_path / "tiny.mp4", width=16, height=16, frames=3),
+        clips.cut_off(good, 0.7, out=tmp_path / "cut\n\U0001f3ac 'é'.mp4"),
+        clips.write_animation(tmp_path / ("long" * 50 + ".gif"), frames=2),
+    ]
+    for path in files:
+        assert picture(Clip(clip_id="a", uri=str(path))).width == WIDTH
+
+
+def test_long_names_are_shortened_in_the_middle_and_odd_letters_told_apart():
+    name = "start" + "x" * 500 + ".mp4"
+    short = shortened(name, size=20, width=300)
+    assert text_width(short, size=20) <= 300 and short.startswith("start") and short.endswith(".mp4")
+    assert shortened("é", size=20, width=300) != shortened("è", size=20, width=300)
+    assert shortened("a\nb", size=20, width=300) == "a\\nb"
+
+
+@pytest.mark.parametrize(("step", "expected"), [(0.012, 0.02), (0.1, 0.1), (0.3, 0.5), (7, 10), (41, 50), (900, 1000)])
+def test_ticks_are_at_round_numbers(step, expected):
+    assert nice(step) == pytest.approx(expected)
