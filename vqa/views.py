@@ -24,8 +24,8 @@ from samplers.spatial import SPATIAL, SpatialName
 from samplers.temporal import TemporalName
 from vqa.errors import ClipError
 from vqa.media.decode import BackendName, decode
-from vqa.media.probe import probe
-from vqa.types import Clip, CropBox, Frames, Packets, Pixels, Seconds, Views
+from vqa.media.probe import PacketTable, probe
+from vqa.types import Clip, CropBox, Frames, MediaInfo, Packets, Pixels, Seconds, Views
 
 Indices = NDArray[np.int64]
 Size = tuple[int, int]
@@ -74,6 +74,7 @@ def look(
     on_damage: Literal["fail", "partial"] = "partial",
     max_pixels: int = 2**26,
     seed: int = 0,
+    probed: tuple[MediaInfo, PacketTable] | None = None,
 ) -> Views:
     """Probe, plan on the packet table, decode once, cut.
 
@@ -81,6 +82,7 @@ def look(
         clip: the file, or the half-open span of it.
         temporal: this and the others as in `ViewsConfig`.
         seed: for the samplers that draw (segment, fragments); derive it from the clip, so that a rerun sees the same.
+        probed: what `probe` said of the file, where it is known (the windows of a long video share one demuxing).
 
     Returns:
         Views: pictures uint8 [height, width, 3] in time order, the seconds and boxes they show, frames planned and
@@ -91,7 +93,7 @@ def look(
             `corrupt` where too few frames could be decoded, or any was lost and `on_damage` is "fail".
     """
     started = time.perf_counter()
-    info, packets = probe(clip.uri)
+    info, packets = probed or probe(clip.uri)
     native = (info.width, info.height)
     if info.width * info.height > max_pixels:
         raise ClipError(
