@@ -5,8 +5,8 @@ the line into `count` equal parts and take from each part the frame that lies un
 
     uniform, 3 of 7   |aaaabbc|cccddee|eeffffg|   -> a d f    even in time, also where the frame rate varies
                           ^       ^       ^
-    keyframe          |aabbcccc|ccccccdd|ddeeffg| -> b c e    change in c: it weighs more, so time runs slower there
-                           ^        ^        ^
+    keyframe          |aabbccc|ccccccc|cddeefg|   -> b c e    change around c: it weighs more, so time runs slower there
+                          ^       ^       ^
 """
 
 from collections.abc import Callable
