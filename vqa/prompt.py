@@ -1,0 +1,212 @@
+"""The questions we ask, and the one parser of answers: rewards, scoring and evaluation all read with it.
+
+An answer as we ask for it, D numbers on 1-5 (D=2 for video: global, local):
+
+    <think>The frames flicker, the crops are sharp.</think><answer>
+    2.85
+    3.90
+    </answer>
+
+Asking for a list of numbers is PreResQ-R1's idea (arXiv 2511.05393), for one number VisualQuality-R1's (2505.14460),
+for JSON Q-Insight's (2503.22679); the wording is ours.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vqa.errors import UsageError
+
+LOWEST, HIGHEST = 1.0, 5.0
+
+_THINK = "Think in <think> </think>, then answer in <answer> </answer>"
+_SOURCE = "All pictures come from one video or image. How good does it look?"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preset:
+    """A question: the numbers it asks for, its words, and whether the pictures are named global and local."""
+
+    dimensions: int
+    question: str
+    is_global_local: bool = False
+
+
+PRESETS: dict[str, Preset] = {
+    "preresq_video": Preset(
+        dimensions=2,
+        question="How good does this video look? Compare the frames of the global picture over time, then study the "
+        "detail in the local pictures. Give two scores from 1 (bad) to 5 (excellent) with two decimals: global, then "
+        f"local. {_THINK}, one number per line.",
+        is_global_local=True,
+    ),
+    "preresq_image": Preset(
+        dimensions=5,
+        question=f"{_SOURCE} Give five scores from 1 (bad) to 5 (excellent) with two decimals, in this order: "
+        f"saturation, granularity, sharpness, foreground, background. {_THINK}, one number per line.",
+    ),
+    "visualquality_r1": Preset(
+        dimensions=1,
+        question=f"{_SOURCE} Give one score for the overall quality, from 1 (very poor) to 5 (excellent), with two "
+        f"decimals. {_THINK}, which holds the number alone.",
+    ),
+    "q_insight": Preset(
+        dimensions=1,
+        question=f"{_SOURCE} Rate the overall quality from 1 (very poor) to 5 (excellent), with two decimals. "
+        f'{_THINK}, which holds JSON alone: {{"rating": <the number>}}.',
+    ),
+}
+
+
+def dimensions(preset: str) -> int:
+    """How many numbers the preset asks for. Raises UsageError for an unknown name."""
+    return _preset(preset).dimensions
+
+
+def messages(preset: str, *, global_count: int, local_count: int) -> list[dict[str, Any]]:
+    """Chat messages as Hugging Face templates take them, a `{"type": "image"}` for each picture of `Views.pictures`.
+
+    Raises UsageError for an unknown preset or when there is no picture to show.
+    """
+    chosen = _preset(preset)
+    if global_count < 0 or local_count < 0 or global_count + local_count == 0:
+        raise UsageError(f"prompt: {global_count} global and {local_count} local pictures; at least one is needed")
+    content: list[dict[str, str]] = []
+    for label in _labels(global_count, local_count, is_global_local=chosen.is_global_local):
+        content += [{"type": "text", "text": label}, {"type": "image"}]
+    content.append({"type": "text", "text": chosen.question})
+    return [{"role": "user", "content": content}]
+
+
+def answer_text(reason: str, values: Sequence[float]) -> str:
+    """The answer we would like to read, for supervised training; values on 1-5 are written with two decimals."""
+    numbers = "\n".join(f"{value:.2f}" for value in values)
+    return f"<think>{reason.strip()}</think><answer>\n{numbers}\n</answer>"
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A number on 1-5 that was read from an answer, and where: the text's characters [start, stop)."""
+
+    value: float
+    start: int
+    stop: int
+
+
+def parse(text: str, dimensions: int) -> tuple[float, ...] | None:
+    """The answer's numbers on 1-5: `dimensions` of them, or one where the model gave only an overall one; else None."""
+    readings = locate(text, dimensions)
+    return None if readings is None else tuple(reading.value for reading in readings)
+
+
+def locate(text: str, dimensions: int) -> tuple[Reading, ...] | None:
+    """As `parse`, with the places in the text. Never raises on any text, and never guesses: in doubt it is None.
+
+    What is read is the last `<answer>` block, which must be closed; without one, all that follows the reasoning. It
+    must hold nothing but numbers in ASCII digits, apart by lines, blanks or `, `, and these dialects of public
+    checkpoints: names before the numbers (`global: 3.4`, `The overall score is 3.4`), JSON (`{"rating": 3.4}`),
+    `3.4/5`, `4 out of 5`, Markdown fences and stars. Named numbers are put in order (global, local). One number that
+    names no part is an answer for any `dimensions`: the score as such.
+    """
+    tail_start = text.rfind(_CLOSE_THINK) + len(_CLOSE_THINK) if _CLOSE_THINK in text else 0
+    is_thinking = text.find(_OPEN_THINK, tail_start) >= 0
+    opened = text.rfind(_OPEN_ANSWER, tail_start)
+    if opened >= 0:
+        start = opened + len(_OPEN_ANSWER)
+        stop = text.find(_CLOSE_ANSWER, start)
+        # Inside unfinished reasoning a block may be a quotation; as the very last thing it is the answer.
+        if stop < 0 or (is_thinking and text[stop + len(_CLOSE_ANSWER) :].strip()):
+            return None
+    elif is_thinking:
+        return None
+    else:
+        start, stop = tail_start, len(text)
+    if stop - start > _LONGEST_ANSWER:
+        return None
+    return _read(text, start, stop, dimensions)
+
+
+def reason(text: str) -> str:
+    """The reasoning of an answer, trimmed: the inside of `<think>`, or what stands before the answer; may be empty."""
+    start = text.find(_OPEN_THINK)
+    start = 0 if start < 0 else start + len(_OPEN_THINK)
+    stop = text.rfind(_CLOSE_THINK)
+    if stop < start:
+        stop = text.rfind(_OPEN_ANSWER)
+    return text[start : stop if stop >= start else len(text)].strip()
+
+
+_OPEN_THINK, _CLOSE_THINK = "<think>", "</think>"
+_OPEN_ANSWER, _CLOSE_ANSWER = "<answer>", "</answer>"
+_LONGEST_ANSWER = 400  # characters; five named numbers take a quarter of it
+
+# Names a number may carry. Closed on purpose: `severity: 4` or `confidence: 5` is not a quality score.
+_PARTS = {
+    2: ("global", "local"),
+    5: ("saturation", "granularity", "sharpness", "foreground", "background"),
+}
+_PART_WORDS = frozenset(name for names in _PARTS.values() for name in names)
+_WORDS = "|".join(
+    (*sorted(_PART_WORDS), "the", "final", "overall", "video", "image", "quality", "rating", "score", "answer")
+)
+_ITEM = re.compile(
+    rf"(?:(?P<name>(?:{_WORDS})(?:[ _](?:{_WORDS}))*)\s*(?::|=|\bis\b)\s*)?"
+    r"(?P<number>[0-9]{1,4}(?:\.[0-9]{1,12})?)(?:\s*(?:/|out\s+of)\s*5(?:\.0{1,2})?)?\.?(?![0-9.])",
+    re.IGNORECASE | re.ASCII,
+)
+_GAP = re.compile(r"(?:\s*[,;](?![0-9])\s*|\s+)(?=\S)|\s*$")
+# Not between two digits: `3*4` is no list of scores.
+_WRAPPING = re.compile(r"```(?:json)?|(?<![0-9])[*\"'{}\[\]`]|[*\"'{}\[\]`](?![0-9])")
+
+
+def _read(text: str, start: int, stop: int, dimensions: int) -> tuple[Reading, ...] | None:
+    # Blanks in place of wrapping, not nothing: the places in the text stay the same.
+    body = _WRAPPING.sub(lambda found: " " * len(found.group()), text[start:stop])
+    place = len(body) - len(body.lstrip())
+    readings: list[Reading] = []
+    names: list[str | None] = []
+    while place < len(body):
+        item = _ITEM.match(body, place)
+        gap = item and _GAP.match(body, item.end())
+        if not item or not gap or len(readings) == dimensions:
+            return None
+        value = float(item["number"])
+        if not LOWEST <= value <= HIGHEST:
+            return None
+        readings.append(Reading(value, start + item.start("number"), start + item.end("number")))
+        parts = _PART_WORDS.intersection(re.split(r"[ _]", (item["name"] or "").lower()))
+        if len(parts) > 1:
+            return None
+        names.append(next(iter(parts), None))
+        place = gap.end()
+    return _in_order(readings, names, dimensions)
+
+
+def _in_order(readings: list[Reading], names: list[str | None], dimensions: int) -> tuple[Reading, ...] | None:
+    """Named numbers by name, unnamed ones as they come; None for a wrong count, or names that do not fit."""
+    if len(readings) == 1 and names == [None]:
+        return tuple(readings)
+    if len(readings) != dimensions:
+        return None
+    if names == [None] * dimensions:
+        return tuple(readings)
+    expected = _PARTS.get(dimensions, ("global",))
+    if sorted(name or "" for name in names) != sorted(expected):
+        return None
+    return tuple(readings[names.index(name)] for name in expected)
+
+
+def _preset(name: str) -> Preset:
+    if name not in PRESETS:
+        raise UsageError(f"prompt {name!r} is not known; there are: {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def _labels(global_count: int, local_count: int, *, is_global_local: bool) -> list[str]:
+    total = global_count + local_count
+    if not is_global_local:
+        return [f"Picture {i + 1}:" for i in range(total)]
+    many = global_count > 1
+    whole = [f"Global picture {i + 1}:" if many else "Global multiframe picture:" for i in range(global_count)]
+    return whole + [f"Local single frame picture {i + 1}:" for i in range(local_count)]
