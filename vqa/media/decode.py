@@ -10,7 +10,8 @@ The matrix is the frame's own (BT.601, BT.709, BT.2020, ...); where the stream n
 where unnamed; the output is full-range RGB of 8 bits. Transfer functions are not touched: HDR stays PQ or HLG coded.
 
 Damage: a frame is left out when its packet is cut off or fails, or when the decoder flags it as corrupt or concealed;
-nothing stands in for it.
+nothing stands in for it. What damage does to later frames depends on the timing of decoder threads (seen in most
+bit-flipped files), so that a file found damaged is decoded by one thread, which repeats itself to the bit.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +33,7 @@ BackendName = Literal["pyav", "decord"]
 Size = tuple[int, int] | None
 
 _SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
+_MAX_REORDER = 32  # frames
 _UNNAMED = (0, 2, 3)  # AVCOL_SPC: RGB stored as such; unspecified; reserved
 
 
@@ -66,13 +68,19 @@ def decode(
     painter = _Painter(width=info.width, height=info.height, rotation_degrees=info.rotation_degrees)
     pictures: dict[int, Pixels] = {}
     with media_errors(uri, doing="decoding"):
-        for entry, frame in read(uri, packets, wanted, thread_count):
-            made: dict[Size, Pixels] = {}
-            for request in np.flatnonzero(entries == entry):
-                size = sizes[int(request)]
-                if size not in made:
-                    made[size] = painter.paint(frame, size)
-                pictures[int(request)] = made[size]
+        for threads in (thread_count, 1):
+            pictures.clear()
+            try:
+                for entry, frame in read(uri, packets, wanted, threads):
+                    made: dict[Size, Pixels] = {}
+                    for request in np.flatnonzero(entries == entry):
+                        size = sizes[int(request)]
+                        if size not in made:
+                            made[size] = painter.paint(frame, size)
+                        pictures[int(request)] = made[size]
+            except _UncleanError:
+                continue
+            break
     if len(times) and not pictures:
         raise ClipError(
             "corrupt", f"{uri}: none of the {len(wanted)} wanted frames could be decoded; copy or encode the file again"
@@ -153,15 +161,22 @@ def plan(table: PacketTable, wanted: Sequence[int] | NDArray[np.int64], *, back:
             continue
         usable = keys[(keys <= place) & (table.ticks[keys] <= table.ticks[place])]
         start = int(usable[-1 - back]) if len(usable) > back and not table.is_counted else 0
+        # The n-th frame shown is stored at most this many places later: no codec holds back more.
+        stop = min(place + _MAX_REORDER, len(table.ticks) - 1) if table.is_counted else place
         if runs and start <= runs[-1].stop + 1:
-            runs[-1].stop = place
+            runs[-1].stop = stop
             runs[-1].wanted.append(entry)
         else:
-            runs.append(_Run(start=start, stop=place, wanted=[entry]))
+            runs.append(_Run(start=start, stop=stop, wanted=[entry]))
     return runs
 
 
 # --- back ends ------------------------------------------------------------------------------------------------------
+
+
+class _UncleanError(Exception):
+    """Damage was met while several threads decoded."""
+
 
 Reader = Callable[[str, PacketTable, NDArray[np.int64], int], Iterator[tuple[int, av.VideoFrame]]]
 
@@ -169,28 +184,26 @@ Reader = Callable[[str, PacketTable, NDArray[np.int64], int], Iterator[tuple[int
 def _read_pyav(
     uri: str, table: PacketTable, wanted: NDArray[np.int64], thread_count: int
 ) -> Iterator[tuple[int, av.VideoFrame]]:
-    again = {int(entry) for entry in wanted if not table.is_damaged[entry]}
-    doubtful: set[int] = set()
-    runs = plan(table, wanted)
-    for entry, frame in _feed(uri, table, runs, thread_count, doubtful):
-        again.discard(entry)
-        yield entry, frame
-    if thread_count > 1:
-        again |= doubtful  # how errors are concealed depends on the timing of threads: with one, the pixels repeat
-    # Some streams name places to start from which a clean picture comes only later (intra refresh). Once more, from one
-    # keyframe earlier, and only for these frames.
-    start_of = {entry: run.start for run in runs for entry in run.wanted}
-    retries = [] if table.is_counted else plan(table, sorted(again), back=1)
-    retries = [run for run in retries if thread_count > 1 or any(start_of[entry] != run.start for entry in run.wanted)]
-    yield from _feed(uri, table, retries, 1, set())
+    missing = {int(entry) for entry in wanted if not table.is_damaged[entry]}
+    # Some streams name places to start from which a clean picture comes only later (intra refresh): frames that stay
+    # away without any error are tried again from earlier and earlier.
+    for back in (0, 1, 4, len(table.ticks)):
+        runs = plan(table, sorted(missing), back=back)
+        hopeless = {entry for run in runs for entry in run.wanted if run.start == 0}
+        for entry, frame in _feed(uri, table, runs, thread_count, hopeless):
+            missing.discard(entry)
+            yield entry, frame
+        missing -= hopeless
+        if not missing:
+            return
 
 
 def _feed(
-    uri: str, table: PacketTable, runs: list[_Run], thread_count: int, doubtful: set[int]
+    uri: str, table: PacketTable, runs: list[_Run], thread_count: int, hopeless: set[int]
 ) -> Iterator[tuple[int, av.VideoFrame]]:
     """Feed the packets of each run; yields (entry, frame) for wanted, clean frames.
 
-    The wanted entries of runs with damage are added to `doubtful`.
+    Adds the wanted entries of runs in which damage was met to `hopeless`.
     """
     if not runs:
         return
@@ -218,7 +231,9 @@ def _feed(
                 if entry in run.wanted and not frame.is_corrupt and not table.is_damaged[entry]:
                     yield entry, frame
             if not is_clean:
-                doubtful.update(run.wanted)
+                if thread_count > 1:
+                    raise _UncleanError
+                hopeless.update(run.wanted)
             if place == run.stop:
                 run_index += 1
                 if run_index == len(runs):

@@ -38,13 +38,13 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Guard:
-    """One warm child process for functions that may hang, crash or eat memory; calls from several threads wait in line."""
+    """One warm child process for functions that may hang, crash or eat memory; calls from threads wait in line."""
 
     def __init__(self, *, deadline_seconds: float, memory_bytes: int | None, preload: Sequence[str] = ()) -> None:
         """Nothing is started yet.
 
-        `deadline_seconds`: per call, counted from when the child takes it up. `memory_bytes`: what a call may allocate on
-        top of the idle child (Linux; None: no limit). `preload`: modules that each child imports before its first call.
+        `deadline_seconds`: per call, counted from when the child takes it up. `memory_bytes`: what a call may allocate
+        on top of the idle child (Linux; None: no limit). `preload`: modules that a child imports before its first call.
         """
         if not deadline_seconds > 0 or (memory_bytes is not None and not memory_bytes > 0):
             raise ValueError(f"guard: deadline {deadline_seconds} s and memory {memory_bytes} bytes must be above 0")

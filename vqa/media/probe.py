@@ -217,7 +217,8 @@ def _packet_table(
             "no_frames", f"{uri}: its {stream.codec_context.name} track has no frame; encode the file again"
         )
 
-    ticks, is_counted = _ticks(presentation, decoding)
+    is_reordered = container.format.name == "avi" and bool(stream.codec_context.has_b_frames)
+    ticks, is_counted = _ticks(presentation, decoding, is_made_up=is_reordered)
     sizes, starts, is_corrupt, is_discarded = (np.array(column) for column in zip(*rows, strict=True))
     order = np.flatnonzero(~is_discarded)
     shown_ticks = ticks[order]
@@ -257,11 +258,18 @@ def packets_of(container: av.container.InputContainer, stream: av.VideoStream) -
         if isinstance(error, MemoryError):
             raise
         # A damaged tail: what came before it is still there to be judged.
+    except IndexError:
+        pass  # PyAV, at the end of a file in which streams turned up late (transport streams): all packets are out
 
 
-def _ticks(presentation: list[int | None], decoding: list[int | None]) -> tuple[NDArray[np.int64], bool]:
-    """Presentation times in file order, and whether they had to be made up by counting."""
-    if None not in presentation and len(set(presentation)) == len(presentation):
+def _ticks(
+    presentation: list[int | None], decoding: list[int | None], *, is_made_up: bool
+) -> tuple[NDArray[np.int64], bool]:
+    """Presentation times in file order, and whether frames have to be counted.
+
+    AVI stores no times; FFmpeg makes them up in file order, which is wrong where frames are reordered (`is_made_up`).
+    """
+    if None not in presentation and len(set(presentation)) == len(presentation) and not is_made_up:
         return np.array(presentation, np.int64), False
     if None not in decoding and len(set(decoding)) == len(decoding):
         return np.array(decoding, np.int64), True  # the n-th frame shown gets the n-th decoding time
