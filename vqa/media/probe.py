@@ -9,7 +9,7 @@ How a file that cannot be judged is named (`ClipError.kind`):
 | text, random bytes, a playlist, any format without its known first bytes | `not_video` |
 | sound only; the only picture is cover art | `not_video` |
 | 0 bytes; a full header and no packet behind it | `no_frames` |
-| a known container whose header is cut off or broken (an mp4 without its index) | `corrupt` |
+| a known container whose header is cut off or broken (an mp4 without its index); no size | `corrupt` |
 | a codec that this FFmpeg has no decoder for; a URI scheme other than file | `unsupported` |
 | more than `max_pixels` in a frame, more than `max_frames` packets; memory ran out | `too_large` |
 
@@ -87,7 +87,7 @@ def probe(uri: str, *, max_pixels: int = MAX_PIXELS, max_frames: int = MAX_FRAME
             stream = video_stream(uri, container)
             rotation = _rotation_degrees(container, stream)
             width, height = stream.codec_context.width, stream.codec_context.height
-            _check_pixels(uri, width, height, max_pixels)
+            _check_size(uri, width, height, max_pixels)
             if rotation in (90, 270):
                 width, height = height, width
             is_picture = container.format.name.endswith("_pipe") or container.format.name == "image2"
@@ -170,7 +170,9 @@ def video_stream(uri: str, container: av.container.InputContainer) -> av.VideoSt
     return max(usable, key=rank)
 
 
-def _check_pixels(uri: str, width: int, height: int, max_pixels: int) -> None:
+def _check_size(uri: str, width: int, height: int, max_pixels: int) -> None:
+    if width <= 0 or height <= 0:
+        raise ClipError("corrupt", f"{uri}: no picture size could be found in it; copy or encode the file again")
     if width * height > max_pixels:
         raise ClipError(
             "too_large", f"{uri}: {width}x{height} is more than {max_pixels} pixels; scale it down or raise max_pixels"
@@ -304,7 +306,7 @@ def _lost_samples(
 def _probe_webp(uri: str, file: BinaryIO, *, max_pixels: int) -> tuple[MediaInfo, PacketTable]:
     """WebP by its own chunks: FFmpeg reads no animated ones."""
     webp = webp_table(uri, file)
-    _check_pixels(uri, webp.width, webp.height, max_pixels)
+    _check_size(uri, webp.width, webp.height, max_pixels)
     count = len(webp.sizes)
     is_key = np.zeros(count, bool)
     is_key[0] = True  # each frame paints over the one before
