@@ -12,12 +12,14 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.video.reformatter import Interpolation
 from numpy.typing import NDArray
 from PIL import Image
 
 Pixels = NDArray[np.uint8]
 
 NUMBER_BITS = 10  # black and white squares along the top edge, most significant first
+_EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT  # else memory alignment shows
 TICKS = 90_000  # per second, for frames with times of their own
 
 
@@ -83,8 +85,9 @@ def write_video(
     be opened). One thread, so bytes repeat.
     """
     path = Path(path)
+    steady = {"mbtree": "0"} if codec == "libx264" else {}  # x264's macroblock tree does not repeat itself to the bit
     with av.open(str(path), "w", format=container, options=dict(container_options or {})) as output:
-        stream = output.add_stream(codec, rate=fps, options=dict(options or {}))
+        stream = output.add_stream(codec, rate=fps, options={**steady, **(options or {})})
         stream.width, stream.height, stream.pix_fmt = width, height, pixel_format
         stream.codec_context.thread_count = 1
         stream.time_base = stream.codec_context.time_base = Fraction(1, TICKS if seconds is not None else fps)
@@ -94,7 +97,7 @@ def write_video(
         for number in range(frames if seconds is None else len(seconds)):
             frame = av.VideoFrame.from_ndarray(
                 picture(number, width=width, height=height, seed=seed, noise=noise), format="rgb24"
-            )
+            ).reformat(format=pixel_format, interpolation=_EXACT, threads=1)
             frame.pts = number if seconds is None else round(seconds[number] * TICKS)
             frame.time_base = stream.codec_context.time_base
             output.mux(stream.encode(frame))

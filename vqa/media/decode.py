@@ -23,7 +23,7 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from numpy.typing import ArrayLike, NDArray
 
-from vqa.errors import ClipError
+from vqa.errors import ClipError, UsageError
 from vqa.media.probe import PacketTable, open_container, packets_of, probe, video_stream
 from vqa.media.source import local_path, media_errors, open_source
 from vqa.media.webp import webp_pictures
@@ -71,7 +71,7 @@ def decode(
         for threads in (thread_count, 1):
             pictures.clear()
             try:
-                for entry, frame in read(uri, packets, wanted, threads):
+                for entry, frame in read(info, packets, wanted, threads):
                     made: dict[Size, Pixels] = {}
                     for request in np.flatnonzero(entries == entry):
                         size = sizes[int(request)]
@@ -178,11 +178,12 @@ class _UncleanError(Exception):
     """Damage was met while several threads decoded."""
 
 
-Reader = Callable[[str, PacketTable, NDArray[np.int64], int], Iterator[tuple[int, av.VideoFrame]]]
+Reader = Callable[[MediaInfo, PacketTable, NDArray[np.int64], int], Iterator[tuple[int, av.VideoFrame]]]
+"""(info, packets, wanted entries in ascending order, threads) -> (entry, frame as stored) for those that are sound."""
 
 
 def _read_pyav(
-    uri: str, table: PacketTable, wanted: NDArray[np.int64], thread_count: int
+    info: MediaInfo, table: PacketTable, wanted: NDArray[np.int64], thread_count: int
 ) -> Iterator[tuple[int, av.VideoFrame]]:
     missing = {int(entry) for entry in wanted if not table.is_damaged[entry]}
     # Some streams name places to start from which a clean picture comes only later (intra refresh): frames that stay
@@ -190,7 +191,7 @@ def _read_pyav(
     for back in (0, 1, 4, len(table.ticks)):
         runs = plan(table, sorted(missing), back=back)
         hopeless = {entry for run in runs for entry in run.wanted if run.start == 0}
-        for entry, frame in _feed(uri, table, runs, thread_count, hopeless):
+        for entry, frame in _feed(info.uri, table, runs, thread_count, hopeless):
             missing.discard(entry)
             yield entry, frame
         missing -= hopeless
@@ -254,35 +255,34 @@ def _decode(
 
 
 def _read_webp(
-    uri: str, table: PacketTable, wanted: NDArray[np.int64], thread_count: int
+    info: MediaInfo, table: PacketTable, wanted: NDArray[np.int64], thread_count: int
 ) -> Iterator[tuple[int, av.VideoFrame]]:
-    with open_source(uri) as file:
+    with open_source(info.uri) as file:
         for entry, pixels in webp_pictures(file, [int(entry) for entry in wanted if not table.is_damaged[entry]]):
             yield entry, av.VideoFrame.from_ndarray(pixels, format="rgb24")
 
 
 def _read_decord(
-    uri: str, table: PacketTable, wanted: NDArray[np.int64], thread_count: int
+    info: MediaInfo, table: PacketTable, wanted: NDArray[np.int64], thread_count: int
 ) -> Iterator[tuple[int, av.VideoFrame]]:
-    """decord, for comparison: it converts to RGB by itself, and on damaged files it can give a neighbour's picture."""
+    """decord, for comparison. It finds frames by counting: wrong ones in MPEG-TS, AVI and intra-refresh streams."""
     try:
         import decord
     except ImportError as error:
-        raise ValueError(
-            "decode: backend 'decord' is not installed; pip install 'vqa[decord]' or use 'pyav'"
-        ) from error
+        raise UsageError("decode backend 'decord' is not installed; pip install decord, or use 'pyav'") from error
     decord.logging.set_level(decord.logging.QUIET)
     try:
-        reader = decord.VideoReader(str(local_path(uri)), num_threads=thread_count)
+        reader = decord.VideoReader(str(local_path(info.uri)), num_threads=thread_count)
         starts = reader.get_frame_timestamp(range(len(reader)))[:, 0].astype(np.float64)
         starts -= starts[0]
         indices = nearest(starts, table.seconds[wanted])
         for entry, index in zip(wanted, indices, strict=True):
-            near = abs(starts[index] - table.seconds[entry]) < 0.5e-3 + 1e-4  # decord rounds to float32 seconds
-            if near and not table.is_damaged[entry]:
-                yield int(entry), av.VideoFrame.from_ndarray(reader[int(index)].asnumpy(), format="rgb24")
+            is_same = abs(starts[index] - table.seconds[entry]) < 1e-3 * (1 + table.seconds[entry])  # float32 there
+            if is_same and not table.is_damaged[entry]:
+                shown = np.rot90(reader[int(index)].asnumpy(), k=info.rotation_degrees // 90)  # it rotates by itself
+                yield int(entry), av.VideoFrame.from_ndarray(np.ascontiguousarray(shown), format="rgb24")
     except (decord.DECORDError, RuntimeError) as error:
-        raise ClipError("corrupt", f"{uri}: decord says {str(error).splitlines()[0]!r}; try backend 'pyav'") from error
+        raise ClipError("corrupt", f"{info.uri}: decord says {str(error).splitlines()[0]!r}; try 'pyav'") from error
 
 
 BACKENDS: dict[str, Reader] = {"pyav": _read_pyav, "decord": _read_decord}

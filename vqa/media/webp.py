@@ -1,5 +1,6 @@
 """WebP: the frame table from the file's chunks (RFC 9649), pictures by Pillow. FFmpeg reads no animated WebP."""
 
+import io
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -95,9 +96,21 @@ def webp_pictures(file: BinaryIO, wanted: list[int]) -> Iterator[tuple[int, Pixe
     Ends early where the file cannot be read any further.
     """
     try:
-        with Image.open(file, formats=["WEBP"]) as image:
+        with Image.open(io.BytesIO(_whole_chunks(file.read())), formats=["WEBP"]) as image:
             for index in wanted:
                 image.seek(index)
                 yield index, np.asarray(image.convert("RGB"))
     except (UnidentifiedImageError, EOFError, OSError, ValueError, SyntaxError):
         return  # Pillow's ways of saying damaged; the frames not given are left out by the caller
+
+
+def _whole_chunks(data: bytes) -> bytes:
+    """The file up to its last whole chunk, its size field made to fit: a cut-off one is then read as far as it goes."""
+    end = 12
+    while end + 8 <= len(data):
+        size = struct.unpack("<I", data[end + 4 : end + 8])[0]
+        if end + 8 + size > len(data):
+            break
+        end += 8 + size + size % 2
+    end = min(end, len(data))
+    return data[:4] + struct.pack("<I", end - 8) + data[8:end]

@@ -1,0 +1,437 @@
+"""Exact frames: compared, pixel by pixel, with a full decode of the whole file by FFmpeg through PyAV."""
+
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import av
+import clips
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from vqa.errors import ClipError
+from vqa.media import decode, probe
+from vqa.media.decode import nearest, plan
+from vqa.types import Frames
+
+SWS_BICUBIC, SWS_ACCURATE_RND, SWS_BITEXACT = 0x4, 0x40000, 0x80000  # what decode.py promises to use
+FRAMES = 48
+X264 = {"g": "12", "bf": "3"}
+X265 = "log-level=none:pools=none:keyint=12:min-keyint=12:bframes=3"
+RNG_TIMES = np.cumsum(np.random.default_rng(5).uniform(0.01, 0.2, FRAMES)).tolist()
+
+# name of the file -> how it is made
+ZOO = {
+    "h264.mp4": {"codec": "libx264", "options": X264},
+    "h264.mkv": {"codec": "libx264", "options": X264},
+    "open-gop.mp4": {"codec": "libx264", "options": {**X264, "x264-params": "open_gop=1"}},
+    "open-gop.ts": {"codec": "libx264", "options": {**X264, "x264-params": "open_gop=1"}},
+    "intra-refresh.mp4": {"codec": "libx264", "options": {"g": "12", "x264-params": "intra-refresh=1"}},
+    "interlaced.mp4": {"codec": "libx264", "options": {**X264, "x264-params": "interlaced=1"}},
+    "no-times.h264": {"codec": "libx264", "options": X264, "container": "h264"},
+    "no-times.avi": {"codec": "libx264", "options": X264},
+    "vfr.mp4": {"codec": "libx264", "options": X264, "seconds": RNG_TIMES},
+    "vfr.mkv": {"codec": "libx264", "options": X264, "seconds": RNG_TIMES},
+    "hevc.mp4": {"codec": "libx265", "options": {"x265-params": f"{X265}:open-gop=0"}},
+    "hevc-open-gop.mkv": {"codec": "libx265", "options": {"x265-params": f"{X265}:open-gop=1"}},
+    "hevc-vfr.mp4": {"codec": "libx265", "options": {"x265-params": X265}, "seconds": RNG_TIMES},
+    "vp9.webm": {"codec": "libvpx-vp9", "options": {"g": "12", "cpu-used": "8", "lag-in-frames": "16"}},
+    "vp9-vfr.webm": {"codec": "libvpx-vp9", "options": {"g": "12", "cpu-used": "8"}, "seconds": RNG_TIMES},
+    "mpeg2.mpg": {"codec": "mpeg2video", "options": {"g": "12", "bf": "2"}},
+    "mpeg4.avi": {"codec": "mpeg4", "options": {"g": "12", "bf": "2"}},
+    "prores.mov": {"codec": "prores", "pixel_format": "yuv422p10le"},
+    "raw.y4m": {"codec": "rawvideo", "container": "yuv4mpegpipe"},
+    "rotated.mp4": {"codec": "libx264", "options": X264, "rotation_degrees": 90},
+}
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory: pytest.TempPathFactory):
+    """Name -> (path, every frame by a full decode, as shown), made once when first asked for."""
+    folder = tmp_path_factory.mktemp("zoo")
+    made: dict[str, tuple[Path, list[np.ndarray]]] = {}
+
+    def get(name: str) -> tuple[Path, list[np.ndarray]]:
+        if name not in made:
+            path = clips.write_video(folder / name, frames=FRAMES, **ZOO[name])
+            made[name] = (path, full_decode(path))
+        return made[name]
+
+    return get
+
+
+def full_decode(path: Path, *, size: tuple[int, int] | None = None) -> list[np.ndarray]:
+    """Every frame in the order of the decoder's output, from the first packet to the last."""
+    width, height = size or (None, None)
+    with av.open(str(path)) as container:
+        return [
+            np.rot90(
+                frame.to_ndarray(
+                    format="rgb24",
+                    width=width,
+                    height=height,
+                    interpolation=SWS_BICUBIC | SWS_ACCURATE_RND | SWS_BITEXACT,
+                ),
+                k=frame.rotation // 90,
+            )
+            for frame in container.decode(video=0)
+        ]
+
+
+def assert_frames_equal(frames: Frames, expected: list[np.ndarray]) -> None:
+    """To the bit: both sides use the same decoder and the same scaler."""
+    assert frames.requested.tolist() == list(range(len(expected)))
+    for pixels, reference in zip(frames.pixels, expected, strict=True):
+        assert pixels.dtype == np.uint8
+        np.testing.assert_array_equal(pixels, reference)
+
+
+# --- exact ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_frames_are_those_of_a_full_decode_whatever_is_asked_in_whatever_order(zoo, name) -> None:
+    path, reference = zoo(name)
+    info, table = probe(str(path))
+    assert len(reference) == info.frame_count == FRAMES
+    rng = np.random.default_rng(len(name))
+    requests = [
+        np.arange(FRAMES),
+        rng.permutation(FRAMES)[:5],
+        rng.permutation(FRAMES)[:3],
+        [FRAMES - 1],
+        [0],
+        [17, 17],
+    ]
+    for threads, wanted in enumerate(requests, start=1):
+        frames = decode(
+            str(path),
+            table.seconds[wanted],
+            sizes=[None] * len(wanted),
+            info=info,
+            packets=table,
+            thread_count=1 + threads % 2,
+        )
+        assert_frames_equal(frames, [reference[entry] for entry in wanted])
+        np.testing.assert_array_equal(frames.seconds, table.seconds[wanted])
+
+
+@pytest.mark.parametrize("name", ["h264.mp4", "vfr.mkv", "no-times.h264", "rotated.mp4"])
+def test_the_numbers_written_into_the_frames_are_those_asked_for(zoo, name) -> None:
+    path, _ = zoo(name)
+    info, table = probe(str(path))
+    wanted = [3, 40, 11, 25]
+    frames = decode(str(path), table.seconds[wanted], sizes=[None] * 4)
+    upright = [np.rot90(pixels, k=info.rotation_degrees // 90) for pixels in frames.pixels]
+    assert [clips.read_number(pixels) for pixels in upright] == wanted
+
+
+def test_a_rotated_clip_is_the_upright_one_turned_clockwise(zoo) -> None:
+    upright, _ = zoo("h264.mp4")
+    turned, _ = zoo("rotated.mp4")
+    times = [0.0, 1.0]
+    for size, turned_size in [(None, None), ((80, 48), (48, 80))]:
+        expected = decode(str(upright), times, sizes=[size] * 2)
+        got = decode(str(turned), times, sizes=[turned_size] * 2)
+        assert_frames_equal(got, [np.rot90(pixels, k=-1) for pixels in expected.pixels])
+
+
+def test_scaled_and_native_pictures_come_from_one_decoded_frame(zoo, monkeypatch) -> None:
+    path, reference = zoo("h264.mp4")
+    small = full_decode(path, size=(64, 38))
+    shown = count_decoded(monkeypatch)
+    frames = decode(str(path), [0.4, 0.4, 0.4], sizes=[(64, 38), None, (64, 38)])
+    assert_frames_equal(frames, [small[10], reference[10], small[10]])
+    assert shown.packets <= 12
+
+
+def test_threads_change_nothing(zoo) -> None:
+    for name in ("h264.mp4", "hevc.mp4", "vp9.webm"):
+        path, reference = zoo(name)
+        _, table = probe(str(path))
+        for threads in (1, 2, 5):
+            frames = decode(str(path), table.seconds[[30, 5]], sizes=[None] * 2, thread_count=threads)
+            assert_frames_equal(frames, [reference[30], reference[5]])
+
+
+def test_times_outside_or_between_give_the_nearest_frame_and_ties_the_earlier(zoo) -> None:
+    path, _ = zoo("h264.mp4")
+    times = [-3.0, 0.019, 0.02, 0.021, 99.0]
+    frames = decode(str(path), times, sizes=[None] * 5)
+    assert [clips.read_number(pixels) for pixels in frames.pixels] == [0, 0, 0, 1, FRAMES - 1]
+
+
+@given(
+    st.lists(st.integers(0, 50), min_size=1, max_size=12).map(sorted),
+    st.lists(st.floats(-10, 60), min_size=1, max_size=5),
+)
+def test_nearest_is_what_brute_force_finds(frame_seconds, times) -> None:
+    frames = np.array(frame_seconds, np.float64)
+    found = nearest(frames, np.array(times))
+    assert found.tolist() == [int(np.argmin(np.abs(frames - time))) for time in times]
+
+
+# --- no more than needed ----------------------------------------------------------------------------------------------
+
+
+class Counter:
+    packets = 0
+
+
+def count_decoded(monkeypatch) -> Counter:
+    """Watch the real decoder calls; nothing is replaced."""
+    module = sys.modules["vqa.media.decode"]
+    real, counter = module._decode, Counter()
+
+    def watched(decoder, packet):
+        counter.packets += packet is not None
+        return real(decoder, packet)
+
+    monkeypatch.setattr(module, "_decode", watched)
+    return counter
+
+
+@pytest.mark.parametrize(("wanted", "most"), [([0], 1), ([47], 12), ([13, 14], 5), ([0, 47], 13), (range(48), 48)])
+def test_only_the_needed_part_of_the_needed_groups_is_decoded(zoo, monkeypatch, wanted, most) -> None:
+    path, _ = zoo("h264.mp4")
+    _, table = probe(str(path))
+    counter = count_decoded(monkeypatch)
+    decode(str(path), table.seconds[list(wanted)], sizes=[None] * len(wanted), packets=table, info=probe(str(path))[0])
+    assert counter.packets <= most
+
+
+@pytest.mark.parametrize("name", ["h264.mp4", "open-gop.mp4", "hevc-open-gop.mkv", "vp9.webm", "no-times.avi"])
+@settings(max_examples=30, deadline=None)
+@given(wanted=st.sets(st.integers(0, FRAMES - 1), min_size=1), back=st.integers(0, 3))
+def test_no_packet_is_planned_twice_and_every_wanted_frame_is(zoo, name, wanted, back) -> None:
+    _, table = probe(str(zoo(name)[0]))
+    runs = plan(table, sorted(wanted), back=back)
+    assert sorted(entry for run in runs for entry in run.wanted) == sorted(wanted)
+    assert all(earlier.stop + 1 < later.start for earlier, later in pairwise(runs))
+    for run in runs:
+        assert run.start == 0 or table.starts[run.start]
+        assert all(run.start <= table.order[entry] <= run.stop for entry in run.wanted)
+
+
+# --- colour -----------------------------------------------------------------------------------------------------------
+
+KR_KB = {"bt709": (0.2126, 0.0722), "smpte170m": (0.299, 0.114)}
+
+
+def yuv(colour: tuple[int, int, int], matrix: str, *, is_full: bool) -> tuple[int, int, int]:
+    """ITU-R BT.601 / BT.709: 8-bit Y'CbCr of an R'G'B' colour."""
+    red, green, blue = (value / 255 for value in colour)
+    kr, kb = KR_KB[matrix]
+    luma = kr * red + (1 - kr - kb) * green + kb * blue
+    cb, cr = (blue - luma) / (2 * (1 - kb)), (red - luma) / (2 * (1 - kr))
+    if is_full:
+        return round(255 * luma), round(128 + 255 * cb), round(128 + 255 * cr)
+    return round(16 + 219 * luma), round(128 + 224 * cb), round(128 + 224 * cr)
+
+
+def write_colour(
+    path: Path, planes: tuple[int, int, int], *, size: tuple[int, int], is_full: bool, options: dict[str, str]
+) -> Path:
+    """Three frames of one colour, given as stored, without loss."""
+    width, height = size
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("libx264", rate=25, options={"qp": "0", **options})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.codec_context.color_range = 2 if is_full else 1
+        for _ in range(3):
+            stored = np.concatenate(
+                [np.full(width * height, planes[0]), *(np.full(width * height // 4, plane) for plane in planes[1:])]
+            )
+            frame = av.VideoFrame.from_ndarray(
+                stored.astype(np.uint8).reshape(height * 3 // 2, width), format="yuv420p"
+            )
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize("colour", [(255, 255, 255), (0, 0, 0), (200, 30, 40), (20, 180, 60), (128, 128, 128)])
+@pytest.mark.parametrize(
+    ("matrix", "is_full", "size", "is_named"),
+    [
+        ("bt709", False, (64, 64), True),
+        ("smpte170m", False, (64, 64), True),
+        ("bt709", True, (64, 64), True),
+        ("smpte170m", False, (1280, 720), True),
+        ("smpte170m", False, (64, 64), False),  # unnamed and small: BT.601
+        ("bt709", False, (1280, 720), False),  # unnamed and large: BT.709
+    ],
+)
+def test_colours_follow_the_named_matrix_and_range_or_the_size(
+    tmp_path, colour, matrix, is_full, size, is_named
+) -> None:
+    path = write_colour(
+        tmp_path / "c.mp4",
+        yuv(colour, matrix, is_full=is_full),
+        size=size,
+        is_full=is_full,
+        options={"preset": "ultrafast"} | ({"x264-params": f"colormatrix={matrix}"} if is_named else {}),
+    )
+    for wanted_size in (None, (32, 32)):
+        frames = decode(str(path), [0.0], sizes=[wanted_size])
+        # limited Y'CbCr of 8 bits has fewer levels than R'G'B', and swscale computes in integers
+        assert np.abs(frames.pixels[0].astype(int) - colour).max() <= 3
+
+
+# --- pictures and animations ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".webp", ".jpg"])
+def test_a_still_picture_answers_every_time(tmp_path, suffix) -> None:
+    path = clips.write_image(tmp_path / f"i{suffix}", number=5)
+    reference = np.asarray(Image.open(path).convert("RGB")).astype(int)
+    frames = decode(str(path), [0.0, 7.5], sizes=[None, None])
+    tolerance = (
+        40 if suffix == ".jpg" else 0
+    )  # two JPEG decoders: other chroma upsampling at the sharp edges of the number
+    for pixels in frames.pixels:
+        assert np.abs(pixels - reference).max() <= tolerance
+        assert np.abs(pixels - reference).mean() <= tolerance / 20
+        assert clips.read_number(pixels) == 5
+    assert frames.seconds.tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp"])
+def test_animation_frames_are_those_that_pillow_shows(tmp_path, suffix) -> None:
+    path = clips.write_animation(tmp_path / f"a{suffix}", frames=6, durations_ms=[40, 200, 40, 80, 120, 40])
+    expected = []
+    with Image.open(path) as image:
+        for index in range(6):
+            image.seek(index)
+            expected.append(np.asarray(image.convert("RGB")))
+    times = [0.0, 0.04, 0.24, 0.28, 0.36, 0.48]
+    order = [4, 0, 5, 2, 1, 3]
+    frames = decode(str(path), [times[n] for n in order], sizes=[None] * 6)
+    assert_frames_equal(frames, [expected[n] for n in order])
+    assert [clips.read_number(pixels) for pixels in frames.pixels] == order
+
+
+# --- damage -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_cut_off_file_gives_what_is_there_and_leaves_the_rest_out(tmp_path) -> None:
+    whole = clips.write_video(
+        tmp_path / "whole.mp4", frames=50, options={"bf": "2"}, container_options={"movflags": "faststart"}
+    )
+    cut = clips.cut_off(whole, 0.6, out=tmp_path / "cut.mp4")
+    _, table = probe(str(whole))
+    expected = full_decode(whole)
+    frames = decode(str(cut), table.seconds, sizes=[None] * 50)
+    assert 10 < len(frames.requested) < 45
+    for request, pixels in zip(frames.requested, frames.pixels, strict=True):
+        np.testing.assert_array_equal(pixels, expected[request])
+    with pytest.raises(ClipError) as caught:
+        decode(str(cut), [1.9], sizes=[None])
+    assert caught.value.kind == "corrupt"
+
+
+def test_a_cut_off_animation_gives_what_is_there(tmp_path) -> None:
+    path = clips.cut_off(clips.write_animation(tmp_path / "a.webp", frames=8), 0.5)
+    _, table = probe(str(path))
+    frames = decode(str(path), table.seconds, sizes=[None] * len(table.seconds))
+    assert 0 < len(frames.pixels) < 8
+    assert [clips.read_number(pixels) for pixels in frames.pixels] == frames.requested.tolist()
+
+
+@pytest.mark.parametrize("name", ["h264.mp4", "hevc.mp4", "vp9.webm", "mpeg2.mpg"])
+def test_bit_flips_leave_frames_out_and_the_rest_repeats_to_the_bit(zoo, tmp_path, name) -> None:
+    path, reference = zoo(name)
+    _, sound = probe(str(path))
+    left_out = 0
+    for seed in range(8):
+        bad = clips.flip_bits(
+            path, seed=seed, count=12, start_share=0.25, end_share=0.7, out=tmp_path / f"{seed}-{name}"
+        )
+        info, table = probe(str(bad))
+        first, second = (
+            decode(str(bad), sound.seconds, sizes=[None] * FRAMES, info=info, packets=table) for _ in range(2)
+        )
+        assert first.requested.tolist() == second.requested.tolist()
+        for one, other in zip(first.pixels, second.pixels, strict=True):
+            np.testing.assert_array_equal(one, other)
+        np.testing.assert_array_equal(first.pixels[0], reference[0])  # stored before the first flip
+        left_out += FRAMES - len(first.pixels)
+    assert left_out > 0 or name == "vp9.webm"  # VP9 carries no check by which its decoder could tell
+
+
+def test_damaged_files_give_the_same_with_several_threads(zoo, tmp_path) -> None:
+    path, _ = zoo("h264.mp4")
+    for seed in range(4):
+        bad = clips.flip_bits(path, seed=seed, count=12, start_share=0.25, out=tmp_path / "bad.mp4")
+        _, table = probe(str(bad))
+        one, many = (
+            decode(str(bad), table.seconds, sizes=[None] * len(table.seconds), thread_count=threads)
+            for threads in (1, 4)
+        )
+        assert one.requested.tolist() == many.requested.tolist()
+        assert all(np.array_equal(a, b) for a, b in zip(one.pixels, many.pixels, strict=True))
+
+
+def test_a_file_whose_every_frame_is_destroyed_is_corrupt(tmp_path) -> None:
+    path = clips.write_video(tmp_path / "zeros.mp4", frames=10, container_options={"movflags": "faststart"})
+    data = path.read_bytes()
+    media = data.index(b"mdat") + 4
+    path.write_bytes(data[:media] + bytes(len(data) - media))
+    with pytest.raises(ClipError, match="none of the 2 wanted frames") as caught:
+        decode(str(path), [0.0, 0.2], sizes=[None, None])
+    assert caught.value.kind == "corrupt"
+
+
+def test_decoding_damaged_files_is_silent(zoo, tmp_path, capfd) -> None:
+    bad = clips.flip_bits(zoo("h264.mp4")[0], seed=1, count=30, start_share=0.3, out=tmp_path / "bad.mp4")
+    decode(str(bad), [0.0, 1.0, 1.5], sizes=[None] * 3)
+    capture = capfd.readouterr()
+    assert (capture.out, capture.err) == ("", "")
+
+
+# --- the call ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_that_vanished_after_probing_is_not_found(tmp_path) -> None:
+    path = clips.write_video(tmp_path / "gone.mp4", frames=5)
+    info, table = probe(str(path))
+    path.unlink()
+    with pytest.raises(ClipError) as caught:
+        decode(str(path), [0.0], sizes=[None], info=info, packets=table)
+    assert caught.value.kind == "not_found"
+
+
+def test_nothing_asked_nothing_given(zoo) -> None:
+    frames = decode(str(zoo("h264.mp4")[0]), [], sizes=[])
+    assert (frames.pixels, frames.requested.tolist()) == ((), [])
+
+
+def test_wrong_calls_say_what_is_wrong(zoo) -> None:
+    path = str(zoo("h264.mp4")[0])
+    with pytest.raises(ValueError, match="2 times and 1 sizes"):
+        decode(path, [0.0, 1.0], sizes=[None])
+    with pytest.raises(ValueError, match="finite"):
+        decode(path, [float("nan")], sizes=[None])
+    with pytest.raises(ValueError, match="one of pyav, decord"):
+        decode(path, [0.0], sizes=[None], backend="vlc")
+
+
+# --- decord -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["h264.mp4", "h264.mkv", "vfr.mkv", "hevc.mp4", "vp9.webm", "rotated.mp4"])
+def test_decord_gives_the_same_frames_but_for_chroma_upsampling(zoo, name) -> None:
+    pytest.importorskip("decord")
+    path, reference = zoo(name)
+    _, table = probe(str(path))
+    wanted = [30, 2, 45]
+    frames = decode(str(path), table.seconds[wanted], sizes=[None, None, (80, 48)], backend="decord")
+    assert frames.requested.tolist() == [0, 1, 2]
+    for pixels, entry in zip(frames.pixels[:2], wanted, strict=False):
+        difference = np.abs(pixels.astype(int) - reference[entry])
+        # decord's own conversion takes the nearest chroma sample, ours interpolates: large only at sharp coloured edges
+        assert difference.mean() < 4
+    assert frames.pixels[2].shape == (48, 80, 3)
