@@ -19,3 +19,12 @@ def _restore_random_state() -> Iterator[None]:
     np.random.set_state(numpy_state)
     if torch and torch_state is not None:
         torch.set_rng_state(torch_state)
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """One Ray for all tests that need it in this process: starting it takes seconds."""
+    from jobs.pipeline import ray_session
+
+    with ray_session(None):
+        yield

@@ -1,0 +1,116 @@
+"""`vqa doctor`: versions, decoders, codecs, GPUs, and one tiny clip scored from end to end."""
+
+import json
+import os
+import platform
+import tempfile
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from jobs.summary import printable
+from vqa.errors import ClipError, VqaError
+from vqa.media.inventory import backends, codecs, libraries
+
+PACKAGES = (
+    "vqa",
+    "torch",
+    "torchvision",
+    "transformers",
+    "ray",
+    "av",
+    "imageio-ffmpeg",
+    "pyarrow",
+    "numpy",
+    "pydantic",
+)
+
+
+def examine(*, as_json: bool = False) -> bool:
+    """Prints the findings; True where the self test passed."""
+    test = self_test()
+    findings = {
+        "versions": _versions(),
+        "machine": _machine(),
+        "gpus": _gpus(),
+        "decoders": backends(),
+        "codecs": codecs(),
+        "ffmpeg": libraries(),
+        "self_test": test,
+    }
+    if as_json:
+        print(json.dumps(findings))
+    else:
+        _show(findings)
+    return bool(test["passed"])
+
+
+def self_test() -> dict[str, Any]:
+    """A second of moving bars, encoded, looked at in a guarded child and scored by the embedded model."""
+    started = time.perf_counter()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            clip = Path(folder) / "bars.mp4"
+            _write_bars(clip)
+            from vqa.model.scorer import Scorer  # torch: seconds
+
+            score = Scorer.load().score_file(str(clip))
+    except (VqaError, ClipError, OSError, RuntimeError, ImportError) as error:
+        return {"passed": False, "why": f"{type(error).__name__}: {error}", "seconds": time.perf_counter() - started}
+    passed = score.score is not None
+    why = "" if passed else f"the answer holds no score: {score.answers[0].text[:200]!r}"
+    return {"passed": passed, "why": why, "score": score.score, "seconds": time.perf_counter() - started}
+
+
+def _write_bars(path: Path) -> None:
+    """24 frames of 320x240, bars that move a few pixels a frame."""
+    import imageio_ffmpeg
+
+    writer = imageio_ffmpeg.write_frames(str(path), (320, 240), fps=24, codec="libx264", quality=8)
+    writer.send(None)
+    x = np.arange(320)
+    for frame in range(24):
+        line = (127.5 + 110 * np.sin((x[:, None] + 4 * frame) / np.array([9.0, 17.0, 31.0]))).astype(np.uint8)
+        writer.send(np.ascontiguousarray(np.broadcast_to(line, (240, 320, 3))))
+    writer.close()
+
+
+def _versions() -> dict[str, str | None]:
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def _machine() -> dict[str, Any]:
+    return {"platform": platform.platform(), "cores": len(os.sched_getaffinity(0))}
+
+
+def _gpus() -> list[str]:
+    import torch
+
+    return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+
+
+def _show(findings: dict[str, Any]) -> None:
+    table = Table(show_header=False, box=None)
+    for name in ("versions", "machine", "ffmpeg"):
+        text = ", ".join(f"{key} {value or 'missing'}" for key, value in findings[name].items())
+        table.add_row(name, Text(text))
+    table.add_row("GPUs", Text(", ".join(findings["gpus"]) or "none: the model runs on the CPU"))
+    for name in ("decoders", "codecs"):
+        text = ", ".join(key if there else f"{key} (missing)" for key, there in findings[name].items())
+        table.add_row(name, Text(text))
+    test = findings["self_test"]
+    verdict = f"passed, a clip scored {test['score']:.2f}" if test["passed"] else f"FAILED: {printable(test['why'])}"
+    table.add_row("self test", Text(f"{verdict} ({test['seconds']:.1f} s with start-up)"))
+    Console().print(table)

@@ -1,0 +1,46 @@
+"""How every command ends: an exit code, and at most one clear message on stderr."""
+
+import os
+import sys
+import tempfile
+import traceback
+
+import typer
+
+from vqa.errors import VqaError
+
+INTERRUPTED = 130
+
+
+def enter(app: typer.Typer) -> int:
+    """Runs the command line; returns its exit code. No traceback reaches the screen."""
+    try:
+        app(standalone_mode=True)
+    except VqaError as error:
+        complain(str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        complain("stopped")
+        return INTERRUPTED
+    except BrokenPipeError:  # `vqa show … | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except SystemExit as exit_:
+        return exit_.code if isinstance(exit_.code, int) else 0 if exit_.code is None else 1
+    except Exception as error:  # a fault of ours: the user gets a sentence, the log gets the traceback
+        descriptor, path = tempfile.mkstemp(prefix="vqa-", suffix=".log")
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="replace") as log:
+            traceback.print_exc(file=log)
+        text = " ".join(str(error).split())
+        short = text if len(text) <= 300 else f"{text[:300]}…"
+        complain(f"unexpected {type(error).__name__}: {short} (traceback in {path})")
+        return 1
+    return 0
+
+
+def complain(message: str) -> None:
+    """`vqa: …` on stderr; control characters cannot reach the terminal."""
+    from jobs.summary import printable
+
+    for line in message.splitlines():
+        print(f"vqa: {printable(line)}", file=sys.stderr)

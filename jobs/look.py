@@ -1,0 +1,24 @@
+"""What runs in the guarded child; a module of its own, so that the child imports no Arrow and no torch."""
+
+from functools import lru_cache
+from typing import Any
+
+from vqa.media.probe import PacketTable, probe
+from vqa.types import Clip, MediaInfo, Views
+from vqa.views import look
+
+
+@lru_cache(maxsize=1)
+def _probe_once(uri: str, stamp: tuple[int, int] | None) -> tuple[MediaInfo, PacketTable]:
+    """All windows of a file share one demuxing; the stamp (size, time of change) makes a replaced file a new one."""
+    return probe(uri)
+
+
+def media_info(uri: str, stamp: tuple[int, int] | None) -> MediaInfo:
+    """The file's facts. Raises ClipError."""
+    return _probe_once(uri, stamp)[0]
+
+
+def look_at(clip: Clip, stamp: tuple[int, int] | None, **views: Any) -> Views:
+    """`look`, without demuxing the same file twice in a row. Raises ClipError."""
+    return look(clip, probed=_probe_once(clip.uri, stamp), **views)

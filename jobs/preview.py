@@ -1,0 +1,36 @@
+"""`vqa views`: the settings of a scoring run, applied to one clip, as a picture."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jobs.settings import resolve
+from jobs.stages import view_seed
+from vqa.data.scores import replacing
+from vqa.data.sources import path_to_uri
+from vqa.media.fingerprint import fingerprint
+from vqa.media.guard import Guard
+from vqa.media.source import local_path
+from vqa.report.preview import picture
+from vqa.types import Clip
+
+
+def draw(
+    source: str,
+    *,
+    out: Path,
+    config: Path | None = None,
+    assignments: Sequence[str] = (),
+    model: str | None = None,
+    span: tuple[float | None, float | None] = (None, None),
+) -> None:
+    """Writes the picture of what the model sees. Raises ClipError, UsageError."""
+    settings = resolve(config, assignments=assignments, flags={"model": model} if model else {})
+    uri = path_to_uri(str(local_path(source)))
+    clip = Clip(clip_id=source, uri=uri, start_seconds=span[0], end_seconds=span[1])
+    limits = settings.limits
+    memory_bytes = limits.memory_mb and limits.memory_mb * 2**20
+    with Guard(deadline_seconds=limits.deadline_seconds, memory_bytes=memory_bytes) as guard:
+        seed = view_seed(guard.run(fingerprint, uri), clip)
+        image = guard.run(picture, clip, seed=seed, **settings.views.model_dump())
+    with replacing(out) as draft:
+        image.save(draft, format="PNG")

@@ -1,0 +1,95 @@
+"""Live progress on stderr: a bar on a terminal, a line every ten seconds elsewhere. Nothing goes to stdout."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+LINE_SECONDS = 10.0
+
+
+class JobProgress:
+    """Counts files and clips; the rate counts from the first clip, so start-up does not spoil the estimate."""
+
+    def __init__(self, files: int, *, quiet: bool = False) -> None:
+        """`files`: how many there are to do. `quiet`: say nothing (but still count)."""
+        self.files_total, self.files_done = files, 0.0  # a window adds its share of its file
+        self.clips_done = self.failed = 0
+        self._first: tuple[float, int, float] | None = None  # when, clips and files then
+        self._quiet = quiet
+        self._next_line = time.monotonic() + LINE_SECONDS
+        self._console = Console(stderr=True)
+        self._bar: Progress | None = None
+        if not quiet and self._console.is_terminal:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TimeElapsedColumn(),
+                TextColumn("{task.fields[note]}"),
+            )
+            self._bar = Progress(*columns, console=self._console)
+            self._task = self._bar.add_task("starting", total=files, note="")
+
+    def __enter__(self) -> Self:
+        """Shows the bar."""
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leaves the last state on the screen."""
+        if self._bar:
+            self._bar.stop()
+
+    def advance(self, *, clips: int, failed: int, files: float) -> None:
+        """Notes finished clips, how many of them have no score, and how many files (or shares of one) they make up."""
+        self.clips_done += clips
+        self.failed += failed
+        self.files_done += files
+        if self._first is None:
+            self._first = (time.monotonic(), self.clips_done, self.files_done)
+        if self._bar:
+            self._bar.update(self._task, completed=self.files_done, description="scoring", note=self.line())
+        elif not self._quiet and time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + LINE_SECONDS
+            self.say(self.line())
+
+    def say(self, text: str) -> None:
+        """One plain line on stderr, between the bar's redraws."""
+        if self._quiet:
+            return
+        if self._bar:
+            self._console.print(text, markup=False, highlight=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    @property
+    def clips_per_second(self) -> float | None:
+        """The rate since the first clips came, None before there is one."""
+        if self._first is None or self.clips_done == self._first[1]:
+            return None
+        return (self.clips_done - self._first[1]) / max(1e-9, time.monotonic() - self._first[0])
+
+    def line(self) -> str:
+        """`120 of 400 files, 2.10 clips/s, 3 without a score, 2 min left`."""
+        rate = self.clips_per_second
+        parts = [f"{int(self.files_done + 1e-6)} of {self.files_total} files"]
+        if rate is not None:
+            parts.append(f"{rate:.2f} clips/s")
+        parts.append(f"{self.failed} without a score")
+        if self._first and self.files_done > self._first[2]:
+            seconds = (time.monotonic() - self._first[0]) / (self.files_done - self._first[2])
+            parts.append(f"{duration(seconds * max(0.0, self.files_total - self.files_done))} left")
+        return ", ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `3 min`, `2.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,117 @@
+"""What a run is asked, what it says of itself in run.json, and what it tells people."""
+
+import contextlib
+import json
+import os
+import platform
+import socket
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from rich.console import Console
+
+from jobs.plan import Plan
+from jobs.progress import JobProgress, duration
+from jobs.settings import ScoreConfig
+from jobs.summary import overview, printable
+from vqa.data.sources import Listing
+
+PACKAGES = ("vqa", "torch", "transformers", "ray", "av", "pyarrow", "numpy")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """The command's arguments, as given."""
+
+    sources: tuple[str, ...]
+    out: Path
+    config: Path | None = None
+    assignments: tuple[str, ...] = ()
+    model: str | None = None
+    k: int | None = None
+    clip_seconds: float | None = None
+    ray_address: str | None = None
+    fresh: bool = False
+    max_failed: str = "5%"
+    dry_run: bool = False
+    json_summary: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A request worked out: what to score, with what, under which keys."""
+
+    request: Request
+    config: ScoreConfig
+    listing: Listing
+    model_id: str
+    model_revision: str
+    settings: str  # digest
+
+
+def now() -> str:
+    """The time, UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def opening(job: Job) -> dict[str, Any]:
+    """What run.json says from the start."""
+    versions = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return {
+        "state": "running",
+        "started": now(),
+        "ended": None,
+        "host": {"name": socket.gethostname(), "platform": platform.platform(), "cores": os.cpu_count()},
+        "versions": versions,
+        "sources": [printable(source) for source in job.request.sources],
+        "files": len(job.listing.clips),
+        "skipped_by_suffix": job.listing.skipped_by_suffix,
+        "unreadable_folders": list(job.listing.unreadable_folders),
+        "repeated": job.listing.repeated,
+        "model_id": job.model_id,
+        "model_revision": job.model_revision,
+        "settings": job.settings,
+        "config": job.config.model_dump(mode="json"),
+    }
+
+
+def announce(job: Job, plan: Plan, progress: JobProgress) -> None:
+    """What was found, what was left out, what will be done."""
+    listing = job.listing
+    if listing.skipped_by_suffix:
+        names = ", ".join(
+            f"{count} {suffix or 'without suffix'}" for suffix, count in listing.skipped_by_suffix.items()
+        )
+        progress.say(f"skipped files that are no video or picture by their name: {printable(names)}")
+    for folder in listing.unreadable_folders:
+        progress.say(f"warning: folder cannot be read, its clips are not in the table: {printable(folder)}")
+    done = f"{len(plan.kept)} rows kept, {len(plan.stale)} superseded ({plan.retried} failures tried again), "
+    progress.say(
+        f"{len(listing.clips)} files: {done if plan.kept or plan.stale else ''}{len(plan.work)} to score with "
+        f"{job.model_id} at {job.model_revision}"
+    )
+
+
+def report(job: Job, record: dict[str, Any], rows: pa.Table, progress: JobProgress) -> None:
+    """The end: tables or one JSON object on stdout, the last words on stderr."""
+    out = job.request.out
+    if job.request.json_summary:
+        print(json.dumps(record | {"out": str(out)}, ensure_ascii=False))
+    elif record["state"] == "finished":
+        Console().print(overview(rows, out=out))
+    rate = f", {record['clips_per_second']:.2f} clips/s" if record["clips_per_second"] else ""
+    progress.say(f"{record['scored_now']} clips scored in {duration(record['seconds'])}{rate}")
+    if record["state"] == "interrupted":
+        progress.say(
+            f"stopped; {rows.num_rows} rows are safe in {printable(str(out))}: the same command goes on from there"
+        )
+    elif record["exit_code"]:
+        share = f"{record['without_score']} of {rows.num_rows} clips"
+        progress.say(f"{share} have no score, more than --max-failed {job.request.max_failed}")

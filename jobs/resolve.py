@@ -1,0 +1,33 @@
+"""`vqa config`: which schema a file is for, and its resolved values."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from jobs.settings import resolve
+from vqa.config import load
+from vqa.errors import UsageError
+from vqa.model.card import ModelCard
+
+
+def _card(path: Path, assignments: Sequence[str]) -> BaseModel:
+    return load(path, ModelCard, assignments, base={"name": path.stem})
+
+
+# By the name of the folder under configs/.
+KINDS: dict[str, Callable[[Path, Sequence[str]], BaseModel]] = {
+    "score": lambda path, assignments: resolve(path, assignments=assignments),
+    "models": _card,
+}
+
+
+def resolved(path: Path, *, kind: str | None = None, assignments: Sequence[str] = ()) -> dict[str, Any]:
+    """The file's values with defaults filled in, checked by its schema. Raises UsageError."""
+    name = kind or path.resolve().parent.name
+    if name not in KINDS:
+        raise UsageError(
+            f"{path}: cannot tell what it configures by its folder {name!r}; give --kind {'|'.join(KINDS)}"
+        )
+    return KINDS[name](path, assignments).model_dump(mode="json")

@@ -1,0 +1,77 @@
+"""The scoring job's door: `vqa score …` and `python -m jobs.score …` are this one function. Light to import."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jobs.door import enter
+
+
+def score(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...", help="Files, folders, globs in quotes, or manifests (txt, csv, jsonl, parquet)."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the results; the same folder again resumes.")],
+    config: Annotated[Path | None, typer.Option(help="YAML settings, e.g. configs/score/preresq_video.yaml.")] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one setting: generation.k=6.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="A card's name (configs/models), a folder, or a Hugging Face id. [default: embedded]"),
+    ] = None,
+    k: Annotated[
+        int | None, typer.Option("--k", min=1, help="Answers per clip; their spread is the certainty.")
+    ] = None,
+    clip_seconds: Annotated[
+        float | None, typer.Option(min=0.1, help="Cut long videos into windows of this length, one row each.")
+    ] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="A running Ray cluster, or auto; else $RAY_ADDRESS, else a Ray of its own here.")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Move earlier rows aside and score everything again.")] = False,
+    max_failed: Annotated[
+        str, typer.Option(help="Exit with 3 where more clips than this (5% or a count) end without a score.")
+    ] = "5%",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, write nothing.")] = False,
+    json_summary: Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of tables.")] = False,
+) -> None:
+    """Score videos and pictures: one honest row a clip, in OUT/scores/*.parquet. The same command again resumes.
+
+    Exit codes: 0 all good; 1 the job could not run; 2 wrong usage; 3 finished, but too many clips have no score;
+    130 stopped by Ctrl-C or SIGTERM (what was finished is kept).
+    """
+    from jobs.driver import run  # Arrow, pydantic, Ray: not for --help
+    from jobs.record import Request
+
+    request = Request(
+        sources=tuple(sources),
+        out=out,
+        config=config,
+        assignments=tuple(assignments or ()),
+        model=model,
+        k=k,
+        clip_seconds=clip_seconds,
+        ray_address=ray_address,
+        fresh=fresh,
+        max_failed=max_failed,
+        dry_run=dry_run,
+        json_summary=json_summary,
+    )
+    raise typer.Exit(run(request))
+
+
+def main() -> None:
+    """Entry point of `python -m jobs.score`."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(score)
+    sys.exit(enter(app))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""What a scoring run is set to: defaults < the model's card < --config < --set < the flags. One schema, one digest."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from jobs.plan import digest
+from vqa.config import Values, build, merge, override, read
+from vqa.model.card import GenerationConfig, ModelCard, find_card
+from vqa.model.locate import locate
+from vqa.prompt import dimensions, messages
+from vqa.views import ViewsConfig
+
+KEY_VERSION = 1  # raise it when the same settings begin to give other numbers
+
+
+class Section(BaseModel):
+    """Refuses unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Limits(Section):
+    """What one clip may cost; not part of a run key, and rows that failed by them are tried again by the next run."""
+
+    deadline_seconds: float = Field(
+        default=120.0, gt=0, description="for each of: reading, looking at a file or window"
+    )
+    memory_mb: int | None = Field(
+        default=4096, gt=0, description="what decoding one clip may allocate; null = no limit"
+    )
+
+
+class JobConfig(Section):
+    """How the work is spread; changes the speed, never a number."""
+
+    sample_workers: int | None = Field(
+        default=None, ge=1, description="decoding processes at most; null = by the cores"
+    )
+    score_workers: int | None = Field(
+        default=None, ge=1, description="model processes at most; null = by the GPUs or cores"
+    )
+    cpus_per_worker: float = Field(default=1.0, gt=0, description="cores for each model process")
+    gpus_per_worker: float = Field(
+        default=1.0, gt=0, description="GPUs, or a share of one, for each; unused without GPUs"
+    )
+    rows_per_part: int = Field(default=1000, ge=1, description="rows in a Parquet file")
+    seconds_per_write: float = Field(default=10.0, ge=0, description="finished rows reach the disk about this often")
+
+
+class ScoreConfig(Section):
+    """All settings of `vqa score`."""
+
+    model: ModelCard
+    clip_seconds: float | None = Field(default=None, gt=0, description="length of windows; null = whole files")
+    views: ViewsConfig = Field(default_factory=ViewsConfig)
+    generation: GenerationConfig = Field(default_factory=GenerationConfig)
+    limits: Limits = Field(default_factory=Limits)
+    job: JobConfig = Field(default_factory=JobConfig)
+
+
+def resolve(
+    path: Path | None = None, *, assignments: Sequence[str] = (), flags: Mapping[str, Any] | None = None
+) -> ScoreConfig:
+    """The settings of a run. `flags` holds explicit options (`{"model": "embedded", "generation": {"k": 6}}`).
+
+    `model` may be a name in every source; the card it names lies under everything else. Raises UsageError.
+    """
+    file = _with_named_model(read(path) if path else {})
+    flags = _with_named_model(flags or {})
+    chosen = flags.get("model", {}).get("name")
+    if chosen and file.get("model", {}).get("name", chosen) != chosen:
+        del file["model"]  # what it says of one model is not meant for another
+    given = merge(_with_named_model(override(file, assignments)), flags)
+    card = find_card(str(given.get("model", {}).pop("name", "embedded")))
+    # What a card says of views and generation are defaults for this model, so they lie below the file.
+    base: Values = {key: card[key] for key in ("views", "generation") if key in card} | {"model": card}
+    return build(ScoreConfig, merge(base, given), where=str(path) if path else "the settings")
+
+
+def _with_named_model(values: Mapping[str, Any]) -> Values:
+    """`model: NAME` is short for `model: {name: NAME}`."""
+    model = values.get("model")
+    return (
+        dict(values)
+        if model is None
+        else {**values, "model": dict(model) if isinstance(model, Mapping) else {"name": model}}
+    )
+
+
+def identify(config: ScoreConfig) -> tuple[str, str]:
+    """The model's id and the state of it that will run: a commit, or a digest of a folder. Raises ModelError."""
+    location = locate(config.model.source, revision=config.model.revision)
+    return location.model_id, location.revision
+
+
+def scorer_arguments(config: ScoreConfig, *, revision: str) -> Values:
+    """Arguments of `Scorer.load` that load exactly what the run's keys name."""
+    card = config.model.model_dump(exclude={"name", "source", "views", "generation"})
+    if not revision.startswith("blake2b:"):
+        card["revision"] = revision  # the branch may have moved on by the time a worker starts
+    return {"source": config.model.source, "generation": config.generation.model_dump()} | card
+
+
+def settings_digest(config: ScoreConfig, *, model_id: str, model_revision: str) -> str:
+    """The digest of all settings that change a number: what is seen, what is asked, who answers and how.
+
+    Batch size, workers, limits and paths are not among them.
+    """
+    views = config.views.model_dump(mode="json", exclude={"max_pixels"})
+    generation = config.generation.model_dump(mode="json", exclude={"batch_size", "token_budget"})
+    card = config.model.model_dump(mode="json", include={"dtype", "attention", "min_pixels", "max_pixels"})
+    prompt = messages(config.model.prompt, global_count=1, local_count=1)
+    asked = [config.model.prompt, dimensions(config.model.prompt), prompt]
+    return digest(KEY_VERSION, views, generation, card, config.clip_seconds, asked, [model_id, model_revision])

@@ -1,0 +1,222 @@
+"""The two stages of the scoring job, as plain classes that know nothing of Ray: cheap to send, loaded in the worker.
+
+    files ──► SampleStage ──► samples (views, pickled) ──► ScoreStage ──► rows (Arrow, the scores table's columns)
+              guarded child                                the model
+
+A sample that failed passes the second stage untouched. Both are called by Ray Data with batches, and by the benchmark
+in a plain loop.
+"""
+
+import pickle
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from jobs.look import look_at, media_info
+from jobs.plan import Stamp, digest, run_key, stamp
+from vqa.data.scores import SCHEMA
+from vqa.data.windows import windows
+from vqa.errors import ClipError
+from vqa.media.fingerprint import fingerprint
+from vqa.media.guard import Guard
+from vqa.types import Clip, MediaInfo, Score, Views
+
+KEPT = (
+    "kept"  # status of a marker, never of a row: the clip's row on disk is good, only its file's stamp or place is new
+)
+WORK_SCHEMA = pa.schema(
+    [
+        ("clip_id", pa.string()),
+        ("uri", pa.string()),
+        ("start_seconds", pa.float64()),
+        ("end_seconds", pa.float64()),
+        ("finished", pa.list_(pa.string())),
+    ]
+)
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """A row as far as it is known, and what the model shall look at (None: nothing, the row is final)."""
+
+    row: Row
+    views: Views | None = None
+
+
+class SampleStage:
+    """Files to samples: fingerprint, windows, views; whatever opens a file happens in a child that can be killed."""
+
+    def __init__(
+        self,
+        *,
+        views: Mapping[str, Any],
+        settings: str,
+        clip_seconds: float | None,
+        deadline_seconds: float,
+        memory_bytes: int | None,
+    ) -> None:
+        """`views`: keyword arguments of `look`; `settings`: the digest that goes into each run key."""
+        self._views, self._settings, self._clip_seconds = dict(views), settings, clip_seconds
+        self._guard = Guard(deadline_seconds=deadline_seconds, memory_bytes=memory_bytes, preload=["jobs.look"])
+
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        """A batch of WORK_SCHEMA to one pickled sample at a time: a long video's windows come one after another."""
+        for work in batch.to_pylist():
+            finished = frozenset(work.pop("finished"))
+            for sample in self.samples(Clip(**work), finished=finished):
+                yield pa.table({"sample": pa.array([pickle.dumps(sample, protocol=5)], pa.large_binary())})
+
+    def samples(self, clip: Clip, *, finished: frozenset[str] = frozenset()) -> Iterator[Sample]:
+        """The samples of one file; a marker `kept` for each part whose run key is in `finished`."""
+        before = stamp(clip.uri)  # before reading: a file that changes meanwhile has another stamp afterwards
+        base: Row = {"uri": clip.uri, "source_bytes": before and before[0], "source_mtime_ns": before and before[1]}
+        try:
+            content = self._guarded(fingerprint, clip.uri)
+        except ClipError as error:
+            row = base | _span(clip) | {"run_key": self._key(clip, error.kind)}
+            yield _kept(row) if row["run_key"] in finished else _failed(row, error)
+            return
+        parts, seconds = self._parts(clip, before)
+        base |= {"fingerprint": content, "duration_seconds": seconds}
+        for part in parts:
+            row = base | _span(part) | {"run_key": self._key(part, content)}
+            yield _kept(row) if row["run_key"] in finished else self._sample(part, row, before)
+
+    def _parts(self, clip: Clip, of_stamp: Stamp | None) -> tuple[list[Clip], float | None]:
+        """The windows and the file's length, where it is needed to know them."""
+        if self._clip_seconds is None:
+            return [clip], None
+        try:
+            info: MediaInfo = self._guarded(media_info, clip.uri, of_stamp)
+        except ClipError:
+            return [clip], None  # looking at it will meet the same error, and make the row
+        seconds = info.duration_seconds
+        return windows(clip, duration_seconds=seconds, clip_seconds=self._clip_seconds), seconds
+
+    def _sample(self, clip: Clip, row: Row, of_stamp: Stamp | None) -> Sample:
+        started = time.perf_counter()
+        try:
+            seed = view_seed(row["fingerprint"], clip)
+            views: Views = self._guarded(look_at, clip, of_stamp, seed=seed, **self._views)
+        except ClipError as error:
+            elapsed = {"decode_seconds": time.perf_counter() - started}
+            facts = {} if error.kind in ("crashed", "timeout") else self._facts(clip, of_stamp)
+            return _failed(row | facts | elapsed, error)
+        return Sample(row=row | _seen(views), views=views)
+
+    def _facts(self, clip: Clip, of_stamp: Stamp | None) -> Row:
+        """What is known of a file that failed, as far as its headers can be read."""
+        try:
+            return _media_columns(self._guarded(media_info, clip.uri, of_stamp))
+        except ClipError:
+            return {}
+
+    def _guarded(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        try:
+            return self._guard.run(function, *arguments, **options)
+        except ClipError:
+            raise
+        except Exception as error:  # a fault of ours on one odd file must cost that file, not the job
+            subject = getattr(arguments[0], "uri", arguments[0])
+            what = f"{type(error).__name__}: {error}"
+            raise ClipError(
+                "crashed", f"{subject}: unexpected {what} in {function.__name__}; please report it"
+            ) from error
+
+    def _key(self, clip: Clip, source: str) -> str:
+        return run_key(source, start_seconds=clip.start_seconds, end_seconds=clip.end_seconds, settings=self._settings)
+
+
+def view_seed(content: str, clip: Clip) -> int:
+    """Seed of the samplers that draw: from fingerprint and span, as the run key, so the same key is the same number."""
+    return int(digest(content, clip.start_seconds, clip.end_seconds)[:15], 16)
+
+
+class ScoreStage:
+    """Samples to rows, with the model loaded once per worker."""
+
+    def __init__(self, *, model_id: str, model_revision: str, scorer: Mapping[str, Any]) -> None:
+        """`scorer`: arguments of `Scorer.load`. Raises ModelError where it cannot be loaded."""
+        from vqa.model.scorer import Scorer  # torch: seconds that only this worker pays
+
+        self._columns = {"model_id": model_id, "model_revision": model_revision}
+        self._scorer = Scorer.load(**scorer)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """A batch of pickled samples to rows of SCHEMA."""
+        samples = [pickle.loads(blob) for blob in batch.column("sample").to_pylist()]  # noqa: S301 (our own, from SampleStage)
+        return pa.Table.from_pylist(self.rows(samples), schema=SCHEMA)
+
+    def rows(self, samples: list[Sample]) -> list[Row]:
+        """One row for each sample, in order."""
+        scores = iter(self._scores([sample.views for sample in samples if sample.views is not None]))
+        return [sample.row | self._columns | ({} if sample.views is None else next(scores)) for sample in samples]
+
+    def _scores(self, views: list[Views]) -> list[Row]:
+        if not views:
+            return []
+        try:
+            scores = self._scorer.score(views)
+        except Exception as error:  # whatever a model raises on one clip must cost that clip, not the batch or the job
+            if len(views) == 1:
+                message = f"{views[0].clip.uri}: the model failed ({type(error).__name__}: {error}); run again to retry"
+                return [{"status": "failed", "error_kind": "model", "error": message}]
+            return [row for one in views for row in self._scores([one])]
+        return [_answered(one, score) for one, score in zip(views, scores, strict=True)]
+
+
+# --- rows -----------------------------------------------------------------------------------------------------------
+
+
+def _span(clip: Clip) -> Row:
+    return {"clip_id": clip.clip_id, "start_seconds": clip.start_seconds, "end_seconds": clip.end_seconds}
+
+
+def _kept(row: Row) -> Sample:
+    return Sample(row=row | {"status": KEPT})
+
+
+def _failed(row: Row, error: ClipError) -> Sample:
+    return Sample(row=row | {"status": "failed", "error_kind": error.kind, "error": str(error)})
+
+
+def _media_columns(info: MediaInfo) -> Row:
+    return {name: getattr(info, name) for name in ("width", "height", "fps", "duration_seconds", "codec")}
+
+
+def _seen(views: Views) -> Row:
+    return _media_columns(views.info) | {
+        "keyframe_seconds": list(views.keyframe_seconds),
+        "crop_boxes": [asdict(box) for box in views.crop_boxes],
+        "frames_decoded": views.frames_decoded,
+        "frames_planned": views.frames_planned,
+        "decode_backend": views.decode_backend,
+        "decode_seconds": views.decode_seconds,
+    }
+
+
+def _answered(views: Views, score: Score) -> Row:
+    status = "unparsed" if score.score is None else "partial" if views.is_partial else "ok"
+    return {
+        "status": status,
+        "score": score.score,
+        "score_std": score.score_std,
+        "score_global": score.score_global,
+        "score_local": score.score_local,
+        "answers_parsed": score.answers_parsed,
+        "answers_total": len(score.answers),
+        "reason": score.reason,
+        "score_seconds": score.score_seconds,
+    }
+
+
+def crashed_row(clip: Clip, *, settings: str, message: str) -> Row:
+    """The row of a clip that was lost with its worker, for good: retried by the next run."""
+    key = run_key("crashed", start_seconds=clip.start_seconds, end_seconds=clip.end_seconds, settings=settings)
+    row = {"uri": clip.uri, "status": "failed", "error_kind": "crashed", "error": message, "run_key": key}
+    return _span(clip) | row

@@ -1,0 +1,106 @@
+"""The calls of Ray that jobs/pipeline.py leans on: an upgrade that changes one breaks here, by name."""
+
+import inspect
+import os
+import pickle
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import ray
+import ray.data
+from ray.data import ActorPoolStrategy, DataContext
+
+from jobs import pipeline
+from jobs.stages import SampleStage, ScoreStage
+
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test file
+
+pytestmark = pytest.mark.usefixtures("local_ray")
+
+
+class Doubler:
+    """Two rows for each it gets, one at a time."""
+
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        for number in batch.column("number").to_pylist():
+            for part in (0, 1):
+                yield pa.table(
+                    {"number": [number * 10 + part], "blob": pa.array([os.urandom(300_000)], pa.large_binary())}
+                )
+
+
+class Mortal:
+    """Leaves a note for every try; dies over number 30, raises over number 50."""
+
+    def __init__(self, *, notes: str) -> None:
+        self.notes = Path(notes)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        numbers = batch.column("number").to_pylist()
+        for number in numbers:
+            with (self.notes / str(number)).open("a") as note:
+                note.write("x")
+            if number == 30:
+                os._exit(1)
+            if number == 50:
+                raise RuntimeError("fifty")
+        return pa.table({"number": numbers, "size": [batch.num_rows] * batch.num_rows})
+
+
+def strategy(size: int = 1) -> ActorPoolStrategy:
+    return ActorPoolStrategy(min_size=1, max_size=size)
+
+
+def test_what_dies_is_tried_again_a_few_times_and_costs_only_its_own_rows(tmp_path: Path) -> None:
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.target_min_block_size, context.target_max_block_size = 0, 1  # each row alone
+    context.max_errored_blocks = -1
+    data = ray.data.from_arrow([pa.table({"number": [n]}) for n in range(8)])
+    data = data.map_batches(
+        Doubler,
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=strategy(),
+        num_cpus=1,
+        ray_remote_args_fn=pipeline._restarts,
+    ).map_batches(
+        Mortal,
+        fn_constructor_kwargs={"notes": str(tmp_path)},
+        batch_size=1,
+        batch_format="pyarrow",
+        compute=strategy(),
+        num_cpus=1,
+        ray_remote_args_fn=pipeline._restarts,
+    )
+    rows = [row for table in data.iter_batches(batch_size=None, batch_format="pyarrow") for row in table.to_pylist()]
+    assert sorted(row["number"] for row in rows) == sorted({10 * n + p for n in range(8) for p in (0, 1)} - {30, 50})
+    assert {row["size"] for row in rows} == {1}, "batch_size is what a stage gets"
+    assert len((tmp_path / "30").read_text()) == 1 + pipeline.TASK_RETRIES, "the number of tries is limited"
+    assert len((tmp_path / "50").read_text()) == 1, "an exception is not a lost worker"
+
+
+def test_stages_travel_and_are_cheap_to_make() -> None:
+    for stage in (SampleStage, ScoreStage):
+        assert pickle.loads(pickle.dumps(stage)) is stage
+    arguments: dict[str, Any] = {"views": {}, "settings": "", "clip_seconds": None, "deadline_seconds": 1.0}
+    SampleStage(**arguments, memory_bytes=None)  # starts no process
+
+
+def test_what_we_switch_off_is_still_there() -> None:
+    assert ray._private.worker._worker_logs_enabled is False
+    for name in ("enable_progress_bars", "print_on_execution_start", "max_errored_blocks"):
+        assert hasattr(DataContext.get_current(), name)
+    assert hasattr(DataContext.get_current(), "max_consecutive_actor_init_deaths")
+    assert "ray_remote_args_fn" in inspect.signature(ray.data.Dataset.map_batches).parameters
+
+
+def test_the_session_tells_its_cores_and_where_its_logs_are() -> None:
+    with pipeline.ray_session(None) as resources:  # already connected: taken as it is
+        assert resources["CPU"] >= 2
+    assert ray.is_initialized()
+    assert Path(pipeline.log_folder()).is_dir()

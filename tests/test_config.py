@@ -1,0 +1,96 @@
+"""Configs: later sources win, unknown keys are refused by name, and no value slips through unread."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel, ConfigDict
+
+from vqa.config import configs_folder, load, merge, override
+from vqa.errors import UsageError
+
+
+class Inner(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    k: int = 1
+    name: str | None = None
+
+
+class Outer(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    inner: Inner = Inner()
+    maybe: Inner | None = None
+    rate: float = 0.5
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "settings.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_later_sources_win_key_by_key(tmp_path: Path) -> None:
+    path = written(tmp_path, "inner: {k: 2, name: file}\n")
+    config = load(path, Outer, ["inner.k=3"], base={"inner": {"k": 9, "name": "base"}, "rate": 0.25})
+    assert config == Outer(inner=Inner(k=3, name="file"), rate=0.25)
+
+
+def test_no_file_and_an_empty_file_are_the_defaults(tmp_path: Path) -> None:
+    assert load(None, Outer) == Outer() == load(written(tmp_path, "# only words\n"), Outer)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("iner: {}\n", ["unknown key 'iner'", "settings.yaml", "inner, maybe, rate"]),
+        ("inner: {kk: 1}\n", ["unknown key 'inner.kk'", "inner knows: k, name"]),
+        ("maybe: {kk: 1}\n", ["unknown key 'maybe.kk'", "maybe knows: k, name"]),
+        ("rate: fast\n", ["rate = 'fast'"]),
+        ("inner: {k: 1\n", ["not YAML"]),
+        ("- a\n- b\n", ["list", "wanted"]),
+        ("1: a\n", ["wanted"]),
+    ],
+)
+def test_a_wrong_file_is_refused_by_name(tmp_path: Path, text: str, says: list[str]) -> None:
+    with pytest.raises(UsageError) as caught:
+        load(written(tmp_path, text), Outer)
+    for words in says:
+        assert words in str(caught.value)
+
+
+def test_every_wrong_key_is_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        load(written(tmp_path, "a: 1\nb: 2\n"), Outer)
+    assert "'a'" in str(caught.value)
+    assert "'b'" in str(caught.value)
+
+
+def test_a_missing_file_and_one_that_is_no_text_are_usage_errors(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"gone\.yaml"):
+        load(tmp_path / "gone.yaml", Outer)
+    (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UsageError, match=r"bytes\.yaml"):
+        load(tmp_path / "bytes.yaml", Outer)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "value"),
+    [("a.b=6", 6), ("a.b=true", True), ("a.b=[1, 2]", [1, 2]), ("a.b=null", None), ("a.b=x=y", "x=y"), ("a.b=", None)],
+)
+def test_assignments_are_read_as_yaml(assignment: str, value: object) -> None:
+    assert override({"a": {"c": 1}}, [assignment]) == {"a": {"b": value, "c": 1}}
+
+
+@pytest.mark.parametrize("assignment", ["a", "=1", "a..b=1", ".=1"])
+def test_an_assignment_without_key_or_value_is_refused(assignment: str) -> None:
+    with pytest.raises(UsageError, match=r"section\.key=value"):
+        override({}, [assignment])
+
+
+def test_merging_changes_neither_side() -> None:
+    weak, strong = {"a": {"b": 1}}, {"a": {"c": 2}}
+    assert merge(weak, strong) == {"a": {"b": 1, "c": 2}}
+    assert (weak, strong) == ({"a": {"b": 1}}, {"a": {"c": 2}})
+
+
+def test_the_configs_folder_is_found() -> None:
+    assert (configs_folder() / "models").is_dir()

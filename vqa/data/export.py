@@ -1,0 +1,28 @@
+"""The scores table as CSV or JSON lines, for tools that read no Parquet."""
+
+import csv
+import json
+from typing import Any, Literal, TextIO
+
+import pyarrow as pa
+
+Format = Literal["csv", "jsonl"]
+
+
+def export(rows: pa.Table, file: TextIO, *, kind: Format) -> int:
+    """Writes all rows sorted by clip_id; returns how many. Lists become JSON in CSV cells; what is null stays empty."""
+    table = rows.sort_by("clip_id")
+    writer = csv.writer(file, lineterminator="\n")
+    if kind == "csv":
+        writer.writerow(table.column_names)
+    for batch in table.to_batches(max_chunksize=4096):
+        for row in batch.to_pylist():
+            if kind == "csv":
+                writer.writerow(map(_cell, row.values()))
+            else:
+                file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+    return int(table.num_rows)
+
+
+def _cell(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value

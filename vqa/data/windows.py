@@ -1,0 +1,78 @@
+"""Long videos as windows: which spans, what they are called, and how their scores become one row per video."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from vqa.types import Clip
+
+# A window's id is its video's id plus a W3C media fragment: `talks/a.mp4#t=10,20`.
+WINDOW_ID = re.compile(r"#t=\d+(\.\d+)?,(\d+(\.\d+)?)?$")
+
+
+def span_suffix(start_seconds: float | None, end_seconds: float | None) -> str:
+    """`#t=10,20.5` for a span, nothing for a whole file; to the millisecond."""
+    if start_seconds is None and end_seconds is None:
+        return ""
+    return f"#t={_short(start_seconds or 0.0)},{'' if end_seconds is None else _short(end_seconds)}"
+
+
+def _short(seconds: float) -> str:
+    return f"{seconds:.3f}".rstrip("0").rstrip(".")
+
+
+def windows(clip: Clip, *, duration_seconds: float | None, clip_seconds: float | None) -> list[Clip]:
+    """The clip cut into spans of `clip_seconds`; a remainder shorter than half a window joins the one before.
+
+    The clip itself where it is no longer than one window, where its length is unknown, or without `clip_seconds`.
+    """
+    if clip_seconds is None or duration_seconds is None:
+        return [clip]
+    begin = clip.start_seconds or 0.0
+    end = duration_seconds if clip.end_seconds is None else min(clip.end_seconds, duration_seconds)
+    count = int((end - begin) / clip_seconds + 0.5)  # halves round up
+    if count <= 1:
+        return [clip]
+    edges = [round(begin + index * clip_seconds, 6) for index in range(count)] + [end]
+    return [
+        replace(clip, clip_id=clip.clip_id + span_suffix(start, stop), start_seconds=start, end_seconds=stop)
+        for start, stop in pairwise(edges)
+    ]
+
+
+def video_id(clip_id: str) -> str:
+    """The id without its last span."""
+    return WINDOW_ID.sub("", clip_id)
+
+
+def summarise_videos(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row per video from the rows of its windows (`clip_id, uri, score, duration_seconds` are read), sorted by id.
+
+    The scores' mean, least, 5th percentile (linear) and harmonic mean; null where no window has a score.
+    """
+    grouped: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for row in rows:
+        grouped[video_id(row["clip_id"])].append(row)
+    return [_summary(name, members) for name, members in sorted(grouped.items())]
+
+
+def _summary(name: str, members: list[Mapping[str, Any]]) -> dict[str, Any]:
+    scores = np.array([row["score"] for row in members if row["score"] is not None])
+    any_score = len(scores) > 0
+    durations = (row["duration_seconds"] for row in members)
+    return {
+        "video_id": name,
+        "uri": members[0]["uri"],
+        "duration_seconds": next((seconds for seconds in durations if seconds is not None), None),
+        "windows": len(members),
+        "windows_scored": len(scores),
+        "score_mean": float(scores.mean()) if any_score else None,
+        "score_min": float(scores.min()) if any_score else None,
+        "score_p5": float(np.percentile(scores, 5)) if any_score else None,
+        "score_harmonic_mean": float(len(scores) / (1 / scores).sum()) if any_score else None,
+    }
