@@ -141,10 +141,15 @@ def _id3_cover(jpeg: bytes) -> bytes:
     return b"ID3\x03\x00\x00" + bytes([(size >> shift) & 0x7F for shift in (21, 14, 7, 0)]) + frame
 
 
-def write_image(path: Path | str, *, width: int = 160, height: int = 96, number: int = 0, seed: int = 0) -> Path:
+def write_image(
+    path: Path | str, *, width: int = 160, height: int = 96, number: int = 0, seed: int = 0, exif_orientation: int = 1
+) -> Path:
     """A still picture in the format that the suffix names (.png, .jpg, .webp, .bmp, ...)."""
     path = Path(path)
-    Image.fromarray(picture(number, width=width, height=height, seed=seed)).save(path)
+    exif = Image.Exif()
+    exif[0x0112] = exif_orientation
+    options = {"exif": exif} if exif_orientation != 1 else {}
+    Image.fromarray(picture(number, width=width, height=height, seed=seed)).save(path, **options)
     return path
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from vqa.errors import ClipError
 from vqa.media import decode, probe
@@ -297,6 +297,17 @@ def test_a_still_picture_answers_every_time(tmp_path, suffix) -> None:
         assert np.abs(pixels - reference).mean() <= tolerance / 20
         assert clips.read_number(pixels) == 5
     assert frames.seconds.tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+def test_photographs_are_turned_as_their_camera_was_held(tmp_path, suffix, orientation) -> None:
+    path = clips.write_image(tmp_path / f"i{suffix}", number=5, exif_orientation=orientation)
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(path))).astype(int)
+    info, _ = probe(str(path))
+    assert (info.height, info.width) == upright.shape[:2]
+    frames = decode(str(path), [0.0], sizes=[None])
+    assert np.abs(frames.pixels[0] - upright).mean() <= (2 if suffix == ".jpg" else 0)
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".webp"])

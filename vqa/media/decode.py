@@ -24,9 +24,10 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 from numpy.typing import ArrayLike, NDArray
 
 from vqa.errors import ClipError, UsageError
-from vqa.media.probe import PacketTable, open_container, packets_of, probe, video_stream
+from vqa.media.container import open_container, packets_of, video_stream
+from vqa.media.pictures import webp_pictures
+from vqa.media.probe import PacketTable, probe
 from vqa.media.source import local_path, media_errors, open_source
-from vqa.media.webp import webp_pictures
 from vqa.types import Frames, MediaInfo, Pixels
 
 BackendName = Literal["pyav", "decord"]

@@ -14,14 +14,11 @@ How a file that cannot be judged is named (`ClipError.kind`):
 | more than `max_pixels` in a frame, more than `max_frames` packets; memory ran out | `too_large` |
 
 Times: presentation times in seconds, the first frame shown is 0.0. Sizes: stored pixels after the rotation of the
-display matrix; non-square pixels are not stretched, interlaced frames not woven apart. A still picture is a clip of one
-frame.
+display matrix or the EXIF orientation (mirroring is not undone); non-square pixels are not stretched, interlaced frames
+not woven apart. A still picture is a clip of one frame.
 """
 
 import os
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -30,35 +27,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqa.errors import ClipError
+from vqa.media.container import open_container, packets_of, rotation_degrees, video_stream
+from vqa.media.pictures import exif_rotation_degrees, is_webp, webp_table
 from vqa.media.source import media_errors, open_source
-from vqa.media.webp import is_webp, webp_table
 from vqa.types import MediaInfo, Packets
 
 MAX_PIXELS = 8192 * 8192  # 8K film and 64-megapixel photographs pass
 MAX_FRAMES = 4_000_000  # 18 hours at 60 frames per second
 
-_READ_BYTES = 1 << 18
 _STILL_CODECS = {"png", "mjpeg", "gif", "webp", "bmp", "tiff", "jpegxl", "jpeg2000"}
 _STILL_BRANDS = {"avif", "heic", "heix", "mif1"}
-_ROTATION = re.compile(r"rotation of (-?[\d.]+) degrees")
-
-# First bytes (offset, bytes) of the formats whose broken header means a broken video rather than some other file.
-_MAGIC = (
-    *((4, box) for box in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"styp", b"moof")),  # mp4, mov
-    (0, bytes.fromhex("1a45dfa3")),  # Matroska, WebM
-    (0, bytes.fromhex("3026b2758e66cf11")),  # ASF, WMV
-    (0, bytes.fromhex("000001ba")),  # MPEG programme stream
-    (0, bytes.fromhex("000001b3")),  # MPEG video
-    (8, b"AVI "),
-    (8, b"WEBP"),
-    (0, b"FLV"),
-    (0, b"OggS"),
-    (0, b"GIF8"),
-    (0, b"YUV4MPEG2"),
-    (0, b"DKIF"),
-    (0, b"\x89PNG"),
-    (0, b"\xff\xd8\xff"),  # JPEG
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -85,17 +63,17 @@ def probe(uri: str, *, max_pixels: int = MAX_PIXELS, max_frames: int = MAX_FRAME
             return _probe_webp(uri, file, max_pixels=max_pixels)
         with open_container(uri, file) as container:
             stream = video_stream(uri, container)
-            rotation = _rotation_degrees(container, stream)
             width, height = stream.codec_context.width, stream.codec_context.height
             _check_size(uri, width, height, max_pixels)
-            if rotation in (90, 270):
-                width, height = height, width
             is_picture = container.format.name.endswith("_pipe") or container.format.name == "image2"
             limit = (
                 1 if is_picture else max_frames
             )  # what follows a photograph in its file is a thumbnail or a gain map
             with media_errors(uri, doing="reading packets"):
                 table, last_duration = _packet_table(uri, container, stream, limit=limit, must_end=not is_picture)
+            rotation = exif_rotation_degrees(file) if is_picture else rotation_degrees(container, stream)
+            if rotation in (90, 270):
+                width, height = height, width
             frame_count = len(table.seconds)
             is_image = frame_count == 1 and (
                 is_picture
@@ -118,58 +96,6 @@ def probe(uri: str, *, max_pixels: int = MAX_PIXELS, max_frames: int = MAX_FRAME
     return info, table
 
 
-@contextmanager
-def open_container(uri: str, file: BinaryIO) -> Iterator[av.container.InputContainer]:
-    """FFmpeg's view of an open file; where it fails, known first bytes mean `corrupt`, others `not_video`."""
-    head = file.read(32)
-    file.seek(0)
-    try:
-        # No protocol is allowed: a file that refers to others (playlists, external tracks) opens none of them.
-        container = av.open(
-            file, "r", options={"protocol_whitelist": "none"}, metadata_errors="replace", buffer_size=_READ_BYTES
-        )
-    except MemoryError as error:
-        raise ClipError(
-            "too_large", f"{uri}: out of memory while reading the header; raise the memory limit"
-        ) from error
-    except av.error.FFmpegError as error:
-        if not any(head[offset:].startswith(magic) for offset, magic in _MAGIC):
-            raise ClipError(
-                "not_video", f"{uri}: not a video or image that FFmpeg knows; check that the file is what its name says"
-            ) from error
-        if isinstance(error, av.error.EOFError):
-            raise ClipError(
-                "no_frames", f"{uri}: a header and nothing behind it; copy or encode the file again"
-            ) from error
-        raise ClipError(
-            "corrupt",
-            f"{uri}: the container's header is cut off or broken ({error.strerror}); copy or encode the file again",
-        ) from error
-    with container:
-        yield container
-
-
-def video_stream(uri: str, container: av.container.InputContainer) -> av.VideoStream:
-    """The video stream to judge: the default one, else the one with most pixels; cover art is none."""
-    streams = [s for s in container.streams if s.type == "video"]
-    shown = [s for s in streams if not s.disposition & av.stream.Disposition.attached_pic]
-    if not shown:
-        found = ", ".join(sorted({s.type for s in container.streams})) or "no stream at all"
-        found += " (the picture is cover art)" if streams else ""
-        raise ClipError("not_video", f"{uri}: holds {found}, no video; take it off the list")
-    usable = [s for s in shown if isinstance(s, av.VideoStream) and s.codec_context is not None]
-    if not usable:
-        raise ClipError(
-            "unsupported", f"{uri}: no decoder for its codec; convert the file (for example to H.264) first"
-        )
-
-    def rank(stream: av.VideoStream) -> tuple[bool, int]:
-        is_default = bool(stream.disposition & av.stream.Disposition.default)
-        return is_default, stream.codec_context.width * stream.codec_context.height
-
-    return max(usable, key=rank)
-
-
 def _check_size(uri: str, width: int, height: int, max_pixels: int) -> None:
     if width <= 0 or height <= 0:
         raise ClipError("corrupt", f"{uri}: no picture size could be found in it; copy or encode the file again")
@@ -177,19 +103,6 @@ def _check_size(uri: str, width: int, height: int, max_pixels: int) -> None:
         raise ClipError(
             "too_large", f"{uri}: {width}x{height} is more than {max_pixels} pixels; scale it down or raise max_pixels"
         )
-
-
-def _rotation_degrees(container: av.container.InputContainer, stream: av.VideoStream) -> int:
-    """Clockwise turn for display, a multiple of 90. PyAV shows a stream's matrix only in FFmpeg's description."""
-    level = av.logging.get_level()
-    av.logging.set_level(av.logging.INFO)
-    try:
-        lines: str = container.dumps_format()  # type: ignore[attr-defined]  # missing in PyAV's stubs
-    finally:
-        av.logging.set_level(level)
-    own = lines.partition(f"  Stream #0:{stream.index}")[2].partition("  Stream #")[0]
-    found = _ROTATION.search(own)
-    return round(-float(found[1]) / 90) % 4 * 90 if found else 0  # FFmpeg counts counterclockwise
 
 
 def _mean_rate(seconds: NDArray[np.float64]) -> float:
@@ -247,23 +160,6 @@ def _packet_table(
     return table, last_duration or (float(np.median(gaps)) if len(gaps) else 0.0)
 
 
-def packets_of(container: av.container.InputContainer, stream: av.VideoStream) -> "Iterator[av.Packet[av.VideoStream]]":
-    """The stream's packets that carry bytes, in file order; ends where the file ends or can be read no further."""
-    for other in container.streams:
-        if other.index != stream.index:
-            other.discard = av.stream.Discard.all
-    try:
-        for packet in container.demux(stream):
-            if packet.size:
-                yield packet
-    except av.error.FFmpegError as error:
-        if isinstance(error, MemoryError):
-            raise
-        # A damaged tail: what came before it is still there to be judged.
-    except IndexError:
-        pass  # PyAV, at the end of a file in which streams turned up late (transport streams): all packets are out
-
-
 def _ticks(
     presentation: list[int | None], decoding: list[int | None], *, is_made_up: bool
 ) -> tuple[NDArray[np.int64], bool]:
@@ -311,6 +207,8 @@ def _probe_webp(uri: str, file: BinaryIO, *, max_pixels: int) -> tuple[MediaInfo
     is_key = np.zeros(count, bool)
     is_key[0] = True  # each frame paints over the one before
     ends = np.cumsum(webp.duration_seconds)
+    rotation = exif_rotation_degrees(file) if count == 1 else 0
+    is_turned = rotation in (90, 270)
     table = PacketTable(
         seconds=ends - webp.duration_seconds,
         sizes=webp.sizes,
@@ -325,9 +223,9 @@ def _probe_webp(uri: str, file: BinaryIO, *, max_pixels: int) -> tuple[MediaInfo
         uri=uri,
         codec="webp",
         container="webp",
-        width=webp.width,
-        height=webp.height,
-        rotation_degrees=0,
+        width=webp.height if is_turned else webp.width,
+        height=webp.width if is_turned else webp.height,
+        rotation_degrees=rotation,
         fps=_mean_rate(table.seconds),
         duration_seconds=0.0 if count == 1 else float(ends[-1]),
         frame_count=count,

@@ -1,4 +1,4 @@
-"""WebP: the frame table from the file's chunks (RFC 9649), pictures by Pillow. FFmpeg reads no animated WebP."""
+"""What FFmpeg leaves to others: WebP (frames from the chunks of RFC 9649, pictures by Pillow) and EXIF orientation."""
 
 import io
 import struct
@@ -15,6 +15,16 @@ from vqa.types import Pixels, Seconds
 
 _SHORTEST_SECONDS = 0.010  # browsers show frames of at most this time for a tenth of a second; so do we
 _DEFAULT_SECONDS = 0.100
+_EXIF_ORIENTATION = 0x0112
+_CLOCKWISE_DEGREES = {3: 180, 4: 180, 5: 270, 6: 90, 7: 90, 8: 270}  # the even-odd twins differ by mirroring
+_DAMAGED = (
+    UnidentifiedImageError,
+    EOFError,
+    OSError,
+    ValueError,
+    SyntaxError,
+    Image.DecompressionBombError,
+)  # to Pillow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -90,6 +100,16 @@ def _still_size(name: bytes, body: bytes) -> tuple[int, int]:
     return 0, 0
 
 
+def exif_rotation_degrees(file: BinaryIO) -> int:
+    """Clockwise turn for display by the EXIF orientation of an open picture; 0 where none can be read."""
+    file.seek(0)
+    try:
+        with Image.open(file) as image:
+            return _CLOCKWISE_DEGREES.get(image.getexif().get(_EXIF_ORIENTATION, 1), 0)
+    except _DAMAGED:
+        return 0
+
+
 def webp_pictures(file: BinaryIO, wanted: list[int]) -> Iterator[tuple[int, Pixels]]:
     """The wanted frames (ascending indices), as shown: each painted over those before; transparency is dropped.
 
@@ -100,8 +120,8 @@ def webp_pictures(file: BinaryIO, wanted: list[int]) -> Iterator[tuple[int, Pixe
             for index in wanted:
                 image.seek(index)
                 yield index, np.asarray(image.convert("RGB"))
-    except (UnidentifiedImageError, EOFError, OSError, ValueError, SyntaxError):
-        return  # Pillow's ways of saying damaged; the frames not given are left out by the caller
+    except _DAMAGED:
+        return  # the frames not given are left out by the caller
 
 
 def _whole_chunks(data: bytes) -> bytes:
