@@ -87,6 +87,10 @@ class SampleStage:
             row = base | _span(part) | {"run_key": self._key(part, content)}
             yield _kept(row) if row["run_key"] in finished else self._sample(part, row, before)
 
+    def close(self) -> None:
+        """Ends the child."""
+        self._guard.close()
+
     def _parts(self, clip: Clip, of_stamp: Stamp | None) -> tuple[list[Clip], float | None]:
         """The windows and the file's length, where it is needed to know them."""
         if self._clip_seconds is None:
