@@ -11,7 +11,8 @@ where unnamed; the output is full-range RGB of 8 bits. Transfer functions are no
 
 Damage: a frame is left out when its packet is cut off or fails, or when the decoder flags it as corrupt or concealed;
 nothing stands in for it. What damage does to later frames depends on the timing of decoder threads (seen in most
-bit-flipped files), so that a file found damaged is decoded by one thread, which repeats itself to the bit.
+bit-flipped files), so that a file found damaged is decoded by one thread, which repeats itself to the bit. Only damage
+that the decoder does not notice (seen in HEVC) can still differ when several threads are asked for; the default is one.
 """
 
 from collections.abc import Callable, Iterator, Sequence
