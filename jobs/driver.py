@@ -14,7 +14,7 @@ from jobs.door import INTERRUPTED
 from jobs.plan import Known, Plan, known_rows, make_plan
 from jobs.progress import JobProgress
 from jobs.record import Job, Request, announce, now, opening, report
-from jobs.settings import identify, resolve, scorer_arguments, settings_digest
+from jobs.settings import identify, pinned_card, resolve, settings_digest
 from jobs.signals import Stop, locked
 from jobs.stages import KEPT, crashed_row
 from jobs.summary import counts
@@ -211,7 +211,8 @@ def _spread(job: Job, resources: dict[str, float]) -> dict[str, Any]:
         "score": {
             "model_id": job.model_id,
             "model_revision": job.model_revision,
-            "scorer": scorer_arguments(job.config, revision=job.model_revision),
+            "card": pinned_card(job.config, revision=job.model_revision),
+            "generation": job.config.generation.model_dump(),
         },
         "batch_size": job.config.generation.batch_size,
         "sample_workers": spread.sample_workers,

@@ -96,12 +96,10 @@ def identify(config: ScoreConfig) -> tuple[str, str]:
     return location.model_id, location.revision
 
 
-def scorer_arguments(config: ScoreConfig, *, revision: str) -> Values:
-    """Arguments of `Scorer.load` that load exactly what the run's keys name."""
-    card = config.model.model_dump(exclude={"name", "source", "views", "generation"})
-    if not revision.startswith("blake2b:"):
-        card["revision"] = revision  # the branch may have moved on by the time a worker starts
-    return {"source": config.model.source, "generation": config.generation.model_dump()} | card
+def pinned_card(config: ScoreConfig, *, revision: str) -> Values:
+    """The model's card for the workers; a branch of the hub, which may move on, is replaced by the commit it stood for."""
+    card = config.model.model_dump()
+    return card if revision.startswith("blake2b:") else card | {"revision": revision}
 
 
 def settings_digest(config: ScoreConfig, *, model_id: str, model_revision: str) -> str:

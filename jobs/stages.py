@@ -7,9 +7,10 @@ A sample that failed passes the second stage untouched. Both are called by Ray D
 in a plain loop.
 """
 
+import os
 import pickle
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from jobs.look import look_at, media_info
 from jobs.plan import Stamp, digest, run_key, stamp
 from vqa.data.scores import SCHEMA
 from vqa.data.windows import windows
-from vqa.errors import ClipError
+from vqa.errors import ClipError, ModelError
 from vqa.media.fingerprint import fingerprint
 from vqa.media.guard import Guard
 from vqa.types import Clip, MediaInfo, Score, Views
@@ -144,34 +145,47 @@ def view_seed(content: str, clip: Clip) -> int:
 class ScoreStage:
     """Samples to rows, with the model loaded once per worker."""
 
-    def __init__(self, *, model_id: str, model_revision: str, scorer: Mapping[str, Any]) -> None:
-        """`scorer`: arguments of `Scorer.load`. Raises ModelError where it cannot be loaded."""
+    def __init__(
+        self, *, model_id: str, model_revision: str, card: Mapping[str, Any], generation: Mapping[str, Any]
+    ) -> None:
+        """`card`, `generation`: keys of ModelCard and GenerationConfig.
+
+        Raises ModelError where the model cannot be loaded, or is not in the state that the run's keys name.
+        """
+        from vqa.model.card import GenerationConfig, ModelCard
+        from vqa.model.load import load
         from vqa.model.scorer import Scorer  # torch: seconds that only this worker pays
 
         self._columns = {"model_id": model_id, "model_revision": model_revision}
-        self._scorer = Scorer.load(**scorer)
+        settings = ModelCard(**card)
+        self._scorer = Scorer(load(settings), card=settings, generation=GenerationConfig(**generation))
+        if self._scorer.model_revision != model_revision:
+            raise ModelError(
+                f"model {model_id}: this worker has it at {self._scorer.model_revision}, the job was planned with "
+                f"{model_revision}; give every machine the same files"
+            )
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """A batch of pickled samples to rows of SCHEMA."""
-        samples = [pickle.loads(blob) for blob in batch.column("sample").to_pylist()]  # noqa: S301 (our own, from SampleStage)
-        return pa.Table.from_pylist(self.rows(samples), schema=SCHEMA)
-
-    def rows(self, samples: list[Sample]) -> list[Row]:
-        """One row for each sample, in order."""
-        scores = iter(self._scores([sample.views for sample in samples if sample.views is not None]))
-        return [sample.row | self._columns | ({} if sample.views is None else next(scores)) for sample in samples]
-
-    def _scores(self, views: list[Views]) -> list[Row]:
-        if not views:
-            return []
+        blobs = batch.column("sample").to_pylist()
+        samples = [pickle.loads(blob) for blob in blobs]  # noqa: S301 (our own bytes, from SampleStage)
         try:
-            scores = self._scorer.score(views)
-        except Exception as error:  # whatever a model raises on one clip must cost that clip, not the batch or the job
-            if len(views) == 1:
-                message = f"{views[0].clip.uri}: the model failed ({type(error).__name__}: {error}); run again to retry"
-                return [{"status": "failed", "error_kind": "model", "error": message}]
-            return [row for one in views for row in self._scores([one])]
-        return [_answered(one, score) for one, score in zip(views, scores, strict=True)]
+            return pa.Table.from_pylist(self.rows(samples), schema=SCHEMA)
+        except ModelError:
+            # The device is lost to this process. Ray starts another and tries again only where a process dies.
+            os._exit(1)
+
+    def rows(self, samples: Sequence[Sample]) -> list[Row]:
+        """One row for each sample, in order. Raises ModelError where the device is lost."""
+        looked_at = [sample.views for sample in samples if sample.views is not None]
+        outcomes = iter(self._scorer.try_score(looked_at) if looked_at else ())
+        rows = []
+        for sample in samples:
+            row = sample.row | self._columns
+            if sample.views is not None:
+                row |= _answered(sample.views, next(outcomes))
+            rows.append(row)
+        return rows
 
 
 # --- rows -----------------------------------------------------------------------------------------------------------
@@ -204,7 +218,9 @@ def _seen(views: Views) -> Row:
     }
 
 
-def _answered(views: Views, score: Score) -> Row:
+def _answered(views: Views, score: Score | ClipError) -> Row:
+    if isinstance(score, ClipError):
+        return {"status": "failed", "error_kind": score.kind, "error": str(score)}
     status = "unparsed" if score.score is None else "partial" if views.is_partial else "ok"
     return {
         "status": status,

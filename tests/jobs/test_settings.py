@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from jobs.settings import ScoreConfig, resolve, scorer_arguments, settings_digest
+from jobs.settings import ScoreConfig, pinned_card, resolve, settings_digest
 from vqa.errors import UsageError
 
 
@@ -109,7 +109,6 @@ def test_another_state_of_the_model_is_another_digest(tmp_path: Path) -> None:
 
 
 def test_workers_load_the_commit_that_the_keys_name(tmp_path: Path) -> None:
-    config = resolve(flags={"model": str(card(tmp_path)), "generation": {"k": 2}})
-    arguments = scorer_arguments(config, revision="c0ffee")
-    assert (arguments["source"], arguments["revision"], arguments["generation"]["k"]) == ("a/b", "c0ffee", 2)
-    assert scorer_arguments(config, revision="blake2b:00")["revision"] == "main"
+    config = resolve(flags={"model": str(card(tmp_path))})
+    assert pinned_card(config, revision="c0ffee")["revision"] == "c0ffee"
+    assert pinned_card(config, revision="blake2b:00")["revision"] == "main"
