@@ -14,11 +14,12 @@ for JSON Q-Insight's (2503.22679); the wording is ours.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from vqa.errors import UsageError
 
 LOWEST, HIGHEST = 1.0, 5.0
+PresetName = Literal["preresq_video", "preresq_image", "visualquality_r1", "q_insight"]  # the keys of PRESETS
 
 _THINK = "Think in <think> </think>, then answer in <answer> </answer>"
 _SOURCE = "All pictures come from one video or image. How good does it look?"
@@ -125,6 +126,12 @@ def locate(text: str, dimensions: int) -> tuple[Reading, ...] | None:
     if stop - start > _LONGEST_ANSWER:
         return None
     return _read(text, start, stop, dimensions)
+
+
+def is_closed(text: str) -> bool:
+    """Whether the last `<answer>` block was closed, so that no more can come."""
+    opened = text.rfind(_OPEN_ANSWER)
+    return opened >= 0 and _CLOSE_ANSWER in text[opened:]
 
 
 def reason(text: str) -> str:

@@ -1,1 +1,1 @@
-"""Load a policy and score views with it."""
+"""Load a policy and score with it: `Scorer` in scorer.py; card.py and locate.py import no torch."""

@@ -1,0 +1,109 @@
+"""A model's weights and processor in memory, or a ModelError that says what is wrong with them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import transformers
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+
+from vqa.errors import ModelError
+from vqa.model.card import ModelCard
+from vqa.model.locate import Location, locate
+from vqa.model.vocabulary import Vocabulary
+
+hf: Any = transformers  # its types do not hold what it does: from_pretrained returns a pair when asked to
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """A loaded model: what looks, thinks and writes."""
+
+    location: Location
+    model: Any  # a transformers image-text-to-text model, in eval mode
+    processor: Any
+    vocabulary: Vocabulary
+
+    @property
+    def device(self) -> torch.device:
+        """Where its inputs go."""
+        return torch.device(self.model.device)
+
+
+def load(card: ModelCard) -> Policy:
+    """Load what the card says; sets torch's threads in this process if the card does.
+
+    Raises ModelError: not found, not image-text-to-text, no safetensors, incomplete weights, no chat template, no such
+    device or attention.
+    """
+    location = locate(card.source, revision=card.revision)
+    if card.cpu_threads is not None:
+        torch.set_num_threads(card.cpu_threads)
+    options: dict[str, Any] = {"trust_remote_code": card.trust_remote_code}
+    if location.commit:
+        options["revision"] = location.commit
+    where = f"model {location.model_id}"
+    with _loading(where):
+        config = hf.AutoConfig.from_pretrained(location.place, **options)
+    if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and "AutoModelForImageTextToText" not in getattr(
+        config, "auto_map", {}
+    ):
+        raise ModelError(f"{where}: {config.model_type} does not take pictures and write text; a scorer must do both")
+    with _loading(where):
+        model, report = hf.AutoModelForImageTextToText.from_pretrained(
+            location.place,
+            use_safetensors=True,
+            dtype=card.dtype if card.dtype == "auto" else getattr(torch, card.dtype),
+            attn_implementation=None if card.attention == "auto" else card.attention,
+            device_map=card.device_map or ("cuda:0" if torch.cuda.is_available() else "cpu"),
+            output_loading_info=True,
+            **options,
+        )
+    # transformers fills what is missing with noise and only logs it: such a model must not give scores.
+    if missing := sorted(report["missing_keys"]):
+        raise ModelError(f"{where}: {len(missing)} weights are not in its files, e.g. {missing[0]}; download it again")
+    with _loading(where):
+        processor = hf.AutoProcessor.from_pretrained(location.place, **options, **_pixels(card))
+    _check_processor(processor, card, where)
+    model.eval().requires_grad_(False)
+    ends = model.generation_config.eos_token_id
+    vocabulary = Vocabulary.of(
+        processor.tokenizer, config, size=model.get_output_embeddings().weight.shape[0], ends=ends
+    )
+    return Policy(location=location, model=model, processor=processor, vocabulary=vocabulary)
+
+
+def _pixels(card: ModelCard) -> dict[str, int]:
+    limits = {"min_pixels": card.min_pixels, "max_pixels": card.max_pixels}
+    return {name: value for name, value in limits.items() if value is not None}
+
+
+def _check_processor(processor: Any, card: ModelCard, where: str) -> None:
+    if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
+        raise ModelError(f"{where}: its processor is a {type(processor).__name__}, without pictures or without text")
+    if not getattr(processor, "chat_template", None) and not getattr(processor.tokenizer, "chat_template", None):
+        raise ModelError(f"{where}: no chat template; it cannot be asked a question (add chat_template.jinja)")
+    size = getattr(processor.image_processor, "size", None) or {}
+    # The Qwen families keep areas under these names; others would ignore the limit without a word.
+    edges = {"min_pixels": "shortest_edge", "max_pixels": "longest_edge"}
+    for name, value in _pixels(card).items():
+        if size.get(edges[name]) != value:
+            kind = type(processor.image_processor).__name__
+            raise ModelError(f"{where}: {kind} knows no {name}={value}; leave it out of the card")
+
+
+@contextmanager
+def _loading(where: str) -> Iterator[None]:
+    """What transformers raises becomes a ModelError; its progress bars stay away."""
+    bars = hf.utils.logging
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
+    try:
+        yield
+    except Exception as error:  # a broken folder raises anything: KeyError, JSONDecodeError, SafetensorError, ...
+        raise ModelError(f"{where}: {type(error).__name__}: {' '.join(str(error).split())[:500]}") from error
+    finally:
+        if shown:
+            bars.enable_progress_bar()

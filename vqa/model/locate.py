@@ -1,0 +1,111 @@
+"""Where a model's files are and which state of them: the commit on the hub, or a folder's digest. Imports no torch."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from vqa.errors import ModelError
+
+EMBEDDED = Path(__file__).resolve().parents[1] / "assets" / "embedded"
+
+# What answers depend on; READMEs and the like may change freely.
+_CONFIG_SUFFIXES = (".json", ".jinja", ".txt", ".model", ".py")
+
+
+@dataclass(frozen=True)
+class Location:
+    """A model that was found: give `place` and `commit` to `from_pretrained`."""
+
+    model_id: str
+    place: str  # folder or hub id
+    commit: str | None  # None for a folder
+
+    @cached_property
+    def revision(self) -> str:
+        """The commit, or `blake2b:...` over configs and weights of a folder (about a second per gigabyte)."""
+        return self.commit or f"blake2b:{_folder_digest(Path(self.place))}"
+
+
+def locate(source: str, *, revision: str = "main") -> Location:
+    """Find a model: "embedded", a folder, or an id on the hub (of which only the config is fetched).
+
+    Raises ModelError where there is none, or it has no safetensors weights.
+    """
+    if source == "embedded":
+        if not (EMBEDDED / "config.json").is_file():
+            raise ModelError(f"the embedded model is not in {EMBEDDED}; reinstall vqa, or name another model")
+        _check_weights(EMBEDDED)
+        return Location("embedded", str(EMBEDDED), None)
+    path = Path(source).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(f"model folder {path}: no config.json; give the folder that save_pretrained wrote")
+        _check_weights(path)
+        return Location(str(path.resolve()), str(path.resolve()), None)
+    if path.exists():
+        raise ModelError(f"model {source}: a file; give the folder it lies in")
+    if source.count("/") != 1 or source.startswith((".", "/", "~")):
+        raise ModelError(f"model {source}: no such folder (an id on the Hugging Face hub looks like owner/name)")
+    return Location(source, source, _commit(source, revision))
+
+
+def _commit(source: str, revision: str) -> str:
+    where = f"model {source} at revision {revision}"
+    try:
+        config = hf_hub_download(source, "config.json", revision=revision)
+    except GatedRepoError as error:
+        raise ModelError(f"{where}: gated; accept its terms on the hub and log in with `hf auth login`") from error
+    except RepositoryNotFoundError as error:
+        raise ModelError(f"{where}: no such folder here, no such id on the hub (or it is private)") from error
+    except RevisionNotFoundError as error:
+        raise ModelError(f"{where}: the hub knows the model, but not this revision") from error
+    except LocalEntryNotFoundError as error:
+        raise ModelError(
+            f"{where}: not downloaded yet and the hub cannot be reached; get online or give a folder"
+        ) from error
+    except (HFValidationError, OSError) as error:  # every HTTP error of the hub is an OSError
+        raise ModelError(f"{where}: {' '.join(str(error).split())}") from error
+    return Path(config).parent.name  # the cache keeps each commit in a folder of its name
+
+
+def _check_weights(folder: Path) -> None:
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        try:
+            shards = {str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
+        except (ValueError, KeyError, AttributeError) as error:
+            raise ModelError(f"{index}: not an index of weights ({error}); download it again") from error
+        missing = sorted(name for name in shards if not (folder / name).is_file())
+        if missing:
+            raise ModelError(
+                f"model folder {folder}: {len(missing)} of {len(shards)} weight files missing: {missing[0]}"
+            )
+    elif not list(folder.glob("*.safetensors")):
+        pickled = sorted(path.name for suffix in ("bin", "pt", "pth", "ckpt") for path in folder.glob(f"*.{suffix}"))
+        if pickled:
+            raise ModelError(
+                f"model folder {folder}: {pickled[0]} is a pickle, which can run code; save it as safetensors "
+                "(save_pretrained of transformers does)"
+            )
+        raise ModelError(f"model folder {folder}: no weights (*.safetensors)")
+
+
+def _folder_digest(folder: Path) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    kept = {*_CONFIG_SUFFIXES, ".safetensors"}
+    for path in sorted(path for path in folder.iterdir() if path.suffix in kept and path.is_file()):
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=32)).digest()
+        digest.update(path.name.encode() + b"\0" + content)
+    return digest.hexdigest()

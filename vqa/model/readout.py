@@ -1,0 +1,133 @@
+"""From the answers of one clip to its score: as written, or as expected from the digits' probabilities."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vqa import prompt
+from vqa.types import Answer, Score
+
+Chances = NDArray[np.float64]  # [10], of the digits 0-9 at one place; sums to 1
+_DIGITS = frozenset("0123456789")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """An answer and the values that count for the score: those written, or the expected ones."""
+
+    answer: Answer
+    values: tuple[float, ...] | None
+
+
+def read(text: str, *, dimensions: int, is_finished: bool, chances: Sequence[Chances | None] | None = None) -> Given:
+    """One rollout. `chances`: of each ASCII digit of the text, in order (None: it counts as written); None: as written.
+
+    An answer that was cut off counts only if its `<answer>` block was closed: `3` could have become `3.9`.
+    """
+    can_count = is_finished or prompt.is_closed(text)
+    readings = prompt.locate(text, dimensions) if can_count else None
+    if readings is None:
+        return Given(answer=Answer(text=text, values=None, reason=prompt.reason(text)), values=None)
+    written = tuple(reading.value for reading in readings)
+    answer = Answer(text=text, values=written, reason=prompt.reason(text))
+    if chances is None:
+        return Given(answer=answer, values=written)
+    place = np.cumsum([0, *(char in _DIGITS for char in text)]).tolist()  # digits before each character
+    expected = [expected_value(text[r.start : r.stop], chances[place[r.start] : place[r.stop]]) for r in readings]
+    return Given(answer=answer, values=tuple(expected))
+
+
+def expected_value(written: str, chances: Sequence[Chances | None]) -> float:
+    """What the model expects where it wrote the number `written` (such as 3.45) with these chances of other digits.
+
+    With the digit w at a place of the number, chances p (at the first place renormalised over 1-5, since nothing else
+    is an answer), and R the expectation of what follows w (0 <= R < 1, in units of this place; 0 after a 5 in front):
+
+        E = p[w] (w + R) + sum over d > w of p[d] d + sum over d < w of p[d] (d + the largest that can follow)
+
+    Another digit would have been followed by others than w was, which we did not see; taking the nearest end keeps to
+    numbers next to the written one: a model torn between 3.95 and 4.05 writes 3.95, and E is about 3.97, where adding
+    up the places' expectations one by one gives 4.45. (Simulated for normal beliefs about the score with a spread of
+    0.15: root mean square error 0.013 against 0.124.)
+
+    Returns the value on 1-5, rounded to 4 decimals: what lies below is the order in which sums were taken.
+    """
+    digits = [int(char) for char in written if char in _DIGITS]
+    if written[1:2] not in ("", "."):
+        return float(written)
+    known = [np.eye(10)[digit] if one is None else one for one, digit in zip(chances, digits, strict=True)]
+    first = np.where((np.arange(10) >= prompt.LOWEST) & (np.arange(10) <= prompt.HIGHEST), known[0], 0.0)
+    rest = 0.0
+    if digits[0] < prompt.HIGHEST:
+        for place in range(len(digits) - 1, 0, -1):
+            rest = _expected_digit(digits[place], known[place], rest, following=len(digits) - 1 - place) / 10
+    value = _expected_digit(digits[0], first / first.sum(), rest, following=len(digits) - 1)
+    return round(min(value, prompt.HIGHEST), 4)
+
+
+def _expected_digit(written: int, chances: Chances, rest: float, *, following: int) -> float:
+    digits = np.arange(10)
+    largest_rest = 1 - 10.0**-following
+    others = np.where(digits > written, digits, digits + largest_rest)
+    return float(np.where(digits == written, written + rest, others) @ chances)
+
+
+def chances_of(
+    tokens: Sequence[int], pieces: Sequence[str], logits: Any, values: Sequence[int]
+) -> list[Chances | None]:
+    """The chances of each ASCII digit that the tokens write, in order; None for one that shares its token.
+
+    Args:
+        tokens: ids of the answer, [n].
+        pieces: what the vocabulary calls them, [n]; only their ASCII digits are looked at.
+        logits: [n, digit tokens], before temperature.
+        values: the digit 0-9 of each digit token; chances of tokens of the same digit are added.
+    """
+    chances: list[Chances | None] = []
+    columns = np.eye(10)[np.asarray(values)]
+    for step in range(len(tokens)):
+        count = sum(char in _DIGITS for char in pieces[step])
+        if count == 1:
+            row = np.asarray(logits[step], dtype=np.float64)
+            weights = np.exp(row - row.max()) @ columns
+            chances.append(weights / weights.sum())
+        else:
+            chances += [None] * count
+    return chances
+
+
+def summarise(given: Sequence[Given], *, dimensions: int, seconds: float) -> Score:
+    """The clip's score: the mean over the answers that could be read of the mean over their numbers.
+
+    `score_std` is the population spread of the answers' means. With two dimensions `score_global` and `score_local` are
+    means over the answers that gave both. The reason is that of the answer nearest to the score.
+    """
+    answers = tuple(one.answer for one in given)
+    parsed = [(math.fsum(one.values) / len(one.values), one) for one in given if one.values is not None]
+    if not parsed:
+        return Score(
+            score=None,
+            score_std=None,
+            score_global=None,
+            score_local=None,
+            reason=answers[0].reason if answers else "",
+            answers=answers,
+            score_seconds=seconds,
+        )
+    score = statistics.fmean(mean for mean, _ in parsed)
+    both = [one.values for _, one in parsed if dimensions == 2 and one.values is not None and len(one.values) == 2]
+    nearest = min(parsed, key=lambda pair: abs(pair[0] - score))[1]
+    return Score(
+        score=score,
+        score_std=statistics.pstdev(mean for mean, _ in parsed),
+        score_global=statistics.fmean(values[0] for values in both) if both else None,
+        score_local=statistics.fmean(values[1] for values in both) if both else None,
+        reason=nearest.answer.reason,
+        answers=answers,
+        score_seconds=seconds,
+    )

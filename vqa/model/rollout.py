@@ -1,0 +1,248 @@
+"""K answers from one look: each prompt runs once, its cache is laid out for K rows, and all rows write together.
+
+    clip a: pictures + question --> cache a, 7 tokens     ..aaaaaaa1111     rows of one batch: caches end at the same
+    clip b: pictures + question --> cache b, 9 tokens     bbbbbbbbb2222     column, answers grow behind; dots are masked
+
+Prompts never share a forward pass, so what becomes of a clip's prompt cannot depend on its neighbours. Rows share the
+matrix products of the tokens they write, which may differ in the last bit; a token differs only where two are as good
+as tied.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Cache, DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from vqa.model.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How tokens are drawn. See GenerationConfig."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollout:
+    """One answer as written: tokens without the end, whether it came to an end, and its digits' logits if kept."""
+
+    tokens: list[int]
+    is_finished: bool
+    digit_logits: Tensor | None  # float32 [tokens, digits], on the CPU
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prefill:
+    """A prompt that went through the model."""
+
+    cache: Cache
+    logits: Tensor  # float32 [1, vocabulary]: what may come next
+    positions: Tensor  # [..., 1, 1]: of the last token, as many as the family uses (Qwen: text, time, height, width)
+
+    @property
+    def length(self) -> int:
+        """Tokens in the prompt."""
+        return int(self.cache.get_seq_length())
+
+
+@torch.inference_mode()
+def prefill(model: Any, inputs: Any) -> Prefill:
+    """Pictures and question of one clip through the model, once."""
+    inputs = dict(inputs.to(model.device, dtype=model.dtype))
+    cache = DynamicCache(config=model.config.get_text_config(decoder=True))
+    # The one place that knows how a family counts positions; `generate` asks it too. Afterwards each token adds one.
+    counted = {key: value for key, value in inputs.items() if key != "input_ids"}
+    positions = model._prepare_position_ids_for_generation(inputs["input_ids"], counted)
+    # Without a mask, as there is no padding: attention may then use its causal kernel.
+    inputs.pop("attention_mask", None)
+    out = model(**inputs, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    return Prefill(cache=cache, logits=out.logits[:, -1].float(), positions=positions[..., -1:])
+
+
+@torch.inference_mode()
+def roll_out(
+    model: Any,
+    prompts: Sequence[Prefill],
+    *,
+    k: int,
+    vocabulary: Vocabulary,
+    max_new_tokens: int,
+    seeds: Sequence[int] | None = None,
+    sampling: Sampling | None = None,
+    keep_digits: bool = False,
+) -> list[list[Rollout]]:
+    """K answers for each prompt: greedy, or drawn with one seed for each row (prompt-major) by `sampling`.
+
+    A row is drawn by adding Gumbel noise to its logits and taking the largest (Gumbel-max: the same distribution as
+    drawing from softmax), the noise coming from the row's own generator: its neighbours cannot change it.
+    """
+    if len(prompts) > 1 and not all(_is_plain(prompt.cache) for prompt in prompts):
+        # Sliding windows and recurrent states cannot be padded on the left: one clip after another.
+        each = [None] * len(prompts) if seeds is None else [seeds[k * i : k * (i + 1)] for i in range(len(prompts))]
+        arguments: dict[str, Any] = {"vocabulary": vocabulary, "max_new_tokens": max_new_tokens, "sampling": sampling}
+        return [
+            roll_out(model, [prompt], k=k, seeds=own, keep_digits=keep_digits, **arguments)[0]
+            for prompt, own in zip(prompts, each, strict=True)
+        ]
+    used = max(prompt.length for prompt in prompts)  # columns; laying out empties the prompts' caches
+    cache, mask = _laid_out(model, prompts, k=k, room=max_new_tokens)
+    logits = torch.cat([prompt.logits for prompt in prompts]).repeat_interleave(k, dim=0)
+    positions = torch.cat([prompt.positions for prompt in prompts], dim=-2).repeat_interleave(k, dim=-2)
+    rows = torch.arange(len(logits), device=logits.device)  # which answer each row of the batch writes
+    written = torch.full((len(rows), max_new_tokens), vocabulary.pad, device=logits.device)
+    lengths = torch.full_like(rows, max_new_tokens)
+    finished = torch.zeros_like(rows, dtype=torch.bool)
+    banned, ends, digits = (
+        torch.tensor(ids, device=logits.device, dtype=torch.long)
+        for ids in (vocabulary.banned, vocabulary.ends, vocabulary.digits)
+    )
+    digit_logits: list[Tensor] = []
+    generators = None if seeds is None else [_generator(seed, logits.device) for seed in seeds]
+    for step in range(max_new_tokens):
+        logits[:, banned] = -torch.inf
+        if keep_digits:
+            kept = torch.zeros(len(written), len(digits), device=logits.device)
+            kept[rows] = logits[:, digits]
+            digit_logits.append(kept)
+        if generators is not None:
+            logits = _perturbed(logits, sampling or Sampling(), [generators[row] for row in rows.tolist()])
+        token = logits.argmax(dim=-1)
+        newly = torch.isin(token, ends)
+        lengths[rows[newly]] = step
+        written[rows, step] = token
+        finished[rows] = newly
+        going = (~newly).nonzero().flatten()
+        if len(going) == 0 or step == max_new_tokens - 1:
+            break
+        if len(going) < len(rows):  # rows that are done leave the batch
+            rows, token, positions = rows[going], token[going], positions.index_select(-2, going)
+            mask = None if mask is None else mask[going]
+            cache.batch_select_indices(going)
+        positions = positions + 1
+        used += 1
+        logits = (
+            model(
+                input_ids=token[:, None],
+                position_ids=positions,
+                attention_mask=None if mask is None else _shaped(model, mask[:, :used]),
+                past_key_values=cache,
+                use_cache=True,
+            )
+            .logits[:, -1]
+            .float()
+        )
+    kept_digits = torch.stack(digit_logits, dim=1).cpu() if keep_digits else None
+    ended, counts, tokens = finished.tolist(), lengths.tolist(), written.tolist()
+    answers = [
+        Rollout(
+            tokens=tokens[row][: counts[row]],
+            is_finished=ended[row],
+            digit_logits=None if kept_digits is None else kept_digits[row, : counts[row]],
+        )
+        for row in range(len(tokens))
+    ]
+    return [answers[k * i : k * (i + 1)] for i in range(len(prompts))]
+
+
+def _generator(seed: int, device: torch.device) -> torch.Generator:
+    return torch.Generator(device).manual_seed(seed)
+
+
+def _perturbed(logits: Tensor, sampling: Sampling, generators: Sequence[torch.Generator]) -> Tensor:
+    """Logits [rows, vocabulary] over temperature, cut to top-k and top-p, plus Gumbel noise -log(-log(uniform))."""
+    logits = logits / sampling.temperature
+    if sampling.top_k is not None and sampling.top_k < logits.shape[-1]:
+        least = logits.topk(sampling.top_k, dim=-1).values[:, -1:]
+        logits = logits.masked_fill(logits < least, -torch.inf)
+    if sampling.top_p < 1:
+        ordered, places = logits.sort(dim=-1, descending=True)
+        chances = ordered.softmax(dim=-1)
+        beyond = chances.cumsum(dim=-1) - chances >= sampling.top_p  # the first always stays
+        logits = logits.masked_fill(torch.zeros_like(beyond).scatter(-1, places, beyond), -torch.inf)
+    noise = torch.empty_like(logits)
+    for row, generator in zip(noise, generators, strict=True):
+        row.exponential_(generator=generator)
+    return logits - noise.log()
+
+
+class _Row(DynamicLayer):  # type: ignore[no-untyped-call]  # transformers leaves __init_subclass__ untyped
+    """A cache layer with room ahead: a new token is written in place, where the library's copies all that is there."""
+
+    def __init__(self, keys: Tensor, values: Tensor, used: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._keys, self._values, self._used = keys, values, used
+        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
+        self._show()
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        start, self._used = self._used, self._used + key_states.shape[-2]
+        self._keys[..., start : self._used, :] = key_states
+        self._values[..., start : self._used, :] = value_states
+        return self._show()
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        self._keys, self._values = self._keys[indices], self._values[indices]
+        self._show()
+
+    def _show(self) -> tuple[Tensor, Tensor]:
+        keys, values = self._keys[..., : self._used, :], self._values[..., : self._used, :]
+        self.keys, self.values = keys, values
+        return keys, values
+
+
+def _is_plain(cache: Cache) -> bool:
+    return all(type(layer) is DynamicLayer for layer in cache.layers)
+
+
+def _laid_out(model: Any, prompts: Sequence[Prefill], *, k: int, room: int) -> tuple[Cache, Tensor | None]:
+    """The prompts' caches as `k` rows each, ending at the same column, and the mask (None where nothing is padded)."""
+    caches, lengths = [prompt.cache for prompt in prompts], [prompt.length for prompt in prompts]
+    if not all(_is_plain(cache) for cache in caches):
+        (cache,) = caches
+        cache.batch_repeat_interleave(k)
+        return cache, None
+    longest, rows = max(lengths), k * len(prompts)
+    laid_out = Cache(layers=[_Row(*pair, longest) for pair in _merged(caches, lengths, k=k, room=room)])
+    if min(lengths) == longest:
+        return laid_out, None
+    mask = torch.ones(rows, longest + room, dtype=torch.bool, device=prompts[0].logits.device)
+    for i, length in enumerate(lengths):
+        mask[k * i : k * (i + 1), : longest - length] = False
+    return laid_out, mask
+
+
+def _merged(caches: Sequence[Any], lengths: Sequence[int], *, k: int, room: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Keys and values [rows, heads, longest + room, width] of each layer."""
+    longest = max(lengths)
+    for index in range(len(caches[0].layers)):
+        layers = [cache.layers[index] for cache in caches]
+        pair = []
+        for name in ("keys", "values"):
+            parts = [getattr(layer, name) for layer in layers]
+            _, heads, _, width = parts[0].shape
+            # Zeros: what is masked must still be finite, or it spoils the sums.
+            buffer = parts[0].new_zeros(k * len(parts), heads, longest + room, width)
+            for i, (part, length) in enumerate(zip(parts, lengths, strict=True)):
+                buffer[k * i : k * (i + 1), :, longest - length : longest] = part
+            pair.append(buffer)
+        for layer in layers:
+            layer.reset()  # its memory is free for the next layer's buffer
+        yield pair[0], pair[1]
+
+
+def _shaped(model: Any, mask: Tensor) -> Tensor:
+    """The mask [rows, columns] as the attention takes it: ready-made where it can, so that no step has to make it."""
+    attention = model.config._attn_implementation
+    if attention == "sdpa":
+        return mask[:, None, None, :]
+    if attention == "eager":
+        zero = torch.zeros((), dtype=model.dtype, device=mask.device)
+        return torch.where(mask, zero, torch.finfo(model.dtype).min)[:, None, None, :]
+    return mask.long()

@@ -1,0 +1,209 @@
+"""Views in, scores out: batches, one prefill for each clip, K answers, one parser."""
+
+import gc
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import torch
+
+from vqa.config import build
+from vqa.errors import ClipError, ModelError
+from vqa.media.guard import Guard
+from vqa.model import readout
+from vqa.model.card import GenerationConfig, ModelCard, settle
+from vqa.model.encode import encode
+from vqa.model.load import Policy, load
+from vqa.model.rollout import Rollout, Sampling, prefill, roll_out
+from vqa.prompt import dimensions
+from vqa.types import Clip, Score, Views
+from vqa.views import ViewsConfig, look
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Question:
+    """A clip ready for the model."""
+
+    place: int  # in the caller's list
+    views: Views
+    inputs: Any
+    length: int  # tokens
+    seconds: float  # that it took to get here
+
+
+class Scorer:
+    """A model with a question and a way to answer it. `Scorer.load("embedded").score_file("a.mp4").score`."""
+
+    def __init__(self, policy: Policy, *, card: ModelCard, generation: GenerationConfig | None = None) -> None:
+        """Wrap a loaded model; `Scorer.load` does the loading. Raises ModelError where readout and model do not fit."""
+        self.card, self.generation = card, generation or GenerationConfig()
+        self._policy = policy
+        self._dimensions = dimensions(card.prompt)
+        self._guard: Guard | None = None
+        if self.generation.readout == "expected" and not policy.vocabulary.has_digits:
+            raise ModelError(f"model {self.model_id}: digits have no tokens of their own; set readout to answer")
+
+    @classmethod
+    def load(cls, source: str = "embedded", **overrides: Any) -> Self:
+        """Load a model: a card's name (configs/models), a card's file, a model's folder, or an id on the hub.
+
+        `overrides`: keys of ModelCard and GenerationConfig, such as `k=6, device_map="cpu"`. Raises UsageError for
+        unknown ones, ModelError for a model that cannot be loaded.
+        """
+        card, generation = settle(source, overrides)
+        return cls(load(card), card=card, generation=generation)
+
+    @property
+    def model_id(self) -> str:
+        """What was loaded: "embedded", a hub id, or a folder."""
+        return self._policy.location.model_id
+
+    @property
+    def model_revision(self) -> str:
+        """Which state of it: the hub's commit, or a digest of a folder's configs and weights."""
+        return self._policy.location.revision
+
+    def score(self, views: Sequence[Views]) -> list[Score]:
+        """A score for each clip, in order. Raises ClipError "model" if the model fails on one; see `try_score`."""
+        outcomes = self.try_score(views)
+        for outcome in outcomes:
+            if isinstance(outcome, ClipError):
+                raise outcome
+        return [outcome for outcome in outcomes if isinstance(outcome, Score)]
+
+    def try_score(self, views: Sequence[Views]) -> list[Score | ClipError]:
+        """As `score`, with the error in place of the score where the model failed on a clip; the others are unharmed.
+
+        Raises ModelError where the device is lost: nothing more can be scored in this process.
+        """
+        outcomes: dict[int, Score | ClipError] = {}
+        batch: list[_Question] = []
+        # Like with like, so that little is padded; areas tell the lengths without encoding all at once. Longest first.
+        order = sorted(
+            range(len(views)), key=lambda place: -sum(p.shape[0] * p.shape[1] for p in views[place].pictures)
+        )
+        for place in order:
+            question = self._attempt(partial(self._question, place, views[place]))
+            if not isinstance(question, _Question):
+                outcomes[place] = self._failure(views[place], question)
+                continue
+            if batch and not self._fits([*batch, question]):
+                self._answer_all(batch, outcomes)
+                batch = []
+            batch.append(question)
+        self._answer_all(batch, outcomes)
+        return [outcomes[place] for place in range(len(views))]
+
+    def score_file(self, path: Path | str, *, deadline_seconds: float = 120.0, memory_mb: int | None = 4096) -> Score:
+        """Look at a file in a child process that can be killed, and score it. Raises ClipError."""
+        if self._guard is None:
+            memory = memory_mb and memory_mb * 2**20
+            self._guard = Guard(deadline_seconds=deadline_seconds, memory_bytes=memory, preload=["vqa.views"])
+        settings = build(ViewsConfig, self.card.views, where=f"model {self.model_id}, views")
+        clip = Clip(clip_id=Path(path).name, uri=str(path))
+        seed = _seed(self.generation.seed, clip.clip_id, 0)
+        views: Views = self._guard.run(look, clip, seed=seed, **settings.model_dump())
+        return self.score([views])[0]
+
+    def _question(self, place: int, views: Views) -> _Question:
+        started = time.perf_counter()
+        inputs = encode(self._policy.processor, views, prompt=self.card.prompt)
+        seconds = time.perf_counter() - started
+        return _Question(place=place, views=views, inputs=inputs, length=inputs["input_ids"].shape[1], seconds=seconds)
+
+    def _fits(self, batch: Sequence[_Question]) -> bool:
+        longest = max(question.length for question in batch) + self.generation.max_new_tokens
+        tokens = len(batch) * self.generation.k * longest
+        return len(batch) <= self.generation.batch_size and tokens <= self.generation.token_budget
+
+    def _answer_all(self, batch: Sequence[_Question], outcomes: dict[int, Score | ClipError]) -> None:
+        """Answer a batch; if it fails, its halves (out of memory) or its clips one by one."""
+        if not batch:
+            return
+        scores = self._attempt(partial(self._answer, batch))
+        if isinstance(scores, list):
+            outcomes.update(zip((question.place for question in batch), scores, strict=True))
+            return
+        if isinstance(scores, torch.OutOfMemoryError):
+            gc.collect()
+            torch.cuda.empty_cache()
+        if len(batch) == 1:
+            outcomes[batch[0].place] = self._failure(batch[0].views, scores)
+            return
+        size = -(-len(batch) // 2) if isinstance(scores, torch.OutOfMemoryError) else 1
+        for start in range(0, len(batch), size):
+            self._answer_all(batch[start : start + size], outcomes)
+
+    def _attempt(self, work: Callable[[], T]) -> T | Exception:
+        """What `work` gives, or the exception it raised, without its traceback, which would hold on to tensors."""
+        try:
+            return work()
+        except torch.AcceleratorError as error:
+            raise ModelError(
+                f"model {self.model_id}: the device is lost ({error}); start this process again"
+            ) from error
+        except Exception as error:  # whatever a model raises on one clip must cost that clip, not its neighbours
+            return error.with_traceback(None)
+
+    def _failure(self, views: Views, error: Exception) -> ClipError:
+        what = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        way_out = ""
+        if isinstance(error, torch.OutOfMemoryError):
+            way_out = "; lower k, max_new_tokens or max_pixels, or use a larger GPU"
+        return ClipError("model", f"{views.clip.clip_id}: the model failed ({what}){way_out}")
+
+    def _answer(self, batch: Sequence[_Question]) -> list[Score]:
+        generation, policy = self.generation, self._policy
+        prompts, seconds = [], []
+        for question in batch:
+            started = time.perf_counter()
+            prompts.append(prefill(policy.model, question.inputs))
+            seconds.append(question.seconds + time.perf_counter() - started)
+        seeds = [
+            _seed(generation.seed, question.views.clip.clip_id, rollout)
+            for question in batch
+            for rollout in range(generation.k)
+        ]
+        started = time.perf_counter()
+        answers = roll_out(
+            policy.model,
+            prompts,
+            k=generation.k,
+            vocabulary=policy.vocabulary,
+            max_new_tokens=generation.max_new_tokens,
+            seeds=seeds if generation.is_sampled else None,
+            sampling=Sampling(temperature=generation.temperature, top_p=generation.top_p, top_k=generation.top_k),
+            keep_digits=generation.readout == "expected",
+        )
+        shared = (time.perf_counter() - started) / len(batch)
+        return [
+            readout.summarise(
+                [self._given(answer) for answer in mine], dimensions=self._dimensions, seconds=own + shared
+            )
+            for mine, own in zip(answers, seconds, strict=True)
+        ]
+
+    def _given(self, rollout: Rollout) -> readout.Given:
+        tokenizer = self._policy.processor.tokenizer
+        text = tokenizer.decode(rollout.tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        chances = None
+        if rollout.digit_logits is not None:
+            chances = readout.chances_of(
+                rollout.tokens,
+                tokenizer.convert_ids_to_tokens(rollout.tokens),
+                rollout.digit_logits.numpy(),
+                self._policy.vocabulary.digit_values,
+            )
+        return readout.read(text, dimensions=self._dimensions, is_finished=rollout.is_finished, chances=chances)
+
+
+def _seed(seed: int, clip_id: str, rollout: int) -> int:
+    """A stream of its own for each rollout of each clip, 63 bits."""
+    name = f"{seed}\0{clip_id}\0{rollout}".encode("utf-8", "surrogateescape")
+    return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big") >> 1
