@@ -77,7 +77,7 @@ def make_chain(folder: Path | str, follows: Mapping[str, Mapping[str, float]], *
     """
     torch.manual_seed(0)
     size = len(_tokenizer(_QWEN_TOKENS, end="<|im_end|>", merges=False))
-    config, processor, tokenizer, end = _qwen2_5(size + (-size % 16), 1, merges=False)
+    config, processor, tokenizer, end = _qwen2_5(size + (-size % 32), 1, merges=False)
     model = hf.AutoModelForImageTextToText.from_config(config).eval()
     words = config.text_config.hidden_size
     with torch.no_grad():
