@@ -1,0 +1,32 @@
+"""One line of progress now and then, on the screen and as JSON lines in the run's folder."""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+
+class Log:
+    """Averages what is added between two lines."""
+
+    def __init__(self, path: Path, stage: str) -> None:
+        self._path, self._stage = path, stage
+        self._values: dict[str, list[float]] = {}
+        self._started = time.perf_counter()
+
+    def add(self, name: str, value: float) -> None:
+        """Takes one value of a step."""
+        self._values.setdefault(name, []).append(value)
+
+    def show(self, step: int, steps: int, **more: float) -> None:
+        """Writes a line: means since the last one, and `more` as it is."""
+        means = {name: sum(values) / len(values) for name, values in self._values.items()} | more
+        count = max((len(values) for values in self._values.values()), default=1)
+        seconds = (time.perf_counter() - self._started) / count
+        line = {"stage": self._stage, "step": step, "steps": steps, "seconds_a_step": round(seconds, 3)}
+        line |= {name: round(value, 4) for name, value in means.items()}
+        with self._path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        print(" ".join(f"{key}={value}" for key, value in line.items()), file=sys.stderr, flush=True)
+        self._values.clear()
+        self._started = time.perf_counter()

@@ -1,0 +1,135 @@
+"""A small Qwen2.5-VL made from nothing: real classes, own tokenizer, vision tower started on cosines."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from tokenizers import AddedToken
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.trainers import BpeTrainer
+
+hf: Any = transformers
+
+PATCH, MERGE = 14, 2
+# Qwen2.5-VL's own, in its order (huggingface.co/Qwen/Qwen2.5-VL-3B-Instruct, tokenizer_config.json).
+SPECIAL_TOKENS = (
+    *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>"),
+    *("<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>"),
+    *("<|image_pad|>", "<|video_pad|>"),
+)
+CHAT_TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if m['content'] is string %}{{ m['content'] }}{% else %}"
+    "{% for c in m['content'] %}{% if c['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% else %}{{ c['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def make_tokenizer(texts: Iterable[str], *, vocabulary: int) -> Any:
+    """A byte-level BPE as Qwen sets it up (each digit a token of its own), learnt from `texts`, with Qwen's special tokens."""
+    empty = hf.Qwen2Tokenizer().backend_tokenizer
+    alphabet = sorted(ByteLevel.alphabet())
+    empty.train_from_iterator(
+        texts, BpeTrainer(vocab_size=vocabulary, initial_alphabet=alphabet, show_progress=False)
+    )
+    learnt = json.loads(empty.to_str())["model"]
+    merges = [tuple(pair) for pair in learnt["merges"]]
+    tokenizer = hf.Qwen2Tokenizer(
+        vocab=learnt["vocab"], merges=merges, eos_token="<|im_end|>", pad_token="<|endoftext|>"
+    )
+    tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
+    return tokenizer
+
+
+def make_processor(tokenizer: Any, *, min_pixels: int, max_pixels: int) -> Any:
+    """Qwen2.5-VL's processor around a tokenizer; pictures are kept between the two areas."""
+    size = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
+    return hf.Qwen2_5_VLProcessor(
+        tokenizer=tokenizer,
+        image_processor=hf.Qwen2VLImageProcessor(size=size, patch_size=PATCH),
+        video_processor=hf.Qwen2VLVideoProcessor(size=size, patch_size=PATCH),
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def make_model(
+    tokenizer: Any, *, vision_width: int, vision_layers: int, text_width: int, text_layers: int, seed: int
+) -> Any:
+    """A Qwen2.5-VL with seeded random weights, whose patch embedding starts from cosines (see `cosine_patches`)."""
+    torch.manual_seed(seed)
+    heads = text_width // 64
+    ids = {
+        f"{name}_token_id": tokenizer.convert_tokens_to_ids(token)
+        for name, token in {
+            "image": "<|image_pad|>",
+            "video": "<|video_pad|>",
+            "vision_start": "<|vision_start|>",
+            "vision_end": "<|vision_end|>",
+        }.items()
+    }
+    config = hf.Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": -(-len(tokenizer) // 64) * 64,
+            "hidden_size": text_width,
+            "intermediate_size": text_width * 3,
+            "num_hidden_layers": text_layers,
+            "num_attention_heads": heads,
+            "num_key_value_heads": max(1, heads // 2),
+            "max_position_embeddings": 8192,
+            "rope_parameters": {"rope_type": "default", "mrope_section": [8, 12, 12], "rope_theta": 10000.0},
+            "tie_word_embeddings": True,
+            "bos_token_id": None,
+        },
+        vision_config={
+            "depth": vision_layers,
+            "hidden_size": vision_width,
+            "intermediate_size": round(vision_width * 2.75),
+            "num_heads": vision_width // 48,
+            "out_hidden_size": text_width,
+            "fullatt_block_indexes": [vision_layers - 1],
+        },
+        tie_word_embeddings=True,
+        **ids,
+    )
+    model = hf.Qwen2_5_VLForConditionalGeneration(config)
+    weight = model.model.visual.patch_embed.proj.weight
+    with torch.no_grad():
+        weight.copy_(torch.from_numpy(cosine_patches(weight.shape[0])))
+    ends = [tokenizer.convert_tokens_to_ids(token) for token in ("<|im_end|>", "<|endoftext|>")]
+    model.generation_config = hf.GenerationConfig(eos_token_id=ends, pad_token_id=tokenizer.pad_token_id)
+    return model
+
+
+def cosine_patches(channels: int) -> Any:
+    """float32 [channels, 3, 2, 14, 14]: the 2-D cosine basis as first filters, from low to high frequency.
+
+    Damage to a picture lives in high frequencies, which natural pictures have little of: those filters are scaled up with
+    frequency. Most channels look at brightness, some at colour (low frequencies), a few at the change between the two
+    frames of a temporal patch. Against noise as a start this more than doubled the correlation after 500 steps.
+    """
+    grid = (np.arange(PATCH) + 0.5) * np.pi / PATCH
+    waves = np.cos(np.arange(PATCH)[:, None] * grid)  # [frequency, place]
+    waves *= np.where(np.arange(PATCH) == 0, np.sqrt(1 / PATCH), np.sqrt(2 / PATCH))[:, None]
+    order = sorted(((u, v) for u in range(PATCH) for v in range(PATCH)), key=lambda uv: (uv[0] + uv[1], uv))
+    colour, change = channels // 8, channels // 24
+    grey = np.array([0.299, 0.587, 0.114])
+    kinds = [(grey, np.array([0.5, 0.5]), channels - colour - change)]
+    kinds += [(np.array([-0.169, -0.331, 0.5]), np.array([0.5, 0.5]), colour // 2)]
+    kinds += [(np.array([0.5, -0.419, -0.081]), np.array([0.5, 0.5]), colour - colour // 2)]
+    kinds += [(grey, np.array([-0.5, 0.5]), change)]
+    filters = [
+        tint[:, None, None, None] * time[None, :, None, None] * np.outer(waves[u], waves[v]) * (0.3 + 0.35 * (u + v))
+        for tint, time, count in kinds
+        for u, v in _spread(order, count)
+    ]
+    return np.stack(filters).astype(np.float32)
+
+
+def _spread(order: list[tuple[int, int]], count: int) -> list[tuple[int, int]]:
+    # All of the low half, then evenly to the highest: noise and ringing show at the far end.
+    low = order[: count // 2]
+    rest = order[count // 2 :]
+    return low + [rest[index] for index in np.linspace(0, len(rest) - 1, count - len(low)).round().astype(int)]
