@@ -65,8 +65,9 @@ def load(card: ModelCard) -> Policy:
     if missing := sorted(report["missing_keys"]):
         raise ModelError(f"{where}: {len(missing)} weights are not in its files, e.g. {missing[0]}; download it again")
     with _loading(where):
-        processor = hf.AutoProcessor.from_pretrained(location.place, **options, **_pixels(card))
-    _check_processor(processor, card, where)
+        processor = hf.AutoProcessor.from_pretrained(location.place, **options)
+    _check_processor(processor, where)
+    _limit_pixels(processor, card, where)
     model.eval().requires_grad_(False)
     ends = model.generation_config.eos_token_id
     vocabulary = Vocabulary.of(
@@ -75,23 +76,24 @@ def load(card: ModelCard) -> Policy:
     return Policy(location=location, model=model, processor=processor, vocabulary=vocabulary)
 
 
-def _pixels(card: ModelCard) -> dict[str, int]:
-    limits = {"min_pixels": card.min_pixels, "max_pixels": card.max_pixels}
-    return {name: value for name, value in limits.items() if value is not None}
-
-
-def _check_processor(processor: Any, card: ModelCard, where: str) -> None:
+def _check_processor(processor: Any, where: str) -> None:
     if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
         raise ModelError(f"{where}: its processor is a {type(processor).__name__}, without pictures or without text")
     if not getattr(processor, "chat_template", None) and not getattr(processor.tokenizer, "chat_template", None):
         raise ModelError(f"{where}: no chat template; it cannot be asked a question (add chat_template.jinja)")
-    size = getattr(processor.image_processor, "size", None) or {}
-    # The Qwen families keep areas under these names; others would ignore the limit without a word.
-    edges = {"min_pixels": "shortest_edge", "max_pixels": "longest_edge"}
-    for name, value in _pixels(card).items():
-        if size.get(edges[name]) != value:
-            kind = type(processor.image_processor).__name__
-            raise ModelError(f"{where}: {kind} knows no {name}={value}; leave it out of the card")
+
+
+def _limit_pixels(processor: Any, card: ModelCard, where: str) -> None:
+    """Set the areas between which pictures are resized. Only the Qwen families have them: they keep them as `edges`."""
+    edges = {"shortest_edge": card.min_pixels, "longest_edge": card.max_pixels}
+    wanted = {name: area for name, area in edges.items() if area is not None}
+    images = processor.image_processor
+    if wanted and "max_pixels" not in getattr(images.valid_kwargs, "__annotations__", {}):
+        raise ModelError(
+            f"{where}: {type(images).__name__} has no min_pixels and max_pixels; leave them out of the card"
+        )
+    if wanted:
+        images.size = type(images.size)(**(dict(images.size) | wanted))
 
 
 @contextmanager

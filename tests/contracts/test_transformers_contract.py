@@ -1,0 +1,136 @@
+"""What we lean on in transformers, so that an upgrade that takes it away fails here, by name."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers as hf
+from references.make_checkpoints import FAMILIES, Family, make
+from samples import random_views
+from transformers.cache_utils import DynamicLayer
+
+from vqa.model.encode import encode
+
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Family], tuple[Any, Any]]:
+    made: dict[Family, tuple[Any, Any]] = {}
+
+    def of(family: Family) -> tuple[Any, Any]:
+        if family not in made:
+            folder = make(family, tmp_path_factory.mktemp("contracts") / family)
+            model = hf.AutoModelForImageTextToText.from_pretrained(folder).eval()
+            made[family] = model, hf.AutoProcessor.from_pretrained(folder)
+        return made[family]
+
+    return of
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_positions_come_from_one_method_and_each_token_adds_one(
+    family: Family, loaded: Callable[[Family], Any]
+) -> None:
+    model, processor = loaded(family)
+    inputs = encode(processor, random_views(), prompt="q_insight")
+    seen: list[torch.Tensor] = []
+    hook = model.register_forward_pre_hook(lambda _m, _a, named: seen.append(named["position_ids"]), with_kwargs=True)
+    try:
+        model.generate(**inputs, max_new_tokens=4, min_new_tokens=4, do_sample=False)
+    finally:
+        hook.remove()
+    others = {key: value for key, value in inputs.items() if key != "input_ids"}
+    positions = model._prepare_position_ids_for_generation(inputs["input_ids"], others)
+    assert torch.equal(positions, seen[0])
+    assert positions.shape[-2:] == inputs["input_ids"].shape
+    for step, got in enumerate(seen[1:], start=1):
+        assert torch.equal(got, positions[..., -1:] + step)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_model_takes_a_cache_of_plain_layers_and_gives_only_the_logits_asked_for(
+    family: Family, loaded: Callable[[Family], Any]
+) -> None:
+    model, processor = loaded(family)
+    inputs = encode(processor, random_views(), prompt="q_insight")
+    cache = hf.DynamicCache(config=model.config.get_text_config(decoder=True))
+    with torch.inference_mode():
+        out = model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    assert out.logits.shape == (1, 1, model.get_output_embeddings().weight.shape[0])
+    assert all(type(layer) is DynamicLayer for layer in cache.layers)
+    length = inputs["input_ids"].shape[1]
+    assert cache.get_seq_length() == length
+    assert all(layer.keys.shape[-2] == layer.values.shape[-2] == length for layer in cache.layers)
+    cache.batch_repeat_interleave(3)
+    assert cache.layers[0].keys.shape[0] == 3
+    cache.batch_select_indices(torch.tensor([1]))
+    assert cache.layers[0].keys.shape[0] == 1
+    cache.layers[0].reset()
+    assert cache.layers[0].keys is None
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_ready_made_mask_reaches_the_attention_as_it_is(family: Family, loaded: Callable[[Family], Any]) -> None:
+    model, processor = loaded(family)
+    inputs = encode(processor, random_views(), prompt="q_insight")
+    length = inputs["input_ids"].shape[1]
+    others = {key: value for key, value in inputs.items() if key != "input_ids"}
+    positions = model._prepare_position_ids_for_generation(inputs["input_ids"], others)[..., -1:] + 1
+    logits = []
+    for mask in (None, torch.ones(1, 1, 1, length + 1, dtype=torch.bool), torch.ones(1, length + 1, dtype=torch.long)):
+        cache = hf.DynamicCache(config=model.config.get_text_config(decoder=True))
+        with torch.inference_mode():
+            model(**inputs, past_key_values=cache, use_cache=True)
+            token = inputs["input_ids"][:, -1:]
+            step = model(input_ids=token, position_ids=positions, attention_mask=mask, past_key_values=cache)
+        logits.append(step.logits)
+    assert torch.allclose(logits[0], logits[1], atol=1e-4)
+    assert torch.allclose(logits[0], logits[2], atol=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_processors_take_a_rendered_prompt_and_nested_pictures(family: Family, loaded: Callable[[Family], Any]) -> None:
+    model, processor = loaded(family)
+    inputs = encode(processor, random_views(), prompt="preresq_video")
+    assert inputs["input_ids"].shape == inputs["attention_mask"].shape
+    assert inputs["attention_mask"].all()
+    moved = inputs.to("cpu", dtype=torch.bfloat16)
+    assert moved["pixel_values"].dtype == torch.bfloat16
+    assert moved["input_ids"].dtype == torch.long
+    if model.config.model_type.startswith("qwen"):
+        assert {"mm_token_type_ids", "image_grid_thw"} <= set(inputs)
+
+
+def test_loading_reports_missing_weights(tmp_path: Path) -> None:
+    folder = make("qwen2_5_vl", tmp_path)
+    _, report = hf.AutoModelForImageTextToText.from_pretrained(folder, output_loading_info=True, use_safetensors=True)
+    assert not report["missing_keys"]
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    weights.pop("lm_head.weight")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    _, report = hf.AutoModelForImageTextToText.from_pretrained(folder, output_loading_info=True, use_safetensors=True)
+    assert set(report["missing_keys"]) == {"lm_head.weight"}
+
+
+def test_special_tokens_are_marked_in_the_vocabulary(loaded: Callable[[Family], Any]) -> None:
+    tokenizer = loaded("qwen2_5_vl")[1].tokenizer
+    added = tokenizer.added_tokens_decoder
+    assert added[tokenizer.convert_tokens_to_ids("<|image_pad|>")].special
+    assert set(tokenizer.get_vocab().values()) >= set(added)
+
+
+def test_progress_bars_can_be_put_away() -> None:
+    bars = hf.utils.logging
+    before = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
+    assert not bars.is_progress_bar_enabled()
+    bars.enable_progress_bar()
+    assert bars.is_progress_bar_enabled()
+    if not before:
+        bars.disable_progress_bar()

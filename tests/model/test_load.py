@@ -1,0 +1,228 @@
+"""A model is loaded whole and named exactly, or refused with a sentence that helps."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers as hf
+from references.make_checkpoints import Family
+from safetensors.torch import load_file, save_file
+from samples import random_views
+
+from vqa.errors import ModelError, UsageError
+from vqa.model.card import GenerationConfig, ModelCard, find_card, settle
+from vqa.model.encode import encode
+from vqa.model.load import load
+from vqa.model.locate import EMBEDDED, locate
+
+
+@pytest.fixture
+def folder(checkpoint: Callable[[Family], Path], tmp_path: Path) -> Path:
+    """A copy of a good checkpoint, to be spoilt."""
+    return Path(shutil.copytree(checkpoint("qwen2_5_vl"), tmp_path / "model"))
+
+
+def card(source: Path | str, **more: object) -> ModelCard:
+    return ModelCard(source=str(source), device_map="cpu", **more)
+
+
+# --- where a model is, and which one ----------------------------------------------------------------------------------
+
+
+def test_a_folder_is_named_by_a_digest_of_what_answers_depend_on(folder: Path) -> None:
+    before = locate(str(folder)).revision
+    assert before.startswith("blake2b:")
+    (folder / "README.md").write_text("a note")
+    (folder / ".hidden.md").write_text("a note")
+    assert locate(str(folder)).revision == before
+    weights = load_file(folder / "model.safetensors")
+    weights["lm_head.weight"][0, 0] += 1
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    changed = locate(str(folder)).revision
+    assert changed != before
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    assert locate(str(folder)).revision not in (before, changed)
+    moved = folder.rename(folder.with_name("moved"))
+    shutil.copytree(moved, folder)
+    assert locate(str(folder)).revision == locate(str(moved)).revision
+
+
+@pytest.mark.parametrize("source", ["/no/such/folder", "./nothing", "nothing", "a/b/c"])
+def test_a_folder_that_is_not_there_is_named(source: str) -> None:
+    with pytest.raises(ModelError, match=f"{source}: no such folder"):
+        locate(source)
+
+
+def test_a_file_is_not_a_model(folder: Path) -> None:
+    with pytest.raises(ModelError, match="a file; give the folder"):
+        locate(str(folder / "model.safetensors"))
+
+
+def test_a_folder_without_config_is_refused(folder: Path) -> None:
+    (folder / "config.json").unlink()
+    with pytest.raises(ModelError, match=r"no config\.json"):
+        locate(str(folder))
+
+
+def test_pickled_weights_are_refused(folder: Path) -> None:
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"pytorch_model\.bin is a pickle.*safetensors"):
+        locate(str(folder))
+
+
+def test_missing_weights_are_refused(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match="no weights"):
+        locate(str(folder))
+    index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ModelError, match=r"2 of 2 weight files missing: model-1"):
+        locate(str(folder))
+    (folder / "model.safetensors.index.json").write_text("{")
+    with pytest.raises(ModelError, match="not an index"):
+        locate(str(folder))
+
+
+@pytest.mark.skipif((EMBEDDED / "config.json").is_file(), reason="it is there")
+def test_a_missing_embedded_model_is_said_to_be_missing() -> None:
+    with pytest.raises(ModelError, match="embedded model is not in"):
+        locate("embedded")
+
+
+def test_a_hub_model_is_pinned_to_the_commit_its_branch_names(folder: Path, tmp_path: Path) -> None:
+    commit, home = "0123456789abcdef0123456789abcdef01234567", tmp_path / "home"
+    cached = home / "hub" / "models--some--scorer"
+    shutil.copytree(folder, cached / "snapshots" / commit)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text(commit)
+    code = (
+        "from vqa import Scorer\n"
+        "from vqa.errors import ModelError\n"
+        "scorer = Scorer.load('some/scorer', device_map='cpu')\n"
+        "print(scorer.model_id, scorer.model_revision)\n"
+        "for source, revision in (('some/scorer', 'v2'), ('some/other', 'main')):\n"
+        "    try:\n        Scorer.load(source, revision=revision)\n"
+        "    except ModelError as error:\n        print(error)\n"
+    )
+    environment = os.environ | {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1"}
+    environment.pop("HF_HUB_CACHE", None)
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    loaded, *refused = run.stdout.splitlines()
+    assert loaded == f"some/scorer {commit}"
+    assert refused[0].startswith("model some/scorer at revision v2: ")
+    assert refused[1].startswith("model some/other at revision main: ")
+
+
+# --- what is loaded ---------------------------------------------------------------------------------------------------
+
+
+def test_incomplete_weights_are_refused_instead_of_filled_with_noise(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    del weights[next(name for name in weights if name.endswith("layers.1.mlp.down_proj.weight"))]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"1 weights are not in its files, e\.g\. .*down_proj"):
+        load(card(folder))
+
+
+def test_damaged_weights_are_refused(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    with pytest.raises(ModelError, match="SafetensorError"):
+        load(card(folder))
+
+
+def test_a_model_without_eyes_is_refused(tmp_path: Path) -> None:
+    config = hf.Qwen2Config(vocab_size=32, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+                            num_attention_heads=1, num_key_value_heads=1, bos_token_id=0, eos_token_id=0)  # fmt: skip
+    hf.Qwen2ForCausalLM(config).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="qwen2 does not take pictures"):
+        load(card(tmp_path))
+
+
+def test_a_folder_of_something_unknown_is_refused(folder: Path) -> None:
+    (folder / "config.json").write_text('{"model_type": "something_else"}')
+    with pytest.raises(ModelError, match="something_else"):
+        load(card(folder))
+
+
+def test_a_model_without_a_chat_template_is_refused(folder: Path) -> None:
+    (folder / "chat_template.jinja").unlink()
+    with pytest.raises(ModelError, match="no chat template"):
+        load(card(folder))
+
+
+def test_pixel_limits_reach_the_processor_or_are_refused(checkpoint: Callable[[Family], Path]) -> None:
+    limits = {"min_pixels": 28 * 28, "max_pixels": 56 * 56}
+    processor = load(card(checkpoint("qwen2_5_vl"), **limits)).processor
+    picture = np.zeros((200, 200, 3), np.uint8)
+    assert encode(processor, random_views("a", [picture]), prompt="q_insight")["pixel_values"].shape[0] == 16
+    with pytest.raises(ModelError, match="has no min_pixels"):
+        load(card(checkpoint("internvl"), **limits))
+
+
+@pytest.mark.parametrize(("dtype", "kind"), [("auto", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_dtype_is_as_asked(dtype: str, kind: torch.dtype, checkpoint: Callable[[Family], Path]) -> None:
+    model = load(card(checkpoint("qwen2_5_vl"), dtype=dtype)).model
+    assert {weight.dtype for weight in model.parameters()} == {kind}
+    assert not model.training
+
+
+def test_a_device_that_is_not_there_is_refused(checkpoint: Callable[[Family], Path]) -> None:
+    with pytest.raises(ModelError, match="model "):
+        load(ModelCard(source=str(checkpoint("qwen2_5_vl")), device_map="cuda:99"))
+
+
+# --- cards ------------------------------------------------------------------------------------------------------------
+
+
+def test_every_card_is_valid_and_begins_with_its_command() -> None:
+    folder = Path(__file__).parents[2] / "configs" / "models"
+    names = sorted(path.stem for path in folder.glob("*.yaml"))
+    assert {
+        "embedded",
+        "qwen2.5-vl-3b-instruct",
+        "qwen2.5-vl-7b-instruct",
+        "visualquality-r1-7b",
+        "preresiqa-r1",
+    } <= set(names)
+    for name in names:
+        model, _ = settle(name, {})
+        assert model.name == name
+        first = (folder / f"{name}.yaml").read_text().splitlines()[0]
+        assert first.startswith("# vqa score ")
+        assert first.endswith(f"--model {name}")
+
+
+def test_a_model_is_named_by_card_file_folder_or_id(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("source: some/scorer\nprompt: q_insight\n")
+    assert find_card(str(tmp_path / "mine.yaml"))["source"] == "some/scorer"
+    assert find_card(str(folder))["source"] == str(folder)
+    assert find_card("some/scorer") == {"name": "scorer", "source": "some/scorer"}
+    with pytest.raises(UsageError, match="embedded"):
+        find_card("unheard-of")
+
+
+def test_a_card_s_generation_lies_under_the_overrides(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("source: some/scorer\ngeneration: {k: 3, temperature: 0.5}\n")
+    _, generation = settle(str(path), {"k": 2, "dtype": "float32"})
+    assert (generation.k, generation.temperature) == (2, 0.5)
+    _, generation = settle(str(path), {"generation": {"top_k": 5}})
+    assert (generation.k, generation.top_k) == (3, 5)
+    _, generation = settle(str(path), {"generation": "sample", "k": 1})
+    assert generation.is_sampled
+
+
+def test_one_answer_is_greedy_and_more_are_sampled_unless_said() -> None:
+    assert not GenerationConfig().is_sampled
+    assert GenerationConfig(k=2).is_sampled
+    assert GenerationConfig(generation="sample").is_sampled

@@ -1,0 +1,241 @@
+"""The Scorer: the same clip gets the same score, numbers are right, and a bad clip costs only itself."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from clips import write_image
+from references.make_checkpoints import FAMILIES, Family, make_chain
+from samples import random_views
+
+from vqa.errors import ClipError, ModelError, UsageError
+from vqa.model.scorer import Scorer
+from vqa.types import Score, Views
+
+Checkpoints = Callable[[Family], Path]
+
+
+def scorer(source: Path, **options: Any) -> Scorer:
+    return Scorer.load(str(source), **{"max_new_tokens": 12, "device_map": "cpu"} | options)
+
+
+def texts(scores: list[Score]) -> list[tuple[str, ...]]:
+    return [tuple(answer.text for answer in score.answers) for score in scores]
+
+
+def small_views(count: int) -> list[Views]:
+    """Clips of one or two pictures of different sizes, so that prompts differ in length."""
+    views = []
+    for i in range(count):
+        rng = np.random.default_rng(i)
+        sides = rng.integers(28, 120, (1 + i % 2, 2))
+        pictures = [rng.integers(0, 256, (*map(int, pair), 3), dtype=np.uint8) for pair in sides]
+        views.append(random_views(f"clip {i}", pictures))
+    return views
+
+
+# --- invariance -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("k", [1, 4])
+def test_200_clips_answer_token_for_token_the_same_in_any_batch_and_order(k: int, checkpoint: Checkpoints) -> None:
+    views = small_views(200)
+    order = np.random.default_rng(0).permutation(200)
+    answers = {}
+    for batch_size in (1, 3, 8):
+        model = scorer(checkpoint("qwen2_5_vl"), k=k, generation="sample", batch_size=batch_size)
+        answers[batch_size] = texts(model.score(views))
+        if batch_size == 8:
+            shuffled = texts(model.score([views[i] for i in order]))
+            assert [answers[8][i] for i in order] == shuffled
+    assert answers[1] == answers[3] == answers[8]
+    assert len({text for clip in answers[1] for text in clip}) > 190 * k
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_answers_alike_in_any_batch_and_with_any_k(family: Family, checkpoint: Checkpoints) -> None:
+    views = small_views(20)
+    alone = texts(scorer(checkpoint(family), batch_size=1).score(views))
+    assert texts(scorer(checkpoint(family), batch_size=8).score(views)) == alone
+    one = texts(scorer(checkpoint(family), generation="sample", batch_size=7).score(views))
+    four = texts(scorer(checkpoint(family), k=4, batch_size=3).score(views))
+    assert [clip[:1] for clip in four] == one
+    assert len(set(alone)) > 10
+
+
+def test_a_small_token_budget_changes_batches_and_not_answers(checkpoint: Checkpoints) -> None:
+    views = small_views(6)
+    free = texts(scorer(checkpoint("qwen2_5_vl")).score(views))
+    assert texts(scorer(checkpoint("qwen2_5_vl"), token_budget=1).score(views)) == free
+
+
+def test_another_clip_id_or_seed_draws_other_answers(checkpoint: Checkpoints) -> None:
+    views = random_views("a", seed=1)
+    model = scorer(checkpoint("qwen2_5_vl"), k=3)
+    other = scorer(checkpoint("qwen2_5_vl"), k=3, seed=1)
+    renamed = random_views("b", seed=1)
+    drawn = [texts(model.score([views])), texts(model.score([renamed])), texts(other.score([views]))]
+    assert len({str(one) for one in drawn}) == 3
+    assert texts(model.score([views])) == drawn[0]
+
+
+# --- numbers ----------------------------------------------------------------------------------------------------------
+
+
+def test_greedy_scores_are_what_the_likeliest_answer_says(chain: Path) -> None:
+    (score,) = scorer(chain, prompt="q_insight").score([random_views()])
+    assert [answer.text for answer in score.answers] == ["3.60"]
+    assert (score.score, score.score_std, score.answers_parsed) == (3.6, 0.0, 1)
+
+
+def test_expected_scores_follow_from_the_chances(chain: Path) -> None:
+    (score,) = scorer(chain, prompt="q_insight", readout="expected").score([random_views()])
+    # Hundredths are certain; a lesser tenth may be followed by 9, a lesser whole by 0.99 (see expected_value).
+    rest = 0.6 * 0.6 + 0.3 * 0.7 + 0.1 * 0.59
+    assert score.score == pytest.approx(0.5 * (3 + rest) + 0.3 * 4 + 0.2 * 2.99, abs=2e-4)
+    assert score.answers[0].values == (3.6,)
+
+
+def test_many_rollouts_have_the_mean_and_spread_of_the_chances(chain: Path) -> None:
+    (score,) = scorer(chain, prompt="q_insight", k=256, max_new_tokens=40).score([random_views()])
+    # One number is an answer for one dimension, two or more are not: 0.6 of the answers end after the first.
+    assert score.answers_parsed / 256 == pytest.approx(0.6, abs=0.12)
+    mean = (0.2 * 2 + 0.5 * 3 + 0.3 * 4) + (0.1 * 0.5 + 0.6 * 0.6 + 0.3 * 0.7)
+    assert score.score == pytest.approx(mean, abs=0.23)  # four standard deviations of 0.7 / sqrt(154)
+    assert score.score_std == pytest.approx(0.7, abs=0.12)
+    values = [answer.values[0] for answer in score.answers if answer.values]
+    assert score.score == pytest.approx(np.mean(values))
+    assert score.score_std == pytest.approx(np.std(values))
+
+
+def test_two_numbers_are_global_and_local(chain: Path) -> None:
+    (score,) = scorer(chain, prompt="preresq_video", k=64).score([random_views()])
+    pairs = [answer.values for answer in score.answers if answer.values and len(answer.values) == 2]
+    assert pairs
+    assert score.score_global == pytest.approx(np.mean([pair[0] for pair in pairs]))
+    assert score.score_local == pytest.approx(np.mean([pair[1] for pair in pairs]))
+
+
+def test_an_answer_that_cannot_be_read_gives_no_number(tmp_path: Path) -> None:
+    rambling = make_chain(tmp_path, {"\n": {"h": 1.0}, "h": {"m": 1.0}, "m": {"h": 0.9, "": 0.1}})
+    (score,) = scorer(rambling, prompt="q_insight").score([random_views()])
+    assert (score.score, score.score_std, score.answers_parsed) == (None, None, 0)
+    assert score.answers[0].text.startswith("hmhm")
+
+
+# --- errors -----------------------------------------------------------------------------------------------------------
+
+
+def broken_views() -> Views:
+    return random_views("broken", [np.zeros((0, 40, 3), np.uint8)])
+
+
+@contextmanager
+def raising(model: Scorer, error: type[Exception], when: Callable[[torch.Tensor], bool]) -> Iterator[list[int]]:
+    """A fault on the way into the model for some inputs: `when` gets the input ids."""
+    met: list[int] = []
+
+    def fault(_module: Any, _arguments: Any, named: dict[str, Any]) -> None:
+        if when(named["input_ids"]):
+            met.append(len(named["input_ids"]))
+            raise error("injected")
+
+    hook = model._policy.model.register_forward_pre_hook(fault, with_kwargs=True)
+    try:
+        yield met
+    finally:
+        hook.remove()
+
+
+def test_a_clip_that_cannot_be_prepared_costs_only_itself(checkpoint: Checkpoints) -> None:
+    model = scorer(checkpoint("qwen2_5_vl"))
+    good = small_views(4)
+    outcomes = model.try_score([*good[:2], broken_views(), *good[2:]])
+    assert isinstance(outcomes[2], ClipError)
+    assert outcomes[2].kind == "model"
+    assert "broken" in str(outcomes[2])
+    scores = [outcome for outcome in outcomes if isinstance(outcome, Score)]
+    assert texts(scores) == texts(model.score(good))
+    with pytest.raises(ClipError, match="broken"):
+        model.score([*good, broken_views()])
+
+
+def test_a_clip_on_which_the_model_fails_costs_only_itself(checkpoint: Checkpoints) -> None:
+    model = scorer(checkpoint("qwen2_5_vl"), batch_size=8)
+    good = small_views(5)
+    free = model.score(good)
+    longest = max(range(5), key=lambda i: sum(p.size for p in good[i].pictures))
+    length = model._question(0, good[longest]).length
+    with raising(model, ValueError, lambda ids: ids.shape[1] == length) as met:
+        outcomes = model.try_score(good)
+    assert met
+    failed = [i for i, outcome in enumerate(outcomes) if isinstance(outcome, ClipError)]
+    assert longest in failed
+    assert len(failed) < 5
+    for i, outcome in enumerate(outcomes):
+        if isinstance(outcome, Score):
+            assert texts([outcome]) == texts([free[i]])
+
+
+def test_out_of_memory_halves_the_batch_and_goes_on(checkpoint: Checkpoints) -> None:
+    model = scorer(checkpoint("qwen2_5_vl"), batch_size=8)
+    views = small_views(8)
+    free = texts(model.score(views))
+    with raising(model, torch.OutOfMemoryError, lambda ids: len(ids) > 2) as met:
+        assert texts(model.score(views)) == free
+    assert met == [8, 4, 4]
+
+
+def test_out_of_memory_on_one_clip_names_the_way_out(checkpoint: Checkpoints) -> None:
+    model = scorer(checkpoint("qwen2_5_vl"))
+    with raising(model, torch.OutOfMemoryError, lambda ids: True):
+        (outcome,) = model.try_score(small_views(1))
+    assert isinstance(outcome, ClipError)
+    assert "max_new_tokens" in str(outcome)
+
+
+def test_a_lost_device_stops_everything(checkpoint: Checkpoints) -> None:
+    model = scorer(checkpoint("qwen2_5_vl"))
+    with raising(model, torch.AcceleratorError, lambda ids: True), pytest.raises(ModelError, match="device is lost"):
+        model.try_score(small_views(2))
+
+
+def test_no_clips_are_no_scores(checkpoint: Checkpoints) -> None:
+    assert scorer(checkpoint("qwen2_5_vl")).score([]) == []
+
+
+def test_unknown_overrides_name_the_key(checkpoint: Checkpoints) -> None:
+    with pytest.raises(UsageError, match=r"'temprature'.*knows.*dtype"):
+        scorer(checkpoint("qwen2_5_vl"), temprature=0.5)
+    with pytest.raises(UsageError, match="dtype"):
+        scorer(checkpoint("qwen2_5_vl"), dtype="float13")
+    with pytest.raises(UsageError, match="k=4 greedy"):
+        scorer(checkpoint("qwen2_5_vl"), k=4, generation="greedy")
+
+
+# --- a file -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_is_looked_at_and_scored(chain: Path, tmp_path: Path) -> None:
+    picture = write_image(tmp_path / "a b.png")
+    model = scorer(chain, prompt="q_insight", views={"local_pictures": 1})
+    score = model.score_file(picture)
+    assert score.score == 3.6
+    with pytest.raises(ClipError) as caught:
+        model.score_file(tmp_path / "absent.mp4")
+    assert caught.value.kind == "not_found"
+
+
+def test_the_package_is_light_until_the_scorer_is_asked_for() -> None:
+    code = (
+        "import sys, vqa, vqa.prompt, vqa.model.card, vqa.model.locate;"
+        "assert not {'torch', 'transformers', 'ray', 'av'} & set(sys.modules), 'heavy';"
+        "from vqa import Scorer; assert Scorer.__name__ == 'Scorer' and 'torch' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,208 @@
+"""The questions, and that the parser reads the dialects and never invents."""
+
+import math
+import re
+from typing import get_args
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from vqa.errors import UsageError
+from vqa.prompt import PRESETS, PresetName, answer_text, dimensions, is_closed, locate, messages, parse, reason
+
+# --- questions --------------------------------------------------------------------------------------------------------
+
+
+def test_presets_have_the_published_dimensions() -> None:
+    assert {name: dimensions(name) for name in PRESETS} == {
+        "preresq_video": 2,
+        "preresq_image": 5,
+        "visualquality_r1": 1,
+        "q_insight": 1,
+    }
+    assert set(get_args(PresetName)) == set(PRESETS)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(("global_count", "local_count"), [(1, 3), (4, 0), (1, 0), (0, 2)])
+def test_every_picture_gets_a_place_behind_a_label_and_the_question_comes_last(
+    preset: str, global_count: int, local_count: int
+) -> None:
+    (message,) = messages(preset, global_count=global_count, local_count=local_count)
+    kinds = [part["type"] for part in message["content"]]
+    assert kinds == ["text", "image"] * (global_count + local_count) + ["text"]
+    assert message["role"] == "user"
+    labels = [part["text"] for part in message["content"][:-1] if part["type"] == "text"]
+    assert len(set(labels)) == len(labels)
+
+
+def test_the_video_question_is_short_and_names_global_before_local() -> None:
+    (message,) = messages("preresq_video", global_count=1, local_count=3)
+    texts = [part["text"] for part in message["content"] if part["type"] == "text"]
+    assert sum(len(text.split()) for text in texts) <= 90
+    assert [text.split()[0] for text in texts[:4]] == ["Global", "Local", "Local", "Local"]
+    assert texts[-1].index("global, then local") > 0
+
+
+def test_an_unknown_preset_names_the_known_ones() -> None:
+    with pytest.raises(UsageError, match=r"'nope'.*preresq_video"):
+        dimensions("nope")
+
+
+def test_no_pictures_are_refused() -> None:
+    with pytest.raises(UsageError, match="at least one"):
+        messages("q_insight", global_count=0, local_count=0)
+
+
+# --- answers that are read --------------------------------------------------------------------------------------------
+
+GOOD = [
+    ("<think>Sharp.</think><answer>\n3.40\n2.85\n</answer>", 2, (3.4, 2.85)),
+    ("<think>Sharp.</think>\n <answer>3.40\n2.85</answer>", 2, (3.4, 2.85)),
+    ("<answer>1\n2\n3\n4\n5</answer>", 5, (1, 2, 3, 4, 5)),
+    ("<answer>3.4 2.85</answer>", 2, (3.4, 2.85)),
+    ("<answer>3.4, 2.85</answer>", 2, (3.4, 2.85)),
+    ("<answer>[3.4, 2.85]</answer>", 2, (3.4, 2.85)),
+    ("<answer>global: 3.4\nlocal: 2.85</answer>", 2, (3.4, 2.85)),
+    ("<answer>local = 2.85; global = 3.4</answer>", 2, (3.4, 2.85)),
+    ("<answer>Global score: 3.4\nLocal score: 2.85</answer>", 2, (3.4, 2.85)),
+    ('<answer>{"global": 3.4, "local": 2.85}</answer>', 2, (3.4, 2.85)),
+    ("sharpness: 3\nsaturation: 1\ngranularity: 2\nbackground: 5\nforeground: 4", 5, (1, 2, 3, 4, 5)),
+    ('<think>x</think>\n<answer>\n{"rating": 3.4}\n</answer>', 1, (3.4,)),
+    ('```json\n{"rating": 3.4}\n```', 1, (3.4,)),
+    ('{"rating": "3.4"}', 1, (3.4,)),
+    ("global: 3.4", 1, (3.4,)),
+    ("The overall quality score is 3.4.", 1, (3.4,)),
+    ("**3.4**", 1, (3.4,)),
+    ("3.4/5", 1, (3.4,)),
+    ("4 / 5.0", 1, (4,)),
+    ("4 out of 5", 1, (4,)),
+    ("4/5 3/5", 2, (4, 3)),
+    ("5.00", 1, (5,)),
+    ("1", 1, (1,)),
+    ("<answer>2</answer> no, <answer>3</answer>", 1, (3,)),
+    ("<think>maybe <answer>2</answer></think><answer>3</answer>", 1, (3,)),
+    ("<think>never closed <answer>3</answer>", 1, (3,)),
+    ("<answer>3</answer> I hope that this helps.", 1, (3,)),
+]
+
+
+@pytest.mark.parametrize(("text", "count", "values"), GOOD)
+def test_dialects_are_read(text: str, count: int, values: tuple[float, ...]) -> None:
+    assert parse(text, count) == values
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_one_overall_number_is_an_answer_for_any_dimensions(count: int) -> None:
+    assert parse("<answer>3.4</answer>", count) == (3.4,)
+    assert parse("overall: 3.4", count) == (3.4,)
+
+
+BAD = [
+    ("", 1),
+    ("<think>3.4", 1),
+    ("<answer>3.4", 1),
+    ("<answer>3.4</ans", 1),
+    ("<answer>2</answer><answer>3.4", 1),
+    ("<think>I could say <answer>3</answer> but", 1),
+    ("<answer></answer>", 1),
+    ("0.99", 1),
+    ("5.01", 1),
+    ("34", 1),
+    ("1,000", 1),
+    ("3,4", 1),
+    ("3,4", 2),
+    ("-3", 1),
+    ("+3", 1),
+    ("−3", 1),
+    ("3-4", 1),
+    ("3-4", 2),
+    ("between 3 and 4", 2),
+    ("3 to 4", 2),
+    ("3*4", 2),
+    ("3.4.5", 1),
+    ("3..4", 1),
+    ("3e0", 1),
+    ("0x3", 1),
+    ("nan", 1),
+    ("inf", 1),
+    ("NaN\nNaN", 2),
+    ("9" * 5000, 1),
+    ("٣", 1),
+    ("３", 1),
+    ("③", 1),
+    ("²", 1),
+    ("3/10", 1),
+    ("4/50", 1),
+    ("68/100", 1),
+    ("80%", 1),
+    ("3%", 1),
+    ("severity: 4", 1),
+    ('{"rating": 3, "confidence": 4}', 2),
+    ('{"rating": null}', 1),
+    ("global: 3.4", 2),
+    ("global: 3.4\nglobal: 2.0", 2),
+    ("global: 3.4\n2.0", 2),
+    ("global local: 3.4", 1),
+    ("1. 3.4\n2. 2.9", 2),
+    ("3.4\n2.9", 1),
+    ("3.4\n2.9\n1.0", 2),
+    ("The picture has 3 faults and is 4 years old", 1),
+    ("2024", 1),
+    ("[[[[" * 100_000, 1),
+    ("<answer>" * 10_000, 2),
+]
+
+
+@pytest.mark.parametrize(("text", "count"), BAD)
+def test_in_doubt_there_is_no_answer(text: str, count: int) -> None:
+    assert parse(text, count) is None
+
+
+WORDS = (
+    "<think> </think> <answer> </answer> global local rating sharpness : = is out of { } [ ] ' , ; . - + / * ``` json"
+)
+NUMBERS = "0 1 2.50 3 4.25 5 9 3.4/5 1e9 nan inf ٣ \u00a0 \ud800"
+PIECES = st.sampled_from([*WORDS.split(), *NUMBERS.split(" "), '"', "\n", "\t"])
+
+
+@given(st.one_of(st.text(max_size=60), st.lists(PIECES, max_size=14).map(" ".join), st.lists(PIECES).map("".join)),
+       st.integers(1, 6))  # fmt: skip
+@example("<answer>3.4</answer>", 1)
+def test_the_parser_never_raises_and_never_invents(text: str, count: int) -> None:
+    readings = locate(text, count)
+    assert isinstance(reason(text), str)
+    is_closed(text)
+    assert parse(text, count) == (None if readings is None else tuple(reading.value for reading in readings))
+    if readings is None:
+        return
+    assert len(readings) in (1, count)
+    for reading in readings:
+        assert math.isfinite(reading.value)
+        assert 1 <= reading.value <= 5
+        written = text[reading.start : reading.stop]
+        assert re.fullmatch(r"[0-9]+(\.[0-9]+)?", written)
+        assert float(written) == reading.value
+
+
+@given(st.text(alphabet=st.characters(exclude_characters="<>"), max_size=80), st.data())
+def test_what_we_write_for_training_is_read_back(why: str, data: st.DataObject) -> None:
+    count = data.draw(st.sampled_from([1, 2, 5]))
+    values = [data.draw(st.integers(100, 500)) / 100 for _ in range(count)]
+    text = answer_text(why, values)
+    assert parse(text, count) == tuple(values)
+    assert reason(text) == why.strip()
+
+
+def test_the_reason_is_the_inside_of_think_or_what_stands_before_the_answer() -> None:
+    assert reason("<think> It flickers. </think><answer>3</answer>") == "It flickers."
+    assert reason("It flickers. <answer>3</answer>") == "It flickers."
+    assert reason("<think> It flick") == "It flick"
+    assert reason("<think>a <answer>2</answer> b</think><answer>3</answer>") == "a <answer>2</answer> b"
+
+
+def test_only_a_closed_last_block_counts_as_closed() -> None:
+    assert is_closed("<answer>3</answer>")
+    assert not is_closed("<answer>3</answer><answer>4")
+    assert not is_closed("3")
