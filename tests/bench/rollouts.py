@@ -1,6 +1,7 @@
 """How much K answers from one prefill save, and what batching does to answers in bfloat16.
 
-    python tests/bench/rollouts.py [--repeats 9] [--k 6] [--new 24] [--hidden 192] [--layers 4] [--threads 1] [--device cpu]
+    python tests/bench/rollouts.py [--repeats 9] [--k 6] [--new 24] [--hidden 192] [--layers 4]
+        [--threads 1] [--device cpu]
 
 A random Qwen2.5-VL (2 M parameters by default; random weights are nearer to ties than trained ones, so the rates of
 changed answers are upper bounds) and a prompt of about 1,000 tokens. All ways run in turn, in one process; the figures

@@ -13,7 +13,6 @@ from transformers.cache_utils import DynamicLayer
 
 from vqa.model.encode import encode
 
-
 torch.set_num_threads(1)
 
 
