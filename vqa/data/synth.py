@@ -129,7 +129,7 @@ def pristine(source: Path, generator: np.random.Generator) -> Pixels:
                 if start <= index < start + FRAMES_PER_CLIP
             ]
     except OSError:
-        frames = list(_video_frames(source))
+        frames = list(read_video(source, count=FRAMES_PER_CLIP))
     if len(frames) < MIN_FRAMES:
         raise UsageError(f"{source}: {len(frames)} frames, a moving source needs {MIN_FRAMES}; leave the file out")
     scale = generator.uniform(*MOVING_SCALE)
@@ -140,11 +140,17 @@ def pristine(source: Path, generator: np.random.Generator) -> Pixels:
     return np.ascontiguousarray(stack[:, :, ::-1]) if flip else stack
 
 
-def _video_frames(source: Path) -> Iterator[Image.Image]:
-    reader = imageio_ffmpeg.read_frames(source)
-    size = next(reader)["size"]
-    for _, raw in zip(range(FRAMES_PER_CLIP), reader, strict=False):
-        yield Image.frombytes("RGB", size, raw)
+def read_video(source: Path, *, count: int) -> Iterator[Image.Image]:
+    """The first `count` frames of a video. Raises UsageError where FFmpeg cannot read it."""
+    reader = imageio_ffmpeg.read_frames(str(source))
+    try:
+        size = next(reader)["size"]
+        for _, raw in zip(range(count), reader, strict=False):
+            yield Image.frombytes("RGB", size, raw)
+    except OSError as error:
+        raise UsageError(f"{source}: neither a picture nor a video that FFmpeg reads; leave the file out") from error
+    finally:
+        reader.close()
 
 
 def _pan(photo: Image.Image, generator: np.random.Generator) -> Pixels:

@@ -1,0 +1,44 @@
+# Two commands do all the set-up: `make score` and `make test`. Both need Python 3.11 or newer, git and make.
+PYTHON ?= python3
+VIDEOS ?=
+OUT ?= out
+BIN := .venv/bin
+
+.PHONY: setup score test check bench wheel-check clean
+
+setup: .venv/ready
+
+# uv installs the pinned set in seconds where pip takes minutes. --upgrade is not given: a ready environment stays as it is.
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,decord]'
+	touch $@
+
+# VIDEOS=folder scores your own; without it, the bundled clips and a small ladder of damage made from them.
+score: setup
+ifeq ($(VIDEOS),)
+	$(BIN)/vqa data demo --out $(OUT)-clips
+	$(BIN)/vqa score $(OUT)-clips --out $(OUT) --max-failed 100%
+else
+	$(BIN)/vqa score "$(VIDEOS)" --out "$(OUT)"
+endif
+
+test: check
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup
+	for file in tests/bench/*.py; do $(BIN)/python $$file || exit 1; done
+
+# The built wheel, in an environment of its own and away from the checkout, scores a clip.
+wheel-check: setup
+	bash tests/wheel_check.sh
+
+clean:
+	rm -rf .venv build dist
