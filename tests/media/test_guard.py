@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from vqa.errors import ClipError
+from vqa.media import guard as guard_module
 from vqa.media.guard import Guard
 from vqa.types import Clip
 
@@ -261,3 +262,23 @@ def test_ctrl_c_stops_a_busy_call_at_once_with_one_traceback_only(tmp_path) -> N
     out, err = script.communicate(timeout=20)
     assert (script.returncode, out.split(), err) == (0, ["stopped", "alive"], "")
     assert not is_alive(int(child.read_text()))
+
+
+def test_killing_the_server_while_it_starts_the_child_loses_no_call() -> None:
+    rng = np.random.default_rng(1)
+
+    def kill_the_server(delay_seconds: float) -> None:
+        assert wait_until(lambda: guard_module._server._forkserver_pid is not None)
+        time.sleep(delay_seconds)
+        os.kill(guard_module._server._forkserver_pid, signal.SIGKILL)
+
+    for _ in range(8):
+        guard_module._new_server()
+        killer = threading.Thread(target=kill_the_server, args=(float(rng.uniform(0.0, 0.3)),))
+        killer.start()
+        start = time.monotonic()
+        with Guard(deadline_seconds=10.0, memory_bytes=None) as fresh:
+            assert fresh.run(native_faults.echo, 7) == 7
+            killer.join()
+            assert fresh.run(native_faults.echo, 8) == 8
+        assert time.monotonic() - start < 10.0, "a broken pool was waited for"

@@ -242,12 +242,26 @@ class _Popen(popen_forkserver.Popen):
             reduction.dump(process_obj, buffer)
         finally:
             context.set_spawning_popen(None)
+        for is_last in (False, False, True):
+            try:
+                self._fork(buffer)
+                return
+            except (EOFError, OSError):  # the server itself was killed: an error here would stop pebble's threads
+                if is_last:
+                    raise
+                _new_server()
+
+    def _fork(self, buffer: io.BytesIO) -> None:
         self.sentinel, writer = _server.connect_to_new_process(self._fds)
         parent_writer = os.dup(writer)  # the child sees the end of its parent by this pipe
         self.finalizer = util.Finalize(self, _close, (parent_writer, self.sentinel))
-        with os.fdopen(writer, "wb") as pipe:
-            pipe.write(buffer.getbuffer())
-        self.pid = forkserver.read_signed(self.sentinel)
+        try:
+            with os.fdopen(writer, "wb") as pipe:
+                pipe.write(buffer.getbuffer())
+            self.pid = forkserver.read_signed(self.sentinel)
+        except (EOFError, OSError):
+            self.finalizer()
+            raise
 
 
 class _Process(context.ForkServerProcess):
