@@ -14,6 +14,7 @@ from transformers.cache_utils import DynamicLayer
 from vqa.model.encode import encode
 
 torch.set_num_threads(1)
+PLAIN = [family for family in FAMILIES if family != "qwen3_5"]  # its recurrent layers are answered clip by clip
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def test_positions_come_from_one_method_and_each_token_adds_one(
         assert torch.equal(got, positions[..., -1:] + step)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", PLAIN)
 def test_a_model_takes_a_cache_of_plain_layers_and_gives_only_the_logits_asked_for(
     family: Family, loaded: Callable[[Family], Any]
 ) -> None:
@@ -64,15 +65,15 @@ def test_a_model_takes_a_cache_of_plain_layers_and_gives_only_the_logits_asked_f
     length = inputs["input_ids"].shape[1]
     assert cache.get_seq_length() == length
     assert all(layer.keys.shape[-2] == layer.values.shape[-2] == length for layer in cache.layers)
-    cache.batch_repeat_interleave(3)
+    cache.reorder_cache(torch.zeros(3, dtype=torch.long))  # repeats as well as chooses
     assert cache.layers[0].keys.shape[0] == 3
-    cache.batch_select_indices(torch.tensor([1]))
+    cache.reorder_cache(torch.tensor([1]))
     assert cache.layers[0].keys.shape[0] == 1
     cache.layers[0].reset()
     assert cache.layers[0].keys is None
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", PLAIN)
 def test_a_ready_made_mask_reaches_the_attention_as_it_is(family: Family, loaded: Callable[[Family], Any]) -> None:
     model, processor = loaded(family)
     inputs = encode(processor, random_views(), prompt="q_insight")

@@ -133,6 +133,16 @@ def test_incomplete_weights_are_refused_instead_of_filled_with_noise(folder: Pat
         load(card(folder))
 
 
+def test_a_head_tied_to_the_embedding_is_not_missing(folder: Path) -> None:
+    model = hf.AutoModelForImageTextToText.from_pretrained(folder)
+    model.config.tie_word_embeddings = True
+    model.tie_weights()
+    model.save_pretrained(folder)
+    assert "lm_head.weight" not in load_file(folder / "model.safetensors")
+    policy = load(card(folder))
+    assert policy.model.lm_head.weight is policy.model.get_input_embeddings().weight
+
+
 def test_damaged_weights_are_refused(folder: Path) -> None:
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:5000])

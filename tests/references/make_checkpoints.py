@@ -18,7 +18,7 @@ from tokenizers import AddedToken
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 
-Family = Literal["qwen2_5_vl", "qwen3_vl", "internvl", "smolvlm"]
+Family = Literal["qwen2_5_vl", "qwen3_vl", "qwen3_5", "internvl", "smolvlm"]
 FAMILIES: tuple[Family, ...] = get_args(Family)
 
 TEXTS = (
@@ -145,6 +145,7 @@ def _text(vocab: int, hidden: int, layers: int, **more: Any) -> dict[str, Any]:
         "num_key_value_heads": max(1, heads // 2),
         "max_position_embeddings": 8192,
         "bos_token_id": None,
+        "eos_token_id": None,
         **more,
     }
 
@@ -189,6 +190,34 @@ def _qwen3(hidden: int, layers: int) -> tuple[Any, Any, Any, list[str]]:
     images = _qwen_images(hf.Qwen3VLVideoProcessor, patch=16)
     processor = hf.Qwen3VLProcessor(tokenizer=tokenizer, chat_template=_QWEN_TEMPLATE, **images)
     return config, processor, tokenizer, ["<|im_end|>", "<|endoftext|>"]
+
+
+def _qwen3_5(hidden: int, layers: int) -> tuple[Any, Any, Any, list[str]]:
+    """Every other layer keeps a recurrent state instead of keys and values."""
+    _, processor, tokenizer, end = _qwen3(hidden, layers)
+    rope = {"rope_type": "default", "mrope_section": [4, 2, 2], "mrope_interleaved": True, "rope_theta": 10000.0}
+    linear = {f"linear_{name}_head_dim": 16 for name in ("key", "value")}
+    linear |= {f"linear_num_{name}_heads": 2 for name in ("key", "value")}
+    config = hf.Qwen3_5Config(
+        text_config=_text(
+            *(len(tokenizer), hidden, layers),
+            head_dim=16,
+            rope_parameters=rope | {"partial_rotary_factor": 1.0},
+            layer_types=["linear_attention" if layer % 2 == 0 else "full_attention" for layer in range(layers)],
+            **linear,
+        ),
+        vision_config={
+            "depth": 2,
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_heads": 2,
+            "out_hidden_size": hidden,
+            "num_position_embeddings": 64,
+            "patch_size": 16,
+        },
+        **_ids(tokenizer, "image", "video", "vision_start", "vision_end"),
+    )
+    return config, processor, tokenizer, end
 
 
 def _ids(tokenizer: Any, *names: str) -> dict[str, int]:
@@ -258,7 +287,7 @@ def _smolvlm(hidden: int, layers: int) -> tuple[Any, Any, Any, list[str]]:
     return config, processor, tokenizer, ["<end_of_utterance>"]
 
 
-_PARTS = {"qwen2_5_vl": _qwen2_5, "qwen3_vl": _qwen3, "internvl": _internvl, "smolvlm": _smolvlm}
+_PARTS = {"qwen2_5_vl": _qwen2_5, "qwen3_vl": _qwen3, "qwen3_5": _qwen3_5, "internvl": _internvl, "smolvlm": _smolvlm}
 
 if __name__ == "__main__":
     for name in FAMILIES:

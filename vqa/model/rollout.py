@@ -63,7 +63,7 @@ def prefill(model: Any, inputs: Any) -> Prefill:
     # Without a mask, as there is no padding: attention may then use its causal kernel.
     inputs.pop("attention_mask", None)
     out = model(**inputs, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    return Prefill(cache=cache, logits=out.logits[:, -1].float(), positions=positions[..., -1:])
+    return Prefill(cache=cache, logits=out.logits[:, -1].float().to(model.device), positions=positions[..., -1:])
 
 
 @torch.inference_mode()
@@ -124,7 +124,7 @@ def roll_out(
         if len(going) < len(rows):  # rows that are done leave the batch
             rows, token, positions = rows[going], token[going], positions.index_select(-2, going)
             mask = None if mask is None else mask[going]
-            cache.batch_select_indices(going)
+            cache.reorder_cache(going)
         positions = positions + 1
         used += 1
         logits = (
@@ -137,6 +137,7 @@ def roll_out(
             )
             .logits[:, -1]
             .float()
+            .to(model.device)
         )
     kept_digits = torch.stack(digit_logits, dim=1).cpu() if keep_digits else None
     ended, counts, tokens = finished.tolist(), lengths.tolist(), written.tolist()
@@ -187,8 +188,9 @@ class _Row(DynamicLayer):  # type: ignore[no-untyped-call]  # transformers leave
         self._values[..., start : self._used, :] = value_states
         return self._show()
 
-    def batch_select_indices(self, indices: Tensor) -> None:
-        self._keys, self._values = self._keys[indices], self._values[indices]
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        rows = beam_idx.to(self.device)
+        self._keys, self._values = self._keys[rows], self._values[rows]
         self._show()
 
     def _show(self) -> tuple[Tensor, Tensor]:
@@ -206,7 +208,7 @@ def _laid_out(model: Any, prompts: Sequence[Prefill], *, k: int, room: int) -> t
     caches, lengths = [prompt.cache for prompt in prompts], [prompt.length for prompt in prompts]
     if not all(_is_plain(cache) for cache in caches):
         (cache,) = caches
-        cache.batch_repeat_interleave(k)
+        cache.reorder_cache(torch.zeros(k, dtype=torch.long, device=model.device))  # k times the only row
         return cache, None
     longest, rows = max(lengths), k * len(prompts)
     laid_out = Cache(layers=[_Row(*pair, longest) for pair in _merged(caches, lengths, k=k, room=room)])

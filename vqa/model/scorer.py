@@ -205,5 +205,5 @@ class Scorer:
 
 def _seed(seed: int, clip_id: str, rollout: int) -> int:
     """A stream of its own for each rollout of each clip, 63 bits."""
-    name = f"{seed}\0{clip_id}\0{rollout}".encode("utf-8", "surrogateescape")
+    name = f"{seed}\0{clip_id}\0{rollout}".encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big") >> 1
