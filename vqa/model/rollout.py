@@ -203,9 +203,10 @@ def _is_plain(cache: Cache) -> bool:
     return all(type(layer) is DynamicLayer for layer in cache.layers)
 
 
-def _laid_out(model: Any, prompts: Sequence[Prefill], *, k: int, room: int) -> tuple[Cache, Tensor | None]:
+def _laid_out(model: Any, prompts: Sequence[Prefill], *, k: int, room: int) -> tuple[Any, Tensor | None]:
     """The prompts' caches as `k` rows each, ending at the same column, and the mask (None where nothing is padded)."""
-    caches, lengths = [prompt.cache for prompt in prompts], [prompt.length for prompt in prompts]
+    caches: list[Any] = [prompt.cache for prompt in prompts]  # the library wants a LongTensor where any tensor will do
+    lengths = [prompt.length for prompt in prompts]
     if not all(_is_plain(cache) for cache in caches):
         (cache,) = caches
         cache.reorder_cache(torch.zeros(k, dtype=torch.long, device=model.device))  # k times the only row
