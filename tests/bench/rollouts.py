@@ -3,9 +3,9 @@
     python tests/bench/rollouts.py [--repeats 9] [--k 6] [--new 24] [--hidden 192] [--layers 4]
         [--threads 1] [--device cpu]
 
-A random Qwen2.5-VL (2 M parameters by default; random weights are nearer to ties than trained ones, so the rates of
-changed answers are upper bounds) and a prompt of about 1,000 tokens. All ways run in turn, in one process; the figures
-are medians. The floor is the same work without choosing tokens: one prefill and then bare steps of K rows.
+A random Qwen2.5-VL (2 M parameters by default) and a prompt of about 1,000 tokens. All ways run in turn, in one
+process; the figures are medians. The floor is the same work without choosing tokens: one prefill and then bare steps of
+K rows. Random weights leave many near-ties, so a trained model should change fewer answers in bfloat16 than shown here.
 """
 
 import argparse
