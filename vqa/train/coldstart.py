@@ -110,8 +110,8 @@ def cold_start(
         if (step + 1) % every == 0 or step + 1 == steps:
             value, parsed = evaluate(model, processor, held_out, prompt=prompt)
             log.show(step + 1, steps, held_out_srcc=value, parsed=parsed)
-            if value > record:
-                record = value
+            if value > record or not best.exists():  # NaN where nothing could be read yet
+                record = max(record, value) if value == value else record
                 model.save_pretrained(best)
                 processor.save_pretrained(best)
             state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step + 1, "record": record}

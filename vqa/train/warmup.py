@@ -53,6 +53,19 @@ def pooled(visual: Any, images: Any, crops: Sequence[Pixels]) -> Tensor:
     return torch.stack([part.mean(0) for part in torch.split(merged, counts)])
 
 
+@torch.no_grad()
+def equalise(visual: Any, images: Any, crops: Sequence[Pixels]) -> None:
+    """Scales each filter of the patch embedding to a mean square response of 1 over the crops.
+
+    High frequencies are weak in natural pictures (1/f) and drowned by brightness otherwise. Filters that see nothing in
+    stills (change in time) stay as they are.
+    """
+    weight = visual.patch_embed.proj.weight
+    response = visual.patch_embed(images(images=list(crops), return_tensors="pt")["pixel_values"])
+    strength = response.pow(2).mean(0).sqrt()
+    weight.mul_(torch.where(strength > 1e-4, 1 / strength, 1.0)[:, None, None, None, None])
+
+
 def cut(picture: Pixels, generator: np.random.Generator) -> Pixels:
     """A 112-pixel square from anywhere in a picture, turned over sideways half of the time; smaller sides are repeated."""
     height, width, _ = picture.shape
@@ -84,6 +97,9 @@ def warm_up(
     optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.05, betas=(0.9, 0.98))
     saved = folder / "warmup.pt"
     begin = 0
+    generator = np.random.default_rng(seed)
+    picks = [lessons[index] for index in generator.integers(0, len(lessons), 256)]
+    equalise(visual, images, [cut(one.views.local_pictures[0], generator) for one in picks])
     if saved.exists():
         state = torch.load(saved, weights_only=True)
         visual.load_state_dict(state["visual"])
