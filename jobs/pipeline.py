@@ -21,7 +21,7 @@ from ray.util.annotations import RayDeprecationWarning
 
 from jobs.plan import Work
 from jobs.stages import WORK_SCHEMA, SampleStage, ScoreStage
-from vqa.errors import ModelError
+from vqa.errors import ModelError, VqaError
 
 BLOCK_BYTES = 2**20  # about one clip's views: rows leave a worker as soon as they are made
 BLOCKS_AT_MOST = 20_000  # in a job of millions a task takes several files, so that the driver can keep the list
@@ -41,14 +41,31 @@ def ray_session(address: str | None, *, least_cpus: int = 2) -> Iterator[dict[st
         local: dict[str, Any] = {}
         if address == "local":
             local = {"num_cpus": max(least_cpus, len(os.sched_getaffinity(0))), "include_dashboard": False}
-        with _silent_stderr():
-            ray.init(address=address, log_to_driver=False, logging_level=logging.FATAL, **local)
+        _connect(address, local)
     _quieten()
     try:
         yield dict(ray.cluster_resources())  # type: ignore[no-untyped-call]
     finally:
         if ours:
             ray.shutdown()
+
+
+def _connect(address: str, local: Mapping[str, Any]) -> None:
+    """Raises VqaError where Ray cannot be had. One of our own gets three chances: it gives up after 30 seconds."""
+    tries = 3 if local else 1
+    for number in range(1, tries + 1):
+        try:
+            with _silent_stderr():
+                ray.init(address=address, log_to_driver=False, logging_level=logging.FATAL, **local)
+            return
+        except Exception as error:  # Ray raises plain Exception, ConnectionError, RuntimeError, ValueError
+            ray.shutdown()
+            if number == tries:
+                what = " ".join(str(error).split())
+                way_out = (
+                    "try again when the machine is less busy" if local else "check the address, or start a cluster"
+                )
+                raise VqaError(f"Ray at {address!r} is not to be had ({what}); {way_out}") from error
 
 
 @contextlib.contextmanager

@@ -97,7 +97,8 @@ def identify(config: ScoreConfig) -> tuple[str, str]:
 
 
 def pinned_card(config: ScoreConfig, *, revision: str) -> Values:
-    """The model's card for the workers; a branch of the hub, which may move on, is replaced by the commit it stood for."""
+    """The model's card for the workers; a branch of the hub, which may move on, is replaced by the commit it stood
+    for."""
     card = config.model.model_dump()
     return card if revision.startswith("blake2b:") else card | {"revision": revision}
 

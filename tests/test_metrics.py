@@ -9,7 +9,8 @@ from vqa.metrics import plcc, srcc
 
 
 def test_known_values() -> None:
-    # ranks 1 2 3 4 against 1 3 2 4: 1 - 6 * 2 / (4 * 15) = 0.8; Pearson by hand: 4.5 / sqrt(5 * 5) of these integers is 0.8
+    # ranks 1 2 3 4 against 1 3 2 4: 1 - 6 * 2 / (4 * 15) = 0.8; Pearson by hand: 4.5 / sqrt(5 * 5) of these integers
+    # is 0.8
     assert srcc([1, 2, 3, 4], [1, 3, 2, 4]) == pytest.approx(0.8)
     assert plcc([1, 2, 3, 4], [1, 3, 2, 4]) == pytest.approx(0.8)
 

@@ -1,4 +1,5 @@
-"""Everything that can go wrong, as a small family; each message names the thing, its value, the limit and the way out."""
+"""Everything that can go wrong, as a small family; each message names the thing, its value, the limit and the way
+out."""
 
 from typing import Literal, get_args
 

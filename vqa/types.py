@@ -23,12 +23,15 @@ class Clip:
     def __post_init__(self) -> None:
         start, end = self.start_seconds or 0.0, self.end_seconds
         if not start >= 0 or (end is not None and not end > start):
-            raise ValueError(f"clip {self.clip_id!r}: span [{start}, {end}) is empty or negative; give 0 <= start < end")
+            raise ValueError(
+                f"clip {self.clip_id!r}: span [{start}, {end}) is empty or negative; give 0 <= start < end"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MediaInfo:
-    """Facts of one video (or image) file. Sizes are as shown: after rotation. Seconds count from the first frame shown."""
+    """Facts of one video (or image) file. Sizes are as shown: after rotation. Seconds count from the first frame
+    shown."""
 
     uri: str
     codec: str
@@ -53,7 +56,7 @@ class Packets:
     def __post_init__(self) -> None:
         if not (len(self.seconds) == len(self.sizes) == len(self.is_key) >= 1):
             raise ValueError(
-                f"packet table: lengths {len(self.seconds)}, {len(self.sizes)}, {len(self.is_key)} must agree and be >= 1"
+                f"packets: lengths {len(self.seconds)}, {len(self.sizes)}, {len(self.is_key)} must agree and be >= 1"
             )
 
     def __repr__(self) -> str:
@@ -62,7 +65,7 @@ class Packets:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Frames:
-    """Decoded pictures with their times. Entry j answers request `requested[j]` of the decode call; damaged ones are left out."""
+    """Decoded pictures and times; entry j answers request `requested[j]` of decode. Damaged ones are left out."""
 
     pixels: tuple[Pixels, ...]  # each uint8 [height, width, 3] RGB, at the size asked for
     seconds: Seconds  # [M] presentation time of the frame that was really decoded
@@ -71,7 +74,7 @@ class Frames:
     def __post_init__(self) -> None:
         if not (len(self.pixels) == len(self.seconds) == len(self.requested)):
             raise ValueError(
-                f"frames: {len(self.pixels)} pictures, {len(self.seconds)} times, {len(self.requested)} indices must agree"
+                f"frames: {len(self.pixels)} pictures, {len(self.seconds)} times, {len(self.requested)} indices differ"
             )
 
     def __repr__(self) -> str:

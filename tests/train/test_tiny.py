@@ -1,15 +1,16 @@
-"""The model made from nothing: real classes, cosines first, and a recipe that runs, stops and goes on to the same weights."""
+"""The model made from nothing: real classes, cosines first, and a recipe that runs, stops and goes on to the same
+weights."""
 
 from pathlib import Path
 from typing import Any
 
+import clips
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
 
-import clips
 from vqa.config import configs_folder, load
 from vqa.errors import UsageError
 from vqa.prompt import dimensions, parse
@@ -71,7 +72,14 @@ def test_an_answer_states_facts_and_reads_back(ladder: Path) -> None:
 
 def test_grades_follow_the_opinion_scale(ladder: Path) -> None:
     seen = look_at(read_ladder(ladder)[:1], ladder, settings=ViewsConfig(), seed=0, threads=1)[0]
-    for opinion, grade in [(1.0, "bad"), (1.49, "bad"), (1.5, "poor"), (3.0, "fair"), (4.49, "good"), (5.0, "excellent")]:
+    for opinion, grade in [
+        (1.0, "bad"),
+        (1.49, "bad"),
+        (1.5, "poor"),
+        (3.0, "fair"),
+        (4.49, "good"),
+        (5.0, "excellent"),
+    ]:
         lesson = Lesson(views=seen.views, opinion=opinion, distortions=(), severities=())
         assert grade in lesson.answer(np.random.default_rng(0))
 

@@ -26,7 +26,8 @@ DAMAGES: dict[str, tuple[str, float]] = {
 
 
 def make_demo(out: Path) -> list[Path]:
-    """Writes the bundled clips, damaged copies, a file cut off in the middle and a text named .mp4; returns their paths."""
+    """Writes the bundled clips, damaged copies, a file cut off in the middle and a text named .mp4; returns their
+    paths."""
     out.mkdir(parents=True, exist_ok=True)
     paths = [Path(shutil.copy(clip, out)) for clip in sorted(CLIPS.glob("*.mp4"))]
     frames = _frames(CLIPS / "big_buck_bunny.mp4")

@@ -1,12 +1,15 @@
-"""What can go wrong with a picture on its way to the screen: distortions over uint8 frames [T, H, W, 3], each with a severity.
+"""What can go wrong with a picture on its way to the screen: distortions over uint8 frames [T, H, W, 3], each with a
+severity.
 
-A distortion is a pure function of frames, a severity in [0, 1] and a generator. Codecs are not here but in `vqa.data.synth`, since
-they are the last step of a clip and need an encoder.
+A distortion is a pure function of frames, a severity in [0, 1] and a generator. Codecs are not here but in
+`vqa.data.synth`, since they are the last step of a clip and need an encoder.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from scipy import ndimage
 
@@ -19,8 +22,8 @@ def _mix(low: float, high: float, severity: float) -> float:
     return low + (high - low) * severity
 
 
-def _clip(frames: np.ndarray) -> Pixels:
-    return np.clip(np.rint(frames), 0, 255).astype(np.uint8)
+def _clip(frames: NDArray[Any]) -> Pixels:
+    return np.asarray(np.clip(np.rint(frames), 0, 255), dtype=np.uint8)
 
 
 def _each(frames: Pixels, change: Callable[[Image.Image], Image.Image]) -> Pixels:
@@ -60,7 +63,8 @@ def _shifted(frames: Pixels, rows: int, columns: int) -> Pixels:
 
 
 def noise(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
-    """Sensor noise, sigma 3 to 35, fresh in every frame, half of it grey; or salt and pepper on up to 3 % of the pixels."""
+    """Sensor noise, sigma 3 to 35, fresh in every frame, half of it grey; or salt and pepper on up to 3 % of the
+    pixels."""
     if generator.random() < 0.2:
         share = _mix(0.001, 0.03, severity)
         draw = generator.random(frames.shape[:3], dtype=np.float32)[..., None]
@@ -101,7 +105,8 @@ def dropped_frames(frames: Pixels, severity: float, generator: np.random.Generat
     """5 to 60 % of the frames replaced by the one before."""
     drop = generator.random(len(frames)) < _mix(0.05, 0.6, severity)
     drop[0] = False
-    return frames[np.maximum.accumulate(np.where(drop, 0, np.arange(len(frames))))]
+    shown: NDArray[np.int64] = np.maximum.accumulate(np.where(drop, 0, np.arange(len(frames))))
+    return frames[shown]
 
 
 def frozen(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
@@ -117,7 +122,8 @@ def judder(frames: Pixels, severity: float, generator: np.random.Generator) -> P
     """Frames shown up to 1 to 6 places away from where they belong."""
     reach = round(_mix(1, 6, severity))
     index = np.arange(len(frames)) + generator.integers(-reach, reach + 1, len(frames))
-    return frames[np.clip(index, 0, len(frames) - 1)]
+    shown: NDArray[np.int64] = np.clip(index, 0, len(frames) - 1)
+    return frames[shown]
 
 
 def flicker(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
@@ -140,7 +146,7 @@ def blocks_lost(frames: Pixels, severity: float, generator: np.random.Generator)
     return out
 
 
-def smooth(values: np.ndarray, sigma: float) -> np.ndarray:
+def smooth(values: NDArray[Any], sigma: float) -> NDArray[Any]:
     """A random walk made gentle (hand shake of the pans over photographs)."""
     return np.asarray(ndimage.gaussian_filter1d(values, sigma, mode="nearest"))
 

@@ -1,8 +1,8 @@
 """A ladder of distorted clips from pristine sources, each labelled by VMAF: training and test data without people.
 
-The label is a stand-in (`opinion = 1 + 4 * VMAF / 100`, VMAF v0.6.1 of Netflix through libvmaf), never a mean opinion score. Sources are
-moving pictures (scaled down, so that their own artefacts shrink away) or photographs (a pan, zoom and shake over them). Every
-clip is a pure function of the source's bytes, its number and the seed.
+The label is a stand-in (`opinion = 1 + 4 * VMAF / 100`, VMAF v0.6.1 of Netflix through libvmaf), never a mean
+opinion score. Sources are moving pictures (scaled down, so that their own artefacts shrink away) or photographs (a
+pan, zoom and shake over them). Every clip is a pure function of the source's bytes, its number and the seed.
 """
 
 import hashlib
@@ -66,9 +66,10 @@ class Rung:
 def find_contents(sources: Sequence[Path]) -> dict[str, tuple[Path, ...]]:
     """Files by content: what may not be torn apart by a split.
 
-    A file given by name is its own content; below a folder, the first folder or file name is the content. Counters, sizes, day times
-    and light/dark marks at the end of a name are versions of the same content (`Flow/contents/images/5120x2880.png` is `Flow`,
-    `video_edit-2.webp` is `video_edit`). Links to the same file count once; raises UsageError for a path that does not exist.
+    A file given by name is its own content; below a folder, the first folder or file name is the content. Counters,
+    sizes, day times and light/dark marks at the end of a name are versions of the same content
+    (`Flow/contents/images/5120x2880.png` is `Flow`, `video_edit-2.webp` is `video_edit`). Links to the same file
+    count once; raises UsageError for a path that does not exist.
     """
     contents: dict[str, set[Path]] = {}
     for source in sources:
@@ -133,9 +134,9 @@ def pristine(source: Path, generator: np.random.Generator) -> Pixels:
     if len(frames) < MIN_FRAMES:
         raise UsageError(f"{source}: {len(frames)} frames, a moving source needs {MIN_FRAMES}; leave the file out")
     scale = generator.uniform(*MOVING_SCALE)
-    size = tuple(max(64, round(side * scale) // 2 * 2) for side in frames[0].size)
+    width, height = (max(64, round(side * scale) // 2 * 2) for side in frames[0].size)
     flip = generator.random() < 0.5
-    small = [frame.resize(size, Image.Resampling.LANCZOS) for frame in frames]
+    small = [frame.resize((width, height), Image.Resampling.LANCZOS) for frame in frames]
     stack = np.stack([np.asarray(frame) for frame in small])
     return np.ascontiguousarray(stack[:, :, ::-1]) if flip else stack
 
@@ -183,7 +184,8 @@ def _pan(photo: Image.Image, generator: np.random.Generator) -> Pixels:
 
 
 def draw(generator: np.random.Generator) -> list[tuple[str, float]]:
-    """Zero to three distortions (name, severity in [0, 1]) in the order they strike; a codec comes last, and only one."""
+    """Zero to three distortions (name, severity in [0, 1]) in the order they strike; a codec comes last, and only
+    one."""
     names = list(WEIGHTS)
     weights = np.array([WEIGHTS[name] for name in names])
     count = int(generator.choice(len(COUNT_WEIGHTS), p=COUNT_WEIGHTS))
@@ -225,7 +227,8 @@ def vmaf(reference: Pixels, distorted: Path) -> list[float]:
 
 
 def make(rung: Rung, *, out: Path) -> dict[str, Any] | str:
-    """Makes one clip and its label beside it; an existing label is taken as it is (resume). A source's failure is returned as text."""
+    """Makes one clip and its label beside it; an existing label is taken as it is (resume). A source's failure is
+    returned as text."""
     label_path = out / "labels" / f"{rung.clip_id}.json"
     if label_path.exists():
         return dict(json.loads(label_path.read_text()))
@@ -279,7 +282,8 @@ def synthesise(
 ) -> Iterator[tuple[int, int, str]]:
     """Makes the whole ladder under `out` and yields (done, planned, trouble or ""); ends with `out/ladder.parquet`.
 
-    A stopped run goes on where it was. Columns: the label's (see `make`); `opinion` (1-5) is VMAF's stand-in, not people's.
+    A stopped run goes on where it was. Columns: the label's (see `make`); `opinion` (1-5) is VMAF's stand-in, not
+    people's.
     """
     for name in ("clips", "labels"):
         (out / name).mkdir(parents=True, exist_ok=True)

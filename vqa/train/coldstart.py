@@ -39,18 +39,17 @@ def collate(
         weights.append(torch.cat([torch.zeros(len(before)), 1 + (NUMBER_WEIGHT - 1) * digits]))
         pictures.append(asked["pixel_values"])
         grids.append(asked["image_grid_thw"])
-    pad = {"batch_first": True}
     inputs = {
-        "input_ids": nn.utils.rnn.pad_sequence(rows, padding_value=tokenizer.pad_token_id, **pad),
-        "mm_token_type_ids": nn.utils.rnn.pad_sequence(kinds, **pad),
-        "attention_mask": nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], **pad),
+        "input_ids": nn.utils.rnn.pad_sequence(rows, padding_value=tokenizer.pad_token_id, batch_first=True),
+        "mm_token_type_ids": nn.utils.rnn.pad_sequence(kinds, batch_first=True),
+        "attention_mask": nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True),
         "pixel_values": torch.cat(pictures),
         "image_grid_thw": torch.cat(grids),
     }
     return (
         inputs,
-        nn.utils.rnn.pad_sequence(labels, padding_value=IGNORED, **pad),
-        nn.utils.rnn.pad_sequence(weights, **pad),
+        nn.utils.rnn.pad_sequence(labels, padding_value=IGNORED, batch_first=True),
+        nn.utils.rnn.pad_sequence(weights, batch_first=True),
     )
 
 
@@ -70,9 +69,11 @@ def cold_start(
     folder: Path,
     log: Log,
 ) -> Path:
-    """Trains in place and returns the folder of the checkpoint with the best SRCC on `held_out` (choose there, report elsewhere).
+    """Trains in place and returns the folder of the checkpoint with the best SRCC on `held_out` (choose there,
+    report elsewhere).
 
-    Every `every` steps the model is judged by the numbers it writes greedily, and saved; a stopped run goes on from there.
+    Every `every` steps the model is judged by the numbers it writes greedily, and saved; a stopped run goes on from
+    there.
     """
     model.train()
     vision = {id(parameter) for parameter in model.model.visual.parameters()}
@@ -103,7 +104,7 @@ def cold_start(
         weight = weights[:, 1:][wanted]
         loss = (losses * weight).sum() / weight.sum()
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         nn.utils.clip_grad_norm_(model.parameters(), 1.0, error_if_nonfinite=True)
         optimiser.step()
         log.add("loss", loss.item())
@@ -114,7 +115,12 @@ def cold_start(
                 record = max(record, value) if value == value else record
                 model.save_pretrained(best)
                 processor.save_pretrained(best)
-            state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step + 1, "record": record}
+            state = {
+                "model": model.state_dict(),
+                "optimiser": optimiser.state_dict(),
+                "step": step + 1,
+                "record": record,
+            }
             draft = saved.with_suffix(".tmp")
             torch.save(state, draft)
             draft.replace(saved)

@@ -48,7 +48,8 @@ class Lesson:
     severities: tuple[float, ...]  # 0-1
 
     def answer(self, generator: np.random.Generator) -> str:
-        """A short reason made of facts only (what was done, how strongly, the grade), and the number for both places."""
+        """A short reason made of facts only (what was done, how strongly, the grade), and the number for both
+        places."""
         harms = [
             f"{DEGREES[min(2, int(severity * 3))]} {generator.choice(NAMES[name])}"
             for name, severity in zip(self.distortions, self.severities, strict=True)
@@ -68,14 +69,17 @@ class Lesson:
 
 
 def read_ladder(folder: Path) -> list[dict[str, Any]]:
-    """Rows of `ladder.parquet` made by `vqa data synth`. Raises UsageError where there is none, or it has no opinions."""
+    """Rows of `ladder.parquet` made by `vqa data synth`. Raises UsageError where there is none, or it has no
+    opinions."""
     path = folder / "ladder.parquet"
     if not path.is_file():
         raise UsageError(f"{path} does not exist; make a ladder first: vqa data synth SOURCES --out {folder}")
     rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
     wrong = [row["clip_id"] for row in rows if not 1 <= (row.get("opinion") or 0) <= 5]
     if wrong:
-        raise UsageError(f"{path}: {len(wrong)} rows without an opinion on 1-5, e.g. {wrong[0]!r}; make the ladder again")
+        raise UsageError(
+            f"{path}: {len(wrong)} rows without an opinion on 1-5, e.g. {wrong[0]!r}; make the ladder again"
+        )
     return rows
 
 

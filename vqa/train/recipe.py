@@ -1,4 +1,5 @@
-"""A recipe file run from end to end: ladder to views, warm-up, cold start, and a folder that plain transformers loads."""
+"""A recipe file run from end to end: ladder to views, warm-up, cold start, and a folder that plain transformers
+loads."""
 
 from collections.abc import Sequence
 from pathlib import Path

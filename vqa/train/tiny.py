@@ -29,12 +29,11 @@ CHAT_TEMPLATE = (
 
 
 def make_tokenizer(texts: Iterable[str], *, vocabulary: int) -> Any:
-    """A byte-level BPE as Qwen sets it up (each digit a token of its own), learnt from `texts`, with Qwen's special tokens."""
+    """A byte-level BPE as Qwen sets it up (each digit a token of its own), learnt from `texts`, with Qwen's special
+    tokens."""
     empty = hf.Qwen2Tokenizer().backend_tokenizer
     alphabet = sorted(ByteLevel.alphabet())
-    empty.train_from_iterator(
-        texts, BpeTrainer(vocab_size=vocabulary, initial_alphabet=alphabet, show_progress=False)
-    )
+    empty.train_from_iterator(texts, BpeTrainer(vocab_size=vocabulary, initial_alphabet=alphabet, show_progress=False))
     learnt = json.loads(empty.to_str())["model"]
     merges = [tuple(pair) for pair in learnt["merges"]]
     tokenizer = hf.Qwen2Tokenizer(
@@ -112,15 +111,16 @@ def cosine_patches(channels: int) -> Any:
     """float32 [channels, 3, 2, 14, 14]: the 2-D cosine basis as first filters, from low to high frequency.
 
     Damage to a picture lives in high frequencies. Most channels look at brightness, some at colour (low frequencies), a
-    few at the change between the two frames of a temporal patch. `warm_up` then scales each filter to the same response.
+    few at the change between the two frames of a temporal patch. `warm_up` then scales each filter to the same
+    response.
     """
     grid = (np.arange(PATCH) + 0.5) * np.pi / PATCH
     waves = np.cos(np.arange(PATCH)[:, None] * grid)  # [frequency, place]
-    waves *= np.where(np.arange(PATCH) == 0, np.sqrt(1 / PATCH), np.sqrt(2 / PATCH))[:, None]
+    waves *= np.array([np.sqrt((1 if frequency == 0 else 2) / PATCH) for frequency in range(PATCH)]).reshape(-1, 1)
     order = sorted(((u, v) for u in range(PATCH) for v in range(PATCH)), key=lambda uv: (uv[0] + uv[1], uv))
     colour, change = channels // 8, channels // 24
     grey = np.array([0.299, 0.587, 0.114])
-    kinds = [(grey, np.array([0.5, 0.5]), channels - colour - change)]
+    kinds: list[tuple[Any, Any, int]] = [(grey, np.array([0.5, 0.5]), channels - colour - change)]
     kinds += [(np.array([-0.169, -0.331, 0.5]), np.array([0.5, 0.5]), colour // 2)]
     kinds += [(np.array([0.5, -0.419, -0.081]), np.array([0.5, 0.5]), colour - colour // 2)]
     kinds += [(grey, np.array([-0.5, 0.5]), change)]

@@ -1,7 +1,8 @@
 """Vision warm-up: the tower alone learns to see damage, before words come in.
 
-Mean-pooled features of 112-pixel native crops regress the clip's opinion and name its distortions. A whole MLLM trained from
-noise on text alone had learnt nothing after 600 steps; from a warmed tower it writes useful numbers after 100.
+Mean-pooled features of 112-pixel native crops regress the clip's opinion and name its distortions. A whole MLLM
+trained from noise on text alone had learnt nothing after 600 steps; from a warmed tower it writes useful numbers
+after 100.
 """
 
 import math
@@ -23,7 +24,8 @@ CROP = 112  # pixels; one attention window of Qwen2.5-VL's tower
 
 
 class Head(nn.Module):
-    """Pooled features [B, width] -> opinion [B] (0-1) and a logit for each distortion [B, 17]; thrown away afterwards."""
+    """Pooled features [B, width] -> opinion [B] (0-1) and a logit for each distortion [B, 17]; thrown away
+    afterwards."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -67,7 +69,8 @@ def equalise(visual: Any, images: Any, crops: Sequence[Pixels]) -> None:
 
 
 def cut(picture: Pixels, generator: np.random.Generator) -> Pixels:
-    """A 112-pixel square from anywhere in a picture, turned over sideways half of the time; smaller sides are repeated."""
+    """A 112-pixel square from anywhere in a picture, turned over sideways half of the time; smaller sides are
+    repeated."""
     height, width, _ = picture.shape
     picture = np.pad(picture, ((0, max(0, CROP - height)), (0, max(0, CROP - width)), (0, 0)), mode="symmetric")
     y = int(generator.integers(0, max(0, height - CROP) + 1))
@@ -89,7 +92,8 @@ def warm_up(
     folder: Path,
     log: Log,
 ) -> None:
-    """Trains `model.model.visual` in place; a checkpoint in `folder` every 200 steps, from which a stopped run goes on."""
+    """Trains `model.model.visual` in place; a checkpoint in `folder` every 200 steps, from which a stopped run goes
+    on."""
     visual, images = model.model.visual, processor.image_processor
     torch.manual_seed(seed)
     head = Head(visual.config.out_hidden_size)
@@ -108,9 +112,13 @@ def warm_up(
         begin = state["step"]
     names = list(NAMES)
     for step in range(begin, steps):
-        generator = np.random.default_rng((seed, step))  # a step's draw hangs on its number alone: resuming changes nothing
+        generator = np.random.default_rng(
+            (seed, step)
+        )  # a step's draw hangs on its number alone: resuming changes nothing
         picks = [lessons[index] for index in generator.integers(0, len(lessons), batch)]
-        crops = [cut(one.views.local_pictures[generator.integers(len(one.views.local_pictures))], generator) for one in picks]
+        crops = [
+            cut(one.views.local_pictures[generator.integers(len(one.views.local_pictures))], generator) for one in picks
+        ]
         target = torch.tensor([(one.opinion - 1) / 4 for one in picks])
         kinds = torch.tensor([[float(name in one.distortions) for name in names] for one in picks])
         for group in optimiser.param_groups:
@@ -118,7 +126,7 @@ def warm_up(
         opinion, logits = head(pooled(visual, images, crops))
         loss = 10 * F.smooth_l1_loss(opinion, target, beta=0.2) + F.binary_cross_entropy_with_logits(logits, kinds)
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         nn.utils.clip_grad_norm_(parameters, 1.0, error_if_nonfinite=True)
         optimiser.step()
         log.add("loss", loss.item())
