@@ -3,6 +3,8 @@
 import contextlib
 import logging
 import os
+import re
+import socket
 import sys
 import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -55,6 +57,10 @@ def _connect(address: str, local: Mapping[str, Any]) -> None:
     tries = 3 if local else 1
     for number in range(1, tries + 1):
         try:
+            if host := re.fullmatch(
+                r"([^/]+):(\d+)", address
+            ):  # Ray itself would knock there for more than ten minutes
+                socket.create_connection((host[1], int(host[2])), timeout=10).close()
             with _silent_stderr():
                 ray.init(address=address, log_to_driver=False, logging_level=logging.FATAL, **local)
             return

@@ -43,11 +43,12 @@ def ranked(rows: pa.Table) -> list[Mapping[str, Any]]:
 def score_table(rows: Iterable[Mapping[str, Any]], *, title: str) -> Table:
     """Clips with their scores (1-5), spread, global and local score, and the model's reason."""
     table = Table(title=title, title_justify="left", expand=False)
-    table.add_column("score", justify="right")
-    table.add_column("clip", overflow="fold")
+    # On a narrow screen names and reasons fold; numbers are never squeezed.
+    table.add_column("score", justify="right", no_wrap=True, min_width=5)
+    table.add_column("clip", overflow="fold", min_width=12)
     for name in ("global", "local", "spread"):
-        table.add_column(name, justify="right")
-    table.add_column("reason", overflow="ellipsis", no_wrap=True, max_width=60)
+        table.add_column(name, justify="right", no_wrap=True, min_width=len(name))
+    table.add_column("reason", overflow="fold", min_width=20, max_width=80)
     for row in rows:
         numbers = [_number(row[name]) for name in ("score", "score_global", "score_local", "score_std")]
         clip = Text(printable(row["clip_id"]))
