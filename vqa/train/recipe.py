@@ -14,7 +14,7 @@ from vqa.prompt import PRESETS, PresetName
 from vqa.train.coldstart import cold_start
 from vqa.train.ladder import Lesson, look_at, read_ladder
 from vqa.train.log import Log
-from vqa.train.tiny import make_model, make_processor, make_tokenizer
+from vqa.train.tiny import hf, make_model, make_processor, make_tokenizer
 from vqa.train.warmup import warm_up
 from vqa.views import ViewsConfig
 
@@ -94,7 +94,14 @@ def run(recipe: Recipe, *, ladder: Path, out: Path) -> Path:
             warm_up(model, processor, lessons, held_out, **arguments)
         else:
             best = cold_start(model, processor, lessons, held_out, prompt=prompt, **arguments)
-    return best
+    return export(best, out / "model")
+
+
+def export(best: Path, folder: Path) -> Path:
+    """The chosen checkpoint as it is shipped: safetensors in float16, half the size; scoring reads it as float32."""
+    hf.AutoModelForImageTextToText.from_pretrained(best, dtype=torch.float16).save_pretrained(folder)
+    hf.AutoProcessor.from_pretrained(best).save_pretrained(folder)
+    return folder
 
 
 def _texts(lessons: Sequence[Lesson], prompt: str) -> list[str]:
