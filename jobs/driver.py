@@ -172,6 +172,9 @@ def _work(job: Job, plan: Plan, table: ScoreTable, progress: JobProgress) -> boo
                 table.add(new)
     except KeyboardInterrupt:
         pass
+    except Exception:
+        if not stop.asked:  # Ctrl-C reaches Ray's processes too, and their end may be heard first
+            raise
     finally:
         stop.disarm()
         table.flush()
