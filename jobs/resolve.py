@@ -16,10 +16,17 @@ def _card(path: Path, assignments: Sequence[str]) -> BaseModel:
     return load(path, ModelCard, assignments, base={"name": path.stem})
 
 
+def _recipe(path: Path, assignments: Sequence[str]) -> BaseModel:
+    from vqa.train.recipe import Recipe  # torch: seconds that the other kinds are spared
+
+    return load(path, Recipe, assignments)
+
+
 # By the name of the folder under configs/.
 KINDS: dict[str, Callable[[Path, Sequence[str]], BaseModel]] = {
     "score": lambda path, assignments: resolve(path, assignments=assignments),
     "models": _card,
+    "train": _recipe,
 }
 
 
