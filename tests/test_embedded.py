@@ -13,7 +13,8 @@ from vqa.types import Score
 def scores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Score]:
     folder = tmp_path_factory.mktemp("demo")
     scorer = Scorer.load("embedded")
-    return {path.stem: scorer.score_file(path) for path in make_demo(folder) if path.stem not in ("cut_off", "not_a_video")}
+    whole = [path for path in make_demo(folder) if path.stem not in ("cut_off", "not_a_video")]
+    return {path.stem: scorer.score_file(path) for path in whole}
 
 
 def test_every_clip_gets_an_answer_with_a_reason(scores: dict[str, Score]) -> None:

@@ -253,7 +253,8 @@ def test_motion_lights_up_where_the_object_is_now():
 
 def test_the_settings_are_the_arguments_with_the_same_defaults():
     arguments = inspect.signature(look).parameters
-    defaults = {name: p.default for name, p in arguments.items() if p.kind is p.KEYWORD_ONLY and name not in ("seed", "probed")}
+    settings = {name: p for name, p in arguments.items() if p.kind is p.KEYWORD_ONLY and name not in ("seed", "probed")}
+    defaults = {name: p.default for name, p in settings.items()}
     assert ViewsConfig().model_dump() == defaults
 
 
