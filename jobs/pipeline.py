@@ -4,11 +4,13 @@ import contextlib
 import logging
 import os
 import re
+import shutil
 import socket
 import sys
 import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when Ray is imported; the user's own word counts
@@ -38,18 +40,21 @@ def ray_session(address: str | None, *, least_cpus: int = 2) -> Iterator[dict[st
     is taken as it is.
     """
     ours = not ray.is_initialized()
+    local: dict[str, Any] = {}
     if ours:
         address = address or os.environ.get("RAY_ADDRESS") or "local"
-        local: dict[str, Any] = {}
         if address == "local":
             local = {"num_cpus": max(least_cpus, len(os.sched_getaffinity(0))), "include_dashboard": False}
         _connect(address, local)
     _quieten()
+    logs = Path(log_folder())
     try:
         yield dict(ray.cluster_resources())  # type: ignore[no-untyped-call]
     finally:
         if ours:
             ray.shutdown()
+    if ours and local:  # all went well: nobody will look for the logs, and each run would leave some in /tmp/ray
+        shutil.rmtree(logs.parent, ignore_errors=True)
 
 
 def _connect(address: str, local: Mapping[str, Any]) -> None:
@@ -57,9 +62,8 @@ def _connect(address: str, local: Mapping[str, Any]) -> None:
     tries = 3 if local else 1
     for number in range(1, tries + 1):
         try:
-            if host := re.fullmatch(
-                r"([^/]+):(\d+)", address
-            ):  # Ray itself would knock there for more than ten minutes
+            # Ray itself would knock at a closed door for more than ten minutes.
+            if host := re.fullmatch(r"([^/]+):(\d+)", address):
                 socket.create_connection((host[1], int(host[2])), timeout=10).close()
             with _silent_stderr():
                 ray.init(address=address, log_to_driver=False, logging_level=logging.FATAL, **local)
@@ -68,9 +72,7 @@ def _connect(address: str, local: Mapping[str, Any]) -> None:
             ray.shutdown()
             if number == tries:
                 what = " ".join(str(error).split())
-                way_out = (
-                    "try again when the machine is less busy" if local else "check the address, or start a cluster"
-                )
+                way_out = "try again when the machine is less busy" if local else "check the address"
                 raise VqaError(f"Ray at {address!r} is not to be had ({what}); {way_out}") from error
 
 
@@ -128,19 +130,19 @@ def stream(
     context.print_on_execution_start = False
     context.target_min_block_size = 0
     context.target_max_block_size = 1 if is_second_try else BLOCK_BYTES
-    context.max_errored_blocks = (
-        -1
-    )  # a task that failed for good costs its clips, which get rows of their own, not the job
-    context.max_consecutive_actor_init_deaths = (
-        2  # a worker killed while it loads is replaced; a model that cannot load is not
-    )
+    # A task that failed for good costs its clips (they get rows that say so), not the job.
+    context.max_errored_blocks = -1
+    # A worker killed while it loads is replaced; a model that cannot be loaded is given up.
+    context.max_consecutive_actor_init_deaths = 2
+    # Work that waits inside a worker loses one of its tries too when that worker dies.
+    in_flight = 1 if is_second_try else None
     files = ray.data.from_arrow(list(_blocks(work)))
     samples = files.map_batches(
         SampleStage,
         fn_constructor_kwargs=dict(sample),
         batch_size=None,
         batch_format="pyarrow",
-        compute=ActorPoolStrategy(min_size=1, max_size=sample_workers),
+        compute=ActorPoolStrategy(min_size=1, max_size=sample_workers, max_tasks_in_flight_per_actor=in_flight),
         num_cpus=1,
         ray_remote_args_fn=_restarts,
     )
@@ -149,7 +151,7 @@ def stream(
         fn_constructor_kwargs=dict(score),
         batch_size=1 if is_second_try else batch_size,
         batch_format="pyarrow",
-        compute=ActorPoolStrategy(min_size=1, max_size=score_workers),
+        compute=ActorPoolStrategy(min_size=1, max_size=score_workers, max_tasks_in_flight_per_actor=in_flight),
         num_cpus=score_cpus,
         num_gpus=score_gpus or None,
         ray_remote_args_fn=_restarts,

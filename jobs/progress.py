@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 LINE_SECONDS = 10.0
+RATE_SECONDS = 3.0  # below this the batches that happened to be ready make up the rate
 
 
 class JobProgress:
@@ -19,6 +20,7 @@ class JobProgress:
         self.files_total, self.files_done = files, 0.0  # a window adds its share of its file
         self.clips_done = self.failed = 0
         self._first: tuple[float, int, float] | None = None  # when, clips and files then
+        self._last = 0.0
         self._quiet = quiet
         self._next_line = time.monotonic() + LINE_SECONDS
         self._console = Console(stderr=True)
@@ -51,6 +53,7 @@ class JobProgress:
         self.clips_done += clips
         self.failed += failed
         self.files_done += files
+        self._last = time.monotonic()
         if self._first is None:
             self._first = (time.monotonic(), self.clips_done, self.files_done)
         if self._bar:
@@ -70,10 +73,9 @@ class JobProgress:
 
     @property
     def clips_per_second(self) -> float | None:
-        """The rate since the first clips came, None before there is one."""
-        if self._first is None or self.clips_done == self._first[1]:
-            return None
-        return (self.clips_done - self._first[1]) / max(1e-9, time.monotonic() - self._first[0])
+        """The rate from the first clips to the last; None for a stretch too short to tell."""
+        seconds = self._last - self._first[0] if self._first else 0.0
+        return (self.clips_done - self._first[1]) / seconds if self._first and seconds >= RATE_SECONDS else None
 
     def line(self) -> str:
         """`120 of 400 files, 2.10 clips/s, 3 without a score, 2 min left`."""

@@ -51,8 +51,8 @@ class Mortal:
         return pa.table({"number": numbers, "size": [batch.num_rows] * batch.num_rows})
 
 
-def strategy(size: int = 1) -> ActorPoolStrategy:
-    return ActorPoolStrategy(min_size=1, max_size=size)
+def strategy() -> ActorPoolStrategy:
+    return ActorPoolStrategy(min_size=1, max_size=1, max_tasks_in_flight_per_actor=1)
 
 
 def test_what_dies_is_tried_again_a_few_times_and_costs_only_its_own_rows(tmp_path: Path) -> None:
