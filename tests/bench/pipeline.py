@@ -3,7 +3,8 @@
 
 Both use the same clips, settings and cores. Ray's start-up (its own processes, the model in a worker) ends with the
 first rows and is stated apart; the rate is that of the rows after them. The floor is the slower stage alone: with
-two stages on two cores at once nothing can be faster than it.
+two stages on two cores at once no long run can be faster than it. A short one can: looking works ahead while the model
+loads. So the ratio takes the lower of rate and floor.
 """
 
 import argparse
@@ -69,8 +70,9 @@ def main(count: int) -> None:
     print(f"{count} clips, 640x360 and 1280x720, embedded model")
     print(f"plain loop        {plain:6.2f} clips/s  (looking {look:.1f} s, scoring {score:.1f} s)")
     print(f"through Ray       {rate:6.2f} clips/s  once running; start-up {start_up:.1f} s")
-    print(f"floor, two cores  {count / max(look, score):6.2f} clips/s  (the slower stage alone)")
-    print(f"Ray / plain       {rate / plain:6.2f}        wanted >= 0.9")
+    floor = count / max(look, score)
+    print(f"floor, two cores  {floor:6.2f} clips/s  (the slower stage alone)")
+    print(f"Ray / plain       {min(rate, floor) / plain:6.2f}        wanted >= 0.9")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ import typer
 
 from jobs.door import enter
 from jobs.score import score
+from vqa.cli.data import data_app
+from vqa.cli.learn import train
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -20,9 +22,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(help="Make and check data sets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
-app.command()(score)
+for command in (score, train):
+    app.command()(command)
 
 
 def _version(wanted: bool) -> None:
@@ -113,49 +115,6 @@ def views(
 
     draw(clip, out=out, config=config, assignments=assignments or (), model=model, span=(start_seconds, end_seconds))
     typer.echo(f"{out}", err=True)
-
-
-@app.command()
-def train(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A file of configs/train.")],
-    ladder: Annotated[Path, typer.Option(help="Folder made by `vqa data synth`.")],
-    out: Annotated[Path, typer.Option(help="Folder for checkpoints, log and the trained model.")],
-    assignments: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one setting: warmup.steps=500.")
-    ] = None,
-) -> None:
-    """Train a model by a recipe; the same command goes on where it was stopped."""
-    from vqa.config import load
-    from vqa.train.recipe import Recipe, run
-
-    typer.echo(f"{run(load(recipe, Recipe, assignments or ()), ladder=ladder, out=out)}")
-
-
-@data_app.command()
-def synth(
-    sources: Annotated[list[Path], typer.Argument(metavar="SOURCE...", help="Pristine pictures, videos, folders.")],
-    out: Annotated[Path, typer.Option(help="Folder for the clips and ladder.parquet.")],
-    clips_per_content: Annotated[int, typer.Option(min=1, help="Distorted clips of each content.")] = 8,
-    seed: Annotated[int, typer.Option(help="Another seed, another ladder.")] = 0,
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
-) -> None:
-    """Make a ladder of distorted clips labelled by VMAF (a stand-in for opinions, not people's)."""
-    from vqa.data.synth import synthesise
-
-    for done, planned, trouble in synthesise(
-        sources, out=out, clips_per_content=clips_per_content, seed=seed, workers=workers
-    ):
-        if trouble or done % 50 == 0 or done == planned:
-            typer.echo(f"{done}/{planned} {trouble}".rstrip(), err=True)
-    typer.echo(f"{out / 'ladder.parquet'}")
-
-
-@data_app.command()
-def demo(out: Annotated[Path, typer.Option(help="Folder for the clips.")]) -> None:
-    """Make a small ladder from the bundled clips: damaged copies, a cut-off file, a text named .mp4."""
-    from vqa.data.demo import make_demo
-
-    typer.echo(f"{len(make_demo(out))} clips in {out}")
 
 
 @app.command()
