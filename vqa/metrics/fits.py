@@ -1,0 +1,144 @@
+"""Curves from scores to opinions: the logistics of VQEG, and isotonic steps."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import optimize, special
+
+from vqa.metrics.correlation import Numbers, pair
+
+Kind = Literal["logistic4", "logistic5", "isotonic"]
+LIMIT = 100.0  # of a logistic's width, in standard deviations of the scores
+LINE = 20.0  # by this width it is a line for every score there is
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """A curve that was fitted; call it with scores [N] for opinions [N]."""
+
+    kind: Kind
+    parameters: tuple[float, ...]  # b1, b2, ... of FORMULAS; isotonic: the knots' scores, then their opinions
+    converged: bool
+    note: str = ""
+
+    def __call__(self, scores: ArrayLike) -> Numbers:
+        """Opinions for the scores."""
+        return CURVES[self.kind](np.asarray(scores, dtype=np.float64), np.array(self.parameters))
+
+
+FORMULAS: dict[Kind, str] = {
+    "logistic4": "b2 + (b1 - b2) / (1 + exp(-(x - b3) / |b4|))",
+    "logistic5": "b1 (1/2 - 1 / (1 + exp(b2 (x - b3)))) + b4 x + b5",
+    "isotonic": "linear between the knots, level outside",
+}
+
+
+def _logistic4(x: Numbers, b: Numbers) -> Numbers:
+    return np.asarray(b[1] + (b[0] - b[1]) * special.expit((x - b[2]) / abs(b[3])))
+
+
+def _logistic5(x: Numbers, b: Numbers) -> Numbers:
+    return np.asarray(b[0] * (special.expit(b[1] * (x - b[2])) - 0.5) + b[3] * x + b[4])
+
+
+def _knots(x: Numbers, b: Numbers) -> Numbers:
+    half = len(b) // 2
+    return np.asarray(np.interp(x, b[:half], b[half:]))
+
+
+CURVES: dict[Kind, Callable[[Numbers, Numbers], Numbers]] = {
+    "logistic4": _logistic4,
+    "logistic5": _logistic5,
+    "isotonic": _knots,
+}
+
+
+def fit_logistic4(scores: ArrayLike, opinions: ArrayLike) -> Fit | None:
+    """The monotone 4-parameter logistic of least squares (VQEG FR-TV Phase II, 2003); None without a curve.
+
+    None for fewer than five clips or a constant. It may fall as scores rise: see `rises`.
+    """
+    found = _shape(scores, opinions, slope=False)
+    if found is None:
+        return None
+    (low, span), middle, width, converged, note = found
+    return Fit(kind="logistic4", parameters=(low + span, low, middle, width), converged=converged, note=note)
+
+
+def fit_logistic5(scores: ArrayLike, opinions: ArrayLike) -> Fit | None:
+    """The logistic plus a line of least squares (Sheikh, Sabir, Bovik 2006, eq. 8); None as for `fit_logistic4`.
+
+    It need not be monotone.
+    """
+    found = _shape(scores, opinions, slope=True)
+    if found is None:
+        return None
+    (base, span, slope), middle, width, converged, note = found
+    parameters = (span, 1 / width, middle, slope, base + span / 2)
+    return Fit(kind="logistic5", parameters=parameters, converged=converged, note=note)
+
+
+def _shape(
+    scores: ArrayLike, opinions: ArrayLike, *, slope: bool
+) -> tuple[tuple[float, ...], float, float, bool, str] | None:
+    """Least squares of y = c0 + c1 expit((x - middle) / width) [+ c2 x]: (c), middle, width, converged, note.
+
+    For a given middle and width the c follow from linear least squares (variable projection, Golub and Pereyra 1973),
+    so that only two numbers are searched for, from the best point of a coarse grid.
+    """
+    x, y = pair(scores, opinions)
+    if len(x) < 5 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return None
+    centre, scale = float(x.mean()), float(x.std())
+    z = (x - centre) / scale
+    columns = 3 if slope else 2
+    basis = np.empty((len(z), columns))
+    basis[:, 0] = 1
+    if slope:
+        basis[:, 2] = z
+
+    def coefficients(shape: Numbers) -> NDArray[np.float64]:
+        basis[:, 1] = special.expit((z - shape[0]) / np.exp(shape[1])) - 0.5
+        return np.asarray(np.linalg.lstsq(basis, y, rcond=None)[0])
+
+    def residuals(shape: Numbers) -> Numbers:
+        return np.asarray(basis @ coefficients(shape) - y)
+
+    limits = np.array([[z.min() - 3, np.log(0.01)], [z.max() + 3, np.log(LIMIT)]])
+    grid = [np.array([m, w]) for m in (-2.0, -1.0, 0.0, 1.0, 2.0) for w in np.log([0.05, 0.2, 0.5, 1.0, 3.0, 10.0])]
+    start = min((np.clip(point, *limits) for point in grid), key=lambda point: float(np.sum(residuals(point) ** 2)))
+    found = optimize.least_squares(residuals, np.clip(start, limits[0] + 1e-6, limits[1] - 1e-6), bounds=limits)
+    c = coefficients(found.x)
+    middle, width = centre + scale * float(found.x[0]), scale * float(np.exp(found.x[1]))
+    # Back from z to x, and from (expit - 1/2) to expit.
+    line = float(c[2]) / scale if slope else 0.0
+    base = float(c[0]) - float(c[1]) / 2 - line * centre
+    note = "as straight as a line" if found.x[1] > np.log(LINE) else ""
+    c_out = (base, float(c[1]), line) if slope else (base, float(c[1]))
+    return c_out, middle, width, bool(found.success), note
+
+
+def fit_isotonic(scores: ArrayLike, opinions: ArrayLike) -> Fit | None:
+    """The non-falling steps of least squares (pool adjacent violators), joined by lines; None for no clips.
+
+    Clips of one score count with their mean opinion.
+    """
+    x, y = pair(scores, opinions)
+    if not len(x):
+        return None
+    knots, where, counts = np.unique(x, return_inverse=True, return_counts=True)
+    level = optimize.isotonic_regression(np.bincount(where, y) / counts, weights=counts).x
+    # Of a run of equal levels only the ends say anything.
+    inner = np.r_[False, (level[1:-1] == level[:-2]) & (level[1:-1] == level[2:]), False][: len(level)]
+    keep = ~inner
+    return Fit(kind="isotonic", parameters=(*map(float, knots[keep]), *map(float, level[keep])), converged=True)
+
+
+def rises(fit: Fit, scores: ArrayLike) -> bool:
+    """True where the curve's value at the highest score lies above that at the lowest."""
+    x = np.asarray(scores, dtype=np.float64)
+    ends = fit([x.min(), x.max()])
+    return bool(ends[1] > ends[0])

@@ -1,0 +1,177 @@
+"""Bootstrap: the same statistics on clips drawn again with replacement, thousands of times, in seconds.
+
+A resample is how often each clip was drawn (counts [N]). No resample is sorted: the clips are, once, and the ranks
+within each resample follow from running sums of counts in that order. So rank statistics are exact, with ties (a clip
+drawn twice ties with itself) sharing ranks as on any data.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from vqa.metrics.correlation import Numbers, pair
+
+Counts = NDArray[np.int32]
+
+
+def replicates(
+    scores: ArrayLike,
+    opinions: ArrayLike,
+    *,
+    mapped: Mapping[str, ArrayLike] | None = None,
+    spreads: ArrayLike | None = None,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> dict[str, Numbers]:
+    """[resamples] values each of srcc krcc pairwise_accuracy plcc rmse mae; NaN where a resample defines none.
+
+    For each curve of `mapped` (name -> its values at the scores [N]) also plcc_NAME, rmse_NAME and mae_NAME. The
+    curve is held: it is not fitted anew in each resample. With `spreads` [N] also outlier_ratio, of the curve
+    logistic4. The draws depend on N and `seed` alone, so the replicates of two models are paired.
+    """
+    x, y = pair(scores, opinions)
+    moments = _Moments(x, y, mapped or {}, spreads)
+    rank_x, rank_y = _Ranks(x), _Ranks(y)
+    found: dict[str, list[Numbers]] = {}
+    for counts in draws(len(x), resamples, seed):
+        concordance = _concordance(rank_x.group, rank_y.group, counts)
+        pairs = len(x) * (len(x) - 1) / 2
+        free_x, free_y = pairs - rank_x.tied_pairs(counts), pairs - rank_y.tied_pairs(counts)
+        for name, values in {
+            "srcc": _spearman(rank_x, rank_y, counts),
+            "krcc": _divide(concordance, np.sqrt(free_x * free_y)),
+            "pairwise_accuracy": 0.5 + _divide(concordance, free_y) / 2,
+            **moments(counts),
+        }.items():
+            found.setdefault(name, []).append(values)
+    return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+def interval(values: Numbers, *, confidence: float = 0.95) -> tuple[float, float] | None:
+    """The percentile interval of replicates; None where more than one in twenty defines no number."""
+    defined = values[np.isfinite(values)]
+    if len(defined) < max(1.0, 0.95 * len(values)):
+        return None
+    low, high = np.quantile(defined, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+def draws(size: int, resamples: int, seed: int) -> Iterator[Counts]:
+    """Counts [size, b] of b resamples each, until there are enough; b is such that they fit in memory."""
+    generator = np.random.default_rng(seed)
+    width = int(np.clip(6_000_000 // max(size, 1), 16, 2000))
+    for start in range(0, resamples, width):
+        count = min(width, resamples - start)
+        drawn = generator.integers(0, size, (size, count), dtype=np.int32).astype(np.int64)
+        drawn *= count
+        drawn += np.arange(count)
+        yield np.bincount(drawn.ravel(), minlength=size * count).reshape(size, count).astype(np.int32)
+
+
+class _Ranks:
+    """The order of one list of values; equal values are one group."""
+
+    def __init__(self, values: Numbers) -> None:
+        distinct, self.group = np.unique(values, return_inverse=True)
+        self._order = np.argsort(self.group, kind="stable")
+        self._starts = np.searchsorted(self.group[self._order], np.arange(len(distinct)))
+
+    def _sizes(self, counts: Counts) -> Counts:
+        if len(self._starts) == len(self.group):
+            return np.asarray(counts[self._order])
+        return np.asarray(np.add.reduceat(counts[self._order], self._starts, axis=0))
+
+    def centred(self, counts: Counts) -> Numbers:
+        """Twice the rank minus its mean, for each clip in each resample [N, b]."""
+        sizes = self._sizes(counts)
+        upto = np.cumsum(sizes, axis=0, dtype=np.int32)
+        return np.asarray((2 * upto - sizes - len(self.group))[self.group].astype(np.float64))
+
+    def tied_pairs(self, counts: Counts) -> Numbers:
+        """Pairs of equal values in each resample [b]."""
+        sizes = self._sizes(counts).astype(np.float64)
+        return np.asarray((np.einsum("nb,nb->b", sizes, sizes) - sizes.sum(axis=0)) / 2)
+
+
+def _spearman(rank_x: _Ranks, rank_y: _Ranks, counts: Counts) -> Numbers:
+    parts = []
+    for part in np.array_split(counts, max(1, counts.shape[1] // 250), axis=1):  # a few at once stay in the cache
+        u, v = rank_x.centred(part), rank_y.centred(part)
+        weighted = u * part
+        across, xx = np.einsum("nb,nb->b", weighted, v), np.einsum("nb,nb->b", weighted, u)
+        yy = np.einsum("nb,nb,nb->b", v, v, part)
+        parts.append(_divide(across, np.sqrt(xx * yy)))
+    return np.concatenate(parts)
+
+
+def _concordance(group_x: NDArray[np.int64], group_y: NDArray[np.int64], counts: Counts) -> Numbers:
+    """Pairs in the same order minus pairs in opposite order, in each resample [b].
+
+    Clips are taken by x; a tree of partial sums (Fenwick 1994) over y, one for all resamples at once, tells how many
+    clips before them lie below and above: N log N additions of rows instead of N^2.
+    """
+    levels, resamples = int(group_y.max()) + 1, counts.shape[1]
+    tree = np.zeros((levels + 1, resamples), dtype=np.int32)
+    seen, total = np.zeros(resamples, dtype=np.int32), np.zeros(resamples)
+    order = np.argsort(group_x, kind="stable")
+    edges = np.flatnonzero(np.diff(group_x[order], prepend=-1, append=-1))
+    for begin, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+        clips = order[begin:end].tolist()
+        for clip in clips:  # below minus above = 2 below + equal - seen = below + (below or equal) - seen
+            level = int(group_y[clip])
+            difference = -seen
+            for index in (*_downwards(level), *_downwards(level + 1)):
+                difference += tree[index]
+            total += difference * counts[clip].astype(np.float64)
+        for clip in clips:
+            seen += counts[clip]
+            index = int(group_y[clip]) + 1
+            while index <= levels:
+                tree[index] += counts[clip]
+                index += index & -index
+    return total
+
+
+def _downwards(index: int) -> Iterator[int]:
+    while index:
+        yield index
+        index &= index - 1
+
+
+class _Moments:
+    """Statistics that are functions of weighted means: one matrix product gives them for all resamples."""
+
+    def __init__(self, x: Numbers, y: Numbers, mapped: Mapping[str, ArrayLike], spreads: ArrayLike | None) -> None:
+        curves = {"": x} | {f"_{name}": np.asarray(values, dtype=np.float64) for name, values in mapped.items()}
+        columns: dict[str, Numbers] = {}
+        y_centred = y - y.mean()
+        for name, values in curves.items():
+            centred = values - values.mean()
+            columns |= {f"x{name}": centred, f"xx{name}": centred**2, f"xy{name}": centred * y_centred}
+            columns |= {f"squared{name}": (values - y) ** 2, f"absolute{name}": np.abs(values - y)}
+        columns |= {"y": y_centred, "yy": y_centred**2}
+        if spreads is not None and "_logistic4" in curves:
+            off = np.abs(curves["_logistic4"] - y) > 2 * np.asarray(spreads, dtype=np.float64)
+            columns["outlier"] = off.astype(np.float64)
+        self._curves, self._names = list(curves), list(columns)
+        self._columns = np.stack(list(columns.values()))
+
+    def __call__(self, counts: Counts) -> dict[str, Numbers]:
+        means = dict(zip(self._names, self._columns @ counts.astype(np.float64) / len(counts), strict=True))
+        result = {}
+        variance_y = means["yy"] - means["y"] ** 2
+        for name in self._curves:
+            variance_x = means[f"xx{name}"] - means[f"x{name}"] ** 2
+            covariance = means[f"xy{name}"] - means[f"x{name}"] * means["y"]
+            result[f"plcc{name}"] = _divide(covariance, np.sqrt(np.maximum(variance_x * variance_y, 0)))
+            result[f"rmse{name}"] = np.sqrt(means[f"squared{name}"])
+            result[f"mae{name}"] = means[f"absolute{name}"]
+        if "outlier" in means:
+            result["outlier_ratio"] = means["outlier"]
+        return result
+
+
+def _divide(above: Numbers, below: Numbers) -> Numbers:
+    """Quotients; NaN where `below` is 0."""
+    return np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)

@@ -1,0 +1,61 @@
+"""Do two models differ on the same clips? Tests of dependent correlations that share the opinions, and Holm's rule."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+from vqa.metrics.correlation import Numbers
+
+
+def meng(first: float, second: float, between: float, *, clips: int) -> tuple[float, float]:
+    """z and two-sided p of two correlations with the opinions; `between` is that of the two models' scores.
+
+    Meng, Rosenthal and Rubin 1992, Psychological Bulletin 111, eq. 1. Made for Pearson's; with Spearman's an
+    approximation. NaN for fewer than four clips or where a correlation is 1.
+    """
+    square = (first**2 + second**2) / 2
+    if clips < 4 or np.isnan([first, second, between]).any() or max(abs(first), abs(second), between) >= 1:
+        return float("nan"), float("nan")
+    f = min((1 - between) / (2 * (1 - square)), 1.0)
+    h = (1 - f * square) / (1 - square)
+    z = (np.arctanh(first) - np.arctanh(second)) * np.sqrt((clips - 3) / (2 * (1 - between) * h))
+    return float(z), _two_sided(z)
+
+
+def steiger(first: float, second: float, between: float, *, clips: int) -> tuple[float, float]:
+    """z and two-sided p as `meng`, by Steiger 1980, Psychological Bulletin 87, eq. 3 and 14 (pooled correlation)."""
+    mean = (first + second) / 2
+    if clips < 4 or np.isnan([first, second, between]).any() or max(abs(first), abs(second), between) >= 1:
+        return float("nan"), float("nan")
+    square = mean**2
+    covariance = (between * (1 - 2 * square) - square * (1 - 2 * square - between**2) / 2) / (1 - square) ** 2
+    z = (np.arctanh(first) - np.arctanh(second)) * np.sqrt((clips - 3) / (2 - 2 * covariance))
+    return float(z), _two_sided(z)
+
+
+def _two_sided(z: float) -> float:
+    return float(2 * stats.norm.sf(abs(z)))
+
+
+def bootstrap_p(differences: Numbers) -> float:
+    """Two-sided p of paired replicates [R] of a difference: twice the smaller share beyond 0, never below 1 / R.
+
+    NaN where more than one in twenty replicates is no number.
+    """
+    defined = differences[np.isfinite(differences)]
+    if len(defined) < max(1.0, 0.95 * len(differences)):
+        return float("nan")
+    tail = min(np.sum(defined <= 0), np.sum(defined >= 0))
+    return float(min(1.0, 2 * (tail + 1) / (len(defined) + 1)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values adjusted for their number (Holm 1979); NaN stays NaN and is not counted."""
+    adjusted = [float("nan")] * len(p_values)
+    order = sorted((index for index, p in enumerate(p_values) if not np.isnan(p)), key=lambda index: p_values[index])
+    highest = 0.0
+    for rank, index in enumerate(order):
+        highest = max(highest, min(1.0, (len(order) - rank) * p_values[index]))
+        adjusted[index] = highest
+    return adjusted
