@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-import slow
+import slow_metrics as slow
 
 from vqa.metrics.conformal import half_width, share_interval
 from vqa.metrics.intervals import replicates
