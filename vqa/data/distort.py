@@ -45,8 +45,8 @@ def defocus(frames: Pixels, severity: float, generator: np.random.Generator) -> 
 
 
 def motion_blur(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
-    """A straight smear of 3 to 25 pixels in one direction."""
-    length = round(_mix(3, 25, severity))
+    """A straight smear of 2 to 14 pixels in one direction."""
+    length = round(_mix(2, 14, severity))
     angle = generator.uniform(0, np.pi)
     total = np.zeros(frames.shape, dtype=np.float32)
     for step in np.linspace(-length / 2, length / 2, length):
@@ -75,21 +75,21 @@ def noise(frames: Pixels, severity: float, generator: np.random.Generator) -> Pi
 
 
 def exposure(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
-    """Too dark or too bright by 0.4 to 2.5 stops."""
-    stops = _mix(0.4, 2.5, severity) * (1 if generator.random() < 0.5 else -1)
+    """Too dark or too bright by 0.15 to 1.5 stops."""
+    stops = _mix(0.15, 1.5, severity) * (1 if generator.random() < 0.5 else -1)
     linear = (frames / np.float32(255.0)) ** 2.2 * np.float32(2.0**stops)
     return _clip(255.0 * np.minimum(linear, 1.0) ** (1 / 2.2))
 
 
 def contrast(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
-    """Contrast lowered to between 0.85 and 0.2 of what it was."""
+    """Contrast lowered to between 0.95 and 0.5 of what it was."""
     mean = frames.mean(dtype=np.float64)
-    return _clip((frames - np.float32(mean)) * np.float32(_mix(0.85, 0.2, severity)) + np.float32(mean))
+    return _clip((frames - np.float32(mean)) * np.float32(_mix(0.95, 0.5, severity)) + np.float32(mean))
 
 
 def colour_cast(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
-    """Channel gains pulled apart by up to 60 %."""
-    pull = _mix(0.1, 0.6, severity)
+    """Channel gains pulled apart by 5 to 40 %."""
+    pull = _mix(0.05, 0.4, severity)
     gains = 1.0 + pull * generator.permutation(np.array([-1.0, 0.0, 1.0]))
     return _clip(frames * gains.astype(np.float32))
 
@@ -102,16 +102,16 @@ def banding(frames: Pixels, severity: float, generator: np.random.Generator) -> 
 
 
 def dropped_frames(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
-    """5 to 60 % of the frames replaced by the one before."""
-    drop = generator.random(len(frames)) < _mix(0.05, 0.6, severity)
+    """5 to 50 % of the frames replaced by the one before."""
+    drop = generator.random(len(frames)) < _mix(0.05, 0.5, severity)
     drop[0] = False
     shown: NDArray[np.int64] = np.maximum.accumulate(np.where(drop, 0, np.arange(len(frames))))
     return frames[shown]
 
 
 def frozen(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
-    """The picture stands still for 15 to 80 % of the clip, then goes on where it should be."""
-    length = max(2, round(len(frames) * _mix(0.15, 0.8, severity)))
+    """The picture stands still for 10 to 60 % of the clip, then goes on where it should be."""
+    length = max(2, round(len(frames) * _mix(0.1, 0.6, severity)))
     start = int(generator.integers(0, len(frames) - length + 1))
     index = np.arange(len(frames))
     index[start : start + length] = start
@@ -119,8 +119,8 @@ def frozen(frames: Pixels, severity: float, generator: np.random.Generator) -> P
 
 
 def judder(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
-    """Frames shown up to 1 to 6 places away from where they belong."""
-    reach = round(_mix(1, 6, severity))
+    """Frames shown up to 1 to 4 places away from where they belong."""
+    reach = round(_mix(1, 4, severity))
     index = np.arange(len(frames)) + generator.integers(-reach, reach + 1, len(frames))
     shown: NDArray[np.int64] = np.clip(index, 0, len(frames) - 1)
     return frames[shown]

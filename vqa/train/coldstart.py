@@ -64,6 +64,7 @@ def cold_start(
     batch: int,
     rate: float,
     vision_rate: float,
+    precision: torch.dtype,
     every: int,
     seed: int,
     folder: Path,
@@ -97,10 +98,11 @@ def cold_start(
         for group in optimiser.param_groups:
             group["lr"] = rate_at(step, steps=steps, peak=group["peak"], warm=20)
         # Only the answer's columns go through the head: with right padding they are the last ones of each row.
-        hidden = model.model(**inputs).last_hidden_state[:, :-1]
         wanted = labels[:, 1:] != IGNORED
-        logits = model.lm_head(hidden[wanted])
-        losses = F.cross_entropy(logits, labels[:, 1:][wanted], reduction="none")
+        with torch.autocast("cpu", dtype=precision, enabled=precision != torch.float32):
+            hidden = model.model(**inputs).last_hidden_state[:, :-1]
+            logits = model.lm_head(hidden[wanted])
+        losses = F.cross_entropy(logits.float(), labels[:, 1:][wanted], reduction="none")
         weight = weights[:, 1:][wanted]
         loss = (losses * weight).sum() / weight.sum()
         optimiser.zero_grad()

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from vqa.errors import ClipError, UsageError
 from vqa.prompt import answer_text
-from vqa.types import Clip, Views
+from vqa.types import Clip, Pixels, Views
 from vqa.views import ViewsConfig, look
 
 # Several ways to say the same fact; a clip's seed picks one.
@@ -34,6 +35,8 @@ NAMES: dict[str, tuple[str, ...]] = {
     "judder": ("judder",),
     "flicker": ("flicker",),
 }
+CROP = 112  # pixels; one attention window of Qwen2.5-VL's tower
+TEMPORAL = {"dropped_frames", "frozen", "judder"}  # no single frame shows them
 DEGREES = ("slight", "clear", "heavy")
 GRADES = ("bad", "poor", "fair", "good", "excellent")
 
@@ -103,3 +106,61 @@ def look_at(
 
     with ThreadPoolExecutor(threads) as pool:
         return [lesson for lesson in pool.map(one, rows) if lesson is not None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Crops:
+    """Native squares of many clips, and what is known of each clip; arrays have one entry for each of N clips."""
+
+    pixels: Pixels  # [N, crops, 112, 112, 3], on disk
+    opinions: NDArray[np.float32]  # [N] 1-5
+    shown: NDArray[np.float32]  # [N, 17] 1 where the distortion of that place in NAMES is there
+    is_still: NDArray[np.bool_]  # [N] nothing is wrong with it that only shows in time
+
+
+def cut_crops(
+    rows: Sequence[dict[str, Any]], folder: Path, *, path: Path, frames: int, each: int, seed: int, threads: int
+) -> Crops:
+    """`each` squares from anywhere in each of `frames` frames of every clip, in the file `path` (.npy), made once.
+
+    Raises ClipError for a clip that cannot be read: a ladder is whole or made again.
+    """
+
+    def one(row: dict[str, Any]) -> Pixels:
+        clip = Clip(clip_id=row["clip_id"], uri=str(folder / row["uri"]))
+        generator = np.random.default_rng((seed, row["seed"]))
+        pictures = look(
+            clip,
+            temporal="segment",
+            keyframes=frames,
+            global_pixels=64,
+            spatial="frames",
+            local_pictures=frames,
+            seed=int(generator.integers(2**31)),
+        ).local_pictures
+        return np.stack([cut(pictures[i % len(pictures)], generator) for i in range(frames * each)])
+
+    if not path.exists():
+        draft = path.with_suffix(".tmp")
+        shape = (len(rows), frames * each, CROP, CROP, 3)
+        store = np.lib.format.open_memmap(draft, mode="w+", dtype=np.uint8, shape=shape)
+        with ThreadPoolExecutor(threads) as pool:
+            for index, squares in enumerate(pool.map(one, rows)):
+                store[index] = squares
+        store.flush()
+        draft.replace(path)
+    return Crops(
+        pixels=np.load(path, mmap_mode="r"),
+        opinions=np.array([row["opinion"] for row in rows], dtype=np.float32),
+        shown=np.array([[name in row["distortions"] for name in NAMES] for row in rows], dtype=np.float32),
+        is_still=np.array([TEMPORAL.isdisjoint(row["distortions"]) for row in rows]),
+    )
+
+
+def cut(picture: Pixels, generator: np.random.Generator) -> Pixels:
+    """A 112-pixel square from anywhere in a picture; smaller sides are mirrored."""
+    height, width, _ = picture.shape
+    picture = np.pad(picture, ((0, max(0, CROP - height)), (0, max(0, CROP - width)), (0, 0)), mode="symmetric")
+    y = int(generator.integers(0, max(0, height - CROP) + 1))
+    x = int(generator.integers(0, max(0, width - CROP) + 1))
+    return picture[y : y + CROP, x : x + CROP]

@@ -3,6 +3,7 @@ loads."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from vqa.errors import UsageError
 from vqa.model.card import find_card
 from vqa.prompt import PRESETS, PresetName
 from vqa.train.coldstart import cold_start
-from vqa.train.ladder import Lesson, look_at, read_ladder
+from vqa.train.ladder import Lesson, cut_crops, look_at, read_ladder
 from vqa.train.log import Log
 from vqa.train.tiny import hf, make_model, make_processor, make_tokenizer
 from vqa.train.warmup import warm_up
@@ -32,15 +33,17 @@ class Model(BaseModel):
 
 
 class Stage(BaseModel):
-    """One stage: how long and how fast. `vision_rate` and `every` are the cold start's."""
+    """One stage: how long and how fast. What belongs to one of them says so."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     steps: int = Field(ge=1)
     batch: int = Field(ge=1)
     rate: float = Field(gt=0)
-    vision_rate: float = Field(1e-4, ge=0)
+    vision_rate: float = Field(1e-4, ge=0, description="cold start: the tower's own rate")
     every: int = Field(100, ge=1, description="steps between two looks at the validation slice")
+    frames: int = Field(8, ge=1, description="warm-up: frames of each clip that crops are cut from")
+    crops: int = Field(6, ge=1, description="warm-up: crops of each frame")
 
 
 class Recipe(BaseModel):
@@ -53,6 +56,9 @@ class Recipe(BaseModel):
     validation_clips: int = Field(150, ge=2, description="clips of the validation contents that choose the checkpoint")
     seed: int = 0
     threads: int = Field(2, ge=1)
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of the products; weights stay float32. bfloat16 is twice as fast on processors with it"
+    )
     model: Model = Model()
     warmup: Stage
     coldstart: Stage
@@ -80,19 +86,33 @@ def run(recipe: Recipe, *, ladder: Path, out: Path) -> Path:
         drawn = settings if number == 0 else settings.model_copy(update={"temporal": "segment", "spatial": "grid"})
         lessons += look_at(train, ladder, settings=drawn, seed=recipe.seed + number, threads=recipe.threads)
     held_out = look_at(validation, ladder, settings=settings, seed=recipe.seed, threads=recipe.threads)
+    crops = {
+        name: cut_crops(
+            some,
+            ladder,
+            path=out / f"crops-{name}.npy",
+            frames=recipe.warmup.frames,
+            each=recipe.warmup.crops,
+            seed=recipe.seed,
+            threads=recipe.threads,
+        )
+        for name, some in (("train", train), ("validation", validation))
+    }
 
     tokenizer = make_tokenizer(_texts(lessons, prompt), vocabulary=recipe.model.vocabulary)
     processor = make_processor(tokenizer, min_pixels=card["min_pixels"], max_pixels=card["max_pixels"])
     sizes = recipe.model.model_dump(exclude={"vocabulary"})
     model = make_model(tokenizer, **sizes, seed=recipe.seed)
+    precision: torch.dtype = getattr(torch, recipe.precision)
     for name in ("warmup", "coldstart"):
         stage: Stage = getattr(recipe, name)
-        shared = stage.model_dump(exclude=set() if name == "coldstart" else {"vision_rate", "every"})
+        shared = stage.model_dump(include={"steps", "batch", "rate"})
         log = Log(out / "log.jsonl", name)
-        arguments = shared | {"seed": recipe.seed, "folder": out, "log": log}
+        arguments = shared | {"seed": recipe.seed, "precision": precision, "folder": out, "log": log}
         if name == "warmup":
-            warm_up(model, processor, lessons, held_out, **arguments)
+            warm_up(model, processor, crops["train"], crops["validation"], **arguments)
         else:
+            arguments |= stage.model_dump(include={"vision_rate", "every"})
             best = cold_start(model, processor, lessons, held_out, prompt=prompt, **arguments)
     return export(best, out / "model")
 

@@ -1,0 +1,63 @@
+"""The warm-up's short cuts give what the library's own long way gives."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from vqa.train.ladder import Crops
+from vqa.train.tiny import make_model, make_processor, make_tokenizer
+from vqa.train.warmup import draw, equalise, patches, pooled, turned_about
+
+
+@pytest.fixture(scope="module")
+def made() -> tuple[Any, Any]:
+    tokenizer = make_tokenizer(["the quality is 1 2 3 4 5"], vocabulary=300)
+    sizes = {"vision_width": 96, "vision_layers": 2, "text_width": 64, "text_layers": 1}
+    model = make_model(tokenizer, **sizes, seed=0)
+    return model.model.visual, make_processor(tokenizer, min_pixels=3136, max_pixels=112896).image_processor
+
+
+def squares(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, 112, 112, 3), dtype=np.uint8)
+
+
+def test_patches_and_features_are_those_of_the_library(made: tuple[Any, Any]) -> None:
+    visual, images = made
+    crops = squares(3)
+    inputs = images(images=list(crops), return_tensors="pt")
+    torch.testing.assert_close(patches(images, crops).flatten(0, 1), inputs["pixel_values"])
+    own = visual(inputs["pixel_values"], grid_thw=inputs["image_grid_thw"]).pooler_output.view(3, 16, -1).mean(1)
+    torch.testing.assert_close(pooled(visual, images, crops), own, atol=1e-4, rtol=1e-4)
+
+
+def test_equalised_filters_answer_equally_strongly(made: tuple[Any, Any]) -> None:
+    visual, images = made
+    crops = squares(8)
+    equalise(visual, images, crops)
+    strength = visual.patch_embed(patches(images, crops).flatten(0, 1)).pow(2).mean(0).sqrt()
+    seen = strength[strength > 0.01]  # all but those of change in time
+    assert len(seen) == 96 - 96 // 24
+    torch.testing.assert_close(seen, torch.ones_like(seen))
+
+
+def test_turning_a_crop_about_keeps_its_values(made: tuple[Any, Any]) -> None:
+    crop = squares(1)[0]
+    for seed in range(30):
+        turned = turned_about(crop, np.random.default_rng(seed)).astype(int)
+        whole = np.sort(turned, axis=None)
+        assert (whole == np.sort(crop, axis=None)).all() or (whole == np.sort(255 - crop, axis=None)).all()
+
+
+def test_a_draw_hangs_on_its_generator_alone() -> None:
+    pixels = squares(6).reshape(3, 2, 112, 112, 3)
+    crops = Crops(
+        pixels=pixels,
+        opinions=np.ones(3, np.float32),
+        shown=np.zeros((3, 17), np.float32),
+        is_still=np.ones(3, np.bool_),
+    )
+    first, second = (draw(crops, 5, np.random.default_rng(7)) for _ in range(2))
+    assert (first[0] == second[0]).all() and (first[1] == second[1]).all()
+    assert first[0].shape == (5, 112, 112, 3)
