@@ -18,10 +18,11 @@ from jobs.settings import identify, pinned_card, resolve, settings_digest
 from jobs.signals import Stop, locked
 from jobs.stages import KEPT, crashed_row
 from jobs.summary import counts
-from vqa.data.scores import SCHEMA, ScoreTable, read_scores, write_json, write_videos
+from vqa.data.scores import SCHEMA, ScoreTable, read_scores, rewrite, write_json, write_videos
 from vqa.data.sources import list_clips
 from vqa.data.windows import video_id
 from vqa.errors import UsageError
+from vqa.evaluate.calibrate import calibrated, load_calibration
 
 TOO_MANY_FAILED = 3
 LOST = "its worker process died each time it was tried; run the same command to try again"
@@ -43,6 +44,7 @@ def prepare(request: Request) -> Job:
     flags: dict[str, Any] = {
         "model": request.model,
         "clip_seconds": request.clip_seconds,
+        "calibration": request.calibration,
         "generation": {"k": request.k} if request.k is not None else None,
     }
     config = resolve(
@@ -50,6 +52,7 @@ def prepare(request: Request) -> Job:
         assignments=request.assignments,
         flags={name: value for name, value in flags.items() if value is not None},
     )
+    calibration = load_calibration(config.calibration) if config.calibration else None
     listing = list_clips(request.sources)
     if not listing.clips:
         skipped = ", ".join(
@@ -59,9 +62,16 @@ def prepare(request: Request) -> Job:
             f"no video or picture in {', '.join(request.sources)}" + (f" (skipped: {skipped})" * bool(skipped))
         )
     model_id, revision = identify(config)
-    settings = settings_digest(config, model_id=model_id, model_revision=revision)
+    if calibration and calibration.model_id not in (None, model_id):
+        raise UsageError(f"calibration {config.calibration}: made for {calibration.model_id}, this run uses {model_id}")
     return Job(
-        request=request, config=config, listing=listing, model_id=model_id, model_revision=revision, settings=settings
+        request=request,
+        config=config,
+        listing=listing,
+        model_id=model_id,
+        model_revision=revision,
+        settings=settings_digest(config, model_id=model_id, model_revision=revision),
+        calibration=calibration,
     )
 
 
@@ -117,6 +127,9 @@ def _run(job: Job, *, limit: tuple[float, bool]) -> int:
     except BaseException as error:
         write_json(out / "run.json", record | {"state": "failed", "error": str(error), "ended": now()})
         raise
+    # At the end and for every row, so that those kept from earlier runs say the same as the new ones.
+    if job.calibration or pc.any(pc.is_valid(read_scores(out, ["mos"]).column("mos"))).as_py():
+        rewrite(out, lambda rows: calibrated(rows, job.calibration))
     videos = write_videos(out)
     rows = _asked_rows(job)
     missing = sum(status in ("unparsed", "failed") for status in rows.column("status").to_pylist())

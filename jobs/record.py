@@ -19,6 +19,7 @@ from jobs.progress import JobProgress, duration
 from jobs.settings import ScoreConfig
 from jobs.summary import overview, printable
 from vqa.data.sources import Listing
+from vqa.evaluate.calibrate import Calibration
 
 PACKAGES = ("vqa", "torch", "transformers", "ray", "av", "pyarrow", "numpy")
 
@@ -34,6 +35,7 @@ class Request:
     model: str | None = None
     k: int | None = None
     clip_seconds: float | None = None
+    calibration: Path | None = None
     ray_address: str | None = None
     fresh: bool = False
     max_failed: str = "5%"
@@ -51,6 +53,7 @@ class Job:
     model_id: str
     model_revision: str
     settings: str  # digest
+    calibration: Calibration | None = None
 
 
 def now() -> str:
@@ -92,6 +95,9 @@ def announce(job: Job, plan: Plan, progress: JobProgress) -> None:
         progress.say(f"skipped files that are no video or picture by their name: {printable(names)}")
     for folder in listing.unreadable_folders:
         progress.say(f"warning: folder cannot be read, its clips are not in the table: {printable(folder)}")
+    found = job.calibration
+    if found and found.model_id and (found.model_revision, found.settings) != (job.model_revision, job.settings):
+        progress.say("warning: the calibration was made with another revision or other settings of this model")
     done = f"{len(plan.kept)} rows kept, {len(plan.stale)} superseded ({plan.retried} failures tried again), "
     progress.say(
         f"{len(listing.clips)} files: {done if plan.kept or plan.stale else ''}{len(plan.work)} to score with "

@@ -6,9 +6,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from jobs.settings import resolve
+from jobs.settings import resolve, resolve_values
 from vqa.config import load
 from vqa.errors import UsageError
+from vqa.evaluate.card import EvalCard
 from vqa.model.card import ModelCard
 
 
@@ -22,10 +23,16 @@ def _recipe(path: Path, assignments: Sequence[str]) -> BaseModel:
     return load(path, Recipe, assignments)
 
 
+def _evaluation(path: Path, assignments: Sequence[str]) -> BaseModel:
+    card = load(path, EvalCard, assignments)
+    return card.model_copy(update={"score": resolve_values(card.score, where=str(path)).model_dump(mode="json")})
+
+
 # By the name of the folder under configs/.
 KINDS: dict[str, Callable[[Path, Sequence[str]], BaseModel]] = {
     "score": lambda path, assignments: resolve(path, assignments=assignments),
     "models": _card,
+    "eval": _evaluation,
     "train": _recipe,
 }
 

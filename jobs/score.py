@@ -31,6 +31,9 @@ def score(
     clip_seconds: Annotated[
         float | None, typer.Option(min=0.1, help="Cut long videos into windows of this length, one row each.")
     ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="File of `vqa calibrate`: adds mos, mos_low and mos_high to every row.")
+    ] = None,
     ray_address: Annotated[
         str | None, typer.Option(help="A running Ray cluster, or auto; else $RAY_ADDRESS, else a Ray of its own here.")
     ] = None,
@@ -57,6 +60,7 @@ def score(
         model=model,
         k=k,
         clip_seconds=clip_seconds,
+        calibration=calibration,
         ray_address=ray_address,
         fresh=fresh,
         max_failed=max_failed,

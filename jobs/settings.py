@@ -55,6 +55,9 @@ class ScoreConfig(Section):
 
     model: ModelCard
     clip_seconds: float | None = Field(default=None, gt=0, description="length of windows; null = whole files")
+    calibration: Path | None = Field(
+        default=None, description="file of vqa calibrate: adds mos, mos_low, mos_high; changes no score"
+    )
     views: ViewsConfig = Field(default_factory=ViewsConfig)
     generation: GenerationConfig = Field(default_factory=GenerationConfig)
     limits: Limits = Field(default_factory=Limits)
@@ -68,7 +71,16 @@ def resolve(
 
     `model` may be a name in every source; the card it names lies under everything else. Raises UsageError.
     """
-    file = _with_named_model(read(path) if path else {})
+    return resolve_values(
+        read(path) if path else {}, assignments=assignments, flags=flags, where=str(path) if path else "the settings"
+    )
+
+
+def resolve_values(
+    values: Values, *, assignments: Sequence[str] = (), flags: Mapping[str, Any] | None = None, where: str
+) -> ScoreConfig:
+    """As `resolve`, from what a file holds."""
+    file = _with_named_model(values)
     flags = _with_named_model(flags or {})
     chosen = flags.get("model", {}).get("name")
     if chosen and file.get("model", {}).get("name", chosen) != chosen:
@@ -77,7 +89,7 @@ def resolve(
     card = find_card(str(given.get("model", {}).pop("name", "embedded")))
     # What a card says of views and generation are defaults for this model, so they lie below the file.
     base: Values = {key: card[key] for key in ("views", "generation") if key in card} | {"model": card}
-    return build(ScoreConfig, merge(base, given), where=str(path) if path else "the settings")
+    return build(ScoreConfig, merge(base, given), where=where)
 
 
 def _with_named_model(values: Mapping[str, Any]) -> Values:

@@ -10,6 +10,7 @@ import typer
 from jobs.door import enter
 from jobs.score import score
 from vqa.cli.data import data_app
+from vqa.cli.judge import calibrate, compare, evaluate
 from vqa.cli.learn import train
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data_app, name="data")
-for command in (score, train):
+for command in (score, evaluate, compare, calibrate, train):
     app.command()(command)
 
 

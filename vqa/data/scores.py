@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,9 @@ SCHEMA = pa.schema(
         ("score_std", pa.float64()),
         ("score_global", pa.float64()),
         ("score_local", pa.float64()),
+        ("mos", pa.float64()),  # by --calibration, like the two ends of its interval
+        ("mos_low", pa.float64()),
+        ("mos_high", pa.float64()),
         ("answers_parsed", pa.int32()),
         ("answers_total", pa.int32()),
         ("reason", pa.string()),
@@ -224,6 +227,15 @@ def _clip_ids(path: Path) -> list[str]:
 def _write(path: Path, rows: pa.Table) -> None:
     with replacing(path) as draft:
         pq.write_table(rows, draft, compression="zstd")
+
+
+def rewrite(out: Path, change: Callable[[pa.Table], pa.Table]) -> None:
+    """Writes each part anew, atomically, where `change` (rows of SCHEMA -> rows of SCHEMA) says something else."""
+    for path in _parts(out / "scores"):
+        rows = pq.read_table(path, schema=SCHEMA)
+        changed = change(rows)
+        if not changed.equals(rows):
+            _write(path, changed)
 
 
 def write_videos(out: Path) -> int:

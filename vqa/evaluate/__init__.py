@@ -25,10 +25,10 @@ DIR/metrics.json; no number in it is ever NaN, a null has a reason:
     schema, vqa, created    1, version, ISO time
     scores                  {source, kind (vqa csv jsonl parquet txt), column, rows, model_id, model_revision}
     labels                  {source, mos_column, rows}
-    join                    clip_id uri tail name stem: which key joined them
-    settings                {resamples, confidence, seed, by, splits, allow_missing, lower_is_better}
+    join                    clip_id uri tail (folder and name) name: what joined them
+    settings                {resamples, confidence, seed, splits, allow_missing, by, lower_is_better}
     counts                  {expected, used, by_status, unmatched_scores, duplicate_scores, labels_without_opinion}
-    stands, reason          false where used < expected without --allow-missing: all figures are then null; reason
+    stands, reason          false where used < expected without --allow-missing: figures of such sets are null; why
     all                     FIGURES over everything (opinions of several sets share no scale: prefer `means`)
     datasets                {name: FIGURES}
     groups                  {column of --by: {value: FIGURES}}
@@ -36,9 +36,9 @@ DIR/metrics.json; no number in it is ever NaN, a null has a reason:
     reliability             bins of score_std, or null: [{n, score_std, rmse, mae}] from the surest tenth on
     published               what a reproduction card says, or null
 FIGURES = {expected, used, statistics: {name: STATISTIC}, fits: {logistic4, logistic5: FIT}, rules: {...: words},
-           splits: null or {count, test_share, median, least, most: {name: number}}}
+           splits: null or {count, test_share, by, median, least, most: {name: number}}}
 STATISTIC = {value, low, high, reason}; low and high are the bootstrap's 95 % interval, null where not made.
 FIT = {formula, parameters, converged, reason}
-Names of statistics: srcc plcc krcc rmse mae, plcc_logistic4 rmse_logistic4 mae_logistic4 plcc_logistic5 rmse_logistic5
-outlier_ratio pairwise_accuracy auc_different_similar auc_better_worse.
+Names of statistics: srcc plcc krcc rmse mae pairwise_accuracy, plcc_logistic4 rmse_logistic4 mae_logistic4, the same
+with logistic5, outlier_ratio auc_different_similar auc_better_worse (these two without interval).
 """

@@ -1,0 +1,82 @@
+"""Figures and comparisons as tables for a terminal."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from jobs.summary import printable
+
+SHOWN = {
+    "srcc": "SRCC",
+    "plcc": "PLCC",
+    "plcc_logistic4": "PLCC fitted",
+    "krcc": "KRCC",
+    "rmse_logistic4": "RMSE fitted",
+}
+
+
+def figures_table(metrics: Mapping[str, Any]) -> RenderableType:
+    """A line for each data set, mean and group, 95 % intervals below the values; then why a value is missing."""
+    table = Table()
+    table.add_column("", overflow="fold")
+    table.add_column("used / expected", justify="right", no_wrap=True)
+    for title in SHOWN.values():
+        table.add_column(title, justify="right")
+    for name, figures in metrics["datasets"].items():
+        _add(table, name, figures["statistics"], figures)
+    if len(metrics["datasets"]) > 1:
+        for kind, statistics in metrics["means"].items():
+            _add(table, f"{kind} mean", statistics)
+    for column, groups in metrics["groups"].items():
+        for name, figures in groups.items():
+            _add(table, f"{column} = {name}", figures["statistics"], figures)
+    if metrics["published"]:
+        stated = {name: {"value": metrics["published"].get(name), "low": None} for name in ("srcc", "plcc")}
+        _add(table, "published", stated)
+    parts = [*metrics["datasets"].values(), *(one for groups in metrics["groups"].values() for one in groups.values())]
+    reasons = dict.fromkeys(part["statistics"][name]["reason"] for part in parts for name in SHOWN)
+    return Group(table, *(Text(f"no figure: {printable(reason)}") for reason in reasons if reason))
+
+
+def _add(table: Table, name: str, statistics: Mapping[str, Any], figures: Mapping[str, Any] | None = None) -> None:
+    used = f"{figures['used']} / {figures['expected']}" if figures else ""
+    table.add_row(Text(printable(name)), used, *(_cell(statistics.get(key)) for key in SHOWN))
+
+
+def _cell(statistic: Mapping[str, Any] | None) -> str:
+    if statistic is None or statistic["value"] is None:
+        return "-"
+    value = f"{statistic['value']:.4f}"
+    return value if statistic["low"] is None else f"{value}\n{statistic['low']:.3f}..{statistic['high']:.3f}"
+
+
+def differences_table(comparison: Mapping[str, Any]) -> RenderableType:
+    """A line for each pair of models, data set and statistic; p-values after Holm's correction."""
+    table = Table(caption="p after Holm's correction", caption_justify="left")
+    for title in ("data set", "clips", "statistic", "first", "second", "difference", "95 %"):
+        table.add_column(title)
+    for title in ("p bootstrap", "p Meng", "p Steiger"):
+        table.add_column(title, justify="right")
+    for row in comparison["differences"]:
+        low = "-" if row["low"] is None else f"{row['low']:+.4f}..{row['high']:+.4f}"
+        values = [
+            f"{printable(row[side])} {_short(value)}"
+            for side, value in zip(("first", "second"), row["values"], strict=True)
+        ]
+        p_values = (_short(row["p_holm"][test]) for test in ("bootstrap", "meng", "steiger"))
+        start = (Text(printable(row["dataset"])), str(row["clips"]), row["statistic"])
+        table.add_row(*start, *map(Text, values), _short(row["difference"], "+.4f"), low, *p_values)
+    return table
+
+
+def _short(value: float | None, form: str = ".4f") -> str:
+    return "-" if value is None else f"{value:{form}}"
+
+
+def examples(names: Sequence[str], *, most: int = 3) -> str:
+    """The first few names, and how many more there are."""
+    shown = ", ".join(map(printable, names[:most]))
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,0 +1,218 @@
+"""From scores to opinions with honest limits: a monotone curve, the +- that holds, and how often it held elsewhere."""
+
+import json
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from vqa.errors import UsageError
+from vqa.evaluate.join import Pairing
+from vqa.evaluate.run import clip_rows, reliability
+from vqa.evaluate.tables import Table
+from vqa.metrics import plcc, srcc
+from vqa.metrics.conformal import half_width, share_interval
+from vqa.metrics.correlation import Numbers
+from vqa.metrics.fits import Fit, fit_isotonic, fit_logistic4, rises
+
+Curve = Literal["logistic", "isotonic"]
+FEWEST = 10  # clips in each of the three parts
+
+
+class Part(BaseModel):
+    """A part of the clips and how the curve did on it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    clips: int = Field(ge=0)
+    rmse: float = Field(ge=0, description="opinion minus curve, on the opinions' scale")
+    mae: float = Field(ge=0)
+    srcc: float | None = None
+    plcc: float | None = None
+
+
+class Calibration(BaseModel):
+    """What `vqa calibrate` saves: score -> mos, mos_low, mos_high."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["logistic4", "isotonic"]
+    parameters: tuple[float, ...] = Field(description="as vqa.metrics.fits.Fit")
+    half_width: float = Field(gt=0, description="mos +- this is the interval, cut at the scale's ends")
+    coverage_wanted: float = Field(gt=0, lt=1)
+    coverage: float = Field(ge=0, le=1, description="share of the measured clips inside the interval")
+    coverage_low: float = Field(description="95 % interval of that share (Wilson)")
+    coverage_high: float
+    scale: tuple[float, float] = Field(description="ends of the opinion scale")
+    split: str = Field(description="how the clips were divided")
+    fitted: Part
+    widened: Part = Field(description="the clips that gave half_width")
+    measured: Part
+    reliability: list[dict[str, float]] | None = Field(None, description="error by score_std on the measured clips")
+    scores: str
+    labels: str
+    model_id: str | None = None
+    model_revision: str | None = None
+    settings: str | None = Field(None, description="digest of the scoring settings (run.json)")
+    created: str
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Calibration":
+        if not all(map(math.isfinite, (*self.parameters, *self.scale, self.half_width))):
+            raise ValueError("a number is not finite")
+        count = len(self.parameters)
+        if count != 4 if self.kind == "logistic4" else count < 2 or count % 2:
+            raise ValueError(f"{count} parameters do not make a {self.kind} curve")
+        return self
+
+    def mos(self, scores: Numbers) -> tuple[Numbers, Numbers, Numbers]:
+        """Opinion, lower and upper end for scores [N], all within the scale."""
+        fit = Fit(kind=self.kind, parameters=self.parameters, converged=True)
+        middle = fit(scores)
+        low, high = (np.clip(middle + side * self.half_width, *self.scale) for side in (-1, 1))
+        return np.clip(middle, *self.scale), low, high
+
+
+def calibrate(
+    pairings: Sequence[Pairing],
+    *,
+    curve: Curve = "logistic",
+    coverage: float = 0.9,
+    scale: tuple[float, float] = (1.0, 5.0),
+    fit_on: str | None = None,
+    measure_on: str | None = None,
+    seed: int = 0,
+    origin: dict[str, Any],
+) -> Calibration:
+    """Fits on a part, takes the width from a second, measures both on a third (split conformal prediction).
+
+    `fit_on` and `measure_on` are values of the labels' `split` column; the clips of `fit_on` are divided in two.
+    Without them all clips are divided in quarters: fit, width, and two to measure on. Contents (content_id, else
+    clips) are never torn apart. Raises UsageError where the parts are too small or the curve would not rise.
+    """
+    outside = next((one for one in pairings if not scale[0] <= one.mos <= scale[1]), None)
+    if outside is not None:
+        raise UsageError(f"{outside.clip_id}: opinion {outside.mos} outside the scale {scale}; give --scale LOW HIGH")
+    parts, words = _divide([one for one in pairings if one.used], fit_on, measure_on, seed)
+    for name, part in parts.items():
+        if len(part) < FEWEST:
+            raise UsageError(f"calibrate: {len(part)} scored clips to {name} on ({words}); needs {FEWEST}")
+    x, y = _numbers(parts["fit"])
+    fit = fit_logistic4(x, y) if curve == "logistic" else fit_isotonic(x, y)
+    if fit is None or np.ptp(x) == 0 or not rises(fit, x):
+        raise UsageError("calibrate: opinions do not rise with scores; where lower is better, turn them round first")
+    width_x, width_y = _numbers(parts["widen"])
+    width = half_width(width_y - fit(width_x), coverage=coverage)
+    if not math.isfinite(width):
+        raise UsageError(f"calibrate: {len(width_x)} clips are too few for intervals that cover {coverage:.0%}")
+    if width == 0:
+        raise UsageError("calibrate: the curve meets the opinions exactly; were they the scores themselves?")
+    test_x, test_y = _numbers(parts["measure"])
+    hits = int(np.sum(np.abs(test_y - fit(test_x)) <= width))
+    low, high = share_interval(hits, len(test_x))
+    fits = dict.fromkeys({one.dataset for one in parts["measure"]}, fit)
+    return Calibration(
+        kind="logistic4" if curve == "logistic" else "isotonic",
+        parameters=fit.parameters,
+        half_width=width,
+        coverage_wanted=coverage,
+        coverage=hits / len(test_x),
+        coverage_low=low,
+        coverage_high=high,
+        scale=scale,
+        split=words,
+        fitted=_part(fit, x, y),
+        widened=_part(fit, width_x, width_y),
+        measured=_part(fit, test_x, test_y),
+        reliability=reliability(clip_rows(parts["measure"], fits)),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        **origin,
+    )
+
+
+def _divide(
+    used: Sequence[Pairing], fit_on: str | None, measure_on: str | None, seed: int
+) -> tuple[dict[str, list[Pairing]], str]:
+    if (fit_on is None) != (measure_on is None) or (fit_on is not None and fit_on == measure_on):
+        raise UsageError("calibrate: give two different splits, --fit-on and --measure-on, or neither")
+    if fit_on is None:
+        parts = _shuffled(used, 4, seed)
+        words = f"by content, seed {seed}: a quarter to fit, a quarter for the width, half to measure"
+        return {"fit": parts[0], "widen": parts[1], "measure": [*parts[2], *parts[3]]}, words
+    splits = {name: [one for one in used if str(one.label.get("split")) == name] for name in (fit_on, str(measure_on))}
+    for name, members in splits.items():
+        if not members:
+            there = ", ".join(sorted({str(one.label.get("split")) for one in used}))
+            raise UsageError(f"calibrate: no scored clip of split {name!r}; the labels have {there}")
+    fit, widen = _shuffled(splits[fit_on], 2, seed)
+    words = f"{fit_on}: half to fit, half for the width (by content, seed {seed}); {measure_on}: to measure"
+    return {"fit": fit, "widen": widen, "measure": splits[str(measure_on)]}, words
+
+
+def _shuffled(members: Sequence[Pairing], count: int, seed: int) -> list[list[Pairing]]:
+    contents = [str(one.label.get("content_id") or one.clip_id) for one in members]
+    names = np.random.default_rng(seed).permutation(sorted(set(contents)))
+    part_of = {str(name): index % count for index, name in enumerate(names)}
+    return [
+        [one for one, name in zip(members, contents, strict=True) if part_of[name] == part] for part in range(count)
+    ]
+
+
+def _numbers(part: Sequence[Pairing]) -> tuple[Numbers, Numbers]:
+    return np.array([one.score for one in part], dtype=np.float64), np.array([one.mos for one in part])
+
+
+def _part(fit: Fit, x: Numbers, y: Numbers) -> Part:
+    off = y - fit(x)
+    correlations = {"srcc": srcc(x, y), "plcc": plcc(fit(x), y)}
+    known = {name: value for name, value in correlations.items() if math.isfinite(value)}
+    return Part(clips=len(x), rmse=float(np.sqrt(np.mean(off**2))), mae=float(np.mean(np.abs(off))), **known)
+
+
+def origin(scores: Table, labels: Path) -> tuple[dict[str, Any], Path]:
+    """What the scores say of their model, and where a calibration belongs: in the model's folder, else beside them."""
+    facts: dict[str, Any] = {"scores": str(scores.source), "labels": str(labels)}
+    if scores.kind != "vqa":
+        return facts, scores.source.with_name(f"{scores.source.stem}.calibration.json")
+    facts |= {name: scores.rows[0].get(name) for name in ("model_id", "model_revision")}
+    place = scores.source
+    record = scores.source / "run.json"
+    if record.is_file():
+        run = json.loads(record.read_text(encoding="utf-8"))
+        facts["settings"] = run.get("settings")
+        model = Path(str(run.get("config", {}).get("model", {}).get("source", "")))
+        place = model if model.is_absolute() and model.is_dir() else place
+    return facts, place / "calibration.json"
+
+
+def load_calibration(path: Path) -> Calibration:
+    """The calibration in a file. Raises UsageError."""
+    try:
+        return Calibration.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UsageError(f"calibration {path}: cannot be read ({error}); make one with vqa calibrate") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UsageError(f"calibration {path}: {where} {first['msg']}; make one with vqa calibrate") from error
+
+
+def calibrated(rows: pa.Table, calibration: Calibration | None) -> pa.Table:
+    """The scores table with mos, mos_low and mos_high set from its scores; null without a score or a calibration."""
+    scores = rows.column("score")
+    there = np.asarray(scores.is_valid())
+    if calibration is not None and calibration.model_id:  # a folder may hold rows of another model too
+        there &= np.asarray(pc.fill_null(pc.equal(rows.column("model_id"), calibration.model_id), False))
+    columns: list[pa.Array] = [pa.nulls(len(rows), pa.float64())] * 3
+    if calibration is not None and there.any():
+        found = calibration.mos(np.asarray(pc.fill_null(scores, 0.0), dtype=np.float64))
+        columns = [pa.array(values, pa.float64(), mask=~there) for values in found]
+    for name, column in zip(("mos", "mos_low", "mos_high"), columns, strict=True):
+        rows = rows.set_column(rows.schema.get_field_index(name), name, column)
+    return rows

@@ -1,0 +1,164 @@
+"""Reading what is joined: our own folders of scores, and any CSV, JSONL, Parquet or text of others."""
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vqa.data.scores import read_scores
+from vqa.errors import UsageError
+
+NAME_COLUMNS = ("uri", "path", "video", "file", "name", "filename", "file_name", "video_name", "image", "1")
+ID_COLUMNS = ("clip_id", "video_id")
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Rows as they stand in a file, and which columns name a clip."""
+
+    source: Path
+    kind: str  # vqa (an --out folder), csv, jsonl, parquet, txt
+    columns: tuple[str, ...]
+    rows: list[Row]
+    id_column: str | None
+    name_column: str
+
+    def clip_id(self, row: Row) -> str:
+        """What names the clip here: its id, or its path where there are no ids."""
+        return _text(row.get(self.id_column or self.name_column))
+
+    def uri(self, row: Row) -> str:
+        """Its path or URI as written; its id where no path is given."""
+        return _text(row.get(self.name_column)) or self.clip_id(row)
+
+    def number(self, index: int, column: str) -> float | None:
+        """A finite number, or None for nothing, NaN and infinity. Raises UsageError for other text."""
+        value = self.rows[index].get(column)
+        if value is None or value == "":
+            return None
+        try:
+            number = float(value)
+        except (TypeError, ValueError) as error:
+            where = f"{self.source}, row {index + 1}: {column}"
+            raise UsageError(f"{where} = {value!r} is no number; say which column holds the numbers") from error
+        return number if math.isfinite(number) else None
+
+    def require(self, column: str, *, flag: str) -> None:
+        """Raises UsageError where there is no such column."""
+        if column not in self.columns:
+            raise UsageError(
+                f"{self.source}: no column {column!r}; it has {', '.join(self.columns)} (choose by {flag})"
+            )
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value).strip()
+
+
+def read_table(source: Path, *, name_column: str | None = None) -> Table:
+    """The rows of an --out folder of `vqa score`, or of a file by its suffix. Raises UsageError.
+
+    A text file has one clip a line, fields parted by commas or blanks, columns called 1, 2, 3...; the first is the
+    path.
+    """
+    if source.is_dir():
+        if not (source / "scores").is_dir():
+            raise UsageError(f"{source}: holds no scores; give the --out folder of `vqa score`, or a file")
+        rows = read_scores(source)
+        kind, columns, listed = "vqa", tuple(rows.column_names), rows.to_pylist()
+    else:
+        kind, columns, listed = _read_file(source)
+    if not listed:
+        raise UsageError(f"{source}: holds no rows")
+    id_column = next((name for name in ID_COLUMNS if name in columns), None)
+    if name_column is None:
+        name_column = next((name for name in NAME_COLUMNS if name in columns), id_column)
+    if name_column is None or name_column not in columns:
+        wanted = f"no column {name_column!r}" if name_column else "no column names the clips"
+        raise UsageError(f"{source}: {wanted}; it has {', '.join(columns)} (choose by --path-column)")
+    table = Table(source=source, kind=kind, columns=columns, rows=listed, id_column=id_column, name_column=name_column)
+    nameless = next((index for index, row in enumerate(listed) if not table.clip_id(row)), None)
+    if nameless is not None:
+        raise UsageError(f"{source}, row {nameless + 1}: {id_column or name_column} is empty; each row names a clip")
+    return table
+
+
+def _read_file(path: Path) -> tuple[str, tuple[str, ...], list[Row]]:
+    kind = path.suffix.lower().lstrip(".")
+    if kind not in ("parquet", "csv", "jsonl", "txt"):
+        raise UsageError(f"{path}: wanted a folder of scores, or a .parquet, .csv, .jsonl or .txt file")
+    try:
+        if kind == "parquet":
+            import pyarrow.parquet as pq
+
+            table = pq.read_table(path)
+            return kind, tuple(table.column_names), table.to_pylist()
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            if kind == "csv":
+                reader = csv.DictReader(file, restval="", strict=True)
+                rows = [{key: value for key, value in row.items() if key is not None} for row in reader]
+                return kind, tuple(reader.fieldnames or ()), rows
+            if kind == "jsonl":
+                rows = [_object(line, path, number) for number, line in enumerate(file, start=1) if line.strip()]
+                return kind, tuple(dict.fromkeys(key for row in rows for key in row)), rows
+            return kind, *_fields(file, path)
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: not UTF-8 text ({error})") from error
+    except (OSError, csv.Error, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
+        raise UsageError(f"{path}: cannot be read as {kind} ({error})") from error
+
+
+def _object(line: str, path: Path, number: int) -> Row:
+    try:
+        value = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{path}, line {number}: not JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise UsageError(f'{path}, line {number}: holds {type(value).__name__}, wanted {{"path": ..., "score": ...}}')
+    return value
+
+
+def _fields(lines: Iterable[str], path: Path) -> tuple[tuple[str, ...], list[Row]]:
+    rows: list[Sequence[str]] = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        rows.append([field.strip() for field in line.split(",")] if "," in line else line.split())
+        if len(rows[-1]) != len(rows[0]):
+            raise UsageError(f"{path}, line {number}: {len(rows[-1])} fields where the first line has {len(rows[0])}")
+    names = tuple(str(index) for index in range(1, len(rows[0]) + 1)) if rows else ()
+    return names, [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def score_column(table: Table, wanted: str | None) -> str:
+    """The column with the scores: as asked, else `score`, else the only other one. Raises UsageError."""
+    if wanted is not None:
+        table.require(wanted, flag="--column")
+        return wanted
+    if "score" in table.columns:
+        return "score"
+    return _only_other(table, flag="--column", what="score")
+
+
+def opinion_column(table: Table, wanted: str | None) -> str:
+    """The column with the opinions: as asked, else `mos`, else the only other one of a text file. UsageError."""
+    if wanted is not None:
+        table.require(wanted, flag="--mos-column")
+        return wanted
+    if "mos" in table.columns:
+        return "mos"
+    if table.kind == "txt":
+        return _only_other(table, flag="--mos-column", what="mos")
+    raise UsageError(f"{table.source}: no column 'mos'; it has {', '.join(table.columns)} (choose by --mos-column)")
+
+
+def _only_other(table: Table, *, flag: str, what: str) -> str:
+    others = [name for name in table.columns if name not in (table.name_column, table.id_column)]
+    if len(others) == 1:
+        return others[0]
+    raise UsageError(f"{table.source}: which column is the {what}? It has {', '.join(table.columns)}; say {flag} NAME")
