@@ -20,7 +20,7 @@ from jobs.record import Request
 from vqa.data.scores import read_scores
 
 PATIENCE_SECONDS = 120.0
-FILES = 60
+FILES = 120
 
 
 class Run:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -126,11 +127,8 @@ def pristine(source: Path, generator: np.random.Generator) -> Pixels:
             if count == 1:
                 return _pan(image.convert("RGB"), generator)
             start = int(generator.integers(0, max(1, count - FRAMES_PER_CLIP + 1)))
-            frames = [
-                frame.convert("RGB")
-                for index, frame in enumerate(ImageSequence.Iterator(image))
-                if start <= index < start + FRAMES_PER_CLIP
-            ]
+            window = islice(ImageSequence.Iterator(image), start, start + FRAMES_PER_CLIP)
+            frames = [frame.convert("RGB") for frame in window]
     except OSError:
         frames = list(read_video(source, count=FRAMES_PER_CLIP))
     if len(frames) < MIN_FRAMES:
