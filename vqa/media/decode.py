@@ -4,10 +4,7 @@ Which packets are decoded follows from the packet table: from the last place bef
 start, to that frame; all others are dropped unseen. A frame is identified by its presentation time, never by counting
 (files without usable times are the exception: they are decoded from their beginning).
 
-Colour: swscale converts and scales in one step (bicubic, bit-exact code paths: pixels do not depend on the processor).
-The matrix is the frame's own (BT.601, BT.709, BT.2020, ...); where the stream names none, BT.709 for frames wider than
-1024 or higher than 576 pixels, else BT.601, as players do. The range (limited or full) is the frame's own, limited
-where unnamed; the output is full-range RGB of 8 bits. Transfer functions are not touched: HDR stays PQ or HLG coded.
+Colours, sizes and turning: paint.py.
 
 Damage: a frame is left out when its packet is cut off or fails, or when the decoder flags it as corrupt or concealed;
 nothing stands in for it. What damage does to later frames depends on the timing of decoder threads (seen in most
@@ -16,27 +13,23 @@ that the decoder does not notice (seen in HEVC) can still differ when several th
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import av
 import numpy as np
-from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from numpy.typing import ArrayLike, NDArray
 
 from vqa.errors import ClipError, UsageError
 from vqa.media.container import open_container, packets_of, video_stream
+from vqa.media.paint import Painter, Size
 from vqa.media.pictures import webp_pictures
 from vqa.media.probe import PacketTable, probe
 from vqa.media.source import local_path, media_errors, open_source
 from vqa.types import Frames, MediaInfo, Pixels
 
 BackendName = Literal["pyav", "decord"]
-Size = tuple[int, int] | None
-
-_SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 _MAX_REORDER = 32  # frames
-_UNNAMED = (0, 2, 3)  # AVCOL_SPC: RGB stored as such; unspecified; reserved
 
 
 def decode(
@@ -67,7 +60,7 @@ def decode(
     entries = nearest(packets.seconds, times)
     wanted = np.unique(entries)
     read = _read_webp if info.container == "webp" else BACKENDS["pyav" if info.is_image else backend]
-    painter = _Painter(width=info.width, height=info.height, rotation_degrees=info.rotation_degrees)
+    painter = Painter(width=info.width, height=info.height, rotation_degrees=info.rotation_degrees)
     pictures: dict[int, Pixels] = {}
     with media_errors(uri, doing="decoding"):
         for threads in (thread_count, 1):
@@ -104,37 +97,6 @@ def nearest(frame_seconds: NDArray[np.float64], seconds: NDArray[np.float64]) ->
     found = np.where(is_right, right, left)
     # Of several frames with the same time, the first.
     return np.searchsorted(frame_seconds, frame_seconds[found]).astype(np.int64)
-
-
-@dataclass(kw_only=True)
-class _Painter:
-    """Turns decoded frames into RGB pictures as shown; keeps one scaler for each size."""
-
-    width: int
-    height: int
-    rotation_degrees: int
-    _scalers: dict[tuple[int, int], VideoReformatter] = field(default_factory=dict)
-
-    def paint(self, frame: av.VideoFrame, size: Size) -> Pixels:
-        width, height = size or (self.width, self.height)
-        if self.rotation_degrees in (90, 270):
-            width, height = height, width
-        scaler = self._scalers.setdefault((width, height), VideoReformatter())
-        colours = None
-        if frame.colorspace in _UNNAMED and not frame.format.is_rgb:
-            colours = Colorspace.ITU709 if frame.width > 1024 or frame.height > 576 else Colorspace.ITU601
-        picture = scaler.reformat(
-            frame,
-            width=width,
-            height=height,
-            format="rgb24",
-            src_colorspace=colours,
-            dst_color_range=ColorRange.JPEG,
-            interpolation=_SCALING,
-            threads=1,
-        )
-        pixels = picture.to_ndarray()
-        return np.ascontiguousarray(np.rot90(pixels, k=-self.rotation_degrees // 90))
 
 
 # --- what to feed ---------------------------------------------------------------------------------------------------
