@@ -23,7 +23,8 @@ from samplers import temporal as frames_of
 from samplers.spatial import SPATIAL, SpatialName
 from samplers.temporal import TemporalName
 from vqa.errors import ClipError
-from vqa.media.decode import BackendName, decode
+from vqa.media.backends import BackendName
+from vqa.media.decode import decode
 from vqa.media.probe import PacketTable, probe
 from vqa.types import Clip, CropBox, Frames, MediaInfo, Packets, Pixels, Seconds, Views
 

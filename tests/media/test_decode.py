@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 from vqa.errors import ClipError
 from vqa.media import decode, probe
-from vqa.media.decode import nearest, plan
+from vqa.media.plan import nearest, plan
 from vqa.types import Frames
 
 SWS_BICUBIC, SWS_ACCURATE_RND, SWS_BITEXACT = 0x4, 0x40000, 0x80000  # what decode.py promises to use
@@ -183,7 +183,7 @@ class Counter:
 
 def count_decoded(monkeypatch) -> Counter:
     """Watch the real decoder calls; nothing is replaced."""
-    module = sys.modules["vqa.media.decode"]
+    module = sys.modules["vqa.media.feed"]
     real, counter = module._decode, Counter()
 
     def watched(decoder, packet):

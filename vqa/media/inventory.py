@@ -4,7 +4,7 @@ from importlib.util import find_spec
 
 import av
 
-from vqa.media.decode import BACKENDS
+from vqa.media.backends import BACKENDS
 
 CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg2video", "mpeg4", "prores", "mjpeg", "gif", "png", "webp")
 

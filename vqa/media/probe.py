@@ -1,4 +1,4 @@
-"""What is in a file, from its headers and packets alone: no picture is decoded.
+"""What is in a file, from its headers, index and packets alone: no picture is decoded.
 
 How a file that cannot be judged is named (`ClipError.kind`):
 
@@ -19,7 +19,8 @@ not woven apart. A still picture is a clip of one frame.
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import BinaryIO
 
 import av
@@ -28,6 +29,7 @@ from numpy.typing import NDArray
 
 from vqa.errors import ClipError
 from vqa.media.container import open_container, packets_of, rotation_degrees, video_stream
+from vqa.media.index import indexed_packets
 from vqa.media.pictures import exif_rotation_degrees, is_webp, webp_table
 from vqa.media.source import media_errors, open_source
 from vqa.types import MediaInfo, Packets
@@ -48,10 +50,18 @@ class PacketTable(Packets):
     ticks: NDArray[np.int64]  # [M] presentation time of each packet in file order, in the stream's own unit
     starts: NDArray[np.bool_]  # [M] in file order: decoding can start here
     is_counted: bool  # the file has no usable times: frames are told apart by counting, from the first one on
+    is_indexed: bool = False  # read from the container's index, without demuxing
+    jump_ticks: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    # [M] in file order: the time that leads the container's index to this packet; empty where there is no such index
 
 
-def probe(uri: str, *, max_pixels: int = MAX_PIXELS, max_frames: int = MAX_FRAMES) -> tuple[MediaInfo, PacketTable]:
-    """The facts and the packet table of a video or image, by demuxing only. Raises ClipError (kinds: see the module).
+def probe(
+    uri: str, *, max_pixels: int = MAX_PIXELS, max_frames: int = MAX_FRAMES, by_index: bool = True
+) -> tuple[MediaInfo, PacketTable]:
+    """The facts and the packet table of a video or image, without decoding. Raises ClipError (kinds: see the module).
+
+    Where an mp4 or mov has a complete index, this alone is read; the others, and all with `by_index` false, are
+    demuxed from end to end.
 
     The frames that a cut-off mp4 declares in its index but no longer holds are in the table, marked as damaged: a plan
     over them comes out partial instead of pretending that the clip was short.
@@ -70,7 +80,9 @@ def probe(uri: str, *, max_pixels: int = MAX_PIXELS, max_frames: int = MAX_FRAME
                 1 if is_picture else max_frames
             )  # what follows a photograph in its file is a thumbnail or a gain map
             with media_errors(uri, doing="reading packets"):
-                table, last_duration = _packet_table(uri, container, stream, limit=limit, must_end=not is_picture)
+                table, last_duration = _packet_table(
+                    uri, file, container, stream, limit=limit, must_end=not is_picture, by_index=by_index
+                )
             rotation = exif_rotation_degrees(file) if is_picture else rotation_degrees(container, stream)
             if rotation in (90, 270):
                 width, height = height, width
@@ -110,15 +122,25 @@ def _mean_rate(seconds: NDArray[np.float64]) -> float:
 
 
 def _packet_table(
-    uri: str, container: av.container.InputContainer, stream: av.VideoStream, *, limit: int, must_end: bool
+    uri: str,
+    file: BinaryIO,
+    container: av.container.InputContainer,
+    stream: av.VideoStream,
+    *,
+    limit: int,
+    must_end: bool,
+    by_index: bool,
 ) -> tuple[PacketTable, float]:
-    """Demux to the end (or to `limit` packets); returns the table and the duration of the last frame in seconds."""
+    """Read the index, or demux to the end (or to `limit` packets); the table, and the seconds of the last frame."""
     unit = float(stream.time_base or 1)
     presentation: list[int | None] = []
     decoding: list[int | None] = []
     durations: list[int] = []
     rows: list[tuple[int, bool, bool, bool]] = []
-    for packet in packets_of(container, stream):
+    source = packets_of(container, stream)
+    first = next(source, None)
+    indexed = indexed_packets(file, container, stream, first) if by_index and first else None
+    for packet in indexed or chain([first] if first else [], source):
         if len(rows) >= limit:
             if must_end:
                 raise ClipError("too_large", f"{uri}: more than {limit} frames; cut it into parts or raise max_frames")
@@ -153,6 +175,8 @@ def _packet_table(
         ticks=ticks,
         starts=starts.astype(bool),
         is_counted=is_counted,
+        is_indexed=indexed is not None,
+        jump_ticks=_jump_ticks(container.format.name, ticks, decoding, is_counted=is_counted),
     )
     last = table.order[-1]
     last_duration = durations[last] * unit if last < len(durations) else 0.0
@@ -172,6 +196,17 @@ def _ticks(
     if None not in decoding and len(set(decoding)) == len(decoding):
         return np.array(decoding, np.int64), True  # the n-th frame shown gets the n-th decoding time
     return np.arange(len(presentation), dtype=np.int64), True
+
+
+def _jump_ticks(
+    container: str, ticks: NDArray[np.int64], decoding: list[int | None], *, is_counted: bool
+) -> NDArray[np.int64]:
+    """mp4 and mov index decoding times, Matroska and WebM presentation times; other formats guess where to land."""
+    if container.startswith("matroska") and not is_counted:
+        return ticks
+    if container.startswith("mov") and not is_counted and None not in decoding:
+        return np.array(decoding, np.int64)
+    return np.zeros(0, np.int64)
 
 
 def _lost_samples(
