@@ -16,7 +16,7 @@ MosColumn = Annotated[str | None, typer.Option(help="Column of the labels with t
 PathColumn = Annotated[str | None, typer.Option(help="Column of SCORES that names the clip. [default: uri, path, ...]")]
 Join = Annotated[
     Literal["clip_id", "uri", "tail", "name"] | None,
-    typer.Option(help="How clips are told: tail = folder and base name. [default: what matches most]"),
+    typer.Option(help="How clips are told: tail = folder and base name. [default: the first that matches]"),
 ]
 Lower = Annotated[bool, typer.Option("--lower-is-better", help="Low scores are good ones: turn them round.")]
 Missing = Annotated[bool, typer.Option("--allow-missing", help="State figures though some clips have no score.")]

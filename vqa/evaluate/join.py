@@ -90,9 +90,10 @@ def join(
 ) -> Joined:
     """Pairs every labelled clip with its score.
 
-    The key is the first of clip_id, uri, tail (folder and base name) and base name under which most clips find a
-    score; media suffixes do not count in the last two. Raises UsageError where nothing matches, where a name stands
-    for several clips, and where labels name a clip twice.
+    The key is the first of clip_id, uri, tail (folder and base name) and base name under which any clip finds a score:
+    where names agree in full for some clips, the others are missing, not hidden under a looser name. Media suffixes do
+    not count in the last two. Raises UsageError where nothing matches, where a name stands for several clips, and where
+    labels name a clip twice.
     """
     column, mos_column = score_column(scores, column), opinion_column(labels, mos_column)
     opinions = [labels.number(index, mos_column) for index in range(len(labels.rows))]
@@ -165,21 +166,18 @@ def _refuse_repeats(labels: Table) -> None:
 
 def _choose(scores: Table, labels: Table, key: Key | None) -> tuple[Key, dict[int, list[int]]]:
     """The key, and for each label that has any the rows of its scores."""
-    best: tuple[Key, dict[int, list[int]]] | None = None
     for candidate in (key,) if key else KEYS:
         found = _match(scores, labels, candidate)
-        if best is None or len(found) > len(best[1]):
-            best = candidate, found
-    if best is None or not best[1]:
-        ours, theirs = _example(scores), _example(labels)
-        windows = any(WINDOW_ID.search(scores.clip_id(row)) for row in scores.rows[:100])
-        hint = f"; for windows give {scores.source}/videos.parquet --column score_mean" if windows else ""
-        raise UsageError(
-            f"no clip of {labels.source} (such as {theirs!r}) has a score in {scores.source} (such as {ours!r}) by "
-            f"{key or 'clip_id, uri, or base name'}{hint}"
-        )
-    _refuse_ambiguous(scores, labels, *best)
-    return best
+        if found:
+            _refuse_ambiguous(scores, labels, candidate, found)
+            return candidate, found
+    ours, theirs = _example(scores), _example(labels)
+    windows = any(WINDOW_ID.search(scores.clip_id(row)) for row in scores.rows[:100])
+    hint = f"; for windows give {scores.source}/videos.parquet --column score_mean" if windows else ""
+    raise UsageError(
+        f"no clip of {labels.source} (such as {theirs!r}) has a score in {scores.source} (such as {ours!r}) by "
+        f"{key or 'clip_id, uri, or base name'}{hint}"
+    )
 
 
 def _example(table: Table) -> str:
