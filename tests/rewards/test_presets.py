@@ -1,0 +1,183 @@
+"""The presets: weights, stages, odd batches, and what holds for each of them."""
+
+import numpy as np
+import pytest
+import reward_loops as slow
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vqa.errors import UsageError
+from vqa.rewards import PRESETS, compute
+
+NAN = float("nan")
+NAMES = sorted(PRESETS)
+
+
+def draw(seed, *, clips=6, answers=5, numbers=2, lost=0.2):
+    generator = np.random.default_rng(seed)
+    values = generator.uniform(1, 5, (clips, answers, numbers)).round(2)
+    values[generator.random((clips, answers)) < lost] = NAN
+    return values, generator.uniform(1, 5, clips), generator.choice(["a", "b"], clips).tolist()
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+@pytest.mark.parametrize("seed", range(3))
+def test_preresq_video_adds_up_as_published(seed, stage):
+    values, opinions, datasets = draw(seed, lost=0)
+    scores = values.mean(axis=2)
+    terms = compute("preresq_video", values, opinions, datasets, stage=stage)
+    assert list(terms) == ["pairwise", "spread", "balance", "triplet", "format", "total"]
+    expected = 0.375 * slow.pairwise(scores, opinions, datasets) - (stage == 1) * slow.spread(values)
+    expected += 0.5 * slow.balance(values, 2) + 0.125 * np.nan_to_num(slow.triplet(scores, opinions, datasets)) + 1
+    np.testing.assert_allclose(terms["total"], expected, rtol=1e-9)
+
+
+def test_preresq_image_adds_up_as_published():
+    values, opinions, datasets = draw(0, numbers=5, lost=0)
+    scores = values.mean(axis=2)
+    terms = compute("preresq_image", values, opinions, datasets)
+    accuracy = 0.375 * slow.pairwise(scores, opinions, datasets) - slow.spread(values) + 0.5 * slow.balance(values, 4)
+    accuracy += 0.125 * np.nan_to_num(slow.triplet(scores, opinions, datasets)) + slow.rank_to_truth(scores, opinions)
+    np.testing.assert_allclose(terms["total"], accuracy / 3 + 1, rtol=1e-9)
+
+
+def test_visualquality_r1_adds_up_as_published():
+    values, opinions, datasets = draw(0, numbers=1)
+    terms = compute("visualquality_r1", values, opinions, datasets)
+    assert list(terms) == ["fidelity", "format", "total"]
+    expected = slow.fidelity(values.mean(axis=2), opinions, datasets) + ~np.isnan(values[..., 0])
+    np.testing.assert_allclose(terms["total"], expected, rtol=1e-9)
+
+
+def test_the_others_add_up_by_hand():
+    # One clip of opinion 3, answers 3.25 and unparsed; nothing to compare with, so fidelity is 0.
+    values = [[[3.25], [NAN]]]
+    expected = {
+        "vqathinker": np.exp(-0.125) + 1,  # exp(-0.25^2 / (2 * 0.5^2)), two decimals
+        "q_insight": 1 + 1,  # 0.25 < 0.35
+        "vq_insight": 1 - 0.25 / 3 + 1,
+        "q_hawkeye": np.exp(-0.25 / 0.30) + 0.8,
+        "omniquality_r": np.exp(-(0.25**2) / (2 * 0.8**2)) + 0.5,
+        "aes_r1": np.exp(-0.5 * (0.25 / 0.4) ** 2) + 1e-5 + 1,
+        "refine_iqa": 1 + 1,
+        "q_ponder": 1 - 0.25 / 4 + 1,
+        "cappo": np.exp(-0.125) + 1,
+    }
+    for preset, total in expected.items():
+        np.testing.assert_allclose(compute(preset, values, [3.0], ["a"])["total"], [[total, 0.0]], err_msg=preset)
+
+
+def test_context_pays_its_terms():
+    # By hand as above, plus: two answers of fit length 0.2 each; better than on shuffled frames 0.3.
+    values, opinions, sets = [[[3.25], [3.0]]], [3.0], ["a"]
+    terms = compute("vq_insight", values, opinions, sets, tokens=[[400, 512]], perturbed=[[[5.0]]])
+    assert terms["length"].tolist() == [[0.2, 0.2]]
+    assert terms["temporal"].tolist() == [[0.3, 0.3]]
+    terms = compute("vqathinker", values, opinions, sets, perturbed=[[[5.0]]])
+    assert terms["temporal"].tolist() == [[0.0, 0.0]]  # exp(-0.125) and 0.8 are not above 0.9, no rank
+    terms = compute("refine_iqa", values, opinions, sets, think=[[0.9, 0.4]], no_think=[[0.5, 0.5]])
+    np.testing.assert_allclose(terms["probability"], [[0.4, 0.0]])
+    terms = compute("q_ponder", values, opinions, sets, reason_scores=[[2.25, NAN]])
+    assert terms["consistency"].tolist() == [[0.75, 0.0]]
+    terms = compute("q_hawkeye", values, opinions, sets, texts=[["<answer>3.25</answer>", "aaaaaa"]])
+    assert terms["repetition"].tolist() == [[0.0, -1.5]]
+
+
+def test_a_damage_question_has_no_opinion_and_is_paid_by_its_labels():
+    damage = {
+        "true_classes": ["blur", ""],
+        "true_severities": ["slight", ""],
+        "classes": [["blur", "noise"], ["", ""]],
+        "severities": [["slight", "slight"], ["", ""]],
+        "well_formed": [[True, True], [False, False]],
+    }
+    values = [[[NAN], [NAN]], [[3.0], [4.0]]]
+    terms = compute("q_insight", values, [NAN, 3.0], ["a", "a"], **damage)
+    assert terms["total"].tolist() == [[2.0, 1.0], [2.0, 1.0]]
+    assert np.isfinite(compute("visualquality_r1", values, [NAN, 3.0], ["a", "a"], **damage)["total"]).all()
+
+
+@pytest.mark.parametrize("preset", NAMES)
+@settings(max_examples=12, deadline=None)
+@given(seed=st.integers(0, 99), clips=st.integers(0, 5), answers=st.integers(1, 5), lost=st.sampled_from([0, 0.4, 1]))
+def test_finite_zero_where_unparsed_and_the_weighted_sum(preset, seed, clips, answers, lost):
+    values, opinions, datasets = draw(seed, clips=clips, answers=answers, lost=lost)
+    opinions = np.round(opinions)  # ties
+    terms = compute(preset, values, opinions, datasets)
+    unparsed = np.isnan(values).any(axis=2)
+    for name, term in terms.items():
+        assert term.shape == (clips, answers)
+        assert np.isfinite(term).all(), name
+        assert not term[unparsed].any(), name
+    total = sum(weight * terms[name] for name, weight in PRESETS[preset].weights.items())
+    np.testing.assert_allclose(terms["total"], total)
+    assert (terms["total"][~unparsed] > 0).all()  # an answer that can be read is never worse than none
+    np.testing.assert_array_equal(terms["format"], ~unparsed)
+
+
+@pytest.mark.parametrize("preset", NAMES)
+def test_another_data_set_in_the_batch_changes_nothing(preset):
+    values, opinions, _ = draw(1, clips=8)
+    sets = ["a", "b", "a", "b", "a", "b", "a", "b"]
+    mixed = compute(preset, values, opinions, sets)
+    for start in (0, 1):
+        alone = compute(preset, values[start::2], opinions[start::2], sets[start::2])
+        for name, term in alone.items():
+            np.testing.assert_allclose(mixed[name][start::2], term, atol=1e-12)
+
+
+@pytest.mark.parametrize("preset", NAMES)
+def test_the_order_of_clips_and_answers_does_not_matter(preset):
+    values, opinions, datasets = draw(2, clips=6, lost=0)
+    generator = np.random.default_rng(0)
+    clips, answers = generator.permutation(6), generator.permutation(5)
+    before = compute(preset, values, opinions, datasets)
+    after = compute(preset, values[clips][:, answers], opinions[clips], [datasets[i] for i in clips])
+    for name in before:
+        np.testing.assert_allclose(after[name], before[name][clips][:, answers], atol=1e-12)
+
+
+@pytest.mark.parametrize("preset", NAMES)
+@pytest.mark.parametrize("truth", [2.5, 3.5])
+def test_the_truth_is_paid_best(preset, truth):
+    """Other clips exact and dense on the scale; the answer at the opinion beats those off by more than half a point."""
+    others = np.linspace(1.05, 4.95, 40)
+    opinions = np.append(others, truth)
+    off = np.array([-1.0, -0.6, 0.0, 0.6, 1.0])
+    exact = np.repeat(opinions[:, None] + 0.01, 5, axis=1)
+
+    def paid(error):
+        values = exact.copy()
+        values[-1] = truth + error + 0.01
+        return compute(preset, values[:, :, None], opinions, ["a"] * 41)["total"][-1].mean()
+
+    assert np.argmax([paid(error) for error in off]) == 2
+
+
+def test_the_callers_arrays_stay_as_they_are():
+    values, opinions, datasets = draw(3)
+    values[0, 0, 0] = NAN
+    before = values.copy()
+    compute("vqathinker", values, opinions, datasets, perturbed=values)
+    np.testing.assert_array_equal(values, before)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"preset": "magic"}, "there are: preresq_video"),
+        ({"values": [[3.0]]}, "shape"),
+        ({"opinions": [3.0, 4.0]}, "one of each a clip"),
+        ({"datasets": []}, "one of each a clip"),
+        ({"opinions": [NAN]}, "opinion nan"),
+        ({"stage": 3}, "1, 2"),
+        ({"mode": "kind"}, "paper_code, strict"),
+        ({"colour": 1}, "colour is not known"),
+        ({"preset": "vq_insight", "tokens": [3]}, "tokens has shape"),
+        ({"preset": "vq_insight", "perturbed": [[3.0]]}, "perturbed has shape"),
+    ],
+)
+def test_wrong_use_is_refused_with_name_and_value(change, words):
+    given_ = {"preset": "preresq_video", "values": [[[3.0, 3.0]]], "opinions": [3.0], "datasets": ["a"]} | change
+    with pytest.raises(UsageError, match=words):
+        compute(given_.pop("preset"), given_.pop("values"), given_.pop("opinions"), given_.pop("datasets"), **given_)

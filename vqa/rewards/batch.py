@@ -1,0 +1,80 @@
+"""A batch of answers, opinions and data sets as the terms take it, checked once."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vqa.errors import UsageError
+
+Numbers = NDArray[np.float64]
+
+# What `compute` takes beside the numbers, for B clips with K answers; a term whose part is missing is 0.
+CONTEXT = {
+    "stage": "1 or 2, of PreResQ-R1's two: the spread penalty is of stage 1 only (default 1)",
+    "mode": "paper_code (default) or strict: what the pairwise term pays for a wrong order",
+    "perturbed": "float [B, K', D], answers to the clips with their frames put out of order (NaN: unparsed)",
+    "tokens": "int [B, K], length of each answer",
+    "texts": "str [B, K], each answer",
+    "well_formed": "bool [B, K], answers of the asked form although they hold no score (damage questions)",
+    "classes": "str [B, K], damage as the answer names it",
+    "severities": "str [B, K], its severity",
+    "true_classes": "str [B], the damage, empty where none was asked for; the opinion may be NaN there",
+    "true_severities": "str [B], its severity",
+    "think": "float [B, K], chance of the opinion's digit after the reasoning",
+    "no_think": "float [B, K], the same without it",
+    "reason_scores": "float [B, K], the score that the reasoning alone speaks for (NaN: none)",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One call's numbers: values [B, K, D] and their means [B, K], NaN where unparsed; opinions [B]; peers [B, B]."""
+
+    values: Numbers
+    scores: Numbers
+    opinions: Numbers
+    peers: NDArray[np.bool_]
+    context: Mapping[str, Any]
+
+    def array(self, name: str) -> NDArray[Any] | None:
+        """A part of the context with its shape checked, or None."""
+        if self.context.get(name) is None:
+            return None
+        is_text = name in ("texts", "classes", "severities", "true_classes", "true_severities")
+        array = np.asarray(self.context[name], dtype=object if is_text else None)
+        wanted = self.scores.shape[: 1 if name.startswith("true_") else 2]
+        if array.shape != wanted:
+            raise UsageError(f"rewards: {name} has shape {list(array.shape)}, not {list(wanted)} as the answers do")
+        return array
+
+
+def make_batch(values: Numbers, opinions: Numbers, datasets: Sequence[str], context: Mapping[str, Any]) -> Batch:
+    """Checked and masked; `values` and `opinions` are the caller's to give away. Raises UsageError."""
+    if values.ndim != 3 or 0 in values.shape[1:]:
+        raise UsageError(f"rewards: values have shape {list(values.shape)}; wanted [clips, answers, numbers]")
+    if opinions.shape != values.shape[:1] or len(datasets) != len(values) or isinstance(datasets, str):
+        raise UsageError(
+            f"rewards: {len(values)} clips with opinions of shape {list(opinions.shape)} and {len(datasets)} data "
+            "sets; give one of each a clip"
+        )
+    for name, allowed in (("stage", (1, 2)), ("mode", ("paper_code", "strict"))):
+        if context.get(name, allowed[0]) not in allowed:
+            raise UsageError(f"rewards: {name} is {context[name]!r}; it is one of {', '.join(map(str, allowed))}")
+    if unknown := sorted(set(context) - set(CONTEXT)):
+        raise UsageError(f"rewards: {', '.join(unknown)} is not known; there are: {', '.join(CONTEXT)}")
+    values[~np.isfinite(values).all(axis=2)] = np.nan
+    _, places = np.unique(np.asarray(datasets, dtype=str), return_inverse=True)
+    judged = np.isfinite(opinions)
+    peers = (places[:, None] == places) & judged[:, None] & judged & ~np.eye(len(values), dtype=bool)
+    batch = Batch(values, values.mean(axis=2), np.where(judged, opinions, np.nan), peers, context)
+    asked = batch.array("true_classes")
+    missing = np.flatnonzero(~judged & (True if asked is None else asked == ""))
+    if len(missing):
+        raise UsageError(
+            f"rewards: clip {missing[0]} of {datasets[missing[0]]!r} has the opinion {opinions[missing[0]]}; "
+            "leave clips without an opinion out of training"
+        )
+    return batch

@@ -1,0 +1,254 @@
+"""Published recipes as weighted lists of terms, with their papers' constants, and `compute`, which adds them up.
+
+Where a constant or a form is marked NOT FOUND, no public source that we could read gives it, and what stands there is
+ours. Every format term is 1 where the one parser reads the answer; the papers' own patterns are a little stricter.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from vqa.errors import UsageError
+from vqa.rewards import format as form
+from vqa.rewards import preference, regression, response, temporal
+from vqa.rewards.batch import Batch, make_batch
+
+Numbers = NDArray[np.float64]
+Terms = dict[str, Numbers]
+
+Term = Callable[[Batch, Terms], Numbers]  # the terms before it in the list are its second argument
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preset:
+    """A recipe's reward: `total` is the sum of weight x term. `source` names the paper and what it does not tell."""
+
+    source: str
+    terms: Mapping[str, tuple[float, Term]]
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weight of each term."""
+        return {name: weight for name, (weight, _) in self.terms.items()}
+
+
+def compute(preset: str, values: ArrayLike, opinions: ArrayLike, datasets: Sequence[str], **context: Any) -> Terms:
+    """Each term and `total`, float [B, K], of a preset; `total` is never NaN, and pairs never cross data sets.
+
+    values [B, K, D] on 1-5, NaN where an answer was not parsed (one NaN makes the whole answer unparsed: 0 in every
+    term but `repetition`); opinions [B] on 1-5; datasets, B names; context: see CONTEXT in
+    `vqa.rewards.batch`. Raises UsageError.
+    """
+    if preset not in PRESETS:
+        raise UsageError(f"reward {preset!r} is not known; there are: {', '.join(PRESETS)}")
+    batch = make_batch(np.array(values, float), np.array(opinions, float), datasets, context)
+    terms: Terms = {}
+    total = np.zeros_like(batch.scores)
+    for name, (weight, term) in PRESETS[preset].terms.items():
+        terms[name] = term(batch, terms)
+        total += weight * terms[name]
+    return {**terms, "total": total}
+
+
+def _regression(batch: Batch, _: Terms) -> Numbers:
+    return regression.gaussian(batch.scores, batch.opinions, sigma=0.5)
+
+
+def _pairwise(batch: Batch, _: Terms) -> Numbers:
+    mode = batch.context.get("mode", "paper_code")
+    return preference.pairwise(batch.scores, batch.opinions, batch.peers, mode=mode)
+
+
+def _spread(batch: Batch, _: Terms) -> Numbers:
+    is_on = batch.context.get("stage", 1) == 1
+    return response.spread(batch.values) if is_on else np.zeros_like(batch.scores)
+
+
+def _triplet(batch: Batch, _: Terms) -> Numbers:
+    return preference.triplet(batch.scores, batch.opinions, batch.peers)
+
+
+def _fidelity(batch: Batch, _: Terms) -> Numbers:
+    return preference.fidelity(batch.scores, batch.opinions, batch.peers)
+
+
+def _format(batch: Batch, _: Terms) -> Numbers:
+    well_formed = batch.array("well_formed")
+    read = form.parsed(batch.values)
+    return read if well_formed is None else np.maximum(read, well_formed)
+
+
+def _vqathinker_regression(batch: Batch, _: Terms) -> Numbers:
+    return regression.gaussian(batch.scores, batch.opinions, sigma=0.5) * regression.decimals(batch.values)
+
+
+def _contrast(batch: Batch, paid: Numbers, accuracy: Term, *, share: float, above: float) -> Numbers:
+    if batch.context.get("perturbed") is None:
+        return np.zeros_like(paid)
+    values = np.array(batch.context["perturbed"], float)
+    if values.ndim != 3 or (len(values), values.shape[2]) != (len(paid), batch.values.shape[2]):
+        raise UsageError(
+            f"rewards: perturbed has shape {list(values.shape)}; wanted [{len(paid)}, answers, {batch.values.shape[2]}]"
+        )
+    values[~np.isfinite(values).all(axis=2)] = np.nan
+    scores = values.mean(axis=2)
+    other = accuracy(Batch(values, scores, batch.opinions, batch.peers, {}), {})
+    return temporal.contrast(paid, other, ~np.isnan(batch.scores), ~np.isnan(scores), share=share, above=above)
+
+
+def _vqathinker_temporal(batch: Batch, terms: Terms) -> Numbers:
+    order = _contrast(batch, terms["fidelity"], _fidelity, share=1.0, above=0.5)
+    return order + _contrast(batch, terms["regression"], _vqathinker_regression, share=1.0, above=0.9)
+
+
+def _relative(batch: Batch, _: Terms) -> Numbers:
+    return regression.relative(batch.scores, batch.opinions)
+
+
+def _vq_insight_temporal(batch: Batch, terms: Terms) -> Numbers:
+    return _contrast(batch, terms["regression"], _relative, share=0.8, above=0.1)
+
+
+def _length(batch: Batch, terms: Terms) -> Numbers:
+    tokens = batch.array("tokens")
+    return np.zeros_like(batch.scores) if tokens is None else form.length_band(tokens, terms["regression"])
+
+
+def _repetition(batch: Batch, _: Terms) -> Numbers:
+    texts = batch.array("texts")
+    return np.zeros_like(batch.scores) if texts is None else form.repetition(texts.tolist())
+
+
+def _degradation(batch: Batch, _: Terms) -> Numbers:
+    names = ("classes", "severities", "true_classes", "true_severities")
+    parts = [part for part in map(batch.array, names) if part is not None]
+    return regression.degradation(*parts) if len(parts) == len(names) else np.zeros_like(batch.scores)
+
+
+def _probability(batch: Batch, terms: Terms) -> Numbers:
+    think, no_think = batch.array("think"), batch.array("no_think")
+    if think is None or no_think is None:
+        return np.zeros_like(batch.scores)
+    return regression.probability(think, no_think, terms["threshold"] + terms["format"])
+
+
+def _consistency(batch: Batch, _: Terms) -> Numbers:
+    reasons = batch.array("reason_scores")
+    return np.zeros_like(batch.scores) if reasons is None else response.consistency(batch.scores, reasons)
+
+
+_PRERESQ_R1 = "PreResQ-R1 (arXiv 2511.05393), as in its released code; the paper's own names and weights: NOT FOUND. "
+
+PRESETS: Mapping[str, Preset] = {
+    "preresq_video": Preset(
+        source=_PRERESQ_R1 + "The spread penalty in stage 1 only, as in its figure; the code has no such switch.",
+        terms={
+            "pairwise": (0.375, _pairwise),
+            "spread": (-1.0, _spread),
+            "balance": (0.5, lambda batch, _: response.balance(batch.values)),
+            "triplet": (0.125, _triplet),
+            "format": (1.0, _format),
+        },
+    ),
+    "preresq_image": Preset(
+        source=_PRERESQ_R1 + "Its fifth aspect takes no part in `balance`, as in the code.",
+        terms={
+            "pairwise": (0.375 / 3, _pairwise),
+            "spread": (-1.0 / 3, _spread),
+            "balance": (0.5 / 3, lambda batch, _: response.balance(batch.values, aspects=4)),
+            "triplet": (0.125 / 3, _triplet),
+            "rank": (1.0 / 3, lambda batch, _: regression.rank_to_truth(batch.scores, batch.opinions)),
+            "format": (1.0, _format),
+        },
+    ),
+    "visualquality_r1": Preset(
+        source="VisualQuality-R1 (arXiv 2505.14460).",
+        terms={"fidelity": (1.0, _fidelity), "format": (1.0, _format)},
+    ),
+    "vqathinker": Preset(
+        source="VQAThinker (arXiv 2508.06051). Whether perturbed answers are ranked among themselves: NOT FOUND; here "
+        "they are.",
+        terms={
+            "fidelity": (1.0, _fidelity),
+            "regression": (1.0, _vqathinker_regression),
+            "temporal": (1.0, _vqathinker_temporal),
+            "format": (1.0, _format),
+        },
+    ),
+    "q_insight": Preset(
+        source="Q-Insight (arXiv 2503.22679): scores and damage questions side by side.",
+        terms={
+            "threshold": (1.0, lambda batch, _: regression.threshold(batch.scores, batch.opinions, within=0.35)),
+            "degradation": (1.0, _degradation),
+            "format": (1.0, _format),
+        },
+    ),
+    "vq_insight": Preset(
+        source="VQ-Insight (arXiv 2506.18564), its score task; opinions on 0-100 there, only their ratio enters.",
+        terms={
+            "regression": (1.0, _relative),
+            "temporal": (1.0, _vq_insight_temporal),
+            "length": (1.0, _length),
+            "format": (1.0, _format),
+        },
+    ),
+    "q_hawkeye": Preset(
+        source="Q-Hawkeye (arXiv 2601.22920); its uncertainty weight and perception loss are hooks of the trainer.",
+        terms={
+            "accuracy": (1.0, lambda batch, _: regression.laplace(batch.scores, batch.opinions)),
+            "repetition": (1.0, _repetition),
+            "format": (0.8, _format),
+        },
+    ),
+    "omniquality_r": Preset(
+        source="OmniQuality-R (arXiv 2510.10609): sigma 0.8 points, of a 0-5 scale there; how it shrinks: NOT FOUND.",
+        terms={
+            "regression": (1.0, lambda batch, _: regression.gaussian(batch.scores, batch.opinions, sigma=0.8)),
+            "format": (0.5, _format),
+        },
+    ),
+    "aes_r1": Preset(
+        source="Aes-R1 (arXiv 2509.21871); its scale is 0-1, so 0.1 there is 0.4 of 1-5.",
+        terms={
+            "fidelity": (
+                1.0,
+                lambda batch, _: preference.fidelity(batch.scores, batch.opinions, batch.peers, ties_win=True),
+            ),
+            "regression": (
+                1.0,
+                lambda batch, _: (
+                    regression.gaussian(batch.scores, batch.opinions, sigma=0.4) + 1e-5 * form.parsed(batch.values)
+                ),
+            ),
+            "format": (1.0, _format),
+        },
+    ),
+    "refine_iqa": Preset(
+        source="Refine-IQA (arXiv 2508.03763), stage 2; a script's name says 0.35, the code 0.5.",
+        terms={
+            "threshold": (
+                1.0,
+                lambda batch, _: regression.threshold(batch.scores, batch.opinions, within=0.5, inclusive=True),
+            ),
+            "format": (1.0, _format),
+            "probability": (1.0, _probability),
+        },
+    ),
+    "q_ponder": Preset(
+        source="Q-Ponder (arXiv 2506.05384): continuous accuracy and consistency of reason and score. Their forms and "
+        "weights: NOT FOUND; both are linear here, with weight 1.",
+        terms={
+            "accuracy": (1.0, lambda batch, _: regression.linear(batch.scores, batch.opinions)),
+            "consistency": (1.0, _consistency),
+            "format": (1.0, _format),
+        },
+    ),
+    "cappo": Preset(
+        source="CapPO (arXiv 2509.21854) acts on the loss by a hook of the trainer. It has no score reward of its own "
+        "(NOT FOUND), so VQAThinker's Gaussian (sigma 0.5) stands here.",
+        terms={"regression": (1.0, _regression), "format": (1.0, _format)},
+    ),
+}

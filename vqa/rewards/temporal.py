@@ -1,0 +1,29 @@
+"""Terms that compare answers to a clip with answers to the same clip with its frames put out of order."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Numbers = NDArray[np.float64]
+
+
+def contrast(
+    paid: Numbers,
+    perturbed: Numbers,
+    is_parsed: NDArray[np.bool_],
+    perturbed_is_parsed: NDArray[np.bool_],
+    *,
+    share: float,
+    above: float,
+    bonus: float = 0.3,
+) -> Numbers:
+    """`bonus` for answers paid more than `above`, where the group's mean is >= `share` of that on perturbed frames.
+
+    `paid` [B, K] and `perturbed` [B, K'] are one accuracy term for both; means over the parsed answers, and without
+    any on either side there is no bonus. VQ-Insight (arXiv 2506.18564): share 0.8, above 0.1, K' = K/2 on shuffled
+    frames. VQAThinker (2508.06051): share 1, above 0.5 for its rank term and 0.9 for its regression term.
+    """
+    with np.errstate(invalid="ignore"):  # 0/0 for a group without a parsed answer is NaN, which compares false
+        mean = np.where(is_parsed, paid, 0.0).sum(axis=1) / is_parsed.sum(axis=1)
+        other = np.where(perturbed_is_parsed, perturbed, 0.0).sum(axis=1) / perturbed_is_parsed.sum(axis=1)
+    paid_more: Numbers = bonus * ((mean >= share * other)[:, None] & (paid > above) & is_parsed)
+    return paid_more
