@@ -30,8 +30,8 @@ class Clip:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MediaInfo:
-    """Facts of one video (or image) file. Sizes are as shown: after rotation. Seconds count from the first frame
-    shown."""
+    """Facts of one video (or image) file. Sizes are as shown: square pixels, after rotation. Seconds count from
+    the first frame shown."""
 
     uri: str
     codec: str
@@ -39,6 +39,7 @@ class MediaInfo:
     width: int
     height: int
     rotation_degrees: int  # clockwise turn needed for display: 0, 90, 180, 270
+    is_mirrored: bool = False  # a still picture to be flipped upside down before that turn
     fps: float  # mean rate over the packets; 0.0 for a still picture
     duration_seconds: float
     frame_count: int

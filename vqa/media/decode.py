@@ -86,7 +86,7 @@ def _pictures(
     entries = nearest(packets.seconds, times)
     wanted = np.unique(entries)
     read = _read_webp if info.container == "webp" else BACKENDS["pyav" if info.is_image else backend]
-    painter = Painter(width=info.width, height=info.height, rotation_degrees=info.rotation_degrees)
+    painter = Painter(info=info)
     pictures: dict[int, Pixels] = {}
     with media_errors(info.uri, doing="decoding"):
         for threads in (thread_count, 1):

@@ -16,7 +16,8 @@ from vqa.types import Pixels, Seconds
 _SHORTEST_SECONDS = 0.010  # browsers show frames of at most this time for a tenth of a second; so do we
 _DEFAULT_SECONDS = 0.100
 _EXIF_ORIENTATION = 0x0112
-_CLOCKWISE_DEGREES = {3: 180, 4: 180, 5: 270, 6: 90, 7: 90, 8: 270}  # the even-odd twins differ by mirroring
+# Orientation -> (clockwise turn in degrees, whether flipped upside down before it)
+_TURNS = {2: (180, True), 3: (180, False), 4: (0, True), 5: (90, True), 6: (90, False), 7: (270, True), 8: (270, False)}
 _DAMAGED = (
     UnidentifiedImageError,
     EOFError,
@@ -100,14 +101,15 @@ def _still_size(name: bytes, body: bytes) -> tuple[int, int]:
     return 0, 0
 
 
-def exif_rotation_degrees(file: BinaryIO) -> int:
-    """Clockwise turn for display by the EXIF orientation of an open picture; 0 where none can be read."""
+def exif_turn(file: BinaryIO) -> tuple[int, bool]:
+    """Clockwise turn for display in degrees, and whether the picture is flipped upside down before it, by the EXIF
+    orientation of an open picture; (0, False) where none can be read."""
     file.seek(0)
     try:
         with Image.open(file) as image:
-            return _CLOCKWISE_DEGREES.get(image.getexif().get(_EXIF_ORIENTATION, 1), 0)
+            return _TURNS.get(image.getexif().get(_EXIF_ORIENTATION, 1), (0, False))
     except _DAMAGED:
-        return 0
+        return 0, False
 
 
 def webp_pictures(file: BinaryIO, wanted: list[int]) -> Iterator[tuple[int, Pixels]]:

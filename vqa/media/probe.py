@@ -13,9 +13,8 @@ How a file that cannot be judged is named (`ClipError.kind`):
 | a codec that this FFmpeg has no decoder for; a URI scheme other than file | `unsupported` |
 | more than `max_pixels` in a frame, more than `max_frames` packets; memory ran out | `too_large` |
 
-Times: presentation times in seconds, the first frame shown is 0.0. Sizes: stored pixels after the rotation of the
-display matrix or the EXIF orientation (mirroring is not undone); non-square pixels are not stretched, interlaced frames
-not woven apart. A still picture is a clip of one frame.
+Times: presentation times in seconds, the first frame shown is 0.0. Sizes: as shown, with square pixels and after the
+rotation of the display matrix or the EXIF orientation. A still picture is a clip of one frame.
 """
 
 import os
@@ -30,7 +29,7 @@ from numpy.typing import NDArray
 from vqa.errors import ClipError
 from vqa.media.container import open_container, packets_of, rotation_degrees, video_stream
 from vqa.media.index import indexed_packets
-from vqa.media.pictures import exif_rotation_degrees, is_webp, webp_table
+from vqa.media.pictures import exif_turn, is_webp, webp_table
 from vqa.media.source import media_errors, open_source
 from vqa.types import MediaInfo, Packets
 
@@ -73,9 +72,9 @@ def probe(
             return _probe_webp(uri, file, max_pixels=max_pixels)
         with open_container(uri, file) as container:
             stream = video_stream(uri, container)
-            width, height = stream.codec_context.width, stream.codec_context.height
-            _check_size(uri, width, height, max_pixels)
             is_picture = container.format.name.endswith("_pipe") or container.format.name == "image2"
+            width, height = _square(stream, is_picture=is_picture)
+            _check_size(uri, width, height, max_pixels)
             limit = (
                 1 if is_picture else max_frames
             )  # what follows a photograph in its file is a thumbnail or a gain map
@@ -83,7 +82,7 @@ def probe(
                 table, last_duration = _packet_table(
                     uri, file, container, stream, limit=limit, must_end=not is_picture, by_index=by_index
                 )
-            rotation = exif_rotation_degrees(file) if is_picture else rotation_degrees(container, stream)
+            rotation, is_mirrored = exif_turn(file) if is_picture else (rotation_degrees(container, stream), False)
             if rotation in (90, 270):
                 width, height = height, width
             frame_count = len(table.seconds)
@@ -100,12 +99,28 @@ def probe(
                 width=width,
                 height=height,
                 rotation_degrees=rotation,
+                is_mirrored=is_mirrored,
                 fps=0.0 if is_image else _mean_rate(table.seconds) or rate,
                 duration_seconds=0.0 if is_image else float(table.seconds[-1]) + last_duration,
                 frame_count=frame_count,
                 is_image=is_image,
             )
     return info, table
+
+
+def _square(stream: av.VideoStream, *, is_picture: bool) -> tuple[int, int]:
+    """Width and height with square pixels: the axis that its pixels are too short on is stretched, so none is lost.
+
+    A still picture is shown as stored, as browsers do (its ratio is one of inches, often wrong); so is a video whose
+    ratio is within 1 % of square (rounding in some encoders) or beyond 4 (a broken header).
+    """
+    width, height = stream.codec_context.width, stream.codec_context.height
+    ratio = 1.0 if is_picture or stream.codec_context.name == "gif" else float(stream.sample_aspect_ratio or 1)
+    if 1.01 < ratio <= 4:
+        return round(width * ratio), height
+    if 1.01 < 1 / max(ratio, 1e-9) <= 4:
+        return width, round(height / ratio)
+    return width, height
 
 
 def _check_size(uri: str, width: int, height: int, max_pixels: int) -> None:
@@ -242,7 +257,7 @@ def _probe_webp(uri: str, file: BinaryIO, *, max_pixels: int) -> tuple[MediaInfo
     is_key = np.zeros(count, bool)
     is_key[0] = True  # each frame paints over the one before
     ends = np.cumsum(webp.duration_seconds)
-    rotation = exif_rotation_degrees(file) if count == 1 else 0
+    rotation, is_mirrored = exif_turn(file) if count == 1 else (0, False)
     is_turned = rotation in (90, 270)
     table = PacketTable(
         seconds=ends - webp.duration_seconds,
@@ -261,6 +276,7 @@ def _probe_webp(uri: str, file: BinaryIO, *, max_pixels: int) -> tuple[MediaInfo
         width=webp.height if is_turned else webp.width,
         height=webp.width if is_turned else webp.height,
         rotation_degrees=rotation,
+        is_mirrored=is_mirrored,
         fps=_mean_rate(table.seconds),
         duration_seconds=0.0 if count == 1 else float(ends[-1]),
         frame_count=count,
