@@ -44,14 +44,17 @@ def indexed_packets(
     finally:
         file.seek(position)
     offsets = _composition_offsets(boxes, len(entries)) if boxes else None
-    if offsets is None or any(size <= 0 or place + size > container.size for place, size, *_ in entries):
+    if not boxes or offsets is None or any(size <= 0 or place + size > container.size for place, size, *_ in entries):
         return None
     place, size, start, *_ = entries[0]
     if (first.pos, first.size, first.dts) != (place, size, start) or first.pts is None:
         return None
     shift = first.pts - start - offsets[0]
     starts = [entry[2] for entry in entries]
-    ends = [*starts[1:], starts[-1] if stream.duration is None else stream.duration]
+    ends = [
+        *starts[1:],
+        starts[-1] + int.from_bytes(boxes.get(b"stts", b"")[-4:], "big"),
+    ]  # the last duration (8.6.1.2)
     return [
         IndexedPacket(size, start, start + offset + shift, max(0, end - start), is_key, is_discarded)
         for (_, size, start, is_key, is_discarded), offset, end in zip(entries, offsets, ends, strict=True)
