@@ -178,7 +178,7 @@ def _packet_table(
     all_ticks = np.concatenate([shown_ticks, lost_ticks])
     by_time = np.argsort(all_ticks, kind="stable")
     seconds = (all_ticks[by_time] - all_ticks[by_time[0]]) * unit
-    if is_counted and float(stream.average_rate or 0) > 0:
+    if is_counted and ticks[-1] == len(ticks) - 1 and float(stream.average_rate or 0) > 0:  # ticks are mere numbers
         seconds = np.arange(len(seconds)) / float(stream.average_rate or 1)
     lost = np.ones(len(lost_ticks), bool)
     table = PacketTable(
