@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import reward_loops as slow
 
-from vqa.rewards import preference, regression, response, temporal
 from vqa.rewards import format as form
+from vqa.rewards import preference, regression, response, temporal
 
 NAN = float("nan")
 

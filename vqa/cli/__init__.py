@@ -12,6 +12,7 @@ from jobs.score import score
 from vqa.cli.data import data_app
 from vqa.cli.judge import calibrate, compare, evaluate
 from vqa.cli.learn import train
+from vqa.cli.rewards import rewards_app
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,6 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data_app, name="data")
+app.add_typer(rewards_app, name="rewards")
 for command in (score, evaluate, compare, calibrate, train):
     app.command()(command)
 

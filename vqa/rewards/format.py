@@ -38,9 +38,15 @@ def repetition(
     """
 
     def one(text: str) -> float:
-        found = re.search(r"<answer>(.*?)</answer>", text, re.DOTALL)
-        plain = re.sub(r"[^\w\s]", "", (found[1] if found else text).strip())
+        found = _ANSWER.search(text)
+        plain = _PUNCTUATION.sub("", (found[1] if found else text).strip())
+        if len(plain) < more_than:  # a plain number: nothing in it can be used too often
+            return 0.0
         uses = [count for things in (plain.split(" "), plain) for count in Counter(things).values()]
         return max(floor, -each * sum(count for count in uses if count > more_than))
 
     return np.array([[one(text) for text in group] for group in texts])
+
+
+_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+_PUNCTUATION = re.compile(r"[^\w\s]")

@@ -42,15 +42,21 @@ def compute(preset: str, values: ArrayLike, opinions: ArrayLike, datasets: Seque
     term but `repetition`); opinions [B] on 1-5; datasets, B names; context: see CONTEXT in
     `vqa.rewards.batch`. Raises UsageError.
     """
-    if preset not in PRESETS:
-        raise UsageError(f"reward {preset!r} is not known; there are: {', '.join(PRESETS)}")
+    chosen = known(preset)
     batch = make_batch(np.array(values, float), np.array(opinions, float), datasets, context)
     terms: Terms = {}
     total = np.zeros_like(batch.scores)
-    for name, (weight, term) in PRESETS[preset].terms.items():
+    for name, (weight, term) in chosen.terms.items():
         terms[name] = term(batch, terms)
         total += weight * terms[name]
     return {**terms, "total": total}
+
+
+def known(preset: str) -> Preset:
+    """The preset of this name. Raises UsageError, with the names there are."""
+    if preset not in PRESETS:
+        raise UsageError(f"reward {preset!r} is not known; there are: {', '.join(PRESETS)}")
+    return PRESETS[preset]
 
 
 def _regression(batch: Batch, _: Terms) -> Numbers:
