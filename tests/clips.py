@@ -6,11 +6,13 @@ damaged.
 
 import itertools
 import struct
+import subprocess
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import av
+import imageio_ffmpeg
 import numpy as np
 from av.video.reformatter import Interpolation
 from numpy.typing import NDArray
@@ -106,6 +108,12 @@ def write_video(
             duration = frames / fps if seconds is None else seconds[-1]
             _encode_tone(output, sound, duration)
     return path
+
+
+def ffmpeg(*arguments: object) -> None:
+    """Run the FFmpeg that imageio-ffmpeg brings along: other versions of the encoders and muxers than PyAV's."""
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-loglevel", "error", "-nostdin", "-y"]
+    subprocess.run([*command, *map(str, arguments)], check=True)
 
 
 def _encode_tone(output: av.container.OutputContainer, stream: av.AudioStream, duration_seconds: float) -> None:

@@ -178,7 +178,8 @@ def _packet_table(
     all_ticks = np.concatenate([shown_ticks, lost_ticks])
     by_time = np.argsort(all_ticks, kind="stable")
     seconds = (all_ticks[by_time] - all_ticks[by_time[0]]) * unit
-    if is_counted and ticks[-1] == len(ticks) - 1 and float(stream.average_rate or 0) > 0:  # ticks are mere numbers
+    is_numbered = is_counted and ticks[-1] == len(ticks) - 1  # the ticks are mere numbers
+    if is_numbered and float(stream.average_rate or 0) > 0:
         seconds = np.arange(len(seconds)) / float(stream.average_rate or 1)
     lost = np.ones(len(lost_ticks), bool)
     table = PacketTable(
@@ -194,7 +195,9 @@ def _packet_table(
         jump_ticks=_jump_ticks(container.format.name, ticks, decoding, is_counted=is_counted),
     )
     last = table.order[-1]
-    last_duration = durations[last] * unit if last < len(durations) else 0.0
+    # An AVI's clock can run faster than its frames come, and gives each the duration of one tick.
+    is_stated = last < len(durations) and is_counted == is_numbered
+    last_duration = durations[last] * unit if is_stated else 0.0
     gaps = np.diff(seconds)
     return table, last_duration or (float(np.median(gaps)) if len(gaps) else 0.0)
 
