@@ -87,7 +87,7 @@ def _system_of_root() -> Floats:
 @cache
 def _gain() -> Floats:
     """What light of 0 to 1000 cd/m2 is multiplied by, so that 1.0 becomes the SDR white."""
-    light = np.arange(1, 65537) / 65536
+    light = np.maximum(np.arange(65536), 1) / 65535
     top, white = (float(_pq_of_nits(np.array(nits))) for nits in (_PEAK, _WHITE))
     code, most = _pq_of_nits(light * _PEAK) / top, white / top
     knee = 1.5 * most - 0.5
