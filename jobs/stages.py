@@ -200,7 +200,9 @@ def _kept(row: Row) -> Sample:
 
 
 def _failed(row: Row, error: ClipError) -> Sample:
-    return Sample(row=row | {"status": "failed", "error_kind": error.kind, "error": str(error)})
+    decoded, planned = error.frames or (None, None)
+    frames = {"frames_decoded": decoded, "frames_planned": planned}
+    return Sample(row=row | frames | {"status": "failed", "error_kind": error.kind, "error": str(error)})
 
 
 def _media_columns(info: MediaInfo) -> Row:

@@ -31,14 +31,18 @@ class UsageError(VqaError):
 
 
 class ClipError(VqaError):
-    """One clip cannot be scored; becomes the row's `error_kind` and `error`, never stops a job."""
+    """One clip cannot be scored; becomes the row's `error_kind` and `error`, never stops a job.
 
-    def __init__(self, kind: ErrorKind, message: str) -> None:
+    `frames`: how many were decoded and planned, where too few were.
+    """
+
+    def __init__(self, kind: ErrorKind, message: str, frames: tuple[int, int] | None = None) -> None:
         super().__init__(message)
         self.kind: ErrorKind = kind
+        self.frames = frames
 
-    def __reduce__(self) -> tuple[type["ClipError"], tuple[ErrorKind, str]]:
-        return ClipError, (self.kind, str(self))  # crosses process borders with its kind
+    def __reduce__(self) -> tuple[type["ClipError"], tuple[ErrorKind, str, tuple[int, int] | None]]:
+        return ClipError, (self.kind, str(self), self.frames)  # crosses process borders with what it knows
 
 
 class ModelError(VqaError):

@@ -123,7 +123,9 @@ def look(
         raise ClipError(
             "corrupt",
             f"{clip.uri}: {decoded} of {planned} frames could be decoded ({len(tiles)} for global, {len(natives)} for "
-            f"local pictures), {needed} are needed; encode it again, or lower min_decoded_share",
+            f"local pictures), {needed} are needed; encode it again, or "
+            + ("score it in part (on_damage=partial)" if on_damage == "fail" else "lower min_decoded_share"),
+            (decoded, planned),
         )
     shown, global_pictures = _global_pictures(tiles, seconds[chosen], grid=grid if global_kind == "mosaic" else None)
     local_shots = [natives[k] for k in place.tolist() if k in natives]

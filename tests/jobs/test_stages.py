@@ -17,9 +17,21 @@ from vqa.data.sources import list_clips
 from vqa.types import Clip
 
 
-def stage(*, clip_seconds: float | None = None, deadline_seconds: float = 60.0, settings: str = "s") -> SampleStage:
+def stage(
+    *,
+    clip_seconds: float | None = None,
+    deadline_seconds: float = 60.0,
+    settings: str = "s",
+    on_damage: str = "partial",
+) -> SampleStage:
     return SampleStage(
-        views={"keyframes": 4, "global_pixels": 128, "crop_pixels": 32, "local_pictures": 2},
+        views={
+            "keyframes": 4,
+            "global_pixels": 128,
+            "crop_pixels": 32,
+            "local_pictures": 2,
+            "on_damage": on_damage,
+        },
         settings=settings,
         clip_seconds=clip_seconds,
         deadline_seconds=deadline_seconds,
@@ -58,6 +70,30 @@ def test_a_failed_file_still_tells_what_its_header_says(tmp_path: Path, sampler:
     assert (row["error_kind"], row["codec"], row["width"], row["height"]) == ("corrupt", "h264", 160, 96)
     assert row["fingerprint"]
     assert (row["source_bytes"], row["source_mtime_ns"]) == stamp(str(path))
+
+
+@pytest.mark.parametrize("on_damage", ["partial", "fail"])
+def test_a_damaged_file_is_scored_in_part_or_fails_as_told_and_its_row_says_how_much_was_decoded(
+    tmp_path: Path, on_damage: str
+) -> None:
+    path = clips.write_video(tmp_path / "a.mp4", frames=50, container_options={"movflags": "faststart"})
+    clips.cut_off(path, 0.75)
+    told = stage(on_damage=on_damage)
+    sample = only(told.samples(Clip(clip_id="a", uri=str(path))))
+    told.close()
+    assert sample.row["frames_planned"] == 4
+    assert 2 <= sample.row["frames_decoded"] < 4
+    assert (sample.views is None) == (on_damage == "fail")
+    assert sample.row.get("error_kind") == ("corrupt" if on_damage == "fail" else None)
+
+
+def test_a_file_without_a_single_sound_frame_says_none_of_how_many(tmp_path: Path, sampler: SampleStage) -> None:
+    path = clips.write_video(tmp_path / "a.mp4", frames=50, container_options={"movflags": "faststart"})
+    data = path.read_bytes()
+    start = data.index(b"mdat") + 4
+    path.write_bytes(data[:start] + bytes(len(data) - start))
+    row = only(sampler.samples(Clip(clip_id="a", uri=str(path)))).row
+    assert (row["error_kind"], row["frames_decoded"], row["frames_planned"]) == ("corrupt", 0, 4)
 
 
 def test_a_long_video_becomes_windows_in_order_that_look_only_at_their_own_part(tmp_path: Path) -> None:

@@ -61,10 +61,11 @@ def decode(
         info, packets = probe(uri, by_index=False)
         entries, pictures = _pictures(info, packets, times, sizes, backend, thread_count)
     if len(times) and not pictures:
+        wanted = len(np.unique(entries))
         raise ClipError(
             "corrupt",
-            f"{uri}: none of the {len(np.unique(entries))} wanted frames could be decoded; copy or encode the file "
-            "again",
+            f"{uri}: none of the {wanted} wanted frames could be decoded; copy or encode the file again",
+            (0, wanted),
         )
     requested = np.array(sorted(pictures), np.int64)
     return Frames(
