@@ -41,11 +41,13 @@ def run(request: Request) -> int:
 
 def prepare(request: Request) -> Job:
     """Settles everything that can go wrong before anything is written. Raises UsageError, ModelError."""
+    views = {"on_damage": request.on_damage, "min_decoded_share": request.min_decoded_share}
     flags: dict[str, Any] = {
         "model": request.model,
         "clip_seconds": request.clip_seconds,
         "calibration": request.calibration,
         "generation": {"k": request.k} if request.k is not None else None,
+        "views": {name: value for name, value in views.items() if value is not None} or None,
     }
     config = resolve(
         request.config,

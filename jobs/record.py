@@ -35,6 +35,8 @@ class Request:
     model: str | None = None
     k: int | None = None
     clip_seconds: float | None = None
+    on_damage: str | None = None
+    min_decoded_share: float | None = None
     calibration: Path | None = None
     ray_address: str | None = None
     fresh: bool = False

@@ -31,6 +31,13 @@ def score(
     clip_seconds: Annotated[
         float | None, typer.Option(min=0.1, help="Cut long videos into windows of this length, one row each.")
     ] = None,
+    on_damage: Annotated[
+        str | None,
+        typer.Option(help="A clip that lost some of the frames asked for: fail, or score it in part. [default: partial]"),
+    ] = None,
+    min_decoded_share: Annotated[
+        float | None, typer.Option(help="With less of the frames asked for, it fails in any case. [default: 0.5]")
+    ] = None,
     calibration: Annotated[
         Path | None, typer.Option(help="File of `vqa calibrate`: adds mos, mos_low and mos_high to every row.")
     ] = None,
@@ -60,6 +67,8 @@ def score(
         model=model,
         k=k,
         clip_seconds=clip_seconds,
+        on_damage=on_damage,
+        min_decoded_share=min_decoded_share,
         calibration=calibration,
         ray_address=ray_address,
         fresh=fresh,
