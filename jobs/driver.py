@@ -41,7 +41,7 @@ def run(request: Request) -> int:
 
 def prepare(request: Request) -> Job:
     """Settles everything that can go wrong before anything is written. Raises UsageError, ModelError."""
-    views = {"on_damage": request.on_damage, "min_decoded_share": request.min_decoded_share}
+    views = {"snap": request.snap, "on_damage": request.on_damage, "min_decoded_share": request.min_decoded_share}
     flags: dict[str, Any] = {
         "model": request.model,
         "clip_seconds": request.clip_seconds,

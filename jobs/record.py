@@ -34,6 +34,7 @@ class Request:
     assignments: tuple[str, ...] = ()
     model: str | None = None
     k: int | None = None
+    snap: str | None = None
     clip_seconds: float | None = None
     on_damage: str | None = None
     min_decoded_share: float | None = None

@@ -28,6 +28,10 @@ def score(
     k: Annotated[
         int | None, typer.Option("--k", min=1, help="Answers per clip; their spread is the certainty.")
     ] = None,
+    snap: Annotated[
+        str | None,
+        typer.Option(help="keyframes: look at intra frames only, far cheaper to decode. [default: none]"),
+    ] = None,
     clip_seconds: Annotated[
         float | None, typer.Option(min=0.1, help="Cut long videos into windows of this length, one row each.")
     ] = None,
@@ -66,6 +70,7 @@ def score(
         assignments=tuple(assignments or ()),
         model=model,
         k=k,
+        snap=snap,
         clip_seconds=clip_seconds,
         on_damage=on_damage,
         min_decoded_share=min_decoded_share,

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from vqa import views as module
 from vqa.errors import ClipError
+from vqa.media import feed
 from vqa.media.decode import decode
 from vqa.media.probe import probe
 from vqa.types import Clip, Views
@@ -261,3 +262,24 @@ def test_the_settings_are_the_arguments_with_the_same_defaults():
 def test_unknown_settings_are_refused():
     with pytest.raises(ValidationError, match="key_frames"):
         ViewsConfig(key_frames=3)
+
+
+@pytest.mark.parametrize("spatial", ["salient", "frames"])
+def test_snapped_to_keyframes_only_intra_frames_are_seen_and_decoded(tmp_path, monkeypatch, spatial):
+    path = clips.write_video(tmp_path / "v.mp4", frames=60, options={"g": "8", "bf": "2"})
+    _, packets = probe(str(path))
+    intra = packets.seconds[packets.is_key]
+    real, fed = feed._decode, []
+    monkeypatch.setattr(feed, "_decode", lambda decoder, packet: fed.append(packet) or real(decoder, packet))
+    views = look(Clip(clip_id="v", uri=str(path)), snap="keyframes", spatial=spatial)
+    assert set(views.keyframe_seconds) == set(intra)
+    assert {box.second for box in views.crop_boxes} <= set(intra)
+    assert len(views.local_pictures) == 3
+    assert sum(packet is not None for packet in fed) == len(intra)
+
+
+def test_snapped_to_keyframes_a_clip_with_one_intra_frame_shows_that_one(tmp_path):
+    path = clips.write_video(tmp_path / "v.mp4", frames=40, options={"g": "100"})
+    views = look(Clip(clip_id="v", uri=str(path)), snap="keyframes")
+    assert views.keyframe_seconds == (0.0,)
+    assert {box.second for box in views.crop_boxes} == {0.0}
