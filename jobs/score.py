@@ -37,7 +37,7 @@ def score(
     ] = None,
     on_damage: Annotated[
         str | None,
-        typer.Option(help="A clip that lost some of the frames asked for: fail, or score it in part. [default: partial]"),
+        typer.Option(help="fail, or score in part, a clip that lost some of the frames asked for. [default: partial]"),
     ] = None,
     min_decoded_share: Annotated[
         float | None, typer.Option(help="With less of the frames asked for, it fails in any case. [default: 0.5]")

@@ -148,6 +148,18 @@ def test_a_run_that_cannot_start_writes_nothing(tmp_path: Path, model_card: Path
     assert not (tmp_path / "out").exists()
 
 
+def test_the_flags_on_damage_lie_above_the_settings(tmp_path: Path, model_card: Path) -> None:
+    clips.write_video(tmp_path / "a.mp4", frames=2)
+    request = {"sources": (str(tmp_path),), "out": tmp_path / "out", "model": str(model_card)}
+    assignments = ("views.on_damage=partial", "views.min_decoded_share=0.3")
+    views = prepare(Request(**request, assignments=assignments, on_damage="fail")).config.views
+    assert (views.on_damage, views.min_decoded_share, views.keyframes) == ("fail", 0.3, 4)
+    views = prepare(Request(**request, min_decoded_share=0.9)).config.views
+    assert (views.on_damage, views.min_decoded_share, views.keyframes) == ("partial", 0.9, 4)
+    with pytest.raises(UsageError, match=r"views\.on_damage = 'maybe'"):
+        prepare(Request(**request, on_damage="maybe"))
+
+
 def test_the_module_is_the_same_door_as_the_command(tmp_path: Path, model_card: Path) -> None:
     command = [sys.executable, "-m", "jobs.score", str(tmp_path / "gone"), "--out", str(tmp_path / "out")]
     done = subprocess.run([*command, "--model", str(model_card)], capture_output=True, text=True, check=False)
