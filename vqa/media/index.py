@@ -10,21 +10,25 @@ from typing import BinaryIO, NamedTuple
 
 import av
 import numpy as np
+from numpy.typing import NDArray
 
 _MAX_INDEX_BYTES = 1 << 27
 _MAX_OFFSET = 1 << 28  # FFmpeg ignores a table that holds larger ones
 
 
-class IndexedPacket(NamedTuple):
-    """What `av.Packet` says of a packet."""
+_KEY, _DISCARD = 1, 2  # AVINDEX_KEYFRAME, AVINDEX_DISCARD_FRAME
 
-    size: int
-    dts: int
-    pts: int
-    duration: int
-    is_keyframe: bool
-    is_discard: bool
-    is_corrupt: bool = False
+
+class Columns(NamedTuple):
+    """What `av.Packet` says of each packet, in file order; times in the stream's unit."""
+
+    pts: list[int | None]
+    dts: list[int | None]
+    durations: list[int]
+    sizes: list[int]
+    is_key: list[bool]
+    is_corrupt: list[bool]
+    is_discarded: list[bool]
 
 
 def indexed_packets(
@@ -32,49 +36,51 @@ def indexed_packets(
     container: av.container.InputContainer,
     stream: av.VideoStream,
     first: "av.Packet[av.VideoStream]",
-) -> list[IndexedPacket] | None:
-    """All packets in file order, `first` being the first; None where the index is not proof enough (fragments, a
-    cut-off file, edits that drop samples)."""
+) -> Columns | None:
+    """All packets, `first` being the first; None where the index is not proof enough (fragments, a cut-off file, edits
+    that drop samples)."""
     if not container.format.name.startswith("mov"):
         return None
-    entries = [(e.pos, e.size, e.timestamp, e.is_keyframe, e.is_discard) for e in stream.index_entries]
     position = file.tell()  # the container reads through the same file
     try:
         boxes = _sample_boxes(file, track=stream.id)
     finally:
         file.seek(position)
+    entries = [(e.pos, e.size, e.timestamp, e.flags) for e in stream.index_entries]
     offsets = _composition_offsets(boxes, len(entries)) if boxes else None
-    if not boxes or offsets is None or any(size <= 0 or place + size > container.size for place, size, *_ in entries):
+    if not boxes or offsets is None:
         return None
-    place, size, start, *_ = entries[0]
-    if (first.pos, first.size, first.dts) != (place, size, start) or first.pts is None:
+    places, sizes, dts, flags = np.array(entries, np.int64).T
+    if (sizes <= 0).any() or (places + sizes).max() > container.size:
         return None
-    shift = first.pts - start - offsets[0]
-    starts = [entry[2] for entry in entries]
-    ends = [
-        *starts[1:],
-        starts[-1] + int.from_bytes(boxes.get(b"stts", b"")[-4:], "big"),
-    ]  # the last duration (8.6.1.2)
-    return [
-        IndexedPacket(size, start, start + offset + shift, max(0, end - start), is_key, is_discarded)
-        for (_, size, start, is_key, is_discarded), offset, end in zip(entries, offsets, ends, strict=True)
-    ]
+    if (first.pos, first.size, first.dts) != (places[0], sizes[0], dts[0]) or first.pts is None:
+        return None
+    last_duration = int.from_bytes(boxes.get(b"stts", b"")[-4:], "big")  # 8.6.1.2
+    return Columns(
+        pts=(dts + offsets + (first.pts - dts[0] - offsets[0])).tolist(),
+        dts=dts.tolist(),
+        durations=np.diff(dts, append=dts[-1] + last_duration).clip(0).tolist(),
+        sizes=sizes.tolist(),
+        is_key=(flags & _KEY != 0).tolist(),
+        is_corrupt=[False] * len(entries),
+        is_discarded=(flags & _DISCARD != 0).tolist(),
+    )
 
 
-def _composition_offsets(boxes: dict[bytes, bytes], count: int) -> list[int] | None:
+def _composition_offsets(boxes: dict[bytes, bytes], count: int) -> NDArray[np.int64] | None:
     """Presentation minus decoding time of each sample (8.6.1.3), but for a constant."""
     if not count or int.from_bytes(boxes.get(b"stsz", bytes(12))[8:12], "big") != count:
         return None
     table = boxes.get(b"ctts")
     if table is None:
-        return [0] * count
+        return np.zeros(count, np.int64)
     end = 8 + 8 * int.from_bytes(table[4:8], "big")
     if end > len(table):
         return None
     pairs = np.frombuffer(table[8:end], ">i4").astype(np.int64).reshape(-1, 2)
     if (pairs[:, 0] < 0).any() or pairs[:, 0].sum() != count or (np.abs(pairs[:, 1]) >= _MAX_OFFSET).any():
         return None
-    return [int(offset) for offset in np.repeat(pairs[:, 1], pairs[:, 0])]
+    return np.repeat(pairs[:, 1], pairs[:, 0])
 
 
 def _sample_boxes(file: BinaryIO, *, track: int) -> dict[bytes, bytes] | None:

@@ -18,8 +18,9 @@ rotation of the display matrix or the EXIF orientation. A still picture is a cli
 """
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, islice
 from typing import BinaryIO
 
 import av
@@ -28,7 +29,7 @@ from numpy.typing import NDArray
 
 from vqa.errors import ClipError
 from vqa.media.container import open_container, packets_of, rotation_degrees, video_stream
-from vqa.media.index import indexed_packets
+from vqa.media.index import Columns, indexed_packets
 from vqa.media.pictures import exif_turn, is_webp, webp_table
 from vqa.media.source import media_errors, open_source
 from vqa.types import MediaInfo, Packets
@@ -148,30 +149,22 @@ def _packet_table(
 ) -> tuple[PacketTable, float]:
     """Read the index, or demux to the end (or to `limit` packets); the table, and the seconds of the last frame."""
     unit = float(stream.time_base or 1)
-    presentation: list[int | None] = []
-    decoding: list[int | None] = []
-    durations: list[int] = []
-    rows: list[tuple[int, bool, bool, bool]] = []
     source = packets_of(container, stream)
     first = next(source, None)
+    packets = chain([first] if first else [], source)
     indexed = indexed_packets(file, container, stream, first) if by_index and first else None
-    for packet in indexed or chain([first] if first else [], source):
-        if len(rows) >= limit:
-            if must_end:
-                raise ClipError("too_large", f"{uri}: more than {limit} frames; cut it into parts or raise max_frames")
-            break
-        presentation.append(packet.pts)
-        decoding.append(packet.dts)
-        durations.append(packet.duration or 0)
-        rows.append((packet.size, packet.is_keyframe, packet.is_corrupt, packet.is_discard))
-    if not rows or all(is_discarded for *_, is_discarded in rows):
+    columns = indexed or _demuxed(packets if must_end else islice(packets, limit), limit=limit)
+    presentation, decoding, durations = columns.pts, columns.dts, columns.durations
+    if len(presentation) > limit:
+        raise ClipError("too_large", f"{uri}: more than {limit} frames; cut it into parts or raise max_frames")
+    if all(columns.is_discarded):
         raise ClipError(
             "no_frames", f"{uri}: its {stream.codec_context.name} track has no frame; encode the file again"
         )
 
     is_reordered = container.format.name == "avi" and bool(stream.codec_context.has_b_frames)
     ticks, is_counted = _ticks(presentation, decoding, is_made_up=is_reordered)
-    sizes, starts, is_corrupt, is_discarded = (np.array(column) for column in zip(*rows, strict=True))
+    sizes, starts, is_corrupt, is_discarded = (np.array(column) for column in columns[3:])
     order = np.flatnonzero(~is_discarded)
     shown_ticks = ticks[order]
     lost_sizes, lost_keys, lost_ticks = _lost_samples(container, stream, ticks, decoding)
@@ -200,6 +193,20 @@ def _packet_table(
     last_duration = durations[last] * unit if is_stated else 0.0
     gaps = np.diff(seconds)
     return table, last_duration or (float(np.median(gaps)) if len(gaps) else 0.0)
+
+
+def _demuxed(packets: "Iterable[av.Packet[av.VideoStream]]", *, limit: int) -> Columns:
+    """What each packet says, of at most one more than `limit`."""
+    columns = Columns([], [], [], [], [], [], [])
+    for packet in islice(packets, limit + 1):
+        columns.pts.append(packet.pts)
+        columns.dts.append(packet.dts)
+        columns.durations.append(packet.duration or 0)
+        columns.sizes.append(packet.size)
+        columns.is_key.append(packet.is_keyframe)
+        columns.is_corrupt.append(packet.is_corrupt)
+        columns.is_discarded.append(packet.is_discard)
+    return columns
 
 
 def _ticks(
