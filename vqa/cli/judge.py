@@ -18,6 +18,7 @@ Join = Annotated[
     Literal["clip_id", "uri", "tail", "name"] | None,
     typer.Option(help="How clips are told: tail = folder and base name. [default: the first that matches]"),
 ]
+Split = Annotated[str | None, typer.Option(help="Only labels with this value in the split column.")]
 Lower = Annotated[bool, typer.Option("--lower-is-better", help="Low scores are good ones: turn them round.")]
 Missing = Annotated[bool, typer.Option("--allow-missing", help="State figures though some clips have no score.")]
 Resamples = Annotated[int, typer.Option(min=0, help="Bootstrap resamples; 0 = no intervals.")]
@@ -39,6 +40,7 @@ def evaluate(
     mos_column: MosColumn = None,
     path_column: PathColumn = None,
     join: Join = None,
+    split: Split = None,
     by: Annotated[list[str] | None, typer.Option(help="Figures for each value of this column; repeatable.")] = None,
     lower_is_better: Lower = False,
     allow_missing: Missing = False,
@@ -61,7 +63,8 @@ def evaluate(
     if scores is None:
         if chosen is None:
             raise UsageError("evaluate: give SCORES, or a --card to score by")
-        scores = _score(chosen.score, labels, out)
+        split = split or chosen.split
+        scores = _score(chosen.score, labels, split, out)
     question = Question(
         scores=scores,
         labels=labels,
@@ -69,6 +72,7 @@ def evaluate(
         mos_column=mos_column,
         path_column=path_column,
         key=join,
+        split=split,
         by=tuple(by or (chosen.by if chosen else ())),
         lower_is_better=lower_is_better,
         settings=Settings(resamples=resamples, seed=seed, splits=splits, allow_missing=allow_missing),
@@ -79,18 +83,26 @@ def evaluate(
     raise typer.Exit(0 if evaluation.stands else SHORT)
 
 
-def _score(settings: dict[str, Any], labels: Path, out: Path) -> Path:
+def _score(settings: dict[str, Any], labels: Path, split: str | None, out: Path) -> Path:
     """Scores the labelled clips by a card's settings; the folder with the scores."""
     import yaml
 
     from jobs.driver import run
     from jobs.record import Request
+    from vqa.data.sources import path_to_uri
+    from vqa.evaluate.tables import of_split, read_table
 
+    table = of_split(read_table(labels), split)
     out.mkdir(parents=True, exist_ok=True)
-    config = out / "score.yaml"
+    manifest, config = out / "clips.jsonl", out / "score.yaml"
+    with manifest.open("w", encoding="utf-8") as file:
+        for row in table.rows:
+            uri = table.uri(row)
+            place = uri if "://" in uri else path_to_uri(str(labels.parent / uri))
+            file.write(json.dumps({"clip_id": table.clip_id(row), "uri": place}) + "\n")
     config.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
     # Clips without a score are the evaluation's to judge, so none are too many here.
-    code = run(Request(sources=(str(labels),), out=out / "scored", config=config, max_failed="100%"))
+    code = run(Request(sources=(str(manifest),), out=out / "scored", config=config, max_failed="100%"))
     if code:
         raise typer.Exit(code)
     return out / "scored"
@@ -136,6 +148,7 @@ def compare(
     mos_column: MosColumn = None,
     path_column: PathColumn = None,
     join: Join = None,
+    split: Split = None,
     lower_is_better: Lower = False,
     allow_missing: Missing = False,
     resamples: Resamples = 10_000,
@@ -168,6 +181,7 @@ def compare(
             mos_column=mos_column,
             path_column=path_column,
             key=join,
+            split=split,
             lower_is_better=lower_is_better,
         )
         for path, name in zip(scores, columns, strict=True)

@@ -56,19 +56,18 @@ def _cell(statistic: Mapping[str, Any] | None) -> str:
 def differences_table(comparison: Mapping[str, Any]) -> RenderableType:
     """A line for each pair of models, data set and statistic; p-values after Holm's correction."""
     table = Table(caption="p after Holm's correction", caption_justify="left")
-    for title in ("data set", "clips", "statistic", "first", "second", "difference", "95 %"):
-        table.add_column(title)
-    for title in ("p bootstrap", "p Meng", "p Steiger"):
-        table.add_column(title, justify="right")
+    for title in ("data set", "first", "second"):
+        table.add_column(title, overflow="fold", min_width=8)
+    for title in ("statistic", "difference", "p"):
+        table.add_column(title, no_wrap=True)
     for row in comparison["differences"]:
-        low = "-" if row["low"] is None else f"{row['low']:+.4f}..{row['high']:+.4f}"
-        values = [
-            f"{printable(row[side])} {_short(value)}"
-            for side, value in zip(("first", "second"), row["values"], strict=True)
-        ]
-        p_values = (_short(row["p_holm"][test]) for test in ("bootstrap", "meng", "steiger"))
-        start = (Text(printable(row["dataset"])), str(row["clips"]), row["statistic"])
-        table.add_row(*start, *map(Text, values), _short(row["difference"], "+.4f"), low, *p_values)
+        names = (
+            Text(f"{printable(row[side])}\n{_short(row['values'][at])}") for at, side in enumerate(("first", "second"))
+        )
+        bounds = "" if row["low"] is None else f"\n{row['low']:+.3f}..{row['high']:+.3f}"
+        p_values = [f"{value:.4f} {test}" for test, value in row["p_holm"].items() if value is not None]
+        start = Text(f"{printable(row['dataset'])}\n{row['clips']} clips")
+        table.add_row(start, *names, row["statistic"], _short(row["difference"], "+.4f") + bounds, "\n".join(p_values))
     return table
 
 

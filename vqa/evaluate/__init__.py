@@ -26,7 +26,7 @@ DIR/metrics.json; no number in it is ever NaN, a null has a reason:
     scores                  {source, kind (vqa csv jsonl parquet txt), column, rows, model_id, model_revision}
     labels                  {source, mos_column, rows}
     join                    clip_id uri tail (folder and name) name: what joined them
-    settings                {resamples, confidence, seed, splits, allow_missing, by, lower_is_better}
+    settings                {resamples, confidence, seed, splits, allow_missing, split, by, lower_is_better}
     counts                  {expected, used, by_status, unmatched_scores, duplicate_scores, labels_without_opinion}
     stands, reason          false where used < expected without --allow-missing: figures of such sets are null; why
     all                     FIGURES over everything (opinions of several sets share no scale: prefer `means`)

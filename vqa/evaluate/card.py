@@ -32,6 +32,7 @@ class EvalCard(BaseModel):
 
     dataset: str = Field(description="name of the set, as vqa data import knows it")
     score: Values = Field(description="settings of vqa score, as in configs/score")
+    split: str | None = Field(None, description="value of the labels' split column; null = all clips")
     by: tuple[str, ...] = Field((), description="group columns")
     published: Published
 

@@ -11,7 +11,7 @@ from vqa.errors import UsageError
 from vqa.evaluate.figures import FEWEST, Figures, Settings, figures
 from vqa.evaluate.join import Joined, Pairing, join
 from vqa.evaluate.run import Question, grouped
-from vqa.evaluate.tables import read_table
+from vqa.evaluate.tables import of_split, read_table
 from vqa.metrics import plcc, srcc
 from vqa.metrics.intervals import interval
 from vqa.metrics.significance import bootstrap_p, holm, meng, steiger
@@ -65,7 +65,7 @@ def compare(questions: Sequence[Question], *, settings: Settings) -> dict[str, A
 def _join(question: Question) -> Joined:
     return join(
         read_table(question.scores, name_column=question.path_column),
-        read_table(question.labels),
+        of_split(read_table(question.labels), question.split),
         column=question.column,
         mos_column=question.mos_column,
         key=question.key,

@@ -18,7 +18,7 @@ from vqa.data.scores import SCHEMA, replacing, write_json
 from vqa.errors import UsageError
 from vqa.evaluate.figures import Settings, figures, means, number
 from vqa.evaluate.join import Joined, Key, Left, Pairing, join
-from vqa.evaluate.tables import Table, read_table
+from vqa.evaluate.tables import Table, of_split, read_table
 from vqa.metrics.fits import Fit
 
 MOST_GROUPS = 200
@@ -55,6 +55,7 @@ class Question:
     mos_column: str | None = None
     path_column: str | None = None
     key: Key | None = None
+    split: str | None = None
     by: tuple[str, ...] = ()
     lower_is_better: bool = False
     settings: Settings = field(default_factory=Settings)
@@ -77,7 +78,8 @@ class Evaluation:
 def evaluate(question: Question, *, published: Mapping[str, Any] | None = None) -> Evaluation:
     """Joins scores with opinions and measures them. Raises UsageError."""
     settings = question.settings
-    scores, labels = read_table(question.scores, name_column=question.path_column), read_table(question.labels)
+    scores = read_table(question.scores, name_column=question.path_column)
+    labels = of_split(read_table(question.labels), question.split)
     joined = join(
         scores,
         labels,
@@ -100,7 +102,8 @@ def evaluate(question: Question, *, published: Mapping[str, Any] | None = None) 
         "scores": _origin(scores) | {"column": joined.score_column},
         "labels": {"source": str(labels.source), "mos_column": joined.mos_column, "rows": len(labels.rows)},
         "join": joined.key,
-        "settings": asdict(settings) | {"by": list(question.by), "lower_is_better": question.lower_is_better},
+        "settings": asdict(settings)
+        | {"split": question.split, "by": list(question.by), "lower_is_better": question.lower_is_better},
         "counts": counts,
         "stands": not short,
         "reason": f"{counts['used']} of {counts['expected']} expected clips have a score" if short else None,

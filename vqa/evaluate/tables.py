@@ -4,7 +4,7 @@ import csv
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +133,18 @@ def _fields(lines: Iterable[str], path: Path) -> tuple[tuple[str, ...], list[Row
             raise UsageError(f"{path}, line {number}: {len(rows[-1])} fields where the first line has {len(rows[0])}")
     names = tuple(str(index) for index in range(1, len(rows[0]) + 1)) if rows else ()
     return names, [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def of_split(labels: Table, split: str | None) -> Table:
+    """The rows of one value of the split column; all without one. Raises UsageError."""
+    if split is None:
+        return labels
+    labels.require("split", flag="--split")
+    rows = [row for row in labels.rows if str(row["split"]) == split]
+    if not rows:
+        there = ", ".join(sorted({str(row["split"]) for row in labels.rows})[:10])
+        raise UsageError(f"{labels.source}: no row of split {split!r}; it has {there}")
+    return replace(labels, rows=rows)
 
 
 def score_column(table: Table, wanted: str | None) -> str:

@@ -1,0 +1,173 @@
+"""Calibration: the interval holds on clips the curve never saw, and only what has a score gets one."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import opinions
+import pyarrow as pa
+import pytest
+
+from vqa.data.scores import SCHEMA, read_scores, rewrite
+from vqa.errors import UsageError
+from vqa.evaluate.calibrate import Calibration, calibrate, calibrated, load_calibration, origin
+from vqa.evaluate.join import Pairing, join
+from vqa.evaluate.tables import read_table
+
+ORIGIN = {"scores": "s", "labels": "l"}
+
+
+def pairings(
+    count: int = 400, *, seed: int = 0, noise: float = 0.4, map_score: Any = lambda score: score
+) -> list[Pairing]:
+    labels, scores = opinions.clips(count, seed=seed, noise=noise)
+    return [
+        Pairing(
+            clip_id=label["clip_id"],
+            uri=label["uri"],
+            dataset="set",
+            label=label,
+            mos=label["mos"],
+            status="ok",
+            score=float(map_score(score["score"])),
+        )
+        for label, score in zip(labels, scores, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("curve", ["logistic", "isotonic"])
+@pytest.mark.parametrize("split", [{}, {"fit_on": "train", "measure_on": "test"}])
+def test_the_interval_holds_about_as_often_as_wanted(curve: Any, split: dict[str, str]) -> None:
+    shares = []
+    for seed in range(8):
+        found = calibrate(pairings(seed=seed), curve=curve, origin=ORIGIN, seed=seed, **split)
+        assert found.coverage_low <= found.coverage <= found.coverage_high
+        shares.append(found.coverage)
+        assert found.measured.clips == 200
+    assert 0.86 <= np.mean(shares) <= 0.95
+
+
+def test_contents_are_never_torn_apart_and_parts_never_meet(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[set[str]] = []
+    clips = pairings(80)
+    of = {clip.score: clip.label["content_id"] for clip in clips}
+    import vqa.evaluate.calibrate as module
+
+    whole = module._numbers
+
+    def spy(part: Any) -> Any:
+        seen.append({of[one.score] for one in part})
+        return whole(part)
+
+    monkeypatch.setattr(module, "_numbers", spy)
+    calibrate(clips, origin=ORIGIN, coverage=0.8)
+    assert len(seen) == 3
+    assert not (seen[0] & seen[1] or seen[0] & seen[2] or seen[1] & seen[2])
+
+
+@pytest.mark.parametrize("curve", ["logistic", "isotonic"])
+def test_the_curve_never_falls_and_stays_on_the_scale(curve: Any) -> None:
+    found = calibrate(pairings(map_score=lambda score: np.exp(score)), curve=curve, origin=ORIGIN)
+    middle, low, high = found.mos(np.linspace(-50, 500, 300))
+    assert (np.diff(middle) >= 0).all()
+    assert ((low >= 1) & (low <= middle) & (middle <= high) & (high <= 5)).all()
+
+
+@pytest.mark.parametrize(
+    ("clips", "options", "says"),
+    [
+        (pairings(20), {}, "needs 10"),
+        (pairings(map_score=lambda score: -score), {}, "do not rise"),
+        (pairings(map_score=lambda score: 1.0), {}, "do not rise"),
+        (pairings(), {"fit_on": "train"}, "two different splits"),
+        (pairings(), {"fit_on": "train", "measure_on": "val"}, "no scored clip of split 'val'; .* test, train"),
+        (pairings(), {"scale": (1.0, 3.0)}, "outside the scale"),
+        (pairings(), {"coverage": 0.999}, "too few for intervals"),
+    ],
+)
+def test_what_cannot_be_calibrated_says_why(clips: list[Pairing], options: dict[str, Any], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        calibrate(clips, origin=ORIGIN, **options)
+
+
+def test_only_rows_with_a_score_of_this_model_get_an_opinion() -> None:
+    rows = [
+        {"clip_id": "a", "score": 3.0, "model_id": "m"},
+        {"clip_id": "b", "score": None, "model_id": "m"},
+        {"clip_id": "c", "score": 3.0, "model_id": "other"},
+        {"clip_id": "d", "score": 3.0, "model_id": None},
+    ]
+    table = pa.Table.from_pylist(rows, schema=SCHEMA)
+    found = calibrate(pairings(), origin=ORIGIN | {"model_id": "m"})
+    done = calibrated(table, found)
+    assert done.schema == SCHEMA
+    assert [value is None for value in done.column("mos").to_pylist()] == [False, True, True, True]
+    row = done.to_pylist()[0]
+    assert row["mos_low"] < row["mos"] < row["mos_high"]
+    assert row["mos_high"] - row["mos"] == pytest.approx(found.half_width)
+    assert calibrated(done, None).equals(table)
+
+
+def test_a_folder_of_scores_is_rewritten_whole_and_back(tmp_path: Path) -> None:
+    _, scores = opinions.clips(5)
+    out = opinions.write_scores(tmp_path / "out", [{"uri": row["path"], "score": row["score"]} for row in scores])
+    before = read_scores(out)
+    found = calibrate(pairings(), origin=ORIGIN)
+    rewrite(out, lambda rows: calibrated(rows, found))
+    assert read_scores(out, ["mos"]).column("mos").null_count == 0
+    rewrite(out, lambda rows: calibrated(rows, None))
+    assert read_scores(out).equals(before)
+
+
+def test_a_saved_calibration_is_read_back_and_a_broken_one_refused(tmp_path: Path) -> None:
+    found = calibrate(pairings(), origin=ORIGIN)
+    path = tmp_path / "c.json"
+    path.write_text(found.model_dump_json(), encoding="utf-8")
+    assert load_calibration(path) == found
+    values = json.loads(path.read_text(encoding="utf-8"))
+    for change, says in (
+        ({"parameters": [1.0, 2.0]}, "2 parameters"),
+        ({"half_width": -1}, "half_width"),
+        ({"unknown": 1}, "unknown"),
+    ):
+        path.write_text(json.dumps(values | change), encoding="utf-8")
+        with pytest.raises(UsageError, match=says):
+            load_calibration(path)
+    path.write_text("{", encoding="utf-8")
+    with pytest.raises(UsageError, match="cannot be read"):
+        load_calibration(path)
+    with pytest.raises(UsageError, match="cannot be read"):
+        load_calibration(tmp_path / "gone.json")
+
+
+def test_it_is_saved_beside_the_model_or_the_scores(tmp_path: Path) -> None:
+    labels, scores = opinions.clips(3)
+    out = opinions.write_scores(
+        tmp_path / "out", [{"uri": row["path"], "score": 2.0, "model_id": "m"} for row in scores]
+    )
+    assert origin(read_table(out), tmp_path)[1] == out / "calibration.json"
+    model = tmp_path / "model"
+    model.mkdir()
+    (out / "run.json").write_text(json.dumps({"settings": "abc", "config": {"model": {"source": str(model)}}}))
+    facts, place = origin(read_table(out), tmp_path)
+    assert place == model / "calibration.json"
+    assert (facts["model_id"], facts["settings"]) == ("m", "abc")
+    rival = opinions.write_csv(tmp_path / "rival.csv", scores)
+    assert origin(read_table(rival), tmp_path)[1] == tmp_path / "rival.calibration.json"
+    assert join(read_table(rival), read_table(opinions.write_csv(tmp_path / "l.csv", labels))).pairings
+
+
+def test_reliability_is_kept_where_the_spread_is_known() -> None:
+    assert calibrate(pairings(), origin=ORIGIN).reliability is None
+    rng = np.random.default_rng(0)
+    sure = [
+        Pairing(
+            **{name: getattr(one, name) for name in Pairing.__slots__ if name != "row"}, row={"score_std": rng.random()}
+        )
+        for one in pairings()
+    ]
+    bins = calibrate(sure, origin=ORIGIN).reliability
+    assert bins is not None
+    assert sum(one["n"] for one in bins) == 200
+    assert isinstance(Calibration.model_validate(calibrate(sure, origin=ORIGIN).model_dump()), Calibration)

@@ -1,0 +1,160 @@
+"""The commands: files, exit codes, cards, and a calibration that changes no score."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import opinions
+import pytest
+import yaml
+
+from vqa.cli import main
+from vqa.config import configs_folder
+from vqa.data.scores import read_scores
+from vqa.evaluate.card import load_card
+
+Command = Callable[..., tuple[int, str, str]]
+CARDS = sorted((configs_folder() / "eval").glob("*.yaml"))
+CLIPS = Path(__file__).resolve().parents[2] / "vqa/assets/clips"
+
+
+@pytest.fixture
+def vqa(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["vqa", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        captured = capsys.readouterr()
+        assert isinstance(caught.value.code, int)
+        return caught.value.code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    labels, scores = opinions.clips(60)
+    return opinions.write_csv(tmp_path / "s.csv", scores), opinions.write_csv(tmp_path / "l.csv", labels)
+
+
+def test_evaluate_writes_its_files_and_says_what_it_used(
+    vqa: Command, files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    scores, labels = files
+    code, out, err = vqa("evaluate", scores, "--labels", labels, "--out", tmp_path / "e", "--resamples", 50)
+    assert code == 0
+    assert "60 / 60" in out
+    assert "60 of 60 expected clips used (ok 60), joined by uri, column score" in err
+    metrics = json.loads((tmp_path / "e/metrics.json").read_text(encoding="utf-8"))
+    assert metrics["stands"] is True
+    assert {"clips.parquet", "unused.csv"} <= {path.name for path in (tmp_path / "e").iterdir()}
+    code, out, _ = vqa(
+        "evaluate", scores, "--labels", labels, "--out", tmp_path / "e", "--resamples", 0, "--split", "test", "--json"
+    )
+    assert (code, json.loads(out)["counts"]["expected"]) == (0, 30)
+
+
+def test_gaps_are_exit_code_3_and_wrong_usage_is_2(vqa: Command, files: tuple[Path, Path], tmp_path: Path) -> None:
+    scores, labels = files
+    scores.write_text("\n".join([*scores.read_text(encoding="utf-8").splitlines()[:-5], "nobody.mp4,3"]))
+    arguments = ("evaluate", scores, "--labels", labels, "--out", tmp_path / "e", "--resamples", 0)
+    code, out, err = vqa(*arguments)
+    assert code == 3
+    assert "55 of 60 expected clips have a score" in out
+    assert "1 rows of the scores left out, unmatched: nobody.mp4" in err
+    unused = (tmp_path / "e/unused.csv").read_text(encoding="utf-8")
+    assert unused == "side,row,clip,why\nscores,56,nobody.mp4,unmatched\n"
+    assert vqa(*arguments, "--allow-missing")[0] == 0
+    assert vqa("compare", scores, scores, "--labels", labels)[0] == 2
+    assert vqa("evaluate", "--labels", labels, "--out", tmp_path / "e")[0] == 2
+    for wrong, says in ((["--column", "x"], "no column 'x'"), (["--split", "x"], "no row of split 'x'")):
+        code, out, err = vqa(*arguments, *wrong)
+        assert (code, out) == (2, "")
+        assert says in err
+
+
+def test_compare_and_calibrate_write_json(vqa: Command, files: tuple[Path, Path], tmp_path: Path) -> None:
+    scores, labels = files
+    other = opinions.write_csv(tmp_path / "other.csv", opinions.clips(60, noise=1.5)[1])
+    arguments = ("--labels", labels, "--out", tmp_path / "c.json", "--resamples", 50)
+    code, out, _ = vqa("compare", scores, other, *arguments)
+    assert code == 0
+    assert "p Meng" in out.replace("\n", " ")
+    assert json.loads((tmp_path / "c.json").read_text(encoding="utf-8"))["used"] == 60
+    code, out, err = vqa("calibrate", scores, "--labels", labels, "--coverage", 0.8)
+    assert code == 0
+    assert "wanted 80%" in out
+    assert str(tmp_path / "s.calibration.json") in err
+
+
+@pytest.mark.parametrize("path", CARDS, ids=[path.stem for path in CARDS])
+def test_each_card_is_named_by_its_model_and_set_and_begins_with_its_command(path: Path) -> None:
+    card = load_card(path)
+    model = card.score["model"]
+    name = model if isinstance(model, str) else model["name"]
+    assert (configs_folder() / f"models/{name}.yaml").is_file()
+    assert path.stem == f"{name}_{card.dataset}"
+    first = path.read_text(encoding="utf-8").splitlines()[0]
+    assert first == f"# vqa evaluate --card configs/eval/{path.name} --labels {card.dataset}.parquet --out OUT"
+
+
+def test_a_card_that_is_not_there_is_refused_with_those_there_are(vqa: Command, files: tuple[Path, Path]) -> None:
+    code, _, err = vqa("evaluate", "--card", "nobody", "--labels", files[1], "--out", "x")
+    assert code == 2
+    assert "preresiqa-r1_konvid-1k" in err
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_card_scores_and_a_calibration_adds_opinions_without_scoring_again(vqa: Command, tmp_path: Path) -> None:
+    clips = [{"path": f"{name}.mp4", "mos": 2.0 + at} for at, name in enumerate("abc")]
+    for row, source in zip(clips, [*sorted(CLIPS.glob("*.mp4"))[:2], None], strict=True):
+        if source:
+            shutil.copy(source, tmp_path / row["path"])
+    labels = opinions.write_csv(tmp_path / "labels.csv", clips)
+    card = tmp_path / "card.yaml"
+    card.write_text(
+        yaml.safe_dump(
+            {"dataset": "d", "score": {"model": "embedded"}, "published": {"srcc": 0.5, "plcc": 0.4, "source": "s"}}
+        )
+    )
+    out = tmp_path / "out"
+    code, _, err = vqa("evaluate", "--card", card, "--labels", labels, "--out", out, "--resamples", 0)
+    assert code == 3
+    assert "failed 1" in err
+    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["published"]["srcc"] == 0.5
+    assert metrics["join"] == "clip_id"
+    before = read_scores(out / "scored")
+
+    _, scores = opinions.clips(60)
+    rival, opinion = (
+        opinions.write_csv(tmp_path / "s.csv", scores),
+        opinions.write_csv(tmp_path / "l.csv", opinions.clips(60)[0]),
+    )
+    calibration = tmp_path / "calibration.json"
+    assert vqa("calibrate", rival, "--labels", opinion, "--out", calibration, "--coverage", 0.8)[0] == 0
+    again = (
+        "score",
+        out / "clips.jsonl",
+        "--out",
+        out / "scored",
+        "--config",
+        out / "score.yaml",
+        "--max-failed",
+        "100%",
+    )
+    assert vqa(*again, "--calibration", calibration)[0] == 0
+    after = read_scores(out / "scored")
+    assert [(row["mos"] is None) == (row["score"] is None) for row in after.to_pylist()] == [True] * 3
+    same = [name for name in before.column_names if name not in ("mos", "mos_low", "mos_high")]
+    scored = [row for row in before.select(same).to_pylist() if row["score"] is not None]
+    assert scored == [row for row in after.select(same).to_pylist() if row["score"] is not None]
+    assert vqa(*again)[0] == 0
+    assert read_scores(out / "scored").column("mos").null_count == 3
+    foreign = json.loads(calibration.read_text(encoding="utf-8")) | {"model_id": "other/model"}
+    calibration.write_text(json.dumps(foreign), encoding="utf-8")
+    code, _, err = vqa(*again, "--calibration", calibration)
+    assert code == 2
+    assert "made for other/model" in err
