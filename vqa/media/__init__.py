@@ -1,4 +1,7 @@
-"""Video and image files: packet tables, exact frames, and the child process that can be killed."""
+"""Video and image files: packet tables, exact frames, and the child process that can be killed.
+
+What is read, and how it is shown: the tables in README.md beside this file.
+"""
 
 from vqa.media.backends import BACKENDS, BackendName
 from vqa.media.decode import decode
