@@ -4,6 +4,7 @@ Frames are told by the number in their pixels. What stands elsewhere: variable f
 (test_decode.py); one frame, cover art, sound only (test_probe.py); colours, shapes and sizes (test_paint.py).
 """
 
+import re
 import struct
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import clips
 import numpy as np
 import pytest
 
+import vqa.media
 from vqa.media import decode, probe
 
 FRAMES = 24
@@ -196,3 +198,11 @@ def test_8k_is_decoded_at_the_size_asked_for(tmp_path) -> None:
     frames = decode(str(path), [0.0, 0.04], sizes=[(256, 144), None])
     assert [pixels.shape for pixels in frames.pixels] == [(144, 256, 3), (4320, 7680, 3)]
     assert np.ptp(frames.pixels[1][::50, ::50].reshape(-1, 3), axis=0).max() <= 1
+
+
+def test_every_test_that_the_table_of_formats_names_exists() -> None:
+    table = (Path(vqa.media.__file__).parent / "README.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(test_\w+)`", table))
+    written = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py"))
+    assert len(named) > 25
+    assert not {name for name in named if f"def {name}(" not in written}
