@@ -1,5 +1,6 @@
 """What a decoded frame looks like as a picture: shape, direction, fields, range, colours, highlights."""
 
+import struct
 from pathlib import Path
 
 import av
@@ -55,14 +56,14 @@ def test_the_inches_of_a_photograph_do_not_stretch_it(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("orientation", [2, 4, 5, 7])
-@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "webp"])
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "webp", "avif"])
 def test_mirrored_photographs_are_shown_unmirrored(tmp_path, suffix, orientation) -> None:
     path = clips.write_image(tmp_path / f"i.{suffix}", exif_orientation=orientation)
     upright = np.asarray(ImageOps.exif_transpose(Image.open(path)).convert("RGB")).astype(int)
     info, _ = probe(str(path))
     assert (info.height, info.width) == upright.shape[:2]
     pixels = decode(str(path), [0.0], sizes=[None]).pixels[0]
-    assert np.abs(pixels - upright).mean() <= (2 if suffix == "jpg" else 0)
+    assert np.abs(pixels - upright).mean() <= (2 if suffix in ("jpg", "avif") else 0)
 
 
 # (a, b, c, d) of a display matrix, x = a p + c q, y = b p + d q -> what it does to a picture
@@ -201,6 +202,28 @@ def test_a_matrix_that_cannot_be_shown_is_unsupported(tmp_path) -> None:
     path = clips.write_video(tmp_path / "c.mp4", frames=2, options={"x264-params": "colormatrix=YCgCo"})
     with pytest.raises(ClipError, match=r"c\.mp4.*YCgCo") as caught:
         decode(str(path), [0.0], sizes=[None])
+    assert caught.value.kind == "unsupported"
+
+
+@pytest.mark.parametrize(("profile", "base_layer"), [(5, 0), (8, 1)])
+def test_dolby_vision_is_shown_by_its_base_layer_or_not_at_all(tmp_path, profile, base_layer) -> None:
+    """A configuration box (Dolby Vision streams within ISOBMFF, 3.2) put into a real HEVC file."""
+    plain = patch(tmp_path / "plain.mp4", (0.5, 0.5, 0.5), encoder=[*X265_10, "-tag:v", "hvc1"], transfer="smpte2084")
+    data = bytearray(plain.read_bytes())
+    box = struct.pack(">I4s2BHB19x", 32, b"dvcC", 1, 0, profile << 9 | 6 << 3 | 0b101, base_layer << 4)
+    start = data.index(b"hvc1", data.index(b"stsd")) - 4
+    end = start + int.from_bytes(data[start : start + 4], "big")
+    for name in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"hvc1"):  # the boxes around it grow
+        at = data.rindex(name, 0, start + 8) - 4
+        data[at : at + 4] = (int.from_bytes(data[at : at + 4], "big") + len(box)).to_bytes(4, "big")
+    data[end:end] = box
+    path = tmp_path / "dolby.mp4"
+    path.write_bytes(data)
+    if base_layer:
+        np.testing.assert_array_equal(*(decode(str(p), [0.0], sizes=[None]).pixels[0] for p in (plain, path)))
+        return
+    with pytest.raises(ClipError, match=r"dolby\.mp4.*Dolby Vision.*profile 5") as caught:
+        probe(str(path))
     assert caught.value.kind == "unsupported"
 
 

@@ -11,6 +11,7 @@ from vqa.errors import ClipError
 
 _READ_BYTES = 1 << 18
 _ROTATION = re.compile(r"rotation of (-?[\d.]+) degrees")
+_DOLBY_ALONE = re.compile(r"DOVI configuration record: .*compatibility id: 0\b")
 
 # First bytes (offset, bytes) of the formats whose broken header means a broken video rather than some other file.
 _MAGIC = (
@@ -84,16 +85,30 @@ def video_stream(uri: str, container: av.container.InputContainer) -> av.VideoSt
 
 
 def rotation_degrees(container: av.container.InputContainer, stream: av.VideoStream) -> int:
-    """Clockwise turn for display, a multiple of 90. PyAV shows a stream's matrix only in FFmpeg's description."""
+    """Clockwise turn for display, a multiple of 90."""
+    found = _ROTATION.search(_description(container, stream))
+    return round(-float(found[1]) / 90) % 4 * 90 if found else 0  # FFmpeg counts counterclockwise
+
+
+def check_colours(uri: str, container: av.container.InputContainer, stream: av.VideoStream) -> None:
+    """Raises ClipError unsupported for Dolby Vision without a base layer for other screens (profile 5)."""
+    if _DOLBY_ALONE.search(_description(container, stream)):
+        raise ClipError(
+            "unsupported",
+            f"{uri}: Dolby Vision without a base layer (profile 5); its colours need Dolby's own decoder, convert it "
+            "to HDR10 or SDR first",
+        )
+
+
+def _description(container: av.container.InputContainer, stream: av.VideoStream) -> str:
+    """FFmpeg's lines on a stream: the only place where PyAV shows its side data."""
     level = av.logging.get_level()
     av.logging.set_level(av.logging.INFO)
     try:
         lines: str = container.dumps_format()  # type: ignore[attr-defined]  # missing in PyAV's stubs
     finally:
         av.logging.set_level(level)
-    own = lines.partition(f"  Stream #0:{stream.index}")[2].partition("  Stream #")[0]
-    found = _ROTATION.search(own)
-    return round(-float(found[1]) / 90) % 4 * 90 if found else 0  # FFmpeg counts counterclockwise
+    return lines.partition(f"  Stream #0:{stream.index}")[2].partition("  Stream #")[0]
 
 
 def packets_of(container: av.container.InputContainer, stream: av.VideoStream) -> "Iterator[av.Packet[av.VideoStream]]":

@@ -10,7 +10,7 @@ How a file that cannot be judged is named (`ClipError.kind`):
 | sound only; the only picture is cover art | `not_video` |
 | 0 bytes; a full header and no packet behind it | `no_frames` |
 | a known container whose header is cut off or broken (an mp4 without its index); no size | `corrupt` |
-| a codec that this FFmpeg has no decoder for; a URI scheme other than file | `unsupported` |
+| a codec that this FFmpeg has no decoder for, colours that cannot be shown; a URI scheme other than file | `unsupported` |
 | more than `max_pixels` in a frame, more than `max_frames` packets; memory ran out | `too_large` |
 
 Times: presentation times in seconds, the first frame shown is 0.0. Sizes: as shown, with square pixels and after the
@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqa.errors import ClipError
-from vqa.media.container import open_container, packets_of, rotation_degrees, video_stream
+from vqa.media.container import check_colours, open_container, packets_of, rotation_degrees, video_stream
 from vqa.media.index import Columns, indexed_packets
 from vqa.media.pictures import exif_turn, is_webp, webp_table
 from vqa.media.source import media_errors, open_source
@@ -73,6 +73,7 @@ def probe(
             return _probe_webp(uri, file, max_pixels=max_pixels)
         with open_container(uri, file) as container:
             stream = video_stream(uri, container)
+            check_colours(uri, container, stream)
             is_picture = container.format.name.endswith("_pipe") or container.format.name == "image2"
             width, height = _square(stream, is_picture=is_picture)
             _check_size(uri, width, height, max_pixels)
