@@ -39,9 +39,7 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
     return opinions.write_csv(tmp_path / "s.csv", scores), opinions.write_csv(tmp_path / "l.csv", labels)
 
 
-def test_evaluate_writes_its_files_and_says_what_it_used(
-    vqa: Command, files: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_evaluate_writes_its_files(vqa: Command, files: tuple[Path, Path], tmp_path: Path) -> None:
     scores, labels = files
     code, out, err = vqa("evaluate", scores, "--labels", labels, "--out", tmp_path / "e", "--resamples", 50)
     assert code == 0
@@ -81,7 +79,7 @@ def test_compare_and_calibrate_write_json(vqa: Command, files: tuple[Path, Path]
     arguments = ("--labels", labels, "--out", tmp_path / "c.json", "--resamples", 50)
     code, out, _ = vqa("compare", scores, other, *arguments)
     assert code == 0
-    assert "p Meng" in out.replace("\n", " ")
+    assert "meng" in out
     assert json.loads((tmp_path / "c.json").read_text(encoding="utf-8"))["used"] == 60
     code, out, err = vqa("calibrate", scores, "--labels", labels, "--coverage", 0.8)
     assert code == 0
@@ -106,19 +104,16 @@ def test_a_card_that_is_not_there_is_refused_with_those_there_are(vqa: Command, 
     assert "preresiqa-r1_konvid-1k" in err
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_a_card_scores_and_a_calibration_adds_opinions_without_scoring_again(vqa: Command, tmp_path: Path) -> None:
     clips = [{"path": f"{name}.mp4", "mos": 2.0 + at} for at, name in enumerate("abc")]
-    for row, source in zip(clips, [*sorted(CLIPS.glob("*.mp4"))[:2], None], strict=True):
-        if source:
-            shutil.copy(source, tmp_path / row["path"])
+    for row, source in zip(clips, [*sorted(CLIPS.glob("*.mp4"))[:2], CLIPS / "README.md"], strict=True):
+        shutil.copy(source, tmp_path / str(row["path"]))
     labels = opinions.write_csv(tmp_path / "labels.csv", clips)
     card = tmp_path / "card.yaml"
-    card.write_text(
-        yaml.safe_dump(
-            {"dataset": "d", "score": {"model": "embedded"}, "published": {"srcc": 0.5, "plcc": 0.4, "source": "s"}}
-        )
-    )
+    published = {"srcc": 0.5, "plcc": 0.4, "source": "s"}
+    card.write_text(yaml.safe_dump({"dataset": "d", "score": {"model": "embedded"}, "published": published}))
     out = tmp_path / "out"
     code, _, err = vqa("evaluate", "--card", card, "--labels", labels, "--out", out, "--resamples", 0)
     assert code == 3
@@ -128,23 +123,11 @@ def test_a_card_scores_and_a_calibration_adds_opinions_without_scoring_again(vqa
     assert metrics["join"] == "clip_id"
     before = read_scores(out / "scored")
 
-    _, scores = opinions.clips(60)
-    rival, opinion = (
-        opinions.write_csv(tmp_path / "s.csv", scores),
-        opinions.write_csv(tmp_path / "l.csv", opinions.clips(60)[0]),
-    )
+    rated, scores = opinions.clips(60)
+    rival, opinion = opinions.write_csv(tmp_path / "s.csv", scores), opinions.write_csv(tmp_path / "l.csv", rated)
     calibration = tmp_path / "calibration.json"
     assert vqa("calibrate", rival, "--labels", opinion, "--out", calibration, "--coverage", 0.8)[0] == 0
-    again = (
-        "score",
-        out / "clips.jsonl",
-        "--out",
-        out / "scored",
-        "--config",
-        out / "score.yaml",
-        "--max-failed",
-        "100%",
-    )
+    again = ("score", out / "clips.jsonl", "--out", out / "scored", "--config", out / "score.yaml", "--max-failed", 3)
     assert vqa(*again, "--calibration", calibration)[0] == 0
     after = read_scores(out / "scored")
     assert [(row["mos"] is None) == (row["score"] is None) for row in after.to_pylist()] == [True] * 3

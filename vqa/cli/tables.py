@@ -61,9 +61,8 @@ def differences_table(comparison: Mapping[str, Any]) -> RenderableType:
     for title in ("statistic", "difference", "p"):
         table.add_column(title, no_wrap=True)
     for row in comparison["differences"]:
-        names = (
-            Text(f"{printable(row[side])}\n{_short(row['values'][at])}") for at, side in enumerate(("first", "second"))
-        )
+        sides = zip((row["first"], row["second"]), row["values"], strict=True)
+        names = (Text(f"{printable(name)}\n{_short(value)}") for name, value in sides)
         bounds = "" if row["low"] is None else f"\n{row['low']:+.3f}..{row['high']:+.3f}"
         p_values = [f"{value:.4f} {test}" for test, value in row["p_holm"].items() if value is not None]
         start = Text(f"{printable(row['dataset'])}\n{row['clips']} clips")
