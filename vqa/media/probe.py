@@ -10,7 +10,7 @@ How a file that cannot be judged is named (`ClipError.kind`):
 | sound only; the only picture is cover art | `not_video` |
 | 0 bytes; a full header and no packet behind it | `no_frames` |
 | a known container whose header is cut off or broken (an mp4 without its index); no size | `corrupt` |
-| a codec that this FFmpeg has no decoder for, colours that cannot be shown; a URI scheme other than file | `unsupported` |
+| a codec that this FFmpeg has no decoder for; colours that cannot be shown; an unknown URI scheme | `unsupported` |
 | more than `max_pixels` in a frame, more than `max_frames` packets; memory ran out | `too_large` |
 
 Times: presentation times in seconds, the first frame shown is 0.0. Sizes: as shown, with square pixels and after the
