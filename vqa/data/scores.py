@@ -106,7 +106,7 @@ def _sync_folder(folder: Path) -> None:
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """The values as indented JSON, atomically."""
     with replacing(path) as draft:
-        draft.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        draft.write_text(json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def read_scores(out: Path, columns: Sequence[str] | None = None) -> pa.Table:
