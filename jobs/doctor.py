@@ -107,9 +107,10 @@ def _show(findings: dict[str, Any]) -> None:
         text = ", ".join(f"{key} {value or 'missing'}" for key, value in findings[name].items())
         table.add_row(name, Text(text))
     table.add_row("GPUs", Text(", ".join(findings["gpus"]) or "none: the model runs on the CPU"))
-    for name in ("decoders", "codecs"):
-        text = ", ".join(key if there else f"{key} (missing)" for key, there in findings[name].items())
-        table.add_row(name, Text(text))
+    for name, state in findings["decoders"].items():
+        table.add_row("decoder", Text(f"{name}: {printable(state)}"))
+    codecs_here = ", ".join(key if there else f"{key} (missing)" for key, there in findings["codecs"].items())
+    table.add_row("codecs", Text(codecs_here))
     test = findings["self_test"]
     verdict = f"passed, a clip scored {test['score']:.2f}" if test["passed"] else f"FAILED: {printable(test['why'])}"
     table.add_row("self test", Text(f"{verdict} ({test['seconds']:.1f} s with start-up)"))

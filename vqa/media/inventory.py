@@ -1,10 +1,8 @@
 """What this installation can decode: for `vqa doctor`."""
 
-from importlib.util import find_spec
-
 import av
 
-from vqa.media.backends import BACKENDS
+from vqa.media.backends import DEFAULT, WHY_DEFAULT, unusable
 
 CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg2video", "mpeg4", "prores", "mjpeg", "gif", "png", "webp")
 
@@ -14,9 +12,10 @@ def codecs() -> dict[str, bool]:
     return {name: name in av.codecs_available for name in CODECS}
 
 
-def backends() -> dict[str, bool]:
-    """The decoders by name, and whether each can be loaded here."""
-    return {name: find_spec("av" if name == "pyav" else name) is not None for name in BACKENDS}
+def backends() -> dict[str, str]:
+    """Each decoder by name: "default: ..." with the reason, "usable", or why it cannot be used here."""
+    found = {name: reason or "usable" for name, reason in unusable().items()}
+    return found | {DEFAULT: f"default: {WHY_DEFAULT}"}
 
 
 def libraries() -> dict[str, str]:
