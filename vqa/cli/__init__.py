@@ -12,6 +12,7 @@ from jobs.score import score
 from vqa.cli.data import data_app
 from vqa.cli.judge import calibrate, compare, evaluate
 from vqa.cli.learn import train
+from vqa.cli.page import report
 from vqa.cli.rewards import rewards_app
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.add_typer(rewards_app, name="rewards")
-for command in (score, evaluate, compare, calibrate, train):
+for command in (score, evaluate, compare, calibrate, report, train):
     app.command()(command)
 
 
