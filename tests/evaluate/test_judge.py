@@ -47,9 +47,20 @@ def test_evaluate_writes_its_files(vqa: Command, files: tuple[Path, Path], tmp_p
     assert "60 of 60 expected clips used (ok 60), joined by uri, column score" in err
     metrics = json.loads((tmp_path / "e/metrics.json").read_text(encoding="utf-8"))
     assert metrics["stands"] is True
-    assert {"clips.parquet", "unused.csv"} <= {path.name for path in (tmp_path / "e").iterdir()}
+    assert {"clips.parquet", "unused.csv", "report.html"} <= {path.name for path in (tmp_path / "e").iterdir()}
     code, out, _ = vqa(
-        "evaluate", scores, "--labels", labels, "--out", tmp_path / "e", "--resamples", 0, "--split", "test", "--json"
+        "evaluate",
+        scores,
+        "--labels",
+        labels,
+        "--out",
+        tmp_path / "e",
+        "--resamples",
+        0,
+        "--split",
+        "test",
+        "--json",
+        "--no-report",
     )
     assert (code, json.loads(out)["counts"]["expected"]) == (0, 30)
 
@@ -57,7 +68,7 @@ def test_evaluate_writes_its_files(vqa: Command, files: tuple[Path, Path], tmp_p
 def test_gaps_are_exit_code_3_and_wrong_usage_is_2(vqa: Command, files: tuple[Path, Path], tmp_path: Path) -> None:
     scores, labels = files
     scores.write_text("\n".join([*scores.read_text(encoding="utf-8").splitlines()[:-5], "nobody.mp4,3"]))
-    arguments = ("evaluate", scores, "--labels", labels, "--out", tmp_path / "e", "--resamples", 0)
+    arguments = ("evaluate", scores, "--labels", labels, "--out", tmp_path / "e", "--resamples", 0, "--no-report")
     code, out, err = vqa(*arguments)
     assert code == 3
     assert "55 of 60 expected clips have a score" in out

@@ -47,6 +47,7 @@ def evaluate(
     resamples: Resamples = 10_000,
     splits: Annotated[int, typer.Option(min=0, help="Random 80/20 splits whose medians are stated.")] = 10,
     seed: Seed = 0,
+    report: Annotated[bool, typer.Option(help="Write report.html too.")] = True,
     as_json: Json = False,
 ) -> None:
     """Measure how scores follow opinions: figures with intervals, every clip accounted for.
@@ -79,6 +80,10 @@ def evaluate(
     )
     evaluation = measure(question, published=chosen.published.model_dump() if chosen else None)
     write(evaluation, out)
+    if report:
+        from vqa.report.page import write_report
+
+        write_report(out)
     _show(evaluation, question, out, as_json=as_json)
     raise typer.Exit(0 if evaluation.stands else SHORT)
 
