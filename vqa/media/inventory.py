@@ -14,7 +14,7 @@ def codecs() -> dict[str, bool]:
 
 def backends() -> dict[str, str]:
     """Each decoder by name: "default: ..." with the reason, "usable", or why it cannot be used here."""
-    found = {name: reason or "usable" for name, reason in unusable().items()}
+    found: dict[str, str] = {name: reason or "usable" for name, reason in unusable().items()}
     return found | {DEFAULT: f"default: {WHY_DEFAULT}"}
 
 
