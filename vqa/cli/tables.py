@@ -24,7 +24,7 @@ def figures_table(metrics: Mapping[str, Any]) -> RenderableType:
     table.add_column("", overflow="fold")
     table.add_column("used / expected", justify="right", no_wrap=True)
     for title in SHOWN.values():
-        table.add_column(title, justify="right")
+        table.add_column(title, justify="right", min_width=7)
     for name, figures in metrics["datasets"].items():
         _add(table, name, figures["statistics"], figures)
     if len(metrics["datasets"]) > 1:
@@ -50,7 +50,7 @@ def _cell(statistic: Mapping[str, Any] | None) -> str:
     if statistic is None or statistic["value"] is None:
         return "-"
     value = f"{statistic['value']:.4f}"
-    return value if statistic["low"] is None else f"{value}\n{statistic['low']:.3f}..{statistic['high']:.3f}"
+    return value if statistic["low"] is None else f"{value}\n{statistic['low']:.3f}..\n{statistic['high']:.3f}"
 
 
 def differences_table(comparison: Mapping[str, Any]) -> RenderableType:
