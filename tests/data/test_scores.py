@@ -20,7 +20,8 @@ from vqa.data.scores import SCHEMA, ScoreTable, read_scores, replacing, write_vi
 from vqa.errors import UsageError
 
 CONTRACT = """
-clip_id uri start_seconds end_seconds status error_kind error score score_std score_global score_local mos mos_low mos_high answers_parsed
+clip_id uri start_seconds end_seconds status error_kind error score score_std score_global score_local
+mos mos_low mos_high answers_parsed
 answers_total reason keyframe_seconds crop_boxes frames_decoded frames_planned width height fps duration_seconds codec
 decode_backend model_id model_revision run_key decode_seconds score_seconds source_bytes source_mtime_ns fingerprint
 """
