@@ -8,13 +8,13 @@ key frame before each wanted frame to that frame, nothing converted, the packet 
 once, from the bundled clip; the long ones by joining a short encode without encoding again. torchcodec is lent PyAV's
 FFmpeg, the same that ours uses. `decoded/wanted` counts packets fed to the decoder; "-" where they cannot be counted.
 
-Ideas tried, CPU seconds on 2 shared, very busy cores (AMD EPYC, 2026-11-21), one thread, two runs each:
+Ideas tried, CPU seconds on 2 shared, very busy cores (AMD EPYC, 2026-11-21), one thread, medians of two or three:
 
 - Packets of unwanted non-reference pictures left out. H.264 1080p, GOP 250: 7.9 decoded for each wanted instead of
-  14.4, 0.89 s with everything against 1.08 s for the floor. Less is saved than the count says: the pictures left out
+  14.4, 0.81 s with everything against 1.08 s for the floor. Less is saved than the count says: the pictures left out
   are the cheap ones.
-- AV1 by the slots that each frame reads and writes, hidden frames inside a packet included: 4.4 instead of 39.9, 0.55 s
-  against 0.88 s. What is left are the dear pictures of the lowest layer (7 ms each; the mean is 1.4 ms).
+- AV1 by the slots that each frame reads and writes, hidden frames inside a packet included: 4.4 instead of 39.9, 0.47 s
+  against 0.83 s. What is left are the dear pictures of the lowest layer (7 ms each; the mean is 1.4 ms).
 - FFmpeg's own `skip_frame=NONREF` in place of parsing: 1.24 -> 0.76 s for all of a 10 s H.264 file, as good as ours
   there; but in HEVC it does not look at temporal layers and in VP9 not at what the next frame inherits. Not used.
 - Reference B-pictures that nobody wants (H.264): not provable from headers with x264's defaults, whose P slices keep

@@ -118,7 +118,7 @@ if set(BACKENDS) != set(get_args(BackendName)):
     raise TypeError("BACKENDS and BackendName must name the same back ends")
 DEFAULT: BackendName = "pyav"
 WHY_DEFAULT = (
-    "the only one whose packets can be left out; 1.2 to 1.7 times as fast as the others by themselves, at one thread "
+    "the only one whose packets can be left out; 1.3 to 2.1 times as fast as the others by themselves, at one thread "
     "(tests/bench/decode.py)"
 )
 
