@@ -1,0 +1,172 @@
+"""report.html in a real browser: the system's Chromium, driven by Playwright (apt-get install chromium)."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import opinions
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from vqa.errors import UsageError
+from vqa.evaluate.figures import Settings
+from vqa.evaluate.run import Question, evaluate, write
+from vqa.report.page import write_library, write_report
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+MARKUP = "<img src=x onerror=alert(1)></script><script>alert(2)</script> & <b>bold</b>"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        if os.environ.get("CI"):
+            pytest.fail("CI promises a browser: apt-get install chromium")
+        pytest.skip("no Chromium: apt-get install chromium")
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Any]:
+    """Opens a page; afterwards nothing may have been fetched, refused, logged as an error or asked in a dialog."""
+    bad: list[str] = []
+    context = browser.new_context(color_scheme="light")
+
+    def start(path: Path) -> Page:
+        page = context.new_page()
+        page.set_default_timeout(60_000)
+        page.on("console", lambda message: bad.append(message.text) if message.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: bad.append(str(error)))
+        page.on("dialog", lambda dialog: (bad.append(dialog.message), dialog.dismiss()))
+        page.on("request", lambda one: None if one.url.startswith(("file:", "data:")) else bad.append(one.url))
+        page.goto(path.resolve().as_uri())
+        page.wait_for_selector("html[data-ready]")
+        return page
+
+    yield start
+    context.close()
+    assert bad == []
+
+
+def evaluated(folder: Path, *, noise: float = 0.5, count: int = 30) -> Path:
+    """Two sets of clips, evaluated; the second clip is named in markup, the fourth failed."""
+    pairs = [opinions.clips(count, seed=seed, dataset=name, noise=noise) for seed, name in enumerate("ab")]
+    labels, scores = ([row for pair in pairs for row in pair[side]] for side in (0, 1))
+    for row in scores:
+        row["uri"] = row.pop("path")
+    folder.mkdir()
+    labels[1]["clip_id"] = labels[1]["uri"] = scores[1]["uri"] = MARKUP
+    scores[1] |= {"score": 5.0 if labels[1]["mos"] < 3 else 1.0, "reason": MARKUP}
+    scores[3] |= {"score": None, "status": "failed", "error_kind": "corrupt", "error": MARKUP}
+    for at, row in enumerate(labels):
+        row["distortion"] = ["blur", "noise", MARKUP][at % 3]
+    question = Question(
+        scores=opinions.write_scores(folder / "scored", scores),
+        labels=opinions.write_csv(folder / "labels.csv", labels),
+        key="uri",
+        by=("distortion",),
+        settings=Settings(resamples=50, splits=0, allow_missing=True),
+    )
+    write(evaluate(question), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return evaluated(tmp_path_factory.mktemp("page") / "one")
+
+
+def rows_of(page: Page) -> list[str]:
+    return page.locator("#clips tbody .link").all_text_contents()
+
+
+def test_filters_leave_the_clips_of_the_set_and_the_search(evaluation: Path, visit: Any) -> None:
+    page = visit(write_report(evaluation, pictures=0))
+    assert "60 of 60 clips" in page.text_content("#count")
+    page.select_option("select[name='data set']", label="b")
+    assert "30 of 60 clips" in page.text_content("#count")
+    assert all(name.startswith("b/") for name in rows_of(page))
+    page.select_option("select[name='distortion']", label="blur")
+    assert "10 of 60 clips" in page.text_content("#count")
+    page.fill("input[type=search]", "nothing is called so")
+    assert rows_of(page) == []
+
+
+def test_the_table_sorts_both_ways_and_keeps_the_focus(evaluation: Path, visit: Any) -> None:
+    page = visit(write_report(evaluation, pictures=0))
+    for order in (1, -1):
+        page.click("#clips [data-key=mos]")
+        shown = [float(text) for text in page.locator("#clips tbody td:nth-child(5)").all_text_contents()]
+        assert shown == sorted(shown, reverse=order < 0)
+        assert page.evaluate("document.activeElement.dataset.key") == "mos"
+
+
+def test_markup_in_names_reasons_and_errors_is_text(evaluation: Path, visit: Any) -> None:
+    page = visit(write_report(evaluation, pictures=0))
+    card = page.locator("#worst .card").first
+    assert card.locator("h3").text_content() == MARKUP
+    assert card.locator("p").text_content() == MARKUP
+    assert page.locator("img[src=x]").count() == 0
+    assert page.locator("script").count() == 3
+
+
+def test_two_models_stand_side_by_side(evaluation: Path, tmp_path: Path, visit: Any) -> None:
+    other = evaluated(tmp_path / "other", noise=1.0)
+    page = visit(write_report(evaluation, against=other, pictures=0))
+    assert page.locator("#scatters canvas").count() == 2
+    assert "other score" in page.text_content("#clips")
+
+
+def test_a_job_without_opinions_shows_pictures_timelines_and_failures(tmp_path: Path, visit: Any) -> None:
+    video = Path(__file__).parents[2] / "vqa/assets/clips/big_buck_bunny.mp4"
+    box = {"second": 0.5, "x": 0, "y": 0, "width": 64, "height": 64}
+    rows: list[dict[str, Any]] = [
+        {
+            "clip_id": f"film.mp4#t={at},{at + 1}",
+            "uri": str(video),
+            "start_seconds": float(at),
+            "end_seconds": at + 1.0,
+            "score": 2.0 + at,
+            "keyframe_seconds": [0.2, 0.6],
+            "crop_boxes": [box],
+        }
+        for at in range(3)
+    ]
+    rows.append({"clip_id": "gone", "uri": str(tmp_path / "gone.mp4"), "score": 1.5})
+    rows.append({"clip_id": MARKUP, "uri": MARKUP, "status": "failed", "error_kind": "corrupt", "error": MARKUP})
+    opinions.write_scores(tmp_path, [{"clip_id": row["uri"], **row} for row in rows])
+    page = visit(write_library(tmp_path))
+    cards = page.locator("#worst .card")
+    assert "not_found" in cards.nth(0).text_content()
+    assert cards.nth(1).locator("img").evaluate_all("all => all.map(one => one.naturalWidth > 0)") == [True, True]
+    assert page.locator("#timelines").is_visible()
+    assert "corrupt" in page.text_content("#failures")
+
+
+def test_ten_thousand_clips_stay_below_fifteen_megabytes(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    words = ("sharp soft grain banding light motion steady " * 12).split()
+    rows = [
+        {
+            "uri": f"a/folder/with/a/long/name/clip-{at:05}.mp4",
+            "score": float(rng.uniform(1, 5)),
+            "reason": " ".join(words),
+        }
+        for at in range(10_000)
+    ]
+    opinions.write_scores(tmp_path, rows)
+    assert write_library(tmp_path, pictures=0).stat().st_size <= 15e6
+
+
+def test_a_folder_with_nothing_to_show_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="neither scores nor an evaluation"):
+        write_library(tmp_path)
+    with pytest.raises(UsageError, match="no evaluation"):
+        write_report(tmp_path)
