@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vqa.train.ladder import Crops
-from vqa.train.tiny import make_model, make_processor, make_tokenizer
+from vqa.train.tiny import filters, make_model, make_processor, make_tokenizer
 from vqa.train.warmup import draw, equalise, patches, pooled, turned_about
 
 
@@ -38,7 +38,7 @@ def test_equalised_filters_answer_equally_strongly(made: tuple[Any, Any]) -> Non
     equalise(visual, images, crops)
     strength = visual.patch_embed(patches(images, crops).flatten(0, 1)).pow(2).mean(0).sqrt()
     seen = strength[strength > 0.01]  # all but those of change in time
-    assert len(seen) == 96 - 96 // 24
+    assert len(seen) == filters(96)
     torch.testing.assert_close(seen, torch.ones_like(seen))
 
 
@@ -58,6 +58,6 @@ def test_a_draw_hangs_on_its_generator_alone() -> None:
         shown=np.zeros((3, 17), np.float32),
         is_still=np.ones(3, np.bool_),
     )
-    first, second = (draw(crops, 5, np.random.default_rng(7)) for _ in range(2))
+    first, second = (draw(crops, 6, np.random.default_rng(7), each=2) for _ in range(2))
     assert (first[0] == second[0]).all() and (first[1] == second[1]).all()
-    assert first[0].shape == (5, 112, 112, 3)
+    assert first[0].shape == (6, 112, 112, 3) and len(first[1]) == 3

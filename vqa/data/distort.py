@@ -63,15 +63,15 @@ def _shifted(frames: Pixels, rows: int, columns: int) -> Pixels:
 
 
 def noise(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
-    """Sensor noise, sigma 3 to 35, fresh in every frame, half of it grey; or salt and pepper on up to 3 % of the
+    """Sensor noise, sigma 3 to 70, fresh in every frame, half of it grey; or salt and pepper on up to 8 % of the
     pixels."""
     if generator.random() < 0.2:
-        share = _mix(0.001, 0.03, severity)
+        share = _mix(0.001, 0.08, severity)
         draw = generator.random(frames.shape[:3], dtype=np.float32)[..., None]
         return np.where(draw < share / 2, 0, np.where(draw > 1 - share / 2, 255, frames)).astype(np.uint8)
     channels = 1 if generator.random() < 0.5 else 3
     grain = generator.standard_normal((*frames.shape[:3], channels), dtype=np.float32)
-    return _clip(frames + grain * _mix(3, 35, severity))
+    return _clip(frames + grain * _mix(3, 70, severity))
 
 
 def exposure(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
@@ -95,8 +95,8 @@ def colour_cast(frames: Pixels, severity: float, generator: np.random.Generator)
 
 
 def banding(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
-    """Each channel quantised to between 32 and 4 levels."""
-    levels = round(_mix(32, 4, severity**0.5))
+    """Each channel quantised to between 24 and 2 levels."""
+    levels = round(_mix(24, 2, severity**0.5))
     step = np.float32(255.0 / (levels - 1))
     return _clip(np.rint(frames / step) * step)
 

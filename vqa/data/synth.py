@@ -48,10 +48,11 @@ CODECS: dict[str, tuple[tuple[int, int], list[str]]] = {
     "av1": ((32, 63), ["-c:v", "libsvtav1", "-preset", "10", "-svtav1-params", "lp=1"]),
 }
 NEAR_LOSSLESS = ("x264", 8)  # carries clips whose distortion is not a codec's
-# What spoils most clips of the web is compression, scaling and blur; VMAF says little of the rest (a contrast of two
-# thirds counts as ruin, strong noise as slight), so that they are rarer.
-WEIGHTS = dict.fromkeys(DISTORTIONS, 0.5) | {"x264": 3.0, "x265": 2.0, "vp9": 2.0, "av1": 2.0}
+# What spoils most clips of the web is compression, scaling and blur. VMAF judges some of the others oddly (a contrast
+# of two thirds is ruin to it), so that they are rarer.
+WEIGHTS = dict.fromkeys(DISTORTIONS, 0.3) | {"x264": 3.0, "x265": 2.0, "vp9": 2.0, "av1": 2.0}
 WEIGHTS |= {"scaling": 2.5, "defocus": 1.7, "noise": 1.5, "motion_blur": 0.8, "transmission_loss": 0.8, "banding": 0.8}
+SCALED_UP = {"vp9", "av1"}
 COUNT_WEIGHTS = (0.04, 0.58, 0.26, 0.12)  # no, one, two, three distortions at once
 
 
@@ -191,7 +192,12 @@ def draw(generator: np.random.Generator) -> list[tuple[str, float]]:
     count = int(generator.choice(len(COUNT_WEIGHTS), p=COUNT_WEIGHTS))
     chosen = generator.choice(names, size=count, replace=False, p=weights / weights.sum()).tolist()
     codecs = [name for name in chosen if name in CODECS][:1]
-    return [(name, round(float(generator.random()), 4)) for name in [n for n in chosen if n not in CODECS] + codecs]
+    before = [name for name in chosen if name not in CODECS]
+    drawn = [(name, round(float(generator.random()), 4)) for name in before + codecs]
+    # VP9 and AV1 look good at any rate they go down to: streams of even lower rates are small pictures scaled up.
+    if drawn and drawn[-1][0] in SCALED_UP and drawn[-1][1] > 0.5 and "scaling" not in before:
+        drawn.insert(0, ("scaling", round(float(generator.random()), 4)))
+    return drawn
 
 
 def _ffmpeg(arguments: Sequence[str], stdin: bytes, folder: Path) -> None:

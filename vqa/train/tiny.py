@@ -13,7 +13,8 @@ from tokenizers.trainers import BpeTrainer
 
 hf: Any = transformers
 
-PATCH, MERGE = 14, 2
+PATCH = 14
+CONSTANT = 6.0  # see `_rectify`
 # Qwen2.5-VL's own, in its order (huggingface.co/Qwen/Qwen2.5-VL-3B-Instruct, tokenizer_config.json).
 SPECIAL_TOKENS = (
     *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>"),
@@ -101,54 +102,69 @@ def make_model(
         for part, gain in ((model.model.visual, 1.0), (model.model.language_model.layers, 0.5)):
             for matrix in (matrix for matrix in part.parameters() if matrix.ndim == 2):
                 matrix.normal_(0, gain / matrix.shape[1] ** 0.5)
-        weight.copy_(torch.from_numpy(cosine_patches(weight.shape[0])))
-        _square(model.model.visual.blocks[0], gain=0.5)
+        weight.zero_()
+        weight[: filters(vision_width)] = torch.from_numpy(cosine_patches(filters(vision_width)))
+        _rectify(model.model.visual)
     ends = [tokenizer.convert_tokens_to_ids(token) for token in ("<|im_end|>", "<|endoftext|>")]
     model.generation_config = hf.GenerationConfig(eos_token_id=ends, pad_token_id=tokenizer.pad_token_id)
     return model
 
 
-def _square(block: Any, *, gain: float) -> None:
-    """Starts a block's SwiGLU as squares: silu(2x) x + silu(-2x) (-x) = 2 x**2, added to each channel x.
+def _rectify(visual: Any) -> None:
+    """Starts the first block as a measure of strength: |x| and max(0, |x| - 1/2) of each filter's response x.
 
-    How strong a frequency is, is a mean of squares; a mean of responses is nothing. On 1,274 clips the warm-up reached
-    an SRCC of 0.59 on held-out contents after 600 steps with this start, 0.43 without. The attention before it, which
-    would mix patches first, starts weak.
+    How strong a frequency is, is a mean of |x|; the mean of x is nothing. The rest of the tower starts weak, so that
+    its mean-pooled output is a good set of features before the first step: a ridge regression on it reaches an SRCC of
+    0.6 against VMAF on held-out contents (0.5 with squares and strong random blocks). The channels behind the filters
+    and their doubles hold a constant, so that RMSNorm leaves strengths comparable between patches.
     """
-    mlp, width = block.mlp, block.mlp.gate_proj.in_features
-    block.attn.proj.weight.mul_(0.3)
-    one = torch.eye(width)
-    mlp.gate_proj.weight[: 2 * width] = 2 * torch.cat([one, -one])
-    mlp.up_proj.weight[: 2 * width] = torch.cat([one, -one])
-    mlp.down_proj.weight[:, : 2 * width] = gain * torch.cat([one, one], dim=1)
-    mlp.down_proj.weight[:, 2 * width :] *= 0.5
+    first, *others = visual.blocks
+    width, mlp = visual.config.hidden_size, first.mlp
+    count = filters(width)
+    first.attn.proj.weight.mul_(0.1)
+    first.attn.proj.bias[2 * count :] = CONSTANT
+    steep, norm = (
+        4.0,
+        CONSTANT * (1 - 2 * count / width) ** 0.5,
+    )  # norm: the root mean square of an otherwise empty token
+    both = torch.cat([torch.eye(count), -torch.eye(count)])
+    units = 4 * count
+    for matrix in (mlp.gate_proj.weight[:units], mlp.up_proj.weight[:units], mlp.down_proj.weight[:, :units]):
+        matrix.zero_()
     for layer in (mlp.gate_proj, mlp.up_proj, mlp.down_proj):
         layer.bias.zero_()
+    mlp.gate_proj.weight[:units, :count] = steep * norm * both.repeat(2, 1)
+    mlp.gate_proj.bias[units // 2 : units] = -steep / 2
+    mlp.up_proj.bias[:units] = 1.0
+    mlp.down_proj.weight[:count, : units // 2] = both.T.abs() / steep
+    mlp.down_proj.weight[count : 2 * count, units // 2 : units] = 2 * both.T.abs() / steep
+    mlp.down_proj.weight[:, units:] *= 0.5
+    for block in others:
+        block.attn.proj.weight.mul_(0.5)
+        block.mlp.down_proj.weight.mul_(0.5)
 
 
-def cosine_patches(channels: int) -> Any:
-    """float32 [channels, 3, 2, 14, 14]: the 2-D cosine basis as first filters, from low to high frequency.
+def filters(width: int) -> int:
+    """How many of the tower's channels start as filters of pixels."""
+    return (width - width // 24) // 2
 
-    Damage to a picture lives in high frequencies. Most channels look at brightness, some at colour (low frequencies), a
-    few at the change between the two frames of a temporal patch. `warm_up` then scales each filter to the same
-    response.
+
+def cosine_patches(count: int) -> Any:
+    """float32 [count, 3, 2, 14, 14]: the 2-D cosine basis as filters, from low to high frequency.
+
+    Damage to a picture lives in high frequencies. Most filters look at brightness, a quarter at colour (low
+    frequencies). `equalise` then scales each to the same response.
     """
     grid = (np.arange(PATCH) + 0.5) * np.pi / PATCH
     waves = np.cos(np.arange(PATCH)[:, None] * grid)  # [frequency, place]
     waves *= np.array([np.sqrt((1 if frequency == 0 else 2) / PATCH) for frequency in range(PATCH)]).reshape(-1, 1)
     order = sorted(((u, v) for u in range(PATCH) for v in range(PATCH)), key=lambda uv: (uv[0] + uv[1], uv))
-    colour, change = channels // 8, channels // 24
-    grey = np.array([0.299, 0.587, 0.114])
-    kinds: list[tuple[Any, Any, int]] = [(grey, np.array([0.5, 0.5]), channels - colour - change)]
-    kinds += [(np.array([-0.169, -0.331, 0.5]), np.array([0.5, 0.5]), colour // 2)]
-    kinds += [(np.array([0.5, -0.419, -0.081]), np.array([0.5, 0.5]), colour - colour // 2)]
-    kinds += [(grey, np.array([-0.5, 0.5]), change)]
-    filters = [
-        tint[:, None, None, None] * time[None, :, None, None] * np.outer(waves[u], waves[v])
-        for tint, time, count in kinds
-        for u, v in _spread(order, count)
-    ]
-    return np.stack(filters).astype(np.float32)
+    colour = count // 4
+    kinds = [(np.array([0.299, 0.587, 0.114]), _spread(order, count - colour))]
+    kinds += [(np.array([-0.169, -0.331, 0.5]), order[: colour // 2])]
+    kinds += [(np.array([0.5, -0.419, -0.081]), order[: colour - colour // 2])]
+    planes = [tint[:, None, None] * np.outer(waves[u], waves[v]) for tint, places in kinds for u, v in places]
+    return np.repeat(np.stack(planes)[:, :, None] / 2, 2, axis=2).astype(np.float32)  # both frames of a temporal patch
 
 
 def _spread(order: list[tuple[int, int]], count: int) -> list[tuple[int, int]]:

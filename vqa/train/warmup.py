@@ -16,28 +16,32 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
 
+from vqa.errors import UsageError
 from vqa.metrics import srcc
 from vqa.train.ladder import NAMES, Crops
 from vqa.train.log import Log
+from vqa.train.tiny import filters
 from vqa.types import Pixels
 
 SIDE = 8  # patches along a 112-pixel crop
+EACH = 4  # crops of a clip in a batch, pooled as one: a single one says too little of its clip
 
 
 class Head(nn.Module):
-    """Pooled features [B, width] -> opinion [B] (0-1) and a logit for each distortion [B, 17]; thrown away
-    afterwards."""
+    """Pooled features [B, width] -> opinion [B] (0-1), a logit for each distortion [B, 17] and the standardised
+    statistics of the pixels [B, S] (see `statistics`); thrown away afterwards."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, statistics: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.opinion = nn.Linear(width, 1)
-        self.names = nn.Linear(width, len(NAMES))
+        self.statistics = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, statistics))
+        self.hidden = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 64), nn.GELU())
+        self.opinion = nn.Linear(64, 1)
+        self.names = nn.Linear(64, len(NAMES))
 
-    def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """See the class."""
-        pooled = self.norm(pooled)
-        return self.opinion(pooled)[:, 0] + 0.5, self.names(pooled)
+        hidden = self.hidden(pooled)
+        return self.opinion(hidden)[:, 0] + 0.5, self.names(hidden), self.statistics(pooled)
 
 
 def rate_at(step: int, *, steps: int, peak: float, warm: int = 50) -> float:
@@ -83,6 +87,22 @@ def pooled(visual: Any, images: Any, crops: Pixels) -> Tensor:
 
 
 @torch.no_grad()
+def statistics(visual: Any, images: Any, crops: Pixels) -> Tensor:
+    """float32 [B / 4, 4 F]: of each of the F filters over a clip's crops: log of mean, spread, median, 90th percentile.
+
+    Natural scene statistics in the manner of BRISQUE (Mittal et al. 2012), of the filters' responses. Learning to tell
+    them keeps the tower, which sees few contents, from learning those by heart: held-out SRCC 0.66 with, 0.59 without,
+    after 600 and 500 steps.
+    """
+    count = filters(visual.config.hidden_size)
+    responses = visual.patch_embed(patches(images, crops).flatten(0, 1))[:, :count]
+    sizes = responses.view(len(crops) // EACH, -1, count).abs()
+    mean, square = sizes.mean(1), sizes.pow(2).mean(1).sqrt()
+    middle, high = sizes.quantile(torch.tensor([0.5, 0.9]), dim=1)
+    return torch.cat([mean + 1e-3, square / (mean + 1e-3) + 1e-3, middle + 1e-2, high + 1e-2], dim=1).log()
+
+
+@torch.no_grad()
 def equalise(visual: Any, images: Any, crops: Pixels) -> None:
     """Scales each filter of the patch embedding to a mean square response of 1 over the crops.
 
@@ -124,10 +144,15 @@ def warm_up(
 ) -> None:
     """Trains `model.model.visual` in place; a checkpoint in `folder` every 250 steps, from which a stopped run goes
     on."""
+    if batch % EACH:
+        raise UsageError(f"warmup.batch={batch}: crops come in groups of {EACH} of a clip; give a multiple of it")
     visual, images = model.model.visual, processor.image_processor
+    # A step of AdamW moves each of a filter's 1,176 weights by the rate, and brightness, which is the same in all
+    # pixels, drowns what the filter was for: held-out SRCC after 300 steps 0.38 with, 0.59 without moving them.
+    visual.patch_embed.requires_grad_(False)
     torch.manual_seed(seed)
-    head = Head(visual.config.out_hidden_size)
-    parameters = [*visual.parameters(), *head.parameters()]
+    head = Head(visual.config.out_hidden_size, 4 * filters(visual.config.hidden_size))
+    parameters = [one for one in (*visual.parameters(), *head.parameters()) if one.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.05, betas=(0.9, 0.98))
     saved = folder / "warmup.pt"
     begin = 0
@@ -138,20 +163,22 @@ def warm_up(
         optimiser.load_state_dict(state["optimiser"])
         begin = state["step"]
     else:
-        equalise(visual, images, draw(train, 256, np.random.default_rng(seed))[0])
+        equalise(visual, images, draw(train, 256, np.random.default_rng(seed), each=1)[0])
+    sample = statistics(visual, images, draw(train, 256 * EACH, np.random.default_rng(seed + 1), each=EACH)[0])
+    middle, spread = sample.mean(0), sample.std(0) + 1e-3
     for step in range(begin, steps):
         # A step's draw hangs on its number alone: resuming changes nothing.
-        crops, picks = draw(train, batch, np.random.default_rng((seed, step)))
+        crops, picks = draw(train, batch, np.random.default_rng((seed, step)), each=EACH)
         target = torch.from_numpy((train.opinions[picks] - 1) / 4)
-        still = torch.from_numpy(train.is_still[picks]).float()
         for group in optimiser.param_groups:
             group["lr"] = rate_at(step, steps=steps, peak=rate)
         with torch.autocast("cpu", dtype=precision, enabled=precision != torch.float32):
-            features = pooled(visual, images, crops)
-        opinion, logits = head(features)
-        errors = F.smooth_l1_loss(opinion, target, beta=0.2, reduction="none")
+            features = pooled(visual, images, crops).view(len(picks), EACH, -1).mean(1)
+        opinion, logits, told = head(features)
+        seen = ((statistics(visual, images, crops) - middle) / spread).clamp(-4, 4)
+        errors = F.smooth_l1_loss(opinion, target, beta=0.2) + F.smooth_l1_loss(told, seen)
         names = F.binary_cross_entropy_with_logits(logits, torch.from_numpy(train.shown[picks]))
-        loss = 10 * (errors * still).sum() / still.sum().clamp(min=1) + names
+        loss = 10 * errors + names
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         nn.utils.clip_grad_norm_(parameters, 1.0, error_if_nonfinite=True)
@@ -163,20 +190,23 @@ def warm_up(
             _save(state | {"step": step + 1}, saved)
 
 
-def draw(crops: Crops, count: int, generator: np.random.Generator) -> tuple[Pixels, NDArray[np.int64]]:
-    """uint8 [count, 112, 112, 3] of clips drawn at random, and which clips."""
-    clips, squares = crops.pixels.shape[:2]
-    picks, places = generator.integers(0, clips, count), generator.integers(0, squares, count)
-    pixels = [turned_about(crops.pixels[clip, place], generator) for clip, place in zip(picks, places, strict=True)]
-    return np.stack(pixels), picks
+def draw(crops: Crops, count: int, generator: np.random.Generator, *, each: int) -> tuple[Pixels, NDArray[np.int64]]:
+    """uint8 [count, 112, 112, 3], `each` squares of every clip drawn among those without
+    damage in time; and which clips, int64 [count / each]."""
+    squares = crops.pixels.shape[1]
+    picks = generator.choice(np.flatnonzero(crops.is_still), count // each)
+    places = generator.integers(0, squares, (len(picks), each))
+    pairs = [(clip, place) for clip, own in zip(picks, places, strict=True) for place in own]
+    return np.stack([turned_about(crops.pixels[pair], generator) for pair in pairs]), picks
 
 
 @torch.inference_mode()
 def evaluate(visual: Any, head: Head, images: Any, crops: Crops, *, each: int = 16) -> float:
-    """SRCC of the pooled regression, a clip's mean over about `each` of its crops."""
+    """SRCC of the regression on about `each` of a clip's crops pooled, over clips without damage in time."""
     step = -(-crops.pixels.shape[1] // each)
-    guesses = [float(head(pooled(visual, images, squares[::step].copy()))[0].mean()) for squares in crops.pixels]
-    return srcc(np.array(guesses), crops.opinions)
+    features = [pooled(visual, images, squares[::step].copy()).mean(0) for squares in crops.pixels]
+    guesses = head(torch.stack(features))[0].numpy()
+    return srcc(guesses[crops.is_still], crops.opinions[crops.is_still])
 
 
 def _save(state: dict[str, Any], path: Path) -> None:
