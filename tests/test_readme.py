@@ -30,7 +30,7 @@ def tree() -> dict[str, set[str]]:
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_and_option_exists(page: str) -> None:
     commands = tree()
-    lines = re.findall(r"(?:^|`)(?:\.venv/bin/)?vqa ((?:data )?[a-z]+)([^`#\n]*)", text(page), re.MULTILINE)
+    lines = re.findall(r"(?:^|`)(?:\.venv/bin/)?vqa ((?:(?:data|rewards) )?[a-z]+)([^`#\n]*)", text(page), re.MULTILINE)
     for name, rest in lines:
         assert name in commands, f"{page}: vqa {name}"
         for option in re.findall(r"(?<!\S)--[a-z-]+", rest):
