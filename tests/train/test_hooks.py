@@ -1,0 +1,82 @@
+"""Hooks on advantages and loss against their formulas, and what stops a run that cannot learn."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from vqa.errors import ModelError
+from vqa.train import hooks
+from vqa.train.checks import Watch, complaints
+from vqa.train.reward import Judged
+
+NAN = float("nan")
+
+
+def test_uncertainty_weight_by_hand() -> None:
+    # Scores 1 and 5 have the variance 4 = 0.25 x 4^2, u = 1; equal ones have u = 0; 2 and 4 have 1, u = 1/4.
+    factor = hooks.uncertainty_weight(np.array([[1.0, 5.0], [3.0, 3.0], [2.0, 4.0], [NAN, 3.0], [NAN, NAN]]))
+    np.testing.assert_allclose(factor[:, 0], [math.exp(-0.2), 1.0, math.exp(-0.05), 1.0, 1.0])
+
+
+def test_groups_without_spread_do_not_count() -> None:
+    assert hooks.has_spread(np.array([[1.0, 1.0], [1.0, 1.001], [1.0, 1.1]])).ravel().tolist() == [0.0, 0.0, 1.0]
+
+
+def test_nobody_is_blamed_beside_a_right_answer() -> None:
+    advantages = torch.tensor([[1.0, -1.0], [1.0, -1.0]])
+    right = np.array([[True, False], [False, False]])
+    assert hooks.without_blame(advantages, right).tolist() == [[1.0, 0.0], [1.0, -1.0]]
+
+
+def test_perception_gain_is_the_k3_divergence_over_written_tokens() -> None:
+    seen, degraded = torch.log(torch.tensor([[0.5, 0.9]])), torch.log(torch.tensor([[0.25, 0.1]]))
+    gain = hooks.perception_gain(seen, degraded, torch.tensor([[1, 0]]))
+    assert gain.item() == pytest.approx(0.5 - math.log(0.5) - 1)
+    assert hooks.perception_gain(seen, seen, torch.ones(1, 2)).item() == 0.0
+
+
+def test_perception_weight_falls_to_nothing_by_epoch_five() -> None:
+    assert [hooks.perception_weight(epoch, gamma=2.0) for epoch in (0.0, 2.5, 5.0, 9.0)] == pytest.approx([2, 1, 0, 0])
+
+
+def test_degraded_pixels_differ_by_their_sigma_and_repeat_by_seed() -> None:
+    pixels = torch.zeros(200, 50)
+    noisy = hooks.degraded(pixels, sigma=0.3, seed=1)
+    assert noisy.std().item() == pytest.approx(0.3, rel=0.05)
+    assert torch.equal(noisy, hooks.degraded(pixels, sigma=0.3, seed=1))
+
+
+def judged(scores: list[list[float]], *, total: list[list[float]] | None = None, texts: list[list[str]]) -> Judged:
+    terms = {"total": np.array(total if total is not None else scores)}
+    return Judged(scores=np.array(scores), opinions=np.array([1.5, 4.5]), terms=terms, texts=texts)
+
+
+DIFFERENT = [["a", "b"], ["c", "d"]]
+
+
+@pytest.mark.parametrize(
+    ("batch", "words"),
+    [
+        (judged([[NAN, NAN], [NAN, NAN]], texts=DIFFERENT), "no answer could be parsed"),
+        (judged([[2.0, 2.0], [4.0, 4.0]], texts=[["a", "a"], ["b", "b"]]), "are all the same"),
+        (judged([[2.0, 3.0], [4.0, 4.5]], total=[[1.0, 1.0], [2.0, 2.0]], texts=DIFFERENT), "earn all the same"),
+        (judged([[3.0, 3.01], [3.0, 3.0]], texts=DIFFERENT), "every clip gets the same score"),
+    ],
+)
+def test_a_batch_that_teaches_nothing_says_why(batch: Judged, words: str) -> None:
+    assert words in "; ".join(complaints(batch))
+    watch = Watch(patience=2)
+    watch(batch)
+    with pytest.raises(ModelError, match=words):
+        watch(batch)
+
+
+def test_a_good_batch_between_starts_the_count_anew() -> None:
+    watch = Watch(patience=2)
+    good = judged([[2.0, 3.0], [4.0, 4.5]], texts=DIFFERENT)
+    assert not complaints(good)
+    bad = judged([[NAN, NAN], [NAN, NAN]], texts=DIFFERENT)
+    for batch in (bad, good, bad, good):
+        watch(batch)

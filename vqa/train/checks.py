@@ -1,0 +1,42 @@
+"""Whether a run can learn at all: looks at each batch of answers and stops a run that keeps teaching nothing."""
+
+import numpy as np
+
+from vqa.errors import ModelError
+from vqa.train.reward import Judged
+
+SAME_SCORE = 0.02  # points; scores that spread less over clips of different quality are one constant
+
+
+class Watch:
+    """Counts, for each complaint, the batches in a row that gave cause; raises ModelError at `patience` of them."""
+
+    def __init__(self, *, patience: int) -> None:
+        self._patience = patience
+        self._rows: dict[str, int] = {}
+
+    def __call__(self, judged: Judged) -> None:
+        """Look at one batch."""
+        found = complaints(judged)
+        self._rows = {words: self._rows.get(words, 0) + 1 for words in found}
+        for words, batches in self._rows.items():
+            if batches >= self._patience:
+                raise ModelError(f"grpo: this run cannot learn: {words}, {batches} batches in a row")
+
+
+def complaints(judged: Judged) -> list[str]:
+    """Why nothing can be learned from this batch, each with the way out; empty when something can."""
+    parsed = ~np.isnan(judged.scores)
+    if not parsed.any():
+        return ["no answer could be parsed (give it a longer cold start, or more new tokens)"]
+    found = []
+    if all(len(set(group)) == 1 for group in judged.texts):
+        found.append("the answers to each clip are all the same (raise the temperature)")
+    elif not (np.ptp(judged.terms["total"], axis=1) > 0).any():
+        found.append("the answers to each clip earn all the same (choose a reward that tells them apart)")
+    if parsed.mean() < 0.05:
+        found.append("fewer than 5 % of the answers could be parsed (give it a longer cold start)")
+    scores = judged.scores[parsed]
+    if len(scores) > 1 and np.ptp(judged.opinions) > 0.5 and np.std(scores) < SAME_SCORE:
+        found.append("every clip gets the same score (lower the rate, or begin from an earlier checkpoint)")
+    return found
