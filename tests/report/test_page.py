@@ -108,13 +108,31 @@ def test_the_table_sorts_both_ways_and_keeps_the_focus(evaluation: Path, visit: 
         assert page.evaluate("document.activeElement.dataset.key") == "mos"
 
 
+def test_a_click_on_a_point_or_enter_opens_its_clip_and_escape_closes_it(evaluation: Path, visit: Any) -> None:
+    page = visit(write_report(evaluation, pictures=0))
+    place = page.evaluate(
+        """() => { const point = charts.scatter.getDatasetMeta(1).data[4];
+        const box = byId("scatter").getBoundingClientRect();
+        scrollTo(0, scrollY + box.top - 250); const now = byId("scatter").getBoundingClientRect();
+        return [now.left + point.x, now.top + point.y]; }"""
+    )
+    page.mouse.click(*place)
+    assert page.text_content("#clip-title").startswith("b/")
+    page.keyboard.press("Escape")
+    assert not page.evaluate("byId('clip').open")
+    page.focus("#scatter")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    assert page.evaluate("byId('clip').open")
+
+
 def test_markup_in_names_reasons_and_errors_is_text(evaluation: Path, visit: Any) -> None:
     page = visit(write_report(evaluation, pictures=0))
     card = page.locator("#worst .card").first
     assert card.locator("h3").text_content() == MARKUP
     assert card.locator("p").text_content() == MARKUP
     assert page.locator("img[src=x]").count() == 0
-    assert page.locator("script").count() == 3
+    assert page.locator("script").count() == 4
 
 
 def test_two_models_stand_side_by_side(evaluation: Path, tmp_path: Path, visit: Any) -> None:
@@ -122,6 +140,15 @@ def test_two_models_stand_side_by_side(evaluation: Path, tmp_path: Path, visit: 
     page = visit(write_report(evaluation, against=other, pictures=0))
     assert page.locator("#scatters canvas").count() == 2
     assert "other score" in page.text_content("#clips")
+
+
+def test_dark_and_narrow_pages_do_not_scroll_sideways(evaluation: Path, visit: Any) -> None:
+    page = visit(write_report(evaluation, pictures=0))
+    page.set_viewport_size({"width": 390, "height": 800})
+    light = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    page.click("#theme")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != light
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
 def test_a_job_without_opinions_shows_pictures_timelines_and_failures(tmp_path: Path, visit: Any) -> None:

@@ -3,9 +3,7 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const rows = data.columns, labelled = data.kind === "evaluation", two = Boolean(data.score_b);
 const byId = (id) => document.getElementById(id);
-const COLOURS = ["#3b78d8", "#d6452b", "#12875a", "#9a55c4", "#b3771a", "#0f8fae", "#c23c78", "#6f7a2a"];
 const all = Array.from({ length: data.count }, (_, at) => at);
-const charts = {};
 let shown = all, sorting = { key: labelled ? "residual" : "score", down: labelled }, lines = 50;
 
 function element(tag, { text, ...settings } = {}, ...inside) {
@@ -40,131 +38,6 @@ function update() {
     && (!part || rows.clip_id[at].toLowerCase().includes(part) || rows.reason[at].toLowerCase().includes(part)));
   lines = 50;
   draw();
-}
-
-// --- charts
-
-function chart(id, settings) {
-  charts[id]?.destroy();
-  const grid = { color: css("--rule") }, ticks = { color: css("--quiet") };
-  const axis = (text) => ({ grid, ticks, title: { display: true, text, color: css("--ink") } });
-  charts[id] = new Chart(byId(id), {
-    ...settings,
-    options: {
-      animation: false, maintainAspectRatio: false, ...settings.options,
-      scales: { x: { ...axis(settings.x), ...settings.xAxis }, y: { ...axis(settings.y), ...settings.yAxis } },
-      plugins: { legend: { display: false, labels: { color: css("--ink"), filter: (item) => Boolean(item.text) } }, ...settings.plugins },
-    },
-  });
-}
-
-function points(id, { x, y, xName, yName, under = [], xAxis, yAxis }) {
-  const sets = data.filters["data set"] ?? { words: [""], at: new Uint8Array(data.count) };
-  const parts = sets.words.map(() => []);
-  for (const at of shown) if (x[at] != null && y[at] != null) parts[sets.at[at]].push({ x: x[at], y: y[at], at });
-  const size = shown.length > 2000 ? 1.6 : 3;
-  const datasets = parts.map((part, k) => ({
-    label: sets.words[k], data: part, pointRadius: size, pointHoverRadius: 6, pointHitRadius: 4, borderWidth: 0,
-    backgroundColor: COLOURS[k % COLOURS.length] + (shown.length > 2000 ? "99" : "cc"), order: 1,
-  }));
-  chart(id, {
-    type: "scatter", x: xName, y: yName, xAxis, yAxis, data: { datasets: [...datasets, ...under] },
-    options: {
-      parsing: false, normalized: true, events: ["mousemove", "mouseout", "click", "touchstart"],
-      onClick: (_, hits) => { const hit = hits.find(({ datasetIndex }) => datasetIndex < parts.length); if (hit) open(parts[hit.datasetIndex][hit.index].at); },
-    },
-    plugins: {
-      legend: { display: sets.words.length > 1, labels: { color: css("--ink"), filter: (item) => Boolean(item.text) } },
-      tooltip: { callbacks: { label: ({ raw }) => raw.at === undefined ? "" : `${rows.clip_id[raw.at].slice(-60)}: ${number(raw.x)}, ${number(raw.y)}` } },
-    },
-  });
-  walk(byId(id), charts[id], parts);
-}
-
-// By keyboard: arrows go from point to point (left to right), Enter opens the clip.
-function walk(canvas, drawn, parts) {
-  const order = parts.flatMap((part, datasetIndex) => part.map(({ x, at }, index) => ({ x, at, datasetIndex, index }))).sort((a, b) => a.x - b.x);
-  let place = -1;
-  canvas.tabIndex = 0;
-  canvas.onkeydown = (event) => {
-    const step = { ArrowRight: 1, ArrowLeft: -1, Home: -Infinity, End: Infinity }[event.key];
-    if (event.key === "Enter" && place >= 0) return open(order[place].at);
-    if (!step || !order.length) return;
-    event.preventDefault();
-    place = Math.min(order.length - 1, Math.max(0, place + step));
-    drawn.setActiveElements([order[place]]);
-    drawn.tooltip.setActiveElements([order[place]], { x: 0, y: 0 });
-    drawn.update("none");
-  };
-}
-
-function curve(name) {
-  const { x, y, band: [below, above] } = data.curves[name];
-  const line = (offset, more) => ({
-    type: "line", label: "", data: x.map((value, k) => ({ x: value, y: y[k] + offset })),
-    borderColor: css("--ink"), borderWidth: 2, pointRadius: 0, pointHitRadius: 0, order: 0, ...more,
-  });
-  const edge = { borderWidth: 1, borderDash: [4, 4], borderColor: css("--quiet") };
-  return [line(0), line(below, edge), line(above, { ...edge, fill: "-1", backgroundColor: css("--bar") + "44" })];
-}
-
-function scatters() {
-  const names = Object.keys(data.curves);
-  const picked = selects["data set"]?.value;
-  const set = picked ? data.filters["data set"].words[+picked] : names.length === 1 ? names[0] : null;
-  points("scatter", { x: rows.score, y: rows.mos, xName: "score", yName: "opinion", under: set && data.curves[set] ? curve(set) : [] });
-  byId("fit").textContent = set && data.curves[set]
-    ? "Line: 4-parameter logistic; between the dashes lie 90 % of the set's clips."
-    : "Pick one data set above to see its fit: opinions of several sets share no scale.";
-  if (two) points("scatter_b", { x: data.score_b, y: rows.mos, xName: "score", yName: "opinion" });
-  points("residuals", {
-    x: rows.mos, y: rows.residual, xName: "opinion", yName: "residual",
-    yAxis: { grid: { color: ({ tick }) => (tick.value === 0 ? css("--ink") : css("--rule")) } },
-  });
-}
-
-function histogram() {
-  const sides = [[rows.score, data.models?.[0] ?? "score"], ...(two ? [[data.score_b, data.models[1]]] : [])];
-  const scores = sides.map(([column]) => shown.map((at) => column[at]).filter((value) => value != null));
-  const low = Math.min(...scores.flat().length ? [scores.flat().reduce((a, b) => Math.min(a, b))] : [1]);
-  const high = Math.max(...scores.flat().length ? [scores.flat().reduce((a, b) => Math.max(a, b))] : [5]);
-  const bins = 24, width = (high - low) / bins || 1;
-  chart("histogram", {
-    type: "bar", x: "score", y: "clips", xAxis: { ticks: { color: css("--quiet"), maxTicksLimit: 9 } },
-    data: {
-      labels: Array.from({ length: bins }, (_, k) => number(low + (k + 0.5) * width)),
-      datasets: scores.map((values, side) => {
-        const counts = new Array(bins).fill(0);
-        for (const value of values) counts[Math.min(bins - 1, Math.floor((value - low) / width))] += 1;
-        return { label: sides[side][1], data: counts, backgroundColor: COLOURS[side] + "cc", categoryPercentage: 1, barPercentage: 0.95 };
-      }),
-    },
-    plugins: { legend: { display: two, labels: { color: css("--ink") } } },
-  });
-}
-
-function certainty() {
-  const { reliability, calibration } = data;
-  const bins = calibration?.reliability ?? reliability;
-  if (!bins && !calibration) return;
-  byId("certainty").hidden = false;
-  byId("coverage").textContent = calibration
-    ? `Calibrated opinion ± ${number(calibration.half_width)}: held ${number(100 * calibration.coverage, 1)} % of ${calibration.measured.clips} clips that the fit never saw (wanted ${number(100 * calibration.coverage_wanted, 0)} %; 95 % interval ${number(100 * calibration.coverage_low, 1)} to ${number(100 * calibration.coverage_high, 1)} %).`
-    : "Not calibrated. Error by the spread that the model reports, in tenths of the clips:";
-  byId("reliability").parentElement.hidden = !bins;
-  if (bins) chart("reliability", {
-    type: "scatter", x: "spread of the answers (score_std)", y: "root mean square error",
-    data: { datasets: [{ data: bins.map(({ score_std, rmse }) => ({ x: score_std, y: rmse })), showLine: true, borderColor: COLOURS[0], backgroundColor: COLOURS[0] }] },
-  });
-}
-
-function timeline() {
-  const video = data.videos[+byId("video").value];
-  const steps = video.windows.flatMap(([start, end, score]) => [{ x: start, y: score }, { x: end, y: score }]);
-  chart("timeline", {
-    type: "scatter", x: "seconds", y: "score", yAxis: { min: 1, max: 5 },
-    data: { datasets: [{ data: steps, showLine: true, borderColor: COLOURS[0], backgroundColor: COLOURS[0], pointRadius: 2, borderWidth: 2, spanGaps: false }] },
-  });
 }
 
 // --- tables
