@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from vqa.data.windows import video_id, windows
 from vqa.errors import ClipError, UsageError
+from vqa.media.remote import is_remote, remote_stamp
 from vqa.media.source import local_path
 from vqa.types import Clip
 
@@ -73,7 +74,12 @@ def run_key(source: str, *, start_seconds: float | None, end_seconds: float | No
 
 
 def stamp(uri: str) -> Stamp | None:
-    """Size and time of last change, None where there is no file. As with make and git, an equal stamp is trusted."""
+    """Size and time of last change (of a remote file, what its store says of its state), None where there is no file.
+
+    As with make and git, an equal stamp is trusted.
+    """
+    if is_remote(uri):
+        return remote_stamp(uri)
     try:
         status = os.stat(local_path(uri))  # noqa: PTH116 (one call less, and there are many)
     except (OSError, ValueError, ClipError):

@@ -9,6 +9,7 @@ from vqa.data.scores import replacing
 from vqa.data.sources import path_to_uri
 from vqa.media.fingerprint import fingerprint
 from vqa.media.guard import Guard
+from vqa.media.remote import is_remote
 from vqa.media.source import local_path
 from vqa.report.preview import picture
 from vqa.types import Clip
@@ -25,7 +26,7 @@ def draw(
 ) -> None:
     """Writes the picture of what the model sees. Raises ClipError, UsageError."""
     settings = resolve(config, assignments=assignments, flags={"model": model} if model else {})
-    uri = path_to_uri(str(local_path(source)))
+    uri = source if is_remote(source) else path_to_uri(str(local_path(source)))
     clip = Clip(clip_id=source, uri=uri, start_seconds=span[0], end_seconds=span[1])
     limits = settings.limits
     memory_bytes = limits.memory_mb and limits.memory_mb * 2**20

@@ -1,4 +1,5 @@
-"""SOURCE... to a list of clips: files, folders, globs and manifests. Opens no media; looks only at names.
+"""SOURCE... to a list of clips: files, folders, globs (also of remote stores) and manifests. Opens no media; looks only
+at names.
 
 Every clip gets a `clip_id` that is readable and stable: its path below the source it came from. A name that cannot
 be written as UTF-8 travels as a percent-encoded `file://` URI.
@@ -8,6 +9,7 @@ import csv
 import glob
 import json
 import os
+import re
 import urllib.parse
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,6 +19,7 @@ from typing import Any
 
 from vqa.data.windows import WINDOW_ID, span_suffix
 from vqa.errors import ClipError, UsageError
+from vqa.media.remote import is_remote, list_remote
 from vqa.media.source import local_path
 from vqa.types import Clip
 
@@ -85,10 +88,10 @@ def list_clips(sources: Sequence[str]) -> Listing:
 
 
 def _collect(source: str, collector: _Collector) -> None:
-    try:
-        path = str(local_path(source))
-    except ClipError as error:
-        raise UsageError(f"source {error}") from error
+    if is_remote(source):
+        _remote(source, collector)
+        return
+    path = str(local_path(source))
     if Path(path).is_dir():
         _folder(path, path, collector)
     elif os.path.lexists(path):
@@ -100,6 +103,27 @@ def _collect(source: str, collector: _Collector) -> None:
         _glob(path, collector)
     else:
         raise UsageError(f"source {source!r} does not exist; give a file, a folder, a glob in quotes or a manifest")
+
+
+def _remote(source: str, collector: _Collector) -> None:
+    """A file is itself, whatever its suffix; folders and globs name their clips below their fixed part."""
+    path = source.partition("?")[0] if source.lower().startswith("http") else source
+    if Path(path).suffix.lower() in MANIFEST_SUFFIXES:
+        raise UsageError(f"source {source!r}: a manifest is read from a local file only; copy it here first")
+    try:
+        found = list_remote(source)
+    except ClipError as error:
+        raise UsageError(f"source {error}") from error
+    if not found:
+        raise UsageError(f"source {source!r}: the store has no such file, folder or match; check the URL")
+    magic = glob.has_magic(source) and found != [source]
+    root = re.split(r"[*?\[]", source)[0].rpartition("/")[0] if magic else source.rstrip("/")
+    for url in found:
+        name = url.removeprefix(root + "/")
+        if url == source:
+            collector.add(url, os.path.basename(path) or url)  # noqa: PTH119 (of a URL)
+        elif not any(part.startswith(".") for part in name.split("/")):
+            _by_suffix(url, name, collector)
 
 
 def _folder(folder: str, root: str, collector: _Collector) -> None:

@@ -40,7 +40,11 @@ def open_container(uri: str, file: BinaryIO) -> Iterator[av.container.InputConta
     try:
         # No protocol is allowed: a file that refers to others (playlists, external tracks) opens none of them.
         container = av.open(
-            file, "r", options={"protocol_whitelist": "none"}, metadata_errors="replace", buffer_size=_READ_BYTES
+            file,
+            "r",
+            options={"protocol_whitelist": "none"},
+            metadata_errors="replace",
+            buffer_size=getattr(file, "buffer_bytes", _READ_BYTES),
         )
     except MemoryError as error:
         raise ClipError(

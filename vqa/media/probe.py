@@ -67,8 +67,9 @@ def probe(
     over them comes out partial instead of pretending that the clip was short.
     """
     with open_source(uri) as file:
-        if os.fstat(file.fileno()).st_size == 0:
+        if file.seek(0, os.SEEK_END) == 0:
             raise ClipError("no_frames", f"{uri}: the file is empty (0 bytes); copy or encode it again")
+        file.seek(0)
         if is_webp(file):
             return _probe_webp(uri, file, max_pixels=max_pixels)
         with open_container(uri, file) as container:

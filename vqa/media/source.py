@@ -2,44 +2,46 @@
 
 import errno
 import os
-import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 from urllib.parse import unquote_to_bytes
 
 import av
 
 from vqa.errors import ClipError, ErrorKind
+from vqa.media.remote import is_remote, open_remote
 
 # The decoders' own messages name neither the clip nor a way out, and they would tear the progress line: silence.
 av.logging.set_level(None)
 
 _MISSING = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}
-_SCHEME = re.compile(r"^([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
+_TOO_MANY = {errno.EMFILE, errno.ENFILE}
 
 
 def local_path(uri: str) -> Path:
     """The file that a local path or a file:// URL names; other schemes raise ClipError("unsupported")."""
-    scheme = _SCHEME.match(uri)
-    if scheme is None:
+    if is_remote(uri):
+        raise ClipError("unsupported", f"{uri}: only a local file can be read here; copy it first")
+    scheme, mark, place = uri.partition("://")
+    if scheme.lower() != "file" or not mark:
         return Path(uri)
-    if scheme[1].lower() == "file":
-        return Path("/" + os.fsdecode(unquote_to_bytes(uri[scheme.end() :].partition("/")[2])))  # any host is this one
-    raise ClipError(
-        "unsupported",
-        f"{uri}: scheme {scheme[1]!r} cannot be read; give a local path or a file:// URL (copy the file first)",
-    )
+    return Path("/" + os.fsdecode(unquote_to_bytes(place.partition("/")[2])))  # any host is this one
 
 
 @contextmanager
 def open_source(uri: str) -> Iterator[BinaryIO]:
-    """Open a regular file for reading. Raises ClipError not_found or not_readable.
+    """Open a regular file, or one behind a URL (remote.py), for reading. Raises ClipError not_found or not_readable;
+    for a URL also timeout or unsupported.
 
     FFmpeg is given this open file, never a name: a name can be a protocol, a pattern or a playlist that opens others.
     """
+    if is_remote(uri):
+        with open_remote(uri) as remote:
+            yield cast(BinaryIO, remote)
+        return
     path = local_path(uri)
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116 (follows links; before opening, since opening a device can have effects)
@@ -66,6 +68,8 @@ def _file_error(uri: str, error: OSError) -> ClipError:
     reason = os.strerror(error.errno) if error.errno else str(error)
     if error.errno in _MISSING:
         return ClipError("not_found", f"{uri}: {reason}; check the path (relative ones start at {Path.cwd()})")
+    if error.errno in _TOO_MANY:
+        return ClipError("too_large", f"{uri}: {reason}; raise the limit on open files")
     return ClipError("not_readable", f"{uri}: {reason}; check the permissions and the disk")
 
 

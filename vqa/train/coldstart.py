@@ -18,7 +18,7 @@ from vqa.train.ladder import Lesson
 from vqa.train.log import Log
 from vqa.train.warmup import rate_at
 
-NUMBER_WEIGHT = 3.0  # a digit of the answer weighs this much more than a word of the reason
+ANSWER_WEIGHT = 3.0  # a token of the answer weighs this much more than one of the reason
 IGNORED = -100
 
 
@@ -30,13 +30,15 @@ def collate(
     rows, kinds, labels, weights, pictures, grids = [], [], [], [], [], []
     for lesson, answer in zip(lessons, answers, strict=True):
         asked = encode(processor, lesson.views, prompt=prompt)
-        said = tokenizer(answer + tokenizer.eos_token, return_tensors="pt", add_special_tokens=False)["input_ids"][0]
+        text = answer + tokenizer.eos_token
+        tokens = tokenizer(text, return_tensors="pt", add_special_tokens=False, return_offsets_mapping=True)
+        said = tokens["input_ids"][0]
         before = asked["input_ids"][0]
         rows.append(torch.cat([before, said]))
         kinds.append(torch.cat([asked["mm_token_type_ids"][0], torch.zeros_like(said)]))
         labels.append(torch.cat([torch.full_like(before, IGNORED), said]))
-        digits = torch.tensor([token.isdigit() for token in tokenizer.convert_ids_to_tokens(said)])
-        weights.append(torch.cat([torch.zeros(len(before)), 1 + (NUMBER_WEIGHT - 1) * digits]))
+        is_answer = tokens["offset_mapping"][0, :, 1] > text.index("<answer>")
+        weights.append(torch.cat([torch.zeros(len(before)), 1 + (ANSWER_WEIGHT - 1) * is_answer]))
         pictures.append(asked["pixel_values"])
         grids.append(asked["image_grid_thw"])
     inputs = {
@@ -70,8 +72,8 @@ def cold_start(
     folder: Path,
     log: Log,
 ) -> Path:
-    """Trains in place and returns the folder of the checkpoint with the best SRCC on `held_out` (choose there,
-    report elsewhere).
+    """Trains in place and returns the folder of the checkpoint with the best SRCC times share read on `held_out`
+    (choose there, report elsewhere).
 
     Every `every` steps the model is judged by the numbers it writes greedily, and saved; a stopped run goes on from
     there.
@@ -113,8 +115,9 @@ def cold_start(
         if (step + 1) % every == 0 or step + 1 == steps:
             value, parsed = evaluate(model, processor, held_out, prompt=prompt)
             log.show(step + 1, steps, held_out_srcc=value, parsed=parsed)
-            if value > record or not best.exists():  # NaN where nothing could be read yet
-                record = max(record, value) if value == value else record
+            worth = value * parsed  # an answer that cannot be read ranks nothing
+            if worth > record or not best.exists():  # NaN where nothing could be read yet
+                record = worth if worth == worth else record
                 model.save_pretrained(best)
                 processor.save_pretrained(best)
             state = {
