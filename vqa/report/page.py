@@ -112,14 +112,14 @@ def _name(metrics: Data) -> str:
 
 
 def _table(metrics: Data) -> list[Data]:
-    """Lines of the table of figures: name, counts, [value, low, high, reason] of each statistic."""
-    parts = [*metrics["datasets"].items()]
+    """Lines of the tables of figures: group, name, counts, [value, low, high, reason] of each statistic."""
+    parts = [("", name, part) for name, part in metrics["datasets"].items()]
     if len(parts) > 1:
-        parts.append(("all together", metrics["all"]))
-    for column, groups in metrics["groups"].items():
-        parts += [(f"{column}: {name}", part) for name, part in groups.items()]
+        parts.append(("", "all together", metrics["all"]))
+    parts += [(column, name, part) for column, groups in metrics["groups"].items() for name, part in groups.items()]
     return [
         {
+            "group": column,
             "name": name,
             "used": part["used"],
             "expected": part["expected"],
@@ -129,7 +129,7 @@ def _table(metrics: Data) -> list[Data]:
                 for one in STATISTICS
             ],
         }
-        for name, part in parts
+        for column, name, part in parts
     ]
 
 
@@ -150,9 +150,9 @@ def _columns(rows: Sequence[Row], *, extra: Sequence[str]) -> Data:
         "failure": [row.get("error_kind") or "none" for row in rows],
         "resolution": [_resolution(row) for row in rows],
         "duration": [_duration(row) for row in rows],
-        "codec": [row.get("codec") or "unknown" for row in rows],
+        "codec": [row.get("codec") or row.get("label_codec") or "unknown" for row in rows],
     }
-    groups |= {name.removesuffix("s"): [_word(row[name]) for row in rows] for name in extra}
+    groups |= {"distortion" if name == "distortions" else name: [_word(row[name]) for row in rows] for name in extra}
     filters = {}
     for name, values in groups.items():
         words = sorted(set(values))

@@ -14,7 +14,14 @@ function element(tag, { text, ...settings } = {}, ...inside) {
 }
 const number = (value, digits = 2) => (value === null || value === undefined ? "–" : value.toFixed(digits));
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const folder = shared(rows.clip_id).lastIndexOf("/") + 1; // the folder that all clips lie in goes without saying
 const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
+
+function shared(names) {
+  let end = names.length > 1 ? names[0].length : 0;
+  for (const name of names) while (!name.startsWith(names[0].slice(0, end))) end -= 1;
+  return end ? names[0].slice(0, end) : "";
+}
 
 // --- filters
 
@@ -51,6 +58,7 @@ const head = (text, isNumber) => element("th", { text, scope: "col", className: 
 const cell = (text, className = "number") => element("td", { text, className });
 
 function bars(id, entries, { digits = 0, heads = ["", "clips", ""] } = {}) {
+  if (!entries.length) return byId(id).replaceChildren(element("p", { className: "quiet", text: "None." }));
   const most = Math.max(...entries.map(([, value]) => value), 1e-9);
   byId(id).replaceChildren(table([head(heads[0]), head(heads[1], true), head(heads[2])], entries.map(([name, value, note = ""]) => {
     const bar = element("div", { className: "bar" });
@@ -76,16 +84,18 @@ function errors() {
 }
 
 function figures() {
-  const heads = [head("clips of"), ...(two ? [head("model")] : []), head("used", true), ...["SRCC", "PLCC (logistic)", "KRCC", "RMSE (logistic)"].map((text) => head(text, true))];
-  const names = data.metrics[0].map(({ name }) => name);
-  const found = names.flatMap((name) => data.metrics.map((lines, side) => [side, lines.find((line) => line.name === name)]).filter(([, line]) => line));
-  byId("figures").replaceChildren(table(heads, found.map(([side, line]) => [
-    cell(line.name, "name"), ...(two ? [cell(data.models[side], "")] : []), cell(`${line.used} of ${line.expected}`),
-    ...line.values.map(([value, low, high, reason]) => element("td", { className: "number", text: number(value, 3), title: reason ?? "" },
-      element("br"), element("small", { text: value === null ? "" : low === null ? "" : `${number(low, 3)} to ${number(high, 3)}` }))),
-  ])));
-  const reasons = [...new Set(data.metrics.flat().flatMap(({ values }) => values.map((value) => value[3]).filter(Boolean)))];
-  byId("figures").append(...reasons.map((text) => element("p", { className: "quiet", text: `– ${text}` })));
+  const titles = ["SRCC", "PLCC (logistic)", "KRCC", "RMSE (logistic)"];
+  const part = (group) => {
+    const names = data.metrics[0].filter((line) => line.group === group).map(({ name }) => name);
+    const found = names.flatMap((name) => data.metrics.map((lines, side) => [side, lines.find((line) => line.group === group && line.name === name)]).filter(([, line]) => line));
+    return table([head(group || "data set"), ...(two ? [head("model")] : []), head("used", true), ...titles.map((text) => head(text, true))], found.map(([side, line]) => [
+      cell(line.name, "name"), ...(two ? [cell(data.models[side], "name")] : []), cell(`${line.used} of ${line.expected}`),
+      ...line.values.map(([value, low, high, reason]) => element("td", { className: "number", text: number(value, 3), title: reason ?? "" },
+        element("br"), element("small", { text: low === null ? reason ?? "" : `${number(low, 3)} to ${number(high, 3)}` }))),
+    ]));
+  };
+  const groups = [...new Set(data.metrics[0].map(({ group }) => group))].filter(Boolean);
+  byId("figures").replaceChildren(part(""), ...groups.map((group) => element("details", {}, element("summary", { text: `By ${group}` }), part(group))));
 }
 
 const COLUMNS = [["clip_id", "clip"], ["status", "status"], ["score", "score"], ...(two ? [["score_b", "other score"]] : []), ["score_std", "spread"],
@@ -121,7 +131,7 @@ function clips() {
 }
 
 function opener(at) {
-  const button = element("button", { type: "button", className: "link", text: rows.clip_id[at] });
+  const button = element("button", { type: "button", className: "link", text: rows.clip_id[at].slice(folder), title: rows.clip_id[at] });
   button.addEventListener("click", () => open(at));
   return button;
 }
@@ -130,7 +140,7 @@ function opener(at) {
 
 function numbers(at) {
   const known = [["score", rows.score[at]], ...(two ? [["other score", data.score_b[at]]] : []), ...(labelled ? [["opinion", rows.mos[at]], ["residual", rows.residual[at]]] : []), ["spread", rows.score_std[at]]];
-  return element("div", { className: "numbers" }, ...known.map(([name, value]) => element("div", {}, element("span", { text: `${name} ` }), element("b", { text: number(value) }))));
+  return element("div", { className: "numbers" }, ...known.filter(([, value]) => value != null).map(([name, value]) => element("div", {}, element("span", { text: `${name} ` }), element("b", { text: number(value) }))));
 }
 
 function pictures(at) {
@@ -143,7 +153,7 @@ function pictures(at) {
 function cards(id, places) {
   const chosen = new Set(shown);
   const left = places.filter((at) => chosen.has(at));
-  byId(id).replaceChildren(...left.map((at) => element("article", { className: "card" }, ...pictures(at), element("h3", {}, opener(at)), numbers(at), element("p", { text: rows.reason[at] || "No reason given." }))));
+  byId(id).replaceChildren(...left.map((at) => element("article", { className: "card" }, ...pictures(at), element("h3", {}, opener(at)), numbers(at), element("p", rows.reason[at] ? { text: rows.reason[at] } : { text: "No reason given.", className: "quiet" }))));
   if (!left.length) byId(id).append(element("p", { className: "quiet", text: "None of them is left by the filters." }));
 }
 
@@ -164,7 +174,7 @@ function draw() {
   cards("worst", data.worst);
   if (!labelled) {
     cards("best", data.best);
-    bars("failures", tally(rows.error_kind));
+    bars("failures", tally(all.map((at) => rows.error_kind[at] ?? (rows.status[at] === "ok" ? null : rows.status[at]))));
     return;
   }
   scatters();

@@ -1,6 +1,6 @@
 "use strict";
 // The charts, from the data, rows and filters of page.js, which runs after this file.
-const COLOURS = ["#3b78d8", "#d6452b", "#12875a", "#9a55c4", "#b3771a", "#0f8fae", "#c23c78", "#6f7a2a"];
+const COLOURS = ["#4a86e8", "#d6452b", "#12875a", "#9a55c4", "#b3771a", "#0f8fae", "#c23c78", "#6f7a2a"];
 const charts = {};
 
 function chart(id, settings) {
@@ -85,24 +85,28 @@ function scatters() {
 }
 
 function histogram() {
-  const sides = [[rows.score, data.models?.[0] ?? "score"], ...(two ? [[data.score_b, data.models[1]]] : [])];
+  const other = (at) => (data.residual_b[at] == null ? null : data.residual_b[at] + rows.mos[at]);
+  const sides = two ? [[rows.mapped, data.models[0]], [all.map(other), data.models[1]]] : [[rows.score, "score"]]; // two models share only the opinions' scale
   const scores = sides.map(([column]) => shown.map((at) => column[at]).filter((value) => value != null));
   const found = scores.flat(), first = found.reduce((a, b) => Math.min(a, b), Infinity), last = found.reduce((a, b) => Math.max(a, b), -Infinity);
   const rough = Math.max((last - first) / 30, 1e-4) || 0.1, ten = 10 ** Math.floor(Math.log10(rough));
   const width = [1, 2, 5, 10].find((step) => step * ten >= rough * 0.999) * ten; // bins at round numbers
   const place = (value) => Math.floor(value / width + 1e-6);
   const bins = found.length ? place(last) - place(first) + 1 : 0, digits = Math.max(0, -Math.floor(Math.log10(width)));
+  const edge = (k) => (place(first) + k) * width;
   chart("histogram", {
-    type: "bar", x: "score", y: "clips", xAxis: { ticks: { color: css("--quiet"), maxTicksLimit: 9 } },
+    type: "bar", x: two ? "score on the opinions' scale" : "score", y: "clips", xAxis: { type: "linear", offset: false, grid: { display: false }, min: edge(0), max: edge(bins) }, yAxis: { ticks: { color: css("--quiet"), precision: 0 } },
     data: {
-      labels: Array.from({ length: bins }, (_, k) => number((place(first) + k) * width, digits)),
       datasets: scores.map((values, side) => {
-        const counts = new Array(bins).fill(0);
-        for (const value of values) counts[place(value) - place(first)] += 1;
+        const counts = Array.from({ length: bins }, (_, k) => ({ x: edge(k + 0.5), y: 0, k }));
+        for (const value of values) counts[place(value) - place(first)].y += 1;
         return { label: sides[side][1], data: counts, backgroundColor: COLOURS[side] + "cc", categoryPercentage: 1, barPercentage: 0.95 };
       }),
     },
-    plugins: { legend: { display: two, labels: { color: css("--ink") } } },
+    plugins: {
+      legend: { display: two, labels: { color: css("--ink") } },
+      tooltip: { callbacks: { title: ([{ raw }]) => `${number(edge(raw.k), digits)} to ${number(edge(raw.k + 1), digits)}` } },
+    },
   });
 }
 
