@@ -183,11 +183,12 @@ def bucket(folder: Path) -> Iterator[str]:
 
     code = (
         "from moto.server import ThreadedMotoServer as S; import time\n"
-        "s = S('127.0.0.1', 0); s.start(); print(s.get_host_and_port()[1], flush=True); time.sleep(600)"
+        "s = S('127.0.0.1', 0); s.start(); print('port', s.get_host_and_port()[1], flush=True); time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout is not None
-        place = f"http://127.0.0.1:{int(process.stdout.readline())}"
+        lines = (line.decode().split() for line in process.stdout)  # moto has words of its own to say first
+        place = f"http://127.0.0.1:{next(words[1] for words in lines if words[:1] == ['port'])}"
         names = {"AWS_ENDPOINT_URL": place, "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
         with pytest.MonkeyPatch.context() as patch:
             for name, value in (names | {"AWS_DEFAULT_REGION": "us-east-1"}).items():

@@ -92,12 +92,13 @@ def list_remote(uri: str) -> list[str]:
         return [uri]
     store.invalidate_cache()
     try:
-        found = _tried(uri, lambda: store.glob(path) if re.search(r"[*?\[]", path) else store.find(path))
+        search = store.glob if re.search(r"[*?\[]", path) else store.find
+        found = _tried(uri, lambda: search(path, detail=True))
     except ClipError as error:
         if error.kind == "not_found":
             return []
         raise
-    return [f"{_scheme(uri)}://{name.lstrip('/')}" for name in sorted(found) if not name.endswith("/")]
+    return [f"{_scheme(uri)}://{name.lstrip('/')}" for name in sorted(found) if found[name]["type"] == "file"]
 
 
 class RemoteFile(io.RawIOBase):
