@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from jobs.settings import resolve, resolve_values
 from vqa.config import load
+from vqa.data.sets import SetSpec
 from vqa.errors import UsageError
 from vqa.evaluate.card import EvalCard
 from vqa.model.card import ModelCard
@@ -33,6 +34,7 @@ KINDS: dict[str, Callable[[Path, Sequence[str]], BaseModel]] = {
     "score": lambda path, assignments: resolve(path, assignments=assignments),
     "models": _card,
     "eval": _evaluation,
+    "data": lambda path, assignments: load(path, SetSpec, assignments),
     "train": _recipe,
 }
 

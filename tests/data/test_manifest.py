@@ -102,9 +102,9 @@ def test_a_scale_needs_two_ends(ends: tuple[float, float]) -> None:
 
 def test_merging_keeps_every_row_and_refuses_two_scales_for_one_set() -> None:
     first, second = manifest(row("a")), manifest(row("b"))
-    merged = merge_manifests({"first": first, "second": second})
+    merged = merge_manifests([("first", first), ("second", second)])
     assert merged.table.column("clip_id").to_pylist() == ["set/a", "set/b"]
     with pytest.raises(UsageError, match="set has scale 0-50"):
-        merge_manifests({"first": first, "second": manifest(row("c", mos=5.0), scale=Scale(low=0, high=50))})
+        merge_manifests([("first", first), ("new", manifest(row("c", mos=5.0), scale=Scale(low=0, high=50)))])
     with pytest.raises(UsageError, match="more than once"):
-        merge_manifests({"first": first, "again": first})
+        merge_manifests([("first", first), ("first", first)])

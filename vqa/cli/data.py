@@ -1,7 +1,7 @@
 """`vqa data ...`: make, import and check data sets."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -33,3 +33,82 @@ def demo(out: Annotated[Path, typer.Option(help="Folder for the clips.")]) -> No
     from vqa.data.demo import make_demo
 
     typer.echo(f"{len(make_demo(out))} clips in {out}")
+
+
+@data_app.command("import")
+def import_(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A set of configs/data, a dialect, or ladder.")],
+    labels: Annotated[Path, typer.Option(help="The label file, as shipped.")],
+    out: Annotated[Path, typer.Option(help="The manifest to write (.parquet).")],
+    root: Annotated[str, typer.Option(help="The folder (or URL) with the clips.")] = ".",
+    check: Annotated[bool, typer.Option(help="Every labelled file must be there.")] = True,
+    dataset: Annotated[str | None, typer.Option(help="For a dialect: which set it is, or a name of yours.")] = None,
+    scale: Annotated[
+        str | None, typer.Option(help="LOW,HIGH of the opinions (LOW,HIGH,lower where low is good), or observed.")
+    ] = None,
+    names: Annotated[Path | None, typer.Option(help="The files in the order of labels that name none.")] = None,
+    mos_column: Annotated[
+        str | None, typer.Option(help="The column with the opinions, where it has another name.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Put this into the split column of every row.")] = None,
+    kind: Annotated[Literal["video", "image"] | None, typer.Option(help="Of a set that is not known.")] = None,
+) -> None:
+    """Read a public data set's labels into a manifest: files found, opinions on 1-5, the scale recorded."""
+    from vqa.data.imports import import_labels, import_ladder
+    from vqa.data.layouts import Request
+    from vqa.data.manifest import write_manifest
+
+    request = Request(
+        name=name,
+        labels=labels,
+        root=root,
+        check=check,
+        dataset=dataset,
+        scale=scale,
+        names=names,
+        mos_column=mos_column,
+        split=split,
+        kind=kind,
+    )
+    done = import_ladder(request) if name == "ladder" else import_labels(request)
+    write_manifest(out, done.manifest)
+    for line in (
+        *done.notes,
+        *(f"scale of {known}: {scale}" for known, scale in done.manifest.scales.items()),
+        str(out),
+    ):
+        typer.echo(line, err=True)
+
+
+@data_app.command()
+def split(
+    manifest: Annotated[Path, typer.Argument(metavar="MANIFEST", help="Of vqa data import.")],
+    out: Annotated[Path, typer.Option(help="The manifest to write (.parquet).")],
+    parts: Annotated[str, typer.Option(help="NAME=SHARE,... of the clips.")] = "train=0.8,test=0.2",
+    count: Annotated[int, typer.Option(min=1, max=100, help="Above 1: columns split_00 ... instead of split.")] = 1,
+    seed: Annotated[int, typer.Option(help="Another seed, other splits.")] = 0,
+) -> None:
+    """Split by content: clips of one scene are never parted."""
+    from collections import Counter
+
+    from vqa.data.manifest import read_manifest, write_manifest
+    from vqa.data.splits import parse_parts, split_manifest
+
+    made = split_manifest(read_manifest(manifest), parts=parse_parts(parts), seed=seed, count=count)
+    write_manifest(out, made)
+    for name in ["split"] if count == 1 else [f"split_{number:02d}" for number in range(count)]:
+        sizes = sorted(Counter(made.table.column(name).to_pylist()).items())
+        typer.echo(f"{name}: " + ", ".join(f"{part} {size}" for part, size in sizes), err=True)
+
+
+@data_app.command()
+def merge(
+    manifests: Annotated[list[Path], typer.Argument(metavar="MANIFEST...", help="Of vqa data import.")],
+    out: Annotated[Path, typer.Option(help="The manifest to write (.parquet).")],
+) -> None:
+    """Put manifests one after the other; clips and scales that contradict are refused."""
+    from vqa.data.manifest import merge_manifests, read_manifest, write_manifest
+
+    merged = merge_manifests([(str(path), read_manifest(path)) for path in manifests])
+    write_manifest(out, merged)
+    typer.echo(f"{merged.table.num_rows} clips of {len(merged.scales)} data sets in {out}", err=True)

@@ -18,7 +18,7 @@ More columns may follow (`vqa data split` adds split_00 ...). Metadata key `vqa.
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -139,18 +139,18 @@ def read_manifest(path: Path) -> Manifest:
     return manifest
 
 
-def merge_manifests(manifests: Mapping[str, Manifest]) -> Manifest:
-    """All rows one after the other; a column that one of them lacks is null there. Keys name them in messages.
+def merge_manifests(manifests: Sequence[tuple[str, Manifest]]) -> Manifest:
+    """All rows one after the other; a column that one of them lacks is null there. Each comes with its name.
 
     Raises UsageError where a clip_id comes twice, or two of them map the same data set by different scales.
     """
     scales: dict[str, Scale] = {}
-    for name, manifest in manifests.items():
+    for name, manifest in manifests:
         for dataset, scale in manifest.scales.items():
             known = scales.setdefault(dataset, scale)
             if (known.low, known.high, known.higher_is_better) != (scale.low, scale.high, scale.higher_is_better):
                 raise UsageError(f"{name}: {dataset} has scale {scale}, before it had {known}; import both alike")
-    tables = [manifest.table.replace_schema_metadata(None) for manifest in manifests.values()]
+    tables = [manifest.table.replace_schema_metadata(None) for _, manifest in manifests]
     merged = Manifest(table=pa.concat_tables(tables, promote_options="default"), scales=scales)
     check_manifest(merged, where="merge")
     return merged

@@ -1,0 +1,445 @@
+"""Public data sets: real files and excerpts of them import with the names, numbers and counts that they hold; wrong
+ones are refused with what was expected and found."""
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from openpyxl import Workbook
+from scipy.io import savemat
+
+from vqa.config import configs_folder
+from vqa.data.imports import LADDER, Import, import_labels, import_ladder
+from vqa.data.layouts import Request
+from vqa.data.manifest import Scale, read_manifest, write_manifest
+from vqa.data.sets import DIALECTS, load_set, set_names
+from vqa.errors import UsageError
+
+EXCERPTS = Path(__file__).parent / "excerpts"
+REAL = Path(__file__).parents[3] / "shared" / "labels"
+Row = dict[str, Any]
+
+
+def imported(name: str, labels: Path, root: str = "/clips", *, check: bool = False, **options: Any) -> Import:
+    return import_labels(Request(name=name, labels=labels, root=root, check=check, **options))
+
+
+def rows(name: str, labels: Path, **options: Any) -> list[Row]:
+    found: list[Row] = imported(name, labels, **options).manifest.table.to_pylist()
+    return [row | {"aspects": dict(row["aspects"] or [])} for row in found]
+
+
+def write_csv(path: Path, columns: Mapping[str, Sequence[Any]], *, delimiter: str = ",") -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, delimiter=delimiter)
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+    return path
+
+
+def cells(*names: str) -> Any:
+    """A MATLAB cell array, a column."""
+    array = np.empty((len(names), 1), object)
+    array[:, 0] = names
+    return array
+
+
+def numbers(*values: float) -> Any:
+    return np.array(values, np.float64)[:, None]
+
+
+def test_lsvq_brings_its_patches_and_the_opinions_of_its_split() -> None:
+    first, *_ = found = rows("lsvq-test", EXCERPTS / "lsvq_test.csv")
+    assert len(found) == 4
+    assert first["clip_id"] == "lsvq-test/yfcc-batch1/747.mp4"
+    assert first["uri"] == "/clips/yfcc-batch1/747.mp4"
+    assert (first["mos_raw"], first["mos"], first["split"], first["kind"]) == (67.75, 3.71, "test", "video")
+    assert first["aspects"]["patch2"] == pytest.approx(64.5428571428571)
+    assert [first["aspects"][f"patch1_{side}"] for side in ("left", "right", "top", "bottom", "start", "end")] == [
+        *(15, 527, 421, 709, 0, 200)
+    ]
+    with pytest.raises(UsageError, match="no row of lsvq-train among 4"):
+        rows("lsvq-train", EXCERPTS / "lsvq_test.csv")
+
+
+def test_lsvq_is_read_in_the_other_encoding_too(tmp_path: Path) -> None:
+    text = (EXCERPTS / "lsvq_1080p.csv").read_text().replace("yfcc-batch1/722", "批次/722")
+    (tmp_path / "x.csv").write_bytes(text.encode("gbk"))
+    assert rows("lsvq-1080p", tmp_path / "x.csv")[0]["clip_id"] == "lsvq-1080p/批次/722.mp4"
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "options", "first"),
+    [
+        ("konvid-1k", "fast_vqa_konvid.txt", {}, ("4542323058.mp4", 3.22, 3.22)),
+        ("konvid-1k", "r1_konvid.txt", {}, ("4542323058.mp4", 3.22, 3.22)),
+        ("lsvq-test", "q_align_lsvq.json", {}, ("yfcc-batch1/747.mp4", 67.75, 3.71)),
+        ("live-c", "q_align_livec.json", {}, ("t1.bmp", 63.963406174124174, 1 + 4 * 62.963406174124174 / 99)),
+        ("kadid-10k", "r1_kadid.jsonl", {}, ("I01_01_01.png", 4.633587786259543, 4.633587786259543)),
+        ("tid2013", "r1_tid2013.txt", {}, ("I01_01_1.bmp", 4.0247, 4.0247)),
+        ("cvd2014", "fast_vqa_cvd2014.txt", {"scale": "-10,100"}, ("Test3/City/Test03_City_D12.avi", 20.65, None)),
+        ("konvid-150k-b", "k150kb_scores.csv", {"scale": "1,5"}, ("orig_10007436115_540_5s.mp4", 3.53, 3.53)),
+    ],
+)
+def test_dialects_are_recognised(
+    name: str, file: str, options: dict[str, str], first: tuple[str, float, float | None]
+) -> None:
+    row = rows(name, EXCERPTS / file, **options)[0]
+    assert (row["clip_id"], row["mos_raw"]) == (f"{name}/{first[0]}", first[1])
+    if first[2] is not None:
+        assert row["mos"] == pytest.approx(first[2])
+
+
+def test_fast_vqa_tells_length_and_rate_where_it_knows_them() -> None:
+    assert rows("konvid-1k", EXCERPTS / "fast_vqa_konvid.txt")[0]["aspects"] == {
+        "duration_seconds": 8.008,
+        "fps": pytest.approx(29.97, abs=1e-3),
+    }
+
+
+def test_a_spread_stays_on_its_own_scale_where_only_opinions_were_mapped() -> None:
+    assert rows("kadid-10k", EXCERPTS / "r1_kadid.txt")[0]["mos_std"] == pytest.approx(0.7042726744663603)
+    assert rows("koniq-10k", EXCERPTS / "r1_koniq.txt")[0]["mos_std"] == pytest.approx(0.527277894494)
+    assert rows("spaq", EXCERPTS / "r1_spaq.txt")[0]["mos_std"] == pytest.approx(4 * 17.5539983235403 / 99)
+
+
+def test_references_and_contents_of_kadid_never_part() -> None:
+    found = rows("kadid-10k", EXCERPTS / "r1_kadid.txt")
+    assert {row["reference_uri"] for row in found} == {"/clips/images/I01.png"}
+    assert {(row["content_id"], row["split"]) for row in found} == {("kadid-10k/i01", "train")}
+
+
+def test_maxwell_brings_all_axes_and_needs_the_names_of_its_files(tmp_path: Path) -> None:
+    labels = EXCERPTS / "maxwell_val.csv"
+    with pytest.raises(UsageError, match="--names FILE, a txt with the 3 files"):
+        rows("maxwell-val", labels, scale="1,5")
+    by_csv = rows("maxwell-val", labels, scale="1,5", names=EXCERPTS / "divide_val.txt")
+    by_text = rows("maxwell-val", EXCERPTS / "divide_val.txt", scale="1,5")
+    assert [row["clip_id"] for row in by_csv] == [row["clip_id"] for row in by_text]
+    assert [row["mos"] for row in by_csv] == [row["mos"] for row in by_text]
+    for one, other in zip(by_csv, by_text, strict=True):
+        assert len(one["aspects"]) == 15
+        assert one["aspects"].items() >= other["aspects"].items()  # technical comes before aesthetic in the text
+    (tmp_path / "names.txt").write_text("a.mp4\n")
+    with pytest.raises(UsageError, match="1 names for the 3 rows"):
+        rows("maxwell-val", labels, scale="1,5", names=tmp_path / "names.txt")
+
+
+def test_mat_files_in_their_many_shapes(tmp_path: Path) -> None:
+    savemat(
+        tmp_path / "a.mat", {"video_names": cells("8536919744_original_8s.mp4", "1.mp4"), "scores": numbers(1.22, 3)}
+    )
+    assert [row["clip_id"] for row in rows("konvid-1k", tmp_path / "a.mat")] == [
+        "konvid-1k/8536919744.mp4",
+        "konvid-1k/1.mp4",
+    ]
+    savemat(tmp_path / "b.mat", {"video_list": cells("ARK-001", "ARK-002"), "MOS": numbers(68.5, 80)})
+    games = rows("live-yt-gaming", tmp_path / "b.mat", scale="0,100")
+    assert [(row["uri"], row["content_id"]) for row in games] == [
+        ("/clips/ARK-001.mp4", "live-yt-gaming/ark"),
+        ("/clips/ARK-002.mp4", "live-yt-gaming/ark"),
+    ]
+    files = {"video_folder": cells("Test06"), "video_content": cells("Talking head")}
+    files |= {"video_name": cells("Test06_Talking_head_D14"), "video_score": np.array([[71]], np.uint8)}
+    savemat(tmp_path / "c.mat", {name: np.repeat(value, 2, axis=0) for name, value in files.items()})
+    with pytest.raises(UsageError, match="1 names occur more than once"):
+        rows("cvd2014", tmp_path / "c.mat", scale="0,100")
+    names = cells("0912_CheerLeader1_GS5_1.yuv", "0912_Cheerleader1_Note4_2.yuv")
+    savemat(
+        tmp_path / "d.mat",
+        {
+            "qualcommVideoData": {
+                "vidNames": names,
+                "distortionType": np.array([[2], [1]], np.uint8),
+                "distortionNames": cells("Artifacts", "Color"),
+            },
+            "qualcommSubjectiveData": {"unBiasedMOS": numbers(52.5, 57), "biasedMOS": numbers(59, 60)},
+        },
+    )
+    scenes = rows("live-qualcomm", tmp_path / "d.mat", scale="0,100")
+    assert [row["uri"] for row in scenes] == [
+        "/clips/Color/0912_CheerLeader1_GS5_1.yuv",
+        "/clips/Artifacts/0912_Cheerleader1_Note4_2.yuv",
+    ]
+    assert {row["content_id"] for row in scenes} == {"live-qualcomm/cheerleader1"}
+
+
+def test_live_c_leaves_its_training_pictures_out_and_needs_both_files(tmp_path: Path) -> None:
+    savemat(tmp_path / "AllMOS_release.mat", {"AllMOS_release": np.arange(10.0, 20.0)[None]})
+    with pytest.raises(UsageError, match=r"expected AllImages_release.mat beside it"):
+        rows("live-c", tmp_path / "AllMOS_release.mat")
+    names = cells(*(f"{at}.bmp" for at in range(10)))
+    savemat(tmp_path / "AllImages_release.mat", {"AllImages_release": names})
+    found = rows("live-c", tmp_path / "AllMOS_release.mat")
+    assert [(row["clip_id"], row["mos_raw"]) for row in found] == [(f"live-c/{at}.bmp", 10.0 + at) for at in (7, 8, 9)]
+
+
+def test_columns_with_headers(tmp_path: Path) -> None:
+    koniq = write_csv(tmp_path / "k.csv", {"image_name": ["1.jpg"], "MOS": [3.5], "MOS_zscore": [50.5]})
+    assert rows("koniq-10k", koniq)[0]["mos"] == 3
+    kadid = {"dist_img": ["I07_01_01.png"], "ref_img": ["I07.png"], "dmos": [4.5], "var": [0.25]}
+    row = rows("kadid-10k", write_csv(tmp_path / "d.csv", kadid))[0]
+    assert (row["mos"], row["mos_std"], row["reference_uri"]) == (4.5, 0.5, "/clips/images/I07.png")
+    assert row["split"] in ("val", "test")  # not one of the 49 published training references
+    prompts = {"name": ["a.jpg", "b.jpg"], "prompt": ["a Cat", "a cat"], "mos_quality": [1, 4], "std_quality": [0.5, 0]}
+    agiqa = write_csv(tmp_path / "a.csv", prompts | {"mos_align": [1, 2], "std_align": [0, 1]})
+    first, second = rows("agiqa-3k", agiqa, scale="0,5")
+    assert (first["content_id"], first["mos_std"]) == (second["content_id"], 0.4)
+    cvd = {"File_name": ["Test01_City_D01"], "Content": ["City"], "Realignment MOS": ["-6,50"]}
+    row = rows("cvd2014", write_csv(tmp_path / "c.csv", cvd, delimiter=";"), scale="-6.5,93.5")[0]
+    assert (row["clip_id"], row["mos_raw"], row["mos"]) == ("cvd2014/Test1/City/Test01_City_D01.avi", -6.5, 1)
+
+
+def test_spaq_is_read_from_its_workbook(tmp_path: Path) -> None:
+    book = Workbook()
+    for line in (("Image name", "MOS", "Brightness"), ("00001.jpg", 50.5, 3), ("00002.jpg", 100, 4)):
+        book.active.append(line)
+    book.save(tmp_path / "MOS and Image attribute scores.xlsx")
+    found = rows("spaq", tmp_path / "MOS and Image attribute scores.xlsx")
+    assert [(row["uri"], row["mos"]) for row in found] == [
+        ("/clips/TestImage/00001.jpg", 3),
+        ("/clips/TestImage/00002.jpg", 5),
+    ]
+
+
+def test_text_layouts_of_the_authors(tmp_path: Path) -> None:
+    (tmp_path / "csiq.txt").write_text("1600.AWGN.1.png 0.062\n1600.AWGN.5.png 0.75\n")
+    csiq = rows("csiq", tmp_path / "csiq.txt")
+    assert [row["mos"] for row in csiq] == pytest.approx([4.752, 2])  # a low dmos is a good picture
+    assert {row["content_id"] for row in csiq} == {"csiq/1600"}
+    (tmp_path / "tid.txt").write_text("5.51429 I01_01_1.bmp\n5.56757 i01_01_2.bmp\n")
+    tid = rows("tid2013", tmp_path / "tid.txt")
+    assert [(row["mos_raw"], row["content_id"]) for row in tid] == [(5.51429, "tid2013/i01"), (5.56757, "tid2013/i01")]
+    (tmp_path / "t2v.txt").write_text("1/a.mp4|A cat, walking|50\n2/a.mp4|a cat, walking|75\n")
+    t2v = rows("t2vqa-db", tmp_path / "t2v.txt", scale="0,100")
+    assert [(row["clip_id"], row["mos"]) for row in t2v] == [("t2vqa-db/1/a.mp4", 3), ("t2vqa-db/2/a.mp4", 4)]
+    assert len({row["content_id"] for row in t2v}) == 1
+    (tmp_path / "vdpve.txt").write_text("A0023_01.mp4, -1, -1, 43.9\nA0023_02.mp4, -1, -1, 20.9\n")
+    vdpve = rows("vdpve", tmp_path / "vdpve.txt", scale="0,100")
+    assert {row["content_id"] for row in vdpve} == {"vdpve/a0023"}
+    assert vdpve[0]["aspects"] == {}
+
+
+def test_json_of_vqathinker_keeps_its_own_scale(tmp_path: Path) -> None:
+    entries = [{"image_id": "KoNViD_1k_videos/1.mp4", "ann_type": "score", "score": "24.4"}]
+    (tmp_path / "t.json").write_text(json.dumps({"annotations": entries}))
+    row = rows("konvid-1k", tmp_path / "t.json")[0]
+    assert (row["mos_raw"], row["mos"]) == (24.4, pytest.approx(1.22))
+
+
+def test_r1_style_rows_name_the_video_that_their_pictures_are_of(tmp_path: Path) -> None:
+    pictures = [f"yfcc-batch6/4134_{number}.png" for number in range(4)]
+    (tmp_path / "v.json").write_text(
+        json.dumps([{"image": pictures, "conversations": [{"from": "gpt", "value": 3.5}]}])
+    )
+    assert rows("lsvq-train", tmp_path / "v.json")[0]["clip_id"] == "lsvq-train/yfcc-batch6/4134.mp4"
+    (tmp_path / "v.jsonl").write_text(json.dumps({"image": ["a/1.mp4"], "conversations": [{"x": 1}, {"gpt": 2.5}]}))
+    assert rows("lsvq-train", tmp_path / "v.jsonl")[0]["mos"] == 2.5
+
+
+def test_a_dialect_serves_any_set_under_its_name(tmp_path: Path) -> None:
+    metadata = write_csv(tmp_path / "metadata.csv", {"file_name": ["train/a.mp4"], "quality": [7], "mos": [2]})
+    row = rows("hf-videofolder", metadata, dataset="mine", scale="0,10", mos_column="quality", split="train")[0]
+    assert (row["clip_id"], row["mos"], row["split"]) == ("mine/train/a.mp4", 3.8, "train")
+    image = rows("r1-txt", EXCERPTS / "r1_koniq.txt", dataset="mine", kind="image")[0]
+    assert (image["dataset"], image["kind"], image["mos"]) == ("mine", "image", 4.478899486428679)
+    known = rows("fast-vqa-txt", EXCERPTS / "fast_vqa_konvid.txt", dataset="konvid-1k")[0]
+    assert (known["clip_id"], known["mos"]) == ("konvid-1k/4542323058.mp4", 3.22)
+    with pytest.raises(UsageError, match="a dialect tells no set; say --dataset NAME"):
+        rows("r1-txt", EXCERPTS / "r1_koniq.txt")
+
+
+@pytest.mark.parametrize("name", set_names())
+def test_a_set_is_described_and_without_a_scale_it_asks_for_one(name: str, tmp_path: Path) -> None:
+    spec = load_set(name)
+    first = (configs_folder() / "data" / f"{name}.yaml").read_text().splitlines()[0]
+    assert first.startswith(f"# vqa data import {name} --root FOLDER --labels ")
+    assert spec.counts
+    (tmp_path / "x.txt").write_text("x.mp4, -1, -1, 3\ny.mp4, -1, -1, 3.5\n")
+    kind = "fast-vqa-txt"
+    if spec.scale is None:
+        with pytest.raises(UsageError, match=r"NOT FOUND in what range.*here 3 to 3\.5.*--scale LOW,HIGH"):
+            rows(kind, tmp_path / "x.txt", dataset=name)
+        assert [row["mos"] for row in rows(kind, tmp_path / "x.txt", dataset=name, scale="observed")] == [1, 5]
+    else:
+        assert spec.scale.source
+        assert "NOT FOUND; add --scale" not in first
+
+
+REAL_FILES = [
+    ("lsvq-test", "lsvq/LSVQ_whole_test.csv", 7220, None),
+    ("lsvq-test", "lsvq/LSVQ_test_labels_normalized.txt", 7186, None),
+    ("lsvq-test", "q-align-json/test_lsvq.json", 7186, None),
+    ("lsvq-test", "fast-vqa-txt/LSVQ/labels_test.txt", 7186, None),
+    ("lsvq-1080p", "lsvq/LSVQ_whole_test_1080p.csv", 3561, None),
+    ("lsvq-1080p", "lsvq/LSVQ_labels_1080p_normalized.txt", 3573, None),
+    ("lsvq-1080p", "q-align-json/test_lsvq_1080p.json", 3573, None),
+    ("lsvq-1080p", "fast-vqa-txt/LSVQ/labels_1080p.txt", 3573, None),
+    ("konvid-1k", "konvid-1k/KoNViD-1k_data.mat", 1200, None),
+    ("konvid-1k", "konvid-1k/KoNViD_labels_cleaned.txt", 1200, None),
+    ("konvid-1k", "fast-vqa-txt/KoNViD/labels.txt", 1200, None),
+    ("konvid-150k-b", "konvid-150k/k150kb_scores.csv", 1576, "1,5"),
+    ("live-vqc", "live-vqc/LIVE_VQC_data.mat", 585, None),
+    ("live-vqc", "fast-vqa-txt/LIVE_VQC/labels.txt", 585, None),
+    ("youtube-ugc", "youtube-ugc/youtube_ugc_data.mat", 1142, None),
+    ("youtube-ugc", "fast-vqa-txt/YouTubeUGC/labels.txt", 1147, None),
+    ("cvd2014", "cvd2014/CVD2014_data.mat", 234, "observed"),
+    ("cvd2014", "fast-vqa-txt/CVD2014/labels.txt", 234, "observed"),
+    ("live-qualcomm", "live-qualcomm/LIVE-Qualcomm_qualcommSubjectiveData.mat", 208, "0,100"),
+    ("live-qualcomm", "fast-vqa-txt/LIVE_Qualcomm/labels.txt", 208, "0,100"),
+    ("live-yt-gaming", "live-yt-gaming/LIVEYTGaming.mat", 600, "0,100"),
+    ("lbvd", "lbvd/LBVD_data.mat", 1013, "1,5"),
+    ("maxwell-train", "maxwell/MaxWell_train.csv", 3634, "1,5"),
+    ("maxwell-val", "maxwell/MaxWell_val.csv", 909, "1,5"),
+    ("maxwell-val", "fast-vqa-txt/DIVIDE_MaxWell/val_labels.txt", 909, "1,5"),
+    ("kadid-10k", "kadid-10k/KADID-10K_mos.txt", 10125, None),
+    ("kadid-10k", "kadid-10k/KADID-10K_train_set.txt", 6125, None),
+    ("koniq-10k", "koniq-10k/GT_KonIQ.txt", 10073, None),
+    ("spaq", "spaq/GT_SPAQ.txt", 11125, None),
+    ("pipal", "pipal/GT_PIPAL.txt", 23200, None),
+    ("live-c", "live-c/GT_CLIVE.txt", 1169, None),
+    ("live-c", "q-align-json/livec.json", 1169, None),
+    ("agiqa-3k", "agiqa-3k/GT_AGIQA.txt", 2982, None),
+    ("tid2013", "tid2013/GT_TID2013.txt", 3000, None),
+]
+
+
+@pytest.mark.parametrize(("name", "file", "count", "scale"), REAL_FILES, ids=[file for _, file, *_ in REAL_FILES])
+def test_real_files_import_with_their_counts(
+    name: str, file: str, count: int, scale: str | None, tmp_path: Path
+) -> None:
+    if not (REAL / file).is_file():
+        pytest.skip("the real label files are not here")
+    names = None
+    if file.startswith("maxwell/"):  # which files these are: those of the text of DOVER, and all others up to 4542
+        text = (REAL / "fast-vqa-txt/DIVIDE_MaxWell/val_labels.txt").read_text()
+        val = [line.split(",")[0] for line in text.splitlines()]
+        train = sorted({f"{number:04d}.mp4" for number in range(4543)} - set(val))
+        names = tmp_path / "names.txt"
+        names.write_text("\n".join(val if name == "maxwell-val" else train))
+    done = imported(name, REAL / file, scale=scale, names=names)
+    table = done.manifest.table
+    assert table.num_rows == count
+    assert count in load_set(name).counts
+    raw, mos = table.column("mos_raw").to_numpy(), table.column("mos").to_numpy()
+    assert (mos >= 1).all()
+    assert (mos <= 5).all()
+    assert (np.diff(mos[np.argsort(raw, kind="stable")]) >= 0).all()
+    back = [done.manifest.scales[name].to_raw(value) for value in mos]
+    np.testing.assert_allclose(back, raw, rtol=0, atol=1e-10 * max(1, abs(raw).max()))
+
+
+def test_contents_and_splits_of_the_real_sets_are_as_published(tmp_path: Path) -> None:
+    if not REAL.is_dir():
+        pytest.skip("the real label files are not here")
+    kadid = imported("kadid-10k", REAL / "kadid-10k/KADID-10K_mos.txt").manifest.table.to_pylist()
+    parts = {part: [row for row in kadid if row["split"] == part] for part in ("train", "val", "test")}
+    assert {part: len(of_part) for part, of_part in parts.items()} == {"train": 6125, "val": 2000, "test": 2000}
+    listed = (REAL / "kadid-10k/KADID-10K_train_set.txt").read_text().split("\n")
+    assert {row["clip_id"] for row in parts["train"]} == {f"kadid-10k/{line.split()[1]}" for line in listed if line}
+    contents = [{row["content_id"] for row in of_part} for of_part in parts.values()]
+    assert not (contents[0] & contents[1] or contents[0] & contents[2] or contents[1] & contents[2])
+    scenes = imported("live-qualcomm", REAL / "fast-vqa-txt/LIVE_Qualcomm/labels.txt", scale="0,100").manifest.table
+    assert len(set(scenes.column("content_id").to_pylist())) == 54
+
+
+def test_files_are_looked_for_and_every_missing_one_counts(tmp_path: Path) -> None:
+    labels = EXCERPTS / "fast_vqa_konvid.txt"
+    with pytest.raises(UsageError, match=r"none of the 3 labelled files is in .*KoNViD_1k_videos"):
+        imported("konvid-1k", labels, str(tmp_path), check=True)
+    (tmp_path / "4542323058.mp4").touch()
+    with pytest.raises(UsageError, match=r"2 of 3 labelled files are not in .*: 9753414792.mp4, 6935410837.mp4;"):
+        imported("konvid-1k", labels, str(tmp_path), check=True)
+    for name in ("9753414792.mp4", "6935410837.mp4"):
+        (tmp_path / name).touch()
+    found = imported("konvid-1k", labels, str(tmp_path), check=True).manifest.table
+    assert found.column("uri").to_pylist()[0] == str(tmp_path / "4542323058.mp4")
+    with pytest.raises(UsageError, match="a store is not looked through"):
+        imported("konvid-1k", labels, "s3://bucket/konvid", check=True)
+    remote = imported("konvid-1k", labels, "s3://bucket/konvid").manifest.table.column("uri").to_pylist()
+    assert remote[0] == "s3://bucket/konvid/KoNViD_1k_videos/4542323058.mp4"
+
+
+def test_an_unknown_set_lists_those_there_are() -> None:
+    with pytest.raises(UsageError) as caught:
+        imported("konvid", EXCERPTS / "fast_vqa_konvid.txt")
+    assert all(name in str(caught.value) for name in (*set_names(), *DIALECTS, "ladder"))
+
+
+def test_wrong_labels_say_what_was_expected_and_found(tmp_path: Path) -> None:
+    table = write_csv(tmp_path / "x.csv", {"file": ["a.mp4"], "quality": [3]})
+    with pytest.raises(UsageError, match=r"expected columns file_name, MOS \|.*; found file, quality"):
+        imported("konvid-1k", table)
+    (tmp_path / "x.txt").write_text("a.mp4, 1, 2, 3, 4\n")
+    with pytest.raises(UsageError, match=r"expected 4 fields parted by comma .*; found 5 fields"):
+        imported("konvid-1k", tmp_path / "x.txt")
+    (tmp_path / "x.mat").write_bytes(b"no mat")
+    with pytest.raises(UsageError, match="cannot be read as mat"):
+        imported("konvid-1k", tmp_path / "x.mat")
+    with pytest.raises(UsageError, match="cannot be read as csv"):
+        imported("konvid-1k", tmp_path / "nowhere.csv")
+    with pytest.raises(UsageError, match=r"ships labels as .*, not xlsx"):
+        imported("konvid-1k", tmp_path / "x.xlsx")
+
+
+def test_wrong_opinions_name_row_and_value(tmp_path: Path) -> None:
+    labels = write_csv(tmp_path / "x.csv", {"file_name": ["1.mp4", "2.mp4"], "MOS": ["3", "6.5"]})
+    with pytest.raises(UsageError, match=r"row 2 \(2.mp4\): opinion 6.5 is outside the scale 1-5"):
+        imported("konvid-1k", labels)
+    labels = write_csv(tmp_path / "x.csv", {"file_name": ["1.mp4", "2.mp4"], "MOS": ["3", "good"]})
+    with pytest.raises(UsageError, match=r"row 2 \(2.mp4\): MOS = 'good'; wanted a number"):
+        imported("konvid-1k", labels)
+    labels = write_csv(tmp_path / "x.csv", {"file_name": ["1.mp4", "2.mp4"], "MOS": ["3", ""]})
+    assert "1 rows without an opinion left out (rows 2 of the labels)" in imported("konvid-1k", labels).notes
+    labels = write_csv(tmp_path / "x.csv", {"file_name": ["1.mp4", "2.mp4", "1.mp4"], "MOS": [3, 4, 3]})
+    with pytest.raises(UsageError, match=r"'1.mp4' in rows 1, 3; each clip needs one opinion"):
+        imported("konvid-1k", labels)
+    for text in ("5", "a,b", "5,1", "1,5,up"):
+        with pytest.raises(UsageError, match="scale"):
+            imported("konvid-1k", write_csv(tmp_path / "y.csv", {"file_name": ["1.mp4"], "MOS": [3]}), scale=text)
+
+
+def test_the_direction_is_checked_where_names_tell_the_damage(tmp_path: Path) -> None:
+    names = [f"I{content:02d}_01_{level:02d}.png" for content in range(1, 31) for level in range(1, 6)]
+    for good, message in ((True, None), (False, "opinions rise with the strength of the damage")):
+        opinions = [5.5 - int(name[7:9]) if good else int(name[7:9]) - 0.5 for name in names]
+        opinions = [min(5.0, max(1.0, value)) for value in opinions]
+        lines = [f"I01.png {name} {value} 0.5" for name, value in zip(names, opinions, strict=True)]
+        (tmp_path / "k.txt").write_text("\n".join(lines))
+        if message is None:
+            assert len(rows("kadid-10k", tmp_path / "k.txt")) == 150
+            continue
+        with pytest.raises(UsageError, match=message):
+            rows("kadid-10k", tmp_path / "k.txt")
+        assert len(rows("kadid-10k", tmp_path / "k.txt", scale="1,5,lower")) == 150
+
+
+def test_a_ladder_becomes_a_manifest_whose_name_says_stand_in(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {
+        "clip_id": ["a-1"],
+        "uri": ["clips/a-1.mp4"],
+        "content_id": ["a"],
+        "split": ["train"],
+        "opinion": [3.665],
+    }
+    pq.write_table(pa.table(columns), tmp_path / "ladder.parquet")
+    request = Request(name="ladder", labels=tmp_path / "ladder.parquet", root=str(tmp_path))
+    with pytest.raises(UsageError, match="1 of 1 clips are not in"):
+        import_ladder(request)
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "a-1.mp4").touch()
+    done = import_ladder(request)
+    write_manifest(tmp_path / "m.parquet", done.manifest)
+    back = read_manifest(tmp_path / "m.parquet")
+    row = back.table.to_pylist()[0]
+    assert "stand-in" in LADDER
+    assert (row["dataset"], row["mos"], row["uri"]) == (LADDER, 3.665, str(tmp_path / "clips/a-1.mp4"))
+    assert "no person was asked" in back.scales[LADDER].source
+    assert back.scales[LADDER] == Scale(low=1, high=5, source=back.scales[LADDER].source)

@@ -1,0 +1,74 @@
+"""Splits that never part clips of one content: within each data set, seeded."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from vqa.data.manifest import Manifest
+from vqa.errors import UsageError
+
+
+def parse_parts(text: str) -> dict[str, float]:
+    """`train=0.8,test=0.2` as names and shares. Raises UsageError."""
+    parts: dict[str, float] = {}
+    for item in text.split(","):
+        name, _, share = item.partition("=")
+        try:
+            parts[name.strip()] = float(share)
+        except ValueError as error:
+            raise UsageError(f"--parts {text!r}: {item!r} is not NAME=SHARE, e.g. train=0.8,test=0.2") from error
+    return parts
+
+
+def split_manifest(manifest: Manifest, *, parts: Mapping[str, float], seed: int = 0, count: int = 1) -> Manifest:
+    """One split goes into `split`; of several, each gets a column split_00, split_01, ... and `split` stays.
+
+    `parts`: share of the clips by name of the part, summing to 1. The same seed gives the same split of a data set,
+    whatever else is in the manifest. Raises UsageError where a data set has fewer contents than parts.
+    """
+    if abs(sum(parts.values()) - 1) > 1e-6 or not all(0 < share < 1 for share in parts.values()):
+        raise UsageError(
+            f"split {dict(parts)}: wanted two or more shares above 0 that sum to 1, e.g. train=0.8,test=0.2"
+        )
+    datasets = manifest.table.column("dataset").to_pylist()
+    contents = manifest.table.column("content_id").to_pylist()
+    sizes: dict[str, dict[str, int]] = {}
+    for dataset, content in zip(datasets, contents, strict=True):
+        of_set = sizes.setdefault(dataset, {})
+        of_set[content] = of_set.get(content, 0) + 1
+    table = manifest.table
+    for number in range(count):
+        part_of = {
+            (dataset, content): part
+            for dataset, of_set in sizes.items()
+            for content, part in _dealt(of_set, parts, seed=[seed, number, _number(dataset)], dataset=dataset).items()
+        }
+        column = pa.array([part_of[key] for key in zip(datasets, contents, strict=True)], pa.string())
+        name = "split" if count == 1 else f"split_{number:02d}"
+        at = table.schema.get_field_index(name)
+        table = table.append_column(name, column) if at < 0 else table.set_column(at, name, column)
+    return Manifest(table=table, scales=manifest.scales)
+
+
+def _number(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
+
+
+def _dealt(
+    sizes: Mapping[str, int], parts: Mapping[str, float], *, seed: Sequence[int], dataset: str
+) -> dict[str, str]:
+    """Part of each content: shuffled, then cut where the clips so far come nearest to the shares."""
+    if len(sizes) < len(parts):
+        raise UsageError(f"split: {dataset} has {len(sizes)} contents for {len(parts)} parts; they are never parted")
+    contents = sorted(sizes)
+    np.random.default_rng(seed).shuffle(contents)
+    reached = np.cumsum([sizes[content] for content in contents])
+    cuts = [0]
+    for at, share in enumerate(np.cumsum(list(parts.values()))[:-1], start=1):
+        nearest = int(np.argmin(abs(reached - share * reached[-1]))) + 1
+        cuts.append(min(max(nearest, cuts[-1] + 1), len(contents) - (len(parts) - at)))  # none is left empty
+    cuts.append(len(contents))
+    names = list(parts)
+    return {content: names[part] for part in range(len(names)) for content in contents[cuts[part] : cuts[part + 1]]}
