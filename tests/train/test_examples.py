@@ -1,5 +1,7 @@
 """The order in which clips come, and what a table of them refuses."""
 
+from functools import partial
+
 import pytest
 import samples
 
@@ -8,9 +10,13 @@ from vqa.train.examples import Example, OneSetSampler, as_dataset
 
 
 def example(place: int, *, dataset: str = "a", opinion: float | None = None) -> Example:
-    views = samples.random_views(f"clip{place}", seed=place)
     opinion = 1.5 + 0.25 * place if opinion is None else opinion
-    return Example(clip_id=f"clip{place}", dataset=dataset, opinion=opinion, views=views)
+    return Example(
+        clip_id=f"clip{place}",
+        dataset=dataset,
+        opinion=opinion,
+        load=partial(samples.random_views, f"clip{place}", seed=place),
+    )
 
 
 def test_a_batch_holds_one_data_set_and_each_clip_k_times() -> None:

@@ -1,7 +1,7 @@
 """Clips to learn from, as trl takes them, and the order in which they come: one data set a batch."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +18,15 @@ from vqa.types import Views
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Example:
-    """One clip as the model sees it, and what people said of it on 1-5."""
+    """One clip to learn from: what people said of it on 1-5, and how to get what the model sees of it.
+
+    `load` is called each time a batch needs the clip, never at set-up: it reads a prepared cache.
+    """
 
     clip_id: str
     dataset: str
     opinion: float
-    views: Views
+    load: Callable[[], Views]
 
 
 def as_dataset(examples: Sequence[Example], *, prompt: str) -> datasets.Dataset:
@@ -56,7 +59,7 @@ def as_dataset(examples: Sequence[Example], *, prompt: str) -> datasets.Dataset:
 
 
 def _shown(example: Example, prompt: str) -> tuple[list[dict[str, Any]], list[Image.Image]]:
-    views = example.views
+    views = example.load()
     chat = messages(prompt, global_count=len(views.global_pictures), local_count=len(views.local_pictures))
     return chat, [Image.fromarray(padded(picture)) for picture in views.pictures]
 
