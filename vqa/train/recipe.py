@@ -40,7 +40,8 @@ class Stage(BaseModel):
     steps: int = Field(ge=1)
     batch: int = Field(ge=1)
     rate: float = Field(gt=0)
-    vision_rate: float = Field(1e-4, ge=0, description="cold start: the tower's own rate")
+    vision_rate: float = Field(1e-4, ge=0, description="cold start: the tower's own rate; 0 freezes it")
+    average: float = Field(0.98, ge=0, lt=1, description="cold start: how much of the mean of the weights a step keeps")
     every: int = Field(100, ge=1, description="steps between two looks at the validation slice")
     frames: int = Field(8, ge=1, description="warm-up: frames of each clip that crops are cut from")
     crops: int = Field(6, ge=1, description="warm-up: crops of each frame")
@@ -112,7 +113,7 @@ def run(recipe: Recipe, *, ladder: Path, out: Path) -> Path:
         if name == "warmup":
             warm_up(model, processor, crops["train"], crops["validation"], **arguments)
         else:
-            arguments |= stage.model_dump(include={"vision_rate", "every"})
+            arguments |= stage.model_dump(include={"vision_rate", "average", "every"})
             best = cold_start(model, processor, lessons, held_out, prompt=prompt, **arguments)
     return export(best, out / "model")
 
