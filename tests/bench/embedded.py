@@ -21,7 +21,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from vqa import Scorer
-from vqa.data.synth import FPS, encode
+from vqa.data.pristine import FPS
+from vqa.data.synth import encode
 from vqa.metrics import plcc, srcc
 
 

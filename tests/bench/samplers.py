@@ -23,7 +23,8 @@ import pyarrow.parquet as pq
 
 from vqa import Scorer
 from vqa.data.distort import DISTORTIONS
-from vqa.data.synth import FPS, encode, read_video
+from vqa.data.pristine import FPS, read_video
+from vqa.data.synth import encode
 from vqa.metrics import srcc
 from vqa.types import Clip
 from vqa.views import ViewsConfig, look

@@ -9,7 +9,8 @@ from PIL import Image
 
 from vqa.data.demo import make_demo
 from vqa.data.distort import DISTORTIONS
-from vqa.data.synth import CODECS, draw, encode, find_contents, plan, pristine, synthesise, vmaf
+from vqa.data.pristine import pristine
+from vqa.data.synth import CODECS, draw, encode, find_contents, plan, synthesise, vmaf
 from vqa.errors import UsageError
 
 

@@ -7,7 +7,8 @@ import numpy as np
 from PIL import Image
 
 from vqa.data.distort import DISTORTIONS
-from vqa.data.synth import encode, read_video
+from vqa.data.pristine import read_video
+from vqa.data.synth import encode
 from vqa.types import Pixels
 
 CLIPS = Path(__file__).resolve().parent.parent / "assets" / "clips"

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +21,13 @@ import imageio_ffmpeg
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image, ImageSequence
+from PIL import Image
 
-from vqa.data.distort import DISTORTIONS, smooth
+from vqa.data.distort import DISTORTIONS
+from vqa.data.pristine import FPS, SMALLEST, pristine
 from vqa.errors import UsageError
 from vqa.types import Pixels
 
-FRAMES_PER_CLIP = 48
-FPS = 24
-MIN_FRAMES = 24  # a moving source with fewer says too little about motion
-SIZES = ((320, 180), (426, 240), (480, 270), (640, 360), (640, 480), (854, 480), (360, 640), (960, 540), (1280, 720))
-SMALLEST = (416, 234)  # 1.3 times the smallest of them: room for the camera to move
-SIZE_WEIGHTS = np.array([2, 3, 3, 5, 2, 3, 2, 2, 1]) / 23
-MOVING_SCALE = (0.5, 0.75)  # moving sources are shrunk by this much
 SUFFIXES = {".webp", ".gif", ".png", ".jpg", ".jpeg", ".mp4", ".mkv", ".webm", ".mov"}
 
 # Encoder arguments by codec name: quality range (best, worst) of the constant-quality scale, then fixed options.
@@ -117,73 +110,6 @@ def plan(contents: Mapping[str, Sequence[Path]], *, clips_per_content: int, seed
         for number in range(clips_per_content)
         for name, split in zip(names, splits, strict=True)
     ]
-
-
-def pristine(source: Path, generator: np.random.Generator) -> Pixels:
-    """uint8 [T, H, W, 3], T = 24 to 48 frames at 24 a second, sides even: what the clip looks like before harm is done.
-
-    Raises UsageError where the source cannot be read or is too small.
-    """
-    try:
-        with Image.open(source) as image:
-            count = getattr(image, "n_frames", 1)
-            if count == 1:
-                return _pan(image.convert("RGB"), generator)
-            start = int(generator.integers(0, max(1, count - FRAMES_PER_CLIP + 1)))
-            window = islice(ImageSequence.Iterator(image), start, start + FRAMES_PER_CLIP)
-            frames = [frame.convert("RGB") for frame in window]
-    except OSError:
-        frames = list(read_video(source, count=FRAMES_PER_CLIP))
-    if len(frames) < MIN_FRAMES:
-        raise UsageError(f"{source}: {len(frames)} frames, a moving source needs {MIN_FRAMES}; leave the file out")
-    scale = generator.uniform(*MOVING_SCALE)
-    width, height = (max(64, round(side * scale) // 2 * 2) for side in frames[0].size)
-    flip = generator.random() < 0.5
-    small = [frame.resize((width, height), Image.Resampling.LANCZOS) for frame in frames]
-    stack = np.stack([np.asarray(frame) for frame in small])
-    return np.ascontiguousarray(stack[:, :, ::-1]) if flip else stack
-
-
-def read_video(source: Path, *, count: int) -> Iterator[Image.Image]:
-    """The first `count` frames of a video. Raises UsageError where FFmpeg cannot read it."""
-    reader = imageio_ffmpeg.read_frames(str(source))
-    try:
-        size = next(reader)["size"]
-        for _, raw in zip(range(count), reader, strict=False):
-            yield Image.frombytes("RGB", size, raw)
-    except OSError as error:
-        raise UsageError(f"{source}: neither a picture nor a video that FFmpeg reads; leave the file out") from error
-    finally:
-        reader.close()
-
-
-def _pan(photo: Image.Image, generator: np.random.Generator) -> Pixels:
-    """A camera move over a photograph: the window drifts, zooms and shakes, and is always shrunk to the clip's size."""
-    fitting = [i for i, (w, h) in enumerate(SIZES) if w * 1.3 <= photo.width and h * 1.3 <= photo.height]
-    if not fitting:
-        raise UsageError(f"picture of {photo.width}x{photo.height} is too small; it needs {SMALLEST[0]}x{SMALLEST[1]}")
-    weights = SIZE_WEIGHTS[fitting] / SIZE_WEIGHTS[fitting].sum()
-    width, height = SIZES[fitting[generator.choice(len(fitting), p=weights)]]
-    most = min(photo.width / width, photo.height / height)
-    shrink = most / generator.uniform(
-        1.3, min(most, 3.0)
-    )  # afterwards the photograph is 1.3 to 3 windows wide, and sharp
-    photo = photo.resize(
-        (round(photo.width / shrink), round(photo.height / shrink)), Image.Resampling.LANCZOS, reducing_gap=2.0
-    )
-    zoom = np.linspace(generator.uniform(1.0, 1.25), generator.uniform(1.0, 1.25), FRAMES_PER_CLIP)
-    begin, end = generator.random(2), generator.random(2)
-    end = begin + (end - begin) * generator.uniform(0.05, 0.5)
-    path = begin + np.linspace(0, 1, FRAMES_PER_CLIP)[:, None] * (end - begin)
-    shake = smooth(generator.standard_normal((FRAMES_PER_CLIP, 1)), 2) * generator.choice([0, 0.004, 0.01])
-    path = np.clip(path + shake, 0, 1)
-    frames = []
-    for (x, y), factor in zip(path, zoom, strict=True):
-        w, h = width * factor, height * factor
-        left, top = x * (photo.width - w), y * (photo.height - h)
-        box = (left, top, left + w, top + h)
-        frames.append(np.asarray(photo.resize((width, height), Image.Resampling.BICUBIC, box=box)))
-    return np.stack(frames)
 
 
 def draw(generator: np.random.Generator) -> list[tuple[str, float]]:
