@@ -212,4 +212,6 @@ if (labelled) {
   })));
 }
 theme(matchMedia("(prefers-color-scheme: dark)").matches);
-document.documentElement.dataset.ready = String(Math.round(performance.now()));
+// Ready once laid out and painted, two frames after the scripts; the value is when these had run.
+const scripted = String(Math.round(performance.now()));
+requestAnimationFrame(() => requestAnimationFrame(() => { document.documentElement.dataset.ready = scripted; }));
