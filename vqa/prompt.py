@@ -65,9 +65,10 @@ def dimensions(preset: str) -> int:
     return _preset(preset).dimensions
 
 
-def messages(preset: str, *, global_count: int, local_count: int) -> list[dict[str, Any]]:
+def messages(preset: str, *, global_count: int, local_count: int, question: str | None = None) -> list[dict[str, Any]]:
     """Chat messages as Hugging Face templates take them, a `{"type": "image"}` for each picture of `Views.pictures`.
 
+    `question` stands in place of the preset's own words; training with several puts it there.
     Raises UsageError for an unknown preset or when there is no picture to show.
     """
     chosen = _preset(preset)
@@ -76,7 +77,7 @@ def messages(preset: str, *, global_count: int, local_count: int) -> list[dict[s
     content: list[dict[str, str]] = []
     for label in _labels(global_count, local_count, is_global_local=chosen.is_global_local):
         content += [{"type": "text", "text": label}, {"type": "image"}]
-    content.append({"type": "text", "text": chosen.question})
+    content.append({"type": "text", "text": question or chosen.question})
     return [{"role": "user", "content": content}]
 
 

@@ -50,9 +50,9 @@ class Lesson:
     distortions: tuple[str, ...]
     severities: tuple[float, ...]  # 0-1
 
-    def answer(self, generator: np.random.Generator) -> str:
-        """A short reason made of facts only (what was done, how strongly, the grade), and the number for both
-        places."""
+    def answer(self, generator: np.random.Generator, *, numbers: int = 2) -> str:
+        """A short reason made of facts only (what was done, how strongly, the grade), and the opinion for each of the
+        `numbers` asked for."""
         harms = [
             f"{DEGREES[min(2, int(severity * 3))]} {generator.choice(NAMES[name])}"
             for name, severity in zip(self.distortions, self.severities, strict=True)
@@ -68,7 +68,7 @@ class Lesson:
                 ]
             )
         )
-        return answer_text(reason, [self.opinion, self.opinion])
+        return answer_text(reason, [self.opinion] * numbers)
 
 
 def read_ladder(folder: Path) -> list[dict[str, Any]]:
