@@ -112,3 +112,45 @@ def merge(
     merged = merge_manifests([(str(path), read_manifest(path)) for path in manifests])
     write_manifest(out, merged)
     typer.echo(f"{merged.table.num_rows} clips of {len(merged.scales)} data sets in {out}", err=True)
+
+
+@data_app.command()
+def check(
+    manifest: Annotated[Path, typer.Argument(metavar="MANIFEST", help="Of vqa data import.")],
+    root: Annotated[Path | None, typer.Option(help="Files below it that no label names are told too.")] = None,
+    every_frame: Annotated[bool, typer.Option(help="Decode every frame, not five of each clip.")] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Files opened at a time.")] = 2,
+    deadline_seconds: Annotated[float, typer.Option(min=1, help="For one file.")] = 60.0,
+    csv: Annotated[Path | None, typer.Option(help="Write every disagreement here.")] = None,
+    most: Annotated[int, typer.Option(min=0, help="How many disagreements the table shows.")] = 50,
+) -> None:
+    """Compare labels with files: there, decodable, as long as told, only once.
+
+    Exit codes: 0 all agree; 1 could not run; 2 wrong usage; 3 some do not.
+    """
+    from rich.console import Console
+
+    from vqa.cli.tables import disagreement_table
+    from vqa.data.check import check_files, counted, write_disagreements
+    from vqa.data.manifest import read_manifest
+
+    def progress(done: int, total: int) -> None:
+        if done % 100 == 0 or done == total:
+            typer.echo(f"{done}/{total}", err=True)
+
+    read = read_manifest(manifest)
+    found = check_files(
+        read,
+        root=root,
+        every_frame=every_frame,
+        workers=workers,
+        deadline_seconds=deadline_seconds,
+        progress=progress,
+    )
+    if csv is not None:
+        write_disagreements(csv, found)
+    if found[:most]:
+        Console().print(disagreement_table(found[:most], total=len(found)))
+    kinds = ", ".join(f"{what} {count}" for what, count in counted(found).items())
+    typer.echo(f"{read.table.num_rows} clips, {len(found)} disagreements" + (f": {kinds}" if kinds else ""))
+    raise typer.Exit(3 if found else 0)

@@ -1,13 +1,16 @@
 """Figures and comparisons as tables for a terminal."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from jobs.summary import printable
+
+if TYPE_CHECKING:
+    from vqa.data.check import Disagreement
 
 SHOWN = {
     "srcc": "SRCC",
@@ -78,3 +81,13 @@ def examples(names: Sequence[str], *, most: int = 3) -> str:
     """The first few names, and how many more there are."""
     shown = ", ".join(map(printable, names[:most]))
     return shown + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def disagreement_table(found: Sequence["Disagreement"], *, total: int) -> Table:
+    """A line for each disagreement of labels and files."""
+    table = Table(title=f"Disagreements ({len(found)} of {total})", title_justify="left")
+    for title in ("what", "clip", "detail"):
+        table.add_column(title, overflow="fold")
+    for one in found:
+        table.add_row(one.what, Text(printable(one.clip_id or one.uri)), Text(printable(one.detail)))
+    return table
