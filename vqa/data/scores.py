@@ -109,12 +109,12 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
         draft.write_text(json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def read_scores(out: Path, columns: Sequence[str] | None = None) -> pa.Table:
+def read_scores(out: Path, columns: Sequence[str] | None = None, *, folder: str = "scores") -> pa.Table:
     """All rows under `out` (a job's folder), or the given columns of them; an empty table where there are none yet.
 
     Columns that an older version did not write are null. Raises UsageError for a part that is not Parquet.
     """
-    paths = _parts(out / "scores")
+    paths = _parts(out / folder)
     names = list(columns) if columns is not None else SCHEMA.names
     if not paths:
         return pa.schema([SCHEMA.field(name) for name in names]).empty_table()
@@ -122,7 +122,7 @@ def read_scores(out: Path, columns: Sequence[str] | None = None) -> pa.Table:
         files = [str(path) for path in paths]
         return pyarrow.dataset.dataset(files, schema=SCHEMA, format="parquet").to_table(columns=names)
     except (pa.ArrowInvalid, OSError) as error:
-        raise UsageError(f"{out / 'scores'}: cannot be read ({error}); move that file away") from error
+        raise UsageError(f"{out / folder}: cannot be read ({error}); move that file away") from error
 
 
 def _parts(folder: Path) -> list[Path]:
@@ -136,9 +136,11 @@ class ScoreTable:
     and an old row leaves only once a copy stands in `superseded/`.
     """
 
-    def __init__(self, out: Path, *, rows_per_part: int = 1000, seconds_per_write: float = 10.0) -> None:
+    def __init__(
+        self, out: Path, *, folder: str = "scores", rows_per_part: int = 1000, seconds_per_write: float = 10.0
+    ) -> None:
         """Takes the folder over: makes it, clears a killed writer's drafts, finds where each clip's row is."""
-        self._folder, self._superseded = out / "scores", out / "superseded"
+        self._folder, self._superseded = out / folder, out / "superseded"
         self._folder.mkdir(parents=True, exist_ok=True)
         for leftover in (*self._folder.glob(".*.tmp"), *self._superseded.glob(".*.tmp")):
             leftover.unlink()  # a killed writer's
