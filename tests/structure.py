@@ -23,6 +23,7 @@ class Piece(NamedTuple):
     size_bytes: int = 0  # its length; 0 where there is none
 
 
+_LONGEST_HEAD = 64  # of a container, before a packet
 _BOXES_OF_BOXES = {"moov", "trak", "mdia", "minf", "stbl", "edts", "dinf", "udta", "moof", "traf", "mvex"}
 _SAMPLE_ENTRIES = {"avc1": 78, "hvc1": 78, "hev1": 78, "av01": 78, "mp4v": 78, "vp09": 78, "apch": 78, "apcn": 78}
 # Segment, Cluster, Tracks, TrackEntry, Video, Cues, CuePoint, CueTrackPositions, BlockGroup, SeekHead, Info
@@ -35,10 +36,16 @@ def pieces(data: bytes) -> list[Piece]:
 
 
 def packets(data: bytes) -> list[Piece]:
-    """The packets of every stream, as FFmpeg's demuxer finds them: where it says where they lie."""
+    """The packets of every stream, where FFmpeg's demuxer says that they lie: their bytes, without the container's own
+    head where they stand in one piece."""
+    found: list[Piece] = []
     with av.open(io.BytesIO(data)) as container:
-        found = [(p.pos, p.size) for p in container.demux() if p.pos is not None and p.size]
-    return [Piece("packet", at, at, min(at + size, len(data))) for at, size in found if 0 <= at < len(data)]
+        for packet in container.demux():
+            if packet.size and packet.pos is not None and 0 <= packet.pos < len(data):
+                body = bytes(packet)
+                at = max(packet.pos, data.find(body, packet.pos, packet.pos + len(body) + _LONGEST_HEAD))
+                found.append(Piece("packet", at, at, min(at + len(body), len(data))))
+    return found
 
 
 def find(data: bytes, kind: str, *, nth: int = 0) -> Piece:

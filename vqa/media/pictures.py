@@ -68,7 +68,7 @@ def webp_table(uri: str, file: BinaryIO) -> WebpTable:
             sizes.append(size)
             durations.append(seconds if seconds > _SHORTEST_SECONDS else _DEFAULT_SECONDS)
             cut_off.append(position + 8 + size > end)
-        elif name in (b"VP8 ", b"VP8L") and not is_animated:
+        elif name in (b"VP8 ", b"VP8L") and not is_animated and not sizes:  # of several, the first
             sizes.append(size)
             durations.append(0.0)
             cut_off.append(position + 8 + size > end)
