@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from vqa import views as module
+from samplers.temporal import change_from_packets
 from vqa.errors import ClipError
 from vqa.media import feed
 from vqa.media.decode import decode
 from vqa.media.probe import probe
 from vqa.types import Clip, Views
-from vqa.views import ViewsConfig, look
+from vqa.views import ViewsConfig, flow, look, pictures
+from vqa.views.frames import global_frames
 
 
 def see(path: Path, *, start: float | None = None, end: float | None = None, **settings: object) -> Views:
@@ -74,7 +75,7 @@ def test_one_decode_call_asks_each_frame_once_at_each_size(video, monkeypatch):
         calls.append((list(seconds), list(sizes), others))
         return decode(uri, seconds, sizes=sizes, **others)
 
-    monkeypatch.setattr(module, "decode", counted)
+    monkeypatch.setattr(flow, "decode", counted)
     see(video)
     assert len(calls) == 1
     seconds, sizes, others = calls[0]
@@ -126,7 +127,7 @@ def test_whole_local_frames_are_reduced_to_the_stated_area(tmp_path):
     views = see(video, spatial="frames")
     for picture, box in zip(views.local_pictures, views.crop_boxes, strict=True):
         height, width, _ = picture.shape
-        assert 0.98 * module.LOCAL_FRAME_PIXELS < width * height <= module.LOCAL_FRAME_PIXELS
+        assert 0.98 * flow.LOCAL_FRAME_PIXELS < width * height <= flow.LOCAL_FRAME_PIXELS
         assert width / height == pytest.approx(16 / 9, rel=0.01)
         assert (box.x, box.y, box.width, box.height) == (0, 0, 1920, 1080)
 
@@ -156,7 +157,7 @@ def test_animations_shorter_than_the_budget_show_each_frame_once(tmp_path, suffi
     views = see(clips.write_animation(tmp_path / f"short{suffix}", frames=5, width=120, height=72))
     shown = [clips.read_number(tile) for tile in tiles_of(views, 3, 2)[:5]]
     assert shown == [0, 1, 2, 3, 4]
-    assert (tiles_of(views, 3, 2)[5] == module.GAP_GREY).all()
+    assert (tiles_of(views, 3, 2)[5] == pictures.GAP_GREY).all()
 
 
 @pytest.mark.parametrize(("width", "height"), [(16, 16), (9, 200), (200, 3), (108, 192), (323, 179)])
@@ -183,9 +184,9 @@ def test_a_picture_one_pixel_wide_is_accepted(tmp_path):
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 9, 16, 25])
 @pytest.mark.parametrize("long_side", [64, 1024])
 def test_the_mosaic_keeps_to_its_long_side_and_the_aspect(native, count, long_side):
-    columns, rows = grid = module._grid(count)
+    columns, rows = grid = pictures.grid_of(count)
     assert columns * (rows - 1) < count <= columns * rows and columns - rows in (0, 1)
-    width, height = module._tile_size(native, grid=grid, long_side=long_side)
+    width, height = pictures.tile_size(native, grid=grid, long_side=long_side)
     assert 1 <= width <= native[0] and 1 <= height <= native[1]
     assert columns * width <= long_side and rows * height <= long_side
     assert abs(width * native[1] - height * native[0]) <= max(native)  # right to within one pixel
@@ -236,8 +237,8 @@ def test_keyframes_go_where_the_packets_say_that_things_change(tmp_path):
     _, packets = probe(str(path))
     calm = packets.sizes.copy()
     calm[:50] = 40  # as if the first half stood still
-    change = module.frames_of.change_from_packets(calm, packets.is_key)
-    chosen = module._keyframes("keyframe", packets.seconds, count=16, rate=1.0, change=change, seed=0)
+    change = change_from_packets(calm, packets.is_key)
+    chosen = global_frames("keyframe", packets.seconds, count=16, rate=1.0, change=change, seed=0)
     assert (chosen >= 50).sum() >= 10 and (chosen < 50).sum() >= 4
 
 
@@ -245,11 +246,11 @@ def test_motion_lights_up_where_the_object_is_now():
     def shot(second: float, left: int) -> object:
         pixels = np.zeros((10, 40, 3), dtype=np.uint8)
         pixels[:, left : left + 4] = 200
-        return module._Shot(second, pixels)
+        return pictures.Shot(second, pixels)
 
     tiles = [shot(0.0, 2), shot(1.0, 15), shot(2.0, 30)]
-    assert np.flatnonzero(module._motion(tiles, 1.0)[0]).tolist() == [15, 16, 17, 18]
-    assert module._motion(tiles, 0.5) is None and module._motion(tiles[:1], 0.0) is None
+    assert np.flatnonzero(pictures._motion(tiles, 1.0)[0]).tolist() == [15, 16, 17, 18]
+    assert pictures._motion(tiles, 0.5) is None and pictures._motion(tiles[:1], 0.0) is None
 
 
 def test_the_settings_are_the_arguments_with_the_same_defaults():

@@ -1,0 +1,154 @@
+"""What the model looks at: one clip in, global pictures (time) and local pictures (native pixels) out.
+
+    probe --> packet table --> temporal sampler --> one decode call --> tiles  --> mosaic          (global)
+              (no decoding)    (which frames)                           native --> boxes --> crops  (local)
+
+The data flow is PreResQ-R1's (arXiv 2511.05393): a 4x4 mosaic of 16 keyframes and three pictures at native resolution.
+Runs in the guarded child: decoders can hang and crash. Nothing is ever enlarged: a tiny picture stays tiny, and padding
+it is the model's part.
+"""
+
+import math
+import time
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from samplers import temporal as frames_of
+from samplers.spatial import SpatialName
+from samplers.temporal import TemporalName
+from vqa.errors import ClipError
+from vqa.media.backends import BackendName
+from vqa.media.decode import decode
+from vqa.media.plan import nearest
+from vqa.media.probe import PacketTable, probe
+from vqa.types import Clip, CropBox, MediaInfo, Views
+from vqa.views.frames import global_frames, local_frames, span
+from vqa.views.pictures import cut_out, grid_of, laid_out, part, tile_size, within_area
+
+LocalName = SpatialName | Literal["frames"]
+SnapName = Literal["none", "keyframes"]
+
+# spatial="frames": a frame above this area is reduced to it, 1280 tokens in Qwen2.5-VL (4K would be 10,000).
+LOCAL_FRAME_PIXELS = 1280 * 28 * 28
+
+
+class ViewsConfig(BaseModel):
+    """Settings of `look`; the keys are its keyword arguments."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    temporal: TemporalName = Field("keyframe", description="which frames make the global pictures")
+    keyframes: int = Field(16, ge=1, le=256, description="frames at most; a shorter clip shows each of its frames once")
+    keyframe_rate: float = Field(1.0, gt=0, description="frames per second, for temporal=fps only")
+    global_kind: Literal["mosaic", "frames"] = Field("mosaic", description="one picture of tiles, or separate ones")
+    global_pixels: int = Field(1024, ge=64, description="long side of the mosaic, or of each frame, at most")
+    spatial: LocalName = Field("salient", description="how crops are placed; frames: whole frames instead")
+    local_pictures: int = Field(3, ge=0, le=64, description="how many local pictures; 0 for none")
+    crop_pixels: int = Field(448, ge=1, description="side of a crop, at most")
+    snap: SnapName = Field(
+        "none", description="keyframes: the nearest intra frames instead of the frames picked; far cheaper to decode"
+    )
+    backend: BackendName = Field("pyav", description="decoder")
+    min_decoded_share: float = Field(
+        0.5, gt=0, le=1, description="with less of the frames asked for, a clip is corrupt"
+    )
+    on_damage: Literal["fail", "partial"] = Field("partial", description="a clip that lost some frames fails, or not")
+    max_pixels: int = Field(2**26, ge=1, description="largest frame accepted, width times height")
+
+
+def look(
+    clip: Clip,
+    *,
+    temporal: TemporalName = "keyframe",
+    keyframes: int = 16,
+    keyframe_rate: float = 1.0,
+    global_kind: Literal["mosaic", "frames"] = "mosaic",
+    global_pixels: int = 1024,
+    spatial: LocalName = "salient",
+    local_pictures: int = 3,
+    crop_pixels: int = 448,
+    snap: SnapName = "none",
+    backend: BackendName = "pyav",
+    min_decoded_share: float = 0.5,
+    on_damage: Literal["fail", "partial"] = "partial",
+    max_pixels: int = 2**26,
+    seed: int = 0,
+    probed: tuple[MediaInfo, PacketTable] | None = None,
+) -> Views:
+    """Probe, plan on the packet table, decode once, cut.
+
+    Args:
+        clip: the file, or the half-open span of it.
+        temporal: this and the others as in `ViewsConfig`.
+        seed: for the samplers that draw (segment, fragments); derive it from the clip, so that a rerun sees the same.
+        probed: what `probe` said of the file, where it is known (the windows of a long video share one demuxing).
+
+    Returns:
+        Views: pictures uint8 [height, width, 3] in time order, the seconds and boxes they show, frames planned and
+        decoded. A clip with fewer frames than asked for shows each once, so a still is one global picture.
+
+    Raises:
+        ClipError: what probe and decode raise; `no_frames` for a span without frames; `too_large` above `max_pixels`;
+            `corrupt` where too few frames could be decoded, or any was lost and `on_damage` is "fail".
+    """
+    started = time.perf_counter()
+    info, packets = probed or probe(clip.uri)
+    native = (info.width, info.height)
+    if info.width * info.height > max_pixels:
+        raise ClipError(
+            "too_large",
+            f"{clip.uri}: {info.width}x{info.height} is above max_pixels={max_pixels}; scale it down or raise it",
+        )
+    first, stop = span(clip, packets)
+    seconds = packets.seconds[first:stop]
+    change = frames_of.change_from_packets(packets.sizes, packets.is_key)[first:stop]
+    chosen = global_frames(temporal, seconds, count=keyframes, rate=keyframe_rate, change=change, seed=seed)
+    intra = np.flatnonzero(packets.is_key[first:stop])
+    if snap == "keyframes" and len(intra):
+        chosen = np.unique(intra[nearest(seconds[intra], seconds[chosen])])
+    local = local_frames(seconds, chosen, count=local_pictures, repeat=spatial != "frames")
+    if snap == "keyframes" and len(intra):
+        local = intra[nearest(seconds[intra], seconds[local])]  # with few intra frames: several crops of one
+        local = np.unique(local) if spatial == "frames" else local
+
+    grid = grid_of(len(chosen)) if global_kind == "mosaic" else (1, 1)
+    tile = tile_size(native, grid=grid, long_side=global_pixels)
+    whole = within_area(native, LOCAL_FRAME_PIXELS) if spatial == "frames" else None
+    # One call: a local frame that is a keyframe too is decoded once and converted twice.
+    distinct, place = np.unique(local, return_inverse=True)
+    asked = np.concatenate([chosen, distinct])
+    sizes = [tile] * len(chosen) + [whole] * len(distinct)
+    frames = decode(clip.uri, seconds[asked], sizes=sizes, backend=backend, info=info, packets=packets)
+    tiles, natives = part(frames, 0, len(chosen)), part(frames, len(chosen), len(asked))
+
+    planned, decoded = len(np.unique(asked)), len(np.unique(asked[frames.requested]))
+    needed = planned if on_damage == "fail" else max(1, math.ceil(min_decoded_share * planned))
+    if decoded < needed or not tiles or (len(local) and not natives):
+        raise ClipError(
+            "corrupt",
+            f"{clip.uri}: {decoded} of {planned} frames could be decoded ({len(tiles)} for global, {len(natives)} for "
+            f"local pictures), {needed} are needed; encode it again, or "
+            + ("score it in part (on_damage=partial)" if on_damage == "fail" else "lower min_decoded_share"),
+            (decoded, planned),
+        )
+    shown, global_pictures = laid_out(tiles, seconds[chosen], grid=grid if global_kind == "mosaic" else None)
+    local_shots = [natives[k] for k in place.tolist() if k in natives]
+    if spatial == "frames":
+        crops = tuple(shot.pixels for shot in local_shots)
+        boxes = tuple(CropBox(second=s.second, x=0, y=0, width=native[0], height=native[1]) for s in local_shots)
+    else:
+        crops, boxes = cut_out(local_shots, tiles=list(tiles.values()), spatial=spatial, side=crop_pixels, seed=seed)
+    return Views(
+        clip=clip,
+        info=info,
+        global_pictures=global_pictures,
+        local_pictures=crops,
+        keyframe_seconds=shown,
+        crop_boxes=boxes,
+        frames_planned=planned,
+        frames_decoded=decoded,
+        decode_backend=backend,
+        decode_seconds=time.perf_counter() - started,
+    )

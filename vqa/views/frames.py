@@ -1,0 +1,65 @@
+"""Which frames: for the global pictures by a temporal sampler, for the local ones among those. Nothing is decoded."""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samplers import temporal as frames_of
+from samplers.temporal import TemporalName
+from vqa.errors import ClipError
+from vqa.types import Clip, Packets, Seconds
+
+Indices = NDArray[np.int64]
+
+
+def span(clip: Clip, packets: Packets) -> tuple[int, int]:
+    """Half-open range of frames inside the clip's half-open seconds."""
+    start = clip.start_seconds or 0.0
+    end = math.inf if clip.end_seconds is None else clip.end_seconds
+    first, stop = (int(i) for i in np.searchsorted(packets.seconds, [start, end], side="left"))
+    if first == stop:
+        raise ClipError(
+            "no_frames",
+            f"{clip.uri}: no frame in [{start:g}, {end:g}) s; its {len(packets.seconds)} frames start between 0 and "
+            f"{packets.seconds[-1]:.3f} s",
+        )
+    return first, stop
+
+
+def global_frames(
+    sampler: TemporalName, seconds: Seconds, *, count: int, rate: float, change: NDArray[np.float64], seed: int
+) -> Indices:
+    """Distinct frames for the global pictures: repeats would only show the same tile again."""
+    if sampler == "keyframe":
+        # Where each packet is a key frame (GIF, MJPEG, raw) `change` is flat and this is `uniform`: luma differences
+        # would tell more, but at the price of decoding everything, which is what the packet table is there to avoid.
+        return np.unique(frames_of.keyframe(seconds, count=count, change=change))
+    if sampler == "segment":
+        return np.unique(frames_of.segment(seconds, count=count, seed=seed))
+    if sampler == "fps":
+        return np.unique(frames_of.fps(seconds, rate=rate, limit=count))
+    return np.unique(frames_of.uniform(seconds, count=count))
+
+
+def local_frames(seconds: Seconds, chosen: Indices, *, count: int, repeat: bool) -> Indices:
+    """The keyframes nearest the middles of `count` equal parts of the span, in time order.
+
+    Taken among the keyframes, not at the exact middles: no further group of pictures has to be decoded, the whole
+    frame of each crop also stands in the mosaic (the model can put detail and context together), and being off the
+    middle by half a keyframe gap costs nothing. With fewer keyframes than local pictures all frames are candidates;
+    with fewer frames than that a frame comes again for another crop, unless whole frames are wanted (`repeat` false).
+    """
+    if count == 0:
+        return np.zeros(0, dtype=np.int64)
+    middles = frames_of.uniform(seconds, count=count)
+    if len(chosen) < count:
+        return middles if repeat else np.unique(middles)
+    picked: list[int] = []
+    low = 0
+    for j, middle in enumerate(seconds[middles]):
+        free = chosen[low : len(chosen) - (count - 1 - j)]  # leaves one keyframe for each picture still to come
+        nearest = int(np.argmin(np.abs(seconds[free] - middle)))
+        picked.append(int(free[nearest]))
+        low += nearest + 1
+    return np.array(picked, dtype=np.int64)
