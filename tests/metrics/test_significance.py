@@ -1,13 +1,14 @@
 """Tests of dependent correlations against published examples; paired bootstrap; Holm; Krasula's areas; conformal."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import slow_metrics as slow
 
 from vqa.metrics.conformal import half_width, share_interval
-from vqa.metrics.intervals import replicates
+from vqa.metrics.intervals import draws, interval, replicates
 from vqa.metrics.pairs import analyse_pairs
 from vqa.metrics.significance import bootstrap_p, holm, meng, steiger
 
@@ -99,6 +100,56 @@ def test_krasula_of_many_clips_is_drawn_and_near_the_whole(monkeypatch: pytest.M
     assert (drawn.pairs, drawn.pairs_of_all) == (20_000, whole.pairs)
     assert drawn.auc_different_similar == pytest.approx(whole.auc_different_similar, abs=0.02)
     assert drawn.auc_better_worse == pytest.approx(whole.auc_better_worse, abs=0.01)
+
+
+def areas_of_weights(x: np.ndarray, y: np.ndarray, apart: float) -> Callable[[np.ndarray], np.ndarray]:
+    """Krasula's two areas [2, b] by every pair of pairs, of clips that count as the weights [N, b] say."""
+    first, second = np.triu_indices(len(x), 1)
+    by_score, by_opinion = x[first] - x[second], y[first] - y[second]
+    far = np.abs(by_opinion) > apart
+    agreed, sizes = (by_score * np.sign(by_opinion))[far], np.abs(by_score)
+    won = [(np.sign(a[:, None] - b) + 1) / 2 for a, b in ((sizes[far], sizes[~far]), (agreed, -agreed))]
+
+    def areas(weights: np.ndarray) -> np.ndarray:
+        counts = weights[first] * weights[second]
+        shares = [part / part.sum(axis=0) for part in (counts[far], counts[~far], counts[far], counts[far])]
+        return np.array([np.sum(shares[2 * at] * (marks @ shares[2 * at + 1]), axis=0) for at, marks in enumerate(won)])
+
+    return areas
+
+
+def test_krasulas_influences_are_derivatives() -> None:
+    rng = np.random.default_rng(3)
+    y = np.round(rng.uniform(1, 5, 20), 1)
+    x = np.round(y + rng.normal(0, 0.8, 20), 1)
+    found, areas = analyse_pairs(x, y, apart=0.9), areas_of_weights(x, y, 0.9)
+    step = 1e-5 * np.eye(20)
+    slopes = (areas(1 + step) - areas(1 - step)) / 2e-5
+    assert found.influence_different_similar == pytest.approx(slopes[0], abs=1e-7)
+    assert found.influence_better_worse == pytest.approx(slopes[1], abs=1e-7)
+
+
+def test_krasulas_intervals_are_those_of_areas_measured_on_each_resample() -> None:
+    rng = np.random.default_rng(4)
+    y = rng.uniform(1, 5, 50)
+    x = y + rng.normal(0, 0.8, 50)
+    found, areas = analyse_pairs(x, y, apart=0.57), areas_of_weights(x, y, 0.57)
+    followed = {
+        "different": (found.auc_different_similar, found.influence_different_similar),
+        "better": (found.auc_better_worse, found.influence_better_worse),
+    }
+    quick = replicates(x, y, areas=followed, resamples=200)
+    counts = np.concatenate(list(draws(50, 200, 0)), axis=1).astype(float)
+    for name, measured in zip(followed, areas(counts), strict=True):
+        assert np.corrcoef(quick[name], measured)[0, 1] > 0.9
+        assert interval(quick[name]) == pytest.approx(interval(measured), abs=0.02)
+
+
+def test_areas_at_the_end_of_their_range_do_not_move() -> None:
+    x = np.linspace(1, 5, 30)
+    perfect = analyse_pairs(x, x, apart=0.5)
+    made = replicates(x, x, areas={"better": (1.0, perfect.influence_better_worse)}, resamples=20)
+    assert (made["better"] == 1.0).all()
 
 
 def test_conformal_width_covers_new_clips_as_often_as_it_says() -> None:

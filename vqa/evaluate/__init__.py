@@ -40,5 +40,5 @@ FIGURES = {expected, used, statistics: {name: STATISTIC}, fits: {logistic4, logi
 STATISTIC = {value, low, high, reason}; low and high are the bootstrap's 95 % interval, null where not made.
 FIT = {formula, parameters, converged, reason}
 Names of statistics: srcc plcc krcc rmse mae pairwise_accuracy, plcc_logistic4 rmse_logistic4 mae_logistic4, the same
-with logistic5, outlier_ratio auc_different_similar auc_better_worse (these two without interval).
+with logistic5, outlier_ratio auc_different_similar auc_better_worse.
 """

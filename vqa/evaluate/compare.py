@@ -16,7 +16,8 @@ from vqa.metrics import plcc, srcc
 from vqa.metrics.intervals import interval
 from vqa.metrics.significance import bootstrap_p, holm, meng, steiger
 
-COMPARED = ("srcc", "plcc", "krcc", "pairwise_accuracy", "plcc_logistic4", "rmse_logistic4")
+AREAS = ("auc_different_similar", "auc_better_worse")
+COMPARED = ("srcc", "plcc", "krcc", "pairwise_accuracy", "plcc_logistic4", "rmse_logistic4", *AREAS)
 TESTS = ("bootstrap", "meng", "steiger")
 
 
@@ -76,8 +77,9 @@ def _join(question: Question) -> Joined:
 def _names(questions: Sequence[Question], joined: Sequence[Joined]) -> list[str]:
     """Short and different: the file's name, with its column or its folder where that is needed."""
     stems = [question.scores.stem for question in questions]
+    one_file = len({question.scores for question in questions}) == 1
     for names in (
-        stems,
+        [one.score_column for one in joined] if one_file else stems,
         [f"{stem}:{one.score_column}" for stem, one in zip(stems, joined, strict=True)],
         [f"{question.scores}:{one.score_column}" for question, one in zip(questions, joined, strict=True)],
     ):

@@ -64,18 +64,23 @@ def figures(pairings: Sequence[Pairing], settings: Settings) -> Figures:
     mapped = {name: fit(x) for name, fit in fits.items()}
     spreads, outlier_rule = _spreads(used)
     errors, pair_rule, apart = _pair_rule(used, y)
-    drawn = {}
-    if settings.resamples and len(used) >= FEWEST:
-        drawn = replicates(x, y, mapped=mapped, spreads=spreads, resamples=settings.resamples, seed=settings.seed)
     values = {name: getattr(metrics, name)(x, y) for name in PLAIN}
     values |= {f"{name}_{curve}": getattr(metrics, name)(mapped[curve], y) for curve in mapped for name in MAPPED}
     if spreads is not None and "logistic4" in mapped:
         values["outlier_ratio"] = metrics.outlier_ratio(mapped["logistic4"], y, spreads)
+    drawn = {}
     if len(used) >= FEWEST:
         found = analyse_pairs(x, y, errors=errors, apart=apart, seed=settings.seed)
-        values |= {name: getattr(found, name) for name in ("auc_different_similar", "auc_better_worse")}
+        areas = {
+            "auc_different_similar": (found.auc_different_similar, found.influence_different_similar),
+            "auc_better_worse": (found.auc_better_worse, found.influence_better_worse),
+        }
+        values |= {name: value for name, (value, _) in areas.items()}
         drawn_pairs = f"; {found.pairs} of {found.pairs_of_all} pairs" + " drawn" * (found.pairs < found.pairs_of_all)
         pair_rule += f"{drawn_pairs}, {found.different} different"
+        if settings.resamples:
+            options = {"resamples": settings.resamples, "seed": settings.seed}
+            drawn = replicates(x, y, mapped=mapped, spreads=spreads, areas=areas, **options)
     statistics = {}
     for name in STATISTICS:
         value = values.get(name, math.nan)

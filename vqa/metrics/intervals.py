@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import special
 
 from vqa.metrics.correlation import Numbers, pair
 
@@ -21,6 +22,7 @@ def replicates(
     *,
     mapped: Mapping[str, ArrayLike] | None = None,
     spreads: ArrayLike | None = None,
+    areas: Mapping[str, tuple[float, Numbers]] | None = None,
     resamples: int = 10_000,
     seed: int = 0,
 ) -> dict[str, Numbers]:
@@ -28,10 +30,14 @@ def replicates(
 
     For each curve of `mapped` (name -> its values at the scores [N]) also plcc_NAME, rmse_NAME and mae_NAME. The
     curve is held: it is not fitted anew in each resample. With `spreads` [N] also outlier_ratio, of the curve
-    logistic4. The draws depend on N and `seed` alone, so the replicates of two models are paired.
+    logistic4. With `areas` (name -> value, 0 to 1, and each clip's influence on it [N]) also those, followed along the
+    tangent at the whole sample (Efron 1982, ch. 6) and on the log odds, so that they stay within 0 and 1: to measure
+    an area over all pairs on each resample is too costly. The draws depend on N and `seed` alone, so the replicates of
+    two models are paired.
     """
     x, y = pair(scores, opinions)
-    moments = _Moments(x, y, mapped or {}, spreads)
+    areas = areas or {}
+    moments = _Moments(x, y, mapped or {}, spreads, {name: influence for name, (_, influence) in areas.items()})
     rank_x, rank_y = _Ranks(x), _Ranks(y)
     found: dict[str, list[Numbers]] = {}
     for counts in draws(len(x), resamples, seed):
@@ -42,7 +48,7 @@ def replicates(
             "srcc": _spearman(rank_x, rank_y, counts),
             "krcc": _divide(concordance, np.sqrt(free_x * free_y)),
             "pairwise_accuracy": 0.5 + _divide(concordance, free_y) / 2,
-            **moments(counts),
+            **{name: _moved(areas[name][0], v) if name in areas else v for name, v in moments(counts).items()},
         }.items():
             found.setdefault(name, []).append(values)
     return {name: np.concatenate(parts) for name, parts in found.items()}
@@ -142,7 +148,14 @@ def _downwards(index: int) -> Iterator[int]:
 class _Moments:
     """Statistics that are functions of weighted means: one matrix product gives them for all resamples."""
 
-    def __init__(self, x: Numbers, y: Numbers, mapped: Mapping[str, ArrayLike], spreads: ArrayLike | None) -> None:
+    def __init__(
+        self,
+        x: Numbers,
+        y: Numbers,
+        mapped: Mapping[str, ArrayLike],
+        spreads: ArrayLike | None,
+        influences: Mapping[str, Numbers],
+    ) -> None:
         curves = {"": x} | {f"_{name}": np.asarray(values, dtype=np.float64) for name, values in mapped.items()}
         columns: dict[str, Numbers] = {}
         y_centred = y - y.mean()
@@ -153,13 +166,16 @@ class _Moments:
         columns |= {"y": y_centred, "yy": y_centred**2}
         if spreads is not None and "_logistic4" in curves:
             off = np.abs(curves["_logistic4"] - y) > 2 * np.asarray(spreads, dtype=np.float64)
-            columns["outlier"] = off.astype(np.float64)
+            columns["outlier_ratio"] = off.astype(np.float64)
+        # Means as they are, of the outliers and of the steps along each influence.
+        columns |= {name: influence * len(x) for name, influence in influences.items()}
+        self._plain = [*(["outlier_ratio"] if "outlier_ratio" in columns else []), *influences]
         self._curves, self._names = list(curves), list(columns)
         self._columns = np.stack(list(columns.values()))
 
     def __call__(self, counts: Counts) -> dict[str, Numbers]:
         means = dict(zip(self._names, self._columns @ counts.astype(np.float64) / len(counts), strict=True))
-        result = {}
+        result = {name: means[name] for name in self._plain}
         variance_y = means["yy"] - means["y"] ** 2
         for name in self._curves:
             variance_x = means[f"xx{name}"] - means[f"x{name}"] ** 2
@@ -167,9 +183,14 @@ class _Moments:
             result[f"plcc{name}"] = _divide(covariance, np.sqrt(np.maximum(variance_x * variance_y, 0)))
             result[f"rmse{name}"] = np.sqrt(means[f"squared{name}"])
             result[f"mae{name}"] = means[f"absolute{name}"]
-        if "outlier" in means:
-            result["outlier_ratio"] = means["outlier"]
         return result
+
+
+def _moved(area: float, steps: Numbers) -> Numbers:
+    """The area moved by small steps [b] along its log odds; where it is 0, 1 or NaN it stays."""
+    if not 0 < area < 1:
+        return np.full_like(steps, area)
+    return np.asarray(special.expit(special.logit(area) + steps / (area * (1 - area))))
 
 
 def _divide(above: Numbers, below: Numbers) -> Numbers:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from vqa.metrics.correlation import pair
+from vqa.metrics.correlation import Numbers, pair
 
 MAX_PAIRS = 2_000_000  # more would cost seconds and gigabytes; the clips themselves are a far rougher sample
 
@@ -24,6 +24,8 @@ class PairAnalysis:
     pairs: int  # looked at
     pairs_of_all: int
     different: int
+    influence_different_similar: Numbers  # [N]: how fast the area grows as a clip is counted more often; sums to 0
+    influence_better_worse: Numbers
 
 
 def analyse_pairs(
@@ -49,19 +51,38 @@ def analyse_pairs(
         variance = np.asarray(errors, dtype=np.float64) ** 2
         different = np.abs(by_opinion) > stats.norm.ppf(0.975) * np.sqrt(variance[first] + variance[second])
     agreed = by_score[different] * np.sign(by_opinion[different])
+    far, near = np.abs(by_score[different]), np.abs(by_score[~different])
+    above, below = _won(far, near), 1 - _won(near, far)
+    better = _won(agreed, -agreed)  # as positive and, seen from the other side, as negative
+    clips = (first[different], second[different])
     return PairAnalysis(
-        auc_different_similar=_auc(np.abs(by_score[different]), np.abs(by_score[~different])),
-        auc_better_worse=_auc(agreed, -agreed),
+        auc_different_similar=_mean(above),
+        auc_better_worse=_mean(better),
         pairs=len(first),
         pairs_of_all=total,
         different=int(different.sum()),
+        influence_different_similar=_influence(above, clips, len(x))
+        + _influence(below, (first[~different], second[~different]), len(x)),
+        influence_better_worse=2 * _influence(better, clips, len(x)),
     )
 
 
-def _auc(positive: np.ndarray, negative: np.ndarray) -> float:
-    """P(positive > negative) + P(equal) / 2, the area under the ROC curve (Mann and Whitney 1947)."""
-    if not len(positive) or not len(negative):
-        return float("nan")
-    ordered = np.sort(negative)
-    below, up_to = np.searchsorted(ordered, positive, "left"), np.searchsorted(ordered, positive, "right")
-    return float((below.mean() + up_to.mean()) / 2 / len(negative))
+def _won(ones: Numbers, others: Numbers) -> Numbers:
+    """For each of `ones` the share of `others` below it, equal ones counting a half; its mean is the area under the
+    ROC curve (Mann and Whitney 1947). Nothing where there are no others."""
+    if not len(others):
+        return np.empty(0)
+    ordered = np.sort(others)
+    return (np.searchsorted(ordered, ones, "left") + np.searchsorted(ordered, ones, "right")) / 2 / len(others)
+
+
+def _mean(values: Numbers) -> float:
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def _influence(won: Numbers, clips: tuple[np.ndarray, np.ndarray], count: int) -> Numbers:
+    """The derivative of the mean of `won`, a value a pair, by the count of each clip; a pair counts as its clips do."""
+    if not len(won):
+        return np.zeros(count)
+    off = (won - won.mean()) / len(won)
+    return np.asarray(sum(np.bincount(side, weights=off, minlength=count) for side in clips), dtype=np.float64)
