@@ -12,6 +12,7 @@ from vqa.data.sets import SetSpec
 from vqa.errors import UsageError
 from vqa.evaluate.card import EvalCard
 from vqa.model.card import ModelCard
+from vqa.train.recipe import load_recipe
 
 
 def _card(path: Path, assignments: Sequence[str]) -> BaseModel:
@@ -19,9 +20,7 @@ def _card(path: Path, assignments: Sequence[str]) -> BaseModel:
 
 
 def _recipe(path: Path, assignments: Sequence[str]) -> BaseModel:
-    from vqa.train.recipe import Recipe  # torch: seconds that the other kinds are spared
-
-    return load(path, Recipe, assignments)
+    return load_recipe(path, assignments)
 
 
 def _evaluation(path: Path, assignments: Sequence[str]) -> BaseModel:

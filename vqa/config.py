@@ -100,6 +100,8 @@ def _complaint(schema: type[BaseModel], problem: Values) -> str:
         section = ".".join(names[:-1])
         known = _keys(schema, names[:-1])
         return f"unknown key {key!r}; {section or 'the top level'} knows: {', '.join(known) or 'nothing'}"
+    if not names:  # a rule between keys: the whole input would hide it
+        return str(problem["msg"]).removeprefix("Value error, ")
     return f"{key} = {problem.get('input')!r}: {problem['msg']}"
 
 

@@ -8,14 +8,34 @@ import typer
 
 def train(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A file of configs/train.")],
-    ladder: Annotated[Path, typer.Option(help="Folder made by `vqa data synth`.")],
-    out: Annotated[Path, typer.Option(help="Folder for checkpoints, log and the trained model.")],
-    assignments: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one setting: warmup.steps=500.")
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A folder of `vqa prepare`, a ladder of `vqa data synth`, or a manifest; may be given again."
+        ),
     ] = None,
+    ladder: Annotated[Path | None, typer.Option(help="The same as --data, for a ladder.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for checkpoints, log and the trained model.")] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override one setting: seed=1, stages.coldstart.steps=500."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print steps, answers, memory and data, and do nothing.")
+    ] = False,
 ) -> None:
     """Train a model by a recipe; the same command goes on where it was stopped."""
-    from vqa.config import load
-    from vqa.train.recipe import Recipe, run
+    from vqa.errors import UsageError
+    from vqa.train.recipe import load_recipe, run
 
-    typer.echo(f"{run(load(recipe, Recipe, assignments or ()), ladder=ladder, out=out)}")
+    chosen = load_recipe(recipe, assignments or ())
+    places = [*(data or []), *([ladder] if ladder else [])]
+    if dry_run:
+        from vqa.train.estimate import plan
+
+        for line in plan(chosen, data=places):
+            typer.echo(line)
+        return
+    if out is None:
+        raise UsageError("train: --out is missing; give a folder for checkpoints, log and model, or --dry-run")
+    typer.echo(f"{run(chosen, data=places, out=out)}")

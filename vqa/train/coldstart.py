@@ -1,235 +1,260 @@
-"""Supervised cold start: the MLLM learns to write a short true reason and the numbers, from views of a ladder.
+"""Supervised cold start: the MLLM learns to write a short true reason and the numbers, over transformers' Trainer.
 
-Where the tower is frozen each look goes through it once, and a step is one of the text model alone.
+Each step's draw hangs on the seed and its place in the run alone, whatever the number of processes or stops. Where the
+tower is frozen and `keep_features` set, each look goes through it once, and a step is one of the text model alone.
 """
 
-import copy
-from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+import transformers
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 from torch.nn import functional as F
-from transformers.modeling_outputs import BaseModelOutputWithPooling
+from torch.utils.data import Dataset, SequentialSampler
+from transformers import PrinterCallback, TrainerCallback
 
-from vqa.metrics import srcc
-from vqa.model.encode import encode
-from vqa.model.rollout import prefill, roll_out
-from vqa.model.vocabulary import Vocabulary
-from vqa.prompt import PresetName, dimensions, parse
-from vqa.train.ladder import Lesson
+from vqa.data.scores import replacing
+from vqa.errors import UsageError
+from vqa.prompt import PresetName, dimensions
+from vqa.train.answers import IGNORED, Asked, ask, collate, kept_features, shuffled
+from vqa.train.guarded import Guarded, last_checkpoint
+from vqa.train.judge import judged
 from vqa.train.log import Log
+from vqa.train.material import Sample
+from vqa.train.parts import merged, ready, tower_of
+from vqa.train.stages import ColdStart
+from vqa.train.usage import reporters
 from vqa.train.warmup import rate_at
 
-hf_output: Any = BaseModelOutputWithPooling  # a picture's features come one by one, which its types do not say
-ANSWER_WEIGHT = 3.0  # a token of the answer weighs this much more than one of the reason
-IGNORED = -100
+hf: Any = transformers
+MEAN = "mean.safetensors"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Asked:
-    """One look at a clip as the model takes it."""
+class Draws(Dataset[tuple[Asked, str]]):
+    """Place i in the run: a look drawn from all, and one of its answers; the same i, the same draw."""
 
-    lesson: Lesson
-    tokens: Tensor  # int64 [L]: prompt
-    kinds: Tensor  # int64 [L]: 1 where a picture is
-    grids: Tensor  # int64 [pictures, 3]
-    pixels: Tensor | None  # [patches, ...], or None where there are features
-    features: tuple[Tensor, ...] = ()  # [tokens, width] of each picture, from a frozen tower
+    def __init__(self, samples: Sequence[Sample], processor: Any, prompt: PresetName, *, count: int, seed: int) -> None:
+        self._samples, self._processor, self._prompt = samples, processor, prompt
+        self._count, self._seed = count, seed
+        self.kept: list[list[Asked]] = []  # by clip, the looks whose features are in memory
 
+    def __len__(self) -> int:
+        return self._count
 
-def ask(processor: Any, lesson: Lesson, *, prompt: PresetName) -> Asked:
-    """The look with its pixels."""
-    asked = encode(processor, lesson.views, prompt=prompt)
-    return Asked(
-        lesson=lesson,
-        tokens=asked["input_ids"][0],
-        kinds=asked["mm_token_type_ids"][0],
-        grids=asked["image_grid_thw"],
-        pixels=asked["pixel_values"],
-    )
-
-
-@torch.no_grad()
-def through_tower(model: Any, processor: Any, lesson: Lesson, *, prompt: PresetName) -> Asked:
-    """The look with the features of its pictures in place of their pixels."""
-    asked = ask(processor, lesson, prompt=prompt)
-    seen = model.model.get_image_features(asked.pixels, asked.grids, return_dict=True).pooler_output
-    return Asked(lesson=lesson, tokens=asked.tokens, kinds=asked.kinds, grids=asked.grids, pixels=None, features=seen)
+    def __getitem__(self, index: int) -> tuple[Asked, str]:
+        generator = np.random.default_rng((self._seed, 1, index))
+        if self.kept:
+            asked = shuffled(self.kept[int(generator.integers(len(self.kept)))], generator)
+        else:
+            sample = self._samples[int(generator.integers(len(self._samples)))]
+            asked = ask(self._processor, sample, prompt=self._prompt)
+        say = asked.sample.say
+        if say is None:
+            raise UsageError(f"clip {asked.sample.clip_id}: no reason to learn from; give `reasons`")
+        return asked, say(generator, dimensions(self._prompt))
 
 
-def shuffled(looks: Sequence[Asked], generator: np.random.Generator) -> Asked:
-    """One of a clip's looks with its local pictures (all but the first) drawn from all of them, in any order.
+class Supervised(Guarded, hf.Trainer):  # type: ignore[misc]  # transformers' types do not hold what it does
+    """See the module. `mean` are running means of the trained weights, in their order; empty without `average`."""
 
-    Only pictures of the same size change places, so that the prompt stays as it is.
+    what = "cold start"
+
+    def __init__(self, settings: ColdStart, precision: torch.dtype, log: Log, **kwargs: Any) -> None:
+        self._settings, self._precision, self.told = settings, precision, log
+        super().__init__(**kwargs)
+        self.model_accepts_loss_kwargs = False  # a mean over rows is taken here
+        self.trained = [one for one in self.model.parameters() if one.requires_grad]
+        self.mean = [one.detach().clone() for one in self.trained] if settings.average else []
+        self.remove_callback(PrinterCallback)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
+        return SequentialSampler(train_dataset or self.train_dataset)
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """AdamW; the tower has its own rate."""
+        settings, model = self._settings, model or self.model
+        tower = tower_of(model)
+        own = {id(one) for one in tower.parameters()}
+        trained = [one for one in model.parameters() if one.requires_grad]
+        rates = {False: settings.rate, True: settings.rate if settings.vision_rate is None else settings.vision_rate}
+        groups = [
+            {"params": [one for one in trained if (id(one) in own) == is_tower], "lr": rate}
+            for is_tower, rate in rates.items()
+        ]
+        groups = [group for group in groups if group["params"]]
+        self.optimizer = torch.optim.AdamW(groups, weight_decay=settings.weight_decay, betas=(0.9, 0.98))
+        return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Linear over 20 steps, then half a cosine down to a twentieth."""
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer or self.optimizer, lambda step: rate_at(step, steps=num_training_steps, peak=1.0, warm=20)
+        )
+        self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *_: Any, **__: Any) -> Tensor:
+        """Cross-entropy of the answers' tokens, by weight."""
+        labels, weights, columns = (inputs.pop(name) for name in ("labels", "weights", "columns"))
+        wanted = labels[:, -columns + 1 :] != IGNORED
+        # Only the columns of answers go through the head.
+        is_reduced = self._precision != torch.float32
+        with torch.autocast(labels.device.type, self._precision) if is_reduced else nullcontext():
+            logits = model(**inputs, logits_to_keep=columns).logits[:, :-1][wanted]
+        losses = F.cross_entropy(logits.float(), labels[:, -columns + 1 :][wanted], reduction="none")
+        weight = weights[:, -columns + 1 :][wanted]
+        loss = self.checked((losses * weight).sum() / weight.sum())
+        self.told.add("loss", loss.item())
+        return loss
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.mean and self.args.should_save:
+            save_file({str(place): one for place, one in enumerate(self.mean)}, Path(output_dir) / MEAN)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self.mean and checkpoint:
+            saved = load_file(Path(checkpoint) / MEAN)
+            for place, one in enumerate(self.mean):
+                one.copy_(saved[str(place)])
+
+
+class _Kept(TrainerCallback):
+    """After each step the running mean; every few, a look at held-out clips, and the best weights so far on disk.
+
+    Numbers of single steps rank 0.05 better or worse than those 40 steps before: judged and kept is their mean.
     """
-    one = looks[int(generator.integers(len(looks)))]
-    pool = [
-        part
-        for look in looks
-        for part, grid in zip(look.features[1:], look.grids[1:], strict=True)
-        if torch.equal(grid, one.grids[-1])
-    ]
-    features = list(one.features)
-    places = [i for i in range(1, len(features)) if torch.equal(one.grids[i], one.grids[-1])]
-    for place, pick in zip(places, generator.permutation(len(pool)), strict=False):
-        features[place] = pool[pick]
-    return Asked(
-        lesson=one.lesson, tokens=one.tokens, kinds=one.kinds, grids=one.grids, pixels=None, features=tuple(features)
-    )
 
+    def __init__(self, trainer: Supervised, processor: Any, held_out: Sequence[Sample], prompt: PresetName) -> None:
+        self._trainer, self._processor, self._held_out, self._prompt = trainer, processor, held_out, prompt
+        self.path = Path(trainer.args.output_dir) / "best.safetensors"
 
-def collate(processor: Any, batch: Sequence[Asked], answers: Sequence[str]) -> tuple[dict[str, Any], Tensor, Tensor]:
-    """Model inputs of a batch padded on the right, labels [B, L] (-100 outside the answer) and weights [B, L]."""
-    tokenizer = processor.tokenizer
-    rows, kinds, labels, weights = [], [], [], []
-    for asked, answer in zip(batch, answers, strict=True):
-        text = answer + tokenizer.eos_token
-        tokens = tokenizer(text, return_tensors="pt", add_special_tokens=False, return_offsets_mapping=True)
-        said = tokens["input_ids"][0]
-        rows.append(torch.cat([asked.tokens, said]))
-        kinds.append(torch.cat([asked.kinds, torch.zeros_like(said)]))
-        labels.append(torch.cat([torch.full_like(asked.tokens, IGNORED), said]))
-        is_answer = tokens["offset_mapping"][0, :, 1] > text.index("<answer>")
-        weights.append(torch.cat([torch.zeros(len(asked.tokens)), 1 + (ANSWER_WEIGHT - 1) * is_answer]))
-    inputs: dict[str, Any] = {
-        "input_ids": nn.utils.rnn.pad_sequence(rows, padding_value=tokenizer.pad_token_id, batch_first=True),
-        "mm_token_type_ids": nn.utils.rnn.pad_sequence(kinds, batch_first=True),
-        "attention_mask": nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True),
-        "image_grid_thw": torch.cat([asked.grids for asked in batch]),
-    }
-    pixels = [asked.pixels for asked in batch if asked.pixels is not None]
-    if pixels:
-        inputs["pixel_values"] = torch.cat(pixels)
-    else:
-        features = tuple(part for asked in batch for part in asked.features)
-        inputs["mm_encoder_outputs"] = {"image": hf_output(pooler_output=features)}
-    return (
-        inputs,
-        nn.utils.rnn.pad_sequence(labels, padding_value=IGNORED, batch_first=True),
-        nn.utils.rnn.pad_sequence(weights, batch_first=True),
-    )
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        trainer, settings = self._trainer, self._trainer._settings
+        weight_of_new = max(1 - settings.average, 9 / (9 + state.global_step))  # the first steps are soon forgotten
+        for old, new in zip(trainer.mean, trainer.trained, strict=False):
+            old.lerp_(new.detach(), weight_of_new)
+        if state.global_step % settings.every and state.global_step != state.max_steps:
+            return
+        found: dict[str, float] = {}
+        if self._held_out and trainer.is_world_process_zero():
+            found = self._look(settings.max_new_tokens)
+        trainer.accelerator.wait_for_everyone()
+        if trainer.is_world_process_zero():
+            trainer.told.show(state.global_step, state.max_steps, **found)
+
+    def _look(self, longest: int) -> dict[str, float]:
+        trainer = self._trainer
+        own = [one.data for one in trainer.trained]
+        try:
+            for one, mean in zip(trainer.trained, trainer.mean or own, strict=True):
+                one.data = mean
+            found = judged(trainer.model, self._processor, self._held_out, prompt=self._prompt, max_new_tokens=longest)
+            worth = found["srcc"] * found["parsed"]  # an answer that cannot be read ranks nothing
+            worth = -2.0 if math.isnan(worth) else worth
+            if worth > self.record():
+                weights = {str(place): one.detach().contiguous() for place, one in enumerate(trainer.trained)}
+                with replacing(self.path) as draft:
+                    save_file(weights, draft, metadata={"worth": repr(worth)})
+        finally:
+            for one, data in zip(trainer.trained, own, strict=True):
+                one.data = data
+        return {f"held_out_{name}": value for name, value in found.items()}
+
+    def record(self) -> float:
+        """SRCC times share read of the best so far."""
+        if not self.path.is_file():
+            return -math.inf
+        with safe_open(self.path, "pt") as file:
+            return float(file.metadata()["worth"])
 
 
 def cold_start(
     model: Any,
     processor: Any,
-    lessons: Sequence[Lesson],
-    held_out: Sequence[Lesson],
+    samples: Sequence[Sample],
+    held_out: Sequence[Sample],
     *,
+    settings: ColdStart,
     prompt: PresetName,
-    steps: int,
-    batch: int,
-    rate: float,
-    vision_rate: float,
-    average: float,
     precision: torch.dtype,
-    every: int,
     seed: int,
     folder: Path,
     log: Log,
-) -> Path:
-    """Trains in place and returns the folder of the checkpoint with the best SRCC times share read on `held_out`
-    (choose there, report elsewhere).
+    processes: int = 1,
+) -> Any:
+    """Trains, and returns the model with the weights that were best on `held_out` (choose there, report elsewhere) by
+    SRCC times share read; with the last ones where there is nothing to judge by.
 
-    What is judged and kept is a running mean of the weights (a step leaves 1 - `average` of itself in it): the numbers
-    of single steps rank 0.05 better or worse than those 40 steps before. Every `every` steps it is judged by the
-    numbers it writes greedily, and saved; a stopped run goes on from there. `vision_rate` 0 freezes the tower.
+    Goes on from the last checkpoint in `folder`. Raises UsageError for samples without reasons and settings that do
+    not fit the machine, ModelError for NaN and a full disk.
     """
-    draw = _looks(model, processor, lessons, prompt=prompt, is_frozen=vision_rate == 0)
-    model.train()
-    vision = {id(parameter) for parameter in model.model.visual.parameters()}
-    rest = [parameter for parameter in model.parameters() if id(parameter) not in vision]
-    groups = [{"params": rest, "peak": rate}]
-    model.model.visual.requires_grad_(vision_rate > 0)
-    if vision_rate > 0:
-        groups.append({"params": list(model.model.visual.parameters()), "peak": vision_rate})
-    mean = copy.deepcopy(model)
-    optimiser = torch.optim.AdamW(groups, lr=rate, weight_decay=0.05, betas=(0.9, 0.98))
-    saved, best = folder / "coldstart.pt", folder / "best"
-    begin, record = 0, -1.0
-    if saved.exists():
-        state = torch.load(saved, weights_only=True)
-        model.load_state_dict(state["model"])
-        mean.load_state_dict(state["mean"])
-        optimiser.load_state_dict(state["optimiser"])
-        begin, record = state["step"], state["record"]
-    for step in range(begin, steps):
-        generator = np.random.default_rng((seed, 1, step))
-        picks = [draw(generator) for _ in range(batch)]
-        inputs, labels, weights = collate(processor, picks, [one.lesson.answer(generator) for one in picks])
-        for group in optimiser.param_groups:
-            group["lr"] = rate_at(step, steps=steps, peak=group["peak"], warm=20)
-        # Only the answer's columns go through the head: with right padding they are the last ones of each row.
-        wanted = labels[:, 1:] != IGNORED
-        with torch.autocast("cpu", dtype=precision, enabled=precision != torch.float32):
-            hidden = model.model(**inputs).last_hidden_state[:, :-1]
-            logits = model.lm_head(hidden[wanted])
-        losses = F.cross_entropy(logits.float(), labels[:, 1:][wanted], reduction="none")
-        weight = weights[:, 1:][wanted]
-        loss = (losses * weight).sum() / weight.sum()
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0, error_if_nonfinite=True)
-        optimiser.step()
-        weight_of_new = max(1 - average, 9 / (10 + step))  # the first steps are soon forgotten
-        with torch.no_grad():
-            for old, new in zip(mean.parameters(), model.parameters(), strict=True):
-                old.lerp_(new, weight_of_new)
-        log.add("loss", loss.item())
-        if (step + 1) % every == 0 or step + 1 == steps:
-            value, parsed = evaluate(mean, processor, held_out, prompt=prompt)
-            log.show(step + 1, steps, held_out_srcc=value, parsed=parsed)
-            worth = value * parsed  # an answer that cannot be read ranks nothing
-            if worth > record or not best.exists():  # NaN where nothing could be read yet
-                record = worth if worth == worth else record
-                mean.save_pretrained(best)
-                processor.save_pretrained(best)
-            state = {
-                "model": model.state_dict(),
-                "mean": mean.state_dict(),
-                "optimiser": optimiser.state_dict(),
-                "step": step + 1,
-                "record": record,
-            }
-            draft = saved.with_suffix(".tmp")
-            torch.save(state, draft)
-            draft.replace(saved)
-    return best
-
-
-def _looks(
-    model: Any, processor: Any, lessons: Sequence[Lesson], *, prompt: PresetName, is_frozen: bool
-) -> Callable[[np.random.Generator], Asked]:
-    """What draws a look at a clip."""
-    if not is_frozen:
-        return lambda generator: ask(processor, lessons[int(generator.integers(len(lessons)))], prompt=prompt)
-    model.eval()
-    by_clip: dict[str, list[Asked]] = defaultdict(list)
-    for lesson in lessons:
-        by_clip[lesson.views.clip.clip_id].append(through_tower(model, processor, lesson, prompt=prompt))
-    clips = list(by_clip.values())
-    return lambda generator: shuffled(clips[int(generator.integers(len(clips)))], generator)
-
-
-def evaluate(model: Any, processor: Any, lessons: Sequence[Lesson], *, prompt: PresetName) -> tuple[float, float]:
-    """(SRCC of the mean written number, share of answers that could be read), greedy."""
-    model.eval()
-    size = model.get_output_embeddings().weight.shape[0]
-    vocabulary = Vocabulary.of(processor.tokenizer, model.config, size=size, ends=model.generation_config.eos_token_id)
-    scores, opinions = [], []
-    for start in range(0, len(lessons), 16):
-        some = lessons[start : start + 16]
-        prompts = [prefill(model, encode(processor, lesson.views, prompt=prompt)) for lesson in some]
-        rollouts = roll_out(model, prompts, k=1, vocabulary=vocabulary, max_new_tokens=96)
-        for lesson, (rollout,) in zip(some, rollouts, strict=True):
-            values = parse(processor.tokenizer.decode(rollout.tokens), dimensions(prompt))
-            if values is not None:
-                scores.append(float(np.mean(values)))
-                opinions.append(lesson.opinion)
-    model.train()
-    return srcc(scores, opinions) if scores else float("nan"), len(scores) / len(lessons)
+    bare = next((one.clip_id for one in samples if one.say is None), None)
+    if bare is not None:
+        raise UsageError(f"cold start: clip {bare} has no reason to learn from; give `reasons`, or data with reasons")
+    rows = settings.rows or max(1, settings.batch // processes)
+    if settings.batch % (rows * processes):
+        raise UsageError(
+            f"cold start: a batch of {settings.batch} does not divide into {rows} rows on {processes} processes; choose"
+            " rows so that it does"
+        )
+    steps = settings.steps or math.ceil((settings.epochs or 0) * len(samples) / settings.batch)
+    draws = Draws(samples, processor, prompt, count=steps * settings.batch, seed=seed)
+    if settings.keep_features:
+        draws.kept = kept_features(model, processor, samples, prompt=prompt)
+    torch.manual_seed(seed)  # LoRA draws its start
+    model = ready(model, settings)
+    processor.tokenizer.padding_side = "right"
+    args = hf.TrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=rows,
+        gradient_accumulation_steps=settings.batch // (rows * processes),
+        max_steps=steps,
+        learning_rate=settings.rate,
+        max_grad_norm=1.0,
+        save_steps=settings.every,
+        save_total_limit=2,
+        logging_steps=10,
+        **({"gradient_checkpointing": True} if settings.recompute else {}),
+        dataloader_num_workers=settings.workers,
+        remove_unused_columns=False,
+        use_cpu=not torch.cuda.is_available(),
+        disable_tqdm=True,
+        seed=seed,
+        report_to=reporters() or "none",
+    )
+    trainer = Supervised(
+        settings,
+        precision,
+        log,
+        model=model,
+        args=args,
+        train_dataset=draws,
+        data_collator=lambda batch: collate(processor, batch, answer_weight=settings.answer_weight),
+    )
+    is_sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+    if is_sharded and (settings.average or settings.lora or held_out):
+        raise UsageError(
+            "cold start: under FSDP and ZeRO no process has all the weights; set average: 0, validation_clips: 0 and no"
+            " lora, or launch with ddp.yaml"
+        )
+    kept = _Kept(trainer, processor, held_out, prompt)
+    trainer.add_callback(kept)
+    saved = last_checkpoint(folder)
+    trainer.train(resume_from_checkpoint=str(saved) if saved else None)
+    if is_sharded:
+        return trainer
+    best = load_file(kept.path) if kept.path.is_file() else {}
+    with torch.no_grad():
+        for place, one in enumerate(trainer.trained):
+            if best or trainer.mean:
+                one.copy_(best[str(place)] if best else trainer.mean[place])
+    return merged(trainer.accelerator.unwrap_model(trainer.model))

@@ -4,6 +4,9 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
 
 
 class Log:
@@ -30,3 +33,16 @@ class Log:
         print(" ".join(f"{key}={value}" for key, value in line.items()), file=sys.stderr, flush=True)
         self._values.clear()
         self._started = time.perf_counter()
+
+
+class Told(TrainerCallback):
+    """Writes what a trainer of transformers logs as lines of a Log, in place of its own printing."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        """One line."""
+        if state.is_world_process_zero and logs:
+            numbers = {name: value for name, value in logs.items() if isinstance(value, int | float)}
+            self._log.show(state.global_step, state.max_steps, **numbers)

@@ -1,0 +1,27 @@
+"""Recipes small enough to run in a test, as values of a YAML file."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vqa.train.recipe import Recipe, load_recipe
+
+SIZES = {"vocabulary": 300, "vision_width": 48, "vision_layers": 1, "text_width": 64, "text_layers": 1}
+WARMUP = {"name": "warmup", "kind": "warmup", "steps": 2, "batch": 4, "rate": 1e-3, "frames": 2, "crops": 2}
+COLDSTART = {"name": "coldstart", "kind": "coldstart", "steps": 3, "batch": 2, "rate": 1e-3, "every": 1}
+# Nothing is learned yet that could be read: the trainer's look before the first step would stop it.
+GRPO = {"name": "grpo", "kind": "grpo", "steps": 3, "clips": 2, "k": 2, "rows": 4, "rate": 1e-3, "save_every": 1}
+GRPO |= {"max_new_tokens": 6, "first_look": False, "patience": 99, "judge_every": 99, "recompute": False}
+
+
+def small(*stages: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """A recipe of these stages for a model made from nothing."""
+    values = {"card": "embedded", "model": SIZES, "validation_clips": 2, "threads": 1, "export": "float32"}
+    return values | {"stages": [dict(stage) for stage in stages]} | more
+
+
+def written(path: Path, values: dict[str, Any], *assignments: str) -> Recipe:
+    """The recipe as it is read from a file."""
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
+    return load_recipe(path, assignments)

@@ -1,0 +1,121 @@
+"""A recipe runs all its stages, none of them twice, and refuses what has changed under it."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import transformers
+from recipes import COLDSTART, GRPO, WARMUP, small, written
+
+from vqa.errors import ModelError, UsageError
+from vqa.train.recipe import run
+
+hf: Any = transformers
+
+
+def refused(call: Any, *parts: str, kind: type[Exception] = UsageError) -> None:
+    """The call is refused in words that hold all the parts."""
+    with pytest.raises(kind) as caught:
+        call()
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def test_all_stages_run_once_and_a_change_is_refused(ladder: Path, tmp_path: Path) -> None:
+    file, out = tmp_path / "a.yaml", tmp_path / "out"
+    frozen = COLDSTART | {"vision_rate": 0.0, "keep_features": True, "average": 0.9, "answer_weight": 3.0}
+    values = small(WARMUP, frozen, GRPO | {"steps": 1})
+    model = run(written(file, values), data=[ladder], out=out)
+    assert {"config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"} <= set(names(model))
+    lines = (out / "log.jsonl").read_text().splitlines()
+    assert {json.loads(line)["stage"] for line in lines} == {"warmup", "coldstart", "grpo"}
+    assert "training_args.bin" not in names(out / "grpo" / "model")
+
+    assert run(written(file, values), data=[ladder], out=out) == model
+    assert (out / "log.jsonl").read_text().splitlines() == lines  # nothing ran again
+
+    changed = written(file, values, "stages.coldstart.rate=0.5")
+    refused(lambda: run(changed, data=[ladder], out=out), "coldstart: this stage is finished", "rate is 0.5, was 0.001")
+    changed = written(file, values, "seed=7")
+    refused(lambda: run(changed, data=[ladder], out=out), "warmup", "seed is 7, was 0", "another --out, or delete")
+    table = pq.read_table(ladder / "ladder.parquet")
+    (tmp_path / "fewer").mkdir()
+    pq.write_table(table.slice(0, 5), tmp_path / "fewer" / "ladder.parquet")
+    refused(lambda: run(written(file, values), data=[tmp_path / "fewer"], out=out), "clips is 3 clips", "was 4 clips")
+
+
+def names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("values", "parts"),
+    [
+        (small(COLDSTART | {"lr": 1}), ["stage 'coldstart'", "unknown key 'lr'", "rate, vision_rate"]),
+        (small(COLDSTART, sed=1), ["unknown key 'sed'", "seed"]),
+        (small(COLDSTART | {"kind": "sft"}), ["kind is 'sft'", "warmup, coldstart, grpo, write"]),
+        (small(COLDSTART | {"epochs": 1}), ["give one of steps and epochs"]),
+        (small(COLDSTART | {"reasons": ["coldstart"]}), ["'coldstart' is no earlier stage of kind write"]),
+        (small(COLDSTART | {"start": "coldstart"}), ["'coldstart' is no earlier stage that trains"]),
+        (small(COLDSTART | {"keep_features": True}), ["frozen tower; set vision_rate: 0"]),
+        (small(COLDSTART | {"lora": {}, "vision_rate": 0.1}), ["lora trains the text model alone"]),
+        (small(WARMUP, start="embedded"), ["one of start", "and model"]),
+        (small(GRPO | {"k": 1}), ["stage 'grpo'", "k = 1", "greater than or equal to 2"]),
+        ({"start": "embedded"}, ["no stages"]),
+    ],
+)
+def test_a_wrong_recipe_is_refused_by_name(tmp_path: Path, values: dict[str, Any], parts: list[str]) -> None:
+    refused(lambda: written(tmp_path / "a.yaml", values), *parts)
+
+
+def manifest(path: Path, **columns: list[Any]) -> Path:
+    """A ladder as it should not be, by what its columns hold."""
+    path.mkdir()
+    count = len(next(iter(columns.values())))
+    row = {"clip_id": [f"clip{i}" for i in range(count)], "uri": ["gone.mp4"] * count, "split": ["train"] * count}
+    row |= {"distortions": [[]] * count, "severities": [[]] * count, "seed": list(range(count))}
+    pq.write_table(pa.table(row | columns), path / "ladder.parquet")
+    return path
+
+
+def test_data_that_cannot_teach_is_refused(tmp_path: Path) -> None:
+    recipe = written(tmp_path / "a.yaml", small(COLDSTART))
+
+    def given(name: str, **columns: list[Any]) -> Any:
+        return lambda: run(recipe, data=[manifest(tmp_path / name, **columns)], out=tmp_path / "out")
+
+    refused(given("none", opinion=[None, None]), "none/ladder.parquet: 2 rows without an opinion on 1-5", "'clip0'")
+    refused(given("high", opinion=[3.0, 91.2]), "rows without an opinion on 1-5, e.g. 'clip1'", "make the ladder again")
+    refused(given("one", opinion=[3.0]), "has one clip, clip0: nothing to compare it with; add clips or leave the set")
+    refused(given("flat", opinion=[3.0, 3.0]), "2 train clips without two different opinions; add clips")
+    refused(lambda: run(recipe, data=[tmp_path / "nowhere"], out=tmp_path / "out"), "nowhere", "vqa prepare")
+    refused(lambda: run(recipe, out=tmp_path / "out"), "stage coldstart: no data; give --data FOLDER")
+    batch = written(tmp_path / "a.yaml", small(WARMUP | {"batch": 3}))
+    assert batch  # whether it is a multiple is for the stage to say
+    assert not (tmp_path / "out" / "coldstart" / "model").exists()
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(ladder: Path, tmp_path: Path) -> None:
+    config = hf.GPT2Config(vocab_size=64, n_embd=16, n_layer=1, n_head=1, n_positions=32)
+    hf.GPT2LMHeadModel(config).save_pretrained(tmp_path / "gpt2")
+    values = small(COLDSTART, model=None, start=str(tmp_path / "gpt2"))
+    recipe = written(tmp_path / "a.yaml", values)
+    words = "gpt2 does not take pictures and write text; a scorer must do both"
+    refused(lambda: run(recipe, data=[ladder], out=tmp_path / "out"), words, kind=ModelError)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_leaves_the_last_good_weights(ladder: Path, tmp_path: Path) -> None:
+    recipe = written(tmp_path / "a.yaml", small(COLDSTART | {"steps": 9, "rate": 1e30}))
+    with pytest.raises(ModelError) as caught:
+        run(recipe, data=[ladder], out=tmp_path / "out")
+    found = re.fullmatch(
+        r"cold start: the (loss|gradient's norm) is (nan|inf) at step \d; lower `rate`; the last good weights are in "
+        r"(.*)",
+        str(caught.value),
+    )
+    assert found
+    assert hf.AutoModelForImageTextToText.from_pretrained(found[3])

@@ -1,0 +1,5 @@
+"""`python -m vqa.cli`: the same commands, for launchers that want a module."""
+
+from vqa.cli import main
+
+main()

@@ -1,0 +1,53 @@
+"""How well a model does on held-out clips, by the numbers it writes greedily."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from vqa.metrics import plcc, srcc
+from vqa.model.encode import encode, encode_chat
+from vqa.model.rollout import prefill, roll_out
+from vqa.model.vocabulary import Vocabulary
+from vqa.prompt import PresetName, dimensions, parse
+from vqa.train.material import Sample
+
+
+@torch.no_grad()
+def judged(
+    model: Any, processor: Any, samples: Sequence[Sample], *, prompt: PresetName, max_new_tokens: int, at_once: int = 16
+) -> dict[str, float]:
+    """`srcc` and `plcc` of the mean written number with opinions, and the share of answers `parsed`; NaN for none."""
+    was_training = model.training
+    model.eval()
+    size = model.get_output_embeddings().weight.shape[0]
+    vocabulary = Vocabulary.of(processor.tokenizer, model.config, size=size, ends=model.generation_config.eos_token_id)
+    known = [(sample, sample.opinion) for sample in samples if sample.opinion is not None]
+    scores: list[float] = []
+    opinions: list[float] = []
+    for start in range(0, len(known), at_once):
+        some = known[start : start + at_once]
+        prompts = [prefill(model, question(processor, sample, prompt=prompt).to(model.device)) for sample, _ in some]
+        for (_, opinion), (rollout,) in zip(
+            some, roll_out(model, prompts, k=1, vocabulary=vocabulary, max_new_tokens=max_new_tokens), strict=True
+        ):
+            values = parse(processor.tokenizer.decode(rollout.tokens), dimensions(prompt))
+            if values is not None:
+                scores.append(float(np.mean(values)))
+                opinions.append(opinion)
+    model.train(was_training)
+    is_enough = len(scores) > 1
+    return {
+        "srcc": srcc(scores, opinions) if is_enough else float("nan"),
+        "plcc": plcc(scores, opinions) if is_enough else float("nan"),
+        "parsed": len(scores) / max(1, len(known)),
+    }
+
+
+def question(processor: Any, sample: Sample, *, prompt: PresetName, words: str | None = None) -> Any:
+    """The processor's tensors of what a sample shows and asks; `words` in place of the prompt's own."""
+    views = sample.views()
+    if sample.chat is not None:
+        return encode_chat(processor, sample.chat(views), views.pictures)
+    return encode(processor, views, prompt=prompt, question=words)

@@ -1,0 +1,216 @@
+"""What a recipe learns from: clips of ladders, prepared folders and manifests, listed first, loaded when asked for."""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vqa.data.manifest import read_manifest
+from vqa.errors import ClipError, UsageError
+from vqa.prompt import HIGHEST, LOWEST, answer_text
+from vqa.train.ladder import Lesson, look_at, read_ladder
+from vqa.types import Clip, Views
+from vqa.views import ViewsConfig, look
+
+Say = Callable[[np.random.Generator, int], str]  # an answer, with so many numbers
+HELD_OUT = ("validation", "val")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """A clip as listed: nothing of it is loaded yet."""
+
+    clip_id: str
+    dataset: str
+    split: str  # train, validation, test, ...
+    content_id: str
+    opinion: float  # 1-5
+    place: str  # the ladder, prepared folder or manifest
+    source: Any  # its row there
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Sample:
+    """A clip to learn from. `say` is None where there is no reason; `chat` where the prompt's own question is asked."""
+
+    clip_id: str
+    dataset: str
+    opinion: float | None
+    load: Callable[[], Views]
+    say: Say | None = None
+    chat: Callable[[Views], list[dict[str, Any]]] | None = None
+
+    def views(self) -> Views:
+        """Its pictures. Raises UsageError where they do not load."""
+        try:
+            return self.load()
+        except (ClipError, OSError, ValueError) as error:
+            words = " ".join(str(error).split())[:300]
+            raise UsageError(
+                f"clip {self.clip_id} of {self.dataset}: its pictures do not load ({words}); prepare the data again, "
+                "or leave the clip out"
+            ) from error
+
+
+def listed(places: Iterable[str], *, datasets: Sequence[str] = ()) -> list[Known]:
+    """All clips of the places (of these data sets, if any are named). Raises UsageError for what cannot teach."""
+    clips = [clip for place in places for clip in _list(Path(place)) if not datasets or clip.dataset in datasets]
+    missing = set(datasets) - {clip.dataset for clip in clips}
+    if missing:
+        raise UsageError(f"data: no clips of {', '.join(sorted(missing))} in {', '.join(places) or 'no place'}")
+    by_set: dict[str, list[Known]] = defaultdict(list)
+    for clip in clips:
+        if not LOWEST <= clip.opinion <= HIGHEST:
+            raise UsageError(
+                f"{clip.place}: clip {clip.clip_id} has the opinion {clip.opinion:g}, wanted {LOWEST:g}-{HIGHEST:g}; "
+                "import it with its scale: vqa data import --scale LOW,HIGH"
+            )
+        by_set[clip.dataset].append(clip)
+    for name, some in by_set.items():
+        if len(some) < 2:
+            raise UsageError(
+                f"data set {name!r} in {some[0].place} has one clip, {some[0].clip_id}: nothing to compare it with; "
+                "add clips or leave the set out"
+            )
+    return clips
+
+
+def _list(place: Path) -> list[Known]:
+    if (place / "ladder.parquet").is_file():
+        rows = read_ladder(place)
+        return [_known(row, str(place), row) for row in rows]
+    if place.suffix == ".parquet" and place.is_file():
+        rows = read_manifest(place).table.to_pylist()
+        return [_known(row | {"opinion": row["mos"]}, str(place), row) for row in rows]
+    if not place.is_dir():
+        raise UsageError(
+            f"data {place}: no such folder; make it by `vqa data synth` (a ladder) or `vqa prepare` (a data set)"
+        )
+    from vqa.data.prepared import read_prepared  # here, so that ladders need nothing of it
+
+    found = []
+    for clip in read_prepared(place):
+        fields = ("clip_id", "dataset", "split", "content_id", "opinion")
+        found.append(_known({name: getattr(clip, name) for name in fields}, str(place), clip))
+    return found
+
+
+def _known(row: dict[str, Any], place: str, source: Any) -> Known:
+    if row["opinion"] is None:
+        raise UsageError(f"{place}: clip {row['clip_id']} has no opinion; import the set with its labels")
+    return Known(
+        clip_id=row["clip_id"],
+        dataset=row.get("dataset") or "ladder",
+        split=row["split"] or "train",
+        content_id=row.get("content_id") or row["clip_id"],
+        opinion=float(row["opinion"]),
+        place=place,
+        source=source,
+    )
+
+
+def parted(clips: Sequence[Known], *, held_out: int, seed: int) -> tuple[list[Known], list[Known]]:
+    """Clips to learn from, and at most `held_out` to choose and judge by; those of other splits are left alone.
+
+    Without a validation split, whole contents are held out, a tenth of the clips at most.
+    """
+    train = [clip for clip in clips if clip.split in ("train", "training")]
+    kept = [clip for clip in clips if clip.split in HELD_OUT]
+    if not kept:
+        most, chosen = min(held_out, len(train) // 10), set[tuple[str, str]]()
+        sizes = Counter((clip.dataset, clip.content_id) for clip in train)
+        for content in sorted(sizes, key=lambda content: _digest(seed, *content)):
+            if sum(sizes[one] for one in chosen) + sizes[content] <= most:
+                chosen.add(content)
+        kept = [clip for clip in train if (clip.dataset, clip.content_id) in chosen]
+        train = [clip for clip in train if (clip.dataset, clip.content_id) not in chosen]
+    if len(kept) > held_out:
+        order = sorted(kept, key=lambda clip: _digest(seed, clip.clip_id))
+        few = {clip.clip_id for clip in order[:held_out]}
+        kept = [clip for clip in kept if clip.clip_id in few]
+    if len({clip.opinion for clip in train}) < 2:
+        where = ", ".join(sorted({clip.place for clip in clips})) or "data"
+        raise UsageError(f"{where}: {len(train)} train clips without two different opinions; add clips")
+    return train, kept
+
+
+def samples(clips: Sequence[Known], *, views: ViewsConfig, seed: int, looks: int = 1, threads: int = 1) -> list[Sample]:
+    """The clips ready to be loaded. Those of ladders are looked at here and now, `looks` times, and kept in memory."""
+    found: list[Sample] = []
+    by_place: dict[str, list[Known]] = defaultdict(list)
+    for clip in clips:
+        by_place[clip.place].append(clip)
+    for place, some in by_place.items():
+        if (Path(place) / "ladder.parquet").is_file():
+            found += _of_ladder(Path(place), some, views=views, seed=seed, looks=looks, threads=threads)
+        elif isinstance(some[0].source, dict):
+            found += [_of_manifest(clip, views, seed) for clip in some]
+        else:
+            found += [_of_prepared(clip) for clip in some]
+    return found
+
+
+def _of_ladder(
+    folder: Path, clips: Sequence[Known], *, views: ViewsConfig, seed: int, looks: int, threads: int
+) -> list[Sample]:
+    of = {clip.clip_id: clip for clip in clips}
+    found = []
+    for number in range(looks):
+        # Later looks draw their frames and boxes afresh; the first sees what scoring sees.
+        drawn = views if number == 0 else views.model_copy(update={"temporal": "segment", "spatial": "grid"})
+        rows = [clip.source for clip in clips]
+        for lesson in look_at(rows, folder, settings=drawn, seed=seed + number, threads=threads):
+            clip = of[lesson.views.clip.clip_id]
+            found.append(
+                Sample(
+                    clip_id=clip.clip_id,
+                    dataset=clip.dataset,
+                    opinion=clip.opinion,
+                    load=partial(_same, lesson.views),
+                    say=partial(_answer, lesson),
+                )
+            )
+    return found
+
+
+def _same(views: Views) -> Views:
+    return views
+
+
+def _answer(lesson: Lesson, generator: np.random.Generator, numbers: int) -> str:
+    return lesson.answer(generator, numbers=numbers)
+
+
+def _of_manifest(clip: Known, views: ViewsConfig, seed: int) -> Sample:
+    row = clip.source
+    load = partial(look, Clip(clip_id=clip.clip_id, uri=row["uri"]), **views.model_dump(), seed=seed)
+    return Sample(clip_id=clip.clip_id, dataset=clip.dataset, opinion=clip.opinion, load=load)
+
+
+def _of_prepared(clip: Known) -> Sample:
+    reason, opinion = clip.source.reason, clip.opinion
+
+    def say(_: np.random.Generator, numbers: int) -> str:
+        return answer_text(reason, [opinion] * numbers)
+
+    return Sample(
+        clip_id=clip.clip_id,
+        dataset=clip.dataset,
+        opinion=opinion,
+        load=clip.source.load,
+        say=say if reason else None,
+    )
+
+
+def digest_of(clips: Sequence[Known]) -> str:
+    """Of what is learned from: ids, sets, splits and opinions, in their order."""
+    return _digest(*((clip.clip_id, clip.dataset, clip.split, clip.opinion) for clip in clips))
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()

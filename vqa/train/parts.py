@@ -1,0 +1,49 @@
+"""The parts of an MLLM, which of them are trained, and what is added to them."""
+
+import re
+from typing import Any
+
+from torch import nn
+
+from vqa.errors import ModelError, UsageError
+from vqa.train.stages import ColdStart
+
+TOWERS = ("visual", "vision_tower", "vision_model")  # what families call it
+
+
+def tower_of(model: Any) -> nn.Module:
+    """The vision tower, projector included where the family keeps it inside. Raises ModelError where none is known."""
+    for name, part in model.named_modules():
+        if name.rpartition(".")[2] in TOWERS:
+            return part  # type: ignore[no-any-return]  # the model is untyped
+    raise ModelError(f"{type(model).__name__}: no vision tower called {', '.join(TOWERS)}; its rate cannot be set")
+
+
+def ready(model: Any, settings: ColdStart) -> Any:
+    """The model in training mode with its trained parts marked, and LoRA put on where asked."""
+    model.train().requires_grad_(settings.text == "train")
+    tower_of(model).requires_grad_(settings.vision_rate != 0)
+    if settings.lora is None:
+        return model
+    try:
+        import peft
+    except ImportError as error:
+        raise UsageError("cold start: lora needs peft; `pip install vqa[lora]`") from error
+    names = "|".join(map(re.escape, settings.lora.targets))
+    config = peft.LoraConfig(
+        r=settings.lora.rank,
+        lora_alpha=settings.lora.alpha,
+        lora_dropout=settings.lora.dropout,
+        # The tower of Qwen2.5-VL has layers of the same names.
+        target_modules=rf"(?!.*\b({'|'.join(TOWERS)})\b).*\.({names})",
+        bias="none",
+    )
+    try:
+        return peft.get_peft_model(model, config)
+    except ValueError as error:
+        raise UsageError(f"cold start: lora.targets {', '.join(settings.lora.targets)}: {error}") from error
+
+
+def merged(model: Any) -> Any:
+    """The model with plain weights, LoRA added into them; whole files again."""
+    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model

@@ -1,0 +1,58 @@
+"""Weights in and out: loaded to be trained, saved whole after a stage, shipped at the end."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from accelerate import PartialState
+from safetensors import SafetensorError
+
+from vqa.errors import ModelError
+from vqa.model.card import ModelCard
+from vqa.model.load import load
+from vqa.train.guarded import cannot_write
+
+hf: Any = transformers
+
+
+def load_for_training(card: ModelCard, *, threads: int | None = None) -> tuple[Any, Any]:
+    """(model in float32 on the CPU, processor); the trainer moves it. Raises ModelError, as scoring does."""
+    policy = load(card.model_copy(update={"dtype": "float32", "device_map": "cpu", "cpu_threads": threads}))
+    return policy.model.requires_grad_(True).train(), policy.processor
+
+
+def save(trained: Any, processor: Any, folder: Path, *, processes: PartialState) -> None:
+    """A model, or what a trainer holds of it on all processes, into the folder: whole or not at all."""
+    draft = folder.with_name("unfinished")
+    is_trainer = hasattr(trained, "save_model")
+    model = trained.accelerator.unwrap_model(trained.model) if is_trainer else trained
+    processor.tokenizer.padding_side = "right"  # trl turns it about; nobody who loads the folder should notice
+    try:
+        if is_trainer:
+            trained.save_model(str(draft))  # gathers what is sharded
+        elif processes.is_main_process:
+            model.save_pretrained(draft)
+        processes.wait_for_everyone()
+        if processes.is_main_process:
+            processor.save_pretrained(draft)
+            shutil.rmtree(folder, ignore_errors=True)
+            draft.replace(folder)
+            (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors wrap what the disk says
+        shutil.rmtree(draft, ignore_errors=True)
+        raise ModelError(cannot_write("the model", model, folder.parent, error)) from error
+    processes.wait_for_everyone()
+
+
+def ship(made: Path, folder: Path, *, dtype: torch.dtype) -> None:
+    """The model as it is given away: safetensors in `dtype`; scoring reads it as float32 where its card says so."""
+    draft = folder.with_name("unfinished")
+    try:
+        hf.AutoModelForImageTextToText.from_pretrained(made, dtype=dtype).save_pretrained(draft)
+        hf.AutoProcessor.from_pretrained(made).save_pretrained(draft)
+        shutil.rmtree(folder, ignore_errors=True)
+        draft.replace(folder)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{folder} could not be written ({error}); make room; {made} is whole") from error
