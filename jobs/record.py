@@ -17,7 +17,7 @@ from rich.console import Console
 from jobs.plan import Plan
 from jobs.progress import JobProgress, duration
 from jobs.settings import ScoreConfig
-from jobs.summary import overview, printable
+from jobs.summary import counted, overview, printable
 from vqa.data.sources import Listing
 from vqa.evaluate.calibrate import Calibration
 
@@ -64,8 +64,8 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def opening(job: Job) -> dict[str, Any]:
-    """What run.json says from the start."""
+def header() -> dict[str, Any]:
+    """What the run.json of any job says from the start."""
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
@@ -76,6 +76,12 @@ def opening(job: Job) -> dict[str, Any]:
         "ended": None,
         "host": {"name": socket.gethostname(), "platform": platform.platform(), "cores": os.cpu_count()},
         "versions": versions,
+    }
+
+
+def opening(job: Job) -> dict[str, Any]:
+    """What run.json says from the start."""
+    return header() | {
         "sources": [printable(source) for source in job.request.sources],
         "files": len(job.listing.clips),
         "skipped_by_suffix": job.listing.skipped_by_suffix,
@@ -101,10 +107,10 @@ def announce(job: Job, plan: Plan, progress: JobProgress) -> None:
     found = job.calibration
     if found and found.model_id and (found.model_revision, found.settings) != (job.model_revision, job.settings):
         progress.say("warning: the calibration was made with another revision or other settings of this model")
-    done = f"{len(plan.kept)} rows kept, {len(plan.stale)} superseded ({plan.retried} failures tried again), "
+    done = f"{counted(len(plan.kept), 'row')} kept, {len(plan.stale)} superseded ({plan.retried} failed before), "
     progress.say(
-        f"{len(listing.clips)} files: {done if plan.kept or plan.stale else ''}{len(plan.work)} to score with "
-        f"{job.model_id} at {job.model_revision}"
+        f"{counted(len(listing.clips), 'file')}: {done if plan.kept or plan.stale else ''}{len(plan.work)} to score "
+        f"with {job.model_id} at {job.model_revision}"
     )
 
 
@@ -116,11 +122,11 @@ def report(job: Job, record: dict[str, Any], rows: pa.Table, progress: JobProgre
     elif record["state"] == "finished":
         Console().print(overview(rows, out=out))
     rate = f", {record['clips_per_second']:.2f} clips/s" if record["clips_per_second"] else ""
-    progress.say(f"{record['scored_now']} clips scored in {duration(record['seconds'])}{rate}")
+    progress.say(f"{counted(record['scored_now'], 'clip')} scored in {duration(record['seconds'])}{rate}")
     if record["state"] == "interrupted":
         progress.say(
-            f"stopped; {rows.num_rows} rows are safe in {printable(str(out))}: the same command goes on from there"
+            f"stopped; {counted(rows.num_rows, 'row')} safe in {printable(str(out))}; the same command goes on there"
         )
     elif record["exit_code"]:
         share = f"{record['without_score']} of {rows.num_rows} clips"
-        progress.say(f"{share} have no score, more than --max-failed {job.request.max_failed}")
+        progress.say(f"{share} without a score, more than --max-failed {job.request.max_failed}")

@@ -28,6 +28,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 clip`, `12 clips`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def counts(rows: pa.Table, column: str) -> dict[str, int]:
     """How often each value of a column occurs, most frequent first; nulls are left out."""
     found = Counter(value for value in rows.column(column).to_pylist() if value is not None)
@@ -48,7 +53,7 @@ def score_table(rows: Iterable[Mapping[str, Any]], *, title: str) -> Table:
     table.add_column("clip", overflow="fold", min_width=12)
     for name in ("global", "local", "spread"):
         table.add_column(name, justify="right", no_wrap=True, min_width=len(name))
-    table.add_column("reason", overflow="fold", min_width=20, max_width=80)
+    table.add_column("reason", overflow="fold", min_width=12, max_width=80)
     for row in rows:
         numbers = [_number(row[name]) for name in ("score", "score_global", "score_local", "score_std")]
         clip = Text(printable(row["clip_id"]))

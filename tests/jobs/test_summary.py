@@ -26,8 +26,8 @@ def table(*scores: float | None, names: list[str] | None = None) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
-def shown(renderable: RenderableType) -> str:
-    console = Console(file=io.StringIO(), width=120, force_terminal=True)
+def shown(renderable: RenderableType, *, width: int = 120) -> str:
+    console = Console(file=io.StringIO(), width=width, force_terminal=True)
     console.print(renderable)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
@@ -56,6 +56,16 @@ def test_names_are_never_markup() -> None:
     text = shown(score_table(rows, title="t"))
     assert "[red]x[/red] [link=http://a]y" in text
     assert "[bold]r" in text
+
+
+@pytest.mark.parametrize("width", [80, 100, 200])
+def test_a_table_fits_the_screen(width: int) -> None:
+    row = {"clip_id": "a_name_of_some_length.mp4", "reason": "I see heavy scaling and clear compression. " * 3}
+    rows = [dict.fromkeys(SCHEMA.names, 1.25) | row]
+    lines = [
+        line for line in shown(score_table(rows, title="t"), width=width).splitlines() if "─" in line or "│" in line
+    ]
+    assert {line.rstrip()[-1] for line in lines} <= set("┓┃┩│┘")
 
 
 def test_an_overview_shows_best_worst_failures_and_counts(tmp_path: Path) -> None:
