@@ -154,3 +154,28 @@ def check(
     kinds = ", ".join(f"{what} {count}" for what, count in counted(found).items())
     typer.echo(f"{read.table.num_rows} clips, {len(found)} disagreements" + (f": {kinds}" if kinds else ""))
     raise typer.Exit(3 if found else 0)
+
+
+@data_app.command()
+def recover(
+    ratings: Annotated[
+        Path,
+        typer.Argument(metavar="RATINGS", help="Table: clip, subject, rating; or a row a clip, a column a subject."),
+    ],
+    out: Annotated[Path, typer.Option(help="Opinions to write (.csv or .parquet); NAME.subjects beside it.")],
+    method: Annotated[
+        Literal["mean", "bt500", "p913", "p910"],
+        typer.Option(help="Plain mean; outlying subjects rejected; their bias off too; or maximum likelihood."),
+    ] = "p910",
+    fewest: Annotated[int, typer.Option(min=1, help="Leave out subjects with fewer ratings.")] = 1,
+) -> None:
+    """Raw ratings to opinions, allowing for subjects who rate high, low or at random (BT.500, P.913, P.910)."""
+    from vqa.data.ratings import read_ratings
+    from vqa.data.recover import recover as recovered
+    from vqa.data.recover import summary, write_recovered
+
+    read = read_ratings(ratings, fewest=fewest)
+    found = recovered(read, method=method)
+    beside = write_recovered(out, read, found)
+    for line in (*summary(read, found), str(out), str(beside)):
+        typer.echo(line, err=True)

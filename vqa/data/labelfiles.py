@@ -66,6 +66,9 @@ def _text(path: Path) -> str:
 def _csv(text: str, *, delimiter: str) -> Cells:
     rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if any(row)]
     names = [name.strip() for name in rows[0]] if rows else []
+    repeated = [name for name, count in Counter(names).items() if name and count > 1]
+    if repeated:
+        raise ValueError(f"the header names {', '.join(repeated[:5])} more than once")
     return {
         name: [row[at].strip() if at < len(row) else "" for row in rows[1:]] for at, name in enumerate(names) if name
     }

@@ -120,7 +120,11 @@ DIALECTS: dict[str, Dialect] = {
         scale=_MAPPED,
     ),
     "hf-videofolder": Dialect(
-        forms=tuple(Form(format=kind, name=("file_name",), mos="mos") for kind in ("csv", "jsonl", "parquet"))
+        forms=tuple(
+            Form(format=kind, name=("file_name",), mos="mos", std=std)
+            for std in ("mos_std", None)  # as of `vqa data recover`, or without
+            for kind in ("csv", "jsonl", "parquet")
+        )
     ),
 }
 
