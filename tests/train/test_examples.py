@@ -7,6 +7,7 @@ import samples
 
 from vqa.errors import UsageError
 from vqa.train.examples import Example, OneSetSampler, as_dataset
+from vqa.types import Views
 
 
 def example(place: int, *, dataset: str = "a", opinion: float | None = None) -> Example:
@@ -45,19 +46,23 @@ def test_epochs_differ_and_repeat_by_seed() -> None:
     assert list(resumed) == second
 
 
-def test_pictures_are_made_once_for_all_answers_of_a_clip() -> None:
-    rows = as_dataset([example(0), example(1)], prompt="preresq_video").__getitems__([0, 0, 1])
-    assert rows[0]["images"] is rows[1]["images"] and rows[0]["images"] is not rows[2]["images"]
-    assert [row["opinion"] for row in rows] == [1.5, 1.5, 1.75]
-    placeholders = [part["type"] for part in rows[0]["prompt"][0]["content"]].count("image")
-    assert placeholders == len(rows[0]["images"])
+def test_setting_up_loads_nothing() -> None:
+    def must_not(_: str) -> Views:
+        raise RuntimeError("loaded")
+
+    some = [
+        Example(clip_id=name, dataset="a", opinion=opinion, load=partial(must_not, name))
+        for name, opinion in (("x", 2.0), ("y", 3.0))
+    ]
+    rows = as_dataset(some)[:]
+    assert rows["place"] == [0, 1] and rows["clip_id"] == ["x", "y"] and rows["opinion"] == [2.0, 3.0]
 
 
 def test_what_cannot_teach_is_refused() -> None:
     with pytest.raises(UsageError, match="'a' has 2 clips, a batch 3"):
         OneSetSampler(["a", "a"], clips=3, k=2, repeats=1, seed=0)
     with pytest.raises(UsageError, match=r"clip clip0: the opinion 91\.2 is not on 1-5"):
-        as_dataset([example(0, opinion=91.2)], prompt="preresq_video")
+        as_dataset([example(0, opinion=91.2)])
     with pytest.raises(UsageError, match="'b': all opinions are 3"):
         same = [example(1, dataset="b", opinion=3.0), example(2, dataset="b", opinion=3.0)]
-        as_dataset([example(0), example(3), *same], prompt="preresq_video")
+        as_dataset([example(0), example(3), *same])

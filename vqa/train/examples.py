@@ -7,12 +7,10 @@ from typing import Any
 
 import datasets
 import numpy as np
-from PIL import Image
 from torch.utils.data import Sampler
 
 from vqa.errors import UsageError
-from vqa.model.encode import padded
-from vqa.prompt import HIGHEST, LOWEST, messages
+from vqa.prompt import HIGHEST, LOWEST
 from vqa.types import Views
 
 
@@ -20,17 +18,19 @@ from vqa.types import Views
 class Example:
     """One clip to learn from: what people said of it on 1-5, and how to get what the model sees of it.
 
-    `load` is called each time a batch needs the clip, never at set-up: it reads a prepared cache.
+    `load` is called once for each batch that holds the clip, never at set-up: it reads a prepared cache. `caption` is
+    only for CapPO's hooks: what the pictures show, in words.
     """
 
     clip_id: str
     dataset: str
     opinion: float
     load: Callable[[], Views]
+    caption: str | None = None
 
 
-def as_dataset(examples: Sequence[Example], *, prompt: str) -> datasets.Dataset:
-    """A table of trl's columns (prompt, images) and ours (clip_id, dataset, opinion); pictures are made when asked for.
+def as_dataset(examples: Sequence[Example]) -> datasets.Dataset:
+    """A table of trl's column (prompt, which the trainer fills when it loads the clip) and ours.
 
     Raises UsageError for opinions off the scale, or all the same within each data set: nothing could be learned.
     """
@@ -42,26 +42,14 @@ def as_dataset(examples: Sequence[Example], *, prompt: str) -> datasets.Dataset:
     for name, opinions in by_set.items():
         if len(opinions) < 2:
             raise UsageError(f"data set {name!r}: all opinions are {opinions.pop():g}; give clips of different quality")
-
-    def rows(batch: dict[str, list[int]]) -> dict[str, list[Any]]:
-        places = batch["place"]
-        shown = {place: _shown(examples[place], prompt) for place in set(places)}  # K answers share one set of pictures
-        some = [examples[place] for place in places]
-        return {
-            "prompt": [shown[place][0] for place in places],
-            "images": [shown[place][1] for place in places],
-            "clip_id": [one.clip_id for one in some],
-            "dataset": [one.dataset for one in some],
-            "opinion": [one.opinion for one in some],
-        }
-
-    return datasets.Dataset.from_dict({"place": list(range(len(examples)))}).with_transform(rows)
-
-
-def _shown(example: Example, prompt: str) -> tuple[list[dict[str, Any]], list[Image.Image]]:
-    views = example.load()
-    chat = messages(prompt, global_count=len(views.global_pictures), local_count=len(views.local_pictures))
-    return chat, [Image.fromarray(padded(picture)) for picture in views.pictures]
+    columns: dict[str, list[Any]] = {
+        "place": list(range(len(examples))),
+        "prompt": [[{"role": "user", "content": one.clip_id}] for one in examples],
+        "clip_id": [one.clip_id for one in examples],
+        "dataset": [one.dataset for one in examples],
+        "opinion": [one.opinion for one in examples],
+    }
+    return datasets.Dataset.from_dict(columns)
 
 
 class OneSetSampler(Sampler[int]):

@@ -7,7 +7,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vqa.train.reward import Judged
+from vqa.train.settings import Grpo
+
 Numbers = NDArray[np.float64]
+
+
+def weighed(advantages: Tensor, judged: Judged, settings: Grpo) -> Tensor:
+    """Advantages [B, K] of the whole batch after the recipe's hooks."""
+    if settings.without_blame:
+        right = (judged.terms["threshold"] + judged.terms["format"]) == 2
+        advantages = without_blame(advantages, right)
+    if settings.uncertainty_weight:
+        advantages = advantages * torch.from_numpy(uncertainty_weight(judged.scores)).to(advantages)
+    if settings.spread_filter:
+        advantages = advantages * torch.from_numpy(has_spread(judged.terms["total"])).to(advantages)
+    return advantages
 
 
 def uncertainty_weight(scores: Numbers, *, alpha: float = 0.2, width: float = 4.0) -> Numbers:
@@ -42,14 +57,24 @@ def without_blame(advantages: Tensor, right: NDArray[np.bool_]) -> Tensor:
     return torch.where(spared & (advantages < 0), torch.zeros_like(advantages), advantages)
 
 
-def perception_gain(logps: Tensor, degraded: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the written tokens of KL_k3(seen || degraded) = exp(d - s) - (d - s) - 1; [B, T] each, a scalar.
+def divergence(seen: Tensor, other: Tensor) -> Tensor:
+    """KL(seen || other) of each token by its sample (Schulman's k3): exp(o - s) - (o - s) - 1 >= 0; [rows, T] all."""
+    gap = other - seen
+    return torch.exp(gap) - gap - 1
 
-    Q-Hawkeye (arXiv 2601.22920) subtracts gamma times this from the loss, so that answers depend on the picture.
+
+def answer_means(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of `values` [rows, T] over each answer's tokens: [rows]."""
+    return (values * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+
+
+def perception_gain(logps: Tensor, degraded: Tensor, mask: Tensor) -> Tensor:
+    """Mean over all written tokens of KL(seen || degraded), by [rows, T]: a scalar.
+
+    Q-Hawkeye (arXiv 2601.22920) subtracts gamma times this from the loss, so that answers depend on the picture. In its
+    released code no gradient flows through `degraded`.
     """
-    gap = degraded - logps
-    per_token = torch.exp(gap) - gap - 1
-    return (per_token * mask).sum() / mask.sum().clamp(min=1)
+    return (divergence(logps, degraded) * mask).sum() / mask.sum().clamp(min=1)
 
 
 def perception_weight(epoch: float, *, gamma: float = 1e-4, until: float = 5.0) -> float:
@@ -65,3 +90,12 @@ def degraded(pixels: Tensor, *, sigma: float, seed: int) -> Tensor:
     generator = torch.Generator(pixels.device).manual_seed(seed)
     noise = torch.randn(pixels.shape, generator=generator, device=pixels.device, dtype=pixels.dtype)
     return pixels + sigma * noise
+
+
+def caption_weight(kl: Tensor, *, tau: float) -> Tensor:
+    """Factor for each answer's advantage: exp(-tau kl), `kl` [rows] its mean KL(pictures || caption).
+
+    CapPO (arXiv 2509.21854) strengthens answers that its caption makes as likely as its picture does; the form of its
+    weight and tau: NOT FOUND, this one is ours.
+    """
+    return torch.exp(-tau * kl)

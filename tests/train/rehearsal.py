@@ -1,0 +1,116 @@
+"""Material for tests of the trainer: the embedded model, and looks at the bundled clips, more and less damaged."""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+from vqa.model.card import find_card
+from vqa.model.encode import padded
+from vqa.model.load import hf
+from vqa.train.examples import Example
+from vqa.train.grpo import Grpo, make_trainer
+from vqa.types import Clip, Views
+from vqa.views import ViewsConfig, look
+
+torch.set_num_threads(1)  # these models are so small that threads only wait for each other
+ASSETS = Path(__file__).parents[2] / "vqa" / "assets"
+CLIPS = ("big_buck_bunny", "big_buck_bunny_end")
+SMALL = {
+    "k": 3,
+    "clips": 2,
+    "steps": 1,
+    "max_new_tokens": 48,
+    "rate": 1e-4,
+    "beta": 0.0,
+    "recompute": False,
+    "temperature": 0.7,
+}
+
+
+@functools.cache
+def clean(name: str) -> Views:
+    """What the embedded model sees of a bundled clip, with two local pictures."""
+    views = find_card("embedded")["views"] | {"local_pictures": 2, "global_pixels": 112, "spatial": "centre"}
+    clip = Clip(clip_id=name, uri=str(ASSETS / "clips" / f"{name}.mp4"))
+    return look(clip, seed=0, **ViewsConfig(**views).model_dump())
+
+
+def blurred(name: str, sigma: float) -> Views:
+    """The same, blurred."""
+    views = clean(name)
+
+    def blur(pictures: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(np.asarray(gaussian_filter(one, (sigma, sigma, 0))) for one in pictures)
+
+    return replace(views, global_pictures=blur(views.global_pictures), local_pictures=blur(views.local_pictures))
+
+
+def picture(pixels: Any) -> Image.Image:
+    """As the processor is given it."""
+    return Image.fromarray(padded(pixels))
+
+
+class Counted:
+    """A look at a clip that counts how often it was asked for."""
+
+    def __init__(self, name: str, sigma: float) -> None:
+        self.name, self.sigma, self.loads = name, sigma, 0
+
+    def __call__(self) -> Views:
+        self.loads += 1
+        return blurred(self.name, self.sigma)
+
+
+def examples(
+    *, dataset: str = "bunny", sigmas: Sequence[float] = (0.0, 2.0), caption: str | None = None
+) -> list[Example]:
+    """Both clips at each blur; the opinion falls with it."""
+    return [
+        Example(
+            clip_id=f"{name}-{sigma:g}",
+            dataset=dataset,
+            opinion=max(1.0, 4.5 - sigma - 0.25 * place),
+            load=Counted(name, sigma),
+            caption=caption,
+        )
+        for place, name in enumerate(CLIPS)
+        for sigma in sigmas
+    ]
+
+
+def model(*, dtype: torch.dtype = torch.float32, attention: str = "sdpa") -> Any:
+    """The embedded model, ready to be trained."""
+    return hf.AutoModelForImageTextToText.from_pretrained(
+        ASSETS / "embedded", dtype=dtype, attn_implementation=attention
+    )
+
+
+def processor() -> Any:
+    """Its processor."""
+    return hf.AutoProcessor.from_pretrained(ASSETS / "embedded")
+
+
+def trainer(folder: Path, *, clips: list[Example] | None = None, its_model: Any = None, **settings: Any) -> Any:
+    """A trainer over the embedded model and `examples()`; keys of Grpo are settings, all others go to make_trainer."""
+    own = {name: value for name, value in settings.items() if name in Grpo.model_fields}
+    more = {name: value for name, value in settings.items() if name not in own}
+    return make_trainer(
+        Grpo(**SMALL | own),
+        its_model or model(),
+        processor(),
+        clips or examples(),
+        folder=folder,
+        **{"use_cpu": True, "report_to": "none", "disable_tqdm": True} | more,
+    )
+
+
+def weights(its: Any) -> dict[str, torch.Tensor]:
+    """A copy of all parameters."""
+    return {name: parameter.detach().clone() for name, parameter in its.named_parameters()}

@@ -1,0 +1,51 @@
+"""A clip as the trainer asks about it: loaded and encoded once for a batch, whatever the number of answers."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from vqa.model.encode import encode, padded
+from vqa.prompt import PRESETS, messages
+from vqa.train.examples import Example
+from vqa.train.packed import Asked, ask
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """One clip of a batch."""
+
+    chat: list[dict[str, Any]]
+    pictures: list[Image.Image]  # only for those who encode themselves: vLLM, and trl's own path
+    asked: Asked | None
+
+
+def show(
+    example: Example,
+    model: Any,
+    processor: Any,
+    *,
+    prompt: str,
+    question: str | None = None,
+    is_encoded: bool,
+    keeps_pictures: bool,
+) -> Shown:
+    """Load the clip's views, once, and run the image processor over them, once; `question` in the prompt's place."""
+    views = example.load()
+    counts = {"global_count": len(views.global_pictures), "local_count": len(views.local_pictures)}
+    return Shown(
+        chat=messages(prompt, **counts, question=question),
+        pictures=[Image.fromarray(padded(picture)) for picture in views.pictures] if keeps_pictures else [],
+        asked=ask(model, encode(processor, views, prompt=prompt, question=question)) if is_encoded else None,
+    )
+
+
+def captioned(example: Example, processor: Any, *, prompt: str) -> Any:
+    """The processor's tensors of the question with a caption in place of the pictures (CapPO; its words: NOT FOUND)."""
+    content = [
+        {"type": "text", "text": f"What the pictures show: {example.caption}\n"},
+        {"type": "text", "text": PRESETS[prompt].question},
+    ]
+    chat = [{"role": "user", "content": content}]
+    text = processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+    return processor(text=[text], return_tensors="pt", add_special_tokens=False)
