@@ -17,7 +17,8 @@ from vqa.data.ratings import Ratings, read_ratings
 from vqa.data.recover import METHODS, recover
 from vqa.errors import UsageError
 
-GOLDEN = json.loads((Path(__file__).parents[1] / "references" / "recovered.json").read_text())
+REFERENCES = Path(__file__).parents[1] / "references"
+GOLDEN = json.loads((REFERENCES / "recovered.json").read_text())
 RESULTS = [(case, method) for case, golden in GOLDEN.items() for method in golden["results"]]
 
 
@@ -52,6 +53,16 @@ def test_the_numbers_are_those_of_sureal(case: str, method: str) -> None:
     for name, expected in golden.items():
         np.testing.assert_allclose(getattr(found, name), expected, rtol=0, atol=1e-7, err_msg=name)
     assert "rejected" not in golden or any(golden["rejected"])
+
+
+def test_the_published_example_of_sureal_comes_out_to_nine_digits() -> None:
+    example = json.loads((REFERENCES / "sureal_example.json").read_text())
+    found = recover(
+        from_cells([[[float(vote)] if vote != "n" else [] for vote in row] for row in example["votes"]]), method="p910"
+    )
+    ours = {"bias_i": found.bias, "inconsistency_i": found.inconsistency, "mos_j": found.mos, "sos_j": found.mos_error}
+    for name, values in ours.items():
+        np.testing.assert_allclose(values[: len(example[name])], example[name], rtol=0, atol=1e-9, err_msg=name)
 
 
 @settings(max_examples=25, deadline=None)
