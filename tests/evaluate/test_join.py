@@ -67,7 +67,12 @@ def test_what_has_no_partner_is_counted_and_listed(tmp_path: Path) -> None:
         "duplicate_scores": 0,
         "labels_without_opinion": 1,
     }
-    assert why(found) == [("labels", 5, "set/clip4", "no opinion"), ("scores", 6, "set/nobody.mp4", "unmatched")]
+    assert why(found) == [
+        ("labels", 5, "set/clip4", "no opinion"),
+        ("labels", 1, "set/clip0", "missing"),
+        ("labels", 2, "set/clip1", "unscored"),
+        ("scores", 6, "set/nobody.mp4", "unmatched"),
+    ]
 
 
 def test_rows_that_agree_count_once_and_rows_that_contradict_not_at_all(tmp_path: Path) -> None:
@@ -77,6 +82,7 @@ def test_rows_that_agree_count_once_and_rows_that_contradict_not_at_all(tmp_path
     assert found.pairings[1].score is None
     assert why(found) == [
         ("scores", 5, "set/clip0.mp4", "duplicate"),
+        ("labels", 2, "set/clip1", "duplicate"),
         ("scores", 2, "set/clip1.mp4", "duplicate"),
         ("scores", 6, "set/clip1.mp4", "duplicate"),
     ]

@@ -45,6 +45,7 @@ def test_evaluate_writes_its_files(vqa: Command, files: tuple[Path, Path], tmp_p
     assert code == 0
     assert "60 / 60" in out
     assert "60 of 60 expected clips used (ok 60), joined by uri, column score" in err
+    assert "set: medians of 10 random parts of 20%: SRCC 0." in err
     metrics = json.loads((tmp_path / "e/metrics.json").read_text(encoding="utf-8"))
     assert metrics["stands"] is True
     assert {"clips.parquet", "unused.csv", "report.html"} <= {path.name for path in (tmp_path / "e").iterdir()}
@@ -72,9 +73,11 @@ def test_gaps_are_exit_code_3_and_wrong_usage_is_2(vqa: Command, files: tuple[Pa
     code, out, err = vqa(*arguments)
     assert code == 3
     assert "55 of 60 expected clips have a score" in out
-    assert "1 rows of the scores left out, unmatched: nobody.mp4" in err
-    unused = (tmp_path / "e/unused.csv").read_text(encoding="utf-8")
-    assert unused == "side,row,clip,why\nscores,56,nobody.mp4,unmatched\n"
+    assert "unmatched, 1 of the scores' rows: nobody.mp4" in err
+    assert "missing, 5 of the labels' rows: set/clip55, set/clip56, set/clip57 and 2 more" in err
+    unused = (tmp_path / "e/unused.csv").read_text(encoding="utf-8").splitlines()
+    assert unused[:2] == ["side,row,clip,why", "labels,56,set/clip55,missing"]
+    assert unused[6:] == ["scores,56,nobody.mp4,unmatched"]
     assert vqa(*arguments, "--allow-missing")[0] == 0
     assert vqa("compare", scores, scores, "--labels", labels)[0] == 2
     assert vqa("evaluate", "--labels", labels, "--out", tmp_path / "e")[0] == 2

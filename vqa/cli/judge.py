@@ -116,6 +116,7 @@ def _score(settings: dict[str, Any], labels: Path, split: str | None, out: Path)
 def _show(evaluation: "Evaluation", question: "Question", out: Path, *, as_json: bool) -> None:
     from rich.console import Console
 
+    from jobs.summary import printable
     from vqa.cli.tables import examples, figures_table
 
     metrics = evaluation.metrics
@@ -129,13 +130,27 @@ def _show(evaluation: "Evaluation", question: "Question", out: Path, *, as_json:
         f"joined by {metrics['join']}, column {metrics['scores']['column']}",
         err=True,
     )
-    for side, why in (("scores", "unmatched"), ("scores", "duplicate"), ("labels", "no opinion")):
-        names = [left.clip for left in evaluation.left if (left.side, left.why) == (side, why)]
-        if names:
-            typer.echo(f"{len(names)} rows of the {side} left out, {why}: {examples(names)}", err=True)
+    names: dict[tuple[str, str], list[str]] = {}
+    for left in evaluation.left:
+        names.setdefault((left.side, left.why), []).append(left.clip)
+    for (side, why), clips in names.items():
+        typer.echo(f"{why}, {len(clips)} of the {side}' rows: {examples(clips)}", err=True)
+    for name, part in metrics["datasets"].items():
+        if part["splits"]:
+            typer.echo(f"{printable(name)}: {_splits(part['splits'])}", err=True)
     if not evaluation.stands:
         typer.echo(f"{metrics['reason']}: no figures for sets with gaps (--allow-missing states them)", err=True)
     typer.echo(f"{out}", err=True)
+
+
+def _splits(splits: dict[str, Any]) -> str:
+    known = {"SRCC": "srcc", "PLCC": "plcc", "PLCC fitted": "plcc_logistic4"}
+    found = [
+        f"{title} {splits['median'][name]:.4f} ({splits['least'][name]:.3f}..{splits['most'][name]:.3f})"
+        for title, name in known.items()
+        if name in splits["median"]
+    ]
+    return f"medians of {splits['count']} random parts of {splits['test_share']:.0%}: {', '.join(found)}"
 
 
 def _listed(counts: dict[str, int]) -> str:

@@ -18,8 +18,8 @@ DIR/clips.parquet, one row per expected clip (a row of the labels with an opinio
     every other column of the labels (split, content_id, kind, mos_raw, distortion, ...), nested ones as JSON text;
     `label_` goes before a name that is taken above.
 
-DIR/unused.csv: what was left out, one line each: side (scores, labels), row (from 1), clip, why (unmatched,
-duplicate, no opinion).
+DIR/unused.csv: what was left out, one line each: side (scores, labels), row (from 1), clip, why: unmatched or
+duplicate rows of the scores; labels with no opinion, or whose clip has no score (its status).
 
 DIR/metrics.json; no number in it is ever NaN, a null has a reason:
     schema, vqa, created    1, version, ISO time

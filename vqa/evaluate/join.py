@@ -48,12 +48,12 @@ class Pairing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Left:
-    """A row that is no part of the figures."""
+    """A row that is no part of the figures; of the labels' also those whose clip has no score, with its status."""
 
     side: Literal["scores", "labels"]
     row: int  # from 1
     clip: str
-    why: Literal["unmatched", "duplicate", "no opinion"]
+    why: str  # scores: unmatched, duplicate; labels: no opinion, or the clip's status (see vqa.evaluate)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +115,8 @@ def join(
             continue
         numbers = [scores.number(row, column) for row in rows]
         status, score, row = _settle(scores, rows, numbers)
+        if score is None:
+            left.append(Left(side="labels", row=index + 1, clip=labels.clip_id(labels.rows[index]), why=status))
         again = rows[1:] if status != "duplicate" else rows
         left += [Left(side="scores", row=at + 1, clip=scores.clip_id(scores.rows[at]), why="duplicate") for at in again]
         label = labels.rows[index]

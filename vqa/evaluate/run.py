@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,11 @@ def grouped(pairings: Sequence[Pairing], column: str) -> dict[str, list[Pairing]
     elif any(column in pairing.row for pairing in pairings):
         values = [_word(pairing.row.get(column)) for pairing in pairings]
     else:
-        raise UsageError(f"--by {column}: neither the labels ({', '.join(pairings[0].label)}) nor the scores have it")
+        labels, scores = (
+            ", ".join(dict.fromkeys(chain.from_iterable(rows)))
+            for rows in ([one.label for one in pairings], [one.row for one in pairings])
+        )
+        raise UsageError(f"--by {column}: neither the labels ({labels}) nor the scores ({scores}) have it")
     groups: dict[str, list[Pairing]] = defaultdict(list)
     for pairing, value in zip(pairings, values, strict=True):
         groups[value].append(pairing)

@@ -66,6 +66,8 @@ def read_table(source: Path, *, name_column: str | None = None) -> Table:
     A text file has one clip a line, fields parted by commas or blanks, columns called 1, 2, 3...; the first is the
     path.
     """
+    if not source.exists():
+        raise UsageError(f"{source}: no such file or folder")
     if source.is_dir():
         if not (source / "scores").is_dir():
             raise UsageError(f"{source}: holds no scores; give the --out folder of `vqa score`, or a file")
