@@ -179,3 +179,33 @@ def recover(
     beside = write_recovered(out, read, found)
     for line in (*summary(read, found), str(out), str(beside)):
         typer.echo(line, err=True)
+
+
+@data_app.command()
+def show(
+    manifest: Annotated[Path, typer.Argument(metavar="MANIFEST", help="Of vqa data import.")],
+    out: Annotated[Path | None, typer.Option(help="Contact sheet to write (.png).")] = None,
+    most: Annotated[int, typer.Option(min=1, max=24, help="Best, worst and most disputed clips of each set.")] = 6,
+    workers: Annotated[int, typer.Option(min=1, help="Files opened at a time.")] = 2,
+) -> None:
+    """Show how opinions spread in each set, and its best, worst and most disputed clips on a contact sheet."""
+    from jobs.summary import printable
+    from vqa.data.manifest import read_manifest
+    from vqa.data.scores import replacing
+    from vqa.data.show import glances, in_blocks
+
+    found = glances(read_manifest(manifest), most=most)
+    for one in found:
+        facts = f"{one.count} clips, {one.least:.2f} to {one.greatest:.2f}, mean {one.mean:.2f}"
+        typer.echo(f"1 |{in_blocks(one.histogram)}| 5  {printable(one.dataset)}: {facts}")
+    if out is None:
+        return
+    from vqa.report.contact import contact_sheet
+
+    sheet, missing = contact_sheet(found, workers=workers)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(out) as draft:
+        sheet.save(draft, format="PNG")
+    for error in missing.values():
+        typer.echo(f"no picture: {printable(str(error))}", err=True)
+    typer.echo(f"{out}", err=True)
