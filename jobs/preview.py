@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jobs.settings import resolve
-from jobs.stages import view_seed
 from vqa.data.scores import replacing
 from vqa.data.sources import path_to_uri
 from vqa.media.fingerprint import fingerprint
@@ -13,6 +12,7 @@ from vqa.media.remote import is_remote
 from vqa.media.source import local_path
 from vqa.report.preview import picture
 from vqa.types import Clip
+from vqa.views import view_seed
 
 
 def draw(

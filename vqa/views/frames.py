@@ -1,5 +1,7 @@
 """Which frames: for the global pictures by a temporal sampler, for the local ones among those. Nothing is decoded."""
 
+import hashlib
+import json
 import math
 
 import numpy as np
@@ -11,6 +13,13 @@ from vqa.errors import ClipError
 from vqa.types import Clip, Packets, Seconds
 
 Indices = NDArray[np.int64]
+
+
+def view_seed(content: str, clip: Clip) -> int:
+    """Seed of the samplers that draw, from the file's fingerprint and the span: the same content is seen the same way
+    wherever it lies and whoever asks."""
+    text = json.dumps([content, clip.start_seconds, clip.end_seconds], separators=(",", ":"))
+    return int(hashlib.blake2b(text.encode(), digest_size=16).hexdigest()[:15], 16)
 
 
 def span(clip: Clip, packets: Packets) -> tuple[int, int]:
