@@ -234,7 +234,7 @@ def test_an_mp4_without_its_index_is_corrupt(tmp_path) -> None:
 def test_an_unknown_codec_is_unsupported(tmp_path) -> None:
     path = clips.rename_codec(clips.write_video(tmp_path / "odd.mp4", frames=3))
     assert kind_of(path) == "unsupported"
-    assert kind_of("s3://bucket/key.mp4") == "unsupported"
+    assert kind_of("gs://bucket/key.mp4") == "unsupported"
 
 
 def test_limits_on_pixels_and_frames_are_kept(tmp_path) -> None:

@@ -177,8 +177,8 @@ def test_a_url_and_a_manifest_of_urls_are_clips(tmp_path: Path, server: web.Serv
 @pytest.fixture(scope="module")
 def bucket(folder: Path) -> Iterator[str]:
     """A bucket with clips under `clips/`, on moto's server in a process of its own, named by the environment."""
-    pytest.importorskip("s3fs", reason="pip install 'vqa[s3-tests]'")
-    pytest.importorskip("moto", reason="pip install 'vqa[s3-tests]'")
+    pytest.importorskip("s3fs", reason="pip install 'vqa[dev]'")
+    pytest.importorskip("moto", reason="pip install 'vqa[dev]'")
     import boto3
 
     code = (
