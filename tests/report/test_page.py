@@ -11,9 +11,13 @@ import opinions
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from vqa.data.scores import write_json
 from vqa.errors import UsageError
+from vqa.evaluate.calibrate import calibrate, origin
 from vqa.evaluate.figures import Settings
+from vqa.evaluate.join import join
 from vqa.evaluate.run import Question, evaluate, write
+from vqa.evaluate.tables import read_table
 from vqa.report.page import write_library, write_report
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -150,6 +154,97 @@ def test_two_models_stand_side_by_side(evaluation: Path, tmp_path: Path, visit: 
     page = visit(write_report(evaluation, against=other, pictures=0))
     expect(page.locator("#scatters canvas")).to_have_count(2)
     expect(page.locator("#clips")).to_contain_text("other score")
+    lines = "id => charts[id].data.datasets.filter(one => one.type === 'line').length"
+    assert [page.evaluate(lines, id) for id in ("scatter", "scatter_b")] == [0, 0]
+    page.select_option("select[name='data set']", label="b")
+    expect(page.locator("#scatter_b-fit")).to_contain_text("4-parameter logistic")
+    assert [page.evaluate(lines, id) for id in ("scatter", "scatter_b")] == [3, 3]  # the fit and its band's edges
+    ends = "id => charts[id].data.datasets.find(one => one.type === 'line').data.map(({ y }) => y)"
+    assert page.evaluate(ends, "scatter") != page.evaluate(ends, "scatter_b")
+    bars = "charts.histogram.data.datasets.map(({ data }) => data.map(({ x, y }) => [x, y]))"
+    first, second = page.evaluate(bars)
+    assert [x for x, _ in first] == [x for x, _ in second]  # both on the opinions' scale, in the same bins
+    assert [sum(y for _, y in side) for side in (first, second)] == [30, 30]
+
+
+def test_clips_of_one_score_make_one_bar(tmp_path: Path, visit: Any) -> None:
+    opinions.write_scores(tmp_path, [{"uri": f"{at}.mp4", "score": 3.0} for at in range(5)])
+    page = visit(write_library(tmp_path, pictures=0))
+    assert page.evaluate("charts.histogram.data.datasets[0].data.map(({ y }) => y)") == [5]
+    axis = page.evaluate("[charts.histogram.scales.x.min, charts.histogram.scales.x.max]")
+    assert axis == pytest.approx([3.0, 3.1])
+    expect(page.locator("#worst .card")).to_have_count(3)
+    expect(page.locator("#best .card")).to_have_count(2)
+
+
+def test_clips_are_picked_by_codec_and_size_in_order(tmp_path: Path, visit: Any) -> None:
+    looks = [("h264", 1920, 1080), ("hevc", 640, 360), (None, 1280, 720)]
+    rows = [
+        {"uri": f"{at}.mp4", "score": 2.0, **dict(zip(("codec", "width", "height"), looks[at % 3], strict=True))}
+        for at in range(6)
+    ]
+    opinions.write_scores(tmp_path, rows)
+    page = visit(write_library(tmp_path, pictures=0))
+    names = page.locator("select[name='resolution'] option").all_text_contents()
+    assert names == ["all", "up to 360p", "up to 720p", "up to 1080p"]
+    page.select_option("select[name='codec']", label="hevc")
+    expect(page.locator("#count")).to_contain_text("2 of 6 clips")
+    assert rows_of(page) == ["1.mp4", "4.mp4"]
+    page.select_option("select[name='codec']", label="unknown")
+    expect(page.locator("#clips tbody .link")).to_have_text(["2.mp4", "5.mp4"])
+
+
+def test_timelines_step_through_the_windows_and_break_where_one_failed(tmp_path: Path, visit: Any) -> None:
+    scores = {"good": [4.0, 4.5, 4.0], "bad": [2.0, None, 1.0]}
+    rows = [
+        {
+            "clip_id": f"{name}.mp4#t={at * 10},{at * 10 + 10}",
+            "uri": f"{name}.mp4",
+            "start_seconds": at * 10.0,
+            "end_seconds": at * 10 + 10.0,
+            "score": score,
+            "status": "ok" if score else "failed",
+            "error_kind": None if score else "timeout",
+        }
+        for name, windows in scores.items()
+        for at, score in enumerate(windows)
+    ]
+    opinions.write_scores(tmp_path, rows)
+    page = visit(write_library(tmp_path, pictures=0))
+    steps = "charts.timeline.data.datasets[0].data.map(({ x, y }) => [x, y])"
+    worst = [[0, 2], [10, 2], [10, None], [20, None], [20, 1], [30, 1]]
+    assert page.evaluate(steps) == worst
+    assert page.locator("#video option").all_text_contents() == ["bad.mp4", "good.mp4"]
+    page.click("#videos .link >> text=good.mp4")
+    assert page.evaluate(steps) == [[0, 4], [10, 4], [10, 4.5], [20, 4.5], [20, 4], [30, 4]]
+    page.select_option("#video", label="bad.mp4")
+    assert page.evaluate(steps) == worst
+    expect(page.locator("#failures")).to_contain_text("timeout")
+
+
+def test_certainty_is_told_with_and_without_a_calibration(tmp_path: Path, visit: Any) -> None:
+    labels, scores = opinions.clips(80)
+    rows = [
+        {"uri": row["path"], "score": row["score"], "score_std": 0.1 + at % 20 / 40} for at, row in enumerate(scores)
+    ]
+    question = Question(
+        scores=opinions.write_scores(tmp_path / "scored", rows),
+        labels=opinions.write_csv(tmp_path / "labels.csv", labels),
+        settings=Settings(resamples=0, splits=0),
+    )
+    write(evaluate(question), tmp_path)
+    page = visit(write_report(tmp_path, pictures=0))
+    expect(page.locator("#coverage")).to_contain_text("Not calibrated")
+    table = read_table(question.scores)
+    joined = join(table, read_table(question.labels))
+    found = calibrate(joined.pairings, origin=origin(table, question.labels)[0])
+    write_json(tmp_path / "c.json", found.model_dump(mode="json"))
+    page = visit(write_report(tmp_path, calibration=tmp_path / "c.json", pictures=0))
+    says = f"held {100 * found.coverage:.1f} % of 40 clips that the fit never saw (wanted 90 %"
+    expect(page.locator("#coverage")).to_contain_text(says)
+    assert found.reliability is not None
+    drawn = page.evaluate("charts.reliability.data.datasets[0].data.map(({ x, y }) => [x, y])")
+    assert drawn == [[one["score_std"], one["rmse"]] for one in found.reliability]
 
 
 def test_dark_and_narrow_pages_do_not_scroll_sideways(evaluation: Path, visit: Any) -> None:

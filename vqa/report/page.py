@@ -9,6 +9,7 @@ import base64
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -58,7 +59,7 @@ def write_report(
     root = local_path(metrics["labels"]["source"]).parent
     data = _columns(rows, extra=_label_columns(rows)) | {
         "kind": "evaluation",
-        "curves": _curves(metrics, rows),
+        "curves": [_curves(*one) for one in sources],
         "worst": [index[row["clip_id"]] for row in worst],
         "seen": glimpses(worst[:pictures], root=root),
         "reliability": metrics["reliability"],
@@ -81,7 +82,7 @@ def write_library(folder: Path, *, pictures: int = WORST) -> Path:
         raise UsageError(f"{folder}: holds neither scores nor an evaluation; give an --out of vqa score or evaluate")
     rows = read_scores(folder).to_pylist()
     scored = sorted((row for row in rows if row["score"] is not None), key=lambda row: (row["score"], row["clip_id"]))
-    half = WORST // 2
+    half = min(WORST, len(scored) + 1) // 2
     low, high = scored[:half], scored[half:][::-1][:half]
     index = {row["clip_id"]: at for at, row in enumerate(rows)}
     shown = [row for pair in zip_longest(low, high) for row in pair if row]  # worst and best take turns
@@ -155,7 +156,7 @@ def _columns(rows: Sequence[Row], *, extra: Sequence[str]) -> Data:
     groups |= {"distortion" if name == "distortions" else name: [_word(row[name]) for row in rows] for name in extra}
     filters = {}
     for name, values in groups.items():
-        words = sorted(set(values))
+        words = sorted(set(values), key=_natural)
         if 2 <= len(words) <= MOST_GROUPS:
             place = {word: at for at, word in enumerate(words)}
             filters[name] = {"words": words, "at": [place[value] for value in values]}
@@ -176,7 +177,12 @@ def _duration(row: Row) -> str:
     seconds = row.get("duration_seconds")
     if seconds is None:
         return "unknown"
-    return next((f"up to {top} s" for top in (2, 5, 10, 30, 60, 600) if seconds <= top), "above 600 s")
+    return next((f"up to {top} s" for top in (2, 5, 10, 30, 60, 600) if seconds <= top), "upwards of 600 s")
+
+
+def _natural(word: str) -> list[str | int]:
+    """Sorts 360p before 1080p."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", word)]
 
 
 def _word(value: Any) -> str:

@@ -154,7 +154,7 @@ function cards(id, places) {
   const chosen = new Set(shown);
   const left = places.filter((at) => chosen.has(at));
   byId(id).replaceChildren(...left.map((at) => element("article", { className: "card" }, ...pictures(at), element("h3", {}, opener(at)), numbers(at), element("p", rows.reason[at] ? { text: rows.reason[at] } : { text: "No reason given.", className: "quiet" }))));
-  if (!left.length) byId(id).append(element("p", { className: "quiet", text: "None of them is left by the filters." }));
+  if (!left.length) byId(id).append(element("p", { className: "quiet", text: places.length ? "None of them is left by the filters." : "None." }));
 }
 
 function open(at) {
@@ -194,7 +194,7 @@ byId("more").addEventListener("click", () => { lines += 200; clips(); });
 if (labelled) {
   for (const [id, name] of [["scatter", data.models[0]], ...(two ? [["scatter_b", data.models[1]]] : [])]) {
     const canvas = element("canvas", { id, role: "img", ariaLabel: "Scores against opinions; arrow keys go from clip to clip, Enter opens one" });
-    byId("scatters").append(element("section", {}, element("h2", { text: `Score and opinion: ${name}` }), element("p", { className: "quiet", id: id === "scatter" ? "fit" : "" }), element("div", { className: "plot tall" }, canvas)));
+    byId("scatters").append(element("section", {}, element("h2", { text: `Score and opinion: ${name}` }), element("p", { className: "quiet", id: `${id}-fit` }), element("div", { className: "plot tall" }, canvas)));
   }
   for (const name of ["resolution", "duration", "codec", "distortion", ...Object.keys(data.filters)]) {
     if (data.filters[name] && ![...byId("by").options].some((one) => one.value === name)) byId("by").append(element("option", { value: name, text: name }));
@@ -205,7 +205,7 @@ if (labelled) {
   byId("timelines").hidden = false;
   data.videos.forEach(({ name }, at) => byId("video").append(element("option", { value: String(at), text: name })));
   byId("video").addEventListener("change", timeline);
-  byId("videos").append(table([head("video"), head("mean", true), head("5th percentile", true), head("windows", true)], data.videos.slice(0, 50).map((video, at) => {
+  byId("videos").append(table([head("video"), head("mean", true), head("worst 5 %", true), head("windows", true)], data.videos.slice(0, 50).map((video, at) => {
     const button = element("button", { type: "button", className: "link", text: video.name });
     button.addEventListener("click", () => { byId("video").value = String(at); timeline(); byId("timelines").scrollIntoView(); });
     return [element("td", { className: "name" }, button), cell(number(video.mean)), cell(number(video.p5)), cell(String(video.windows.length))];

@@ -59,8 +59,7 @@ function walk(canvas, drawn, parts) {
   };
 }
 
-function curve(name) {
-  const { x, y, band: [below, above] } = data.curves[name];
+function curve({ x, y, band: [below, above] }) {
   const line = (offset, more) => ({
     type: "line", label: "", data: x.map((value, k) => ({ x: value, y: y[k] + offset })),
     borderColor: css("--ink"), borderWidth: 2, pointRadius: 0, pointHitRadius: 0, order: 0, ...more,
@@ -70,14 +69,15 @@ function curve(name) {
 }
 
 function scatters() {
-  const names = Object.keys(data.curves);
-  const picked = selects["data set"]?.value;
+  const picked = selects["data set"]?.value, names = Object.keys(data.curves[0]);
   const set = picked ? data.filters["data set"].words[+picked] : names.length === 1 ? names[0] : null;
-  points("scatter", { x: rows.score, y: rows.mos, xName: "score", yName: "opinion", under: set && data.curves[set] ? curve(set) : [] });
-  byId("fit").textContent = set && data.curves[set]
-    ? "Line: 4-parameter logistic; between the dashes lie 90 % of the set's clips."
-    : "Pick one data set above to see its fit: opinions of several sets share no scale.";
-  if (two) points("scatter_b", { x: data.score_b, y: rows.mos, xName: "score", yName: "opinion" });
+  [["scatter", rows.score], ["scatter_b", data.score_b]].slice(0, data.models.length).forEach(([id, x], side) => {
+    const found = data.curves[side][set];
+    points(id, { x, y: rows.mos, xName: "score", yName: "opinion", under: found ? curve(found) : [] });
+    byId(`${id}-fit`).textContent = found
+      ? "Line: 4-parameter logistic; between the dashes lie 90 % of the set's clips."
+      : set ? "No curve could be fitted to this set." : "Pick one data set above to see its fit: opinions of several sets share no scale.";
+  });
   points("residuals", {
     x: rows.mos, y: rows.residual, xName: "opinion", yName: "residual",
     yAxis: { grid: { color: ({ tick }) => (tick.value === 0 ? css("--ink") : css("--rule")) } },
@@ -89,7 +89,7 @@ function histogram() {
   const sides = two ? [[rows.mapped, data.models[0]], [all.map(other), data.models[1]]] : [[rows.score, "score"]]; // two models share only the opinions' scale
   const scores = sides.map(([column]) => shown.map((at) => column[at]).filter((value) => value != null));
   const found = scores.flat(), first = found.reduce((a, b) => Math.min(a, b), Infinity), last = found.reduce((a, b) => Math.max(a, b), -Infinity);
-  const rough = Math.max((last - first) / 30, 1e-4) || 0.1, ten = 10 ** Math.floor(Math.log10(rough));
+  const rough = last > first ? Math.max((last - first) / 30, 1e-4) : 0.1, ten = 10 ** Math.floor(Math.log10(rough));
   const width = [1, 2, 5, 10].find((step) => step * ten >= rough * 0.999) * ten; // bins at round numbers
   const place = (value) => Math.floor(value / width + 1e-6);
   const bins = found.length ? place(last) - place(first) + 1 : 0, digits = Math.max(0, -Math.floor(Math.log10(width)));
@@ -120,7 +120,7 @@ function certainty() {
     : "Not calibrated. Error by the spread that the model reports, in tenths of the clips:";
   byId("reliability").parentElement.hidden = !bins;
   if (bins) chart("reliability", {
-    type: "scatter", x: "spread of the answers (score_std)", y: "root mean square error",
+    type: "scatter", x: "spread of the answers (score_std)", y: "root mean square error", yAxis: { min: 0 },
     data: { datasets: [{ data: bins.map(({ score_std, rmse }) => ({ x: score_std, y: rmse })), showLine: true, borderColor: COLOURS[0], backgroundColor: COLOURS[0] }] },
   });
 }
