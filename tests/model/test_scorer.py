@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from clips import write_image
+from clips import write_image, write_video
 from references.make_checkpoints import FAMILIES, Family, make_chain
 from samples import random_views
 
 from vqa.errors import ClipError, ModelError, UsageError
+from vqa.media.fingerprint import fingerprint
 from vqa.model.scorer import Scorer
-from vqa.types import Score, Views
+from vqa.types import Clip, Score, Views
+from vqa.views import look, view_seed
 
 Checkpoints = Callable[[Family], Path]
 
@@ -230,6 +232,17 @@ def test_a_file_is_looked_at_and_scored(chain: Path, tmp_path: Path) -> None:
     with pytest.raises(ClipError) as caught:
         model.score_file(tmp_path / "absent.mp4")
     assert caught.value.kind == "not_found"
+
+
+def test_a_file_is_seen_as_a_job_sees_it_where_samplers_draw(checkpoint: Checkpoints, tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", frames=40, noise=8.0)
+    settings = {"temporal": "segment", "keyframes": 4, "global_pixels": 112, "spatial": "fragments"}
+    model = scorer(checkpoint("qwen2_5_vl"), views=settings)
+    clip = Clip(clip_id="a.mp4", uri=str(path))
+    views = look(clip, seed=view_seed(fingerprint(str(path)), clip), **settings)
+    other = look(clip, seed=1, **settings)
+    assert not np.array_equal(views.local_pictures[0], other.local_pictures[0])
+    assert texts([model.score_file(path)]) == texts(model.score([views])) != texts(model.score([other]))
 
 
 def test_the_package_is_light_until_the_scorer_is_asked_for() -> None:

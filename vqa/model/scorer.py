@@ -13,6 +13,7 @@ import torch
 
 from vqa.config import build
 from vqa.errors import ClipError, ModelError
+from vqa.media.fingerprint import fingerprint
 from vqa.media.guard import Guard
 from vqa.model import readout
 from vqa.model.card import GenerationConfig, ModelCard, settle
@@ -21,7 +22,7 @@ from vqa.model.load import Policy, load
 from vqa.model.rollout import Rollout, Sampling, prefill, roll_out
 from vqa.prompt import dimensions
 from vqa.types import Clip, Score, Views
-from vqa.views import ViewsConfig, look
+from vqa.views import ViewsConfig, look, view_seed
 
 T = TypeVar("T")
 
@@ -107,7 +108,7 @@ class Scorer:
             self._guard = Guard(deadline_seconds=deadline_seconds, memory_bytes=memory, preload=["vqa.views"])
         settings = build(ViewsConfig, self.card.views, where=f"model {self.model_id}, views")
         clip = Clip(clip_id=Path(path).name, uri=str(path))
-        seed = _seed(self.generation.seed, clip.clip_id, 0)
+        seed = view_seed(self._guard.run(fingerprint, clip.uri), clip)
         views: Views = self._guard.run(look, clip, seed=seed, **settings.model_dump())
         return self.score([views])[0]
 
