@@ -107,9 +107,11 @@ def announce(job: Job, plan: Plan, progress: JobProgress) -> None:
     found = job.calibration
     if found and found.model_id and (found.model_revision, found.settings) != (job.model_revision, job.settings):
         progress.say("warning: the calibration was made with another revision or other settings of this model")
-    done = f"{counted(len(plan.kept), 'row')} kept, {len(plan.stale)} superseded ({plan.retried} failed before), "
+    kept = f"{counted(len(plan.kept), 'row')} kept, " * bool(plan.kept)
+    failed = f" ({plan.retried} failed before)" * bool(plan.retried)
+    stale = f"{len(plan.stale)} superseded{failed}, " * bool(plan.stale)
     progress.say(
-        f"{counted(len(listing.clips), 'file')}: {done if plan.kept or plan.stale else ''}{len(plan.work)} to score "
+        f"{counted(len(listing.clips), 'file')}: {kept}{stale}{len(plan.work)} to score "
         f"with {job.model_id} at {job.model_revision}"
     )
 
