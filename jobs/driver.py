@@ -1,36 +1,36 @@
 """One run of the scoring job: from the command's arguments to the table on disk and the exit code."""
 
-import contextlib
 import json
 import time
-from collections.abc import Generator
-from typing import Any
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.book import Book
 from jobs.door import INTERRUPTED
 from jobs.plan import Known, Plan, known_rows, make_plan
 from jobs.progress import JobProgress
 from jobs.record import Job, Request, announce, now, opening, report
-from jobs.settings import identify, pinned_card, resolve, settings_digest
-from jobs.signals import Stop, locked
-from jobs.stages import KEPT, crashed_row
+from jobs.settings import identify, looking, pinned_card, resolve, settings_digest
+from jobs.signals import locked
+from jobs.stages import SampleStage, ScoreStage
 from jobs.summary import counts
-from vqa.data.scores import SCHEMA, ScoreTable, read_scores, rewrite, write_json, write_videos
+from jobs.work import TOO_MANY_FAILED, Limit, Line, count_without, work_off
+from vqa.data.scores import ScoreTable, read_scores, rewrite, write_json, write_videos
 from vqa.data.sources import list_clips
 from vqa.data.windows import video_id
 from vqa.errors import UsageError
 from vqa.evaluate.calibrate import calibrated, load_calibration
 
-TOO_MANY_FAILED = 3
-LOST = "its worker process died each time it was tried; run the same command to try again"
+if TYPE_CHECKING:
+    from jobs.pipeline import Pool
 
 
 def run(request: Request) -> int:
     """Does what the command asks; returns the exit code. Raises VqaError where the job cannot run."""
-    limit = parse_limit(request.max_failed)
+    limit = Limit.parse(request.max_failed)
     job = prepare(request)
     if request.dry_run:
         return _dry_run(job)
@@ -77,18 +77,6 @@ def prepare(request: Request) -> Job:
     )
 
 
-def parse_limit(text: str) -> tuple[float, bool]:
-    """`5%` -> (5.0, True), `12` -> (12.0, False). Raises UsageError."""
-    is_share = text.strip().endswith("%")
-    try:
-        number = float(text.strip().removesuffix("%"))
-    except ValueError:
-        number = -1.0
-    if not 0 <= number < float("inf") or (is_share and number > 100) or (not is_share and number % 1):
-        raise UsageError(f"--max-failed {text!r}: wanted a share like 5% or a count like 12")
-    return number, is_share
-
-
 def _plan(job: Job) -> Plan:
     rows = [] if job.request.fresh else known_rows(read_scores(job.request.out, Known._fields))
     return make_plan(job.listing.clips, rows, settings=job.settings, clip_seconds=job.config.clip_seconds)
@@ -112,7 +100,7 @@ def _dry_run(job: Job) -> int:
     return 0
 
 
-def _run(job: Job, *, limit: tuple[float, bool]) -> int:
+def _run(job: Job, *, limit: Limit) -> int:
     out, settings = job.request.out, job.config.job
     record = opening(job)
     write_json(out / "run.json", record)
@@ -125,7 +113,7 @@ def _run(job: Job, *, limit: tuple[float, bool]) -> int:
     progress = JobProgress(len(plan.work), quiet=job.request.json_summary)
     announce(job, plan, progress)
     try:
-        interrupted = bool(plan.work) and _work(job, plan, table, progress)
+        interrupted = bool(plan.work) and work_off(plan, table, progress, line=_line(job))
     except BaseException as error:
         write_json(out / "run.json", record | {"state": "failed", "error": str(error), "ended": now()})
         raise
@@ -134,9 +122,8 @@ def _run(job: Job, *, limit: tuple[float, bool]) -> int:
         rewrite(out, lambda rows: calibrated(rows, job.calibration))
     videos = write_videos(out)
     rows = _asked_rows(job)
-    missing = sum(status in ("unparsed", "failed") for status in rows.column("status").to_pylist())
-    number, is_share = limit
-    exceeded = missing > (number / 100 * rows.num_rows if is_share else number)
+    missing = count_without(rows)
+    exceeded = limit.is_exceeded(missing, of=rows.num_rows)
     code = INTERRUPTED if interrupted else TOO_MANY_FAILED if exceeded else 0
     rate = progress.clips_per_second
     record |= {
@@ -158,86 +145,45 @@ def _run(job: Job, *, limit: tuple[float, bool]) -> int:
     return code
 
 
-def _work(job: Job, plan: Plan, table: ScoreTable, progress: JobProgress) -> bool:
-    """Runs the pipeline and fills the table; True where it was stopped before the end."""
-    from jobs import pipeline  # Ray: seconds that a run with nothing to do is spared
-
-    book = Book.of(plan.work, clip_seconds=job.config.clip_seconds)
-    places: dict[str, tuple[str, int, int]] = {}
-    stop = Stop()
-    stop.arm()
-    try:
-        with contextlib.ExitStack() as session:
-            with stop.waiting():
-                resources = session.enter_context(pipeline.ray_session(job.request.ray_address))
-            stop.arm()
-            session.enter_context(progress)
-            batches = session.enter_context(contextlib.closing(_batches(book, _spread(job, resources))))
-            while True:
-                with stop.waiting():
-                    batch = next(batches, None)
-                if batch is None:
-                    break
-                fresh, files = book.take(batch)
-                is_kept = pc.equal(fresh.column("status"), KEPT)
-                for row in fresh.filter(is_kept).to_pylist():
-                    places[row["clip_id"]] = (row["uri"], row["source_bytes"], row["source_mtime_ns"])
-                new = fresh.filter(pc.invert(is_kept))
-                progress.advance(clips=new.num_rows, failed=new.column("score").null_count, files=files)
-                table.add(new)
-    except KeyboardInterrupt:
-        pass
-    except Exception:
-        if not stop.asked:  # Ctrl-C reaches Ray's processes too, and their end may be heard first
-            raise
-    finally:
-        stop.disarm()
-        table.flush()
-    table.refresh({name: place for name, place in places.items() if None not in place})
-    if not stop.asked:
-        model = {"model_id": job.model_id, "model_revision": job.model_revision}
-        lost = [crashed_row(clip, settings=job.settings, message=f"{clip.uri}: {LOST}") for clip in book.lost()]
-        table.add(pa.Table.from_pylist([row | model for row in lost], schema=SCHEMA))
-        table.flush()
-        table.supersede(book.vanished())
-    return stop.asked
+def _line(job: Job) -> Line:
+    return Line(
+        pools=partial(_pools, job),
+        settings=job.settings,
+        clip_seconds=job.config.clip_seconds,
+        ray_address=job.request.ray_address,
+        columns={"model_id": job.model_id, "model_revision": job.model_revision},
+    )
 
 
-def _batches(book: Book, spread: dict[str, Any]) -> Generator[pa.Table]:
-    """Everything once; then what was lost with a worker (its neighbours in a batch are lost too) once more, alone."""
-    from jobs import pipeline
+def _pools(job: Job, resources: Mapping[str, float]) -> list["Pool"]:
+    """The workers on a machine or cluster with these resources ("CPU", "GPU")."""
+    from jobs.pipeline import Pool
 
-    yield from pipeline.stream(list(book.work.values()), **spread)
-    if again := book.unfinished():
-        yield from pipeline.stream(again, **spread, is_second_try=True)
-
-
-def _spread(job: Job, resources: dict[str, float]) -> dict[str, Any]:
-    """The pipeline's arguments for a machine or cluster with these resources ("CPU", "GPU")."""
-    spread, limits = job.config.job, job.config.limits
+    config, spread = job.config, job.config.job
     gpus = spread.gpus_per_worker if resources.get("GPU", 0) else 0.0
     # Each pool grows while Ray has room; without GPUs the model may take half the cores, the decoders feed it.
     by_cores = max(1, int(resources.get("CPU", 2) / 2 / spread.cpus_per_worker))
-    return {
-        "sample": {
-            "views": job.config.views.model_dump(),
-            "settings": job.settings,
-            "clip_seconds": job.config.clip_seconds,
-            "deadline_seconds": limits.deadline_seconds,
-            "memory_bytes": limits.memory_mb and limits.memory_mb * 2**20,
-        },
-        "score": {
-            "model_id": job.model_id,
-            "model_revision": job.model_revision,
-            "card": pinned_card(job.config, revision=job.model_revision),
-            "generation": job.config.generation.model_dump(),
-        },
-        "batch_size": job.config.generation.batch_size,
-        "sample_workers": spread.sample_workers,
-        "score_workers": spread.score_workers or (None if gpus else by_cores),
-        "score_cpus": spread.cpus_per_worker,
-        "score_gpus": gpus,
+    score = {
+        "model_id": job.model_id,
+        "model_revision": job.model_revision,
+        "card": pinned_card(config, revision=job.model_revision),
+        "generation": config.generation.model_dump(),
     }
+    return [
+        Pool(
+            stage=SampleStage,
+            arguments=looking(config, settings=job.settings, clip_seconds=config.clip_seconds),
+            workers=spread.sample_workers,
+        ),
+        Pool(
+            stage=ScoreStage,
+            arguments=score,
+            workers=spread.score_workers or (None if gpus else by_cores),
+            batch_size=config.generation.batch_size,
+            cpus=spread.cpus_per_worker,
+            gpus=gpus,
+        ),
+    ]
 
 
 def _asked_rows(job: Job) -> pa.Table:

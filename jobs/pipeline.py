@@ -1,4 +1,5 @@
-"""The stages on Ray Data: streaming, with backpressure, here or on a cluster. The only file that imports Ray."""
+"""The stages on Ray Data: streaming, with backpressure, here or on a cluster. With jobs/train.py the only
+file that imports Ray."""
 
 import contextlib
 import logging
@@ -9,7 +10,7 @@ import socket
 import sys
 import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when Ray is import
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its C++ parts write to our stderr otherwise
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
+import psutil
 import pyarrow as pa
 import ray
 import ray.data
@@ -24,7 +26,7 @@ from ray.data import ActorPoolStrategy, DataContext
 from ray.util.annotations import RayDeprecationWarning
 
 from jobs.plan import Work
-from jobs.stages import WORK_SCHEMA, SampleStage, ScoreStage
+from jobs.stages import WORK_SCHEMA
 from vqa.errors import ModelError, VqaError
 
 BLOCK_BYTES = 2**20  # about one clip's views: rows leave a worker as soon as they are made
@@ -58,8 +60,10 @@ def ray_session(address: str | None, *, least_cpus: int = 2) -> Iterator[dict[st
 
 
 def _connect(address: str, local: Mapping[str, Any]) -> None:
-    """Raises VqaError where Ray cannot be had. One of our own gets three chances: it gives up after 30 seconds."""
+    """Raises VqaError where Ray cannot be had. One of our own gets three chances: its parts wait 15 seconds for each
+    other, which a machine that is very busy cannot always keep."""
     tries = 3 if local else 1
+    ours = set(psutil.Process().children(recursive=True))
     for number in range(1, tries + 1):
         try:
             # Ray itself would knock at a closed door for more than ten minutes.
@@ -70,6 +74,10 @@ def _connect(address: str, local: Mapping[str, Any]) -> None:
             return
         except Exception as error:  # Ray raises plain Exception, ConnectionError, RuntimeError, ValueError
             ray.shutdown()
+            for process in psutil.Process().children(recursive=True):
+                if process not in ours:  # a start that failed half-way leaves its first half running
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        process.kill()
             if number == tries:
                 what = " ".join(str(error).split())
                 way_out = "try again when the machine is less busy" if local else "check the address"
@@ -105,24 +113,23 @@ def log_folder() -> str:
     return f"{node.get_session_dir_path()}/logs" if node else ""
 
 
-def stream(
-    work: Sequence[Work],
-    *,
-    sample: Mapping[str, Any],
-    score: Mapping[str, Any],
-    batch_size: int,
-    sample_workers: int,
-    score_workers: int,
-    score_cpus: float,
-    score_gpus: float,
-    is_second_try: bool = False,
-) -> Generator[pa.Table]:
-    """Rows (and `kept` markers) in the order they are finished, as tables of the scores schema.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """The workers of one stage; a pool starts with one and grows to `workers` while the cluster has room."""
 
-    `sample` and `score` are the keyword arguments of the two stages; both pools start with one worker and grow to the
-    number given while the cluster has room. Work lost with a worker for good yields no row; the caller counts. Raises
-    ModelError where a worker cannot start. In a second try each sample travels and is scored alone, so that what kills
-    its worker takes nothing else along.
+    stage: type
+    arguments: Mapping[str, Any]  # of its constructor
+    workers: int | None
+    batch_size: int | None = None  # None: whatever comes at once
+    cpus: float = 1.0
+    gpus: float = 0.0
+
+
+def stream(work: Sequence[Work], pools: Sequence[Pool], *, is_second_try: bool = False) -> Generator[pa.Table]:
+    """Rows (and `kept` markers) in the order they are finished, as tables of the last stage.
+
+    Work lost with a worker for good yields no row; the caller counts. Raises ModelError where a worker cannot start.
+    In a second try each sample travels and is worked on alone, so that what kills its worker takes nothing else along.
     """
     warnings.filterwarnings("ignore", category=RayDeprecationWarning)  # ray_remote_args_fn: nothing else limits retries
     context = DataContext.get_current()
@@ -136,26 +143,18 @@ def stream(
     context.max_consecutive_actor_init_deaths = 2
     # Work that waits inside a worker loses one of its tries too when that worker dies.
     in_flight = 1 if is_second_try else None
-    files = ray.data.from_arrow(list(_blocks(work)))
-    samples = files.map_batches(
-        SampleStage,
-        fn_constructor_kwargs=dict(sample),
-        batch_size=None,
-        batch_format="pyarrow",
-        compute=ActorPoolStrategy(min_size=1, max_size=sample_workers, max_tasks_in_flight_per_actor=in_flight),
-        num_cpus=1,
-        ray_remote_args_fn=_restarts,
-    )
-    rows = samples.map_batches(
-        ScoreStage,
-        fn_constructor_kwargs=dict(score),
-        batch_size=1 if is_second_try else batch_size,
-        batch_format="pyarrow",
-        compute=ActorPoolStrategy(min_size=1, max_size=score_workers, max_tasks_in_flight_per_actor=in_flight),
-        num_cpus=score_cpus,
-        num_gpus=score_gpus or None,
-        ray_remote_args_fn=_restarts,
-    )
+    rows: ray.data.Dataset = ray.data.from_arrow(list(_blocks(work)))
+    for pool in pools:
+        rows = rows.map_batches(
+            pool.stage,
+            fn_constructor_kwargs=dict(pool.arguments),
+            batch_size=1 if is_second_try and pool.batch_size else pool.batch_size,
+            batch_format="pyarrow",
+            compute=ActorPoolStrategy(min_size=1, max_size=pool.workers, max_tasks_in_flight_per_actor=in_flight),
+            num_cpus=pool.cpus,
+            num_gpus=pool.gpus or None,
+            ray_remote_args_fn=_restarts,
+        )
     try:
         yield from rows.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
     except ray.exceptions.RayError as error:  # tasks that fail are forgiven above, so it is a worker that cannot start

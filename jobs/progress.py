@@ -15,8 +15,12 @@ RATE_SECONDS = 3.0  # below this the batches that happened to be ready make up t
 class JobProgress:
     """Counts files and clips; the rate counts from the first clip, so start-up does not spoil the estimate."""
 
-    def __init__(self, files: int, *, quiet: bool = False) -> None:
-        """`files`: how many there are to do. `quiet`: say nothing (but still count)."""
+    def __init__(
+        self, files: int, *, quiet: bool = False, doing: str = "scoring", lacking: str = "without a score"
+    ) -> None:
+        """`files`: how many there are to do. `quiet`: say nothing (but still count). The rest: what is done to them,
+        and what a failed one is."""
+        self._doing, self._lacking = doing, lacking
         self.files_total, self.files_done = files, 0.0  # a window adds its share of its file
         self.clips_done = self.failed = 0
         self._first: tuple[float, int, float] | None = None  # when, clips and files then
@@ -57,7 +61,7 @@ class JobProgress:
         if self._first is None:
             self._first = (time.monotonic(), self.clips_done, self.files_done)
         if self._bar:
-            self._bar.update(self._task, completed=self.files_done, description="scoring", note=self.line())
+            self._bar.update(self._task, completed=self.files_done, description=self._doing, note=self.line())
         elif not self._quiet and time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + LINE_SECONDS
             self.say(self.line())
@@ -83,7 +87,7 @@ class JobProgress:
         parts = [f"{int(self.files_done + 1e-6)} of {self.files_total} files"]
         if rate is not None:
             parts.append(f"{rate:.2f} clips/s")
-        parts.append(f"{self.failed} without a score")
+        parts.append(f"{self.failed} {self._lacking}")
         if self._first and self.files_done > self._first[2]:
             seconds = (time.monotonic() - self._first[0]) / (self.files_done - self._first[2])
             parts.append(f"{duration(seconds * max(0.0, self.files_total - self.files_done))} left")

@@ -102,6 +102,17 @@ def _with_named_model(values: Mapping[str, Any]) -> Values:
     )
 
 
+def looking(config: ScoreConfig, *, settings: str, clip_seconds: float | None) -> Values:
+    """The arguments of SampleStage; `settings` is the digest of the run."""
+    return {
+        "views": config.views.model_dump(),
+        "settings": settings,
+        "clip_seconds": clip_seconds,
+        "deadline_seconds": config.limits.deadline_seconds,
+        "memory_bytes": config.limits.memory_mb and config.limits.memory_mb * 2**20,
+    }
+
+
 def identify(config: ScoreConfig) -> tuple[str, str]:
     """The model's id and the state of it that will run: a commit, or a digest of a folder. Raises ModelError."""
     location = locate(config.model.source, revision=config.model.revision)

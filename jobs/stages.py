@@ -17,13 +17,14 @@ from typing import Any
 import pyarrow as pa
 
 from jobs.look import look_at, media_info
-from jobs.plan import Stamp, digest, run_key, stamp
+from jobs.plan import Stamp, run_key, stamp
 from vqa.data.scores import SCHEMA
 from vqa.data.windows import windows
 from vqa.errors import ClipError, ModelError
 from vqa.media.fingerprint import fingerprint
 from vqa.media.guard import Guard
 from vqa.types import Clip, MediaInfo, Score, Views
+from vqa.views import view_seed
 
 KEPT = (
     "kept"  # status of a marker, never of a row: the clip's row on disk is good, only its file's stamp or place is new
@@ -60,17 +61,23 @@ class SampleStage:
         clip_seconds: float | None,
         deadline_seconds: float,
         memory_bytes: int | None,
+        seed: int = 0,
     ) -> None:
-        """`views`: keyword arguments of `look`; `settings`: the digest that goes into each run key."""
-        self._views, self._settings, self._clip_seconds = dict(views), settings, clip_seconds
+        """`views`: keyword arguments of `look`; `settings`: the digest that goes into each run key; another `seed`
+        than scoring's 0 draws other frames and boxes, where the samplers draw any."""
+        self._views, self._settings, self._clip_seconds, self._seed = dict(views), settings, clip_seconds, seed
         self._guard = Guard(deadline_seconds=deadline_seconds, memory_bytes=memory_bytes, preload=["jobs.look"])
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         """A batch of WORK_SCHEMA to one pickled sample at a time: a long video's windows come one after another."""
+        for sample in self.each(batch):
+            yield pa.table({"sample": pa.array([pickle.dumps(sample, protocol=5)], pa.large_binary())})
+
+    def each(self, batch: pa.Table) -> Iterator[Sample]:
+        """The samples of a batch of WORK_SCHEMA."""
         for work in batch.to_pylist():
             finished = frozenset(work.pop("finished"))
-            for sample in self.samples(Clip(**work), finished=finished):
-                yield pa.table({"sample": pa.array([pickle.dumps(sample, protocol=5)], pa.large_binary())})
+            yield from self.samples(Clip(**work), finished=finished)
 
     def samples(self, clip: Clip, *, finished: frozenset[str] = frozenset()) -> Iterator[Sample]:
         """The samples of one file; a marker `kept` for each part whose run key is in `finished`."""
@@ -106,7 +113,7 @@ class SampleStage:
     def _sample(self, clip: Clip, row: Row, of_stamp: Stamp | None) -> Sample:
         started = time.perf_counter()
         try:
-            seed = view_seed(row["fingerprint"], clip)
+            seed = view_seed(row["fingerprint"], clip) + self._seed
             views: Views = self._guarded(look_at, clip, of_stamp, seed=seed, **self._views)
         except ClipError as error:
             elapsed = {"decode_seconds": time.perf_counter() - started}
@@ -135,11 +142,6 @@ class SampleStage:
 
     def _key(self, clip: Clip, source: str) -> str:
         return run_key(source, start_seconds=clip.start_seconds, end_seconds=clip.end_seconds, settings=self._settings)
-
-
-def view_seed(content: str, clip: Clip) -> int:
-    """Seed of the samplers that draw: from fingerprint and span, as the run key, so the same key is the same number."""
-    return int(digest(content, clip.start_seconds, clip.end_seconds)[:15], 16)
 
 
 class ScoreStage:
@@ -220,10 +222,15 @@ def _seen(views: Views) -> Row:
     }
 
 
+def seen_status(views: Views) -> str:
+    """`partial` where frames were lost."""
+    return "partial" if views.is_partial else "ok"
+
+
 def _answered(views: Views, score: Score | ClipError) -> Row:
     if isinstance(score, ClipError):
         return {"status": "failed", "error_kind": score.kind, "error": str(score)}
-    status = "unparsed" if score.score is None else "partial" if views.is_partial else "ok"
+    status = "unparsed" if score.score is None else seen_status(views)
     return {
         "status": status,
         "score": score.score,

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from vqa.data.prepared import LOOKED_AT, PreparedClip, PreparedTable, pack, prepared_with, read_prepared, unpack
+from vqa.data.prepared import LOOKED_AT, PreparedClip, pack, prepared_with, read_prepared, unpack
+from vqa.data.preparing import PreparedTable
 from vqa.data.scores import SCHEMA, read_scores
 from vqa.errors import UsageError
 from vqa.types import Clip, CropBox, MediaInfo, Views

@@ -2,13 +2,16 @@
 ones are refused with what was expected and found."""
 
 import csv
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from openpyxl import Workbook
 from scipy.io import savemat
 
@@ -308,20 +311,24 @@ REAL_FILES = [
 ]
 
 
-@pytest.mark.parametrize(("name", "file", "count", "scale"), REAL_FILES, ids=[file for _, file, *_ in REAL_FILES])
-def test_real_files_import_with_their_counts(
-    name: str, file: str, count: int, scale: str | None, tmp_path: Path
-) -> None:
+@functools.cache
+def imported_for_real(name: str, file: str, scale: str | None) -> Import:
     if not (REAL / file).is_file():
         pytest.skip("the real label files are not here")
-    names = None
-    if file.startswith("maxwell/"):  # which files these are: those of the text of DOVER, and all others up to 4542
-        text = (REAL / "fast-vqa-txt/DIVIDE_MaxWell/val_labels.txt").read_text()
-        val = [line.split(",")[0] for line in text.splitlines()]
-        train = sorted({f"{number:04d}.mp4" for number in range(4543)} - set(val))
-        names = tmp_path / "names.txt"
-        names.write_text("\n".join(val if name == "maxwell-val" else train))
-    done = imported(name, REAL / file, scale=scale, names=names)
+    if not file.startswith("maxwell/"):
+        return imported(name, REAL / file, scale=scale)
+    # Which files these are: those of the text of DOVER, and all others up to 4542.
+    text = (REAL / "fast-vqa-txt/DIVIDE_MaxWell/val_labels.txt").read_text()
+    val = [line.split(",")[0] for line in text.splitlines()]
+    train = sorted({f"{number:04d}.mp4" for number in range(4543)} - set(val))
+    with TemporaryDirectory() as folder:
+        (names := Path(folder, "names.txt")).write_text("\n".join(val if name == "maxwell-val" else train))
+        return imported(name, REAL / file, scale=scale, names=names)
+
+
+@pytest.mark.parametrize(("name", "file", "count", "scale"), REAL_FILES, ids=[file for _, file, *_ in REAL_FILES])
+def test_real_files_import_with_their_counts(name: str, file: str, count: int, scale: str | None) -> None:
+    done = imported_for_real(name, file, scale)
     table = done.manifest.table
     assert table.num_rows == count
     assert count in load_set(name).counts
@@ -331,6 +338,73 @@ def test_real_files_import_with_their_counts(
     assert (np.diff(mos[np.argsort(raw, kind="stable")]) >= 0).all()
     back = [done.manifest.scales[name].to_raw(value) for value in mos]
     np.testing.assert_allclose(back, raw, rtol=0, atol=1e-10 * max(1, abs(raw).max()))
+
+
+# Which clips of a set only one of two files knows, and where the two disagree on the others.
+SOURCES = [
+    ("lsvq-test", "lsvq/LSVQ_whole_test.csv", "fast-vqa-txt/LSVQ/labels_test.txt", (48, 14)),
+    ("lsvq-test", "q-align-json/test_lsvq.json", "fast-vqa-txt/LSVQ/labels_test.txt", (0, 0)),
+    ("lsvq-1080p", "lsvq/LSVQ_whole_test_1080p.csv", "fast-vqa-txt/LSVQ/labels_1080p.txt", (0, 12)),
+    ("lsvq-1080p", "q-align-json/test_lsvq_1080p.json", "fast-vqa-txt/LSVQ/labels_1080p.txt", (0, 0)),
+    ("konvid-1k", "konvid-1k/KoNViD-1k_data.mat", "fast-vqa-txt/KoNViD/labels.txt", (0, 0)),
+    ("konvid-1k", "konvid-1k/KoNViD_labels_cleaned.txt", "fast-vqa-txt/KoNViD/labels.txt", (0, 0)),
+    ("live-vqc", "live-vqc/LIVE_VQC_data.mat", "fast-vqa-txt/LIVE_VQC/labels.txt", (0, 0)),
+    ("youtube-ugc", "youtube-ugc/youtube_ugc_data.mat", "fast-vqa-txt/YouTubeUGC/labels.txt", (0, 5)),
+    (
+        "live-qualcomm",
+        "live-qualcomm/LIVE-Qualcomm_qualcommSubjectiveData.mat",
+        "fast-vqa-txt/LIVE_Qualcomm/labels.txt",
+        (0, 0),
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "one", "other", "alone"), SOURCES, ids=[f"{one} {other}" for _, one, other, _ in SOURCES]
+)
+def test_two_files_of_one_set_hold_the_same_opinions(name: str, one: str, other: str, alone: tuple[int, int]) -> None:
+    scales = {file: scale for _, file, _, scale in REAL_FILES}
+    first, second = (
+        dict(zip(table["clip_id"].to_pylist(), table["mos_raw"].to_pylist(), strict=True))
+        for table in (imported_for_real(name, file, scales[file]).manifest.table for file in (one, other))
+    )
+    assert (len(first.keys() - second.keys()), len(second.keys() - first.keys())) == alone
+    common = sorted(first.keys() & second.keys())
+    np.testing.assert_allclose([first[key] for key in common], [second[key] for key in common], rtol=0, atol=1e-4)
+
+
+def test_opinions_that_others_stretched_keep_their_order() -> None:
+    for name, mapped, own in (
+        ("lsvq-test", "lsvq/LSVQ_test_labels_normalized.txt", "fast-vqa-txt/LSVQ/labels_test.txt"),
+        ("lsvq-1080p", "lsvq/LSVQ_labels_1080p_normalized.txt", "fast-vqa-txt/LSVQ/labels_1080p.txt"),
+        ("kadid-10k", "kadid-10k/KADID-10K_train_set.txt", "kadid-10k/KADID-10K_mos.txt"),
+    ):
+        tables = [imported_for_real(name, file, None).manifest.table for file in (mapped, own)]
+        raw = [dict(zip(t["clip_id"].to_pylist(), t["mos_raw"].to_pylist(), strict=True)) for t in tables]
+        common = sorted(raw[0].keys() & raw[1].keys())
+        line = np.array([[one[key] for key in common] for one in raw])
+        assert np.corrcoef(line)[0, 1] > 1 - 1e-6
+
+
+def test_whole_numbers_of_cvd2014_are_told_to_be_others() -> None:
+    done = imported_for_real("cvd2014", "cvd2014/CVD2014_data.mat", "observed")
+    assert any("not the realigned opinions" in note for note in done.notes)
+
+
+def test_the_cards_of_configs_eval_name_known_sets() -> None:
+    cards = {path.stem: yaml.safe_load(path.read_text()) for path in (configs_folder() / "eval").glob("*.yaml")}
+    assert cards
+    for name, card in cards.items():
+        assert card["dataset"] in set_names(), name
+        assert name.endswith(f"_{card['dataset']}")
+
+
+def test_every_set_of_the_issue_can_be_imported() -> None:
+    videos = "lsvq-train lsvq-test lsvq-1080p konvid-1k konvid-150k-a konvid-150k-b live-vqc youtube-ugc cvd2014 "
+    videos += "live-qualcomm live-yt-gaming lbvd maxwell-train maxwell-val vdpve t2vqa-db"
+    images = "kadid-10k koniq-10k spaq pipal live-c agiqa-3k csiq tid2013 bid"
+    kinds = {name: load_set(name).kind for name in set_names()}
+    assert kinds == dict.fromkeys(videos.split(), "video") | dict.fromkeys(images.split(), "image")
 
 
 def test_contents_and_splits_of_the_real_sets_are_as_published(tmp_path: Path) -> None:
@@ -362,6 +436,18 @@ def test_files_are_looked_for_and_every_missing_one_counts(tmp_path: Path) -> No
         imported("konvid-1k", labels, "s3://bucket/konvid", check=True)
     remote = imported("konvid-1k", labels, "s3://bucket/konvid").manifest.table.column("uri").to_pylist()
     assert remote[0] == "s3://bucket/konvid/KoNViD_1k_videos/4542323058.mp4"
+
+
+def test_a_file_may_have_another_ending_than_its_label(tmp_path: Path) -> None:
+    labels = EXCERPTS / "fast_vqa_konvid.txt"
+    for name in ("4542323058.mp4", "9753414792.webm", "9753414792.txt", "6935410837.mkv"):
+        (tmp_path / name).touch()
+    done = imported("konvid-1k", labels, str(tmp_path), check=True)
+    assert done.manifest.table.column("clip_id").to_pylist()[1] == "konvid-1k/9753414792.webm"
+    assert any("2 files are there under another ending: 9753414792.mp4 as" in note for note in done.notes)
+    (tmp_path / "6935410837.avi").touch()
+    with pytest.raises(UsageError, match=r"1 of 3 labelled files are not in .*: 6935410837.mp4;"):
+        imported("konvid-1k", labels, str(tmp_path), check=True)
 
 
 def test_an_unknown_set_lists_those_there_are() -> None:
@@ -428,6 +514,8 @@ def test_a_ladder_becomes_a_manifest_whose_name_says_stand_in(tmp_path: Path) ->
         "content_id": ["a"],
         "split": ["train"],
         "opinion": [3.665],
+        "distortions": [["noise", "x264"]],
+        "severities": [[0.5, 0.25]],
     }
     pq.write_table(pa.table(columns), tmp_path / "ladder.parquet")
     request = Request(name="ladder", labels=tmp_path / "ladder.parquet", root=str(tmp_path))
@@ -440,6 +528,7 @@ def test_a_ladder_becomes_a_manifest_whose_name_says_stand_in(tmp_path: Path) ->
     back = read_manifest(tmp_path / "m.parquet")
     row = back.table.to_pylist()[0]
     assert "stand-in" in LADDER
+    assert (row["distortions"], row["severities"]) == (["noise", "x264"], [0.5, 0.25])
     assert (row["dataset"], row["mos"], row["uri"]) == (LADDER, 3.665, str(tmp_path / "clips/a-1.mp4"))
     assert "no person was asked" in back.scales[LADDER].source
     assert back.scales[LADDER] == Scale(low=1, high=5, source=back.scales[LADDER].source)

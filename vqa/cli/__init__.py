@@ -13,6 +13,7 @@ from vqa.cli.data import data_app
 from vqa.cli.judge import calibrate, compare, evaluate
 from vqa.cli.learn import train
 from vqa.cli.page import report
+from vqa.cli.ready import prepare, push
 from vqa.cli.rewards import rewards_app
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.add_typer(rewards_app, name="rewards")
-for command in (score, evaluate, compare, calibrate, report, train):
+for command in (score, evaluate, compare, calibrate, report, prepare, train, push):
     app.command()(command)
 
 

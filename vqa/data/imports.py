@@ -4,16 +4,17 @@ import hashlib
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+import pyarrow as pa
 
 from vqa.data.labelfiles import format_of, read_cells
 from vqa.data.layouts import LabelRow, Request, few, read_rows, recognise, refuse_repeats
 from vqa.data.manifest import Manifest, Scale, make_manifest
 from vqa.data.sets import DIALECTS, Form, SetSpec, load_set
-from vqa.data.sources import path_to_uri
+from vqa.data.sources import MEDIA_SUFFIXES, path_to_uri
 from vqa.errors import UsageError
 
 LADDER = "vmaf-stand-in-ladder"  # the name says what its opinions are: no person's
@@ -32,6 +33,7 @@ def import_labels(request: Request) -> Import:
     dataset, spec, dialects = _what(request)
     form, cells, dialect = recognise(request, spec, dialects)
     notes = [] if dialect is None else [f"labels are in dialect {dialect}"]
+    notes += [form.note] if form.note else []
     rows, left_out = read_rows(request, spec, form, cells)
     if left_out:
         notes.append(f"{len(left_out)} rows without an opinion left out (rows {few(left_out)} of the labels)")
@@ -39,7 +41,7 @@ def import_labels(request: Request) -> Import:
     scale = _scale(request, spec, form, dialect, dataset, rows)
     _check_direction(spec, rows, scale, request.labels)
     _deal(spec, rows, notes)
-    base = _locate(request, spec, rows)
+    base = _locate(request, spec, rows, notes)
     std_scale = Scale(low=spec.std_within[0], high=spec.std_within[1]) if spec.std_within else scale
     manifest = make_manifest(
         (
@@ -147,8 +149,11 @@ def _deal(spec: SetSpec, rows: Sequence[LabelRow], notes: list[str]) -> None:
     notes.append("split: train as published; val and test are ours (which of the rest are which: NOT FOUND)")
 
 
-def _locate(request: Request, spec: SetSpec, rows: Sequence[LabelRow]) -> str:
-    """The folder that the names are below. With `check`, the first likely one that holds any file, and every file."""
+def _locate(request: Request, spec: SetSpec, rows: Sequence[LabelRow], notes: list[str]) -> str:
+    """The folder that the names are below. With `check`, the first likely one that holds any file, and every file.
+
+    A file may have another ending than the label says (a .yuv that was encoded): then the row takes its name.
+    """
     first = _join(request.root, spec.folder)
     if not request.check:
         return first
@@ -158,22 +163,42 @@ def _locate(request: Request, spec: SetSpec, rows: Sequence[LabelRow]) -> str:
         )
     for base in dict.fromkeys((first, request.root)):
         for flat in (False, True):
-            there = [os.path.lexists(_join(base, _flat(row.name, flat))) for row in rows]
-            if not any(there):
+            folders: dict[str, dict[str, list[str]]] = {}
+            names = [_flat(row.name, flat) for row in rows]
+            found = [_in_folder(base, name, folders) for name in names]
+            if not any(found):
                 continue
-            for row in rows:
-                row.name = _flat(row.name, flat)
-            missing = [row.name for row, found in zip(rows, there, strict=True) if not found]
+            missing = [name for name, there in zip(names, found, strict=True) if there is None]
             if missing:
                 raise UsageError(
                     f"{len(missing)} of {len(rows)} labelled files are not in {base}: {few(missing)}; "
                     "fetch them, or import with --no-check"
                 )
+            others = [f"{name} as {there}" for name, there in zip(names, found, strict=True) if name != there]
+            if others:
+                notes.append(f"{len(others)} files are there under another ending: {few(others, most=2)}")
+            for row, there in zip(rows, found, strict=True):
+                row.name = there or row.name
             return base
     raise UsageError(
         f"none of the {len(rows)} labelled files is in {first} (wanted {_join(first, rows[0].name)}); "
         "give their folder by --root, or import with --no-check"
     )
+
+
+def _in_folder(base: str, name: str, folders: dict[str, dict[str, list[str]]]) -> str | None:
+    """The name, or that of the only media file beside it that differs in its ending; None: neither is there."""
+    if os.path.lexists(_join(base, name)):
+        return name
+    parent, stem = str(PurePosixPath(name).parent), PurePosixPath(name).stem
+    if parent not in folders:
+        folders[parent] = {}
+        folder = Path(_join(base, parent))
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if path.suffix.lower() in MEDIA_SUFFIXES:
+                folders[parent].setdefault(path.stem, []).append(path.name)
+    same = folders[parent].get(stem, [])
+    return str(PurePosixPath(parent, same[0])) if len(same) == 1 else None
 
 
 def _flat(name: str, flat: bool) -> str:
@@ -219,6 +244,9 @@ def import_ladder(request: Request) -> Import:
         for clip_id, uri, content, split, opinion in zip(*(cells[name] for name in wanted), strict=True)
     )
     manifest = make_manifest(rows, scales={dataset: scale})
+    for name in ("distortions", "severities"):  # what was done to each clip, where the ladder tells
+        if name in cells:
+            manifest = replace(manifest, table=manifest.table.append_column(name, pa.array(cells[name])))
     return Import(
         manifest=manifest, notes=[f"{len(cells['uri'])} clips; opinions are VMAF, a stand-in: nobody was asked"]
     )

@@ -1,0 +1,219 @@
+"""`vqa prepare`: every clip one row, its pictures stored once and decoded once, the same whatever is killed."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import clips
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.prepare import Request, run
+from vqa.data.manifest import Scale, make_manifest, write_manifest
+from vqa.data.prepared import read_prepared
+from vqa.data.scores import read_scores
+from vqa.errors import UsageError
+from vqa.media.fingerprint import fingerprint
+from vqa.types import Clip, Views
+from vqa.views import ViewsConfig, look, view_seed
+
+SMALL = {"keyframes": 4, "global_pixels": 112, "local_pictures": 1, "crop_pixels": 56, "temporal": "segment"}
+SETTINGS = tuple(f"views.{name}={value}" for name, value in SMALL.items())
+PATIENCE_SECONDS = 180.0
+# Loaded by every process of the command: notes each opening of a clip.
+NOTES = """
+import os, sys
+_log = os.open(os.environ["OPENED"], os.O_WRONLY | os.O_APPEND)
+def _hook(event, arguments):
+    if event == "open" and str(arguments[0]).endswith(".mp4"):
+        os.write(_log, (str(arguments[0]) + "\\n").encode())
+sys.addaudithook(_hook)
+"""
+
+
+def manifest(path: Path, uris: dict[str, Path]) -> Path:
+    """Clips by id, with opinions 1.5, 2.0, ..."""
+    rows = [
+        {"clip_id": name, "uri": str(uri), "dataset": "set", "content_id": name, "kind": "video"}
+        | dict.fromkeys(("mos_raw", "mos"), min(5.0, 1.5 + 0.5 * place))
+        for place, (name, uri) in enumerate(uris.items())
+    ]
+    write_manifest(path, make_manifest(rows, scales={"set": Scale(low=1, high=5)}))
+    return path
+
+
+def seen(uri: str) -> Views:
+    clip = Clip(clip_id=uri, uri=uri)
+    settings = ViewsConfig(**{**model_views(), **SMALL})
+    return look(clip, **settings.model_dump(), seed=view_seed(fingerprint(uri), clip))
+
+
+def model_views() -> dict[str, Any]:
+    from vqa.model.card import find_card
+
+    return dict(find_card("embedded")["views"])
+
+
+def pictures(out: Path) -> dict[str, list[bytes]]:
+    return {one.clip_id: [picture.tobytes() for picture in one.load().pictures] for one in read_prepared(out)}
+
+
+def rows(out: Path) -> list[dict[str, Any]]:
+    """The table, without where the pictures lie."""
+    found = pq.read_table(out / "clips.parquet").to_pylist()
+    return [{name: value for name, value in row.items() if name not in ("part", "row")} for row in found]
+
+
+def stored(out: Path) -> list[str]:
+    parts = (out / "pictures").glob("[!.]*.parquet")
+    return sorted(key for path in parts for key in pq.read_table(path, columns=["run_key"]).column(0).to_pylist())
+
+
+def test_every_clip_has_a_row_and_what_scoring_sees(
+    tmp_path: Path, local_ray: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    files = {f"{n}": clips.write_video(tmp_path / f"{n}.mp4", frames=12, seed=n) for n in range(3)}
+    files["twin"] = Path(shutil.copy(files["0"], tmp_path / "twin.mp4"))
+    files |= {"same file": files["1"], "text": clips.write_text(tmp_path / "text.mp4"), "gone": tmp_path / "gone.mp4"}
+    listed, out = manifest(tmp_path / "m.parquet", files), tmp_path / "out"
+    request = Request(manifest=listed, out=out, assignments=SETTINGS, json_summary=True)
+
+    assert run(Request(manifest=listed, out=out, assignments=SETTINGS, dry_run=True)) == 0
+    assert json.loads(capfd.readouterr().out)["to_look_at"] == 6, "a file once, however many clips it makes"
+    assert not out.exists()
+
+    assert run(request) == 3
+    summary = json.loads(capfd.readouterr().out)
+    assert (summary["counts"], summary["failed"], summary["looked_at_now"]) == ({"ok": 5, "failed": 2}, 2, 6)
+    assert summary["errors"] == {"not_found": 1, "not_video": 1}
+    failed = (out / "failed.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in failed] == ["clip_id", "gone", "text"]
+    assert summary["stored"] == len(stored(out)) == len(set(stored(out))) == 3, "the same content once"
+
+    prepared = read_prepared(out)
+    assert [one.clip_id for one in prepared] == ["0", "1", "2", "twin", "same file"]
+    assert [one.opinion for one in prepared] == [1.5, 2.0, 2.5, 3.0, 3.5]
+    for one in prepared:
+        views, wanted = one.load(), seen(one.uri)
+        assert (views.keyframe_seconds, views.crop_boxes, views.info) == (
+            wanted.keyframe_seconds,
+            wanted.crop_boxes,
+            wanted.info,
+        )
+        assert all(np.array_equal(a, b) for a, b in zip(views.pictures, wanted.pictures, strict=True))
+
+    clips.write_video(files["2"], frames=12, seed=7)
+    assert run(Request(manifest=listed, out=out, assignments=SETTINGS, json_summary=True, max_failed="2")) == 0
+    summary = json.loads(capfd.readouterr().out)
+    assert (summary["kept"], summary["looked_at_now"]) == (4, 1), "only what changed; wrong files stay wrong"
+    assert np.array_equal(read_prepared(out)[2].load().pictures[0], seen(str(files["2"])).pictures[0])
+
+    with pytest.raises(UsageError, match=r"prepared with keyframes = 4, now 3; use another --out, or --fresh"):
+        run(Request(manifest=listed, out=out, assignments=(*SETTINGS, "views.keyframes=3")))
+    with pytest.raises(UsageError, match=r"prepared with seed = 0, now 1"):
+        run(Request(manifest=listed, out=out, assignments=SETTINGS, seed=1))
+    before = pictures(out)
+    assert run(Request(manifest=listed, out=out, assignments=SETTINGS, seed=1, fresh=True, json_summary=True)) == 3
+    assert json.loads(capfd.readouterr().out)["looked_at_now"] == 6
+    assert all(pictures(out)[name] != before[name] for name in before), "another seed, other frames"
+
+
+def test_a_ladder_is_prepared_with_its_distortions(tmp_path: Path, local_ray: None) -> None:
+    from vqa.data.preparing import manifest_clips
+
+    clips.write_video(tmp_path / "a.mp4", frames=6)
+    label = {"clip_id": "a-0", "uri": "a.mp4", "content_id": "a", "split": "train", "opinion": 2.5, "vmaf": 37.5}
+    label |= {"distortions": ["noise", "x264"], "severities": [0.25, 0.75]}
+    import pyarrow as pa
+
+    pq.write_table(pa.Table.from_pylist([label]), tmp_path / "ladder.parquet")
+    assert manifest_clips(tmp_path) == manifest_clips(tmp_path / "ladder.parquet")
+    assert run(Request(manifest=tmp_path, out=tmp_path / "out", assignments=SETTINGS, json_summary=True)) == 0
+    (one,) = read_prepared(tmp_path / "out")
+    assert (one.distortions, one.severities, one.split, one.opinion) == (("noise", "x264"), (0.25, 0.75), "train", 2.5)
+
+
+def test_wrong_manifests_are_named(tmp_path: Path) -> None:
+    (tmp_path / "m.parquet").write_text("no table")
+    for path, message in ((tmp_path / "m.parquet", "not a manifest"), (tmp_path, "ladder.parquet: not a manifest")):
+        with pytest.raises(UsageError, match=message):
+            run(Request(manifest=path, out=tmp_path / "out"))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "run.json").write_text('{"state": "finished"}')
+    listed = manifest(tmp_path / "n.parquet", {"a": clips.write_video(tmp_path / "a.mp4", frames=2)})
+    for fresh in (False, True):
+        with pytest.raises(UsageError, match="not written by `vqa prepare`"):
+            run(Request(manifest=listed, out=tmp_path / "out", fresh=fresh))
+    assert not (tmp_path / "out" / "pictures").exists()
+
+
+@pytest.mark.slow
+def test_killed_and_begun_again_it_comes_to_the_same_and_nothing_is_decoded_twice(tmp_path: Path) -> None:
+    files = {f"{n}": clips.write_video(tmp_path / f"{n}.mp4", frames=8, seed=n) for n in range(60)}
+    listed = manifest(tmp_path / "m.parquet", files)
+    opened = tmp_path / "opened"
+    opened.touch()
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "sitecustomize.py").write_text(NOTES)
+    noting = os.environ | {"PYTHONPATH": str(tmp_path / "notes"), "OPENED": str(opened)}
+
+    def start(out: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
+        options = [word for one in (*SETTINGS, "job.seconds_per_write=0") for word in ("--set", one)]
+        command = [sys.executable, "-m", "vqa.cli", "prepare", str(listed), "--out", str(out), "--json", *options]
+        return subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+            start_new_session=True,
+        )
+
+    whole = start(tmp_path / "whole", noting)
+    said, heard = whole.communicate(timeout=PATIENCE_SECONDS)
+    assert (whole.returncode, heard) == (0, "")
+    assert json.loads(said)["looked_at_now"] == 60
+    times = Counter(opened.read_text().splitlines())
+    opened.write_text("")
+    alone = (
+        "import sys; from vqa.media.fingerprint import fingerprint; from vqa.views import look; from vqa.types import "
+        "Clip; fingerprint(sys.argv[1]); look(Clip(clip_id='a', uri=sys.argv[1]), keyframes=4, local_pictures=1)"
+    )
+    subprocess.run([sys.executable, "-c", alone, str(files["0"])], env=noting, check=True)
+    assert times == dict.fromkeys(map(str, files.values()), len(opened.read_text().splitlines())), "as for one look"
+    opened.write_text("")
+    load = (
+        "import sys; from pathlib import Path; from vqa.data.prepared import read_prepared\n"
+        "for epoch in range(2): [one.load() for one in read_prepared(Path(sys.argv[1]))]"
+    )
+    subprocess.run([sys.executable, "-c", load, str(tmp_path / "whole")], env=noting, check=True)
+    assert opened.read_text() == "", "training opens no clip"
+
+    out = tmp_path / "out"
+    first = start(out, dict(os.environ))
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while read_scores(out, ["clip_id"], folder="files").num_rows < 9:
+        assert first.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(first.pid, signal.SIGKILL)
+    first.communicate()
+    safe = read_scores(out, ["clip_id"], folder="files").num_rows
+    assert 9 <= safe < 60, "the kill came too late to mean anything"
+    with pytest.raises(UsageError, match="give a folder that `vqa prepare` has finished"):
+        read_prepared(out)
+
+    second = start(out, dict(os.environ))
+    said, heard = second.communicate(timeout=PATIENCE_SECONDS)
+    summary = json.loads(said)
+    assert (second.returncode, heard, summary["kept"], summary["looked_at_now"]) == (0, "", safe, 60 - safe)
+    assert rows(out) == rows(tmp_path / "whole")
+    assert pictures(out) == pictures(tmp_path / "whole")
+    assert len(stored(out)) == len(set(stored(out))) == 60
