@@ -51,6 +51,7 @@ class Form(_Strict):
     beside: tuple[str, ...] = Field((), description="further .mat files in the same folder")
     skip: int = Field(0, description="leading rows that are no part of the set")
     scale: ScaleSpec | None = Field(None, description="where it differs from the set's")
+    note: str | None = Field(None, description="told to whoever imports it")
 
     def columns(self) -> tuple[str, ...]:
         """Every column that must be there."""
@@ -74,7 +75,6 @@ class SetSpec(_Strict):
     rename: tuple[tuple[str, str], ...] = Field((), description="regular expression, replacement: labels to file names")
     forms: tuple[Form, ...] = ()
     dialect_scales: dict[str, ScaleSpec] = Field({}, description="where a dialect has its own")
-    notes: str = ""
 
 
 class Dialect(_Strict):
