@@ -205,7 +205,7 @@ if (labelled) {
   byId("timelines").hidden = false;
   data.videos.forEach(({ name }, at) => byId("video").append(element("option", { value: String(at), text: name })));
   byId("video").addEventListener("change", timeline);
-  byId("videos").append(table([head("video"), head("mean", true), head("worst 5 %", true), head("windows", true)], data.videos.slice(0, 50).map((video, at) => {
+  byId("videos").append(table([head("video"), head("mean", true), head("5 % below", true), head("windows", true)], data.videos.slice(0, 50).map((video, at) => {
     const button = element("button", { type: "button", className: "link", text: video.name });
     button.addEventListener("click", () => { byId("video").value = String(at); timeline(); byId("timelines").scrollIntoView(); });
     return [element("td", { className: "name" }, button), cell(number(video.mean)), cell(number(video.p5)), cell(String(video.windows.length))];

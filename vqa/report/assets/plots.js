@@ -71,9 +71,11 @@ function curve({ x, y, band: [below, above] }) {
 function scatters() {
   const picked = selects["data set"]?.value, names = Object.keys(data.curves[0]);
   const set = picked ? data.filters["data set"].words[+picked] : names.length === 1 ? names[0] : null;
+  const [lowest, highest] = [Math.min, Math.max].map((end) => rows.mos.reduce((a, b) => end(a, b)));
+  const yAxis = { min: Math.floor(lowest), max: Math.ceil(highest) }; // one for both models
   [["scatter", rows.score], ["scatter_b", data.score_b]].slice(0, data.models.length).forEach(([id, x], side) => {
     const found = data.curves[side][set];
-    points(id, { x, y: rows.mos, xName: "score", yName: "opinion", under: found ? curve(found) : [] });
+    points(id, { x, y: rows.mos, xName: "score", yName: "opinion", yAxis, under: found ? curve(found) : [] });
     byId(`${id}-fit`).textContent = found
       ? "Line: 4-parameter logistic; between the dashes lie 90 % of the set's clips."
       : set ? "No curve could be fitted to this set." : "Pick one data set above to see its fit: opinions of several sets share no scale.";
