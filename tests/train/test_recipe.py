@@ -113,8 +113,8 @@ def test_a_loss_that_is_no_number_stops_the_run_and_leaves_the_last_good_weights
     with pytest.raises(ModelError) as caught:
         run(recipe, data=[ladder], out=tmp_path / "out")
     found = re.fullmatch(
-        r"cold start: the (loss|gradient's norm) is (nan|inf) at step \d; lower `rate`; the last good weights are in "
-        r"(.*)",
+        r"cold start: the (loss|gradient's norm) is (nan|inf) at step \d; lower `rate` and go on from "
+        r"(.*) \(as `start`, in another --out\)",
         str(caught.value),
     )
     assert found

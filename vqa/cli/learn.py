@@ -20,6 +20,7 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override one setting: seed=1, stages.coldstart.steps=500."),
     ] = None,
+    until: Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print steps, answers, memory and data, and do nothing.")
     ] = False,
@@ -38,4 +39,4 @@ def train(
         return
     if out is None:
         raise UsageError("train: --out is missing; give a folder for checkpoints, log and model, or --dry-run")
-    typer.echo(f"{run(chosen, data=places, out=out)}")
+    typer.echo(f"{run(chosen, data=places, out=out, until=until)}")

@@ -238,6 +238,7 @@ def cold_start(
         model=model,
         args=args,
         train_dataset=draws,
+        processing_class=processor,  # a checkpoint is a whole model, to score with or to start from
         data_collator=lambda batch: collate(processor, batch, answer_weight=settings.answer_weight),
     )
     is_sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled

@@ -19,6 +19,7 @@ from vqa.rewards.presets import known
 from vqa.train.grpo import check
 from vqa.train.material import Known, listed, parted
 from vqa.train.parts import tower_of
+from vqa.train.shared import card_of
 from vqa.train.stages import ColdStart, Recipe, Reinforce, Stage, Warmup
 from vqa.train.tiny import make_model, make_tokenizer
 from vqa.views import ViewsConfig
@@ -49,7 +50,7 @@ class Counted:
 
 def plan(recipe: Recipe, *, data: Sequence[Path | str] = ()) -> Iterator[str]:
     """Lines to print: the start, the data, and each stage. Raises UsageError for what would be refused later."""
-    card, _ = settle(recipe.whose, {})
+    card = card_of(recipe)
     places = tuple(map(str, data)) or recipe.data
     counted = _count(recipe)
     size = f"about {counted.total / 1e6:,.1f} million parameters" if counted.total else "parameters not known"
@@ -96,7 +97,7 @@ def _work(
         length = f"{steps:,} steps" if steps else f"{stage.epochs:g} epochs of clips not there yet"
         yield f"{length} x {stage.batch} answers" + (f" = {steps * stage.batch:,} answers" if steps else "")
     elif isinstance(stage, Reinforce):
-        settings = stage.settings(recipe.prompt or card.prompt)
+        settings = stage.settings(recipe.prompt or card.prompt, recipe.seed)
         known(settings.reward)
         check(settings.model_copy(update={"vllm": None, "caption_lambda": 0.0, "caption_tau": 0.0}), [])
         answers = stage.steps * stage.clips * stage.k // stage.iterations

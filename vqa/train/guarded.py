@@ -30,20 +30,27 @@ class Guarded:
     def checked(self, loss: Tensor) -> Tensor:
         """The loss, unless it is NaN or infinite: then ModelError."""
         if not torch.isfinite(loss):
-            raise ModelError(f"{self.what}: the loss is {loss.item()} at step {self.state.global_step}; {self._way()}")
+            step = self.state.global_step
+            raise ModelError(f"{self.what}: the loss is {loss.item()} at step {step}; lower `rate` and {self.go_on()}")
         return loss
+
+    def go_on(self) -> str:
+        """Where a run with other settings continues, in words."""
+        kept = last_checkpoint(Path(self.args.output_dir))
+        return f"go on from {kept} (as `start`, in another --out)" if kept else "begin again"
 
     def _clip_grad_norm(self, model: Any) -> Any:
         norm = super()._clip_grad_norm(model)  # type: ignore[misc]
-        if norm is not None and not torch.isfinite(torch.as_tensor(norm)):
+        if self.accelerator.scaler is None and norm is not None and not torch.isfinite(torch.as_tensor(norm)):
             raise ModelError(
-                f"{self.what}: the gradient's norm is {float(norm)} at step {self.state.global_step}; {self._way()}"
+                f"{self.what}: the gradient's norm is {float(norm)} at step {self.state.global_step}; lower `rate` and "
+                f"{self.go_on()}"
             )
         return norm
 
-    def _way(self) -> str:
-        kept = last_checkpoint(Path(self.args.output_dir))
-        return f"lower `rate`; the last good weights are in {kept}" if kept else "lower `rate` and begin again"
+    def _load_from_checkpoint(self, checkpoint: str, model: Any = None) -> None:
+        if not restored(self, checkpoint):
+            super()._load_from_checkpoint(checkpoint, model)  # type: ignore[misc]
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Written aside, then renamed. Raises ModelError where the disk is full."""
@@ -65,6 +72,20 @@ class Guarded:
             shutil.rmtree(draft)
             rotate_checkpoints(str(out), self.args.save_total_limit)
         self.accelerator.wait_for_everyone()
+
+
+def restored(trainer: Any, checkpoint: str) -> bool:
+    """Puts a checkpoint's weights into the trainer's model; False where its own way must do it (sharded, LoRA).
+
+    transformers' Trainer reads the names as they are on disk, which for Qwen2.5-VL are not those of the model: it then
+    goes on from the weights it began with, and only warns.
+    """
+    is_sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+    if is_sharded or not (Path(checkpoint) / "config.json").is_file():
+        return False
+    model = trainer.model
+    model.load_state_dict(type(model).from_pretrained(checkpoint, dtype=model.dtype).state_dict())
+    return True
 
 
 def cannot_write(name: str, model: Any, out: Path, error: Exception) -> str:

@@ -51,24 +51,35 @@ class Lesson:
     severities: tuple[float, ...]  # 0-1
 
     def answer(self, generator: np.random.Generator, *, numbers: int = 2) -> str:
-        """A short reason made of facts only (what was done, how strongly, the grade), and the opinion for each of the
-        `numbers` asked for."""
-        harms = [
-            f"{DEGREES[min(2, int(severity * 3))]} {generator.choice(NAMES[name])}"
-            for name, severity in zip(self.distortions, self.severities, strict=True)
-        ]
-        grade = GRADES[min(4, int(self.opinion - 0.5))]
-        found = " and ".join(harms) if harms else "no damage"
-        reason = str(
-            generator.choice(
-                [
-                    f"The clip shows {found}. It looks {grade}.",
-                    f"I see {found}, so the quality is {grade}.",
-                    f"There is {found}; the picture is {grade}.",
-                ]
-            )
+        """See the function `answer`."""
+        return answer(generator, numbers, self.opinion, self.distortions, self.severities)
+
+
+def answer(
+    generator: np.random.Generator,
+    numbers: int,
+    opinion: float,
+    distortions: Sequence[str],
+    severities: Sequence[float],
+) -> str:
+    """A short reason made of facts only (what was done, how strongly, the grade), and the opinion for each of the
+    `numbers` asked for."""
+    harms = [
+        f"{DEGREES[min(2, int(severity * 3))]} {generator.choice(NAMES[name])}"
+        for name, severity in zip(distortions, severities, strict=True)
+    ]
+    grade = GRADES[min(4, int(opinion - 0.5))]
+    found = " and ".join(harms) if harms else "no damage"
+    reason = str(
+        generator.choice(
+            [
+                f"The clip shows {found}. It looks {grade}.",
+                f"I see {found}, so the quality is {grade}.",
+                f"There is {found}; the picture is {grade}.",
+            ]
         )
-        return answer_text(reason, [self.opinion] * numbers)
+    )
+    return answer_text(reason, [opinion] * numbers)
 
 
 def read_ladder(folder: Path) -> list[dict[str, Any]]:

@@ -8,6 +8,8 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from vqa.errors import ModelError
+
 
 class Log:
     """Averages what is added between two lines."""
@@ -28,8 +30,14 @@ class Log:
         seconds = (time.perf_counter() - self._started) / count
         line = {"stage": self._stage, "step": step, "steps": steps, "seconds_a_step": round(seconds, 3)}
         line |= {name: round(value, 4) for name, value in means.items()}
-        with self._path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        try:
+            with self._path.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise ModelError(
+                f"{self._path} could not be written ({error}); make room and give the same command again, it goes on "
+                "from the last checkpoint"
+            ) from error
         print(" ".join(f"{key}={value}" for key, value in line.items()), file=sys.stderr, flush=True)
         self._values.clear()
         self._started = time.perf_counter()

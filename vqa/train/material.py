@@ -13,7 +13,7 @@ import numpy as np
 from vqa.data.manifest import read_manifest
 from vqa.errors import ClipError, UsageError
 from vqa.prompt import HIGHEST, LOWEST, answer_text
-from vqa.train.ladder import Lesson, look_at, read_ladder
+from vqa.train.ladder import answer, look_at, read_ladder
 from vqa.types import Clip, Views
 from vqa.views import ViewsConfig, look
 
@@ -151,7 +151,8 @@ def samples(clips: Sequence[Known], *, views: ViewsConfig, seed: int, looks: int
         elif isinstance(some[0].source, dict):
             found += [_of_manifest(clip, views, seed) for clip in some]
         else:
-            found += [_of_prepared(clip) for clip in some]
+            is_ladder = any(clip.source.distortions for clip in some)  # then one without any is whole
+            found += [_of_prepared(clip, is_ladder=is_ladder) for clip in some]
     return found
 
 
@@ -172,7 +173,7 @@ def _of_ladder(
                     dataset=clip.dataset,
                     opinion=clip.opinion,
                     load=partial(_same, lesson.views),
-                    say=partial(_answer, lesson),
+                    say=saying(clip),
                 )
             )
     return found
@@ -182,29 +183,36 @@ def _same(views: Views) -> Views:
     return views
 
 
-def _answer(lesson: Lesson, generator: np.random.Generator, numbers: int) -> str:
-    return lesson.answer(generator, numbers=numbers)
-
-
 def _of_manifest(clip: Known, views: ViewsConfig, seed: int) -> Sample:
     row = clip.source
     load = partial(look, Clip(clip_id=clip.clip_id, uri=row["uri"]), **views.model_dump(), seed=seed)
     return Sample(clip_id=clip.clip_id, dataset=clip.dataset, opinion=clip.opinion, load=load)
 
 
-def _of_prepared(clip: Known) -> Sample:
-    reason, opinion = clip.source.reason, clip.opinion
+def _of_prepared(clip: Known, *, is_ladder: bool) -> Sample:
+    row, say = clip.source, saying(clip)
+    if say is None and is_ladder:
+        say = partial(answer, opinion=clip.opinion, distortions=(), severities=())
+    return Sample(clip_id=clip.clip_id, dataset=clip.dataset, opinion=clip.opinion, load=row.load, say=say)
 
-    def say(_: np.random.Generator, numbers: int) -> str:
-        return answer_text(reason, [opinion] * numbers)
 
-    return Sample(
-        clip_id=clip.clip_id,
-        dataset=clip.dataset,
-        opinion=opinion,
-        load=clip.source.load,
-        say=say if reason else None,
+def saying(clip: Known) -> Say | None:
+    """What a clip teaches to say: its own reason, or what was done to it on a ladder; None for neither."""
+    row = (
+        clip.source
+        if isinstance(clip.source, dict)
+        else {name: getattr(clip.source, name) for name in ("reason", "distortions", "severities")}
     )
+    if row.get("reason"):
+        return partial(_reasoned, row["reason"], clip.opinion)
+    if row.get("distortions") or (isinstance(clip.source, dict) and "distortions" in row):
+        facts = {"distortions": row["distortions"], "severities": row["severities"]}
+        return partial(answer, opinion=clip.opinion, **facts)
+    return None
+
+
+def _reasoned(reason: str, opinion: float, _: np.random.Generator, numbers: int) -> str:
+    return answer_text(reason, [opinion] * numbers)
 
 
 def digest_of(clips: Sequence[Known]) -> str:

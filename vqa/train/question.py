@@ -6,7 +6,7 @@ from typing import Any
 from PIL import Image
 
 from vqa.model.encode import encode, padded
-from vqa.prompt import PRESETS, messages
+from vqa.prompt import messages
 from vqa.train.examples import Example
 from vqa.train.packed import Asked, ask
 
@@ -18,6 +18,12 @@ class Shown:
     chat: list[dict[str, Any]]
     pictures: list[Image.Image]  # only for those who encode themselves: vLLM, and trl's own path
     asked: Asked | None
+
+    @property
+    def question(self) -> str:
+        """The words behind the pictures."""
+        words: str = self.chat[-1]["content"][-1]["text"]
+        return words
 
 
 def show(
@@ -40,12 +46,9 @@ def show(
     )
 
 
-def captioned(example: Example, processor: Any, *, prompt: str) -> Any:
+def captioned(caption: str | None, processor: Any, *, question: str) -> Any:
     """The processor's tensors of the question with a caption in place of the pictures (CapPO; its words: NOT FOUND)."""
-    content = [
-        {"type": "text", "text": f"What the pictures show: {example.caption}\n"},
-        {"type": "text", "text": PRESETS[prompt].question},
-    ]
+    content = [{"type": "text", "text": f"What the pictures show: {caption}\n"}, {"type": "text", "text": question}]
     chat = [{"role": "user", "content": content}]
     text = processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
     return processor(text=[text], return_tensors="pt", add_special_tokens=False)

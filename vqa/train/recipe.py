@@ -38,8 +38,8 @@ def _stage(name: object, values: Any, path: str) -> Any:
     return build(KINDS[kind], values, where=f"{path}: stage {name!r}")
 
 
-def run(recipe: Recipe, *, out: Path, data: Sequence[Path | str] = ()) -> Path:
-    """All stages; returns OUT/model. See `vqa.train.run`, which is only imported here: it brings torch."""
+def run(recipe: Recipe, *, out: Path, data: Sequence[Path | str] = (), until: str | None = None) -> Path:
+    """All stages, or those `until` one; returns OUT/model. See `vqa.train.run`, only imported here: it brings torch."""
     from vqa.train.run import run_stages
 
-    return run_stages(recipe, out=out, data=data)
+    return run_stages(recipe, out=out, data=data, until=until)

@@ -4,17 +4,17 @@ Every process of a launch runs this; the first one notes what is finished.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
+from transformers import PrinterCallback
+from transformers.utils import logging as hf_logging
 
 from vqa.errors import UsageError
-from vqa.model.card import ModelCard, settle
+from vqa.model.card import settle
 from vqa.prompt import PRESETS, PresetName, dimensions
 from vqa.train.coldstart import cold_start
 from vqa.train.conversations import read_conversations
@@ -25,83 +25,32 @@ from vqa.train.guarded import last_checkpoint
 from vqa.train.judge import judged
 from vqa.train.ladder import cut_crops
 from vqa.train.log import Log, Told
-from vqa.train.material import Known, Sample, digest_of, listed, parted, samples
+from vqa.train.material import Known, Sample, digest_of, saying
+from vqa.train.shared import Run, make_run
 from vqa.train.stages import ColdStart, Recipe, Reinforce, Stage, Warmup, Write
 from vqa.train.tiny import make_model, make_processor, make_tokenizer
 from vqa.train.warmup import warm_up
-from vqa.train.weights import load_for_training, save, ship
-from vqa.train.write import REASONS, write
-from vqa.views import ViewsConfig
+from vqa.train.weights import load_for_training, load_to_write, save, ship
+from vqa.train.write import rows_of, write
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """What the stages of one run share."""
+def run_stages(recipe: Recipe, *, out: Path, data: Sequence[Path | str] = (), until: str | None = None) -> Path:
+    """All stages of the recipe, or those `until` one; returns OUT/model.
 
-    recipe: Recipe
-    card: ModelCard
-    prompt: PresetName
-    views: ViewsConfig
-    out: Path
-    places: tuple[str, ...]
-    processes: PartialState
-
-    @property
-    def precision(self) -> torch.dtype:
-        """Of products."""
-        found: torch.dtype = getattr(torch, self.recipe.precision)
-        return found
-
-    def clips(self, stage: Stage) -> tuple[list[Known], list[Known]]:
-        """Those of the stage: to learn from, and held out."""
-        places = stage.data or self.places
-        if not places and not (isinstance(stage, ColdStart) and stage.reasons):
-            raise UsageError(f"stage {stage.name}: no data; give --data FOLDER (of `vqa prepare`, or a ladder)")
-        if not places:
-            return [], []
-        return parted(
-            listed(places, datasets=stage.datasets), held_out=self.recipe.validation_clips, seed=self.recipe.seed
-        )
-
-    def samples(self, clips: Sequence[Known], *, looks: int = 1) -> list[Sample]:
-        """The clips ready to be loaded."""
-        recipe = self.recipe
-        found = samples(clips, views=self.views, seed=recipe.seed, looks=looks, threads=recipe.threads or 1)
-        for dataset in {sample.dataset for sample in found}:
-            next(sample for sample in found if sample.dataset == dataset).views()  # told before the model is loaded
-        return found
-
-    def asked(self, stage: ColdStart | Reinforce | Write) -> PresetName:
-        """The stage's prompt."""
-        return stage.prompt or self.prompt
-
-
-def make_run(recipe: Recipe, *, out: Path, data: Sequence[Path | str] = ()) -> Run:
-    """What the stages share; reads the card, loads nothing."""
-    card, _ = settle(recipe.whose, {})
-    return Run(
-        recipe=recipe,
-        card=card,
-        prompt=recipe.prompt or card.prompt,
-        views=ViewsConfig(**card.views),
-        out=out,
-        places=tuple(map(str, data)) or recipe.data,
-        processes=PartialState(cpu=not torch.cuda.is_available()),
-    )
-
-
-def run_stages(recipe: Recipe, *, out: Path, data: Sequence[Path | str] = ()) -> Path:
-    """All stages of the recipe; returns OUT/model. The same command again goes on where it was stopped, runs no
-    finished stage twice, and refuses settings that differ from those of a finished one.
-
+    The same command again goes on where it was stopped, runs no finished stage twice, and refuses settings that differ
+    from those of a stage that was begun.
     Clips of a `test` split are not touched. Raises UsageError for data and settings that cannot teach, ModelError where
     the training itself fails.
     """
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
+    names = [stage.name for stage in recipe.stages]
+    if until is not None and until not in names:
+        raise UsageError(f"--until {until}: no stage of that name; there are {', '.join(names)}")
+    hf_logging.disable_progress_bar()
     run = make_run(recipe, out=out, data=data)
     keys: dict[str, str] = {}
-    last = ""
+    last, is_new = "", not (out / "model").exists()
     for stage in recipe.stages:
         train, held_out = run.clips(stage)
         settings = _settings(run, stage, train, held_out, keys)
@@ -110,14 +59,17 @@ def run_stages(recipe: Recipe, *, out: Path, data: Sequence[Path | str] = ()) ->
         with run.processes.main_process_first():
             is_finished = begin(folder, settings)
         if not is_finished:
+            is_new = True
             _run_stage(run, stage, train, held_out, folder)
             run.processes.wait_for_everyone()
             if run.processes.is_main_process:
                 finish(folder, settings)
         last = last if isinstance(stage, Write) else stage.name
+        if stage.name == until:
+            break
     if not last:
         return out
-    if run.processes.is_main_process:
+    if is_new and run.processes.is_main_process:
         ship(out / last / "model", out / "model", dtype=getattr(torch, recipe.export))
     run.processes.wait_for_everyone()
     return out / "model"
@@ -129,10 +81,10 @@ def _settings(
     """All that the stage's weights hang on."""
     recipe, origin = run.recipe, run.recipe.origin(stage)
     shared = recipe.model_dump(mode="json", include={"model", "seed", "precision", "views_per_clip"})
-    texts = stage.reasons if isinstance(stage, ColdStart) else stage.rewrites if isinstance(stage, Write) else ()
+    texts = () if isinstance(stage, Warmup) else stage.texts
     return (
-        stage.model_dump(mode="json", exclude={"workers", "data", "start"})
-        | {name: value for name, value in shared.items() if name not in type(stage).model_fields or value is not None}
+        shared
+        | stage.model_dump(mode="json", exclude={"workers", "data", "start"}, exclude_none=True)
         | {
             "card": run.card.model_dump(mode="json", include={"min_pixels", "max_pixels", "views"}),
             "asked": run.prompt,
@@ -147,15 +99,25 @@ def _settings(
 def _run_stage(run: Run, stage: Stage, train: list[Known], held_out: list[Known], folder: Path) -> None:
     log = Log(run.out / "log.jsonl", stage.name)
     looks = run.recipe.views_per_clip if isinstance(stage, ColdStart) else 1
-    learned = [] if isinstance(stage, Warmup) and run.recipe.origin(stage) else run.samples(train, looks=looks)
-    model, processor = _start(run, stage, learned)
+    learned = [] if isinstance(stage, Warmup) else run.samples(train, looks=looks)
+    model, processor = _start(run, stage, train)
     if isinstance(stage, Warmup):
         _warm_up(run, stage, model, processor, train, held_out, folder, log)
         save(model, processor, folder / "model", processes=run.processes)
     elif isinstance(stage, Write):
-        texts = [run.out / name / REASONS for name in stage.rewrites]
         prompt = run.asked(stage)
-        write(model, processor, learned, texts, stage=stage, prompt=prompt, folder=folder, log=log, state=run.processes)
+        write(
+            model,
+            processor,
+            learned,
+            run.texts(stage),
+            stage=stage,
+            prompt=prompt,
+            folder=folder,
+            seed=run.recipe.seed,
+            log=log,
+            state=run.processes,
+        )
     else:
         kept = run.samples(held_out)
         train_stage = _cold_start if isinstance(stage, ColdStart) else _reinforce
@@ -163,25 +125,29 @@ def _run_stage(run: Run, stage: Stage, train: list[Known], held_out: list[Known]
         save(trained, processor, folder / "model", processes=run.processes)
 
 
-def _start(run: Run, stage: Stage, learned: Sequence[Sample]) -> tuple[Any, Any]:
+def _start(run: Run, stage: Stage, train: Sequence[Known]) -> tuple[Any, Any]:
     recipe, card, origin = run.recipe, run.card, run.recipe.origin(stage)
     if origin is not None:
         earlier = {one.name for one in recipe.stages}
         source = str(run.out / origin / "model") if origin in earlier else settle(origin, {})[0].source
-        return load_for_training(card.model_copy(update={"source": source}), threads=recipe.threads)
+        card = card.model_copy(update={"source": source})
+        if isinstance(stage, Write):
+            return load_to_write(card, threads=recipe.threads, processes=run.processes)
+        return load_for_training(card, threads=recipe.threads)
     if recipe.model is None or card.min_pixels is None or card.max_pixels is None:
         raise UsageError(f"card {recipe.whose}: a model made from nothing needs min_pixels and max_pixels there")
-    tokenizer = make_tokenizer(_texts(learned, run.prompt), vocabulary=recipe.model.vocabulary)
+    tokenizer = make_tokenizer(_texts(train, run.prompt), vocabulary=recipe.model.vocabulary)
     processor = make_processor(tokenizer, min_pixels=card.min_pixels, max_pixels=card.max_pixels)
     return make_model(tokenizer, **recipe.model.model_dump(exclude={"vocabulary"}), seed=recipe.seed), processor
 
 
-def _texts(learned: Sequence[Sample], prompt: PresetName) -> list[str]:
+def _texts(train: Sequence[Known], prompt: PresetName) -> list[str]:
     """What the tokenizer learns from: answers as they will be written, and every question that may be asked."""
     generator = np.random.default_rng(0)
     questions = [preset.question for preset in PRESETS.values()]
     labels = ["Global multiframe picture:", "Local single frame picture 1:", "Picture 2:"]
-    said = [sample.say(generator, dimensions(prompt)) for sample in learned if sample.say is not None]
+    says = [saying(clip) for clip in train]
+    said = [say(generator, dimensions(prompt)) for say in says if say is not None]
     return said + (questions + labels) * (len(said) // 4 + 1)
 
 
@@ -196,6 +162,10 @@ def _warm_up(
     log: Log,
 ) -> None:
     recipe = run.recipe
+    if run.processes.num_processes > 1:
+        raise UsageError(f"stage {stage.name}: a warm-up runs in one process; run it first, by `vqa train --until`")
+    if not held_out:
+        raise UsageError(f"stage {stage.name}: no held-out clips; set validation_clips")
     places = {clip.place for clip in train + held_out}
     if len(places) != 1 or not (Path(place := places.pop()) / "ladder.parquet").is_file():
         raise UsageError(f"stage {stage.name}: a warm-up needs one ladder (vqa data synth), and nothing else")
@@ -227,8 +197,7 @@ def _cold_start(
     log: Log,
 ) -> Any:
     if stage.reasons:
-        names = {one.name for one in run.recipe.stages}
-        paths = [run.out / name / REASONS if name in names else Path(name) for name in stage.reasons]
+        paths = run.texts(stage)
         of = {sample.clip_id: sample for sample in learned}
         numbers = dimensions(run.asked(stage))
         read = partial(read_conversations, views=run.views, numbers=numbers, seed=run.recipe.seed)
@@ -258,14 +227,21 @@ def _reinforce(
     folder: Path,
     log: Log,
 ) -> Any:
+    captions = {row["id"]: row["conversations"][-1]["value"] for path in run.texts(stage) for row in rows_of(path)}
     examples = [
-        Example(clip_id=sample.clip_id, dataset=sample.dataset, opinion=float(sample.opinion or 0), load=sample.views)
+        Example(
+            clip_id=sample.clip_id,
+            dataset=sample.dataset,
+            opinion=float(sample.opinion or 0),
+            load=sample.views,
+            caption=captions.get(sample.clip_id),
+        )
         for sample in learned
     ]
     prompt = run.asked(stage)
     judge = partial(judged, processor=processor, samples=held_out, prompt=prompt, max_new_tokens=stage.max_new_tokens)
     trainer = make_trainer(
-        stage.settings(prompt),
+        stage.settings(prompt, run.recipe.seed),
         model.requires_grad_(True).train(),
         processor,
         examples,
@@ -277,6 +253,7 @@ def _reinforce(
         save_total_limit=2,
         disable_tqdm=True,
     )
+    trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Told(log))
     saved = last_checkpoint(folder)
     trainer.train(resume_from_checkpoint=str(saved) if saved else None)

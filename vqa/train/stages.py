@@ -88,6 +88,11 @@ class ColdStart(Common):
     recompute: bool = Field(False, description="activations in the backward pass: less memory, more time")
     workers: int = Field(0, ge=0, description="processes that load and encode pictures ahead")
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Files and earlier stages whose texts it takes."""
+        return self.reasons
+
     @model_validator(mode="after")
     def _fit(self) -> "ColdStart":
         if (self.steps is None) == (self.epochs is None):
@@ -106,10 +111,24 @@ class Reinforce(Common, Grpo):
 
     kind: Literal["grpo"]
     prompt: PresetName | None = Field(None, description="default: the recipe's")  # type: ignore[assignment]
+    seed: int | None = Field(None, description="default: the recipe's")  # type: ignore[assignment]
+    captions: str | None = Field(None, description="for caption_*: an earlier `write` stage, or its reasons.jsonl")
 
-    def settings(self, prompt: PresetName) -> Grpo:
-        """As the trainer takes them."""
-        return Grpo(**self.model_dump(include=set(Grpo.model_fields)) | {"prompt": self.prompt or prompt})
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The earlier stage or file whose texts it takes."""
+        return (self.captions,) if self.captions else ()
+
+    @model_validator(mode="after")
+    def _fit(self) -> "Reinforce":
+        if bool(self.captions) != bool(self.caption_lambda or self.caption_tau):
+            raise ValueError("captions go together with caption_lambda and caption_tau")
+        return self
+
+    def settings(self, prompt: PresetName, seed: int) -> Grpo:
+        """As the trainer takes them; the recipe's prompt and seed where it has none of its own."""
+        own = {"prompt": self.prompt or prompt, "seed": seed if self.seed is None else self.seed}
+        return Grpo(**self.model_dump(include=set(Grpo.model_fields)) | own)
 
 
 class Write(Common):
@@ -121,8 +140,14 @@ class Write(Common):
     rewrites: tuple[str, ...] = Field((), description="earlier `write` stages whose texts this one writes anew")
     k: int = Field(1, ge=1, description="answers to draw; the one nearest to the opinion is kept")
     within: float | None = Field(None, gt=0, description="points from the opinion; an answer further off is dropped")
+    plain: bool = Field(False, description="texts as they are (captions), not answers with numbers")
     temperature: float = Field(1.0, gt=0)
     max_new_tokens: int = Field(512, ge=1)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Earlier stages whose texts it takes."""
+        return self.rewrites
 
     @model_validator(mode="after")
     def _fit(self) -> "Write":
@@ -142,6 +167,7 @@ class Recipe(Strict):
     start: str | None = Field(None, description="a card, a hub id or a folder")
     model: Sizes | None = None
     prompt: PresetName | None = Field(None, description="default: the card's")
+    max_pixels: int | None = Field(None, ge=1, description="area of a picture at most; default: the card's")
     data: tuple[str, ...] = Field(
         (), description="ladders, folders of `vqa prepare`, manifests; --data comes before it"
     )
@@ -165,9 +191,8 @@ class Recipe(Strict):
             raise ValueError(f"stages need different names, these are {', '.join(names)}")
         for place, stage in enumerate(self.stages):
             earlier = {one.name: one.kind for one in self.stages[:place]}
-            if isinstance(stage, ColdStart | Write):
-                asked = stage.reasons if isinstance(stage, ColdStart) else stage.rewrites
-                wrong = [one for one in asked if one in names and earlier.get(one) != "write"]
+            if not isinstance(stage, Warmup):
+                wrong = [one for one in stage.texts if one in names and earlier.get(one) != "write"]
                 if wrong:
                     raise ValueError(f"stage {stage.name}: {wrong[0]!r} is no earlier stage of kind write")
             if stage.start in names and earlier.get(str(stage.start), "write") == "write":

@@ -17,8 +17,17 @@ from vqa.train.guarded import cannot_write
 hf: Any = transformers
 
 
+def load_to_write(card: ModelCard, *, threads: int | None = None, processes: PartialState) -> tuple[Any, Any]:
+    """(model as stored, processor): spread over all GPUs for one process, else on the process's own device."""
+    is_alone = torch.cuda.is_available() and processes.num_processes == 1
+    place = "auto" if is_alone else str(processes.device)
+    policy = load(card.model_copy(update={"dtype": "auto", "device_map": place, "cpu_threads": threads}))
+    return policy.model, policy.processor
+
+
 def load_for_training(card: ModelCard, *, threads: int | None = None) -> tuple[Any, Any]:
     """(model in float32 on the CPU, processor); the trainer moves it. Raises ModelError, as scoring does."""
+    hf.integrations.unset_hf_deepspeed_config()  # an earlier stage's; DeepSpeed itself parts the weights later
     policy = load(card.model_copy(update={"dtype": "float32", "device_map": "cpu", "cpu_threads": threads}))
     return policy.model.requires_grad_(True).train(), policy.processor
 

@@ -33,6 +33,7 @@ def write(
     stage: Write,
     prompt: PresetName,
     folder: Path,
+    seed: int,
     log: Log,
     state: PartialState,
 ) -> None:
@@ -41,14 +42,13 @@ def write(
     Clips whose answers cannot be read, or are further off than `within`, are left out. A stopped stage goes on behind
     the last whole line. Each process writes for its share of the clips. Raises UsageError where no answer was of use.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model.to(device).eval()
+    model.eval()
     ends = model.generation_config.eos_token_id
     size = model.get_output_embeddings().weight.shape[0]
     vocabulary = Vocabulary.of(processor.tokenizer, model.config, size=size, ends=ends)
-    given = {row["id"]: row["conversations"][-1]["value"] for path in texts for row in _rows(path)}
+    given = {row["id"]: row["conversations"][-1]["value"] for path in texts for row in rows_of(path)}
     own = folder / f"part-{state.process_index}-of-{state.num_processes}.jsonl"
-    done = _rows(own)
+    done = rows_of(own)
     with replacing(own) as draft:  # without a torn last line
         draft.write_text("".join(json.dumps(row) + "\n" for row in done), encoding="utf-8")
     known = {row["id"] for row in done}
@@ -58,18 +58,20 @@ def write(
             if texts and sample.clip_id not in given:
                 continue
             words = stage.question and stage.question.replace("{reason}", reason(given.get(sample.clip_id, "")))
-            asked = question(processor, sample, prompt=prompt, words=words).to(device)
+            asked = question(processor, sample, prompt=prompt, words=words).to(model.device)
             (answers,) = roll_out(
                 model,
                 [prefill(model, asked)],
                 k=stage.k,
                 vocabulary=vocabulary,
                 max_new_tokens=stage.max_new_tokens,
-                seeds=[_seed(stage.name, sample.clip_id, number) for number in range(stage.k)],
+                seeds=[_seed(seed, stage.name, sample.clip_id, number) for number in range(stage.k)],
                 sampling=Sampling(temperature=stage.temperature),
             )
             said = [processor.tokenizer.decode(one.tokens, skip_special_tokens=True) for one in answers]
-            best = _nearest(said, sample.opinion, numbers=dimensions(prompt), within=stage.within)
+            best: str | None = said[0]
+            if not stage.plain:
+                best = _nearest(said, sample.opinion, numbers=dimensions(prompt), within=stage.within)
             row: dict[str, Any] = {"id": sample.clip_id, "dataset_name": sample.dataset, "conversations": []}
             if best is not None:
                 row["conversations"] = [{"from": "gpt", "value": best}]
@@ -79,7 +81,7 @@ def write(
     state.wait_for_everyone()
     if state.is_main_process:
         parts = [folder / f"part-{rank}-of-{state.num_processes}.jsonl" for rank in range(state.num_processes)]
-        rows = [row for part in parts for row in _rows(part) if row["conversations"]]
+        rows = [row for part in parts for row in rows_of(part) if row["conversations"]]
         log.show(len(samples), len(samples), answers=len(rows))
         if not rows:
             raise UsageError(
@@ -103,7 +105,7 @@ def _nearest(said: Sequence[str], opinion: float | None, *, numbers: int, within
     return said[min(found)[1]]
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
+def rows_of(path: Path) -> list[dict[str, Any]]:
     """The whole lines of a file that may end in the middle of one; none where there is no file."""
     if not path.is_file():
         return []

@@ -1,0 +1,60 @@
+"""Every file of configs/train says what it does, builds, and can be planned without weights and network."""
+
+import re
+from pathlib import Path
+
+import pytest
+from accelerate.commands.config.config_args import load_config_from_file
+
+from vqa.config import configs_folder
+from vqa.rewards import PRESETS
+from vqa.train.estimate import plan
+from vqa.train.recipe import load_recipe
+from vqa.train.stages import Reinforce
+
+FOLDER = configs_folder() / "train"
+FILES = sorted(FOLDER.glob("*.yaml"))
+LAUNCH = re.compile(r"accelerate launch --config_file configs/(train/accelerate/\w+\.yaml)")
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_file_builds_and_is_planned(file: Path, ladder: Path) -> None:
+    recipe = load_recipe(file)
+    text = file.read_text()
+    assert text.startswith(f"# vqa train configs/train/{file.name} ")
+    is_small = file.stem.endswith("_tiny") or file.stem == "embedded"
+    if not is_small:
+        (launch,) = LAUNCH.findall(text)
+        assert (configs_folder() / launch).is_file()
+        assert f"-m vqa.cli train configs/train/{file.name}" in text
+        assert re.search(r"arXiv \d{4}\.\d{5}", text) and "NOT FOUND" in text
+    lines = list(plan(recipe, data=[ladder] if is_small else ["prepared/not-there"]))
+    for stage in recipe.stages:
+        assert any(stage.name in line and stage.kind in line for line in lines)
+    memory = [line for line in lines if line.strip().startswith("memory a process")]
+    assert len(memory) == len(recipe.stages) and all("GB" in line for line in memory)
+    assert not is_small or "  learns from 4 clips, 2 held out" in lines
+
+
+def test_every_preset_has_a_recipe_and_every_recipe_a_small_one() -> None:
+    large = {file.stem for file in FILES if not file.stem.endswith("_tiny")} - {"embedded"}
+    assert large == {*PRESETS, "ract"}
+    assert {file.stem for file in FILES if file.stem.endswith("_tiny")} == {f"{name}_tiny" for name in large}
+    for name in PRESETS:
+        for file in (f"{name}.yaml", f"{name}_tiny.yaml"):
+            stages = load_recipe(FOLDER / file).stages
+            assert {stage.reward for stage in stages if isinstance(stage, Reinforce)} == {name}
+
+
+@pytest.mark.parametrize("name", ["ddp", "fsdp", "zero3"])
+def test_a_launch_file_is_one_of_accelerate(name: str) -> None:
+    config = load_config_from_file(str(FOLDER / "accelerate" / f"{name}.yaml"))
+    assert config.num_processes == 8
+    assert config.mixed_precision == "bf16"
+
+
+def test_explore_asks_in_many_words_and_settle_in_one() -> None:
+    explore, settle = load_recipe(FOLDER / "preresq_video.yaml").stages
+    assert isinstance(explore, Reinforce) and isinstance(settle, Reinforce)
+    assert (explore.k, len(explore.questions), explore.stage) == (12, 5, 1)
+    assert (settle.k, len(settle.questions), settle.stage) == (6, 0, 2)
