@@ -171,6 +171,32 @@ def test_mat_files_in_their_many_shapes(tmp_path: Path) -> None:
     assert {row["content_id"] for row in scenes} == {"live-qualcomm/cheerleader1"}
 
 
+@pytest.mark.parametrize(
+    ("name", "variables", "clip_id"),
+    [
+        ("live-vqc", ("video_list", "mos"), "live-vqc/A001.mp4"),
+        ("youtube-ugc", ("video_names", "scores"), "youtube-ugc/A001.mp4"),
+        ("lbvd", ("video_names", "scores"), "lbvd/A001.mp4"),
+    ],
+)
+def test_mat_files_of_a_list_of_names_and_one_of_opinions(
+    name: str, variables: tuple[str, str], clip_id: str, tmp_path: Path
+) -> None:
+    files, opinions = variables
+    savemat(tmp_path / "x.mat", {files: cells("A001.mp4", "A002.mp4"), opinions: numbers(2, 3)})
+    found = rows(name, tmp_path / "x.mat", scale="1,5")
+    assert [row["mos"] for row in found] == [2, 3]
+    assert found[0]["clip_id"] == clip_id
+
+
+def test_sets_of_which_only_a_plain_list_is_known(tmp_path: Path) -> None:
+    part_a = write_csv(tmp_path / "k150ka_scores.csv", {"video_name": ["orig_1_5s.mp4"], "video_score": [3.4]})
+    row = rows("konvid-150k-a", part_a, scale="1,5")[0]
+    assert (row["uri"], row["mos"]) == ("/clips/k150ka/orig_1_5s.mp4", 3.4)
+    (tmp_path / "GT_BID.txt").write_text("DatabaseImage0001.JPG 3.25\nDatabaseImage0002.JPG 1.5\n")
+    assert [row["mos"] for row in rows("bid", tmp_path / "GT_BID.txt")] == [3.25, 1.5]
+
+
 def test_live_c_leaves_its_training_pictures_out_and_needs_both_files(tmp_path: Path) -> None:
     savemat(tmp_path / "AllMOS_release.mat", {"AllMOS_release": np.arange(10.0, 20.0)[None]})
     with pytest.raises(UsageError, match=r"expected AllImages_release.mat beside it"):

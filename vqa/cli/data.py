@@ -54,6 +54,7 @@ def import_(
     kind: Annotated[Literal["video", "image"] | None, typer.Option(help="Of a set that is not known.")] = None,
 ) -> None:
     """Read a public data set's labels into a manifest: files found, opinions on 1-5, the scale recorded."""
+    from jobs.summary import printable
     from vqa.data.imports import import_labels, import_ladder
     from vqa.data.layouts import Request
     from vqa.data.manifest import write_manifest
@@ -77,7 +78,7 @@ def import_(
         *(f"scale of {known}: {scale}" for known, scale in done.manifest.scales.items()),
         str(out),
     ):
-        typer.echo(line, err=True)
+        typer.echo(printable(line), err=True)
 
 
 @data_app.command()
@@ -170,6 +171,7 @@ def recover(
     fewest: Annotated[int, typer.Option(min=1, help="Leave out subjects with fewer ratings.")] = 1,
 ) -> None:
     """Raw ratings to opinions, allowing for subjects who rate high, low or at random (BT.500, P.913, P.910)."""
+    from jobs.summary import printable
     from vqa.data.ratings import read_ratings
     from vqa.data.recover import recover as recovered
     from vqa.data.recover import summary, write_recovered
@@ -178,7 +180,7 @@ def recover(
     found = recovered(read, method=method)
     beside = write_recovered(out, read, found)
     for line in (*summary(read, found), str(out), str(beside)):
-        typer.echo(line, err=True)
+        typer.echo(printable(line), err=True)
 
 
 @data_app.command()
