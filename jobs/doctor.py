@@ -5,7 +5,6 @@ import os
 import platform
 import tempfile
 import time
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from jobs.record import versions
 from jobs.summary import printable
 from vqa.errors import ClipError, VqaError
 from vqa.media.inventory import backends, codecs, libraries
@@ -36,7 +36,7 @@ def examine(*, as_json: bool = False) -> bool:
     """Prints the findings; True where the self test passed."""
     test = self_test()
     findings = {
-        "versions": _versions(),
+        "versions": dict.fromkeys(("python", *PACKAGES)) | versions(PACKAGES),
         "machine": _machine(),
         "gpus": _gpus(),
         "decoders": backends(),
@@ -79,16 +79,6 @@ def _write_bars(path: Path) -> None:
         line = (127.5 + 110 * np.sin((x[:, None] + 4 * frame) / np.array([9.0, 17.0, 31.0]))).astype(np.uint8)
         writer.send(np.ascontiguousarray(np.broadcast_to(line, (240, 320, 3))))
     writer.close()
-
-
-def _versions() -> dict[str, str | None]:
-    found: dict[str, str | None] = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = None
-    return found
 
 
 def _machine() -> dict[str, Any]:

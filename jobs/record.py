@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -64,18 +65,23 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
+    """Of Python and of the packages that are installed."""
+    found = {"python": platform.python_version()}
+    for name in packages:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
 def header() -> dict[str, Any]:
     """What the run.json of any job says from the start."""
-    versions = {"python": platform.python_version()}
-    for name in PACKAGES:
-        with contextlib.suppress(PackageNotFoundError):
-            versions[name] = version(name)
     return {
         "state": "running",
         "started": now(),
         "ended": None,
         "host": {"name": socket.gethostname(), "platform": platform.platform(), "cores": os.cpu_count()},
-        "versions": versions,
+        "versions": versions(),
     }
 
 

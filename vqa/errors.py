@@ -1,7 +1,7 @@
 """Everything that can go wrong, as a small family; each message names the thing, its value, the limit and the way
 out."""
 
-from typing import Literal, get_args
+from typing import Literal
 
 ErrorKind = Literal[
     "not_found",
@@ -15,7 +15,6 @@ ErrorKind = Literal[
     "crashed",
     "model",
 ]
-ERROR_KINDS: tuple[str, ...] = get_args(ErrorKind)
 
 
 class VqaError(Exception):

@@ -1,14 +1,12 @@
 """The values that cross boundaries: frozen, checked when made, carrying units in their names."""
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
 Seconds = NDArray[np.float64]
-Status = Literal["ok", "partial", "unparsed", "failed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
