@@ -8,22 +8,25 @@ from typing import BinaryIO
 import av
 
 from vqa.errors import ClipError
+from vqa.media.boxes import is_index_cut_off
 
 _READ_BYTES = 1 << 18
 _ROTATION = re.compile(r"rotation of (-?[\d.]+) degrees")
 _DOLBY_ALONE = re.compile(r"DOVI configuration record: .*compatibility id: 0\b")
 
-# First bytes (offset, bytes) of the formats whose broken header means a broken video rather than some other file.
-_MAGIC = (
+# First bytes (offset, bytes) of the formats whose broken header means a broken video rather than some other file:
+_CONTAINERS = (  # these can also hold sound alone
     *((4, box) for box in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"styp", b"moof")),  # mp4, mov
     (0, bytes.fromhex("1a45dfa3")),  # Matroska, WebM
     (0, bytes.fromhex("3026b2758e66cf11")),  # ASF, WMV
-    (0, bytes.fromhex("000001ba")),  # MPEG programme stream
-    (0, bytes.fromhex("000001b3")),  # MPEG video
     (8, b"AVI "),
-    (8, b"WEBP"),
     (0, b"FLV"),
     (0, b"OggS"),
+)
+_VIDEOS = (
+    (0, bytes.fromhex("000001ba")),  # MPEG programme stream
+    (0, bytes.fromhex("000001b3")),  # MPEG video
+    (8, b"WEBP"),
     (0, b"GIF8"),
     (0, b"YUV4MPEG2"),
     (0, b"DKIF"),
@@ -35,8 +38,6 @@ _MAGIC = (
 @contextmanager
 def open_container(uri: str, file: BinaryIO) -> Iterator[av.container.InputContainer]:
     """FFmpeg's view of an open file; where it fails, known first bytes mean `corrupt`, others `not_video`."""
-    head = file.read(32)
-    file.seek(0)
     try:
         # No protocol is allowed: a file that refers to others (playlists, external tracks) opens none of them.
         container = av.open(
@@ -51,11 +52,11 @@ def open_container(uri: str, file: BinaryIO) -> Iterator[av.container.InputConta
             "too_large", f"{uri}: out of memory while reading the header; raise the memory limit"
         ) from error
     except av.error.FFmpegError as error:
-        if not any(head[offset:].startswith(magic) for offset, magic in _MAGIC):
+        if not _begins_as(file, *_CONTAINERS, *_VIDEOS):
             raise ClipError(
                 "not_video", f"{uri}: not a video or image that FFmpeg knows; check that the file is what its name says"
             ) from error
-        if isinstance(error, av.error.EOFError):
+        if isinstance(error, av.error.EOFError) and not is_index_cut_off(file):
             raise ClipError(
                 "no_frames", f"{uri}: a header and nothing behind it; copy or encode the file again"
             ) from error
@@ -67,12 +68,26 @@ def open_container(uri: str, file: BinaryIO) -> Iterator[av.container.InputConta
         yield container
 
 
-def video_stream(uri: str, container: av.container.InputContainer) -> av.VideoStream:
+def _begins_as(file: BinaryIO, *formats: tuple[int, bytes]) -> bool:
+    """Whether the file's first bytes are those of one of the formats; leaves it where it is."""
+    position = file.tell()
+    file.seek(0)
+    head = file.read(32)
+    file.seek(position)
+    return any(head[offset:].startswith(magic) for offset, magic in formats)
+
+
+def video_stream(uri: str, file: BinaryIO, container: av.container.InputContainer) -> av.VideoStream:
     """The video stream to judge: the default one, else the one with most pixels; cover art is none."""
     streams = [s for s in container.streams if s.type == "video"]
     shown = [s for s in streams if not s.disposition & av.stream.Disposition.attached_pic]
     if not shown:
-        found = ", ".join(sorted({s.type for s in container.streams})) or "no stream at all"
+        kinds = {s.type for s in container.streams}
+        if _begins_as(file, *_VIDEOS) or (_begins_as(file, *_CONTAINERS) and not kinds - {"data"}):
+            raise ClipError(
+                "corrupt", f"{uri}: begins as a video, but no track can be found in it; copy or encode the file again"
+            )
+        found = ", ".join(sorted(kinds)) or "no stream at all"
         found += " (the picture is cover art)" if streams else ""
         raise ClipError("not_video", f"{uri}: holds {found}, no video; take it off the list")
     usable = [s for s in shown if isinstance(s, av.VideoStream) and s.codec_context is not None]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from vqa.media.container import open_container, packets_of, video_stream
 from vqa.media.discard import sieve
+from vqa.media.pictures import is_jpeg_cut_off
 from vqa.media.plan import Run, plan
 from vqa.media.probe import PacketTable
 from vqa.media.source import open_source
@@ -21,6 +22,7 @@ from vqa.types import MediaInfo
 
 _JUMP_BYTES = 1 << 18  # a shorter gap is read through: FFmpeg's buffer holds it anyway
 _STRETCH_BYTES = 1 << 24  # packets held at once, to look ahead in
+_SILENT = {"vp8", "vp9"}  # decoders that show frames made from one that failed as if nothing were missing
 
 
 class UncleanError(Exception):
@@ -80,7 +82,7 @@ def _feed(
     if not runs:
         return
     with open_source(info.uri) as file, open_container(info.uri, file) as container:
-        stream = video_stream(info.uri, container)
+        stream = video_stream(info.uri, file, container)
         decoder = stream.codec_context
         decoder.thread_count = thread_count
         decoder.thread_type = "AUTO" if thread_count > 1 else "NONE"
@@ -88,7 +90,7 @@ def _feed(
         fed_run: Run | None = None
         for run, packets, is_end in _stretches(container, stream, table, runs, can_jump=can_jump):
             if run is not fed_run:
-                fed_run, is_clean, is_whole = run, True, True
+                fed_run, is_clean, is_whole, is_trusted = run, True, True, True
                 entry_of: dict[int | None, int] = {int(table.ticks[table.order[entry]]): entry for entry in run.wanted}
                 sift = None
                 if is_sifted and not table.is_counted:
@@ -98,13 +100,17 @@ def _feed(
                 fed = _sifted(packets, sift([bytes(p) for p in packets], [p.pts in entry_of for p in packets], is_end))
                 is_whole = is_whole and fed == packets
             for packet in [*fed, None] if is_end else fed:
-                frames, is_sound = _decode(decoder, packet)
+                is_cut_off = info.codec == "mjpeg" and packet is not None and is_jpeg_cut_off(bytes(packet))
+                frames, is_sound = ([], False) if is_cut_off else _decode(decoder, packet)
                 is_clean = is_clean and is_sound
+                if packet is not None and packet.is_keyframe:
+                    is_trusted = True
+                is_trusted = is_trusted and (is_sound or info.codec not in _SILENT)
                 for frame in frames:
                     entry = shown if table.is_counted else entry_of.get(frame.pts, -1)
                     shown += 1
                     is_clean = is_clean and not frame.is_corrupt
-                    if entry in run.wanted and not frame.is_corrupt and not table.is_damaged[entry]:
+                    if is_trusted and entry in run.wanted and not frame.is_corrupt and not table.is_damaged[entry]:
                         yield entry, frame
                 if not is_clean and thread_count > 1:
                     raise UncleanError

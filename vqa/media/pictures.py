@@ -1,6 +1,8 @@
-"""What FFmpeg leaves to others: WebP (frames from the chunks of RFC 9649, pictures by Pillow) and EXIF orientation."""
+"""What FFmpeg leaves to others: WebP (frames from the chunks of RFC 9649, pictures by Pillow), EXIF orientation, sizes
+before anything is decoded, JPEGs that are cut off."""
 
 import io
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +20,11 @@ _DEFAULT_SECONDS = 0.100
 _EXIF_ORIENTATION = 0x0112
 # Orientation -> (clockwise turn in degrees, whether flipped upside down before it)
 _TURNS = {2: (180, True), 3: (180, False), 4: (0, True), 5: (90, True), 6: (90, False), 7: (270, True), 8: (270, False)}
+_MAX_HEADER_BYTES = 1 << 18
+_Y4M_SIZE = re.compile(rb"YUV4MPEG2 (?=[^\n]*?\bW(\d{1,9})\b)(?=[^\n]*?\bH(\d{1,9})\b)")
+_JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")  # all that have a body, and the end
+_JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+_JPEG_END = 0xD9
 _DAMAGED = (
     UnidentifiedImageError,
     EOFError,
@@ -99,6 +106,44 @@ def _still_size(name: bytes, body: bytes) -> tuple[int, int]:
     if name == b"VP8 " and len(body) >= 10:
         return int.from_bytes(body[6:8], "little") & 0x3FFF, int.from_bytes(body[8:10], "little") & 0x3FFF
     return 0, 0
+
+
+def declared_size(file: BinaryIO) -> tuple[int, int] | None:
+    """Width and height that the header of a PNG, GIF, JPEG, BMP or Y4M declares, None where it says none; leaves the
+    file at its start."""
+    head = file.read(_MAX_HEADER_BYTES)
+    file.seek(0)
+    if head[:8] == b"\x89PNG\r\n\x1a\n" and len(head) >= 24:
+        width, height = struct.unpack(">II", head[16:24])
+    elif head[:4] == b"GIF8" and len(head) >= 10:
+        width, height = struct.unpack("<HH", head[6:10])
+    elif head[:2] == b"BM" and len(head) >= 26 and head[14] >= 40:
+        width, height = struct.unpack("<ii", head[18:26])
+    elif head[:2] == b"\xff\xd8":
+        frame = next((body for kind, body in _jpeg_segments(head) if kind in _JPEG_FRAMES and len(body) >= 5), None)
+        height, width = struct.unpack(">HH", frame[1:5]) if frame else (0, 0)
+    elif found := _Y4M_SIZE.match(head):
+        width, height = int(found[1]), int(found[2])
+    else:
+        return None
+    return (abs(width), abs(height)) if width and height else None
+
+
+def is_jpeg_cut_off(data: bytes) -> bool:
+    """Whether the end marker that must follow the last scan is missing (T.81, B.2.1): decoders paint the rest grey."""
+    return all(kind != _JPEG_END for kind, _ in _jpeg_segments(data))
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """(marker, body) of the first picture, up to its end or that of the data; of scans only the header."""
+    found = _JPEG_MARKER.search(data, 2)
+    while found:
+        kind, at = found[1][0], found.end()
+        body = data[at + 2 : at + int.from_bytes(data[at : at + 2], "big")]
+        yield kind, body
+        if kind == _JPEG_END:
+            return
+        found = _JPEG_MARKER.search(data, at + 2 + len(body))
 
 
 def exif_turn(file: BinaryIO) -> tuple[int, bool]:

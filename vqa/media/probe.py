@@ -30,7 +30,8 @@ from numpy.typing import NDArray
 from vqa.errors import ClipError
 from vqa.media.container import check_colours, open_container, packets_of, rotation_degrees, video_stream
 from vqa.media.index import Columns, indexed_packets
-from vqa.media.pictures import exif_turn, is_webp, webp_table
+from vqa.media.lost import lost_packets
+from vqa.media.pictures import declared_size, exif_turn, is_webp, webp_table
 from vqa.media.source import media_errors, open_source
 from vqa.types import MediaInfo, Packets
 
@@ -63,8 +64,8 @@ def probe(
     Where an mp4 or mov has a complete index, this alone is read; the others, and all with `by_index` false, are
     demuxed from end to end.
 
-    The frames that a cut-off mp4 declares in its index but no longer holds are in the table, marked as damaged: a plan
-    over them comes out partial instead of pretending that the clip was short.
+    Frames that a file declares but no longer holds (lost.py) are in the table, marked as damaged: a plan over them
+    comes out partial instead of pretending that the clip was short.
     """
     with open_source(uri) as file:
         if file.seek(0, os.SEEK_END) == 0:
@@ -72,8 +73,10 @@ def probe(
         file.seek(0)
         if is_webp(file):
             return _probe_webp(uri, file, max_pixels=max_pixels)
+        if size := declared_size(file):  # before FFmpeg makes room for the picture, or says no more than "broken"
+            _check_size(uri, *size, max_pixels)
         with open_container(uri, file) as container:
-            stream = video_stream(uri, container)
+            stream = video_stream(uri, file, container)
             check_colours(uri, container, stream)
             is_picture = container.format.name.endswith("_pipe") or container.format.name == "image2"
             width, height = _square(stream, is_picture=is_picture)
@@ -154,6 +157,11 @@ def _packet_table(
     source = packets_of(container, stream)
     first = next(source, None)
     packets = chain([first] if first else [], source)
+    declared = max(len(stream.index_entries), stream.frames) if container.format.name.startswith("mov") else 0
+    if must_end and declared > limit:  # before a table of them is made
+        raise ClipError(
+            "too_large", f"{uri}: its index declares {declared} frames, above {limit}; cut it up or raise max_frames"
+        )
     indexed = indexed_packets(file, container, stream, first) if by_index and first else None
     columns = indexed or _demuxed(packets if must_end else islice(packets, limit), limit=limit)
     presentation, decoding, durations = columns.pts, columns.dts, columns.durations
@@ -166,21 +174,21 @@ def _packet_table(
 
     is_reordered = container.format.name == "avi" and bool(stream.codec_context.has_b_frames)
     ticks, is_counted = _ticks(presentation, decoding, is_made_up=is_reordered)
-    sizes, starts, is_corrupt, is_discarded = (np.array(column) for column in columns[3:])
+    sizes, starts, is_corrupt, is_discarded = (np.array(column) for column in columns[3:7])
     order = np.flatnonzero(~is_discarded)
     shown_ticks = ticks[order]
-    lost_sizes, lost_keys, lost_ticks = _lost_samples(container, stream, ticks, decoding)
-    all_ticks = np.concatenate([shown_ticks, lost_ticks])
+    gone = lost_packets(file, container, stream, ticks, columns, limit=limit - len(ticks))
+    all_ticks = np.concatenate([shown_ticks, gone.ticks])
     by_time = np.argsort(all_ticks, kind="stable")
     seconds = (all_ticks[by_time] - all_ticks[by_time[0]]) * unit
     is_numbered = is_counted and ticks[-1] == len(ticks) - 1  # the ticks are mere numbers
     if is_numbered and float(stream.average_rate or 0) > 0:
         seconds = np.arange(len(seconds)) / float(stream.average_rate or 1)
-    lost = np.ones(len(lost_ticks), bool)
+    lost = np.ones(len(gone.ticks), bool)
     table = PacketTable(
         seconds=seconds.astype(np.float64),
-        sizes=np.concatenate([sizes[order], lost_sizes])[by_time].astype(np.int64),
-        is_key=np.concatenate([starts[order], lost_keys])[by_time].astype(bool),
+        sizes=np.concatenate([sizes[order], gone.sizes])[by_time].astype(np.int64),
+        is_key=np.concatenate([starts[order], gone.is_key])[by_time].astype(bool),
         order=np.concatenate([order, len(ticks) + np.arange(len(lost))])[by_time].astype(np.int64),
         is_damaged=np.concatenate([is_corrupt[order], lost])[by_time].astype(bool),
         ticks=ticks,
@@ -199,7 +207,7 @@ def _packet_table(
 
 def _demuxed(packets: "Iterable[av.Packet[av.VideoStream]]", *, limit: int) -> Columns:
     """What each packet says, of at most one more than `limit`."""
-    columns = Columns([], [], [], [], [], [], [])
+    columns = Columns([], [], [], [], [], [], [], [])
     for packet in islice(packets, limit + 1):
         columns.pts.append(packet.pts)
         columns.dts.append(packet.dts)
@@ -208,6 +216,7 @@ def _demuxed(packets: "Iterable[av.Packet[av.VideoStream]]", *, limit: int) -> C
         columns.is_key.append(packet.is_keyframe)
         columns.is_corrupt.append(packet.is_corrupt)
         columns.is_discarded.append(packet.is_discard)
+        columns.positions.append(packet.pos or 0)
     return columns
 
 
@@ -234,31 +243,6 @@ def _jump_ticks(
     if container.startswith("mov") and not is_counted and None not in decoding:
         return np.array(decoding, np.int64)
     return np.zeros(0, np.int64)
-
-
-def _lost_samples(
-    container: av.container.InputContainer,
-    stream: av.VideoStream,
-    ticks: NDArray[np.int64],
-    decoding: list[int | None],
-) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64]]:
-    """Samples that the index of an mp4 or mov declares beyond the end of the file: sizes, keyframe flags, times.
-
-    Their presentation times are not in the index: decoding times, moved by the reordering delay, stand for them.
-    """
-    none = np.zeros(0, np.int64)
-    if not container.format.name.startswith("mov") or len(stream.index_entries) <= len(ticks):
-        return none, none.astype(bool), none
-    lost = [entry for entry in stream.index_entries if entry.pos + entry.size > container.size][
-        -len(stream.index_entries) + len(ticks) :
-    ]
-    first = [tick for tick in decoding if tick is not None]
-    delay = int(ticks.min()) - min(first) if first else 0
-    return (
-        np.array([entry.size for entry in lost], np.int64),
-        np.array([entry.is_keyframe for entry in lost], bool),
-        np.array([entry.timestamp + delay for entry in lost], np.int64),
-    )
 
 
 def _probe_webp(uri: str, file: BinaryIO, *, max_pixels: int) -> tuple[MediaInfo, PacketTable]:
