@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from vqa.metrics import srcc
 from vqa.train.ladder import Crops
 from vqa.train.tiny import filters, make_model, make_processor, make_tokenizer
-from vqa.train.warmup import draw, equalise, patches, pooled, turned_about
+from vqa.train.warmup import draw, equalise, hand_over, patches, pooled, turned_about
 
 
 @pytest.fixture(scope="module")
@@ -61,3 +62,24 @@ def test_a_draw_hangs_on_its_generator_alone() -> None:
     first, second = (draw(crops, 6, np.random.default_rng(7), each=2) for _ in range(2))
     assert (first[0] == second[0]).all() and (first[1] == second[1]).all()
     assert first[0].shape == (6, 112, 112, 3) and len(first[1]) == 3
+
+
+@torch.no_grad()
+def test_the_first_channel_tells_the_opinion_afterwards(made: tuple[Any, Any]) -> None:
+    visual, images = made
+    strengths = np.linspace(0, 1, 40)
+    grey = squares(80, seed=3).astype(float) - 128
+    noisy = np.clip(128 + grey * np.repeat(strengths, 2)[:, None, None, None], 0, 255).astype(np.uint8)
+    crops = Crops(
+        pixels=noisy.reshape(40, 2, 112, 112, 3),
+        opinions=(5 - 4 * strengths).astype(np.float32),
+        shown=np.eye(17, dtype=np.float32)[np.arange(40) % 2],
+        is_still=np.ones(40, np.bool_),
+    )
+    before = pooled(visual, images, noisy)
+    hand_over(visual, images, crops, each=2)
+    after = pooled(visual, images, noisy)
+    assert srcc(after[:, 0].numpy(), np.repeat(crops.opinions, 2)) > 0.95
+    torch.testing.assert_close(after[:, 18:], before[:, 18:])
+    assert after[:, 0].std() > 2 * before[:, 18:].std(0).mean()
+    assert (after[:, 3:18] == 0).all()  # distortions that no clip has
