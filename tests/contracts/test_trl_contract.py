@@ -2,16 +2,26 @@
 name."""
 
 import inspect
+from pathlib import Path
 
 import pytest
+import torch
+import transformers as hf
+from references.make_checkpoints import make
 from trl import GRPOConfig, GRPOTrainer
+from trl.generation.vllm_generation import VLLMGeneration
 from trl.models.utils import unwrap_model_for_generation
+from trl.trainer.utils import add_fused_lm_head, split_tensor_dict
 
 
 @pytest.mark.parametrize(
     ("method", "parameters"),
     [
         ("_get_train_sampler", ["dataset"]),
+        ("_prepare_inputs", ["generation_batch"]),
+        ("_save_checkpoint", ["model", "trial"]),
+        ("_clip_grad_norm", ["model"]),
+        ("log", ["logs", "start_time"]),
         ("_generate_and_score_completions", ["inputs"]),
         ("_compute_loss", ["model", "inputs"]),
         ("_get_per_token_logps_and_entropies", ["model", "input_ids", "attention_mask", "logits_to_keep"]),
@@ -42,3 +52,30 @@ def test_generation_unwraps_the_model() -> None:
         "accelerator",
         "gather_deepspeed3_params",
     ]
+
+
+def test_the_fused_head_scores_labels_one_place_ahead_and_divides_by_the_temperature(tmp_path: Path) -> None:
+    folder = make("qwen2_5_vl", tmp_path)
+    model = hf.AutoModelForImageTextToText.from_pretrained(folder)
+    ids = torch.tensor([[5, 6, 7, 8]])
+    logps = (model(input_ids=ids).logits / 2.0).log_softmax(dim=-1)
+    add_fused_lm_head(model, temperature=2.0, outputs=("log_probs", "entropy"))
+    out = model(input_ids=ids, labels=torch.tensor([[-100, -100, 7, 8]]), fused_lm_head=True)
+    torch.testing.assert_close(out.log_probs, torch.stack([logps[0, 0, 5] * 0, logps[0, 1, 7], logps[0, 2, 8]])[None])
+    entropy = -(logps.exp() * logps).sum(dim=-1)
+    torch.testing.assert_close(out.entropy[0, 1:], entropy[0, 1:3])
+
+
+def test_batches_split_in_order() -> None:
+    parts = split_tensor_dict({"a": torch.arange(4), "b": None, "n": torch.tensor(3)}, 2)
+    assert [part["a"].tolist() for part in parts] == [[0, 1], [2, 3]] and parts[1]["n"] == 3
+
+
+def test_vllm_is_asked_with_ids_and_pictures() -> None:
+    names = list(inspect.signature(VLLMGeneration.generate).parameters)
+    assert names == ["self", "prompts", "images", "num_generations", "profiler"]
+    source = inspect.getsource(GRPOTrainer._generate_single_turn)
+    assert "[[lp[0] for lp in seq] for seq in logprobs]" in source
+    assert {"use_vllm", "vllm_mode", "vllm_server_base_url", "vllm_gpu_memory_utilization"} <= set(
+        inspect.signature(GRPOConfig.__init__).parameters
+    )

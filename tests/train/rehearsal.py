@@ -42,14 +42,13 @@ def clean(name: str) -> Views:
     return look(clip, seed=0, **ViewsConfig(**views).model_dump())
 
 
-def blurred(name: str, sigma: float) -> Views:
+def blur(views: Views, sigma: float) -> Views:
     """The same, blurred."""
-    views = clean(name)
 
-    def blur(pictures: tuple[Any, ...]) -> tuple[Any, ...]:
+    def soft(pictures: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple(np.asarray(gaussian_filter(one, (sigma, sigma, 0))) for one in pictures)
 
-    return replace(views, global_pictures=blur(views.global_pictures), local_pictures=blur(views.local_pictures))
+    return replace(views, global_pictures=soft(views.global_pictures), local_pictures=soft(views.local_pictures))
 
 
 def picture(pixels: Any) -> Image.Image:
@@ -65,7 +64,7 @@ class Counted:
 
     def __call__(self) -> Views:
         self.loads += 1
-        return blurred(self.name, self.sigma)
+        return blur(clean(self.name), self.sigma)
 
 
 def examples(
@@ -97,15 +96,15 @@ def processor() -> Any:
     return hf.AutoProcessor.from_pretrained(ASSETS / "embedded")
 
 
-def trainer(folder: Path, *, clips: list[Example] | None = None, its_model: Any = None, **settings: Any) -> Any:
-    """A trainer over the embedded model and `examples()`; keys of Grpo are settings, all others go to make_trainer."""
+def trainer(folder: Path, *, of: list[Example] | None = None, its_model: Any = None, **settings: Any) -> Any:
+    """A trainer of the embedded model on `examples()`; keys of Grpo are settings, all others go to make_trainer."""
     own = {name: value for name, value in settings.items() if name in Grpo.model_fields}
     more = {name: value for name, value in settings.items() if name not in own}
     return make_trainer(
         Grpo(**SMALL | own),
         its_model or model(),
         processor(),
-        clips or examples(),
+        of or examples(),
         folder=folder,
         **{"use_cpu": True, "report_to": "none", "disable_tqdm": True} | more,
     )

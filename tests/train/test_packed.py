@@ -1,19 +1,16 @@
 """K answers behind one prompt: log-probabilities, entropies and gradients are those of K rows of their own."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import samples
 import torch
+from references.make_checkpoints import make
 
 from vqa.model.encode import encode
 from vqa.model.load import hf
 from vqa.train.packed import ask, pack, unpack
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "references"))
-import make_checkpoints
 
 ANSWERS = ([[5, 9, 7], [5], [8, 6, 6, 4, 9]], [[7, 7], [9, 5, 6, 8]])
 
@@ -51,7 +48,7 @@ def together(model: Any, processor: Any, clips: list[Any]) -> torch.Tensor:
     [("qwen2_5_vl", "sdpa"), ("qwen2_5_vl", "eager"), ("qwen3_vl", "sdpa"), ("internvl", "sdpa")],
 )
 def test_one_row_a_clip_gives_what_one_row_an_answer_gives(tmp_path: Path, family: Any, attention: str) -> None:
-    folder = make_checkpoints.make(family, tmp_path)
+    folder = make(family, tmp_path)
     processor = hf.AutoProcessor.from_pretrained(folder)
     clips = [samples.random_views(seed=1), samples.random_views(seed=2)]
     model = hf.AutoModelForImageTextToText.from_pretrained(folder, attn_implementation=attention).double().eval()

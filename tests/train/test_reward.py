@@ -10,7 +10,8 @@ import torch.multiprocessing as mp
 from vqa.errors import ModelError
 from vqa.prompt import answer_text
 from vqa.rewards import compute
-from vqa.train.reward import RankAndScore
+from vqa.rewards.presets import PRESETS
+from vqa.train.reward import UNFED, RankAndScore
 
 K = 3
 
@@ -43,6 +44,19 @@ def test_it_is_compute_over_the_groups() -> None:
     expected = compute("preresq_video", np.reshape(values, (4, K, 2)), [2.0, 3.0, 4.0, 1.5], ["a"] * 4)["total"]
     np.testing.assert_allclose(paid, expected.ravel())
     assert seen["rewards/format"] == pytest.approx(11 / 12)
+
+
+@pytest.mark.parametrize("preset", list(PRESETS))
+def test_a_term_that_always_pays_nothing_is_named(preset: str) -> None:
+    """Of all presets, over good answers of many lengths: what pays 0 is what UNFED says, and nothing else."""
+    given = columns()
+    reward = RankAndScore(preset, dimensions=2, k=K)
+    given["completion_ids"] = [[1] * 400 for _ in given["completion_ids"]]
+    given["completions"][0] = [{"role": "assistant", "content": "no answer " + "very " * 9}]
+    reward(**given)
+    assert reward.judged is not None
+    idle = {name for name, term in reward.judged.terms.items() if not term.any()}
+    assert idle == ({UNFED[preset].split(":")[0]} if preset in UNFED else set())
 
 
 def test_it_survives_pickling_with_its_name() -> None:

@@ -1,19 +1,20 @@
 """GRPO (arXiv 2402.03300) over trl: a trainer from settings, a model, and clips to learn from."""
 
 import importlib.util
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainerCallback
+import transformers
 from trl import GRPOConfig
 
 from vqa.errors import UsageError
 from vqa.model.vocabulary import Vocabulary
 from vqa.prompt import dimensions
 from vqa.train.examples import Example, as_dataset
-from vqa.train.reward import RankAndScore
+from vqa.train.reward import UNFED, RankAndScore
 from vqa.train.settings import Grpo
 from vqa.train.trainer import Trainer, vocabulary_of
 from vqa.train.usage import reporters
@@ -78,6 +79,8 @@ def make_trainer(
             "vllm_server_base_url": settings.vllm_server,
             "vllm_gpu_memory_utilization": settings.vllm_memory,
         }
+    if settings.reward in UNFED:
+        logging.getLogger(__name__).warning("reward %s goes without %s", settings.reward, UNFED[settings.reward])
     asked = dimensions(settings.prompt)
     reward = RankAndScore(settings.reward, dimensions=asked, k=settings.k, stage=settings.stage, mode=settings.mode)
     trainer = Trainer(
@@ -175,7 +178,7 @@ def _optimiser(model: Any, settings: Grpo) -> torch.optim.Optimizer | None:
     return torch.optim.AdamW(groups, weight_decay=0.0)
 
 
-class _HeldOut(TrainerCallback):
+class _HeldOut(transformers.TrainerCallback):
     """Calls the judge before the first step and then every few."""
 
     def __init__(self, trainer: Trainer, judge: Judge, *, every: int) -> None:
@@ -192,4 +195,5 @@ class _HeldOut(TrainerCallback):
     def _look(self) -> None:
         with self._trainer.generating() as model:
             found = dict(self._judge(model))
-        self._trainer.log({f"held_out/{name}": value for name, value in found.items()})
+        # Past trl's own `log`, which would take the step's metrics along.
+        transformers.Trainer.log(self._trainer, {f"held_out/{name}": value for name, value in found.items()})

@@ -16,6 +16,15 @@ from vqa.rewards.presets import known
 
 Numbers = NDArray[np.float64]
 
+# Terms that pay nothing in training, as the trainer does not make what they compare: a recipe runs without them.
+UNFED = {
+    "vqathinker": "temporal: answers on frames out of order",
+    "vq_insight": "temporal: answers on frames out of order",
+    "refine_iqa": "probability: chances of the opinion's digit with and without reasoning",
+    "q_insight": "degradation: questions about damage beside those about quality",
+    "q_ponder": "consistency: the score that the reasoning alone speaks for",
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:

@@ -1,0 +1,50 @@
+"""One process and two (gloo) write the same answers, pay the same rewards and take the same first step."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+import rehearsal
+import torch
+import torch.multiprocessing as mp
+
+# Three clips of four answers on two processes: the second clip's answers lie on both.
+SETTINGS = {"clips": 3, "k": 4, "rows": 12, "rate": 1e-2, "optim": "sgd", "max_grad_norm": 1e9, "max_new_tokens": 32}
+
+
+def one_step(folder: str, *, processes: int) -> dict[str, object]:
+    # float64 and plain gradient descent, so that rounding neither cancels nor is blown up by Adam's first step.
+    trainer = rehearsal.trainer(
+        Path(folder), its_model=rehearsal.model(dtype=torch.float64), processes=processes, **SETTINGS
+    )
+    before = rehearsal.weights(trainer.model)
+    trainer.train()
+    judged = trainer._reward.judged
+    update = {name: value - before[name] for name, value in rehearsal.weights(trainer.model).items()}
+    return {"texts": judged.texts, "total": torch.from_numpy(judged.terms["total"]), "update": update}
+
+
+def _half(rank: int, folder: str, port: int) -> None:
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "1"}
+    result = one_step(folder, processes=2)
+    torch.save(result, f"{folder}/rank{rank}.pt")
+
+
+@pytest.mark.slow
+def test_two_processes_take_the_step_that_one_takes(tmp_path: Path) -> None:
+    alone = one_step(str(tmp_path / "alone"), processes=1)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    (tmp_path / "both").mkdir()
+    mp.spawn(_half, args=(str(tmp_path / "both"), port), nprocs=2)
+    for rank in range(2):
+        half = torch.load(tmp_path / "both" / f"rank{rank}.pt", weights_only=False)
+        assert half["texts"] == alone["texts"]
+        torch.testing.assert_close(half["total"], alone["total"], rtol=0, atol=0)
+        assert half["total"].std() > 0.1
+        for name, update in alone["update"].items():
+            worst = (half["update"][name] - update).norm() / update.norm()
+            assert worst < 1e-6, (name, worst)
