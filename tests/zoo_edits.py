@@ -1,7 +1,11 @@
 """What can be done to the bytes of a media file: each edit takes bytes and gives others."""
 
+from collections.abc import Callable
+
 import numpy as np
-from structure import Piece
+from structure import Piece, find, packets, pieces
+
+Edit = Callable[[bytes], bytes]
 
 
 def put(data: bytes, at: int, new: bytes) -> bytes:
@@ -58,3 +62,100 @@ def flipped(data: bytes, start: int, stop: int, *, count: int, rng: np.random.Ge
     for at in rng.integers(start, stop, count):
         changed[int(at)] ^= 1 << int(rng.integers(8))
     return bytes(changed)
+
+
+# --- for makers of wrong files: each gives the edit of a whole good file ---------------------------------------------
+
+
+def share(part: float) -> Edit:
+    """The first part of the bytes, as of a broken-off download."""
+    return lambda data: data[: int(len(data) * part)]
+
+
+def cut(kind: str, *, nth: int = 0, inside: bool = False) -> Edit:
+    """Up to a piece, or to the middle of it."""
+
+    def edit(data: bytes) -> bytes:
+        piece = find(data, kind, nth=nth)
+        return data[: (piece.body + piece.stop) // 2 if inside else piece.start]
+
+    return edit
+
+
+def field(kind: str, offset: int, new: bytes, *, nth: int = 0) -> Edit:
+    """Other bytes inside a piece, at an offset into its body."""
+    return lambda data: put(data, find(data, kind, nth=nth).body + offset, new)
+
+
+def size(kind: str, number: int, *, nth: int = 0) -> Edit:
+    """Another number in a piece's size field."""
+    return lambda data: sized(data, find(data, kind, nth=nth), number)
+
+
+def nulls(*kinds: str) -> Edit:
+    """NULs instead of the body of the first piece of each kind."""
+
+    def edit(data: bytes) -> bytes:
+        for kind in kinds:
+            data = zeroed(data, find(data, kind))
+        return data
+
+    return edit
+
+
+def removed(*kinds: str, nth: Callable[[int], bool] = lambda n: True) -> Edit:
+    """Without the pieces of some kinds, those whose number among their kind passes."""
+
+    def edit(data: bytes) -> bytes:
+        counts = dict.fromkeys(kinds, -1)
+        gone: list[Piece] = []
+        for piece in pieces(data):
+            if piece.kind in counts:
+                counts[piece.kind] += 1
+                gone += [piece] if nth(counts[piece.kind]) else []
+        for piece in reversed(gone):
+            data = without(data, piece)
+        return data
+
+    return edit
+
+
+def renamed(old: bytes, new: bytes) -> Edit:
+    """Each occurrence of a tag replaced, but for the brands in the first 64 bytes."""
+    return lambda data: data[:64] + data[64:].replace(old, new)
+
+
+def replaced(old: bytes, new: bytes) -> Edit:
+    """Each occurrence replaced."""
+    return lambda data: data.replace(old, new)
+
+
+def noise(first: int = 0, stop: int | None = None, *, skip: int = 8) -> Edit:
+    """Random bytes in packets [first, stop), but for the first `skip` bytes of each."""
+    return lambda data: noisy(data, packets(data)[first:stop], skip=skip)
+
+
+def noise_in(kind: str, *, nth: int = 0, skip: int = 8) -> Edit:
+    """Random bytes in one piece."""
+    return lambda data: noisy(data, [find(data, kind, nth=nth)], skip=skip)
+
+
+def flips(*, seed: int, count: int, start: float) -> Edit:
+    """Bits turned over behind the first part of the file."""
+
+    def edit(data: bytes) -> bytes:
+        rng = np.random.default_rng(seed)
+        return flipped(data, int(len(data) * start), len(data), count=count, rng=rng)
+
+    return edit
+
+
+def then(*edits: Edit) -> Edit:
+    """One after another."""
+
+    def edit(data: bytes) -> bytes:
+        for one in edits:
+            data = one(data)
+        return data
+
+    return edit

@@ -1,10 +1,10 @@
-"""Small good files of many containers and codecs, by real encoders: what the makers of wrong files start from."""
+"""Small good files of many containers and codecs, by real encoders: what wrong files are made from."""
 
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import clips
 
@@ -54,3 +54,17 @@ def good(name: str) -> bytes:
     """The bytes of a file of `GOOD`, made once a process."""
     with TemporaryDirectory() as folder:
         return GOOD[name](Path(folder) / f"good{Path(name).suffix}").read_bytes()
+
+
+class Wrong(NamedTuple):
+    """One wrong file: its name says what was done, to the good file `good` ("": made from nothing); `outcome` is a
+    status (ok, partial) or an error kind."""
+
+    name: str
+    outcome: str
+    good: str
+    edit: Callable[[bytes], bytes]
+
+    def make(self) -> bytes:
+        """The bytes of the wrong file."""
+        return self.edit(good(self.good) if self.good else b"")

@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +43,7 @@ def plain_loop(request: Request) -> Rows:
         views=config.views.model_dump(),
         settings=job.settings,
         clip_seconds=config.clip_seconds,
-        deadline_seconds=60.0,
-        memory_bytes=2**31,
+        guard={"deadline_seconds": 60.0, "memory_bytes": 2**31},
     )
     scorer = ScoreStage(
         model_id=job.model_id,
@@ -88,11 +89,13 @@ def test_a_run_over_everything_that_goes_wrong(
     assert summary == json.loads((request.out / "run.json").read_text()) | {"out": str(request.out)}
     assert (summary["clips"], summary["scored_now"], summary["kept"]) == (len(rows), len(rows), 0)
     assert sum(summary["counts"].values()) == len(rows)
-    assert summary["errors"]["corrupt"] == 3
+    assert summary["errors"] == Counter(kind for kind in wanted.values() if kind)
     (video,) = [row for row in pq.read_table(request.out / "videos.parquet").to_pylist() if row["windows"] > 1]
     scores = [rows[name]["score"] for name in windows]
     assert (video["video_id"], video["score_min"]) == ("long.mp4", min(scores))
     assert video["score_mean"] == pytest.approx(sum(scores) / 3)
+    failed = sum(summary["errors"].values())
+    assert [run(replace(request, max_failed=str(most))) for most in (failed - 1, failed)] == [3, 0]
 
 
 def test_a_second_run_does_only_what_is_new(

@@ -155,8 +155,9 @@ def walk(folder: str, unreadable: list[str]) -> Iterator[str]:
         except OSError:
             unreadable.append(current if is_utf8(current) else path_to_uri(current))
             continue
-        waiting.extend(entry.path for entry in reversed(found) if entry.is_dir())
-        yield from (entry.path for entry in found if not entry.is_dir())
+        folders = {entry.path for entry in found if os.path.isdir(entry)}  # noqa: PTH112 (a link to itself is none)
+        waiting.extend(entry.path for entry in reversed(found) if entry.path in folders)
+        yield from (entry.path for entry in found if entry.path not in folders)
 
 
 def _glob(pattern: str, collector: _Collector) -> None:

@@ -1,0 +1,60 @@
+"""Mutated files: each ends in views that keep their contract or in an error that names the file; nothing else."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fuzzing import Runner, broken, difference
+from mutations import SEEDS, mutant
+from zoo_good import good
+
+from vqa.types import Clip
+from vqa.views import look
+
+COUNT = 5 * len(SEEDS)
+
+
+@pytest.fixture(scope="module")
+def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
+    with Runner(tmp_path_factory.mktemp("fuzz"), deadline_seconds=20) as runner:
+        yield runner
+
+
+def test_mutations_of_every_good_file_end_in_a_row_and_the_child_lives(runner: Runner) -> None:
+    rows = [runner.row(mutant(number)) for number in range(COUNT)]
+    assert [row for row in rows if row["outcome"] in ("fault", "crashed", "timeout") or row["is_new_child"]] == []
+    found = Counter(row["outcome"] for row in rows)
+    assert {"ok", "partial", "corrupt", "not_video", "no_frames"} <= set(found), found
+
+
+def test_the_good_files_themselves_are_good(runner: Runner) -> None:
+    for seed in SEEDS:
+        row = runner.row(mutant(SEEDS.index(seed))._replace(data=good(seed)))
+        assert (row["outcome"], row["difference"]) == ("ok", 0.0), seed
+
+
+def test_a_mutation_is_known_by_its_number() -> None:
+    assert mutant(7) == mutant(7)
+    assert len({mutant(number).data for number in range(COUNT)}) > 0.9 * COUNT
+    assert all(mutant(number).data != good(mutant(number).seed) for number in range(len(SEEDS)) if mutant(number).steps)
+
+
+def test_what_views_promise_is_looked_at(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    path.write_bytes(good("h264.mp4"))
+    views = look(Clip(clip_id="a", uri=str(path)), keyframes=4, local_pictures=1)
+    times, picture = views.keyframe_seconds, views.global_pictures[0]
+    assert broken(views) is None
+    assert difference(views, views) == 0
+    wrong = {
+        "keyframes out of order": {"keyframe_seconds": times[::-1]},
+        "a keyframe twice": {"keyframe_seconds": (times[0], *times[:-1])},
+        "frames": {"frames_decoded": views.frames_planned + 1},
+        "too few frames": {"frames_decoded": 1},
+        "no picture": {"global_pictures": (picture.astype(np.float32),)},
+    }
+    for name, change in wrong.items():
+        assert broken(replace(views, **change)) == name
