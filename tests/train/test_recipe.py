@@ -48,6 +48,34 @@ def test_all_stages_run_once_and_a_change_is_refused(ladder: Path, tmp_path: Pat
     refused(lambda: run(written(file, values), data=[tmp_path / "fewer"], out=out), "clips is 3 clips", "was 4 clips")
 
 
+def test_stages_hand_texts_on(ladder: Path, tmp_path: Path) -> None:
+    texts = {"kind": "write", "plain": True, "max_new_tokens": 6}
+    again = {"question": "Say it anew: {reason}", "rewrites": ["told"]}
+    values = small(
+        COLDSTART | {"steps": 1},
+        texts | {"name": "told"},
+        texts | {"name": "retold"} | again,
+        COLDSTART | {"name": "tower", "steps": 1, "start": "coldstart", "reasons": ["retold"], "text": "freeze"},
+        GRPO | {"steps": 1, "perception_eta": 0.0, "captions": "told", "caption_lambda": 0.1},
+        validation_clips=0,
+    )
+    recipe, out = written(tmp_path / "a.yaml", values), tmp_path / "out"
+    run(recipe, data=[ladder], out=out, until="retold")
+    assert not (out / "tower").exists()
+    told = [json.loads(line) for line in (out / "told" / "reasons.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in told] == ["2", "3", "4", "5"]  # those to learn from
+    assert (out / "retold" / "reasons.jsonl").read_text() != (out / "told" / "reasons.jsonl").read_text()
+    run(recipe, data=[ladder], out=out)
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert [line["stage"] for line in lines if "answers" in line] == ["told", "retold"]
+    assert any(line.get("caption_kl", 0) > 0 for line in lines if line["stage"] == "grpo")
+    refused(lambda: run(recipe, data=[ladder], out=out, until="sft"), "--until sft: no stage of that name", "retold")
+
+    values["stages"][1]["plain"] = False  # noise holds no numbers
+    silent = written(tmp_path / "b.yaml", values)
+    refused(lambda: run(silent, data=[ladder], out=tmp_path / "b"), "stage told: none of 4 clips got an answer")
+
+
 def names(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir()]
 
