@@ -114,7 +114,7 @@ def test_groups_that_share_no_subject_are_refused(method: Any) -> None:
 def test_a_result_that_one_subject_dictates_is_refused() -> None:
     ratings, *_ = simulated(seed=3, clips=20, subjects=6)
     keep = (ratings.subject != 5) | (ratings.clip == 7)
-    with pytest.raises(UsageError, match=r"subject 5 alone \(1 ratings.*--fewest"):
+    with pytest.raises(UsageError, match=r"subject 5 rated \(1 ratings.*--fewest"):
         recover(ratings.kept(keep), method="p910")
 
 

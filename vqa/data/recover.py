@@ -33,7 +33,8 @@ METHODS: tuple[str, ...] = get_args(Method)
 Floats = NDArray[np.float64]
 
 MAX_ROUNDS, SETTLED, EPSILON = 1000, 1e-8, 1e-8  # as SUREAL
-_NO_NOISE = 1e-3  # a subject who follows the result closer than this has (almost) made it
+_NO_NOISE = 1e-3  # of the ratings' spread: a subject who follows the result closer than that has made it
+_AGREED = 1e-12  # variance of a clip's ratings below which all are one number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -54,8 +55,8 @@ def recover(ratings: Ratings, *, method: Method) -> Recovered:
     """Opinions by one of METHODS.
 
     Raises UsageError where biases cannot be compared (p913, p910: groups of clips that share no subject), or no best
-    answer exists (p910: a subject without any noise, as one with a single rating or one far steadier than the others,
-    whose ratings would be the result, as they are in SUREAL; or no end after 1000 rounds).
+    answer exists (p910: a subject with a single rating, or one far steadier than others where ratings are few, comes out
+    as free of noise and so as the result, as it does in SUREAL; or no end after 1000 rounds).
     """
     count = len(ratings.clips), len(ratings.subjects)
     rejected = np.zeros(count[1], bool)
@@ -142,20 +143,20 @@ def _alternate(ratings: Ratings, bias: Floats) -> tuple[Floats, Floats]:
     for _ in range(MAX_ROUNDS):
         before = mos
         noise = _spread(subject, _residual(ratings, mos, bias), subjects)
+        least = int(np.argmin(noise))
+        if noise[least] < _NO_NOISE * value.std():
+            raise UsageError(
+                f"p910: where subject {ratings.subjects[least]} rated ({np.bincount(subject)[least]} ratings), the "
+                "result becomes what this one said: the likelihood has no maximum; leave subjects with few ratings out by "
+                "--fewest, or take --method p913"
+            )
         weight = 1 / (noise[subject] ** 2 + EPSILON)
         mos = np.bincount(clip, weight * (value - bias[subject]), clips) / np.bincount(clip, weight, clips)
         bias = _of_subjects(ratings, _residual(ratings, mos))
-        if np.linalg.norm(mos - before) < SETTLED:
+        if abs(mos - before).max() < SETTLED:
             break
     else:
-        raise UsageError(f"p910: no end after {MAX_ROUNDS} rounds; leave subjects with few ratings out by --fewest")
-    least = int(np.argmin(noise))
-    if noise[least] < _NO_NOISE:
-        raise UsageError(
-            f"p910: the result is that of subject {ratings.subjects[least]} alone ({np.bincount(subject)[least]} "
-            "ratings, no noise left), for the likelihood has no maximum here; leave subjects with few ratings out by "
-            "--fewest, or take --method p913"
-        )
+        raise UsageError(f"p910: no end after {MAX_ROUNDS} rounds; take --method p913")
     return mos + bias.mean(), bias - bias.mean()
 
 
@@ -166,7 +167,7 @@ def _outliers(ratings: Ratings, value: Floats) -> NDArray[np.bool_]:
     second, fourth = _mean(clip, off**2, clips), _mean(clip, off**4, clips)
     kurtosis = _over(fourth, second**2)
     limit = np.where((kurtosis >= 2) & (kurtosis <= 4), 2, np.sqrt(20)) * np.sqrt(second)
-    has_spread = second[clip] > 0
+    has_spread = second[clip] > _AGREED
     above, below = (
         np.bincount(ratings.subject[far & has_spread], minlength=subjects)
         for far in (off >= limit[clip], off <= -limit[clip])
