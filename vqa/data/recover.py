@@ -55,8 +55,8 @@ def recover(ratings: Ratings, *, method: Method) -> Recovered:
     """Opinions by one of METHODS.
 
     Raises UsageError where biases cannot be compared (p913, p910: groups of clips that share no subject), or no best
-    answer exists (p910: a subject with a single rating, or one far steadier than others where ratings are few, comes out
-    as free of noise and so as the result, as it does in SUREAL; or no end after 1000 rounds).
+    answer exists (p910: a subject with a single rating, or one far steadier than others where ratings are few, comes
+    out as free of noise and so as the result, as it does in SUREAL; or no end after 1000 rounds).
     """
     count = len(ratings.clips), len(ratings.subjects)
     rejected = np.zeros(count[1], bool)
@@ -147,8 +147,8 @@ def _alternate(ratings: Ratings, bias: Floats) -> tuple[Floats, Floats]:
         if noise[least] < _NO_NOISE * value.std():
             raise UsageError(
                 f"p910: where subject {ratings.subjects[least]} rated ({np.bincount(subject)[least]} ratings), the "
-                "result becomes what this one said: the likelihood has no maximum; leave subjects with few ratings out by "
-                "--fewest, or take --method p913"
+                "result becomes what this one said: the likelihood has no maximum; leave subjects with few ratings out "
+                "by --fewest, or take --method p913"
             )
         weight = 1 / (noise[subject] ** 2 + EPSILON)
         mos = np.bincount(clip, weight * (value - bias[subject]), clips) / np.bincount(clip, weight, clips)
