@@ -9,16 +9,16 @@ from vqa.views import look
 
 
 @lru_cache(maxsize=1)
-def _probe_once(uri: str, stamp: tuple[int, int] | None) -> tuple[MediaInfo, PacketTable]:
+def _probe_once(uri: str, stamp: tuple[int, int] | None, max_frames: int) -> tuple[MediaInfo, PacketTable]:
     """All windows of a file share one demuxing; the stamp (size, time of change) makes a replaced file a new one."""
-    return probe(uri)
+    return probe(uri, max_frames=max_frames)
 
 
-def media_info(uri: str, stamp: tuple[int, int] | None) -> MediaInfo:
+def media_info(uri: str, stamp: tuple[int, int] | None, max_frames: int) -> MediaInfo:
     """The file's facts. Raises ClipError."""
-    return _probe_once(uri, stamp)[0]
+    return _probe_once(uri, stamp, max_frames)[0]
 
 
-def look_at(clip: Clip, stamp: tuple[int, int] | None, **views: Any) -> Views:
+def look_at(clip: Clip, stamp: tuple[int, int] | None, max_frames: int, **views: Any) -> Views:
     """`look`, without demuxing the same file twice in a row. Raises ClipError."""
-    return look(clip, probed=_probe_once(clip.uri, stamp), **views)
+    return look(clip, probed=_probe_once(clip.uri, stamp, max_frames), **views)

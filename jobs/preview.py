@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from jobs.settings import resolve
+from jobs.settings import guarding, resolve
 from vqa.data.scores import replacing
 from vqa.data.sources import path_to_uri
 from vqa.media.fingerprint import fingerprint
@@ -28,9 +28,7 @@ def draw(
     settings = resolve(config, assignments=assignments, flags={"model": model} if model else {})
     uri = source if is_remote(source) else path_to_uri(str(local_path(source)))
     clip = Clip(clip_id=source, uri=uri, start_seconds=span[0], end_seconds=span[1])
-    limits = settings.limits
-    memory_bytes = limits.memory_mb and limits.memory_mb * 2**20
-    with Guard(deadline_seconds=limits.deadline_seconds, memory_bytes=memory_bytes) as guard:
+    with Guard(**guarding(settings.limits)) as guard:
         seed = view_seed(guard.run(fingerprint, uri), clip)
         image = guard.run(picture, clip, seed=seed, **settings.views.model_dump())
     with replacing(out) as draft:

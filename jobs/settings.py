@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from jobs.plan import digest
 from vqa.config import Values, build, merge, override, read
+from vqa.media.probe import MAX_FRAMES
 from vqa.model.card import GenerationConfig, ModelCard, find_card
 from vqa.model.locate import locate
 from vqa.prompt import dimensions, messages
@@ -31,6 +32,11 @@ class Limits(Section):
     memory_mb: int | None = Field(
         default=4096, gt=0, description="what decoding one clip may allocate; null = no limit"
     )
+    cpu_seconds: int | None = Field(
+        default=120, gt=0, description="processor time for each of the same, all threads together; null = no limit"
+    )
+    open_files: int | None = Field(default=256, gt=0, description="files and connections at once; null = no limit")
+    max_frames: int = Field(default=MAX_FRAMES, gt=0, description="frames that a file may have or declare")
 
 
 class JobConfig(Section):
@@ -108,8 +114,18 @@ def looking(config: ScoreConfig, *, settings: str, clip_seconds: float | None) -
         "views": config.views.model_dump(),
         "settings": settings,
         "clip_seconds": clip_seconds,
-        "deadline_seconds": config.limits.deadline_seconds,
-        "memory_bytes": config.limits.memory_mb and config.limits.memory_mb * 2**20,
+        "max_frames": config.limits.max_frames,
+        "guard": guarding(config.limits),
+    }
+
+
+def guarding(limits: Limits) -> Values:
+    """The arguments of Guard."""
+    return {
+        "deadline_seconds": limits.deadline_seconds,
+        "memory_bytes": limits.memory_mb and limits.memory_mb * 2**20,
+        "cpu_seconds": limits.cpu_seconds,
+        "open_files": limits.open_files,
     }
 
 

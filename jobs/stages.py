@@ -23,6 +23,7 @@ from vqa.data.windows import windows
 from vqa.errors import ClipError, ModelError
 from vqa.media.fingerprint import fingerprint
 from vqa.media.guard import Guard
+from vqa.media.probe import MAX_FRAMES
 from vqa.types import Clip, MediaInfo, Score, Views
 from vqa.views import view_seed
 
@@ -59,14 +60,15 @@ class SampleStage:
         views: Mapping[str, Any],
         settings: str,
         clip_seconds: float | None,
-        deadline_seconds: float,
-        memory_bytes: int | None,
+        guard: Mapping[str, Any],
+        max_frames: int = MAX_FRAMES,
         seed: int = 0,
     ) -> None:
-        """`views`: keyword arguments of `look`; `settings`: the digest that goes into each run key; another `seed`
-        than scoring's 0 draws other frames and boxes, where the samplers draw any."""
+        """`views`: keyword arguments of `look`; `settings`: the digest that goes into each run key; `guard`: the limits
+        of Guard; another `seed` than scoring's 0 draws other frames and boxes, where the samplers draw any."""
         self._views, self._settings, self._clip_seconds, self._seed = dict(views), settings, clip_seconds, seed
-        self._guard = Guard(deadline_seconds=deadline_seconds, memory_bytes=memory_bytes, preload=["jobs.look"])
+        self._max_frames = max_frames
+        self._guard = Guard(**guard, preload=["jobs.look"])
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         """A batch of WORK_SCHEMA to one pickled sample at a time: a long video's windows come one after another."""
@@ -104,7 +106,7 @@ class SampleStage:
         if self._clip_seconds is None:
             return [clip], None
         try:
-            info: MediaInfo = self._guarded(media_info, clip.uri, of_stamp)
+            info: MediaInfo = self._guarded(media_info, clip.uri, of_stamp, self._max_frames)
         except ClipError:
             return [clip], None  # looking at it will meet the same error, and make the row
         seconds = info.duration_seconds
@@ -114,7 +116,7 @@ class SampleStage:
         started = time.perf_counter()
         try:
             seed = view_seed(row["fingerprint"], clip) + self._seed
-            views: Views = self._guarded(look_at, clip, of_stamp, seed=seed, **self._views)
+            views: Views = self._guarded(look_at, clip, of_stamp, self._max_frames, seed=seed, **self._views)
         except ClipError as error:
             elapsed = {"decode_seconds": time.perf_counter() - started}
             facts = {} if error.kind in ("crashed", "timeout") else self._facts(clip, of_stamp)
@@ -124,7 +126,7 @@ class SampleStage:
     def _facts(self, clip: Clip, of_stamp: Stamp | None) -> Row:
         """What is known of a file that failed, as far as its headers can be read."""
         try:
-            return _media_columns(self._guarded(media_info, clip.uri, of_stamp))
+            return _media_columns(self._guarded(media_info, clip.uri, of_stamp, self._max_frames))
         except ClipError:
             return {}
 

@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 
@@ -75,3 +76,18 @@ class UnpicklableError(Exception):
 
 def raise_unpicklable() -> None:
     raise UnpicklableError("cannot travel")
+
+
+def burn(seconds: float) -> float:
+    """Keep a core busy for some processor time."""
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+    return seconds
+
+
+def open_at_once(path: str, count: int) -> int:
+    with ExitStack() as files:
+        for _ in range(count):
+            files.enter_context(Path(path).open("rb"))
+    return count

@@ -6,7 +6,6 @@ import pickle
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -87,8 +86,8 @@ def test_what_dies_is_tried_again_a_few_times_and_costs_only_its_own_rows(tmp_pa
 def test_stages_travel_and_are_cheap_to_make() -> None:
     for stage in (SampleStage, ScoreStage):
         assert pickle.loads(pickle.dumps(stage)) is stage
-    arguments: dict[str, Any] = {"views": {}, "settings": "", "clip_seconds": None, "deadline_seconds": 1.0}
-    SampleStage(**arguments, memory_bytes=None)  # starts no process
+    guard = {"deadline_seconds": 1.0, "memory_bytes": None}
+    SampleStage(views={}, settings="", clip_seconds=None, guard=guard)  # starts no process
 
 
 def test_what_we_switch_off_is_still_there() -> None:

@@ -23,6 +23,8 @@ def stage(
     deadline_seconds: float = 60.0,
     settings: str = "s",
     on_damage: str = "partial",
+    max_frames: int = 1000,
+    **limits: int,
 ) -> SampleStage:
     return SampleStage(
         views={
@@ -34,8 +36,8 @@ def stage(
         },
         settings=settings,
         clip_seconds=clip_seconds,
-        deadline_seconds=deadline_seconds,
-        memory_bytes=2**31,
+        guard={"deadline_seconds": deadline_seconds, "memory_bytes": 2**31, **limits},
+        max_frames=max_frames,
     )
 
 
@@ -142,6 +144,26 @@ def test_the_same_content_gives_the_same_key_and_views_under_any_name(tmp_path: 
     other = stage(settings="t")
     assert only(other.samples(Clip(clip_id="a.mp4", uri=str(first)))).row["run_key"] != one.row["run_key"]
     other.close()
+
+
+@pytest.mark.parametrize(
+    ("limit", "kind", "said"),
+    [
+        ({"open_files": 1}, "too_large", "open files"),
+        ({"max_frames": 20}, "too_large", "declares 400 frames, above 20; cut it up or raise max_frames"),
+    ],
+)
+def test_each_limit_costs_one_row(tmp_path: Path, limit: dict[str, int], kind: str, said: str) -> None:
+    short, long = (
+        clips.write_video(tmp_path / f"{n}.mp4", frames=n, width=64, height=48, options={"g": "400"}) for n in (10, 400)
+    )
+    limited = stage(**limit)
+    row = only(limited.samples(Clip(clip_id="a", uri=str(long)))).row
+    assert (row["status"], row["error_kind"]) == ("failed", kind)
+    assert said in row["error"]
+    if "open_files" not in limit:
+        assert only(limited.samples(Clip(clip_id="b", uri=str(short)))).views is not None
+    limited.close()
 
 
 def test_a_deadline_costs_one_row(tmp_path: Path) -> None:

@@ -97,6 +97,31 @@ def test_memory_beyond_the_limit_is_too_large_and_below_it_is_fine(guard) -> Non
     assert guard.run(native_faults.allocate, 128 * MEBIBYTE) == 128 * MEBIBYTE
 
 
+def test_processor_time_is_limited_call_by_call() -> None:
+    """A limit apart from the deadline: on a busy machine a call may wait for long without having cost much."""
+    with Guard(deadline_seconds=60.0, memory_bytes=None, cpu_seconds=1) as guard:
+        child = guard.run(native_faults.process_id)
+        for _ in range(2):  # each has a second of its own
+            assert guard.run(native_faults.burn, 0.7) == 0.7
+        assert guard.run(native_faults.sleep, 1.5) == 1.5, "waiting costs nothing"
+        assert guard.run(native_faults.process_id) == child
+        with pytest.raises(ClipError, match="not done after 1 s of processor time; raise this limit") as caught:
+            guard.run(native_faults.spin_holding_the_interpreter)
+        assert caught.value.kind == "timeout"
+        assert guard.run(native_faults.echo, 7) == 7
+
+
+def test_open_files_are_limited_call_by_call(tmp_path) -> None:
+    (tmp_path / "a").touch()
+    with Guard(deadline_seconds=20.0, memory_bytes=None, open_files=8) as guard:
+        for _ in range(3):
+            assert guard.run(native_faults.open_at_once, str(tmp_path / "a"), 7) == 7
+        with pytest.raises(ClipError, match="more than 8 open files; raise the limit") as caught:
+            guard.run(native_faults.open_at_once, str(tmp_path / "a"), 9)
+        assert caught.value.kind == "too_large"
+        assert guard.run(native_faults.open_at_once, str(tmp_path / "a"), 7) == 7, "what failed has let go"
+
+
 def test_the_limit_is_on_the_call_not_on_its_answer(guard) -> None:
     picture = np.zeros(100 * MEBIBYTE, np.uint8)
     assert guard.run(native_faults.echo, picture).nbytes == picture.nbytes
@@ -178,8 +203,9 @@ def test_close_ends_the_child() -> None:
 
 
 def test_limits_must_be_positive() -> None:
-    with pytest.raises(ValueError, match="deadline 0"):
-        Guard(deadline_seconds=0, memory_bytes=None)
+    for name in ("deadline_seconds", "memory_bytes", "cpu_seconds", "open_files"):
+        with pytest.raises(ValueError, match=f"{name} is 0"):
+            Guard(**({"deadline_seconds": 1.0, "memory_bytes": None} | {name: 0}))
 
 
 # --- a parent of its own ----------------------------------------------------------------------------------------------

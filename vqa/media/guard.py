@@ -10,6 +10,7 @@
 """
 
 import ctypes
+import errno
 import io
 import os
 import pickle
@@ -21,13 +22,13 @@ import traceback
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from multiprocessing import context, forkserver, popen_forkserver, process, reduction, spawn, util
-from pathlib import Path
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
 from vqa.errors import ClipError
+from vqa.media.limits import Limits, limited
 from vqa.types import Clip
 
 P = ParamSpec("P")
@@ -40,16 +41,28 @@ _PR_SET_PDEATHSIG = 1
 class Guard:
     """One warm child process for functions that may hang, crash or eat memory; calls from threads wait in line."""
 
-    def __init__(self, *, deadline_seconds: float, memory_bytes: int | None, preload: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        deadline_seconds: float,
+        memory_bytes: int | None,
+        cpu_seconds: int | None = None,
+        open_files: int | None = None,
+        preload: Sequence[str] = (),
+    ) -> None:
         """Nothing is started yet.
 
-        `deadline_seconds`: per call, counted from when the child takes it up. `memory_bytes`: what a call may allocate
-        on top of the idle child (Linux; None: no limit). `preload`: modules that a child imports before its first call.
+        `deadline_seconds`: per call, counted from when the child takes it up. What a call may use on top of the idle
+        child (None: no limit): `memory_bytes` (Linux), `cpu_seconds` of all its threads together, `open_files` at once.
+        `preload`: modules that a child imports before its first call.
         """
-        if not deadline_seconds > 0 or (memory_bytes is not None and not memory_bytes > 0):
-            raise ValueError(f"guard: deadline {deadline_seconds} s and memory {memory_bytes} bytes must be above 0")
+        allowed = {"deadline_seconds": deadline_seconds, "memory_bytes": memory_bytes}
+        allowed |= {"cpu_seconds": cpu_seconds, "open_files": open_files}
+        for name, limit in allowed.items():
+            if limit is not None and not limit > 0:
+                raise ValueError(f"guard: {name} is {limit}; give a number above 0")
         self.deadline_seconds = deadline_seconds
-        self.memory_bytes = memory_bytes
+        self.limits = Limits(memory_bytes, cpu_seconds, open_files)
         self._preload = tuple(preload)
         self._pool: ProcessPool | None = None
         self._lock = threading.Lock()
@@ -61,9 +74,10 @@ class Guard:
     def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """`function(*args, **kwargs)`, run in the child; what it raises is raised here.
 
-        Raises ClipError "timeout" when the deadline passes, "too_large" when memory runs out, "crashed" when the child
-        dies twice over the same call (once could be somebody else's doing). Function, arguments and result are pickled;
-        the function must live in a module that the child can import, not in `__main__`.
+        Raises ClipError "timeout" when the deadline passes or the processor time is used up, "too_large" when memory
+        runs out or too many files are open, "crashed" when the child dies twice over the same call (once could be
+        somebody else's doing). Function, arguments and result are pickled; the function must live in a module that the
+        child can import, not in `__main__`.
         """
         call = pickle.dumps((function, args, kwargs), protocol=5)
         subject = next(
@@ -81,7 +95,12 @@ class Guard:
             )
         value, error = pickle.loads(outcome)  # noqa: S301 (bytes made by our own child)
         if isinstance(error, MemoryError):
-            raise self._too_large(subject) from error
+            limit = f"of {self.limits.memory_bytes} bytes" if self.limits.memory_bytes else "of the machine"
+            said = f"{subject}: needs more than the memory {limit}; raise the limit or scale it down"
+            raise ClipError("too_large", said) from error
+        if isinstance(error, OSError) and error.errno == errno.EMFILE:
+            said = f"{subject}: needs more than {self.limits.open_files} open files; raise the limit on them"
+            raise ClipError("too_large", said) from error
         if error is not None:
             raise error
         return value  # type: ignore[no-any-return]
@@ -114,7 +133,7 @@ class Guard:
             )
         try:
             with _sigint_blocked():
-                future = self._pool.schedule(_answer, args=(call, self.memory_bytes), timeout=self.deadline_seconds)
+                future = self._pool.schedule(_answer, args=(call, self.limits), timeout=self.deadline_seconds)
         except RuntimeError:  # pebble: the pool broke since we looked
             self._drop()
             return None
@@ -129,16 +148,16 @@ class Guard:
                 "timeout",
                 f"{subject}: not done after {self.deadline_seconds:g} s; raise the deadline or convert the file",
             ) from error
-        except (ProcessExpired, RuntimeError):  # the child died: at work, or before it took the call (broken pool)
+        except (ProcessExpired, RuntimeError) as error:  # it died: at work, or before it took the call (broken pool)
             self._drop()
+            if isinstance(error, ProcessExpired) and error.exitcode == -signal.SIGXCPU:
+                raise ClipError(
+                    "timeout",
+                    f"{subject}: not done after {self.limits.cpu_seconds} s of processor time; raise this limit or "
+                    "convert the file",
+                ) from error
             return None
         return outcome
-
-    def _too_large(self, subject: str) -> ClipError:
-        limit = f"of {self.memory_bytes} bytes" if self.memory_bytes else "of the machine"
-        return ClipError(
-            "too_large", f"{subject}: needs more than the memory {limit}; raise the limit or scale it down"
-        )
 
     def _drop(self) -> None:
         """Kill the child and forget the pool: after a kill, its locks and pipes can be in any state."""
@@ -167,18 +186,12 @@ def _prepare_child(preload: Sequence[str]) -> None:
         import_module(name)
 
 
-def _answer(call: bytes, memory_bytes: int | None) -> bytes:
-    """Run one pickled call under the memory limit; returns pickled (value, error)."""
+def _answer(call: bytes, limits: Limits) -> bytes:
+    """Run one pickled call under the limits; returns pickled (value, error)."""
     try:
         function, args, kwargs = pickle.loads(call)  # noqa: S301 (bytes made by our own parent)
-        previous = resource.getrlimit(resource.RLIMIT_DATA)
-        if memory_bytes is not None:
-            limit = _data_bytes() + memory_bytes
-            resource.setrlimit(resource.RLIMIT_DATA, (limit, previous[1]))
-        try:
+        with limited(limits):
             value = function(*args, **kwargs)
-        finally:
-            resource.setrlimit(resource.RLIMIT_DATA, previous)  # sending the answer is not the call's memory
         return pickle.dumps((value, None), protocol=5)
     except BaseException as error:  # even SystemExit: whatever it is, it is raised again in the parent
         if not isinstance(error, ClipError):
@@ -187,15 +200,6 @@ def _answer(call: bytes, memory_bytes: int | None) -> bytes:
             return pickle.dumps((None, error), protocol=5)
         except Exception:  # an exception that cannot travel: its text does
             return pickle.dumps((None, RuntimeError("".join(traceback.format_exception(error)))), protocol=5)
-
-
-def _data_bytes() -> int:
-    """Private writable memory of this process, which is what RLIMIT_DATA counts; 0 where the system does not tell."""
-    try:
-        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmData:")), 0)
 
 
 # --- how it starts --------------------------------------------------------------------------------------------------
