@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 from fuzzing import Runner, broken, difference
 from mutations import SEEDS, mutant
+from structure import packets
+from zoo_edits import zeroed
 from zoo_good import good
 
+from vqa.media import decode, probe
 from vqa.types import Clip
 from vqa.views import look
 
@@ -58,3 +61,19 @@ def test_what_views_promise_is_looked_at(tmp_path: Path) -> None:
     }
     for name, change in wrong.items():
         assert broken(replace(views, **change)) == name
+
+
+@pytest.mark.parametrize(
+    "name", ["h264.mp4", "fragments.mp4", "hevc.mp4", "vp9.webm", "av1.mkv", "mpeg4.avi", "flv1.flv"]
+)
+def test_what_a_decoder_makes_from_a_lost_frame_is_not_shown(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(good(name))
+    info, table = probe(str(path))
+    whole = decode(str(path), table.seconds, sizes=[None] * info.frame_count)
+    for lost in packets(good(name))[1::4]:
+        path.write_bytes(zeroed(good(name), lost))
+        left = decode(str(path), table.seconds, sizes=[None] * info.frame_count)
+        assert 0 < len(left.pixels) < info.frame_count
+        for request, pixels in zip(left.requested.tolist(), left.pixels, strict=True):
+            np.testing.assert_array_equal(pixels, whole.pixels[request])

@@ -22,7 +22,7 @@ from vqa.types import MediaInfo
 
 _JUMP_BYTES = 1 << 18  # a shorter gap is read through: FFmpeg's buffer holds it anyway
 _STRETCH_BYTES = 1 << 24  # packets held at once, to look ahead in
-_SILENT = {"vp8", "vp9"}  # decoders that show frames made from one that failed as if nothing were missing
+_NEVER = 1 << 63
 
 
 class UncleanError(Exception):
@@ -90,7 +90,7 @@ def _feed(
         fed_run: Run | None = None
         for run, packets, is_end in _stretches(container, stream, table, runs, can_jump=can_jump):
             if run is not fed_run:
-                fed_run, is_clean, is_whole, is_trusted = run, True, True, True
+                fed_run, is_clean, is_whole, trust = run, True, True, _Trust(is_counted=table.is_counted)
                 entry_of: dict[int | None, int] = {int(table.ticks[table.order[entry]]): entry for entry in run.wanted}
                 sift = None
                 if is_sifted and not table.is_counted:
@@ -103,14 +103,14 @@ def _feed(
                 is_cut_off = info.codec == "mjpeg" and packet is not None and is_jpeg_cut_off(bytes(packet))
                 frames, is_sound = ([], False) if is_cut_off else _decode(decoder, packet)
                 is_clean = is_clean and is_sound
-                if packet is not None and packet.is_keyframe:
-                    is_trusted = True
-                is_trusted = is_trusted and (is_sound or info.codec not in _SILENT)
+                trust.feed(packet, is_sound=is_sound)
                 for frame in frames:
                     entry = shown if table.is_counted else entry_of.get(frame.pts, -1)
                     shown += 1
-                    is_clean = is_clean and not frame.is_corrupt
-                    if is_trusted and entry in run.wanted and not frame.is_corrupt and not table.is_damaged[entry]:
+                    if frame.is_corrupt:
+                        is_clean = False
+                        trust.lose(frame.pts)
+                    elif entry in run.wanted and not table.is_damaged[entry] and trust.covers(frame.pts):
                         yield entry, frame
                 if not is_clean and thread_count > 1:
                     raise UncleanError
@@ -120,6 +120,36 @@ def _feed(
                 elif run.start == 0 or not is_clean:
                     hopeless.update(run.wanted)
                 decoder.flush_buffers()
+
+
+class _Trust:
+    """Which frames are made of sound packets: those fed before the first that failed, and those shown from the next key
+    frame on. Decoders show what they make from a frame that failed as if nothing were missing."""
+
+    def __init__(self, *, is_counted: bool) -> None:
+        self._is_counted = is_counted  # a frame that stays away moves the numbers of all behind it
+        self._fed: dict[int | None, int] = {}
+        self._lost, self._sound_again = _NEVER, _NEVER  # place of the packet that failed; time of the key frame
+
+    def feed(self, packet: "av.Packet[av.VideoStream] | None", *, is_sound: bool) -> None:
+        """A packet was given to the decoder; None: the last."""
+        if packet is not None:
+            self._fed[packet.pts] = len(self._fed)
+            if packet.is_keyframe and self._sound_again == _NEVER and packet.pts is not None:
+                self._sound_again = packet.pts
+        if not is_sound:
+            self.lose(packet.pts if packet is not None else None)
+
+    def lose(self, pts: int | None) -> None:
+        """The packet of this time failed, or its frame is damaged."""
+        self._lost, self._sound_again = min(self._lost, self._fed.get(pts, 0)), _NEVER
+
+    def covers(self, pts: int | None) -> bool:
+        """Whether the frame of this time can be shown."""
+        if self._lost == _NEVER:
+            return True
+        is_behind_key = pts is not None and pts >= self._sound_again
+        return not self._is_counted and (is_behind_key or self._fed.get(pts, _NEVER) < self._lost)
 
 
 def _sifted(
