@@ -190,7 +190,9 @@ class _HeldOut(transformers.TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step % self._every == 0 or state.global_step == state.max_steps:
+            is_due = control.should_log
             self._look()
+            control.should_log = is_due  # `log` struck it off, and the step's own numbers would be lost
 
     def _look(self) -> None:
         with self._trainer.generating() as model:

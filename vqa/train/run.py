@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from transformers import PrinterCallback
-from transformers.utils import logging as hf_logging
 
 from vqa.errors import UsageError
 from vqa.model.card import settle
@@ -33,6 +33,8 @@ from vqa.train.warmup import warm_up
 from vqa.train.weights import load_for_training, load_to_write, save, ship
 from vqa.train.write import rows_of, write
 
+hf: Any = transformers  # its types do not hold what it does
+
 
 def run_stages(recipe: Recipe, *, out: Path, data: Sequence[Path | str] = (), until: str | None = None) -> Path:
     """All stages of the recipe, or those `until` one; returns OUT/model.
@@ -47,7 +49,7 @@ def run_stages(recipe: Recipe, *, out: Path, data: Sequence[Path | str] = (), un
     names = [stage.name for stage in recipe.stages]
     if until is not None and until not in names:
         raise UsageError(f"--until {until}: no stage of that name; there are {', '.join(names)}")
-    hf_logging.disable_progress_bar()
+    hf.utils.logging.disable_progress_bar()
     run = make_run(recipe, out=out, data=data)
     keys: dict[str, str] = {}
     last, is_new = "", not (out / "model").exists()
