@@ -29,7 +29,7 @@ class Log:
         count = max((len(values) for values in self._values.values()), default=1)
         seconds = (time.perf_counter() - self._started) / count
         line = {"stage": self._stage, "step": step, "steps": steps, "seconds_a_step": round(seconds, 3)}
-        line |= {name: round(value, 4) for name, value in means.items()}
+        line |= {name: float(f"{value:.6g}") for name, value in means.items()}
         try:
             with self._path.open("a") as file:
                 file.write(json.dumps(line) + "\n")
