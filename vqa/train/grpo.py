@@ -67,6 +67,7 @@ def make_trainer(
         "save_steps": settings.save_every,
         "logging_steps": 1,
         "gradient_checkpointing": settings.recompute,
+        "bf16": model.dtype == torch.bfloat16,  # trl's default is true whatever the weights are
         "generation_kwargs": _banned(processor, vocabulary_of(model, processor), is_vllm=settings.vllm is not None),
         "seed": settings.seed,
         "data_seed": settings.seed,
