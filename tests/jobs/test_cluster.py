@@ -1,0 +1,49 @@
+"""A cluster of several nodes (on one machine): one of them goes away in the middle, no row does."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import clips
+import pytest
+from ray.cluster_utils import Cluster
+from test_kills import Run
+from test_run import plain_loop, table
+
+from jobs.record import Request
+from vqa.data.scores import read_scores
+
+FILES = 60
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """A head that does no work."""
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    try:
+        yield nodes
+    finally:
+        nodes.shutdown()
+
+
+@pytest.mark.slow
+def test_a_node_that_goes_away_takes_no_row_along(cluster: Cluster, tmp_path: Path, model_card: Path) -> None:
+    first, _ = (cluster.add_node(num_cpus=2) for _ in range(2))  # either has room for both stages
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for n in range(FILES):
+        clips.write_video(folder / f"{n}.mp4", frames=8, seed=n)
+    assignments = ("job.seconds_per_write=0", "job.rows_per_part=7", "generation.k=8")
+    request = Request(sources=(str(folder),), out=out, model=str(model_card), assignments=assignments)
+    options = [word for assignment in assignments for word in ("--set", assignment)]
+    command = [sys.executable, "-m", "jobs.score", str(folder), "--out", str(out), "--model", str(model_card), *options]
+    run = Run([*command, "--ray-address", cluster.address, "--json", "--max-failed", "0"], out)
+    run.wait_for_rows(5)
+    cluster.remove_node(first, allow_graceful=False)
+    assert read_scores(out, ["clip_id"]).num_rows < FILES, "it went away too late to mean anything"
+    code, said, heard = run.end()
+    summary = json.loads(said)
+    assert (code, heard) == (0, "")
+    assert (summary["clips"], summary["scored_now"]) == (FILES, FILES)
+    assert table(out) == plain_loop(request)
