@@ -13,8 +13,8 @@ import pyarrow as pa
 
 from vqa.data.windows import video_id, windows
 from vqa.errors import ClipError, UsageError
-from vqa.media.remote import is_remote, remote_stamp
 from vqa.media.source import local_path
+from vqa.media.stores import is_remote, remote_stamp
 from vqa.types import Clip
 
 # These may turn out otherwise (limits are not part of the key); other failures are final until the file changes.

@@ -8,8 +8,8 @@ from vqa.data.scores import replacing
 from vqa.data.sources import path_to_uri
 from vqa.media.fingerprint import fingerprint
 from vqa.media.guard import Guard
-from vqa.media.remote import is_remote
 from vqa.media.source import local_path
+from vqa.media.stores import is_remote
 from vqa.report.preview import picture
 from vqa.types import Clip
 from vqa.views import view_seed

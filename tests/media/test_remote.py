@@ -5,19 +5,20 @@ import os
 import re
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import clips
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import web
 
 from vqa.data.sources import list_clips
 from vqa.errors import ClipError, UsageError
-from vqa.media import Guard, decode, fingerprint, probe, remote
-from vqa.media.remote import list_remote, open_remote, remote_stamp
+from vqa.media import Guard, decode, fingerprint, probe, stores
+from vqa.media.remote import open_remote
+from vqa.media.stores import list_remote, remote_stamp
 
 pytest.importorskip("aiohttp", reason="pip install 'vqa[http]'")
 
@@ -101,7 +102,7 @@ def test_silence_is_a_timeout_by_itself_and_by_the_guard(server: web.Server, mon
         with pytest.raises(ClipError, match=r"not done after 1\.5 s") as caught:
             guard.run(probe, server.url("long.mp4", "stall"))
         assert caught.value.kind == "timeout"
-    monkeypatch.setattr(remote, "SILENCE_SECONDS", 0.5)
+    monkeypatch.setattr(stores, "SILENCE_SECONDS", 0.5)
     with pytest.raises(ClipError, match=r"sent nothing for 0\.5 s") as caught:
         probe(server.url("long.mp4", "stall"))
     assert caught.value.kind == "timeout"
@@ -223,18 +224,68 @@ def test_s3_says_what_is_absent_and_what_is_a_folder(bucket: str) -> None:
         list_clips([f"{bucket}/nothing"])
 
 
-@pytest.mark.parametrize(("status", "kind"), [("403", "not_readable"), ("404", "not_found"), ("503", "not_readable")])
-def test_s3_that_refuses_is_named_within_few_tries(
-    bucket: str, server: web.Server, monkeypatch: pytest.MonkeyPatch, status: str, kind: str
-) -> None:
-    """Another real server stands in the store's place: whatever is asked, it refuses."""
+@pytest.fixture
+def instead(
+    bucket: str, folder: Path, server: web.Server, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[str], str]]:
+    """Another real server in the store's place, that fails as asked; gives the URL of the long file there."""
     import s3fs
 
+    (folder / "films" / "clips").mkdir(parents=True, exist_ok=True)
+    if not (folder / "films/clips/long.mp4").exists():
+        (folder / "films/clips/long.mp4").hardlink_to(folder / "long.mp4")
+
+    def failing(fault: str) -> str:
+        s3fs.S3FileSystem.clear_instance_cache()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}/{fault}")
+        return f"{bucket}/clips/long.mp4"
+
+    yield failing
     s3fs.S3FileSystem.clear_instance_cache()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}/{status}")
-    start = time.monotonic()
-    with pytest.raises(ClipError) as caught:
-        probe(f"{bucket}/clips/long.mp4")
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "said"),
+    [
+        ("403", "not_readable", r"permission denied \(403\)"),
+        ("404", "not_found", "no such file"),
+        ("503", "not_readable", "status 503"),
+        ("reset", "not_readable", "failed 3 times"),
+        ("cut", "not_readable", "failed 3 times"),
+        ("stall", "timeout", r"sent nothing for 0\.5 s"),
+    ],
+)
+def test_a_store_that_fails_is_named_within_few_tries(
+    instead: Callable[[str], str], server: web.Server, monkeypatch: pytest.MonkeyPatch, fault: str, kind: str, said: str
+) -> None:
+    monkeypatch.setattr(stores, "SILENCE_SECONDS", 0.5 if fault == "stall" else 30.0)
+    with pytest.raises(ClipError, match=said) as caught:
+        pixels(instead(fault))
     assert caught.value.kind == kind, caught.value
-    assert time.monotonic() - start < 10 and len(server.requests) <= 20
-    s3fs.S3FileSystem.clear_instance_cache()
+    assert len(server.requests) <= 20
+
+
+def test_a_passing_fault_of_a_store_changes_no_pixel(folder: Path, instead: Callable[[str], str]) -> None:
+    assert pixels(instead("cutonce")) == pixels(str(folder / "long.mp4"))
+
+
+# --- a job ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_job_over_urls_and_a_folder_of_a_store_gives_the_rows_of_local_files(
+    folder: Path, server: web.Server, bucket: str, tmp_path: Path
+) -> None:
+    urls = [server.url("short.mp4"), server.url("gone.mp4"), server.url("short.mp4", "403")]
+    (tmp_path / "list.txt").write_text("\n".join(urls) + "\n")
+    sources = [str(tmp_path / "list.txt"), f"{bucket}/clips", str(folder / "short.mp4")]
+    command = [str(Path(sys.executable).with_name("vqa")), "score", *sources, "--out", str(tmp_path / "out")]
+    subprocess.run([*command, "--max-failed", "100%"], check=True, capture_output=True)
+    found = pq.read_table(tmp_path / "out" / "scores").to_pylist()
+    rows = {row["uri"]: (row["status"], row["error_kind"], row["score"]) for row in found}
+    good = rows[str(folder / "short.mp4")]
+    assert good[0] == "ok" and good[2] is not None
+    assert rows[urls[0]] == rows[f"{bucket}/clips/deep/short.mp4"] == good
+    assert rows[urls[1]] == ("failed", "not_found", None)
+    assert rows[urls[2]] == ("failed", "not_readable", None)
+    assert rows[f"{bucket}/clips/long.mp4"][0] == "ok"
+    assert len(rows) == len(found) == 6

@@ -12,8 +12,8 @@ from vqa.data.manifest import Manifest
 from vqa.data.scores import replacing
 from vqa.data.sources import MEDIA_SUFFIXES, path_to_uri, walk
 from vqa.errors import ClipError, UsageError
-from vqa.media.remote import is_remote
 from vqa.media.source import local_path
+from vqa.media.stores import is_remote
 
 What = Literal["file", "kind", "frames", "length", "rate", "decoding", "duplicate", "reference", "unlabelled"]
 _SLACK = 0.02  # share of what a label says, for lists that round or were made from another cut

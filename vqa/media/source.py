@@ -12,7 +12,8 @@ from urllib.parse import unquote_to_bytes
 import av
 
 from vqa.errors import ClipError, ErrorKind
-from vqa.media.remote import is_remote, open_remote
+from vqa.media.remote import open_remote
+from vqa.media.stores import is_remote
 
 # The decoders' own messages name neither the clip nor a way out, and they would tear the progress line: silence.
 av.logging.set_level(None)
