@@ -15,11 +15,13 @@ from accelerate import PartialState
 
 from vqa.errors import UsageError
 from vqa.prompt import answer_text
+from vqa.train.answers import kept_features, noisy, spread_of
 from vqa.train.coldstart import cold_start
 from vqa.train.log import Log
 from vqa.train.material import Sample
 from vqa.train.stages import ColdStart
 from vqa.train.tiny import make_model, make_processor, make_tokenizer
+from vqa.train.warmup import HANDED
 from vqa.train.weights import save
 
 hf: Any = transformers
@@ -112,3 +114,19 @@ def test_what_cannot_be_learned_from_is_refused(made: tuple[Any, Any], learned: 
     torn = Sample(clip_id="c", dataset="a", opinion=3.0, load=broken, say=learned[0].say)
     with pytest.raises(UsageError, match=r"clip c of a: its pictures do not load \(torn\); prepare the data again"):
         train(made, [torn], tmp_path)
+
+
+def test_noise_moves_all_but_the_channels_handed_over_and_is_the_same_for_the_same_draw(
+    made: tuple[Any, Any], learned: list[Sample]
+) -> None:
+    looks = [look for one in kept_features(*made, learned, prompt="visualquality_r1") for look in one]
+    spread = spread_of(looks)
+    assert (spread[:HANDED] == 0).all() and (spread[HANDED:] > 0).all()
+    first, again, other = (noisy(looks[0], spread, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    for plain, one, same, different in zip(
+        looks[0].features, first.features, again.features, other.features, strict=True
+    ):
+        assert torch.equal(one, same) and not torch.equal(one, different)
+        torch.testing.assert_close(one[:, :HANDED], plain[:, :HANDED])
+        shift = one - plain
+        torch.testing.assert_close(shift, shift[:1].expand_as(shift))  # alike at every place

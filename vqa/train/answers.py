@@ -14,6 +14,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from vqa.prompt import PresetName
 from vqa.train.judge import question
 from vqa.train.material import Sample
+from vqa.train.warmup import HANDED
 
 hf_output: Any = BaseModelOutputWithPooling  # a picture's features come one by one, which its types do not say
 IGNORED = -100
@@ -68,6 +69,23 @@ def shuffled(looks: Sequence[Asked], generator: np.random.Generator) -> Asked:
     for place, pick in zip(places, generator.permutation(len(pool)), strict=False):
         features[place] = pool[pick]
     return Asked(sample=one.sample, inputs=one.inputs, features=tuple(features))
+
+
+def spread_of(looks: Sequence[Asked]) -> Tensor:
+    """float32 [width]: how far each channel of the pooled local pictures spreads over looks; 0 for what the warm-up
+    handed over (see `vqa.train.warmup.hand_over`)."""
+    means = torch.stack([torch.cat(one.features[1:] or one.features).float().mean(0) for one in looks])
+    spread = means.std(0)
+    spread[:HANDED] = 0
+    return spread
+
+
+def noisy(asked: Asked, spread: Tensor, generator: np.random.Generator) -> Asked:
+    """The look with its channels shifted by Gaussians of `spread` [width], alike in all its pictures: a clip cannot be
+    known by them again."""
+    shift = spread * torch.from_numpy(generator.standard_normal(len(spread), dtype=np.float32))
+    features = tuple(part + shift.to(part.dtype) for part in asked.features)
+    return Asked(sample=asked.sample, inputs=asked.inputs, features=features)
 
 
 def collate(processor: Any, batch: Sequence[tuple[Asked, str]], *, answer_weight: float) -> dict[str, Any]:

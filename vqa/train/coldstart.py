@@ -23,7 +23,7 @@ from transformers import PrinterCallback, TrainerCallback
 from vqa.data.scores import replacing
 from vqa.errors import UsageError
 from vqa.prompt import PresetName, dimensions
-from vqa.train.answers import IGNORED, Asked, ask, collate, kept_features, shuffled
+from vqa.train.answers import IGNORED, Asked, ask, collate, kept_features, noisy, shuffled, spread_of
 from vqa.train.guarded import Guarded, last_checkpoint
 from vqa.train.judge import judged
 from vqa.train.log import Log
@@ -44,6 +44,7 @@ class Draws(Dataset[tuple[Asked, str]]):
         self._samples, self._processor, self._prompt = samples, processor, prompt
         self._count, self._seed = count, seed
         self.kept: list[list[Asked]] = []  # by clip, the looks whose features are in memory
+        self.noise: torch.Tensor | None = None  # of their channels
 
     def __len__(self) -> int:
         return self._count
@@ -52,6 +53,8 @@ class Draws(Dataset[tuple[Asked, str]]):
         generator = np.random.default_rng((self._seed, 1, index))
         if self.kept:
             asked = shuffled(self.kept[int(generator.integers(len(self.kept)))], generator)
+            if self.noise is not None:
+                asked = noisy(asked, self.noise, generator)
         else:
             sample = self._samples[int(generator.integers(len(self._samples)))]
             asked = ask(self._processor, sample, prompt=self._prompt)
@@ -210,6 +213,8 @@ def cold_start(
     draws = Draws(samples, processor, prompt, count=steps * settings.batch, seed=seed)
     if settings.keep_features:
         draws.kept = kept_features(model, processor, samples, prompt=prompt)
+        if settings.feature_noise:
+            draws.noise = settings.feature_noise * spread_of([look for looks in draws.kept for look in looks])
     torch.manual_seed(seed)  # LoRA draws its start
     model = ready(model, settings)
     processor.tokenizer.padding_side = "right"

@@ -24,6 +24,7 @@ from vqa.train.tiny import filters
 from vqa.types import Pixels
 
 SIDE = 8  # patches along a 112-pixel crop
+HANDED = 1 + len(NAMES)  # channels that `hand_over` fills: opinion, and a logit for each distortion
 RIDGE = 0.1  # of the regression that `hand_over` fits to standardised features
 LOUDNESS = 3.0  # how much wider than another channel the one that holds the opinion spreads over clips
 EACH = 4  # crops of a clip in a batch, pooled as one: a single one says too little of its clip
