@@ -21,6 +21,10 @@ def train(
         typer.Option("--set", metavar="KEY=VALUE", help="Override one setting: seed=1, stages.coldstart.steps=500."),
     ] = None,
     until: Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes, placed and replaced by Ray. [default: this one, without Ray]")
+    ] = None,
+    ray_address: Annotated[str | None, typer.Option(help="With --workers: as for `vqa score`.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print steps, answers, memory and data, and do nothing.")
     ] = False,
@@ -39,4 +43,9 @@ def train(
         return
     if out is None:
         raise UsageError("train: --out is missing; give a folder for checkpoints, log and model, or --dry-run")
-    typer.echo(f"{run(chosen, data=places, out=out, until=until)}")
+    if workers is None:
+        typer.echo(f"{run(chosen, data=places, out=out, until=until)}")
+        return
+    from jobs.train import run as run_on_ray
+
+    typer.echo(f"{run_on_ray(chosen, data=places, out=out, until=until, workers=workers, ray_address=ray_address)}")

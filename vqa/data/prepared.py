@@ -73,7 +73,12 @@ class PreparedClip:
         holds the bytes.
         """
         try:
-            look = _part(self.path).read_row_group(self.row, use_threads=False).to_pylist()[0]
+            status = self.path.stat()
+            look = (
+                _part(self.path, status.st_ino, status.st_mtime_ns)
+                .read_row_group(self.row, use_threads=False)
+                .to_pylist()[0]
+            )
             if look.pop("run_key") != self.run_key:
                 raise ValueError("another clip is in its place")
             return unpack(look, Clip(clip_id=self.clip_id, uri=self.uri))
@@ -86,7 +91,8 @@ class PreparedClip:
 
 
 @lru_cache(maxsize=32)
-def _part(path: Path) -> pq.ParquetFile:
+def _part(path: Path, inode: int, mtime_ns: int) -> pq.ParquetFile:
+    """Open, as long as it is the same file: `--fresh` may put another in its place."""
     return pq.ParquetFile(path, memory_map=True, page_checksum_verification=True)
 
 

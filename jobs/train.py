@@ -1,0 +1,183 @@
+"""A recipe on several workers by Ray Train: `vqa train … --workers N`, and `python -m jobs.train …`. Light to import.
+
+Each worker runs the recipe's stages as a process of one torch group. What a run goes on from is the recipe's own
+checkpoints in --out, which on a cluster is a folder that all machines see: when a worker is lost, Ray starts the whole
+group again and it goes on from the last checkpoint; so does the same command after the driver is killed.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from jobs.door import enter
+from jobs.signals import locked
+
+OUTCOME = "outcome.json"  # in --out while it runs: what the group made, or why no restart would mend it
+
+
+def train(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A file of configs/train.")],
+    out: Annotated[Path, typer.Option(help="Folder for checkpoints, log and the trained model.")],
+    data: Annotated[
+        list[Path] | None, typer.Option(help="A folder of `vqa prepare`, a ladder or a manifest; may be given again.")
+    ] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one setting: seed=1.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; each takes a GPU where there are any.")] = 1,
+    max_restarts: Annotated[int, typer.Option(min=0, help="How often the group is started again.")] = 3,
+    ray_address: Annotated[
+        str | None, typer.Option(help="A running Ray cluster, or auto; else $RAY_ADDRESS, else a Ray of its own here.")
+    ] = None,
+) -> None:
+    """Train a model by a recipe on several workers; the same command goes on where it was stopped."""
+    from vqa.train.recipe import load_recipe
+
+    chosen = load_recipe(recipe, assignments or ())
+    place = run(chosen, data=data or (), out=out, workers=workers, max_restarts=max_restarts, ray_address=ray_address)
+    typer.echo(f"{place}")
+
+
+def run(
+    recipe: Any,
+    *,
+    out: Path,
+    data: Sequence[Path | str] = (),
+    until: str | None = None,
+    workers: int,
+    max_restarts: int = 3,
+    ray_address: str | None = None,
+) -> Path:
+    """As `vqa.train.recipe.run`: the stages of a Recipe (up to `until`); returns the folder of the model.
+
+    Raises UsageError where the workers do not fit the machines, VqaError as the recipe itself, and where workers were
+    lost more often than `max_restarts`.
+    """
+    from jobs import pipeline
+    from vqa.errors import VqaError
+
+    out = out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    places = [str(Path(place).resolve()) if Path(place).exists() else str(place) for place in data]
+    config = {"recipe": recipe, "out": str(out), "data": places, "until": until, "folder": str(Path.cwd())}
+    with (
+        locked(out),
+        pipeline.ray_session(ray_address, least_cpus=workers) as resources,
+        _followed(out / "log.jsonl"),
+    ):
+        (out / OUTCOME).unlink(missing_ok=True)
+        failure = _fit(config, resources, workers=workers, max_restarts=max_restarts, storage=out / "ray")
+    outcome = json.loads((out / OUTCOME).read_text(encoding="utf-8")) if (out / OUTCOME).is_file() else {}
+    (out / OUTCOME).unlink(missing_ok=True)
+    if "error" in outcome:
+        error = VqaError(outcome["error"])
+        error.exit_code = outcome["exit_code"]
+        raise error
+    if failure or "made" not in outcome:
+        what = failure or "the workers ended without a word"
+        raise VqaError(f"train: {what}; what was trained is safe in {out}: the same command goes on from there")
+    shutil.rmtree(out / "ray", ignore_errors=True)
+    return Path(outcome["made"])
+
+
+def _fit(
+    config: Mapping[str, Any], resources: Mapping[str, float], *, workers: int, max_restarts: int, storage: Path
+) -> str:
+    """Runs the group to its end; what was wrong with it in the end, or nothing."""
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")  # the default of later versions; read on import
+    import ray.exceptions
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    from vqa.errors import UsageError
+
+    unit = "GPU" if resources.get("GPU", 0) else "CPU"
+    if workers > resources.get(unit, 0):
+        raise UsageError(f"--workers {workers}: Ray has {resources.get(unit, 0):g} {unit}s, one worker needs one")
+    trainer = TorchTrainer(
+        _worker,
+        train_loop_config=dict(config),
+        torch_config=TorchConfig(backend="nccl" if unit == "GPU" else "gloo"),
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=unit == "GPU"),
+        run_config=RunConfig(
+            name=f"vqa-{os.getpid()}",
+            storage_path=str(storage),
+            failure_config=FailureConfig(max_failures=max_restarts),
+        ),
+    )
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        return " ".join(str(error).split())[-600:]
+    except ray.exceptions.RayActorError as error:  # its own handler of Ctrl-C ends the actor that is waited for
+        raise KeyboardInterrupt from error
+    return ""
+
+
+def _worker(config: dict[str, Any]) -> None:
+    """One process of the group."""
+    import ray.train
+
+    from vqa.data.scores import write_json
+    from vqa.errors import VqaError
+    from vqa.train.recipe import run as run_recipe
+
+    out = Path(config["out"])
+    if (out / OUTCOME).exists():
+        return  # the group was started again for nothing: the fault is in the run
+    with contextlib.suppress(OSError):
+        os.chdir(config["folder"])  # Ray puts workers elsewhere; paths in the recipe count from here
+    try:
+        made = run_recipe(config["recipe"], out=out, data=config["data"], until=config["until"])
+    except VqaError as error:
+        write_json(out / OUTCOME, {"error": str(error), "exit_code": error.exit_code})
+        raise
+    if ray.train.get_context().get_world_rank() == 0:
+        write_json(out / OUTCOME, {"made": str(made)})
+
+
+@contextlib.contextmanager
+def _followed(log: Path) -> Iterator[None]:
+    """What workers write to the run's log goes to stderr here: theirs stays with Ray."""
+    done = threading.Event()
+    start = log.stat().st_size if log.is_file() else 0
+
+    def follow() -> None:
+        place = start
+        while True:
+            is_last = done.wait(1.0)
+            if log.is_file():
+                with log.open(encoding="utf-8") as file:
+                    file.seek(place)
+                    for line in iter(file.readline, ""):
+                        print(line.rstrip(), file=sys.stderr, flush=True)
+                    place = file.tell()
+            if is_last:
+                return
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def main() -> None:
+    """Entry point of `python -m jobs.train`."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(train)
+    sys.exit(enter(app))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""A recipe on two workers by Ray Train: one is killed in the middle, the run goes on from its last checkpoint."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import clips
+import psutil
+import pytest
+
+from jobs.train import run
+from vqa.data.prepared import LOOKED_AT, pack
+from vqa.data.preparing import PreparedTable
+from vqa.errors import VqaError
+from vqa.model.card import find_card
+from vqa.train.recipe import load_recipe
+from vqa.types import Clip
+from vqa.views import ViewsConfig, look
+
+PATIENCE_SECONDS = 900.0
+STEPS = 12
+RECIPE = f"""
+start: embedded
+threads: 1
+validation_clips: 0
+export: float16
+stages:
+- {{kind: coldstart, name: cold, steps: {STEPS}, batch: 2, rows: 1, rate: 1.0e-4, vision_rate: 0, every: 1}}
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+def prepared(tmp_path: Path) -> Path:
+    """Four clips as `vqa prepare` leaves them, without Ray."""
+    import pyarrow as pa
+
+    views = ViewsConfig(
+        **find_card("embedded")["views"] | {"global_pixels": 64, "local_pictures": 1, "crop_pixels": 56}
+    )
+    out, rows, listed = tmp_path / "prepared", [], []
+    for n in range(4):
+        clip = Clip(clip_id=f"{n}", uri=str(clips.write_video(tmp_path / f"{n}.mp4", frames=8, seed=n)))
+        seen = look(clip, **views.model_dump())
+        rows.append({"clip_id": clip.uri, "uri": clip.uri, "status": "ok", "run_key": f"{n}"} | pack(seen))
+        facts: dict[str, Any] = {"dataset": "ladder", "content_id": f"{n}", "split": "train", "opinion": 1.5 + n}
+        listed.append(facts | {"clip_id": f"{n}", "uri": clip.uri, "distortions": ["noise"], "severities": [0.2 * n]})
+    table = PreparedTable(out)
+    table.add(pa.Table.from_pylist(rows, schema=LOOKED_AT))
+    table.flush()
+    table.write_clips(out, listed)
+    return out
+
+
+def checkpoints(out: Path) -> set[int]:
+    return {int(path.name.rpartition("-")[2]) for path in (out / "cold").glob("checkpoint-*")}
+
+
+@pytest.mark.slow
+def test_a_lost_worker_is_replaced_and_the_run_goes_on_from_its_last_checkpoint(tmp_path: Path, recipe: Path) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "jobs.train", str(recipe), "--out", str(out), "--data", str(prepared(tmp_path))]
+    process = subprocess.Popen([*command, "--workers", "2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def workers() -> list[psutil.Process]:
+        return [
+            one
+            for one in psutil.Process(process.pid).children(recursive=True)
+            if one.is_running() and one.name().startswith("ray::RayTrainWo")
+        ]
+
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not (saved := checkpoints(out)) or max(saved) < 4:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    first = workers()
+    assert len(first) == 2
+    os.kill(first[0].pid, signal.SIGKILL)
+    before = max(checkpoints(out))
+    assert before < STEPS, "the kill came too late to mean anything"
+
+    later: set[int] = set()
+    while process.poll() is None:
+        later |= checkpoints(out) - saved
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    said, heard = process.communicate()
+    assert (process.returncode, said.strip()) == (0, str(out / "model")), heard
+    assert min(later) > max(saved), "not from the beginning"
+    assert max(checkpoints(out)) == STEPS
+    assert (out / "model" / "model.safetensors").is_file()
+    assert not (out / "ray").exists()
+
+
+def test_a_fault_of_the_run_is_told_once_and_not_tried_again(tmp_path: Path, recipe: Path, local_ray: None) -> None:
+    with pytest.raises(VqaError, match=r"data .*nowhere: no such folder; make it by") as caught:
+        run(load_recipe(recipe), out=tmp_path / "out", data=[tmp_path / "nowhere"], workers=2)
+    assert caught.value.exit_code == 2
+    with pytest.raises(VqaError, match=r"--workers 4096: Ray has \d+ CPUs, one worker needs one"):
+        run(load_recipe(recipe), out=tmp_path / "out", workers=4096)
