@@ -26,7 +26,6 @@ from jobs.driver import _pools, prepare
 from jobs.pipeline import _blocks, ray_session, stream
 from jobs.plan import Work
 from jobs.record import Job, Request
-from jobs.stages import SampleStage, ScoreStage
 from vqa.data.demo import make_demo
 
 SHORT = 8  # clips of the run that stands for the start-up
@@ -71,8 +70,7 @@ class PlainLoop:
     """The two stages one after another in this process, batch by batch, loaded before."""
 
     def __init__(self, job: Job) -> None:
-        sample, score = _pools(job, {"CPU": 2.0})
-        self._sampler, self._scorer = SampleStage(**sample.arguments), ScoreStage(**score.arguments)
+        self._sampler, self._scorer = (pool.stage(**pool.arguments) for pool in _pools(job, {"CPU": 2.0}))
         self._batch = job.config.generation.batch_size
         torch.set_num_threads(1)  # as in a worker; more get into each other's way with so small a model
 
