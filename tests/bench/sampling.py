@@ -1,4 +1,4 @@
-"""Which frames and boxes are worth their time: `python tests/bench/samplers.py --ladder DIR --out DIR [--model M]`.
+"""Which frames and boxes are worth their time: `python tests/bench/sampling.py --ladder DIR --out DIR [--model M]`.
 
 For uniform, segment, keyframe x centre, grid, fragments, salient, frames x 8, 16, 32 keyframes x 1, 3, 6 pictures:
 
@@ -7,7 +7,7 @@ For uniform, segment, keyframe x centre, grid, fragments, salient, frames x 8, 1
   score at least a quarter of a point below the same clip unspoilt;
 * seconds a clip, look and model.
 
-One line a setting goes to OUT/samplers.jsonl at once; a stopped run goes on behind the last one.
+One line a setting goes to OUT/sampling.jsonl at once; a stopped run goes on behind the last one.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def main() -> None:
     pairs = list(itertools.islice(transient(rows, arguments.ladder, arguments.out), arguments.pairs))
     scorer = Scorer.load(arguments.model, k=1, readout="expected")
     base = ViewsConfig(**scorer.card.views)
-    log = arguments.out / "samplers.jsonl"
+    log = arguments.out / "sampling.jsonl"
     done = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     known = {tuple(one["setting"]) for one in done}
     settings = [one for one in itertools.product(TEMPORAL, SPATIAL, KEYFRAMES, LOCAL) if one not in known]
