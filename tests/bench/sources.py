@@ -81,9 +81,9 @@ def growth_mb(folder: Path, *, count: int) -> float:
 
 def share_read(folder: Path) -> float:
     """Bytes sent over bytes of the file."""
-    path = joined(folder / "ten minutes.mp4", seconds=600, options={"g": "250"}, audio=True)
+    path = joined(folder / "minutes.mp4", seconds=600, options={"g": "250"}, audio=True)
     with web.serve(folder) as server:
-        uri = server.url(path.name.replace(" ", "%20"))
+        uri = server.url(path.name)
         fingerprint(uri)
         if frames_of(uri) != 19:
             raise RuntimeError("frames are missing")
