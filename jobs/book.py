@@ -18,6 +18,7 @@ class Book:
     work: dict[str, Work] = field(default_factory=dict)
     _seen: dict[str, set[str]] = field(default_factory=dict)  # by the id of the work
     _duration_seconds: dict[str, float] = field(default_factory=dict)
+    _counts: dict[str, tuple[float | None, int]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, work: Iterable[Work], *, clip_seconds: float | None) -> "Book":
@@ -36,9 +37,15 @@ class Book:
             seen = self._seen.setdefault(owner, set())
             first_time.append(clip_id not in seen)
             if first_time[-1]:
-                files += 1 / len(self._expected(owner)) if clip_id != owner else 1.0
+                files += 1 / self._parts(owner, seconds) if clip_id != owner else 1.0
             seen.add(clip_id)
         return rows.filter(pa.array(first_time, pa.bool_())), files
+
+    def _parts(self, owner: str, seconds: float | None) -> int:
+        """How many windows a file has, worked out once."""
+        if (known := self._counts.get(owner)) is None or known[0] != seconds:
+            known = self._counts[owner] = (seconds, len(self._expected(owner)))
+        return known[1]
 
     def _expected(self, owner: str) -> list[Clip]:
         seconds = self._duration_seconds.get(owner)

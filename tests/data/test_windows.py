@@ -96,3 +96,8 @@ def test_the_harmonic_mean_is_the_lowest_of_the_means() -> None:
     (video,) = summarise_videos(rows)
     assert video["score_min"] < video["score_harmonic_mean"] < video["score_mean"]
     assert math.isclose(video["score_mean"], 3.0)
+
+
+def test_a_length_out_of_this_world_is_not_cut() -> None:
+    assert windows(clip(), duration_seconds=1.9e17, clip_seconds=2.0) == [clip()]
+    assert len(windows(clip(), duration_seconds=86_400.0, clip_seconds=1.0)) == 86_400

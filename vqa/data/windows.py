@@ -11,6 +11,7 @@ import numpy as np
 
 from vqa.types import Clip
 
+MOST_WINDOWS = 100_000  # a day in windows of a second
 # A window's id is its video's id plus a W3C media fragment: `talks/a.mp4#t=10,20`.
 WINDOW_ID = re.compile(r"#t=\d+(\.\d+)?,(\d+(\.\d+)?)?$")
 
@@ -29,14 +30,15 @@ def _short(seconds: float) -> str:
 def windows(clip: Clip, *, duration_seconds: float | None, clip_seconds: float | None) -> list[Clip]:
     """The clip cut into spans of `clip_seconds`; a remainder shorter than half a window joins the one before.
 
-    The clip itself where it is no longer than one window, where its length is unknown, or without `clip_seconds`.
+    The clip itself where it is no longer than one window, where its length is unknown, or without `clip_seconds`; and
+    where there would be more than `MOST_WINDOWS`, as a damaged header can tell of 10^17 seconds.
     """
     if clip_seconds is None or duration_seconds is None:
         return [clip]
     begin = clip.start_seconds or 0.0
     end = duration_seconds if clip.end_seconds is None else min(clip.end_seconds, duration_seconds)
     count = int((end - begin) / clip_seconds + 0.5)  # halves round up
-    if count <= 1:
+    if not 1 < count <= MOST_WINDOWS:
         return [clip]
     edges = [round(begin + index * clip_seconds, 6) for index in range(count)] + [end]
     return [
