@@ -110,7 +110,9 @@ class SampleStage:
         except ClipError:
             return [clip], None  # looking at it will meet the same error, and make the row
         seconds = info.duration_seconds
-        return windows(clip, duration_seconds=seconds, clip_seconds=self._clip_seconds), seconds
+        parts = windows(clip, duration_seconds=seconds, clip_seconds=self._clip_seconds)
+        # A header may lie about the length, and more windows than frames would mostly be empty.
+        return parts if len(parts) <= info.frame_count else [clip], seconds
 
     def _sample(self, clip: Clip, row: Row, of_stamp: Stamp | None) -> Sample:
         started = time.perf_counter()
