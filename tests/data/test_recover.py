@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -67,6 +67,9 @@ def test_the_published_example_of_sureal_comes_out_to_nine_digits() -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 999), method=st.sampled_from(METHODS), shift=st.floats(-3, 3), stretch=st.floats(0.1, 20))
+@example(seed=519, method="p910", shift=0.0, stretch=0.1)  # no answer
+@example(seed=656, method="p910", shift=0.0, stretch=0.1)
+@example(seed=749, method="bt500", shift=0.0, stretch=0.1)  # a rating lies on the limit of an outlier
 def test_another_scale_of_the_ratings_gives_the_same_on_that_scale(
     seed: int, method: Any, shift: float, stretch: float
 ) -> None:
@@ -78,8 +81,14 @@ def test_another_scale_of_the_ratings_gives_the_same_on_that_scale(
         subject=ratings.subject,
         value=shift + stretch * ratings.value,
     )
-    before, after = recover(ratings, method=method), recover(other, method=method)
-    np.testing.assert_allclose(after.mos, shift + stretch * before.mos, atol=1e-5 * stretch)
+    try:
+        before = recover(ratings, method=method)
+    except UsageError:  # p910 has no answer for a few of the seeds
+        with pytest.raises(UsageError, match="no maximum"):
+            recover(other, method=method)
+        return
+    after = recover(other, method=method)
+    np.testing.assert_allclose(after.mos, shift + stretch * before.mos, atol=1e-4 * stretch)  # SUREAL's epsilon: p910
     np.testing.assert_array_equal(after.rejected, before.rejected)
 
 

@@ -35,6 +35,7 @@ Floats = NDArray[np.float64]
 MAX_ROUNDS, SETTLED, EPSILON = 1000, 1e-8, 1e-8  # as SUREAL
 _NO_NOISE = 1e-3  # of the ratings' spread: a subject who follows the result closer than that has made it
 _AGREED = 1e-12  # variance of a clip's ratings below which all are one number
+_TIE = 1e-9  # relative: what lies on a limit but for rounding lies on it, on any scale of the ratings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -166,7 +167,8 @@ def _outliers(ratings: Ratings, value: Floats) -> NDArray[np.bool_]:
     off = value - _mean(clip, value, clips)[clip]
     second, fourth = _mean(clip, off**2, clips), _mean(clip, off**4, clips)
     kurtosis = _over(fourth, second**2)
-    limit = np.where((kurtosis >= 2) & (kurtosis <= 4), 2, np.sqrt(20)) * np.sqrt(second)
+    normal = (kurtosis >= 2 * (1 - _TIE)) & (kurtosis <= 4 * (1 + _TIE))
+    limit = np.where(normal, 2, np.sqrt(20)) * np.sqrt(second) * (1 - _TIE)
     has_spread = second[clip] > _AGREED
     above, below = (
         np.bincount(ratings.subject[far & has_spread], minlength=subjects)
