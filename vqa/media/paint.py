@@ -32,6 +32,7 @@ class Painter:
 
     info: MediaInfo
     _scalers: dict[tuple[int, int], VideoReformatter] = field(default_factory=dict)
+    _is_flipped: bool | None = None  # by the stream's display matrix; None: no frame seen yet
 
     def paint(self, frame: av.VideoFrame, size: Size) -> Pixels:
         """The frame as uint8 [height, width, 3] at `size` (width, height) as shown, None for the native size.
@@ -66,15 +67,23 @@ class Painter:
         )
         coded: Any = picture.to_ndarray()  # uint16 or uint8
         pixels: Pixels = to_sdr(coded, transfer=int(frame.color_trc)) if is_toned else coded
-        if self.info.is_mirrored or _is_mirrored(frame):
+        if self._is_flipped is None:
+            self._is_flipped = _is_flipped(frame)
+        if self.info.is_mirrored or self._is_flipped:
             pixels = pixels[::-1]
         return np.ascontiguousarray(np.rot90(pixels, k=-self.info.rotation_degrees // 90))
 
 
-def _is_mirrored(frame: av.VideoFrame) -> bool:
-    """Whether the display matrix of a video flips its pictures: only frames carry the matrix in full."""
+def _is_flipped(frame: av.VideoFrame) -> bool:
+    """Whether the display matrix of a video flips its pictures: only frames carry the matrix in full.
+
+    Asked of a thumbnail: a frame whose side data were looked at is part of a cycle (PyAV), and one that the garbage
+    collector returns to the decoder late makes what damaged HEVC leaves unwritten differ from one decoding to the next.
+    """
+    scaler = VideoReformatter()
+    thumbnail = scaler.reformat(frame, width=16, height=16, format="gray", interpolation=Interpolation.POINT)
     try:
-        matrix = frame.side_data.get(Type.DISPLAYMATRIX)  # type: ignore[call-overload]  # PyAV's stubs name str
+        matrix = thumbnail.side_data.get(Type.DISPLAYMATRIX)  # type: ignore[call-overload]  # PyAV's stubs name str
     except ValueError:  # a kind of side data newer than PyAV's list, such as EXIF
         return False
     a, b, _, c, d = struct.unpack("=5i", bytes(matrix)[:20]) if matrix else (1, 0, 0, 0, 1)
