@@ -14,9 +14,12 @@ from vqa.cli import main
 from vqa.config import configs_folder
 from vqa.data.scores import read_scores
 from vqa.evaluate.card import load_card
+from vqa.evaluate.compare import COMPARED
+from vqa.model.scorer import Scorer
 
 Command = Callable[..., tuple[int, str, str]]
 CARDS = sorted((configs_folder() / "eval").glob("*.yaml"))
+SCORES = ("score", "score_std", "score_global", "score_local", "reason")
 CLIPS = Path(__file__).resolve().parents[2] / "vqa/assets/clips"
 
 
@@ -94,6 +97,7 @@ def test_compare_and_calibrate_write_json(vqa: Command, files: tuple[Path, Path]
     code, out, _ = vqa("compare", scores, other, *arguments)
     assert code == 0
     assert "meng" in out
+    assert all(name in out for name in COMPARED)  # whole, at 80 columns
     assert json.loads((tmp_path / "c.json").read_text(encoding="utf-8"))["used"] == 60
     code, out, err = vqa("calibrate", scores, "--labels", labels, "--coverage", 0.8)
     assert code == 0
@@ -121,7 +125,8 @@ def test_a_card_that_is_not_there_is_refused_with_those_there_are(vqa: Command, 
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_a_card_scores_and_a_calibration_adds_opinions_without_scoring_again(vqa: Command, tmp_path: Path) -> None:
-    clips = [{"path": f"{name}.mp4", "mos": 2.0 + at} for at, name in enumerate("abc")]
+    clips = [{"path": f"sub/{name}.mp4", "mos": 2.0 + at} for at, name in enumerate("abc")]
+    (tmp_path / "sub").mkdir()
     for row, source in zip(clips, [*sorted(CLIPS.glob("*.mp4"))[:2], CLIPS / "README.md"], strict=True):
         shutil.copy(source, tmp_path / str(row["path"]))
     labels = opinions.write_csv(tmp_path / "labels.csv", clips)
@@ -136,6 +141,9 @@ def test_a_card_scores_and_a_calibration_adds_opinions_without_scoring_again(vqa
     assert metrics["published"]["srcc"] == 0.5
     assert metrics["join"] == "clip_id"
     before = read_scores(out / "scored")
+    first = before.to_pylist()[0]
+    alone = Scorer.load("embedded").score_file(first["uri"], clip_id=first["clip_id"])
+    assert [first[name] for name in SCORES] == [getattr(alone, name) for name in SCORES]
 
     rated, scores = opinions.clips(60)
     rival, opinion = opinions.write_csv(tmp_path / "s.csv", scores), opinions.write_csv(tmp_path / "l.csv", rated)

@@ -101,13 +101,24 @@ class Scorer:
         self._answer_all(batch, outcomes)
         return [outcomes[place] for place in range(len(views))]
 
-    def score_file(self, path: Path | str, *, deadline_seconds: float = 120.0, memory_mb: int | None = 4096) -> Score:
-        """Look at a file in a child process that can be killed, and score it. Raises ClipError."""
+    def score_file(
+        self,
+        path: Path | str,
+        *,
+        clip_id: str | None = None,
+        deadline_seconds: float = 120.0,
+        memory_mb: int | None = 4096,
+    ) -> Score:
+        """Look at a file in a child process that can be killed, and score it. Raises ClipError.
+
+        `clip_id`: what the seeds of sampled answers come from; none: the file's name. Give that of a job's row (the
+        path below the folder that was asked for) to get the row's score.
+        """
         if self._guard is None:
             memory = memory_mb and memory_mb * 2**20
             self._guard = Guard(deadline_seconds=deadline_seconds, memory_bytes=memory, preload=["vqa.views"])
         settings = build(ViewsConfig, self.card.views, where=f"model {self.model_id}, views")
-        clip = Clip(clip_id=Path(path).name, uri=str(path))
+        clip = Clip(clip_id=clip_id or Path(path).name, uri=str(path))
         seed = view_seed(self._guard.run(fingerprint, clip.uri), clip)
         views: Views = self._guard.run(look, clip, seed=seed, **settings.model_dump())
         return self.score([views])[0]
