@@ -58,15 +58,17 @@ def _cell(statistic: Mapping[str, Any] | None) -> str:
 
 def differences_table(comparison: Mapping[str, Any]) -> RenderableType:
     """A line for each pair of models, data set and statistic; p-values after Holm's correction."""
+    rows = comparison["differences"]
     table = Table(caption="p after Holm's correction", caption_justify="left")
-    for title in ("", "first", "second"):
+    table.add_column(overflow="fold", min_width=max((len(row["statistic"]) for row in rows), default=0))
+    for title in ("first", "second"):
         table.add_column(title, overflow="fold", min_width=8)
     for title in ("difference", "p"):
         table.add_column(title, no_wrap=True)
-    for row in comparison["differences"]:
+    for row in rows:
         sides = zip((row["first"], row["second"]), row["values"], strict=True)
         names = (Text(f"{printable(name)}\n{_short(value)}") for name, value in sides)
-        bounds = "" if row["low"] is None else f"\n{row['low']:+.3f}..{row['high']:+.3f}"
+        bounds = "" if row["low"] is None else f"\n{row['low']:+.3f}..\n{row['high']:+.3f}"
         p_values = [f"{value:.4f} {test}" for test, value in row["p_holm"].items() if value is not None]
         start = Text(f"{row['statistic']}\n{printable(row['dataset'])}\n{row['clips']} clips")
         table.add_row(start, *names, _short(row["difference"], "+.4f") + bounds, "\n".join(p_values))
