@@ -1,5 +1,5 @@
 """16 keyframes and 3 native frames from each of six files, by every way to get them, in one table:
-`python tests/bench/decode.py --folder FILES [--threads 1] [--repeats 5] [--cases NAME ...] [--ways WAY ...]`.
+`python tests/bench/decode.py [--folder build/bench] [--threads 1] [--repeats 5] [--cases NAME ...] [--ways WAY ...]`.
 
 Seconds are CPU seconds of the whole process (all its threads), so that a busy machine distorts them little; medians of
 interleaved runs, each way in a warm process of its own, opening the file included. Rivals only hand out native frames:
@@ -296,7 +296,7 @@ def report(case: str, runs: dict[str, list[tuple]], size: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, required=True, help="where the files are made, and kept")
+    parser.add_argument("--folder", type=Path, default=Path("build/bench"), help="where the files are made, and kept")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))

@@ -1,5 +1,5 @@
 """Mutations of good files (tests/mutations.py), each looked at in the guarded child as a job does:
-`python tests/bench/fuzz.py [--count 20000] [--log fuzz.jsonl] [--only N]`.
+`python tests/bench/fuzz.py [--count 20000] [--log build/bench/fuzz.jsonl] [--only N]`.
 
 One line of the log for each mutation, written at once: a run that was broken off goes on where it stopped. At the end a
 table, and exit code 1 if any mutation has no row, or ended in anything but views that keep their contract or a
@@ -63,11 +63,12 @@ def main() -> bool:
     """Runs what the log does not hold yet; whether all is well."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=20_000)
-    parser.add_argument("--log", type=Path, default=Path("fuzz.jsonl"))
+    parser.add_argument("--log", type=Path, default=Path("build/bench/fuzz.jsonl"))
     parser.add_argument("--deadline", type=float, default=10.0, help="seconds")
     parser.add_argument("--only", type=int, help="one mutation")
     arguments = parser.parse_args()
     log: Path = arguments.log
+    log.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, Runner(Path(folder), deadline_seconds=arguments.deadline) as runner:
         if arguments.only is not None:
             found = mutant(arguments.only)

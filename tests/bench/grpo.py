@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-sys.path.remove(str(Path(__file__).resolve().parent))  # its samplers.py is not the package
 sys.path.insert(0, str(Path(__file__).parents[1] / "train"))
 
 import rehearsal

@@ -40,7 +40,7 @@ def main() -> None:
     """Prints the table, best SRCC first."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ladder", type=Path)
-    parser.add_argument("--out", type=Path, default=Path("sampling"))
+    parser.add_argument("--out", type=Path, default=Path("build/bench/sampling"))
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--per-content", type=int, default=1, help="clips of each held-out content")
     parser.add_argument("--pairs", type=int, default=12, help="clips with a spoilt second, each with its twin")
