@@ -1,8 +1,8 @@
 """The embedded model's figures: `python tests/bench/embedded.py [--ladder DIR] [--model M]`.
 
 1. On the test contents of a ladder (`vqa data synth`), never trained on: SRCC and PLCC of the numbers that `vqa
-score` writes against
-   VMAF's stand-in opinion, the share parsed, and SRCC by distortion.
+   score` writes against VMAF's stand-in opinion, the share parsed, and by single distortion the SRCC and the share of
+   reasons that name it, by what is seen of it (NAMES in vqa/train/ladder.py: no codec, no kind of blur).
 2. Seconds for a clip of 10 s of 1080p, looked at and scored, after start-up. The floor is the look alone (decoding).
 """
 
@@ -24,6 +24,7 @@ from vqa import Scorer
 from vqa.data.pristine import FPS
 from vqa.data.synth import encode
 from vqa.metrics import plcc, srcc
+from vqa.train.ladder import NAMES
 
 
 def held_out(ladder: Path, model: str) -> None:
@@ -46,18 +47,15 @@ def held_out(ladder: Path, model: str) -> None:
         f"held-out contents {len(contents)}, clips {len(rows)}, rows {len(scored)}, parsed {len(kept) / len(rows):.1%}"
     )
     print(f"SRCC {srcc(scores, opinions):.3f}  PLCC {plcc(scores, opinions):.3f}  (n = {len(kept)})")
+    told: list[bool] = []
     for name in sorted({name for row in rows.values() for name in row["distortions"]}):
         some = [row for row in kept if rows[row["clip_id"]]["distortions"] == [name]]
+        named = [any(word in row["reason"] for word in NAMES[name]) for row in some]
+        told += named
         if len(some) >= 5:
             values = [row["score"] for row in some], [rows[row["clip_id"]]["opinion"] for row in some]
-            said = np.mean([any(word in row["reason"] for word in _words(name)) for row in some])
-            print(f"  {name:18s} n={len(some):3d}  SRCC {srcc(*values):6.3f}  named {said:.0%}")
-
-
-def _words(name: str) -> tuple[str, ...]:
-    from vqa.train.ladder import NAMES
-
-    return NAMES[name]
+            print(f"  {name:18s} n={len(some):3d}  SRCC {srcc(*values):6.3f}  named {np.mean(named):.0%}")
+    print(f"distortion of {len(told)} single-distortion clips named: {np.mean(told):.1%}")
 
 
 def one_clip(model: str) -> None:

@@ -15,15 +15,12 @@ from vqa.prompt import answer_text
 from vqa.types import Clip, Pixels, Views
 from vqa.views import ViewsConfig, look
 
-# Several ways to say the same fact; a clip's seed picks one.
+# What people see of each, in several ways to say it; a clip's seed picks one. Which codec it was, or whether detail was
+# lost in the lens or by scaling, is not for the eye.
+_COMPRESSED, _BLURRED = ("compression", "coding artefacts"), ("blur", "softness")
 NAMES: dict[str, tuple[str, ...]] = {
-    "x264": ("H.264 compression",),
-    "x265": ("HEVC compression",),
-    "vp9": ("VP9 compression",),
-    "av1": ("AV1 compression",),
-    "scaling": ("upscaling from a low resolution", "scaling"),
-    "defocus": ("defocus blur", "blur"),
-    "motion_blur": ("motion blur", "smear"),
+    **dict.fromkeys(("x264", "x265", "vp9", "av1"), _COMPRESSED),
+    **dict.fromkeys(("scaling", "defocus", "motion_blur"), _BLURRED),
     "noise": ("noise", "grain"),
     "exposure": ("wrong exposure",),
     "contrast": ("low contrast",),
@@ -64,10 +61,10 @@ def answer(
 ) -> str:
     """A short reason made of facts only (what was done, how strongly, the grade), and the opinion for each of the
     `numbers` asked for."""
-    harms = [
-        f"{DEGREES[min(2, int(severity * 3))]} {generator.choice(NAMES[name])}"
-        for name, severity in zip(distortions, severities, strict=True)
-    ]
+    worst: dict[tuple[str, ...], float] = {}
+    for name, severity in zip(distortions, severities, strict=True):
+        worst[NAMES[name]] = max(severity, worst.get(NAMES[name], 0.0))
+    harms = [f"{DEGREES[min(2, int(degree * 3))]} {generator.choice(words)}" for words, degree in worst.items()]
     grade = GRADES[min(4, int(opinion - 0.5))]
     found = " and ".join(harms) if harms else "no damage"
     reason = str(
