@@ -15,12 +15,8 @@ Boxes = NDArray[np.int64]
 Map = NDArray[np.float64]
 SpatialName = Literal["centre", "grid", "fragments", "salient"]
 
-MAP_SIDE_PIXELS = (
-    480  # `salient` looks at a lattice of about this many points along the long side, whatever the frame's size
-)
-FREE_OVERLAP = (
-    0.2  # two boxes of `salient` may share this part of their area; more only where the frame leaves no choice
-)
+MAP_SIDE_PIXELS = 480  # `salient` looks at a lattice of about this many points along the long side, whatever the size
+FREE_OVERLAP = 0.2  # two boxes of `salient` may share this part of their area; more only where there is no other choice
 
 
 def centre(width: int, height: int, *, box_width: int, box_height: int, count: int) -> Boxes:

@@ -9,7 +9,6 @@ the line into `count` equal parts and take from each part the frame that lies un
                           ^       ^       ^
 """
 
-from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -128,36 +127,6 @@ def change_from_packets(sizes: ArrayLike, is_key: ArrayLike) -> Floats:
     usual = float(np.median(size[~key]))
     scale = usual / max(float(np.median(size[key])), 1.0) if key.any() else 1.0
     return np.where(key, size * scale, size)
-
-
-def change_from_luma(luma: ArrayLike) -> Floats:
-    """Change per frame: mean absolute luma difference from the frame before; the first takes the second's value.
-
-    Args:
-        luma: float[N, height, width], small pictures are enough.
-
-    Returns:
-        float64[N] >= 0, in the unit of the input.
-
-    Raises:
-        ValueError: not three-dimensional, or without frames.
-    """
-    pictures = np.asarray(luma, dtype=np.float64)
-    if pictures.ndim != 3 or len(pictures) == 0:
-        raise ValueError(f"change_from_luma: shape {pictures.shape} must be [frames >= 1, height, width]")
-    change = np.zeros(len(pictures))
-    if len(pictures) > 1:
-        change[1:] = np.abs(np.diff(pictures, axis=0)).mean(axis=(1, 2))
-        change[0] = change[1]
-    return change
-
-
-TEMPORAL: dict[TemporalName, Callable[..., Indices]] = {
-    "uniform": uniform,
-    "fps": fps,
-    "segment": segment,
-    "keyframe": keyframe,
-}
 
 
 def _checked(count: int) -> int:
