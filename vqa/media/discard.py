@@ -29,14 +29,24 @@ One sieve serves one run, from a place where decoding can start; it is called wi
 def sieve(codec: str, extradata: bytes) -> Sieve | None:
     """The rule for a stream; None where there is none and every packet has to be decoded."""
     if codec == "h264":
-        return _H264(extradata)
+        return _each(_H264(extradata).is_disposable)
     if codec == "hevc":
-        return _Hevc(extradata)
+        return _each(_Hevc(extradata).is_disposable)
     if codec == "vp9":
         return _vp9
     if codec == "av1":
         return Av1Sieve(extradata)
     return None
+
+
+def _each(is_disposable: Callable[[bytes], bool]) -> Sieve:
+    """Each packet judged by itself."""
+
+    def feed(packets: Payloads, is_wanted: Sequence[bool], is_end: bool) -> list[bytes | None]:
+        judged = zip(packets, is_wanted, strict=True)
+        return [packet if wanted or not is_disposable(packet) else None for packet, wanted in judged]
+
+    return feed
 
 
 def nal_units(packet: bytes, length_bytes: int) -> Iterator[bytes]:
@@ -84,13 +94,8 @@ class _H264:
     def _see(self, parameter_sets: list[bytes]) -> None:
         self.formats.update(_h264_format(unit) for unit in parameter_sets)
 
-    def __call__(self, packets: Payloads, is_wanted: Sequence[bool], is_end: bool) -> list[bytes | None]:
-        return [
-            packet if wanted or not self._is_disposable(packet) else None
-            for packet, wanted in zip(packets, is_wanted, strict=True)
-        ]
-
-    def _is_disposable(self, packet: bytes) -> bool:
+    def is_disposable(self, packet: bytes) -> bool:
+        """Whether no other picture needs this one."""
         try:
             units = list(nal_units(packet, self.length_bytes))
             self._see([unit for unit in units if unit[0] & 31 == 7])
@@ -108,11 +113,16 @@ def _avcc_sets(extradata: bytes) -> Iterator[bytes]:
     """The sequence parameter sets of an AVCDecoderConfigurationRecord (ISO/IEC 14496-15, 5.3.3.1)."""
     at = 6
     for _ in range(extradata[5] & 31):
-        end = at + 2 + int.from_bytes(extradata[at : at + 2], "big")
-        if end > len(extradata) or end == at + 2:
-            raise EndOfBitsError
-        yield extradata[at + 2 : end]
-        at = end
+        unit, at = _sized(extradata, at)
+        yield unit
+
+
+def _sized(data: bytes, at: int) -> tuple[bytes, int]:
+    """What stands behind two bytes of length at `at`, and where it ends."""
+    end = at + 2 + int.from_bytes(data[at : at + 2], "big")
+    if end > len(data) or end == at + 2:
+        raise EndOfBitsError
+    return data[at + 2 : end], end
 
 
 def _h264_format(parameter_set: bytes) -> tuple[bool, int, bool]:
@@ -180,13 +190,8 @@ class _Hevc:
         if unit[0] >> 1 & 63 == 33 and len(unit) > 2:
             self.layers.add(unit[2] >> 1 & 7)  # sps_max_sub_layers_minus1
 
-    def __call__(self, packets: Payloads, is_wanted: Sequence[bool], is_end: bool) -> list[bytes | None]:
-        return [
-            packet if wanted or not self._is_disposable(packet) else None
-            for packet, wanted in zip(packets, is_wanted, strict=True)
-        ]
-
-    def _is_disposable(self, packet: bytes) -> bool:
+    def is_disposable(self, packet: bytes) -> bool:
+        """Whether no other picture needs this one."""
         try:
             units = list(nal_units(packet, self.length_bytes))
         except EndOfBitsError:
@@ -211,11 +216,8 @@ def _hvcc_sets(extradata: bytes) -> Iterator[bytes]:
         count = int.from_bytes(extradata[at + 1 : at + 3], "big")
         at += 3
         for _ in range(count):
-            end = at + 2 + int.from_bytes(extradata[at : at + 2], "big")
-            if end > len(extradata) or end == at + 2:
-                raise EndOfBitsError
-            yield extradata[at + 2 : end]
-            at = end
+            unit, at = _sized(extradata, at)
+            yield unit
 
 
 def _vp9(packets: Payloads, is_wanted: Sequence[bool], is_end: bool) -> list[bytes | None]:

@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from vqa.media.boxes import sample_boxes
 
 _MAX_OFFSET = 1 << 28  # FFmpeg ignores a table that holds larger ones
-
-
 _KEY, _DISCARD = 1, 2  # AVINDEX_KEYFRAME, AVINDEX_DISCARD_FRAME
+
+
+Container = av.container.InputContainer
+Ticks = NDArray[np.int64]  # times in the stream's unit
 
 
 class Columns(NamedTuple):
@@ -33,10 +35,7 @@ class Columns(NamedTuple):
 
 
 def indexed_packets(
-    file: BinaryIO,
-    container: av.container.InputContainer,
-    stream: av.VideoStream,
-    first: "av.Packet[av.VideoStream]",
+    file: BinaryIO, container: Container, stream: av.VideoStream, first: "av.Packet[av.VideoStream]"
 ) -> Columns | None:
     """All packets, `first` being the first; None where the index is not proof enough (fragments, a cut-off file, edits
     that drop samples)."""
@@ -69,7 +68,7 @@ def indexed_packets(
     )
 
 
-def _composition_offsets(boxes: dict[bytes, bytes], count: int) -> NDArray[np.int64] | None:
+def _composition_offsets(boxes: dict[bytes, bytes], count: int) -> Ticks | None:
     """Presentation minus decoding time of each sample (8.6.1.3), but for a constant."""
     if not count or int.from_bytes(boxes.get(b"stsz", bytes(12))[8:12], "big") != count:
         return None

@@ -14,7 +14,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from vqa.media.index import Columns
+from vqa.media.index import Columns, Container, Ticks
 
 _SUSPICIOUS = 1.5  # times the median distance of frames
 _MAX_PLACES = 64  # the widest gaps of a file that are looked into
@@ -34,17 +34,11 @@ class Lost(NamedTuple):
 
     sizes: NDArray[np.int64]
     is_key: NDArray[np.bool_]
-    ticks: NDArray[np.int64]
+    ticks: Ticks
 
 
 def lost_packets(
-    file: BinaryIO,
-    container: av.container.InputContainer,
-    stream: av.VideoStream,
-    ticks: NDArray[np.int64],
-    columns: Columns,
-    *,
-    limit: int,
+    file: BinaryIO, container: Container, stream: av.VideoStream, ticks: Ticks, columns: Columns, *, limit: int
 ) -> Lost:
     """What the file declares of a stream and does not hold, at most `limit` packets; `ticks`: the presentation times of
     those it holds, in file order."""
@@ -63,18 +57,15 @@ def _none() -> Lost:
     return Lost(np.zeros(0, np.int64), np.zeros(0, bool), np.zeros(0, np.int64))
 
 
-def _samples(
-    container: av.container.InputContainer, stream: av.VideoStream, ticks: NDArray[np.int64], columns: Columns
-) -> Lost:
+def _samples(container: Container, stream: av.VideoStream, ticks: Ticks, columns: Columns) -> Lost:
     """Samples that the index declares beyond the end of the file.
 
     Their presentation times are not in the index: decoding times, moved by the reordering delay, stand for them.
     """
     if len(stream.index_entries) <= len(ticks):
         return _none()
-    lost = [entry for entry in stream.index_entries if entry.pos + entry.size > container.size][
-        -len(stream.index_entries) + len(ticks) :
-    ]
+    lost = [entry for entry in stream.index_entries if entry.pos + entry.size > container.size]
+    lost = lost[len(ticks) - len(stream.index_entries) :]
     first = [tick for tick in columns.dts if tick is not None]
     delay = int(ticks.min()) - min(first) if first else 0
     return Lost(
@@ -85,13 +76,7 @@ def _samples(
 
 
 def _blocks(
-    file: BinaryIO,
-    container: av.container.InputContainer,
-    stream: av.VideoStream,
-    ticks: NDArray[np.int64],
-    columns: Columns,
-    *,
-    limit: int,
+    file: BinaryIO, container: Container, stream: av.VideoStream, ticks: Ticks, columns: Columns, *, limit: int
 ) -> Lost:
     by_time = np.argsort(ticks, kind="stable")
     shown = ticks[by_time]
@@ -114,14 +99,12 @@ def _blocks(
     )
 
 
-def _declared_seconds(container: av.container.InputContainer, stream: av.VideoStream) -> float:
+def _declared_seconds(container: Container, stream: av.VideoStream) -> float:
     """When the stream ends by its own tag, which most muxers write, else by the header, which counts sound as well."""
     tag = _CLOCK.match(stream.metadata.get("DURATION", ""))
-    return (
-        sum(float(n) * unit for n, unit in zip(tag.groups(), (3600, 60, 1), strict=True))
-        if tag
-        else ((container.duration or 0) / 1e6)
-    )
+    if tag:
+        return sum(float(n) * unit for n, unit in zip(tag.groups(), (3600, 60, 1), strict=True))
+    return (container.duration or 0) / 1e6
 
 
 def _is_chained(file: BinaryIO, start: int, stop: int) -> bool:

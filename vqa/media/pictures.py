@@ -25,14 +25,8 @@ _Y4M_SIZE = re.compile(rb"YUV4MPEG2 (?=[^\n]*?\bW(\d{1,9})\b)(?=[^\n]*?\bH(\d{1,
 _JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")  # all that have a body, and the end
 _JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _JPEG_END = 0xD9
-_DAMAGED = (
-    UnidentifiedImageError,
-    EOFError,
-    OSError,
-    ValueError,
-    SyntaxError,
-    Image.DecompressionBombError,
-)  # to Pillow
+# What Pillow raises for damaged files.
+_DAMAGED = (UnidentifiedImageError, EOFError, OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from vqa.errors import ClipError
 from vqa.media.container import check_colours, open_container, packets_of, rotation_degrees, video_stream
-from vqa.media.index import Columns, indexed_packets
+from vqa.media.index import Columns, Container, Ticks, indexed_packets
 from vqa.media.lost import lost_packets
 from vqa.media.pictures import declared_size, exif_turn, is_webp, webp_table
 from vqa.media.source import media_errors, open_source
@@ -81,9 +81,8 @@ def probe(
             is_picture = container.format.name.endswith("_pipe") or container.format.name == "image2"
             width, height = _square(stream, is_picture=is_picture)
             _check_size(uri, width, height, max_pixels)
-            limit = (
-                1 if is_picture else max_frames
-            )  # what follows a photograph in its file is a thumbnail or a gain map
+            # What follows a photograph in its file is a thumbnail or a gain map.
+            limit = 1 if is_picture else max_frames
             with media_errors(uri, doing="reading packets"):
                 table, last_duration = _packet_table(
                     uri, file, container, stream, limit=limit, must_end=not is_picture, by_index=by_index
@@ -145,7 +144,7 @@ def _mean_rate(seconds: NDArray[np.float64]) -> float:
 def _packet_table(
     uri: str,
     file: BinaryIO,
-    container: av.container.InputContainer,
+    container: Container,
     stream: av.VideoStream,
     *,
     limit: int,
@@ -220,9 +219,7 @@ def _demuxed(packets: "Iterable[av.Packet[av.VideoStream]]", *, limit: int) -> C
     return columns
 
 
-def _ticks(
-    presentation: list[int | None], decoding: list[int | None], *, is_made_up: bool
-) -> tuple[NDArray[np.int64], bool]:
+def _ticks(presentation: list[int | None], decoding: list[int | None], *, is_made_up: bool) -> tuple[Ticks, bool]:
     """Presentation times in file order, and whether frames have to be counted.
 
     AVI stores no times; FFmpeg makes them up in file order, which is wrong where frames are reordered (`is_made_up`).
@@ -234,9 +231,7 @@ def _ticks(
     return np.arange(len(presentation), dtype=np.int64), True
 
 
-def _jump_ticks(
-    container: str, ticks: NDArray[np.int64], decoding: list[int | None], *, is_counted: bool
-) -> NDArray[np.int64]:
+def _jump_ticks(container: str, ticks: Ticks, decoding: list[int | None], *, is_counted: bool) -> Ticks:
     """mp4 and mov index decoding times, Matroska and WebM presentation times; other formats guess where to land."""
     if container.startswith("matroska") and not is_counted:
         return ticks
