@@ -4,7 +4,7 @@ ones are refused with what was expected and found."""
 import csv
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import yaml
 from openpyxl import Workbook
+from pytest import approx
 from scipy.io import savemat
 
 from vqa.config import configs_folder
@@ -36,11 +37,22 @@ def rows(name: str, labels: Path, **options: Any) -> list[Row]:
     return [row | {"aspects": dict(row["aspects"] or [])} for row in found]
 
 
-def write_csv(path: Path, columns: Mapping[str, Sequence[Any]], *, delimiter: str = ",") -> Path:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, delimiter=delimiter)
-        writer.writerow(columns)
-        writer.writerows(zip(*columns.values(), strict=True))
+def written(path: Path, content: Any) -> Path:
+    """A label file by its suffix: text, columns (csv, mat), lines (xlsx) or entries (json, jsonl); None: no file."""
+    if isinstance(content, str):
+        path.write_text(content)
+    elif path.suffix == ".csv":
+        with path.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([content, *zip(*content.values(), strict=True)])
+    elif path.suffix == ".mat":
+        savemat(path, content)
+    elif path.suffix == ".xlsx" and content:
+        book = Workbook()
+        for line in content:
+            book.active.append(line)
+        book.save(path)
+    elif content:
+        path.write_text(json.dumps(content))
     return path
 
 
@@ -55,13 +67,17 @@ def numbers(*values: float) -> Any:
     return np.array(values, np.float64)[:, None]
 
 
+def picked(found: Sequence[Row], wanted: Sequence[Row]) -> list[Row]:
+    return [{key: row[key] for key in one} for row, one in zip(found, wanted, strict=True)]
+
+
 def test_lsvq_brings_its_patches_and_the_opinions_of_its_split() -> None:
     first, *_ = found = rows("lsvq-test", EXCERPTS / "lsvq_test.csv")
     assert len(found) == 4
     assert first["clip_id"] == "lsvq-test/yfcc-batch1/747.mp4"
     assert first["uri"] == "/clips/yfcc-batch1/747.mp4"
     assert (first["mos_raw"], first["mos"], first["split"], first["kind"]) == (67.75, 3.71, "test", "video")
-    assert first["aspects"]["patch2"] == pytest.approx(64.5428571428571)
+    assert first["aspects"]["patch2"] == approx(64.5428571428571)
     assert [first["aspects"][f"patch1_{side}"] for side in ("left", "right", "top", "bottom", "start", "end")] == [
         *(15, 527, 421, 709, 0, 200)
     ]
@@ -75,39 +91,28 @@ def test_lsvq_is_read_in_the_other_encoding_too(tmp_path: Path) -> None:
     assert rows("lsvq-1080p", tmp_path / "x.csv")[0]["clip_id"] == "lsvq-1080p/批次/722.mp4"
 
 
-@pytest.mark.parametrize(
-    ("name", "file", "options", "first"),
-    [
-        ("konvid-1k", "fast_vqa_konvid.txt", {}, ("4542323058.mp4", 3.22, 3.22)),
-        ("konvid-1k", "r1_konvid.txt", {}, ("4542323058.mp4", 3.22, 3.22)),
-        ("lsvq-test", "q_align_lsvq.json", {}, ("yfcc-batch1/747.mp4", 67.75, 3.71)),
-        ("live-c", "q_align_livec.json", {}, ("t1.bmp", 63.963406174124174, 1 + 4 * 62.963406174124174 / 99)),
-        ("kadid-10k", "r1_kadid.jsonl", {}, ("I01_01_01.png", 4.633587786259543, 4.633587786259543)),
-        ("tid2013", "r1_tid2013.txt", {}, ("I01_01_1.bmp", 4.0247, 4.0247)),
-        ("cvd2014", "fast_vqa_cvd2014.txt", {"scale": "-10,100"}, ("Test3/City/Test03_City_D12.avi", 20.65, None)),
-        ("konvid-150k-b", "k150kb_scores.csv", {"scale": "1,5"}, ("orig_10007436115_540_5s.mp4", 3.53, 3.53)),
-    ],
-)
-def test_dialects_are_recognised(
-    name: str, file: str, options: dict[str, str], first: tuple[str, float, float | None]
-) -> None:
-    row = rows(name, EXCERPTS / file, **options)[0]
-    assert (row["clip_id"], row["mos_raw"]) == (f"{name}/{first[0]}", first[1])
-    if first[2] is not None:
-        assert row["mos"] == pytest.approx(first[2])
+FAST_VQA = {"duration_seconds": 8.008, "fps": approx(29.97, abs=1e-3)}
+FIRST_ROWS = [
+    ("konvid-1k", "fast_vqa_konvid.txt", {"mos_raw": 3.22, "mos": approx(3.22), "aspects": FAST_VQA}),
+    ("konvid-1k", "r1_konvid.txt", {"clip_id": "konvid-1k/4542323058.mp4", "mos_raw": 3.22, "mos": approx(3.22)}),
+    ("lsvq-test", "q_align_lsvq.json", {"clip_id": "lsvq-test/yfcc-batch1/747.mp4", "mos_raw": 67.75, "mos": 3.71}),
+    ("live-c", "q_align_livec.json", {"clip_id": "live-c/t1.bmp", "mos_raw": (raw := 63.963406174124174)}),
+    ("live-c", "q_align_livec.json", {"mos": approx(1 + 4 * (raw - 1) / 99)}),
+    ("kadid-10k", "r1_kadid.jsonl", {"clip_id": "kadid-10k/I01_01_01.png", "mos": approx(4.633587786259543)}),
+    ("tid2013", "r1_tid2013.txt", {"clip_id": "tid2013/I01_01_1.bmp", "mos_raw": 4.0247, "mos": approx(4.0247)}),
+    ("cvd2014", "fast_vqa_cvd2014.txt", {"uri": "/clips/Test3/City/Test03_City_D12.avi", "mos_raw": 20.65}),
+    ("konvid-150k-b", "k150kb_scores.csv", {"clip_id": "konvid-150k-b/orig_10007436115_540_5s.mp4", "mos": 3.53}),
+    # A spread stays on its own scale where only the opinions were mapped.
+    ("kadid-10k", "r1_kadid.txt", {"mos_std": approx(0.7042726744663603)}),
+    ("koniq-10k", "r1_koniq.txt", {"mos_std": approx(0.527277894494)}),
+    ("spaq", "r1_spaq.txt", {"mos_std": approx(4 * 17.5539983235403 / 99)}),
+]
 
 
-def test_fast_vqa_tells_length_and_rate_where_it_knows_them() -> None:
-    assert rows("konvid-1k", EXCERPTS / "fast_vqa_konvid.txt")[0]["aspects"] == {
-        "duration_seconds": 8.008,
-        "fps": pytest.approx(29.97, abs=1e-3),
-    }
-
-
-def test_a_spread_stays_on_its_own_scale_where_only_opinions_were_mapped() -> None:
-    assert rows("kadid-10k", EXCERPTS / "r1_kadid.txt")[0]["mos_std"] == pytest.approx(0.7042726744663603)
-    assert rows("koniq-10k", EXCERPTS / "r1_koniq.txt")[0]["mos_std"] == pytest.approx(0.527277894494)
-    assert rows("spaq", EXCERPTS / "r1_spaq.txt")[0]["mos_std"] == pytest.approx(4 * 17.5539983235403 / 99)
+@pytest.mark.parametrize(("name", "file", "first"), FIRST_ROWS)
+def test_dialects_are_recognised(name: str, file: str, first: Row) -> None:
+    scale = {"cvd2014": "-10,100", "konvid-150k-b": "1,5"}.get(name)
+    assert picked(rows(name, EXCERPTS / file, scale=scale)[:1], [first]) == [first]
 
 
 def test_references_and_contents_of_kadid_never_part() -> None:
@@ -132,69 +137,79 @@ def test_maxwell_brings_all_axes_and_needs_the_names_of_its_files(tmp_path: Path
         rows("maxwell-val", labels, scale="1,5", names=tmp_path / "names.txt")
 
 
-def test_mat_files_in_their_many_shapes(tmp_path: Path) -> None:
-    savemat(
-        tmp_path / "a.mat", {"video_names": cells("8536919744_original_8s.mp4", "1.mp4"), "scores": numbers(1.22, 3)}
-    )
-    assert [row["clip_id"] for row in rows("konvid-1k", tmp_path / "a.mat")] == [
-        "konvid-1k/8536919744.mp4",
-        "konvid-1k/1.mp4",
-    ]
-    savemat(tmp_path / "b.mat", {"video_list": cells("ARK-001", "ARK-002"), "MOS": numbers(68.5, 80)})
-    games = rows("live-yt-gaming", tmp_path / "b.mat", scale="0,100")
-    assert [(row["uri"], row["content_id"]) for row in games] == [
-        ("/clips/ARK-001.mp4", "live-yt-gaming/ark"),
-        ("/clips/ARK-002.mp4", "live-yt-gaming/ark"),
-    ]
-    files = {"video_folder": cells("Test06"), "video_content": cells("Talking head")}
-    files |= {"video_name": cells("Test06_Talking_head_D14"), "video_score": np.array([[71]], np.uint8)}
-    savemat(tmp_path / "c.mat", {name: np.repeat(value, 2, axis=0) for name, value in files.items()})
-    with pytest.raises(UsageError, match="1 names occur more than once"):
-        rows("cvd2014", tmp_path / "c.mat", scale="0,100")
-    names = cells("0912_CheerLeader1_GS5_1.yuv", "0912_Cheerleader1_Note4_2.yuv")
-    savemat(
-        tmp_path / "d.mat",
-        {
-            "qualcommVideoData": {
-                "vidNames": names,
-                "distortionType": np.array([[2], [1]], np.uint8),
-                "distortionNames": cells("Artifacts", "Color"),
-            },
-            "qualcommSubjectiveData": {"unBiasedMOS": numbers(52.5, 57), "biasedMOS": numbers(59, 60)},
-        },
-    )
-    scenes = rows("live-qualcomm", tmp_path / "d.mat", scale="0,100")
-    assert [row["uri"] for row in scenes] == [
-        "/clips/Color/0912_CheerLeader1_GS5_1.yuv",
-        "/clips/Artifacts/0912_Cheerleader1_Note4_2.yuv",
-    ]
-    assert {row["content_id"] for row in scenes} == {"live-qualcomm/cheerleader1"}
+def layout(name: str, suffix: str, content: Any, *wanted: Row, scale: str | None = None) -> Any:
+    """Of a set: a label file, what is in it, the rows that it comes to."""
+    return pytest.param(name, suffix, content, scale, list(wanted), id=f"{name}{suffix}")
 
 
-@pytest.mark.parametrize(
-    ("name", "variables", "clip_id"),
-    [
-        ("live-vqc", ("video_list", "mos"), "live-vqc/A001.mp4"),
-        ("youtube-ugc", ("video_names", "scores"), "youtube-ugc/A001.mp4"),
-        ("lbvd", ("video_names", "scores"), "lbvd/A001.mp4"),
-    ],
-)
-def test_mat_files_of_a_list_of_names_and_one_of_opinions(
-    name: str, variables: tuple[str, str], clip_id: str, tmp_path: Path
+KONVID = {"video_names": cells("8536919744_original_8s.mp4", "1.mp4"), "scores": numbers(1.22, 3)}
+K150KA = {"video_name": ["orig_1_5s.mp4"], "video_score": [3.4]}
+GAMING = {"video_list": cells("ARK-001", "ARK-002"), "MOS": numbers(68.5, 80)}
+QUALCOMM_FILES = {
+    "vidNames": cells("0912_CheerLeader1_GS5_1.yuv", "0912_Cheerleader1_Note4_2.yuv"),
+    "distortionType": np.array([[2], [1]], np.uint8),
+    "distortionNames": cells("Artifacts", "Color"),
+}
+QUALCOMM_OPINIONS = {"unBiasedMOS": numbers(52.5, 57), "biasedMOS": numbers(59, 60)}
+QUALCOMM = {"qualcommVideoData": QUALCOMM_FILES, "qualcommSubjectiveData": QUALCOMM_OPINIONS}
+CHEERLEADER = {"content_id": "live-qualcomm/cheerleader1"}
+PLAIN = {"video_names": cells("A001.mp4", "A002.mp4"), "scores": numbers(2, 3)}
+LIVE_VQC = {"video_list": PLAIN["video_names"], "mos": PLAIN["scores"]}
+AGIQA = {"name": ["a.jpg", "b.jpg"], "prompt": ["a Cat", "a cat"], "mos_quality": [1, 4], "std_quality": [0.5, 0]}
+AGIQA |= {"mos_align": [1, 2], "std_align": [0, 1]}
+KADID = {"dist_img": ["I07_01_01.png"], "ref_img": ["I07.png"], "dmos": [4.5], "var": [0.25]}
+KADID_ROW = {"mos": 4.5, "mos_std": 0.5, "reference_uri": "/clips/images/I07.png"}
+CVD2014 = "File_name;Content;Realignment MOS\nTest01_City_D01;City;-6,50\n"
+SPAQ = [("Image name", "MOS", "Brightness"), ("00001.jpg", 50.5, 3), ("00002.jpg", 100, 4)]
+CSIQ = "1600.AWGN.1.png 0.062\n1600.AWGN.5.png 0.75\n"
+TID2013 = "5.51429 I01_01_1.bmp\n5.56757 i01_01_2.bmp\n"
+T2VQA = "1/a.mp4|A cat, walking|50\n2/a.mp4|a cat, walking|75\n"
+VDPVE = "A0023_01.mp4, -1, -1, 43.9\n"
+VQATHINKER = {"annotations": [{"image_id": "KoNViD_1k_videos/1.mp4", "ann_type": "score", "score": "24.4"}]}
+R1_PICTURES = [f"yfcc-batch6/4134_{number}.png" for number in range(4)]  # of one video
+R1_JSON = [{"image": R1_PICTURES, "conversations": [{"from": "gpt", "value": 3.5}]}]
+R1_JSONL = {"image": ["a/1.mp4"], "conversations": [{"x": 1}, {"gpt": 2.5}]}
+LAYOUTS = [
+    layout("konvid-1k", ".mat", KONVID, {"clip_id": "konvid-1k/8536919744.mp4"}, {"clip_id": "konvid-1k/1.mp4"}),
+    layout("live-yt-gaming", ".mat", GAMING, {"uri": "/clips/ARK-001.mp4"}, {"mos": 4.2}, scale="0,100"),
+    layout("live-yt-gaming", ".mat", GAMING, *[{"content_id": "live-yt-gaming/ark"}] * 2, scale="0,100"),
+    layout(
+        "live-qualcomm",
+        ".mat",
+        QUALCOMM,
+        CHEERLEADER | {"uri": "/clips/Color/0912_CheerLeader1_GS5_1.yuv"},
+        CHEERLEADER | {"uri": "/clips/Artifacts/0912_Cheerleader1_Note4_2.yuv"},
+        scale="0,100",
+    ),
+    layout("live-vqc", ".mat", LIVE_VQC, {"clip_id": "live-vqc/A001.mp4", "mos": 2}, {"mos": 3}, scale="1,5"),
+    layout("youtube-ugc", ".mat", PLAIN, {"clip_id": "youtube-ugc/A001.mp4", "mos": 2}, {"mos": 3}, scale="1,5"),
+    layout("lbvd", ".mat", PLAIN, {"clip_id": "lbvd/A001.mp4", "mos": 2}, {"mos": 3}, scale="1,5"),
+    layout("konvid-150k-a", ".csv", K150KA, {"uri": "/clips/k150ka/orig_1_5s.mp4", "mos": 3.4}, scale="1,5"),
+    layout("bid", ".txt", "DatabaseImage0001.JPG 3.25\nDatabaseImage0002.JPG 1.5\n", {"mos": 3.25}, {"mos": 1.5}),
+    layout("koniq-10k", ".csv", {"image_name": ["1.jpg"], "MOS": [3.5], "MOS_zscore": [50.5]}, {"mos": 3}),
+    # Not one of the 49 published training references.
+    layout("kadid-10k", ".csv", KADID, KADID_ROW | {"split": "test"}),
+    layout("agiqa-3k", ".csv", AGIQA, *[{"content_id": "agiqa-3k/a cat"}] * 2, scale="0,5"),
+    layout("agiqa-3k", ".csv", AGIQA, {"mos_std": 0.4}, {"mos_std": 0}, scale="0,5"),
+    layout("cvd2014", ".csv", CVD2014, {"uri": "/clips/Test1/City/Test01_City_D01.avi", "mos": 1}, scale="-6.5,93.5"),
+    layout("spaq", ".xlsx", SPAQ, {"uri": "/clips/TestImage/00001.jpg", "mos": 3}, {"mos": 5}),
+    layout("csiq", ".txt", CSIQ, {"mos": approx(4.752)}, {"mos": approx(2)}),  # a low dmos is a good picture
+    layout("csiq", ".txt", CSIQ, *[{"content_id": "csiq/1600"}] * 2),
+    layout("tid2013", ".txt", TID2013, {"mos_raw": 5.51429}, {"mos_raw": 5.56757, "content_id": "tid2013/i01"}),
+    layout("t2vqa-db", ".txt", T2VQA, *[{"content_id": "t2vqa-db/a cat, walking"}] * 2, scale="0,100"),
+    layout("t2vqa-db", ".txt", T2VQA, {"mos": 3}, {"mos": 4, "clip_id": "t2vqa-db/2/a.mp4"}, scale="0,100"),
+    layout("vdpve", ".txt", VDPVE, {"content_id": "vdpve/a0023", "aspects": {}}, scale="0,100"),
+    layout("konvid-1k", ".json", VQATHINKER, {"mos_raw": 24.4, "mos": approx(1.22)}),  # keeps the set's own scale
+    layout("lsvq-train", ".json", R1_JSON, {"clip_id": "lsvq-train/yfcc-batch6/4134.mp4"}),
+    layout("lsvq-train", ".jsonl", R1_JSONL, {"mos": 2.5}),
+]
+
+
+@pytest.mark.parametrize(("name", "suffix", "content", "scale", "wanted"), LAYOUTS)
+def test_every_layout_is_read_as_its_authors_meant_it(
+    name: str, suffix: str, content: Any, scale: str | None, wanted: list[Row], tmp_path: Path
 ) -> None:
-    files, opinions = variables
-    savemat(tmp_path / "x.mat", {files: cells("A001.mp4", "A002.mp4"), opinions: numbers(2, 3)})
-    found = rows(name, tmp_path / "x.mat", scale="1,5")
-    assert [row["mos"] for row in found] == [2, 3]
-    assert found[0]["clip_id"] == clip_id
-
-
-def test_sets_of_which_only_a_plain_list_is_known(tmp_path: Path) -> None:
-    part_a = write_csv(tmp_path / "k150ka_scores.csv", {"video_name": ["orig_1_5s.mp4"], "video_score": [3.4]})
-    row = rows("konvid-150k-a", part_a, scale="1,5")[0]
-    assert (row["uri"], row["mos"]) == ("/clips/k150ka/orig_1_5s.mp4", 3.4)
-    (tmp_path / "GT_BID.txt").write_text("DatabaseImage0001.JPG 3.25\nDatabaseImage0002.JPG 1.5\n")
-    assert [row["mos"] for row in rows("bid", tmp_path / "GT_BID.txt")] == [3.25, 1.5]
+    assert picked(rows(name, written(tmp_path / f"labels{suffix}", content), scale=scale), wanted) == wanted
 
 
 def test_live_c_leaves_its_training_pictures_out_and_needs_both_files(tmp_path: Path) -> None:
@@ -207,71 +222,8 @@ def test_live_c_leaves_its_training_pictures_out_and_needs_both_files(tmp_path: 
     assert [(row["clip_id"], row["mos_raw"]) for row in found] == [(f"live-c/{at}.bmp", 10.0 + at) for at in (7, 8, 9)]
 
 
-def test_columns_with_headers(tmp_path: Path) -> None:
-    koniq = write_csv(tmp_path / "k.csv", {"image_name": ["1.jpg"], "MOS": [3.5], "MOS_zscore": [50.5]})
-    assert rows("koniq-10k", koniq)[0]["mos"] == 3
-    kadid = {"dist_img": ["I07_01_01.png"], "ref_img": ["I07.png"], "dmos": [4.5], "var": [0.25]}
-    row = rows("kadid-10k", write_csv(tmp_path / "d.csv", kadid))[0]
-    assert (row["mos"], row["mos_std"], row["reference_uri"]) == (4.5, 0.5, "/clips/images/I07.png")
-    assert row["split"] in ("val", "test")  # not one of the 49 published training references
-    prompts = {"name": ["a.jpg", "b.jpg"], "prompt": ["a Cat", "a cat"], "mos_quality": [1, 4], "std_quality": [0.5, 0]}
-    agiqa = write_csv(tmp_path / "a.csv", prompts | {"mos_align": [1, 2], "std_align": [0, 1]})
-    first, second = rows("agiqa-3k", agiqa, scale="0,5")
-    assert (first["content_id"], first["mos_std"]) == (second["content_id"], 0.4)
-    cvd = {"File_name": ["Test01_City_D01"], "Content": ["City"], "Realignment MOS": ["-6,50"]}
-    row = rows("cvd2014", write_csv(tmp_path / "c.csv", cvd, delimiter=";"), scale="-6.5,93.5")[0]
-    assert (row["clip_id"], row["mos_raw"], row["mos"]) == ("cvd2014/Test1/City/Test01_City_D01.avi", -6.5, 1)
-
-
-def test_spaq_is_read_from_its_workbook(tmp_path: Path) -> None:
-    book = Workbook()
-    for line in (("Image name", "MOS", "Brightness"), ("00001.jpg", 50.5, 3), ("00002.jpg", 100, 4)):
-        book.active.append(line)
-    book.save(tmp_path / "MOS and Image attribute scores.xlsx")
-    found = rows("spaq", tmp_path / "MOS and Image attribute scores.xlsx")
-    assert [(row["uri"], row["mos"]) for row in found] == [
-        ("/clips/TestImage/00001.jpg", 3),
-        ("/clips/TestImage/00002.jpg", 5),
-    ]
-
-
-def test_text_layouts_of_the_authors(tmp_path: Path) -> None:
-    (tmp_path / "csiq.txt").write_text("1600.AWGN.1.png 0.062\n1600.AWGN.5.png 0.75\n")
-    csiq = rows("csiq", tmp_path / "csiq.txt")
-    assert [row["mos"] for row in csiq] == pytest.approx([4.752, 2])  # a low dmos is a good picture
-    assert {row["content_id"] for row in csiq} == {"csiq/1600"}
-    (tmp_path / "tid.txt").write_text("5.51429 I01_01_1.bmp\n5.56757 i01_01_2.bmp\n")
-    tid = rows("tid2013", tmp_path / "tid.txt")
-    assert [(row["mos_raw"], row["content_id"]) for row in tid] == [(5.51429, "tid2013/i01"), (5.56757, "tid2013/i01")]
-    (tmp_path / "t2v.txt").write_text("1/a.mp4|A cat, walking|50\n2/a.mp4|a cat, walking|75\n")
-    t2v = rows("t2vqa-db", tmp_path / "t2v.txt", scale="0,100")
-    assert [(row["clip_id"], row["mos"]) for row in t2v] == [("t2vqa-db/1/a.mp4", 3), ("t2vqa-db/2/a.mp4", 4)]
-    assert len({row["content_id"] for row in t2v}) == 1
-    (tmp_path / "vdpve.txt").write_text("A0023_01.mp4, -1, -1, 43.9\nA0023_02.mp4, -1, -1, 20.9\n")
-    vdpve = rows("vdpve", tmp_path / "vdpve.txt", scale="0,100")
-    assert {row["content_id"] for row in vdpve} == {"vdpve/a0023"}
-    assert vdpve[0]["aspects"] == {}
-
-
-def test_json_of_vqathinker_keeps_its_own_scale(tmp_path: Path) -> None:
-    entries = [{"image_id": "KoNViD_1k_videos/1.mp4", "ann_type": "score", "score": "24.4"}]
-    (tmp_path / "t.json").write_text(json.dumps({"annotations": entries}))
-    row = rows("konvid-1k", tmp_path / "t.json")[0]
-    assert (row["mos_raw"], row["mos"]) == (24.4, pytest.approx(1.22))
-
-
-def test_r1_style_rows_name_the_video_that_their_pictures_are_of(tmp_path: Path) -> None:
-    pictures = [f"yfcc-batch6/4134_{number}.png" for number in range(4)]
-    (tmp_path / "v.json").write_text(
-        json.dumps([{"image": pictures, "conversations": [{"from": "gpt", "value": 3.5}]}])
-    )
-    assert rows("lsvq-train", tmp_path / "v.json")[0]["clip_id"] == "lsvq-train/yfcc-batch6/4134.mp4"
-    (tmp_path / "v.jsonl").write_text(json.dumps({"image": ["a/1.mp4"], "conversations": [{"x": 1}, {"gpt": 2.5}]}))
-    assert rows("lsvq-train", tmp_path / "v.jsonl")[0]["mos"] == 2.5
-
-
 def test_a_dialect_serves_any_set_under_its_name(tmp_path: Path) -> None:
-    metadata = write_csv(tmp_path / "metadata.csv", {"file_name": ["train/a.mp4"], "quality": [7], "mos": [2]})
+    metadata = written(tmp_path / "metadata.csv", {"file_name": ["train/a.mp4"], "quality": [7], "mos": [2]})
     row = rows("hf-videofolder", metadata, dataset="mine", scale="0,10", mos_column="quality", split="train")[0]
     assert (row["clip_id"], row["mos"], row["split"]) == ("mine/train/a.mp4", 3.8, "train")
     image = rows("r1-txt", EXCERPTS / "r1_koniq.txt", dataset="mine", kind="image")[0]
@@ -482,37 +434,40 @@ def test_an_unknown_set_lists_those_there_are() -> None:
     assert all(name in str(caught.value) for name in (*set_names(), *DIALECTS, "ladder"))
 
 
-def test_wrong_labels_say_what_was_expected_and_found(tmp_path: Path) -> None:
-    table = write_csv(tmp_path / "x.csv", {"file": ["a.mp4"], "quality": [3]})
-    with pytest.raises(UsageError, match=r"expected columns file_name, MOS \|.*; found file, quality"):
-        imported("konvid-1k", table)
-    (tmp_path / "x.txt").write_text("a.mp4, 1, 2, 3, 4\n")
-    with pytest.raises(UsageError, match=r"expected 4 fields parted by comma .*; found 5 fields"):
-        imported("konvid-1k", tmp_path / "x.txt")
-    (tmp_path / "x.mat").write_bytes(b"no mat")
-    with pytest.raises(UsageError, match="cannot be read as mat"):
-        imported("konvid-1k", tmp_path / "x.mat")
-    with pytest.raises(UsageError, match="cannot be read as csv"):
-        imported("konvid-1k", tmp_path / "nowhere.csv")
-    with pytest.raises(UsageError, match=r"ships labels as .*, not xlsx"):
-        imported("konvid-1k", tmp_path / "x.xlsx")
+NAMED_TWICE = {
+    "video_folder": cells(*["Test06"] * 2),
+    "video_content": cells(*["Talking head"] * 2),
+    "video_name": cells(*["Test06_Talking_head_D14"] * 2),
+    "video_score": np.array([[71], [71]], np.uint8),
+}
+GOOD = {"file_name": ["1.mp4"], "MOS": [3]}
+WRONG: list[tuple[str, Any, str | None, str]] = [
+    ("x.csv", {"file": ["a"], "quality": [3]}, None, r"expected columns file_name, MOS \|.*; found file, quality"),
+    ("x.txt", "a.mp4, 1, 2, 3, 4\n", None, r"expected 4 fields parted by comma .*; found 5 fields"),
+    ("x.mat", "no mat", None, "cannot be read as mat"),
+    ("nowhere.csv", None, None, "cannot be read as csv"),
+    ("x.xlsx", None, None, r"ships labels as .*, not xlsx"),
+    ("x.csv", {"file_name": [1, 2], "MOS": [3, 6.5]}, None, r"row 2 \(2\): opinion 6.5 is outside the scale 1-5"),
+    ("x.csv", {"file_name": [1, 2], "MOS": [3, "good"]}, None, r"row 2 \(2\): MOS = 'good'; wanted a number"),
+    ("x.csv", {"file_name": [1, 2, 1], "MOS": [3, 4, 3]}, None, r"'1.mp4' in rows 1, 3; each clip needs one opinion"),
+    *(("x.csv", GOOD, scale, "scale") for scale in ("5", "a,b", "5,1", "1,5,up")),
+    ("twice.mat", NAMED_TWICE, "0,100", "1 names occur more than once"),
+]
 
 
-def test_wrong_opinions_name_row_and_value(tmp_path: Path) -> None:
-    labels = write_csv(tmp_path / "x.csv", {"file_name": ["1.mp4", "2.mp4"], "MOS": ["3", "6.5"]})
-    with pytest.raises(UsageError, match=r"row 2 \(2.mp4\): opinion 6.5 is outside the scale 1-5"):
-        imported("konvid-1k", labels)
-    labels = write_csv(tmp_path / "x.csv", {"file_name": ["1.mp4", "2.mp4"], "MOS": ["3", "good"]})
-    with pytest.raises(UsageError, match=r"row 2 \(2.mp4\): MOS = 'good'; wanted a number"):
-        imported("konvid-1k", labels)
-    labels = write_csv(tmp_path / "x.csv", {"file_name": ["1.mp4", "2.mp4"], "MOS": ["3", ""]})
+@pytest.mark.parametrize(("file", "content", "scale", "message"), WRONG)
+def test_wrong_labels_say_what_was_expected_and_found(
+    file: str, content: Any, scale: str | None, message: str, tmp_path: Path
+) -> None:
+    if file != "nowhere.csv" and content is not None:
+        written(tmp_path / file, content)
+    with pytest.raises(UsageError, match=message):
+        rows("cvd2014" if file == "twice.mat" else "konvid-1k", tmp_path / file, scale=scale)
+
+
+def test_rows_without_an_opinion_are_left_out_and_told(tmp_path: Path) -> None:
+    labels = written(tmp_path / "x.csv", {"file_name": ["1.mp4", "2.mp4"], "MOS": ["3", ""]})
     assert "1 rows without an opinion left out (rows 2 of the labels)" in imported("konvid-1k", labels).notes
-    labels = write_csv(tmp_path / "x.csv", {"file_name": ["1.mp4", "2.mp4", "1.mp4"], "MOS": [3, 4, 3]})
-    with pytest.raises(UsageError, match=r"'1.mp4' in rows 1, 3; each clip needs one opinion"):
-        imported("konvid-1k", labels)
-    for text in ("5", "a,b", "5,1", "1,5,up"):
-        with pytest.raises(UsageError, match="scale"):
-            imported("konvid-1k", write_csv(tmp_path / "y.csv", {"file_name": ["1.mp4"], "MOS": [3]}), scale=text)
 
 
 def test_the_direction_is_checked_where_names_tell_the_damage(tmp_path: Path) -> None:
