@@ -13,23 +13,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from jobs.record import PACKAGES as JOB_PACKAGES
 from jobs.record import versions
 from jobs.summary import printable
 from vqa.errors import ClipError, VqaError
 from vqa.media.inventory import backends, codecs, libraries
 
-PACKAGES = (
-    "vqa",
-    "torch",
-    "torchvision",
-    "transformers",
-    "ray",
-    "av",
-    "imageio-ffmpeg",
-    "pyarrow",
-    "numpy",
-    "pydantic",
-)
+PACKAGES = (*JOB_PACKAGES, "torchvision", "imageio-ffmpeg", "pydantic")
 
 
 def examine(*, as_json: bool = False) -> bool:

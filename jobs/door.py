@@ -1,15 +1,35 @@
-"""How every command ends: an exit code, and at most one clear message on stderr."""
+"""What commands share: options, and how they end: an exit code, and at most one clear message on stderr."""
 
 import os
 import sys
 import tempfile
 import traceback
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
 from vqa.errors import VqaError
 
 INTERRUPTED = 130
+
+RayAddress = Annotated[
+    str | None, typer.Option(help="A running Ray cluster, or auto; else $RAY_ADDRESS, else a Ray of its own here.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, write nothing.")]
+JsonSummary = Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of tables.")]
+
+
+def assigning(example: str) -> Any:
+    """`--set KEY=VALUE`."""
+    return typer.Option("--set", metavar="KEY=VALUE", help=f"Override one setting: {example}.")
+
+
+def enter_alone(command: Callable[..., None]) -> None:
+    """`python -m jobs.NAME`: this command and no other."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(command)
+    sys.exit(enter(app))
 
 
 def enter(app: typer.Typer) -> int:

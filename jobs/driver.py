@@ -1,6 +1,5 @@
 """One run of the scoring job: from the command's arguments to the table on disk and the exit code."""
 
-import json
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -14,10 +13,9 @@ from jobs.plan import Known, Plan, known_rows, make_plan
 from jobs.progress import JobProgress
 from jobs.record import Job, Request, announce, now, opening, report
 from jobs.settings import identify, looking, pinned_card, resolve, settings_digest
-from jobs.signals import locked
 from jobs.stages import SampleStage, ScoreStage
 from jobs.summary import counts
-from jobs.work import TOO_MANY_FAILED, Limit, Line, count_without, work_off
+from jobs.work import TOO_MANY_FAILED, Limit, Line, carry_out, count_without, work_off
 from vqa.data.scores import ScoreTable, read_scores, rewrite, write_json, write_videos
 from vqa.data.sources import list_clips
 from vqa.data.windows import video_id
@@ -32,11 +30,7 @@ def run(request: Request) -> int:
     """Does what the command asks; returns the exit code. Raises VqaError where the job cannot run."""
     limit = Limit.parse(request.max_failed)
     job = prepare(request)
-    if request.dry_run:
-        return _dry_run(job)
-    request.out.mkdir(parents=True, exist_ok=True)
-    with locked(request.out):
-        return _run(job, limit=limit)
+    return carry_out(request, foretell=partial(_foretell, job), work=partial(_run, job, limit=limit))
 
 
 def prepare(request: Request) -> Job:
@@ -57,12 +51,8 @@ def prepare(request: Request) -> Job:
     calibration = load_calibration(config.calibration) if config.calibration else None
     listing = list_clips(request.sources)
     if not listing.clips:
-        skipped = ", ".join(
-            f"{count} {suffix or 'without suffix'}" for suffix, count in listing.skipped_by_suffix.items()
-        )
-        raise UsageError(
-            f"no video or picture in {', '.join(request.sources)}" + (f" (skipped: {skipped})" * bool(skipped))
-        )
+        skipped = f" (skipped: {listing.skipped})" * bool(listing.skipped)
+        raise UsageError(f"no video or picture in {', '.join(request.sources)}{skipped}")
     model_id, revision = identify(config)
     if calibration and calibration.model_id not in (None, model_id):
         raise UsageError(f"calibration {config.calibration}: made for {calibration.model_id}, this run uses {model_id}")
@@ -82,9 +72,9 @@ def _plan(job: Job) -> Plan:
     return make_plan(job.listing.clips, rows, settings=job.settings, clip_seconds=job.config.clip_seconds)
 
 
-def _dry_run(job: Job) -> int:
+def _foretell(job: Job) -> dict[str, Any]:
     plan = _plan(job)
-    facts = {
+    return {
         "files": len(job.listing.clips),
         "to_look_at": len(plan.work),
         "rows_kept": len(plan.kept),
@@ -96,8 +86,6 @@ def _dry_run(job: Job) -> int:
         "settings": job.settings,
         "config": job.config.model_dump(mode="json"),
     }
-    print(json.dumps(facts, indent=2, ensure_ascii=False))
-    return 0
 
 
 def _run(job: Job, *, limit: Limit) -> int:
@@ -113,7 +101,7 @@ def _run(job: Job, *, limit: Limit) -> int:
     progress = JobProgress(len(plan.work), quiet=job.request.json_summary)
     announce(job, plan, progress)
     try:
-        interrupted = bool(plan.work) and work_off(plan, table, progress, line=_line(job))
+        interrupted = work_off(plan, table, progress, line=_line(job))
     except BaseException as error:
         write_json(out / "run.json", record | {"state": "failed", "error": str(error), "ended": now()})
         raise

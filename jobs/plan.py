@@ -52,9 +52,7 @@ class Plan:
 
     work: list[Work]
     kept: list[str]  # clip_ids of finished rows of unchanged files
-    stale: list[
-        str
-    ]  # clip_ids of rows to supersede before anything else: other settings, or a failure worth another try
+    stale: list[str]  # those of rows to supersede before anything else: other settings, or a failure to be tried again
     retried: int  # how many of the stale ones are such failures
 
 

@@ -18,10 +18,9 @@ from jobs.plan import Known, Plan, digest, known_rows, make_plan
 from jobs.progress import JobProgress, duration
 from jobs.record import header, now
 from jobs.settings import KEY_VERSION, ScoreConfig, looking, resolve
-from jobs.signals import locked
 from jobs.stages import SampleStage, seen_status
 from jobs.summary import count_table, counts, failure_table, printable
-from jobs.work import TOO_MANY_FAILED, Limit, Line, work_off
+from jobs.work import TOO_MANY_FAILED, Asked, Limit, Line, carry_out, work_off
 from vqa.data.prepared import FILES, LOOKED_AT, pack, prepared_with
 from vqa.data.preparing import PreparedTable, manifest_clips
 from vqa.data.scores import read_scores, write_json
@@ -35,20 +34,11 @@ OURS = ("clips.parquet", "failed.csv", "run.json", FILES, "pictures", "supersede
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """The command's arguments, as given."""
+class Request(Asked):
+    """The arguments of `vqa prepare`, as given."""
 
     manifest: Path
-    out: Path
-    config: Path | None = None
-    assignments: tuple[str, ...] = ()
-    model: str | None = None
     seed: int = 0
-    ray_address: str | None = None
-    fresh: bool = False
-    max_failed: str = "5%"
-    dry_run: bool = False
-    json_summary: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,14 +69,7 @@ def run(request: Request) -> int:
     """Does what the command asks; returns the exit code. Raises VqaError where the job cannot run."""
     limit = Limit.parse(request.max_failed)
     job = prepare(request)
-    if request.dry_run:
-        return _dry_run(job)
-    request.out.mkdir(parents=True, exist_ok=True)
-    with locked(request.out):
-        if request.fresh:
-            _clear(request.out)
-        _refuse_other_settings(job)
-        return _run(job, limit=limit)
+    return carry_out(request, foretell=partial(_foretell, job), work=partial(_run, job, limit=limit))
 
 
 def prepare(request: Request) -> Job:
@@ -128,30 +111,25 @@ def _plan(job: Job) -> Plan:
     return make_plan(job.files, rows, settings=job.settings, clip_seconds=None)
 
 
-def _dry_run(job: Job) -> int:
+def _foretell(job: Job) -> dict[str, Any]:
     plan = _plan(job)
-    facts = {
-        "clips": len(job.clips),
-        "files": len(job.files),
+    return _facts(job) | {
         "to_look_at": len(plan.work),
         "kept": len(plan.kept),
         "failures_retried": plan.retried,
-        "looks": job.looks,
-        "settings": job.settings,
     }
-    print(json.dumps(facts, indent=2, ensure_ascii=False))
-    return 0
+
+
+def _facts(job: Job) -> dict[str, Any]:
+    return {"clips": len(job.clips), "files": len(job.files), "looks": job.looks, "settings": job.settings}
 
 
 def _run(job: Job, *, limit: Limit) -> int:
     out = job.request.out
-    record = header() | {
-        "manifest": printable(str(job.request.manifest)),
-        "clips": len(job.clips),
-        "files": len(job.files),
-        "looks": job.looks,
-        "settings": job.settings,
-    }
+    if job.request.fresh:
+        _clear(out)
+    _refuse_other_settings(job)
+    record = header() | {"manifest": printable(str(job.request.manifest))} | _facts(job)
     write_json(out / "run.json", record)
     table = PreparedTable(out, seconds_per_write=job.config.job.seconds_per_write)
     plan = _plan(job)
@@ -162,7 +140,7 @@ def _run(job: Job, *, limit: Limit) -> int:
     progress.say(f"{len(job.clips)} clips, {len(job.files)} files: {done}{len(plan.work)} to look at")
     line = Line(pools=partial(_pools, job), settings=job.settings, ray_address=job.request.ray_address)
     try:
-        interrupted = bool(plan.work) and work_off(plan, table, progress, line=line)
+        interrupted = work_off(plan, table, progress, line=line)
     except BaseException as error:
         write_json(out / "run.json", record | {"state": "failed", "error": str(error), "ended": now()})
         raise

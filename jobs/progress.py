@@ -2,7 +2,6 @@
 
 import sys
 import time
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console
@@ -30,13 +29,8 @@ class JobProgress:
         self._console = Console(stderr=True)
         self._bar: Progress | None = None
         if not quiet and self._console.is_terminal:
-            columns = (
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TimeElapsedColumn(),
-                TextColumn("{task.fields[note]}"),
-            )
-            self._bar = Progress(*columns, console=self._console)
+            what, note = TextColumn("{task.description}"), TextColumn("{task.fields[note]}")
+            self._bar = Progress(what, BarColumn(), TimeElapsedColumn(), note, console=self._console)
             self._task = self._bar.add_task("starting", total=files, note="")
 
     def __enter__(self) -> Self:
@@ -45,9 +39,7 @@ class JobProgress:
             self._bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Leaves the last state on the screen."""
         if self._bar:
             self._bar.stop()

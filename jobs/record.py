@@ -19,6 +19,7 @@ from jobs.plan import Plan
 from jobs.progress import JobProgress, duration
 from jobs.settings import ScoreConfig
 from jobs.summary import counted, overview, printable
+from jobs.work import Asked
 from vqa.data.sources import Listing
 from vqa.evaluate.calibrate import Calibration
 
@@ -26,25 +27,16 @@ PACKAGES = ("vqa", "torch", "transformers", "ray", "av", "pyarrow", "numpy")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """The command's arguments, as given."""
+class Request(Asked):
+    """The arguments of `vqa score`, as given."""
 
     sources: tuple[str, ...]
-    out: Path
-    config: Path | None = None
-    assignments: tuple[str, ...] = ()
-    model: str | None = None
     k: int | None = None
     snap: str | None = None
     clip_seconds: float | None = None
     on_damage: str | None = None
     min_decoded_share: float | None = None
     calibration: Path | None = None
-    ray_address: str | None = None
-    fresh: bool = False
-    max_failed: str = "5%"
-    dry_run: bool = False
-    json_summary: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,11 +95,8 @@ def opening(job: Job) -> dict[str, Any]:
 def announce(job: Job, plan: Plan, progress: JobProgress) -> None:
     """What was found, what was left out, what will be done."""
     listing = job.listing
-    if listing.skipped_by_suffix:
-        names = ", ".join(
-            f"{count} {suffix or 'without suffix'}" for suffix, count in listing.skipped_by_suffix.items()
-        )
-        progress.say(f"skipped files that are no video or picture by their name: {printable(names)}")
+    if listing.skipped:
+        progress.say(f"skipped files that are no video or picture by their name: {printable(listing.skipped)}")
     for folder in listing.unreadable_folders:
         progress.say(f"warning: folder cannot be read, its clips are not in the table: {printable(folder)}")
     found = job.calibration

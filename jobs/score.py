@@ -1,12 +1,11 @@
 """The scoring job's door: `vqa score …` and `python -m jobs.score …` are this one function. Light to import."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from jobs.door import enter
+from jobs.door import DryRun, JsonSummary, RayAddress, assigning, enter_alone
 
 
 def score(
@@ -18,9 +17,7 @@ def score(
     ],
     out: Annotated[Path, typer.Option(help="Folder for the results; the same folder again resumes.")],
     config: Annotated[Path | None, typer.Option(help="YAML settings, e.g. configs/score/preresq_video.yaml.")] = None,
-    assignments: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one setting: generation.k=6.")
-    ] = None,
+    assignments: Annotated[list[str] | None, assigning("generation.k=6")] = None,
     model: Annotated[
         str | None,
         typer.Option(help="A card's name (configs/models), a folder, or a Hugging Face id. [default: embedded]"),
@@ -45,15 +42,13 @@ def score(
     calibration: Annotated[
         Path | None, typer.Option(help="File of `vqa calibrate`: adds mos, mos_low and mos_high to every row.")
     ] = None,
-    ray_address: Annotated[
-        str | None, typer.Option(help="A running Ray cluster, or auto; else $RAY_ADDRESS, else a Ray of its own here.")
-    ] = None,
+    ray_address: RayAddress = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Move earlier rows aside and score everything again.")] = False,
     max_failed: Annotated[
         str, typer.Option(help="Exit with 3 where more clips than this (5% or a count) end without a score.")
     ] = "5%",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, write nothing.")] = False,
-    json_summary: Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of tables.")] = False,
+    dry_run: DryRun = False,
+    json_summary: JsonSummary = False,
 ) -> None:
     """Score videos and pictures: one honest row a clip, in OUT/scores/*.parquet. The same command again resumes.
 
@@ -84,12 +79,5 @@ def score(
     raise typer.Exit(run(request))
 
 
-def main() -> None:
-    """Entry point of `python -m jobs.score`."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(score)
-    sys.exit(enter(app))
-
-
 if __name__ == "__main__":
-    main()
+    enter_alone(score)

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from jobs.plan import digest
-from vqa.config import Values, build, merge, override, read
+from vqa.config import Strict, Values, build, merge, override, read
 from vqa.media.probe import MAX_FRAMES
 from vqa.model.card import GenerationConfig, ModelCard, find_card
 from vqa.model.locate import locate
@@ -17,53 +17,33 @@ from vqa.views import ViewsConfig
 KEY_VERSION = 1  # raise it when the same settings begin to give other numbers
 
 
-class Section(BaseModel):
-    """Refuses unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Limits(Section):
+class Limits(Strict):
     """What one clip may cost; not part of a run key, and rows that failed by them are tried again by the next run."""
 
-    deadline_seconds: float = Field(
-        default=120.0, gt=0, description="for each of: reading, looking at a file or window"
-    )
-    memory_mb: int | None = Field(
-        default=4096, gt=0, description="what decoding one clip may allocate; null = no limit"
-    )
-    cpu_seconds: int | None = Field(
-        default=120, gt=0, description="processor time for each of the same, all threads together; null = no limit"
-    )
-    open_files: int | None = Field(default=256, gt=0, description="files and connections at once; null = no limit")
-    max_frames: int = Field(default=MAX_FRAMES, gt=0, description="frames that a file may have or declare")
+    deadline_seconds: float = Field(120.0, gt=0, description="for each of: reading, looking at a file or window")
+    memory_mb: int | None = Field(4096, gt=0, description="what decoding one clip may allocate; null = no limit")
+    cpu_seconds: int | None = Field(120, gt=0, description="processor time for each, all threads; null = no limit")
+    open_files: int | None = Field(256, gt=0, description="files and connections at once; null = no limit")
+    max_frames: int = Field(MAX_FRAMES, gt=0, description="frames that a file may have or declare")
 
 
-class JobConfig(Section):
+class JobConfig(Strict):
     """How the work is spread; changes the speed, never a number."""
 
-    sample_workers: int | None = Field(
-        default=None, ge=1, description="decoding processes at most; null = by the cores"
-    )
-    score_workers: int | None = Field(
-        default=None, ge=1, description="model processes at most; null = by the GPUs or cores"
-    )
-    cpus_per_worker: float = Field(default=1.0, gt=0, description="cores for each model process")
-    gpus_per_worker: float = Field(
-        default=1.0, gt=0, description="GPUs, or a share of one, for each; unused without GPUs"
-    )
-    rows_per_part: int = Field(default=1000, ge=1, description="rows in a Parquet file")
-    seconds_per_write: float = Field(default=10.0, ge=0, description="finished rows reach the disk about this often")
+    sample_workers: int | None = Field(None, ge=1, description="decoding processes at most; null = by the cores")
+    score_workers: int | None = Field(None, ge=1, description="model processes at most; null = by the GPUs or cores")
+    cpus_per_worker: float = Field(1.0, gt=0, description="cores for each model process")
+    gpus_per_worker: float = Field(1.0, gt=0, description="GPUs, or a share of one, for each; unused without GPUs")
+    rows_per_part: int = Field(1000, ge=1, description="rows in a Parquet file")
+    seconds_per_write: float = Field(10.0, ge=0, description="finished rows reach the disk about this often")
 
 
-class ScoreConfig(Section):
+class ScoreConfig(Strict):
     """All settings of `vqa score`."""
 
     model: ModelCard
-    clip_seconds: float | None = Field(default=None, gt=0, description="length of windows; null = whole files")
-    calibration: Path | None = Field(
-        default=None, description="file of vqa calibrate: adds mos, mos_low, mos_high; changes no score"
-    )
+    clip_seconds: float | None = Field(None, gt=0, description="length of windows; null = whole files")
+    calibration: Path | None = Field(None, description="file of vqa calibrate: adds mos, mos_low, mos_high")
     views: ViewsConfig = Field(default_factory=ViewsConfig)
     generation: GenerationConfig = Field(default_factory=GenerationConfig)
     limits: Limits = Field(default_factory=Limits)
@@ -77,9 +57,8 @@ def resolve(
 
     `model` may be a name in every source; the card it names lies under everything else. Raises UsageError.
     """
-    return resolve_values(
-        read(path) if path else {}, assignments=assignments, flags=flags, where=str(path) if path else "the settings"
-    )
+    values, where = (read(path), str(path)) if path else ({}, "the settings")
+    return resolve_values(values, assignments=assignments, flags=flags, where=where)
 
 
 def resolve_values(
@@ -101,11 +80,9 @@ def resolve_values(
 def _with_named_model(values: Mapping[str, Any]) -> Values:
     """`model: NAME` is short for `model: {name: NAME}`."""
     model = values.get("model")
-    return (
-        dict(values)
-        if model is None
-        else {**values, "model": dict(model) if isinstance(model, Mapping) else {"name": model}}
-    )
+    if model is None:
+        return dict(values)
+    return {**values, "model": dict(model) if isinstance(model, Mapping) else {"name": model}}
 
 
 def looking(config: ScoreConfig, *, settings: str, clip_seconds: float | None) -> Values:

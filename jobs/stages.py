@@ -27,9 +27,7 @@ from vqa.media.probe import MAX_FRAMES
 from vqa.types import Clip, MediaInfo, Score, Views
 from vqa.views import view_seed
 
-KEPT = (
-    "kept"  # status of a marker, never of a row: the clip's row on disk is good, only its file's stamp or place is new
-)
+KEPT = "kept"  # status of a marker, never of a row: the row on disk is good, only its file's stamp or place is new
 WORK_SCHEMA = pa.schema(
     [
         ("clip_id", pa.string()),
@@ -140,9 +138,8 @@ class SampleStage:
         except Exception as error:  # a fault of ours on one odd file must cost that file, not the job
             subject = getattr(arguments[0], "uri", arguments[0])
             what = f"{type(error).__name__}: {error}"
-            raise ClipError(
-                "crashed", f"{subject}: unexpected {what} in {function.__name__}; please report it"
-            ) from error
+            message = f"{subject}: unexpected {what} in {function.__name__}; please report it"
+            raise ClipError("crashed", message) from error
 
     def _key(self, clip: Clip, source: str) -> str:
         return run_key(source, start_seconds=clip.start_seconds, end_seconds=clip.end_seconds, settings=self._settings)

@@ -1,7 +1,7 @@
 """A scores table for people: counts, the best and the worst, as rich tables; no name can do harm when shown."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +10,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-SHOWN_COLUMNS = (
-    "clip_id",
-    "status",
-    "error_kind",
-    "error",
-    "score",
-    "score_std",
-    "score_global",
-    "score_local",
-    "reason",
-)
+SHOWN_COLUMNS = ["clip_id", "status", "error_kind", "error"]
+SHOWN_COLUMNS += ["score", "score_std", "score_global", "score_local", "reason"]
 
 
 def printable(text: str) -> str:
@@ -111,11 +102,5 @@ def overview(rows: pa.Table, *, out: Path, shown: int = 5) -> RenderableType:
 
 def places(out: Path) -> str:
     """Where the files of a job are, one a line."""
-    names: Sequence[tuple[str, str]] = (
-        ("scores", "scores"),
-        ("videos.parquet", "videos"),
-        ("run.json", "run"),
-        ("superseded", "superseded"),
-    )
-    lines = [f"{label + ':':<12}{printable(str(out / name))}" for name, label in names if (out / name).exists()]
-    return "\n".join(lines)
+    files = [out / name for name in ("scores", "videos.parquet", "run.json", "superseded")]
+    return "\n".join(f"{file.stem + ':':<12}{printable(str(file))}" for file in files if file.exists())

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.door import enter
+from jobs.door import RayAddress, assigning, enter_alone
 from jobs.signals import locked
 
 OUTCOME = "outcome.json"  # in --out while it runs: what the group made, or why no restart would mend it
@@ -29,14 +29,10 @@ def train(
     data: Annotated[
         list[Path] | None, typer.Option(help="A folder of `vqa prepare`, a ladder or a manifest; may be given again.")
     ] = None,
-    assignments: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one setting: seed=1.")
-    ] = None,
+    assignments: Annotated[list[str] | None, assigning("seed=1")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes; each takes a GPU where there are any.")] = 1,
     max_restarts: Annotated[int, typer.Option(min=0, help="How often the group is started again.")] = 3,
-    ray_address: Annotated[
-        str | None, typer.Option(help="A running Ray cluster, or auto; else $RAY_ADDRESS, else a Ray of its own here.")
-    ] = None,
+    ray_address: RayAddress = None,
 ) -> None:
     """Train a model by a recipe on several workers; the same command goes on where it was stopped."""
     from vqa.train.recipe import load_recipe
@@ -65,7 +61,6 @@ def run(
     from vqa.errors import VqaError
 
     out = out.resolve()
-    out.mkdir(parents=True, exist_ok=True)
     places = [str(Path(place).resolve()) if Path(place).exists() else str(place) for place in data]
     config = {"recipe": recipe, "out": str(out), "data": places, "until": until, "folder": str(Path.cwd())}
     with (
@@ -172,12 +167,5 @@ def _followed(log: Path) -> Iterator[None]:
         thread.join()
 
 
-def main() -> None:
-    """Entry point of `python -m jobs.train`."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(train)
-    sys.exit(enter(app))
-
-
 if __name__ == "__main__":
-    main()
+    enter_alone(train)

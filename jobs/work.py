@@ -1,8 +1,10 @@
 """What every job over files does: the planned work through Ray into a table, whatever is killed or interrupted."""
 
 import contextlib
+import json
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -11,7 +13,7 @@ import pyarrow.compute as pc
 from jobs.book import Book
 from jobs.plan import Plan
 from jobs.progress import JobProgress
-from jobs.signals import Stop
+from jobs.signals import Stop, locked
 from jobs.stages import KEPT, crashed_row
 from vqa.data.scores import SCHEMA, ScoreTable
 from vqa.errors import UsageError
@@ -22,6 +24,30 @@ if TYPE_CHECKING:
 TOO_MANY_FAILED = 3
 LOST = "its worker process died each time it was tried; run the same command to try again"
 WITHOUT = pa.array(["unparsed", "failed"])  # statuses of clips that nothing came of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """The arguments that the commands of all jobs over files have, as given."""
+
+    out: Path
+    config: Path | None = None
+    assignments: tuple[str, ...] = ()
+    model: str | None = None
+    ray_address: str | None = None
+    fresh: bool = False
+    max_failed: str = "5%"
+    dry_run: bool = False
+    json_summary: bool = False
+
+
+def carry_out(asked: Asked, *, foretell: Callable[[], Mapping[str, Any]], work: Callable[[], int]) -> int:
+    """Says what would be done, or does it as the only run in the folder; the exit code."""
+    if asked.dry_run:
+        print(json.dumps(foretell(), indent=2, ensure_ascii=False))
+        return 0
+    with locked(asked.out):
+        return work()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +93,8 @@ def count_without(rows: pa.Table) -> int:
 
 def work_off(plan: Plan, table: ScoreTable, progress: JobProgress, *, line: Line) -> bool:
     """Runs the stages over the plan's work and fills the table; True where it was stopped before the end."""
+    if not plan.work:
+        return False
     from jobs import pipeline  # Ray: seconds that a run with nothing to do is spared
 
     book = Book.of(plan.work, clip_seconds=line.clip_seconds)

@@ -5,12 +5,18 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vqa.errors import UsageError
 
 Schema = TypeVar("Schema", bound=BaseModel)
 Values = dict[str, Any]
+
+
+class Strict(BaseModel):
+    """What schemas are made of: frozen, and unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def configs_folder() -> Path:

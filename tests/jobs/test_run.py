@@ -108,8 +108,7 @@ def test_a_second_run_does_only_what_is_new(
     request = Request(sources=(str(folder),), out=out, model=str(model_card), json_summary=True)
 
     def again(**changes: Any) -> dict[str, Any]:
-        arguments = {name: getattr(request, name) for name in Request.__slots__} | changes
-        assert run(Request(**arguments)) == 0
+        assert run(replace(request, **changes)) == 0
         return dict(json.loads(capsys.readouterr().out))
 
     assert again()["scored_now"] == 4

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from jobs.door import enter
+from jobs.door import assigning, enter
 from jobs.score import score
 from vqa.cli.data import data_app
 from vqa.cli.judge import calibrate, compare, evaluate
@@ -108,9 +108,7 @@ def views(
     clip: Annotated[str, typer.Argument(metavar="CLIP", help="A video or picture.")],
     out: Annotated[Path, typer.Option(help="The picture to write (.png).")],
     config: Annotated[Path | None, typer.Option(help="YAML settings, as for `vqa score`.")] = None,
-    assignments: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one setting: views.keyframes=8.")
-    ] = None,
+    assignments: Annotated[list[str] | None, assigning("views.keyframes=8")] = None,
     model: Annotated[str | None, typer.Option(help="As for `vqa score`: its card may set the views.")] = None,
     start_seconds: Annotated[float | None, typer.Option(min=0, help="Look at a part only: from here")] = None,
     end_seconds: Annotated[float | None, typer.Option(min=0, help="to here.")] = None,
@@ -136,9 +134,7 @@ def doctor(
 def config(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A file of configs/, or one like them.")],
     kind: Annotated[str | None, typer.Option(help="What it configures; else the name of its folder tells.")] = None,
-    assignments: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one setting.")
-    ] = None,
+    assignments: Annotated[list[str] | None, assigning("views.keyframes=8")] = None,
 ) -> None:
     """Print a config with everything resolved, and check that it can be built."""
     import yaml

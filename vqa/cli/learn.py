@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from jobs.door import assigning
+
 
 def train(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A file of configs/train.")],
@@ -16,10 +18,7 @@ def train(
     ] = None,
     ladder: Annotated[Path | None, typer.Option(help="The same as --data, for a ladder.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for checkpoints, log and the trained model.")] = None,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override one setting: seed=1, stages.coldstart.steps=500."),
-    ] = None,
+    assignments: Annotated[list[str] | None, assigning("seed=1, stages.coldstart.steps=500")] = None,
     until: Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage.")] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes, placed and replaced by Ray. [default: this one, without Ray]")

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from jobs.door import DryRun, JsonSummary, RayAddress, assigning
+
 
 def prepare(
     manifest: Annotated[
@@ -12,20 +14,16 @@ def prepare(
     ],
     out: Annotated[Path, typer.Option(help="Folder for the pictures; the same folder again resumes.")],
     config: Annotated[Path | None, typer.Option(help="YAML settings, as for `vqa score`: views, limits, job.")] = None,
-    assignments: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one setting: views.keyframes=8.")
-    ] = None,
+    assignments: Annotated[list[str] | None, assigning("views.keyframes=8")] = None,
     model: Annotated[str | None, typer.Option(help="As for `vqa score`: its card may set the views.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="0: what scoring sees. Others: samplers that draw, draw anew.")] = 0,
-    ray_address: Annotated[
-        str | None, typer.Option(help="A running Ray cluster, or auto; else $RAY_ADDRESS, else a Ray of its own here.")
-    ] = None,
+    ray_address: RayAddress = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete what was prepared in OUT and begin again.")] = False,
     max_failed: Annotated[
         str, typer.Option(help="Exit with 3 where more clips than this (5% or a count) fail.")
     ] = "5%",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, write nothing.")] = False,
-    json_summary: Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of tables.")] = False,
+    dry_run: DryRun = False,
+    json_summary: JsonSummary = False,
 ) -> None:
     """Decode and sample every clip of a manifest once, for training. The same command again resumes.
 

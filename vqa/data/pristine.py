@@ -67,12 +67,10 @@ def _pan(photo: Image.Image, generator: np.random.Generator) -> Pixels:
     weights = SIZE_WEIGHTS[fitting] / SIZE_WEIGHTS[fitting].sum()
     width, height = SIZES[fitting[generator.choice(len(fitting), p=weights)]]
     most = min(photo.width / width, photo.height / height)
-    shrink = most / generator.uniform(
-        1.3, min(most, 3.0)
-    )  # afterwards the photograph is 1.3 to 3 windows wide, and sharp
-    photo = photo.resize(
-        (round(photo.width / shrink), round(photo.height / shrink)), Image.Resampling.LANCZOS, reducing_gap=2.0
-    )
+    # Afterwards the photograph is 1.3 to 3 windows wide, and sharp.
+    shrink = most / generator.uniform(1.3, min(most, 3.0))
+    smaller = round(photo.width / shrink), round(photo.height / shrink)
+    photo = photo.resize(smaller, Image.Resampling.LANCZOS, reducing_gap=2.0)
     zoom = np.linspace(generator.uniform(1.0, 1.25), generator.uniform(1.0, 1.25), FRAMES_PER_CLIP)
     begin, end = generator.random(2), generator.random(2)
     end = begin + (end - begin) * generator.uniform(0.05, 0.5)

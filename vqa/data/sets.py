@@ -4,19 +4,15 @@ A file is recognised by its format and columns: first the forms of the set's aut
 could be found to say in what range the opinions lie, a set has no scale, and `vqa data import` asks for it.
 """
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from vqa.config import configs_folder, load
+from vqa.config import Strict, configs_folder, load
 from vqa.data.labelfiles import Format, Separator
 from vqa.data.manifest import Kind, Scale
 from vqa.errors import UsageError
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ScaleSpec(_Strict):
+class ScaleSpec(Strict):
     """Where opinions can lie, which end is good, and who says so."""
 
     low: float
@@ -29,7 +25,7 @@ class ScaleSpec(_Strict):
         return Scale(low=self.low, high=self.high, higher_is_better=self.higher_is_better, source=self.source)
 
 
-class Form(_Strict):
+class Form(Strict):
     """One layout of a label file: which column is what. Columns of a file without a header are 1, 2, 3..."""
 
     format: Format
@@ -59,7 +55,7 @@ class Form(_Strict):
         return (*self.name, self.mos, *(name for name in named if name), *self.aspects.values(), *self.keep)
 
 
-class SetSpec(_Strict):
+class SetSpec(Strict):
     """One public data set."""
 
     kind: Kind
@@ -77,7 +73,7 @@ class SetSpec(_Strict):
     dialect_scales: dict[str, ScaleSpec] = Field({}, description="where a dialect has its own")
 
 
-class Dialect(_Strict):
+class Dialect(Strict):
     """How a family of projects writes labels of any set."""
 
     forms: tuple[Form, ...]

@@ -40,6 +40,11 @@ class Listing:
     unreadable_folders: tuple[str, ...] = ()
     repeated: int = 0  # the same file and span named again by another source
 
+    @property
+    def skipped(self) -> str:
+        """`3 .txt, 1 without suffix`."""
+        return ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in self.skipped_by_suffix.items())
+
 
 @dataclass(slots=True)
 class _Collector:
@@ -224,20 +229,22 @@ def _entries(path: Path) -> Iterable[tuple[int, Mapping[str, Any]]]:
             lines = [(number, line.rstrip("\r\n")) for number, line in enumerate(file, start=1)]
         if path.suffix.lower() == ".txt":
             return [(number, {"path": line}) for number, line in lines if line]
-        return [(number, _object(line, path, number)) for number, line in lines if line.strip()]
+        where = f"manifest {path}, entry"
+        return [(number, json_object(line, f"{where} {number}")) for number, line in lines if line.strip()]
     except (OSError, csv.Error) as error:
         raise UsageError(f"manifest {path}: cannot be read ({error})") from error
     except ValueError as error:  # pyarrow's ArrowInvalid is one
         raise UsageError(f"manifest {path}: not a {path.suffix[1:]} file ({error})") from error
 
 
-def _object(line: str, path: Path, number: int) -> Mapping[str, Any]:
+def json_object(line: str, where: str) -> dict[str, Any]:
+    """The object on a line of JSONL. Raises UsageError that begins with `where`."""
     try:
         value = json.loads(line)
     except json.JSONDecodeError as error:
-        raise UsageError(f"manifest {path}, entry {number}: not JSON ({error})") from error
+        raise UsageError(f"{where}: not JSON ({error})") from error
     if not isinstance(value, dict):
-        raise UsageError(f'manifest {path}, entry {number}: holds {type(value).__name__}, wanted {{"path": ...}}')
+        raise UsageError(f'{where}: holds {type(value).__name__}, wanted {{"path": ...}}')
     return value
 
 

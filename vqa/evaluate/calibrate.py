@@ -10,8 +10,9 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from vqa.config import Strict
 from vqa.errors import UsageError
 from vqa.evaluate.join import Pairing
 from vqa.evaluate.run import clip_rows, reliability
@@ -25,10 +26,8 @@ Curve = Literal["logistic", "isotonic"]
 FEWEST = 10  # clips in each of the three parts
 
 
-class Part(BaseModel):
+class Part(Strict):
     """A part of the clips and how the curve did on it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     clips: int = Field(ge=0)
     rmse: float = Field(ge=0, description="opinion minus curve, on the opinions' scale")
@@ -37,10 +36,8 @@ class Part(BaseModel):
     plcc: float | None = None
 
 
-class Calibration(BaseModel):
+class Calibration(Strict):
     """What `vqa calibrate` saves: score -> mos, mos_low, mos_high."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["logistic4", "isotonic"]
     parameters: tuple[float, ...] = Field(description="as vqa.metrics.fits.Fit")

@@ -2,16 +2,14 @@
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from vqa.config import Values, configs_folder, load
+from vqa.config import Strict, Values, configs_folder, load
 from vqa.errors import UsageError
 
 
-class Published(BaseModel):
+class Published(Strict):
     """Figures as printed somewhere; null where none were found."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     srcc: float | None = Field(None, ge=-1, le=1)
     plcc: float | None = Field(None, ge=-1, le=1)
@@ -25,10 +23,8 @@ class Published(BaseModel):
         return self
 
 
-class EvalCard(BaseModel):
+class EvalCard(Strict):
     """One checkpoint on one set: `vqa evaluate --card FILE --labels M --out DIR` scores and evaluates."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     dataset: str = Field(description="name of the set, as vqa data import knows it")
     score: Values = Field(description="settings of vqa score, as in configs/score")

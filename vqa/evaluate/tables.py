@@ -1,7 +1,6 @@
 """Reading what is joined: our own folders of scores, and any CSV, JSONL, Parquet or text of others."""
 
 import csv
-import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vqa.data.scores import read_scores
+from vqa.data.sources import json_object
 from vqa.errors import UsageError
 
 NAME_COLUMNS = ("uri", "path", "video", "file", "name", "filename", "file_name", "video_name", "image", "1")
@@ -106,23 +106,14 @@ def _read_file(path: Path) -> tuple[str, tuple[str, ...], list[Row]]:
                 rows = [{key: value for key, value in row.items() if key is not None} for row in reader]
                 return kind, tuple(reader.fieldnames or ()), rows
             if kind == "jsonl":
-                rows = [_object(line, path, number) for number, line in enumerate(file, start=1) if line.strip()]
+                lines = [(f"{path}, line {number}", line) for number, line in enumerate(file, start=1)]
+                rows = [json_object(line, where) for where, line in lines if line.strip()]
                 return kind, tuple(dict.fromkeys(key for row in rows for key in row)), rows
             return kind, *_fields(file, path)
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: not UTF-8 text ({error})") from error
     except (OSError, csv.Error, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
         raise UsageError(f"{path}: cannot be read as {kind} ({error})") from error
-
-
-def _object(line: str, path: Path, number: int) -> Row:
-    try:
-        value = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UsageError(f"{path}, line {number}: not JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise UsageError(f'{path}, line {number}: holds {type(value).__name__}, wanted {{"path": ..., "score": ...}}')
-    return value
 
 
 def _fields(lines: Iterable[str], path: Path) -> tuple[tuple[str, ...], list[Row]]:

@@ -3,17 +3,15 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from vqa.config import Values, build, configs_folder, merge, read
+from vqa.config import Strict, Values, build, configs_folder, merge, read
 from vqa.errors import UsageError
 from vqa.prompt import PresetName
 
 
-class ModelCard(BaseModel):
+class ModelCard(Strict):
     """A model that takes pictures and text and writes text."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str | None = Field(None, description="what people call it")
     source: str = Field(description="embedded, a folder, or an owner/name id of the Hugging Face hub")
@@ -30,15 +28,11 @@ class ModelCard(BaseModel):
     generation: Values = Field(default_factory=dict, description="defaults of the `generation` section for it")
 
 
-class GenerationConfig(BaseModel):
+class GenerationConfig(Strict):
     """How answers are drawn and read. All but `batch_size` and `token_budget` change the number."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     k: int = Field(1, ge=1, le=256, description="answers (rollouts) for each clip; the score is their mean")
-    generation: Literal["greedy", "sample"] | None = Field(
-        None, description="null = greedy for one answer, else sample"
-    )
+    generation: Literal["greedy", "sample"] | None = Field(None, description="null = greedy for k = 1, else sample")
     temperature: float = Field(1.0, gt=0, description="of sampling")
     top_p: float = Field(1.0, gt=0, le=1, description="sample among the likeliest tokens that hold this much chance")
     top_k: int | None = Field(None, ge=1, description="sample among this many likeliest tokens")
@@ -84,9 +78,7 @@ def settle(name: str, overrides: Values) -> tuple[ModelCard, GenerationConfig]:
     mine = {key: overrides[key] for key in overrides if key in GenerationConfig.model_fields}
     if isinstance(mine.get("generation"), dict):  # the whole section, as a card writes it
         mine = merge(mine.pop("generation"), mine)
-    values = merge(
-        find_card(name), {key: overrides[key] for key in overrides if key not in GenerationConfig.model_fields}
-    )
-    card = build(ModelCard, values, where=f"model {name}")
+    others = {key: overrides[key] for key in overrides if key not in GenerationConfig.model_fields}
+    card = build(ModelCard, merge(find_card(name), others), where=f"model {name}")
     generation: dict[str, Any] = merge(card.generation, mine)
     return card, build(GenerationConfig, generation, where=f"model {name}, generation")

@@ -13,11 +13,12 @@ import time
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from samplers import temporal as frames_of
 from samplers.spatial import SpatialName
 from samplers.temporal import TemporalName
+from vqa.config import Strict
 from vqa.errors import ClipError
 from vqa.media.backends import BackendName
 from vqa.media.decode import decode
@@ -34,10 +35,8 @@ SnapName = Literal["none", "keyframes"]
 LOCAL_FRAME_PIXELS = 1280 * 28 * 28
 
 
-class ViewsConfig(BaseModel):
+class ViewsConfig(Strict):
     """Settings of `look`; the keys are its keyword arguments."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     temporal: TemporalName = Field("keyframe", description="which frames make the global pictures")
     keyframes: int = Field(16, ge=1, le=256, description="frames at most; a shorter clip shows each of its frames once")
@@ -47,13 +46,9 @@ class ViewsConfig(BaseModel):
     spatial: LocalName = Field("salient", description="how crops are placed; frames: whole frames instead")
     local_pictures: int = Field(3, ge=0, le=64, description="how many local pictures; 0 for none")
     crop_pixels: int = Field(448, ge=1, description="side of a crop, at most")
-    snap: SnapName = Field(
-        "none", description="keyframes: the nearest intra frames instead of the frames picked; far cheaper to decode"
-    )
+    snap: SnapName = Field("none", description="keyframes: the nearest intra frames; far cheaper to decode")
     backend: BackendName = Field("pyav", description="decoder")
-    min_decoded_share: float = Field(
-        0.5, gt=0, le=1, description="with less of the frames asked for, a clip is corrupt"
-    )
+    min_decoded_share: float = Field(0.5, gt=0, le=1, description="with less of the frames asked for: corrupt")
     on_damage: Literal["fail", "partial"] = Field("partial", description="a clip that lost some frames fails, or not")
     max_pixels: int = Field(2**26, ge=1, description="largest frame accepted, width times height")
 
