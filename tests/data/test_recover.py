@@ -3,7 +3,7 @@
 import csv
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -14,9 +14,10 @@ from typer.testing import CliRunner
 from vqa.cli import app
 from vqa.data.manifest import read_manifest
 from vqa.data.ratings import Ratings, read_ratings
-from vqa.data.recover import METHODS, recover
+from vqa.data.recover import Method, recover
 from vqa.errors import UsageError
 
+METHODS = get_args(Method)
 REFERENCES = Path(__file__).parents[1] / "references"
 GOLDEN = json.loads((REFERENCES / "recovered.json").read_text())
 RESULTS = [(case, method) for case, golden in GOLDEN.items() for method in golden["results"]]

@@ -117,7 +117,8 @@ def _show(evaluation: "Evaluation", question: "Question", out: Path, *, as_json:
     from rich.console import Console
 
     from jobs.summary import printable
-    from vqa.cli.tables import examples, figures_table
+    from vqa.cli.tables import figures_table
+    from vqa.data.layouts import few
 
     metrics = evaluation.metrics
     if as_json:
@@ -134,7 +135,7 @@ def _show(evaluation: "Evaluation", question: "Question", out: Path, *, as_json:
     for left in evaluation.left:
         names.setdefault((left.side, left.why), []).append(left.clip)
     for (side, why), clips in names.items():
-        typer.echo(f"{why}, {len(clips)} of the {side}' rows: {examples(clips)}", err=True)
+        typer.echo(f"{why}, {len(clips)} of the {side}' rows: {printable(few(clips, most=3))}", err=True)
     for name, part in metrics["datasets"].items():
         if part["splits"]:
             typer.echo(f"{printable(name)}: {_splits(part['splits'])}", err=True)

@@ -79,12 +79,6 @@ def _short(value: float | None, form: str = ".4f") -> str:
     return "-" if value is None else f"{value:{form}}"
 
 
-def examples(names: Sequence[str], *, most: int = 3) -> str:
-    """The first few names, and how many more there are."""
-    shown = ", ".join(map(printable, names[:most]))
-    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
 def disagreement_table(found: Sequence["Disagreement"], *, total: int) -> Table:
     """A line for each disagreement of labels and files."""
     table = Table(title=f"Disagreements ({len(found)} of {total})", title_justify="left")

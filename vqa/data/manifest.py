@@ -26,7 +26,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vqa.data.scores import replacing
+from vqa.data.scores import write_parquet
 from vqa.errors import UsageError
 
 Kind = Literal["video", "image"]
@@ -116,8 +116,7 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
     facts = {"schema": 1, "scales": {name: asdict(scale) for name, scale in sorted(manifest.scales.items())}}
     table = manifest.table.replace_schema_metadata({KEY: json.dumps(facts, ensure_ascii=False).encode()})
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as draft:
-        pq.write_table(table, draft, compression="zstd")
+    write_parquet(path, table)
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -13,7 +13,7 @@ from vqa.data.imports import import_ladder
 from vqa.data.layouts import Request
 from vqa.data.manifest import read_manifest
 from vqa.data.prepared import CLIPS, FILES, PICTURES
-from vqa.data.scores import SCHEMA, ScoreTable, read_scores, replacing
+from vqa.data.scores import SCHEMA, ScoreTable, read_scores, replacing, write_parquet
 from vqa.errors import UsageError
 
 
@@ -58,9 +58,8 @@ class PreparedTable(ScoreTable):
 
     def _store(self, rows: pa.Table) -> None:
         new: dict[str, int] = {}
-        for place, (key, facts) in enumerate(
-            zip(*(rows.column(name).to_pylist() for name in ("run_key", "facts")), strict=True)
-        ):
+        columns = (rows.column(name).to_pylist() for name in ("run_key", "facts"))
+        for place, (key, facts) in enumerate(zip(*columns, strict=True)):
             if facts is not None and key not in self._places:
                 new.setdefault(key, place)
         if not new:
@@ -96,11 +95,9 @@ class PreparedTable(ScoreTable):
             found = {name: file[name] for name in ("status", "error_kind", "error", "run_key")}
             rows.append({**clip, **found, "part": part, "row": row})
         table = pa.Table.from_pylist(rows, schema=CLIPS)
-        with replacing(out / "clips.parquet") as draft:
-            pq.write_table(table, draft, compression="zstd")
-        failed = table.filter(pc.is_null(table.column("part"))).select(
-            ["clip_id", "uri", "dataset", "error_kind", "error"]
-        )
+        write_parquet(out / "clips.parquet", table)
+        failed = table.filter(pc.is_null(table.column("part")))
+        failed = failed.select(["clip_id", "uri", "dataset", "error_kind", "error"])
         with replacing(out / "failed.csv") as draft, draft.open("w", encoding="utf-8", newline="") as file:
             export(failed, file, kind="csv")
         return table

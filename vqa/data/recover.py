@@ -13,7 +13,7 @@ the subject rated, not of all; clips on which all agree count nobody as an outli
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +29,6 @@ from vqa.data.scores import replacing
 from vqa.errors import UsageError
 
 Method = Literal["mean", "bt500", "p913", "p910"]
-METHODS: tuple[str, ...] = get_args(Method)
 Floats = NDArray[np.float64]
 
 MAX_ROUNDS, SETTLED, EPSILON = 1000, 1e-8, 1e-8  # as SUREAL
@@ -53,7 +52,7 @@ class Recovered:
 
 
 def recover(ratings: Ratings, *, method: Method) -> Recovered:
-    """Opinions by one of METHODS.
+    """Opinions by one of the methods above.
 
     Raises UsageError where biases cannot be compared (p913, p910: groups of clips that share no subject), or no best
     answer exists (p910: a subject with a single rating, or one far steadier than others where ratings are few, comes

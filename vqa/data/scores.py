@@ -71,12 +71,8 @@ VIDEO_SCHEMA = pa.schema(
         ("video_id", pa.string()),
         ("uri", pa.string()),
         ("duration_seconds", pa.float64()),
-        ("windows", pa.int32()),
-        ("windows_scored", pa.int32()),
-        ("score_mean", pa.float64()),
-        ("score_min", pa.float64()),
-        ("score_p5", pa.float64()),
-        ("score_harmonic_mean", pa.float64()),
+        *((name, pa.int32()) for name in ("windows", "windows_scored")),
+        *((name, pa.float64()) for name in ("score_mean", "score_min", "score_p5", "score_harmonic_mean")),
     ]
 )
 
@@ -172,7 +168,7 @@ class ScoreTable:
         self.supersede(new.column("clip_id").to_pylist())
         self._waiting.clear()
         rows = pa.concat_tables([self._written, new]).combine_chunks()
-        _write(self._part, rows)
+        write_parquet(self._part, rows)
         self._part_of.update(dict.fromkeys(new.column("clip_id").to_pylist(), self._part))
         self._written = rows
         if rows.num_rows >= self._rows_per_part:
@@ -192,9 +188,9 @@ class ScoreTable:
             self._superseded.mkdir(exist_ok=True)
             # The name follows from the rows: a run killed after this line writes the same file again, not another.
             digest = hashlib.blake2b("\n".join(old.column("run_key").to_pylist()).encode(), digest_size=6).hexdigest()
-            _write(self._superseded / f"{part.stem}-{digest}.parquet", old)
+            write_parquet(self._superseded / f"{part.stem}-{digest}.parquet", old)
             if rest.num_rows:
-                _write(part, rest)
+                write_parquet(part, rest)
             else:
                 part.unlink()
                 _sync_folder(self._folder)
@@ -212,7 +208,7 @@ class ScoreTable:
             for row in rows:
                 if row["clip_id"] in places:
                     row.update(zip(columns, places[row["clip_id"]], strict=True))
-            _write(part, pa.Table.from_pylist(rows, schema=SCHEMA))
+            write_parquet(part, pa.Table.from_pylist(rows, schema=SCHEMA))
 
     def supersede_all(self) -> int:
         """Moves every row away (`--fresh`)."""
@@ -226,7 +222,8 @@ def _clip_ids(path: Path) -> list[str]:
         raise UsageError(f"{path}: not a table of scores ({error}); move it away and run again") from error
 
 
-def _write(path: Path, rows: pa.Table) -> None:
+def write_parquet(path: Path, rows: pa.Table) -> None:
+    """The rows in a Parquet file, atomically."""
     with replacing(path) as draft:
         pq.write_table(rows, draft, compression="zstd")
 
@@ -237,7 +234,7 @@ def rewrite(out: Path, change: Callable[[pa.Table], pa.Table]) -> None:
         rows = pq.read_table(path, schema=SCHEMA)
         changed = change(rows)
         if not changed.equals(rows):
-            _write(path, changed)
+            write_parquet(path, changed)
 
 
 def write_videos(out: Path) -> int:
@@ -249,5 +246,5 @@ def write_videos(out: Path) -> int:
         path.unlink(missing_ok=True)
         return 0
     videos = summarise_videos(rows.to_pylist())
-    _write(path, pa.Table.from_pylist(videos, schema=VIDEO_SCHEMA))
+    write_parquet(path, pa.Table.from_pylist(videos, schema=VIDEO_SCHEMA))
     return len(videos)

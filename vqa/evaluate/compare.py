@@ -9,9 +9,8 @@ import numpy as np
 
 from vqa.errors import UsageError
 from vqa.evaluate.figures import FEWEST, Figures, Settings, figures
-from vqa.evaluate.join import Joined, Pairing, join
-from vqa.evaluate.run import Question, grouped
-from vqa.evaluate.tables import of_split, read_table
+from vqa.evaluate.join import Joined, Pairing
+from vqa.evaluate.run import Question, grouped, read
 from vqa.metrics import plcc, srcc
 from vqa.metrics.intervals import interval
 from vqa.metrics.significance import bootstrap_p, holm, meng, steiger
@@ -31,7 +30,7 @@ def compare(questions: Sequence[Question], *, settings: Settings) -> dict[str, A
     """
     if len(questions) < 2:
         raise UsageError("compare: wanted two or more SCORES")
-    joined = [_join(question) for question in questions]
+    joined = [read(question)[2] for question in questions]
     names = _names(questions, joined)
     everywhere = [all(one.pairings[at].used for one in joined) for at in range(len(joined[0].pairings))]
     used, expected = sum(everywhere), len(everywhere)
@@ -63,17 +62,6 @@ def compare(questions: Sequence[Question], *, settings: Settings) -> dict[str, A
     }
 
 
-def _join(question: Question) -> Joined:
-    return join(
-        read_table(question.scores, name_column=question.path_column),
-        of_split(read_table(question.labels), question.split),
-        column=question.column,
-        mos_column=question.mos_column,
-        key=question.key,
-        lower_is_better=question.lower_is_better,
-    )
-
-
 def _names(questions: Sequence[Question], joined: Sequence[Joined]) -> list[str]:
     """Short and different: the file's name, with its column or its folder where that is needed."""
     stems = [question.scores.stem for question in questions]
@@ -96,13 +84,8 @@ def _differences(
     for name in COMPARED:
         values = [one.values["statistics"][name]["value"] for one in (first, second)]
         row: dict[str, Any] = {"clips": len(y), "statistic": name, "values": values}
-        row |= {
-            "difference": None,
-            "low": None,
-            "high": None,
-            "p": dict.fromkeys(TESTS),
-            "p_holm": dict.fromkeys(TESTS),
-        }
+        row |= dict.fromkeys(("difference", "low", "high"))
+        row |= {"p": dict.fromkeys(TESTS), "p_holm": dict.fromkeys(TESTS)}
         if None not in values and len(y) >= FEWEST:
             row["difference"] = values[0] - values[1]
             if name in first.replicates and name in second.replicates:

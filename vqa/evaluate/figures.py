@@ -18,11 +18,8 @@ PLAIN = ("srcc", "plcc", "krcc", "rmse", "mae", "pairwise_accuracy")
 MAPPED = ("plcc", "rmse", "mae")
 STATISTICS = (
     *PLAIN,
-    *(f"{name}_logistic4" for name in MAPPED),
-    *(f"{name}_logistic5" for name in MAPPED),
-    "outlier_ratio",
-    "auc_different_similar",
-    "auc_better_worse",
+    *(f"{name}_{curve}" for curve in ("logistic4", "logistic5") for name in MAPPED),
+    *("outlier_ratio", "auc_different_similar", "auc_better_worse"),
 )
 FEWEST = 3  # clips: with two every correlation is 1 or -1
 APART = 0.5  # without rating errors: pairs whose opinions differ by more of their standard deviations are different
@@ -114,14 +111,10 @@ def _fits(x: Numbers, y: Numbers) -> tuple[dict[str, Fit], dict[str, Any]]:
     """The curves that hold, and FIT of each."""
     held: dict[str, Fit] = {}
     values: dict[str, dict[str, Any]] = {}
-    curves: tuple[tuple[Kind, Fit | None], ...] = (
-        ("logistic4", fit_logistic4(x, y)),
-        ("logistic5", fit_logistic5(x, y)),
-    )
-    for name, found in curves:
+    curves: dict[Kind, Fit | None] = {"logistic4": fit_logistic4(x, y), "logistic5": fit_logistic5(x, y)}
+    for name, found in curves.items():
         if found is None:
-            few = len(x) < 5
-            reason = "a curve needs 5 clips" if few else _constant(x, y)
+            reason = "a curve needs 5 clips" if len(x) < 5 else _constant(x, y)
             values[name] = {"formula": FORMULAS[name], "parameters": None, "converged": False, "reason": reason}
             continue
         note = found.note

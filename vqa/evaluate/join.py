@@ -137,13 +137,7 @@ def join(
         for index, row in enumerate(scores.rows)
         if index not in matched
     ]
-    return Joined(
-        pairings=pairings,
-        left=left,
-        key=chosen,
-        score_column=column,
-        mos_column=mos_column,
-    )
+    return Joined(pairings=pairings, left=left, key=chosen, score_column=column, mos_column=mos_column)
 
 
 def _settle(scores: Table, rows: Sequence[int], numbers: Sequence[float | None]) -> tuple[str, float | None, Row]:

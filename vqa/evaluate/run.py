@@ -7,15 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from vqa.data.scores import SCHEMA, replacing, write_json
+from vqa.data.scores import SCHEMA, replacing, write_json, write_parquet
 from vqa.errors import UsageError
 from vqa.evaluate.figures import Settings, figures, means, number
 from vqa.evaluate.join import Joined, Key, Left, Pairing, join
@@ -25,17 +23,8 @@ from vqa.metrics.fits import Fit
 MOST_GROUPS = 200
 BINS = 10
 NAMES = ("content_id", "split", "kind", "1")  # columns that stay text though they may read as numbers
-FROM_SCORES = (
-    "start_seconds",
-    "end_seconds",
-    "keyframe_seconds",
-    "crop_boxes",
-    "width",
-    "height",
-    "fps",
-    "duration_seconds",
-    "codec",
-)
+FROM_SCORES = ["start_seconds", "end_seconds", "keyframe_seconds", "crop_boxes"]
+FROM_SCORES += ["width", "height", "fps", "duration_seconds", "codec"]
 CLIP_FIELDS = (
     *(pa.field(name, pa.string()) for name in ("clip_id", "uri", "dataset")),
     *(pa.field(name, pa.float64()) for name in ("mos", "mos_std", "score", "score_std")),
@@ -79,16 +68,7 @@ class Evaluation:
 def evaluate(question: Question, *, published: Mapping[str, Any] | None = None) -> Evaluation:
     """Joins scores with opinions and measures them. Raises UsageError."""
     settings = question.settings
-    scores = read_table(question.scores, name_column=question.path_column)
-    labels = of_split(read_table(question.labels), question.split)
-    joined = join(
-        scores,
-        labels,
-        column=question.column,
-        mos_column=question.mos_column,
-        key=question.key,
-        lower_is_better=question.lower_is_better,
-    )
+    scores, labels, joined = read(question)
     by_set = grouped(joined.pairings, "dataset")
     groups = {column: grouped(joined.pairings, column) for column in question.by}
     sets = {name: figures(members, settings) for name, members in by_set.items()}
@@ -96,6 +76,7 @@ def evaluate(question: Question, *, published: Mapping[str, Any] | None = None) 
     clips = clip_rows(joined.pairings, {name: one.fits.get("logistic4") for name, one in sets.items()})
     counts = joined.counts()
     short = counts["used"] < counts["expected"] and not settings.allow_missing
+    asked = {"split": question.split, "by": list(question.by), "lower_is_better": question.lower_is_better}
     metrics = {
         "schema": 1,
         "vqa": version("vqa"),
@@ -103,8 +84,7 @@ def evaluate(question: Question, *, published: Mapping[str, Any] | None = None) 
         "scores": _origin(scores) | {"column": joined.score_column},
         "labels": {"source": str(labels.source), "mos_column": joined.mos_column, "rows": len(labels.rows)},
         "join": joined.key,
-        "settings": asdict(settings)
-        | {"split": question.split, "by": list(question.by), "lower_is_better": question.lower_is_better},
+        "settings": asdict(settings) | asked,
         "counts": counts,
         "stands": not short,
         "reason": f"{counts['used']} of {counts['expected']} expected clips have a score" if short else None,
@@ -118,9 +98,16 @@ def evaluate(question: Question, *, published: Mapping[str, Any] | None = None) 
         "reliability": reliability(clips),
         "published": dict(published) if published else None,
     }
-    return Evaluation(
-        metrics=metrics, clips=clip_table(clips, joined, texts=labels.kind in ("csv", "txt")), left=joined.left
-    )
+    table = clip_table(clips, joined, texts=labels.kind in ("csv", "txt"))
+    return Evaluation(metrics=metrics, clips=table, left=joined.left)
+
+
+def read(question: Question) -> tuple[Table, Table, Joined]:
+    """The scores, the labels, and both side by side. Raises UsageError."""
+    scores = read_table(question.scores, name_column=question.path_column)
+    labels = of_split(read_table(question.labels), question.split)
+    columns = {"column": question.column, "mos_column": question.mos_column}
+    return scores, labels, join(scores, labels, **columns, key=question.key, lower_is_better=question.lower_is_better)
 
 
 def _origin(scores: Table) -> dict[str, Any]:
@@ -139,7 +126,7 @@ def grouped(pairings: Sequence[Pairing], column: str) -> dict[str, list[Pairing]
         values = [_word(pairing.row.get(column)) for pairing in pairings]
     else:
         labels, scores = (
-            ", ".join(dict.fromkeys(chain.from_iterable(rows)))
+            ", ".join(dict.fromkeys(name for row in rows for name in row))
             for rows in ([one.label for one in pairings], [one.row for one in pairings])
         )
         raise UsageError(f"--by {column}: neither the labels ({labels}) nor the scores ({scores}) have it")
@@ -207,9 +194,8 @@ def clip_table(rows: Sequence[Mapping[str, Any]], joined: Joined, *, texts: bool
     columns = dict.fromkeys(key for pairing in joined.pairings for key in pairing.label)
     for name in (name for name in columns if name not in told):
         values = [pairing.label.get(name) for pairing in joined.pairings]
-        table = table.append_column(
-            f"label_{name}" if name in taken else name, _column(values, parse=texts and name not in NAMES)
-        )
+        column = _column(values, parse=texts and name not in NAMES)
+        table = table.append_column(f"label_{name}" if name in taken else name, column)
     return table
 
 
@@ -252,8 +238,7 @@ def reliability(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, float]] | N
 def write(evaluation: Evaluation, out: Path) -> None:
     """The three files, each atomically."""
     out.mkdir(parents=True, exist_ok=True)
-    with replacing(out / "clips.parquet") as draft:
-        pq.write_table(evaluation.clips, draft, compression="zstd")
+    write_parquet(out / "clips.parquet", evaluation.clips)
     with replacing(out / "unused.csv") as draft, draft.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["side", "row", "clip", "why"])
