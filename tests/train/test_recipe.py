@@ -12,6 +12,7 @@ import transformers
 from recipes import COLDSTART, GRPO, WARMUP, small, written
 
 from vqa.errors import ModelError, UsageError
+from vqa.model.card import settle
 from vqa.train.recipe import run
 
 hf: Any = transformers
@@ -31,6 +32,13 @@ def test_all_stages_run_once_and_a_change_is_refused(ladder: Path, tmp_path: Pat
     values = small(WARMUP, frozen, GRPO | {"steps": 1})
     model = run(written(file, values), data=[ladder], out=out)
     assert {"config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"} <= set(names(model))
+    scored, _ = settle(str(model), {})  # as `vqa score --model out/model` asks it
+    assert (scored.source, scored.views) == (str(model), settle(str(values["card"]), {})[0].views)
+    assert not scored.trust_remote_code
+    own = model / "vqa.yaml"
+    own.write_text(own.read_text() + "trust_remote_code: true\nsource: elsewhere/model\n")
+    assert settle(str(model), {})[0] == scored  # a folder cannot ask for more than how it is asked
+
     lines = (out / "log.jsonl").read_text().splitlines()
     assert {json.loads(line)["stage"] for line in lines} == {"warmup", "coldstart", "grpo"}
     assert "training_args.bin" not in names(out / "grpo" / "model")

@@ -9,6 +9,10 @@ from vqa.config import Strict, Values, build, configs_folder, merge, read
 from vqa.errors import UsageError
 from vqa.prompt import PresetName
 
+# What a folder says of itself: never what would run code or reach beyond it.
+CARD = "vqa.yaml"
+CARRIED = ("prompt", "dtype", "min_pixels", "max_pixels", "views", "generation")
+
 
 class ModelCard(Strict):
     """A model that takes pictures and text and writes text."""
@@ -55,7 +59,8 @@ class GenerationConfig(Strict):
 
 
 def find_card(name: str) -> Values:
-    """The card's values: of a name in configs/models, a card's file, a model's folder, or a Hugging Face id.
+    """The card's values: of a name in configs/models, a card's file, a model's folder (with what the `vqa.yaml` in it
+    says, see CARRIED), or a Hugging Face id.
 
     Raises UsageError naming what there is.
     """
@@ -67,7 +72,9 @@ def find_card(name: str) -> Values:
     if path.suffix in (".yaml", ".yml"):
         return {"name": path.stem} | read(path)
     if path.is_dir():
-        return {"name": path.resolve().name, "source": str(path.resolve())}
+        own = read(path / CARD) if (path / CARD).is_file() else {}
+        carried = {key: own[key] for key in CARRIED if key in own}
+        return {"name": path.resolve().name, "source": str(path.resolve())} | carried
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return {"name": name.rpartition("/")[2], "source": name}
     raise UsageError(f"model {name!r}: no card of that name ({', '.join(known)}), no folder, and not an owner/name id")

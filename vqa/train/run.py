@@ -72,7 +72,8 @@ def run_stages(recipe: Recipe, *, out: Path, data: Sequence[Path | str] = (), un
     if not last:
         return out
     if is_new and run.processes.is_main_process:
-        ship(out / last / "model", out / "model", dtype=getattr(torch, recipe.export))
+        card = run.card.model_copy(update={"prompt": run.prompt})
+        ship(out / last / "model", out / "model", dtype=getattr(torch, recipe.export), card=card)
     run.processes.wait_for_everyone()
     return out / "model"
 

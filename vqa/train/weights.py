@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 import transformers
+import yaml
 from accelerate import PartialState
 from safetensors import SafetensorError
 
 from vqa.errors import ModelError
-from vqa.model.card import ModelCard
+from vqa.model.card import CARD, CARRIED, ModelCard
 from vqa.model.load import load
 from vqa.train.guarded import cannot_write
 
@@ -55,12 +56,15 @@ def save(trained: Any, processor: Any, folder: Path, *, processes: PartialState)
     processes.wait_for_everyone()
 
 
-def ship(made: Path, folder: Path, *, dtype: torch.dtype) -> None:
-    """The model as it is given away: safetensors in `dtype`; scoring reads it as float32 where its card says so."""
+def ship(made: Path, folder: Path, *, dtype: torch.dtype, card: ModelCard) -> None:
+    """The model as it is given away: safetensors in `dtype`, and in vqa.yaml how it wants to be asked: `vqa score
+    --model FOLDER` sees what the training saw."""
     draft = folder.with_name("unfinished")
     try:
         hf.AutoModelForImageTextToText.from_pretrained(made, dtype=dtype).save_pretrained(draft)
         hf.AutoProcessor.from_pretrained(made).save_pretrained(draft)
+        asked = card.model_dump(mode="json", include=set(CARRIED), exclude_defaults=True)
+        (draft / CARD).write_text(yaml.safe_dump(asked, sort_keys=False))
         shutil.rmtree(folder, ignore_errors=True)
         draft.replace(folder)
     except (OSError, SafetensorError) as error:
