@@ -10,7 +10,7 @@ in a plain loop.
 import os
 import pickle
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -208,19 +208,18 @@ def _failed(row: Row, error: ClipError) -> Sample:
     return Sample(row=row | frames | {"status": "failed", "error_kind": error.kind, "error": str(error)})
 
 
+def _columns(source: MediaInfo | Views | Score, names: Iterable[str]) -> Row:
+    return {name: getattr(source, name) for name in names}
+
+
 def _media_columns(info: MediaInfo) -> Row:
-    return {name: getattr(info, name) for name in ("width", "height", "fps", "duration_seconds", "codec")}
+    return _columns(info, ("width", "height", "fps", "duration_seconds", "codec"))
 
 
 def _seen(views: Views) -> Row:
-    return _media_columns(views.info) | {
-        "keyframe_seconds": list(views.keyframe_seconds),
-        "crop_boxes": [asdict(box) for box in views.crop_boxes],
-        "frames_decoded": views.frames_decoded,
-        "frames_planned": views.frames_planned,
-        "decode_backend": views.decode_backend,
-        "decode_seconds": views.decode_seconds,
-    }
+    names = ("keyframe_seconds", "frames_decoded", "frames_planned", "decode_backend", "decode_seconds")
+    boxes = [asdict(box) for box in views.crop_boxes]
+    return _media_columns(views.info) | _columns(views, names) | {"crop_boxes": boxes}
 
 
 def seen_status(views: Views) -> str:
@@ -232,17 +231,8 @@ def _answered(views: Views, score: Score | ClipError) -> Row:
     if isinstance(score, ClipError):
         return {"status": "failed", "error_kind": score.kind, "error": str(score)}
     status = "unparsed" if score.score is None else seen_status(views)
-    return {
-        "status": status,
-        "score": score.score,
-        "score_std": score.score_std,
-        "score_global": score.score_global,
-        "score_local": score.score_local,
-        "answers_parsed": score.answers_parsed,
-        "answers_total": len(score.answers),
-        "reason": score.reason,
-        "score_seconds": score.score_seconds,
-    }
+    names = ("score", "score_std", "score_global", "score_local", "answers_parsed", "reason", "score_seconds")
+    return _columns(score, names) | {"status": status, "answers_total": len(score.answers)}
 
 
 def crashed_row(clip: Clip, *, settings: str, message: str) -> Row:

@@ -20,11 +20,7 @@ FREE_OVERLAP = 0.2  # two boxes of `salient` may share this part of their area; 
 
 
 def centre(width: int, height: int, *, box_width: int, box_height: int, count: int) -> Boxes:
-    """The box in the middle, `count` times: the same place in each of several frames.
-
-    Raises:
-        ValueError: a size or count below 1.
-    """
+    """The box in the middle, `count` times: the same place in each of several frames. ValueError: a size below 1."""
     wide, high = _clipped(width, height, box_width, box_height, count)
     return np.tile(np.array([[(width - wide) // 2, (height - high) // 2, wide, high]], dtype=np.int64), (count, 1))
 
@@ -32,8 +28,7 @@ def centre(width: int, height: int, *, box_width: int, box_height: int, count: i
 def grid(width: int, height: int, *, box_width: int, box_height: int, count: int) -> Boxes:
     """`count` boxes centred in the cells of a near-square lattice, row by row; a short row is spread out.
 
-    Raises:
-        ValueError: a size or count below 1.
+    Raises ValueError for a size or count below 1.
     """
     wide, high = _clipped(width, height, box_width, box_height, count)
     # As many columns to a row as the frame's aspect asks for, then no more rows than needed.
@@ -53,13 +48,8 @@ def fragments(width: int, height: int, *, cells: int = 7, patch: int = 32, seed:
 
     The same seed and size give the same boxes, so that the patches of several frames line up. FAST-VQA enlarges a
     frame with less than cells * patch pixels along a side; here the patches get smaller instead, down to the cell, so
-    nothing is ever upscaled.
-
-    Returns:
-        int64[cells * cells, 4], row by row; stitched in that order they make one picture, 224 x 224 by default.
-
-    Raises:
-        ValueError: a size, cells or patch below 1.
+    nothing is ever upscaled. Returns int64[cells * cells, 4], row by row; stitched in that order they make one picture,
+    224 x 224 by default. Raises ValueError for a size, cells or patch below 1.
     """
     wide, high = _clipped(width, height, patch, patch, cells)
     wide, high = min(wide, max(1, width // cells)), min(high, max(1, height // cells))
@@ -92,19 +82,11 @@ def salient(
     of a caption or letterbox); each of detail and motion is divided by its mean, so that both have a say. Ties go to
     the box nearest the middle.
 
-    Args:
-        luma: [height, width] of the frame, any real dtype; the boxes are in its pixels.
-        motion: [h, w] >= 0, how much each place changes, on a map of any size that covers the frame; or None.
-        box_width: pixels.
-        box_height: pixels.
-        count: how many boxes, >= 1.
-        avoid: [m, 4] boxes taken before (in another frame of the clip); the new ones keep off them as off each other.
-
-    Returns:
-        int64[count, 4]; where the frame is too small for `count` boxes apart, those with the least overlap.
-
-    Raises:
-        ValueError: a size or count below 1, arrays that are not two-dimensional.
+    `luma`: [height, width] of the frame, any real dtype; the boxes are in its pixels. `motion`: [h, w] >= 0, how much
+    each place changes, on a map of any size that covers the frame. `avoid`: [m, 4] boxes taken before (in another frame
+    of the clip); the new ones keep off them as off each other. Returns int64[count, 4]; where the frame is too small
+    for `count` boxes apart, those with the least overlap. Raises ValueError: a size or count below 1, arrays that are
+    not two-dimensional.
     """
     picture = np.asarray(luma)
     if picture.ndim != 2:

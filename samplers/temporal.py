@@ -22,17 +22,10 @@ CHANGE_CAP = 4.0  # change counts up to this many times its mean, so that one cu
 
 
 def uniform(frame_seconds: ArrayLike, *, count: int) -> Indices:
-    """Frames shown at the middles of `count` equal parts of the time.
+    """Frames shown at the middles of `count` equal parts of the time: int64[count], ascending.
 
-    Args:
-        frame_seconds: float[N], ascending presentation times.
-        count: how many indices, >= 1.
-
-    Returns:
-        int64[count], ascending; distinct where N >= count, else every frame at least once.
-
-    Raises:
-        ValueError: no frames, times that descend or are not finite, count < 1.
+    `frame_seconds`: float[N], ascending presentation times. The indices are distinct where N >= count, else every
+    frame comes at least once. Raises ValueError: no frames, times that descend or are not finite, count < 1.
     """
     return _spread(_shown(frame_seconds), (np.arange(_checked(count)) + 0.5) / count)
 
@@ -49,21 +42,11 @@ def segment(frame_seconds: ArrayLike, *, count: int, seed: int | None = None) ->
 
 
 def keyframe(frame_seconds: ArrayLike, *, count: int, change: ArrayLike) -> Indices:
-    """Spends half of the budget evenly in time and half where the picture changes.
+    """Spends half of the budget evenly in time and half where the picture changes: int64[count] as in `uniform`.
 
-    A flat signal gives exactly `uniform`. A stretch with share s of the time gets about s * count / 2 frames or more,
-    however dull it is.
-
-    Args:
-        frame_seconds: float[N], ascending presentation times.
-        count: how many indices, >= 1.
-        change: float[N] >= 0, how much frame i differs from the one before, in any unit.
-
-    Returns:
-        int64[count] as in `uniform`.
-
-    Raises:
-        ValueError: as in `uniform`; a signal of another length, negative or not finite.
+    `change`: float[N] >= 0, how much frame i differs from the one before, in any unit. A flat signal gives exactly
+    `uniform`. A stretch with share s of the time gets about s * count / 2 frames or more, however dull it is. Raises
+    ValueError: as in `uniform`; a signal of another length, negative or not finite.
     """
     shown = _shown(frame_seconds)
     signal = np.asarray(change, dtype=np.float64)
@@ -82,16 +65,8 @@ def keyframe(frame_seconds: ArrayLike, *, count: int, change: ArrayLike) -> Indi
 def fps(frame_seconds: ArrayLike, *, rate: float, limit: int) -> Indices:
     """The first frame in each 1/rate seconds; where those are more than `limit`, `uniform` with `limit` frames.
 
-    Args:
-        frame_seconds: float[N], ascending presentation times.
-        rate: frames per second, > 0; a rate above the clip's own takes every frame.
-        limit: the most indices to return, >= 1.
-
-    Returns:
-        int64[n], 1 <= n <= limit, ascending, distinct where N >= limit.
-
-    Raises:
-        ValueError: as in `uniform`; rate not above 0.
+    `rate`: frames per second, > 0; above the clip's own it takes every frame. Returns int64[n], 1 <= n <= limit,
+    ascending, distinct where N >= limit. Raises ValueError: as in `uniform`; rate not above 0.
     """
     seconds = _times(frame_seconds)
     if not (np.isfinite(rate) and rate > 0):
@@ -105,19 +80,10 @@ def fps(frame_seconds: ArrayLike, *, rate: float, limit: int) -> Indices:
 def change_from_packets(sizes: ArrayLike, is_key: ArrayLike) -> Floats:
     """Change per frame guessed from packet sizes: what an encoder spends on a predicted frame is what moved or was new.
 
-    Key frames cost more without meaning change, so they are scaled to the median of the others. Where every packet is
-    a key frame (GIF, MJPEG, ProRes, raw, stills) a size says how much detail there is, not what changed: the signal
-    is then flat.
-
-    Args:
-        sizes: int[N] bytes.
-        is_key: bool[N], decoding can start here.
-
-    Returns:
-        float64[N] >= 0, in bytes of a predicted frame.
-
-    Raises:
-        ValueError: lengths differ.
+    `sizes`: int[N] bytes; `is_key`: bool[N], decoding can start here. Returns float64[N] >= 0, in bytes of a predicted
+    frame. Key frames cost more without meaning change, so they are scaled to the median of the others. Where every
+    packet is a key frame (GIF, MJPEG, ProRes, raw, stills) a size says how much detail there is, not what changed: the
+    signal is then flat. Raises ValueError where lengths differ.
     """
     size, key = np.asarray(sizes, dtype=np.float64), np.asarray(is_key, dtype=bool)
     if size.shape != key.shape or size.ndim != 1:

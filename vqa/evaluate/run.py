@@ -146,25 +146,18 @@ def _word(value: Any) -> str:
 
 def clip_rows(pairings: Sequence[Pairing], fits: Mapping[str, Fit | None]) -> list[dict[str, Any]]:
     """The named columns of clips.parquet, one dict a clip; `fits` maps scores to opinions for each data set."""
-    rows = []
-    for pairing, mapped in zip(pairings, _mapped(pairings, fits), strict=True):
-        rows.append(
-            {
-                "clip_id": pairing.clip_id,
-                "uri": pairing.uri,
-                "dataset": pairing.dataset,
-                "mos": pairing.mos,
-                "mos_std": number(pairing.label.get("mos_std")),
-                "score": pairing.score,
-                "score_std": number(pairing.row.get("score_std")),
-                "status": pairing.status,
-                **{name: pairing.row.get(name) for name in ("error_kind", "error", "reason")},
-                "used": pairing.used,
-                "mapped": mapped,
-                "residual": None if mapped is None else mapped - pairing.mos,
-            }
-        )
-    return rows
+    names = ("clip_id", "uri", "dataset", "mos", "score", "status", "used")
+    return [
+        {
+            **{name: getattr(pairing, name) for name in names},
+            **{name: pairing.row.get(name) for name in ("error_kind", "error", "reason")},
+            "mos_std": number(pairing.label.get("mos_std")),
+            "score_std": number(pairing.row.get("score_std")),
+            "mapped": mapped,
+            "residual": None if mapped is None else mapped - pairing.mos,
+        }
+        for pairing, mapped in zip(pairings, _mapped(pairings, fits), strict=True)
+    ]
 
 
 def _mapped(pairings: Sequence[Pairing], fits: Mapping[str, Fit | None]) -> list[float | None]:

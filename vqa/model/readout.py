@@ -77,21 +77,16 @@ def _expected_digit(written: int, chances: Chances, rest: float, *, following: i
     return float(np.where(digits == written, written + rest, others) @ chances)
 
 
-def chances_of(
-    tokens: Sequence[int], pieces: Sequence[str], logits: Any, values: Sequence[int]
-) -> list[Chances | None]:
+def chances_of(pieces: Sequence[str], logits: Any, values: Sequence[int]) -> list[Chances | None]:
     """The chances of each ASCII digit that the tokens write, in order; None for one that shares its token.
 
-    Args:
-        tokens: ids of the answer, [n].
-        pieces: what the vocabulary calls them, [n]; only their ASCII digits are looked at.
-        logits: [n, digit tokens], before temperature.
-        values: the digit 0-9 of each digit token; chances of tokens of the same digit are added.
+    `pieces`: what the vocabulary calls the tokens [n]. `logits`: [n, digit tokens], before temperature. `values`: the
+    digit 0-9 of each digit token; chances of tokens of the same digit are added.
     """
     chances: list[Chances | None] = []
     columns = np.eye(10)[np.asarray(values)]
-    for step in range(len(tokens)):
-        count = sum(char in _DIGITS for char in pieces[step])
+    for step, piece in enumerate(pieces):
+        count = sum(char in _DIGITS for char in piece)
         if count == 1:
             row = np.asarray(logits[step], dtype=np.float64)
             weights = np.exp(row - row.max()) @ columns
@@ -110,15 +105,8 @@ def summarise(given: Sequence[Given], *, dimensions: int, seconds: float) -> Sco
     answers = tuple(one.answer for one in given)
     parsed = [(math.fsum(one.values) / len(one.values), one) for one in given if one.values is not None]
     if not parsed:
-        return Score(
-            score=None,
-            score_std=None,
-            score_global=None,
-            score_local=None,
-            reason=answers[0].reason if answers else "",
-            answers=answers,
-            score_seconds=seconds,
-        )
+        nothing = dict.fromkeys(("score", "score_std", "score_global", "score_local"))
+        return Score(**nothing, reason=answers[0].reason if answers else "", answers=answers, score_seconds=seconds)
     score = statistics.fmean(mean for mean, _ in parsed)
     both = [one.values for _, one in parsed if dimensions == 2 and one.values is not None and len(one.values) == 2]
     nearest = min(parsed, key=lambda pair: abs(pair[0] - score))[1]

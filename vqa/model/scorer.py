@@ -157,9 +157,8 @@ class Scorer:
         try:
             return work()
         except torch.AcceleratorError as error:
-            raise ModelError(
-                f"model {self.model_id}: the device is lost ({error}); start this process again"
-            ) from error
+            what = f"the device is lost ({error})"
+            raise ModelError(f"model {self.model_id}: {what}; start this process again") from error
         except Exception as error:  # whatever a model raises on one clip must cost that clip, not its neighbours
             return error.with_traceback(None)
 
@@ -177,11 +176,8 @@ class Scorer:
             started = time.perf_counter()
             prompts.append(prefill(policy.model, question.inputs))
             seconds.append(question.seconds + time.perf_counter() - started)
-        seeds = [
-            _seed(generation.seed, question.views.clip.clip_id, rollout)
-            for question in batch
-            for rollout in range(generation.k)
-        ]
+        names = [question.views.clip.clip_id for question in batch]
+        seeds = [_seed(generation.seed, name, rollout) for name in names for rollout in range(generation.k)]
         started = time.perf_counter()
         answers = roll_out(
             policy.model,
@@ -195,9 +191,7 @@ class Scorer:
         )
         shared = (time.perf_counter() - started) / len(batch)
         return [
-            readout.summarise(
-                [self._given(answer) for answer in mine], dimensions=self._dimensions, seconds=own + shared
-            )
+            readout.summarise(list(map(self._given, mine)), dimensions=self._dimensions, seconds=own + shared)
             for mine, own in zip(answers, seconds, strict=True)
         ]
 
@@ -206,12 +200,8 @@ class Scorer:
         text = tokenizer.decode(rollout.tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         chances = None
         if rollout.digit_logits is not None:
-            chances = readout.chances_of(
-                rollout.tokens,
-                tokenizer.convert_ids_to_tokens(rollout.tokens),
-                rollout.digit_logits.numpy(),
-                self._policy.vocabulary.digit_values,
-            )
+            pieces, values = tokenizer.convert_ids_to_tokens(rollout.tokens), self._policy.vocabulary.digit_values
+            chances = readout.chances_of(pieces, rollout.digit_logits.numpy(), values)
         return readout.read(text, dimensions=self._dimensions, is_finished=rollout.is_finished, chances=chances)
 
 

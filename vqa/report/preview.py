@@ -43,18 +43,9 @@ COLUMNS = 3
 
 
 def picture(clip: Clip, *, seed: int = 0, **settings: Any) -> Image.Image:
-    """Draw what `vqa.views.look` gives the model for this clip.
+    """What `vqa.views.look` gives the model for this clip, as an RGB picture, 1600 pixels wide.
 
-    Args:
-        clip: the file, or the half-open span of it.
-        seed: as in `look`.
-        settings: the keys of `ViewsConfig`.
-
-    Returns:
-        an RGB picture, 1600 pixels wide.
-
-    Raises:
-        ClipError: as in `look`; pydantic.ValidationError for settings that do not exist.
+    `settings`: the keys of `ViewsConfig`. Raises ClipError as `look`, pydantic.ValidationError for unknown settings.
     """
     config = ViewsConfig(**settings)
     views = look(clip, seed=seed, **config.model_dump())

@@ -74,28 +74,19 @@ def look(
 ) -> Views:
     """Probe, plan on the packet table, decode once, cut.
 
-    Args:
-        clip: the file, or the half-open span of it.
-        temporal: this and the others as in `ViewsConfig`.
-        seed: for the samplers that draw (segment, fragments); derive it from the clip, so that a rerun sees the same.
-        probed: what `probe` said of the file, where it is known (the windows of a long video share one demuxing).
+    Settings as in `ViewsConfig`. `seed`: for the samplers that draw (segment, fragments); derive it from the clip, so
+    that a rerun sees the same. `probed`: what `probe` said of the file, where it is known (the windows of a long video
+    share one demuxing). A clip with fewer frames than asked for shows each once, so a still is one global picture.
 
-    Returns:
-        Views: pictures uint8 [height, width, 3] in time order, the seconds and boxes they show, frames planned and
-        decoded. A clip with fewer frames than asked for shows each once, so a still is one global picture.
-
-    Raises:
-        ClipError: what probe and decode raise; `no_frames` for a span without frames; `too_large` above `max_pixels`;
-            `corrupt` where too few frames could be decoded, or any was lost and `on_damage` is "fail".
+    Raises ClipError: what probe and decode raise; `no_frames` for a span without frames; `too_large` above
+    `max_pixels`; `corrupt` where too few frames could be decoded, or any was lost and `on_damage` is "fail".
     """
     started = time.perf_counter()
     info, packets = probed or probe(clip.uri)
     native = (info.width, info.height)
     if info.width * info.height > max_pixels:
-        raise ClipError(
-            "too_large",
-            f"{clip.uri}: {info.width}x{info.height} is above max_pixels={max_pixels}; scale it down or raise it",
-        )
+        what = f"{info.width}x{info.height} is above max_pixels={max_pixels}"
+        raise ClipError("too_large", f"{clip.uri}: {what}; scale it down or raise it")
     first, stop = span(clip, packets)
     seconds = packets.seconds[first:stop]
     change = frames_of.change_from_packets(packets.sizes, packets.is_key)[first:stop]
