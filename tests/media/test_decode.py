@@ -1,9 +1,9 @@
 """Exact frames: compared, pixel by pixel, with a full decode of the whole file by FFmpeg through PyAV."""
 
 import gc
-import sys
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import av
 import clips
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import ArrayLike
 from PIL import Image, ImageOps
 
 from vqa.errors import ClipError
@@ -18,7 +19,7 @@ from vqa.media import decode, probe
 from vqa.media.plan import nearest, plan
 from vqa.types import Frames
 
-SWS_BICUBIC, SWS_ACCURATE_RND, SWS_BITEXACT = 0x4, 0x40000, 0x80000  # what decode.py promises to use
+SCALER = 0x4 | 0x40000 | 0x80000  # bicubic, accurate rounding, to the bit: what decode.py promises to use
 FRAMES = 48
 X264 = {"g": "12", "bf": "3"}
 X265 = "log-level=none:pools=none:keyint=12:min-keyint=12:bframes=3"
@@ -70,16 +71,16 @@ def full_decode(path: Path, *, size: tuple[int, int] | None = None) -> list[np.n
     with av.open(str(path)) as container:
         return [
             np.rot90(
-                frame.to_ndarray(
-                    format="rgb24",
-                    width=width,
-                    height=height,
-                    interpolation=SWS_BICUBIC | SWS_ACCURATE_RND | SWS_BITEXACT,
-                ),
+                frame.to_ndarray(format="rgb24", width=width, height=height, interpolation=SCALER),
                 k=frame.rotation // 90,
             )
             for frame in container.decode(video=0)
         ]
+
+
+def native(path: Path | str, seconds: ArrayLike, **options: Any) -> Frames:
+    """At the size that the file has."""
+    return decode(str(path), seconds, sizes=[None] * len(seconds), **options)
 
 
 def assert_frames_equal(frames: Frames, expected: list[np.ndarray]) -> None:
@@ -99,23 +100,9 @@ def test_frames_are_those_of_a_full_decode_whatever_is_asked_in_whatever_order(z
     info, table = probe(str(path))
     assert len(reference) == info.frame_count == FRAMES
     rng = np.random.default_rng(len(name))
-    requests = [
-        np.arange(FRAMES),
-        rng.permutation(FRAMES)[:5],
-        rng.permutation(FRAMES)[:3],
-        [FRAMES - 1],
-        [0],
-        [17, 17],
-    ]
-    for threads, wanted in enumerate(requests, start=1):
-        frames = decode(
-            str(path),
-            table.seconds[wanted],
-            sizes=[None] * len(wanted),
-            info=info,
-            packets=table,
-            thread_count=1 + threads % 2,
-        )
+    drawn = [rng.permutation(FRAMES)[:count] for count in (5, 3)]
+    for threads, wanted in enumerate([np.arange(FRAMES), *drawn, [FRAMES - 1], [0], [17, 17]], start=1):
+        frames = native(path, table.seconds[wanted], info=info, packets=table, thread_count=1 + threads % 2)
         assert_frames_equal(frames, [reference[entry] for entry in wanted])
         np.testing.assert_array_equal(frames.seconds, table.seconds[wanted])
 
@@ -125,7 +112,7 @@ def test_the_numbers_written_into_the_frames_are_those_asked_for(zoo, name) -> N
     path, _ = zoo(name)
     info, table = probe(str(path))
     wanted = [3, 40, 11, 25]
-    frames = decode(str(path), table.seconds[wanted], sizes=[None] * 4)
+    frames = native(path, table.seconds[wanted])
     upright = [np.rot90(pixels, k=info.rotation_degrees // 90) for pixels in frames.pixels]
     assert [clips.read_number(pixels) for pixels in upright] == wanted
 
@@ -140,13 +127,12 @@ def test_a_rotated_clip_is_the_upright_one_turned_clockwise(zoo) -> None:
         assert_frames_equal(got, [np.rot90(pixels, k=-1) for pixels in expected.pixels])
 
 
-def test_scaled_and_native_pictures_come_from_one_decoded_frame(zoo, monkeypatch) -> None:
+def test_scaled_and_native_pictures_come_from_one_decoded_frame(zoo, fed) -> None:
     path, reference = zoo("h264.mp4")
     small = full_decode(path, size=(64, 38))
-    shown = count_decoded(monkeypatch)
     frames = decode(str(path), [0.4, 0.4, 0.4], sizes=[(64, 38), None, (64, 38)])
     assert_frames_equal(frames, [small[10], reference[10], small[10]])
-    assert shown.packets <= 12
+    assert fed.packets <= 12
 
 
 def test_threads_change_nothing(zoo) -> None:
@@ -154,14 +140,14 @@ def test_threads_change_nothing(zoo) -> None:
         path, reference = zoo(name)
         _, table = probe(str(path))
         for threads in (1, 2, 5):
-            frames = decode(str(path), table.seconds[[30, 5]], sizes=[None] * 2, thread_count=threads)
+            frames = native(path, table.seconds[[30, 5]], thread_count=threads)
             assert_frames_equal(frames, [reference[30], reference[5]])
 
 
 def test_times_outside_or_between_give_the_nearest_frame_and_ties_the_earlier(zoo) -> None:
     path, _ = zoo("h264.mp4")
     times = [-3.0, 0.019, 0.02, 0.021, 99.0]
-    frames = decode(str(path), times, sizes=[None] * 5)
+    frames = native(path, times)
     assert [clips.read_number(pixels) for pixels in frames.pixels] == [0, 0, 0, 1, FRAMES - 1]
 
 
@@ -178,30 +164,11 @@ def test_nearest_is_what_brute_force_finds(frame_seconds, times) -> None:
 # --- no more than needed ----------------------------------------------------------------------------------------------
 
 
-class Counter:
-    packets = 0
-
-
-def count_decoded(monkeypatch) -> Counter:
-    """Watch the real decoder calls; nothing is replaced."""
-    module = sys.modules["vqa.media.feed"]
-    real, counter = module._decode, Counter()
-
-    def watched(decoder, packet):
-        counter.packets += packet is not None
-        return real(decoder, packet)
-
-    monkeypatch.setattr(module, "_decode", watched)
-    return counter
-
-
 @pytest.mark.parametrize(("wanted", "most"), [([0], 1), ([47], 12), ([13, 14], 5), ([0, 47], 13), (range(48), 48)])
-def test_only_the_needed_part_of_the_needed_groups_is_decoded(zoo, monkeypatch, wanted, most) -> None:
+def test_only_the_needed_part_of_the_needed_groups_is_decoded(zoo, fed, wanted, most) -> None:
     path, _ = zoo("h264.mp4")
-    _, table = probe(str(path))
-    counter = count_decoded(monkeypatch)
-    decode(str(path), table.seconds[list(wanted)], sizes=[None] * len(wanted), packets=table, info=probe(str(path))[0])
-    assert counter.packets <= most
+    native(path, probe(str(path))[1].seconds[list(wanted)])
+    assert fed.packets <= most
 
 
 @pytest.mark.parametrize("name", ["h264.mp4", "open-gop.mp4", "hevc-open-gop.mkv", "vp9.webm", "no-times.avi"])
@@ -243,13 +210,10 @@ def write_colour(
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.color_range = 2 if is_full else 1
         for _ in range(3):
-            stored = np.concatenate(
-                [np.full(width * height, planes[0]), *(np.full(width * height // 4, plane) for plane in planes[1:])]
-            )
-            frame = av.VideoFrame.from_ndarray(
-                stored.astype(np.uint8).reshape(height * 3 // 2, width), format="yuv420p"
-            )
-            output.mux(stream.encode(frame))
+            luma, *chroma = planes
+            stored = [np.full(width * height, luma), *(np.full(width * height // 4, plane) for plane in chroma)]
+            shaped = np.concatenate(stored).astype(np.uint8).reshape(height * 3 // 2, width)
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(shaped, format="yuv420p")))
         output.mux(stream.encode())
     return path
 
@@ -289,10 +253,9 @@ def test_colours_follow_the_named_matrix_and_range_or_the_size(
 def test_a_still_picture_answers_every_time(tmp_path, suffix) -> None:
     path = clips.write_image(tmp_path / f"i{suffix}", number=5)
     reference = np.asarray(Image.open(path).convert("RGB")).astype(int)
-    frames = decode(str(path), [0.0, 7.5], sizes=[None, None])
-    tolerance = (
-        40 if suffix == ".jpg" else 0
-    )  # two JPEG decoders: other chroma upsampling at the sharp edges of the number
+    frames = native(path, [0.0, 7.5])
+    # Two JPEG decoders: other chroma upsampling at the sharp edges of the number.
+    tolerance = 40 if suffix == ".jpg" else 0
     for pixels in frames.pixels:
         assert np.abs(pixels - reference).max() <= tolerance
         assert np.abs(pixels - reference).mean() <= tolerance / 20
@@ -307,7 +270,7 @@ def test_photographs_are_turned_as_their_camera_was_held(tmp_path, suffix, orien
     upright = np.asarray(ImageOps.exif_transpose(Image.open(path))).astype(int)
     info, _ = probe(str(path))
     assert (info.height, info.width) == upright.shape[:2]
-    frames = decode(str(path), [0.0], sizes=[None])
+    frames = native(path, [0.0])
     assert np.abs(frames.pixels[0] - upright).mean() <= (2 if suffix == ".jpg" else 0)
 
 
@@ -321,7 +284,7 @@ def test_animation_frames_are_those_that_pillow_shows(tmp_path, suffix) -> None:
             expected.append(np.asarray(image.convert("RGB")))
     times = [0.0, 0.04, 0.24, 0.28, 0.36, 0.48]
     order = [4, 0, 5, 2, 1, 3]
-    frames = decode(str(path), [times[n] for n in order], sizes=[None] * 6)
+    frames = native(path, [times[n] for n in order])
     assert_frames_equal(frames, [expected[n] for n in order])
     assert [clips.read_number(pixels) for pixels in frames.pixels] == order
 
@@ -336,19 +299,19 @@ def test_a_cut_off_file_gives_what_is_there_and_leaves_the_rest_out(tmp_path) ->
     cut = clips.cut_off(whole, 0.6, out=tmp_path / "cut.mp4")
     _, table = probe(str(whole))
     expected = full_decode(whole)
-    frames = decode(str(cut), table.seconds, sizes=[None] * 50)
+    frames = native(cut, table.seconds)
     assert 10 < len(frames.requested) < 45
     for request, pixels in zip(frames.requested, frames.pixels, strict=True):
         np.testing.assert_array_equal(pixels, expected[request])
     with pytest.raises(ClipError) as caught:
-        decode(str(cut), [1.9], sizes=[None])
+        native(cut, [1.9])
     assert caught.value.kind == "corrupt"
 
 
 def test_a_cut_off_animation_gives_what_is_there(tmp_path) -> None:
     path = clips.cut_off(clips.write_animation(tmp_path / "a.webp", frames=8), 0.5)
     _, table = probe(str(path))
-    frames = decode(str(path), table.seconds, sizes=[None] * len(table.seconds))
+    frames = native(path, table.seconds)
     assert 0 < len(frames.pixels) < 8
     assert [clips.read_number(pixels) for pixels in frames.pixels] == frames.requested.tolist()
 
@@ -363,9 +326,7 @@ def test_bit_flips_leave_frames_out_and_the_rest_repeats_to_the_bit(zoo, tmp_pat
             path, seed=seed, count=12, start_share=0.25, end_share=0.7, out=tmp_path / f"{seed}-{name}"
         )
         info, table = probe(str(bad))
-        first, second = (
-            decode(str(bad), sound.seconds, sizes=[None] * FRAMES, info=info, packets=table) for _ in range(2)
-        )
+        first, second = (native(bad, sound.seconds, info=info, packets=table) for _ in range(2))
         assert first.requested.tolist() == second.requested.tolist()
         for one, other in zip(first.pixels, second.pixels, strict=True):
             np.testing.assert_array_equal(one, other)
@@ -394,10 +355,7 @@ def test_damaged_files_give_the_same_with_several_threads(zoo, tmp_path) -> None
     for seed in range(4):
         bad = clips.flip_bits(path, seed=seed, count=12, start_share=0.25, out=tmp_path / "bad.mp4")
         _, table = probe(str(bad))
-        one, many = (
-            decode(str(bad), table.seconds, sizes=[None] * len(table.seconds), thread_count=threads)
-            for threads in (1, 4)
-        )
+        one, many = (native(bad, table.seconds, thread_count=threads) for threads in (1, 4))
         assert one.requested.tolist() == many.requested.tolist()
         assert all(np.array_equal(a, b) for a, b in zip(one.pixels, many.pixels, strict=True))
 
@@ -408,13 +366,13 @@ def test_a_file_whose_every_frame_is_destroyed_is_corrupt(tmp_path) -> None:
     media = data.index(b"mdat") + 4
     path.write_bytes(data[:media] + bytes(len(data) - media))
     with pytest.raises(ClipError, match="none of the 2 wanted frames") as caught:
-        decode(str(path), [0.0, 0.2], sizes=[None, None])
+        native(path, [0.0, 0.2])
     assert caught.value.kind == "corrupt"
 
 
 def test_decoding_damaged_files_is_silent(zoo, tmp_path, capfd) -> None:
     bad = clips.flip_bits(zoo("h264.mp4")[0], seed=1, count=30, start_share=0.3, out=tmp_path / "bad.mp4")
-    decode(str(bad), [0.0, 1.0, 1.5], sizes=[None] * 3)
+    native(bad, [0.0, 1.0, 1.5])
     capture = capfd.readouterr()
     assert (capture.out, capture.err) == ("", "")
 
@@ -427,7 +385,7 @@ def test_a_file_that_vanished_after_probing_is_not_found(tmp_path) -> None:
     info, table = probe(str(path))
     path.unlink()
     with pytest.raises(ClipError) as caught:
-        decode(str(path), [0.0], sizes=[None], info=info, packets=table)
+        native(path, [0.0], info=info, packets=table)
     assert caught.value.kind == "not_found"
 
 

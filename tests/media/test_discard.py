@@ -81,23 +81,6 @@ def encode_by_libaom(source: Path, path: Path) -> None:
     subprocess.run([*command, "-g", "24", "-lag-in-frames", "19", "-crf", "40", path], check=True)
 
 
-class Counter:
-    packets = 0
-
-
-@pytest.fixture
-def fed(monkeypatch) -> Counter:
-    """Watch the real decoder calls; nothing is replaced."""
-    real, counter = feed._decode, Counter()
-
-    def watched(decoder, packet):
-        counter.packets += packet is not None
-        return real(decoder, packet)
-
-    monkeypatch.setattr(feed, "_decode", watched)
-    return counter
-
-
 def assert_equal_to_full_decode(path: Path, reference: dict[int, np.ndarray], wanted: np.ndarray, threads: int) -> int:
     """Returns how many packets a decoder would see without leaving any out."""
     info, table = probe(str(path))

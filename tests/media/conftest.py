@@ -1,0 +1,20 @@
+"""Watching the decoder at work."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from vqa.media import feed
+
+
+@pytest.fixture
+def fed(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """`packets`: how many the real decoder was given; nothing is replaced."""
+    real, counter = feed._decode, SimpleNamespace(packets=0)
+
+    def watched(decoder, packet):
+        counter.packets += packet is not None
+        return real(decoder, packet)
+
+    monkeypatch.setattr(feed, "_decode", watched)
+    return counter
