@@ -16,27 +16,11 @@ import yaml
 from PIL import Image
 
 from jobs.door import enter
-from vqa.cli import main
 from vqa.config import configs_folder
 from vqa.data.scores import SCHEMA, ScoreTable
 
 Command = Callable[..., tuple[int, str, str]]
 CONFIGS = sorted(path for path in configs_folder().rglob("*.yaml") if path.parent.name != "accelerate")
-
-
-@pytest.fixture
-def vqa(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Runs a command line in this process: (exit code, stdout, stderr)."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["vqa", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        captured = capsys.readouterr()
-        assert isinstance(caught.value.code, int)
-        return caught.value.code, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture

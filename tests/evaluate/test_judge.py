@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import opinions
 import pytest
 import yaml
 
-from vqa.cli import main
 from vqa.config import configs_folder
 from vqa.data.scores import read_scores
 from vqa.evaluate.card import load_card
@@ -21,19 +19,6 @@ Command = Callable[..., tuple[int, str, str]]
 CARDS = sorted((configs_folder() / "eval").glob("*.yaml"))
 SCORES = ("score", "score_std", "score_global", "score_local", "reason")
 CLIPS = Path(__file__).resolve().parents[2] / "vqa/assets/clips"
-
-
-@pytest.fixture
-def vqa(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["vqa", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        captured = capsys.readouterr()
-        assert isinstance(caught.value.code, int)
-        return caught.value.code, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture
