@@ -11,7 +11,7 @@ NAN = float("nan")
 
 
 def judged(scores: list[list[float]], *, total: list[list[float]] | None = None, texts: list[list[str]]) -> Judged:
-    terms = {"total": np.array(total if total is not None else scores)}
+    terms = {"total": np.array(total if total is not None else scores), "format": ~np.isnan(scores) * 1.0}
     return Judged(scores=np.array(scores), opinions=np.array([1.5, 4.5]), terms=terms, texts=texts)
 
 

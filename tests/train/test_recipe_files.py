@@ -10,6 +10,7 @@ from vqa.config import configs_folder
 from vqa.rewards import PRESETS
 from vqa.train.estimate import plan
 from vqa.train.recipe import load_recipe
+from vqa.train.reward import UNFED
 from vqa.train.stages import Reinforce
 
 FOLDER = configs_folder() / "train"
@@ -58,3 +59,11 @@ def test_explore_asks_in_many_words_and_settle_in_one() -> None:
     assert isinstance(explore, Reinforce) and isinstance(settle, Reinforce)
     assert (explore.k, len(explore.questions), explore.stage) == (12, 5, 1)
     assert (settle.k, len(settle.questions), settle.stage) == (6, 0, 2)
+
+
+def test_a_header_names_the_term_that_its_data_do_not_feed_and_no_other() -> None:
+    for name in PRESETS:
+        header = [line for line in (FOLDER / f"{name}.yaml").read_text().splitlines() if line.startswith("#")]
+        said = [line for line in header if re.search(r"\bis 0\b", line)]
+        term = UNFED.get(name, "").partition(":")[0]
+        assert len(said) == (name in UNFED) and all(f"`{term}` is 0" in line for line in said), name

@@ -11,14 +11,16 @@ from vqa.errors import ModelError
 from vqa.prompt import answer_text
 from vqa.rewards import compute
 from vqa.rewards.presets import PRESETS
-from vqa.train.reward import UNFED, RankAndScore
+from vqa.train.again import AGAIN
+from vqa.train.damage import tell_damage
+from vqa.train.reward import UNFED, RankAndScore, spoken
 
 K = 3
 
 
 def columns() -> dict[str, list]:
     generator = np.random.default_rng(0)
-    texts = [answer_text("ok", generator.uniform(1, 5, 2)) for _ in range(4 * K)]
+    texts = [answer_text("It looks fair.", generator.uniform(1, 5, 2)) for _ in range(4 * K)]
     texts[4] = "no answer"
     return {
         "completions": [[{"role": "assistant", "content": text}] for text in texts],
@@ -46,17 +48,41 @@ def test_it_is_compute_over_the_groups() -> None:
     assert seen["rewards/format"] == pytest.approx(11 / 12)
 
 
-@pytest.mark.parametrize("preset", list(PRESETS))
-def test_a_term_that_always_pays_nothing_is_named(preset: str) -> None:
-    """Of all presets, over good answers of many lengths: what pays 0 is what UNFED says, and nothing else."""
+def test_every_term_pays_something_once_it_is_fed() -> None:
+    """Of all presets, over good answers of many lengths and all that the trainer adds to them."""
     given = columns()
-    reward = RankAndScore(preset, dimensions=2, k=K)
     given["completion_ids"] = [[1] * 400 for _ in given["completion_ids"]]
     given["completions"][0] = [{"role": "assistant", "content": "no answer " + "very " * 9}]
-    reward(**given)
-    assert reward.judged is not None
-    idle = {name for name, term in reward.judged.terms.items() if not term.any()}
-    assert idle == ({UNFED[preset].split(":")[0]} if preset in UNFED else set())
+    given["completions"][5] = [
+        {"role": "assistant", "content": answer_text("It is fair.", [3.0, 3.0])}
+    ]  # the opinion itself
+    damage = tell_damage(("noise", "slight"), np.random.default_rng(0), 2)
+    more = {
+        "perturbed": [answer_text("", [1.0, 1.0])] * 12,
+        "think": [0.9] * 12,
+        "no_think": [0.1] * 12,
+    }
+    asked = given | {
+        "completions": given["completions"][:9] + [[{"role": "assistant", "content": damage}]] * 3,
+        "opinion": given["opinion"][:9] + [np.nan] * 3,
+        "damage": [["", ""]] * 9 + [["noise", "slight"]] * 3,
+    }
+    for preset in PRESETS:
+        reward = RankAndScore(preset, dimensions=2, k=K)
+        reward(**asked if preset in UNFED else given, **more)
+        assert reward.judged is not None
+        assert {name for name, term in reward.judged.terms.items() if not term.any()} == set(), preset
+        reward(**given)
+        idle = {name for name, term in reward.judged.terms.items() if not term.any()}
+        assert idle == {one for one in (AGAIN.get(preset), UNFED.get(preset, "").split(":")[0]) if one}, preset
+
+
+def test_the_last_grade_word_of_a_reason_is_its_score() -> None:
+    words = {"bad": 1, "very poor": 1, "poor": 2, "fair": 3, "good": 4, "Excellent": 5}
+    for word, score in words.items():
+        assert spoken(answer_text(f"The light is good, all in all {word}.", [3.0])) == score
+        assert spoken(answer_text(f"I say {word}, not good.", [3.0])) == score
+    assert np.isnan(spoken(answer_text("Nice; goodness!", [3.0]))) and np.isnan(spoken("<answer>good</answer>"))
 
 
 def test_it_survives_pickling_with_its_name() -> None:

@@ -35,7 +35,7 @@ class Watch:
 
 def complaints(judged: Judged) -> list[str]:
     """Why nothing can be learned from this batch, each with the way out; empty when something can."""
-    parsed = ~np.isnan(judged.scores)
+    parsed = judged.terms["format"] > 0  # damage is an answer without a score
     if not parsed.any():
         return ["no answer could be parsed (give it a longer cold start, or more new tokens)"]
     found = []
@@ -48,7 +48,7 @@ def complaints(judged: Judged) -> list[str]:
             f"the format reward is stuck: fewer than {FEWEST_PARSED:.0%} of the answers could be parsed (give it a "
             "longer cold start, or more new tokens)"
         )
-    scores = judged.scores[parsed]
-    if len(scores) > 1 and np.ptp(judged.opinions) > 0.5 and np.std(scores) < SAME_SCORE:
+    scores, opinions = (values[~np.isnan(values)] for values in (judged.scores, judged.opinions))
+    if len(scores) > 1 and np.ptp(opinions) > 0.5 and np.std(scores) < SAME_SCORE:
         found.append("every clip gets the same score (lower the rate, or begin from an earlier checkpoint)")
     return found

@@ -26,7 +26,7 @@ from vqa.prompt import PresetName, dimensions
 from vqa.train.answers import IGNORED, Asked, ask, collate, kept_features, noisy, shuffled, spread_of
 from vqa.train.guarded import Guarded, last_checkpoint
 from vqa.train.judge import judged
-from vqa.train.log import Log
+from vqa.train.log import Log, log_held_out
 from vqa.train.material import Sample
 from vqa.train.parts import merged, ready, tower_of
 from vqa.train.stages import ColdStart
@@ -150,9 +150,11 @@ class _Kept(TrainerCallback):
         found: dict[str, float] = {}
         if self._held_out and trainer.is_world_process_zero():
             found = self._look(settings.max_new_tokens)
+            log_held_out(trainer, found, control)
         trainer.accelerator.wait_for_everyone()
         if trainer.is_world_process_zero():
-            trainer.told.show(state.global_step, state.max_steps, **found)
+            told = {f"held_out_{name}": value for name, value in found.items()}
+            trainer.told.show(state.global_step, state.max_steps, **told)
 
     def _look(self, longest: int) -> dict[str, float]:
         trainer = self._trainer
@@ -170,7 +172,7 @@ class _Kept(TrainerCallback):
         finally:
             for one, data in zip(trainer.trained, own, strict=True):
                 one.data = data
-        return {f"held_out_{name}": value for name, value in found.items()}
+        return found
 
     def record(self) -> float:
         """SRCC times share read of the best so far."""

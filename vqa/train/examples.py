@@ -11,6 +11,7 @@ from torch.utils.data import Sampler
 
 from vqa.errors import UsageError
 from vqa.prompt import HIGHEST, LOWEST
+from vqa.train.damage import NONE, Damage
 from vqa.types import Views
 
 
@@ -19,7 +20,8 @@ class Example:
     """One clip to learn from: what people said of it on 1-5, and how to get what the model sees of it.
 
     `load` is called once for each batch that holds the clip, never at set-up: it reads a prepared cache. `caption` is
-    only for CapPO's hooks: what the pictures show, in words.
+    only for CapPO's hooks: what the pictures show, in words. Where `damage` is given, that is asked for and paid, and
+    the opinion is NaN.
     """
 
     clip_id: str
@@ -27,6 +29,7 @@ class Example:
     opinion: float
     load: Callable[[], Views]
     caption: str | None = None
+    damage: Damage = NONE
 
 
 def as_dataset(examples: Sequence[Example]) -> datasets.Dataset:
@@ -35,7 +38,7 @@ def as_dataset(examples: Sequence[Example]) -> datasets.Dataset:
     Raises UsageError for opinions off the scale, or all the same within each data set: nothing could be learned.
     """
     by_set: dict[str, set[float]] = defaultdict(set)
-    for one in examples:
+    for one in (one for one in examples if one.damage == NONE):
         if not LOWEST <= one.opinion <= HIGHEST:
             raise UsageError(f"clip {one.clip_id}: the opinion {one.opinion} is not on {LOWEST:g}-{HIGHEST:g}")
         by_set[one.dataset].add(one.opinion)
@@ -48,6 +51,7 @@ def as_dataset(examples: Sequence[Example]) -> datasets.Dataset:
         "clip_id": [one.clip_id for one in examples],
         "dataset": [one.dataset for one in examples],
         "opinion": [one.opinion for one in examples],
+        "damage": [list(one.damage) for one in examples],
     }
     return datasets.Dataset.from_dict(columns)
 

@@ -13,10 +13,14 @@ from trl import GRPOConfig
 from vqa.errors import UsageError
 from vqa.model.vocabulary import Vocabulary
 from vqa.prompt import dimensions
+from vqa.train.again import AGAIN
+from vqa.train.damage import NONE
 from vqa.train.examples import Example, as_dataset
+from vqa.train.log import log_held_out
+from vqa.train.parts import vocabulary_of
 from vqa.train.reward import UNFED, RankAndScore
 from vqa.train.settings import Grpo
-from vqa.train.trainer import Trainer, vocabulary_of
+from vqa.train.trainer import Trainer
 from vqa.train.usage import reporters
 
 Judge = Callable[[Any], Mapping[str, float]]
@@ -80,8 +84,8 @@ def make_trainer(
             "vllm_server_base_url": settings.vllm_server,
             "vllm_gpu_memory_utilization": settings.vllm_memory,
         }
-    if settings.reward in UNFED:
-        logging.getLogger(__name__).warning("reward %s goes without %s", settings.reward, UNFED[settings.reward])
+    for lack in _unfed(settings, examples):
+        logging.getLogger(__name__).warning("reward %s goes without %s", settings.reward, lack)
     asked = dimensions(settings.prompt)
     reward = RankAndScore(settings.reward, dimensions=asked, k=settings.k, stage=settings.stage, mode=settings.mode)
     trainer = Trainer(
@@ -132,6 +136,15 @@ def check(settings: Grpo, examples: Sequence[Example], *, processes: int = 1) ->
         raise UsageError(f"grpo: vllm is {settings.vllm}, but the package is not installed; `pip install trl[vllm]`")
     if settings.vllm == "server" and not settings.vllm_server:
         raise UsageError("grpo: vllm is server; give vllm_server, the address of a running `trl vllm-serve`")
+
+
+def _unfed(settings: Grpo, examples: Sequence[Example]) -> list[str]:
+    """The reward's term that pays nothing in this run, and what it lacks."""
+    if settings.reward in UNFED and all(one.damage == NONE for one in examples):
+        return [UNFED[settings.reward]]
+    if settings.reward in AGAIN and (settings.vllm or not settings.shared_prefill):
+        return [f"{AGAIN[settings.reward]}: shared_prefill: true, and no vllm"]
+    return []
 
 
 def _check_attention(model: Any) -> None:
@@ -187,16 +200,12 @@ class _HeldOut(transformers.TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step == 0:
-            self._look()
+            self._look(control)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step % self._every == 0 or state.global_step == state.max_steps:
-            is_due = control.should_log
-            self._look()
-            control.should_log = is_due  # `log` struck it off, and the step's own numbers would be lost
+            self._look(control)
 
-    def _look(self) -> None:
+    def _look(self, control: Any) -> None:
         with self._trainer.generating() as model:
-            found = dict(self._judge(model))
-        # Past trl's own `log`, which would take the step's metrics along.
-        transformers.Trainer.log(self._trainer, {f"held_out/{name}": value for name, value in found.items()})
+            log_held_out(self._trainer, self._judge(model), control)

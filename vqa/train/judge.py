@@ -9,9 +9,9 @@ import torch
 from vqa.metrics import plcc, srcc
 from vqa.model.encode import encode, encode_chat
 from vqa.model.rollout import prefill, roll_out
-from vqa.model.vocabulary import Vocabulary
 from vqa.prompt import PresetName, dimensions, parse
 from vqa.train.material import Sample
+from vqa.train.parts import vocabulary_of
 
 
 @torch.no_grad()
@@ -21,8 +21,7 @@ def judged(
     """`srcc` and `plcc` of the mean written number with opinions, and the share of answers `parsed`; NaN for none."""
     was_training = model.training
     model.eval()
-    size = model.get_output_embeddings().weight.shape[0]
-    vocabulary = Vocabulary.of(processor.tokenizer, model.config, size=size, ends=model.generation_config.eos_token_id)
+    vocabulary = vocabulary_of(model, processor)
     known = [(sample, sample.opinion) for sample in samples if sample.opinion is not None]
     scores: list[float] = []
     opinions: list[float] = []

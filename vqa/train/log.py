@@ -3,10 +3,11 @@
 import json
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback
+from transformers import Trainer, TrainerCallback
 
 from vqa.errors import ModelError
 
@@ -54,3 +55,11 @@ class Told(TrainerCallback):
         if state.is_world_process_zero and logs:
             numbers = {name: value for name, value in logs.items() if isinstance(value, int | float)}
             self._log.show(state.global_step, state.max_steps, **numbers)
+
+
+def log_held_out(trainer: Any, found: Mapping[str, float], control: Any) -> None:
+    """Tells the trainer's reporters what the held-out clips say, beside the step's own numbers."""
+    is_due = control.should_log
+    # Past trl's own `log`, which would take the step's metrics along.
+    Trainer.log(trainer, {f"held_out/{name}": value for name, value in found.items()})
+    control.should_log = is_due  # `log` struck it off, and the step's own numbers would be lost

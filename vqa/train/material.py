@@ -3,7 +3,7 @@
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ import numpy as np
 
 from vqa.data.manifest import read_manifest
 from vqa.errors import ClipError, UsageError
-from vqa.prompt import HIGHEST, LOWEST, answer_text
+from vqa.prompt import HIGHEST, LOWEST, PresetName, answer_text, messages
+from vqa.train.damage import QUESTION, Damage, damage_of, tell_damage
 from vqa.train.ladder import answer, look_at, read_ladder
 from vqa.types import Clip, Views
 from vqa.views import ViewsConfig, look
@@ -36,7 +37,8 @@ class Known:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Sample:
-    """A clip to learn from. `say` is None where there is no reason; `chat` where the prompt's own question is asked."""
+    """A clip to learn from. `say` is None where there is no reason; `chat` where the prompt's own question is asked;
+    `damage` where nobody knows it, or it has no name (see `vqa.train.damage`)."""
 
     clip_id: str
     dataset: str
@@ -44,6 +46,7 @@ class Sample:
     load: Callable[[], Views]
     say: Say | None = None
     chat: Callable[[Views], list[dict[str, Any]]] | None = None
+    damage: Damage | None = None
 
     def views(self) -> Views:
         """Its pictures. Raises UsageError where they do not load."""
@@ -149,10 +152,10 @@ def samples(clips: Sequence[Known], *, views: ViewsConfig, seed: int, looks: int
         if (Path(place) / "ladder.parquet").is_file():
             found += _of_ladder(Path(place), some, views=views, seed=seed, looks=looks, threads=threads)
         elif isinstance(some[0].source, dict):
-            found += [_of_manifest(clip, views, seed) for clip in some]
+            found += [_sample(clip, _look(clip, views, seed)) for clip in some]
         else:
             is_ladder = any(clip.source.distortions for clip in some)  # then one without any is whole
-            found += [_of_prepared(clip, is_ladder=is_ladder) for clip in some]
+            found += [_sample(clip, clip.source.load, is_ladder=is_ladder) for clip in some]
     return found
 
 
@@ -165,17 +168,8 @@ def _of_ladder(
         # Later looks draw their frames and boxes afresh; the first sees what scoring sees.
         drawn = views if number == 0 else views.model_copy(update={"temporal": "segment", "spatial": "grid"})
         rows = [clip.source for clip in clips]
-        for lesson in look_at(rows, folder, settings=drawn, seed=seed + number, threads=threads):
-            clip = of[lesson.views.clip.clip_id]
-            found.append(
-                Sample(
-                    clip_id=clip.clip_id,
-                    dataset=clip.dataset,
-                    opinion=clip.opinion,
-                    load=partial(_same, lesson.views),
-                    say=saying(clip),
-                )
-            )
+        seen = look_at(rows, folder, settings=drawn, seed=seed + number, threads=threads)
+        found += [_sample(of[one.views.clip.clip_id], partial(_same, one.views)) for one in seen]
     return found
 
 
@@ -183,32 +177,58 @@ def _same(views: Views) -> Views:
     return views
 
 
-def _of_manifest(clip: Known, views: ViewsConfig, seed: int) -> Sample:
-    row = clip.source
-    load = partial(look, Clip(clip_id=clip.clip_id, uri=row["uri"]), **views.model_dump(), seed=seed)
-    return Sample(clip_id=clip.clip_id, dataset=clip.dataset, opinion=clip.opinion, load=load)
+def _look(clip: Known, views: ViewsConfig, seed: int) -> Callable[[], Views]:
+    source = Clip(clip_id=clip.clip_id, uri=clip.source["uri"])
+    return partial(look, source, **views.model_dump(), seed=seed)
 
 
-def _of_prepared(clip: Known, *, is_ladder: bool) -> Sample:
-    row, say = clip.source, saying(clip)
-    if say is None and is_ladder:
-        say = partial(answer, opinion=clip.opinion, distortions=(), severities=())
-    return Sample(clip_id=clip.clip_id, dataset=clip.dataset, opinion=clip.opinion, load=row.load, say=say)
-
-
-def saying(clip: Known) -> Say | None:
-    """What a clip teaches to say: its own reason, or what was done to it on a ladder; None for neither."""
-    row = (
-        clip.source
-        if isinstance(clip.source, dict)
-        else {name: getattr(clip.source, name) for name in ("reason", "distortions", "severities")}
+def _sample(clip: Known, load: Callable[[], Views], *, is_ladder: bool = False) -> Sample:
+    harms = _harms(clip, is_ladder=is_ladder)
+    return Sample(
+        clip_id=clip.clip_id,
+        dataset=clip.dataset,
+        opinion=clip.opinion,
+        load=load,
+        say=saying(clip, is_ladder=is_ladder),
+        damage=None if harms is None else damage_of(*harms),
     )
-    if row.get("reason"):
-        return partial(_reasoned, row["reason"], clip.opinion)
-    if row.get("distortions") or (isinstance(clip.source, dict) and "distortions" in row):
-        facts = {"distortions": row["distortions"], "severities": row["severities"]}
-        return partial(answer, opinion=clip.opinion, **facts)
-    return None
+
+
+def saying(clip: Known, *, is_ladder: bool = False) -> Say | None:
+    """What a clip teaches to say: its own reason, or what was done to it on a ladder; None for neither."""
+    reason, harms = _told(clip, "reason"), _harms(clip, is_ladder=is_ladder)
+    if reason:
+        return partial(_reasoned, reason, clip.opinion)
+    return harms and partial(answer, opinion=clip.opinion, distortions=harms[0], severities=harms[1])
+
+
+def _harms(clip: Known, *, is_ladder: bool) -> tuple[Sequence[str], Sequence[float]] | None:
+    """What was done to the clip, and how strongly (0-1); None where nobody knows. None done is known of a ladder."""
+    done = _told(clip, "distortions")
+    is_known = done or (done is not None and (is_ladder or isinstance(clip.source, dict)))
+    return (done, _told(clip, "severities")) if is_known else None
+
+
+def _told(clip: Known, name: str) -> Any:
+    return clip.source.get(name) if isinstance(clip.source, dict) else getattr(clip.source, name)
+
+
+def damage_asked(samples: Sequence[Sample], prompt: PresetName) -> list[Sample]:
+    """The clips whose damage is known, asked for it, with an answer that is true."""
+    return [
+        replace(
+            one,
+            say=partial(tell_damage, one.damage),
+            chat=partial(_asking, prompt),
+        )
+        for one in samples
+        if one.damage is not None
+    ]
+
+
+def _asking(prompt: PresetName, views: Views) -> list[dict[str, Any]]:
+    counts = {"global_count": len(views.global_pictures), "local_count": len(views.local_pictures)}
+    return messages(prompt, **counts, question=QUESTION)
 
 
 def _reasoned(reason: str, opinion: float, _: np.random.Generator, numbers: int) -> str:
@@ -222,3 +242,8 @@ def digest_of(clips: Sequence[Known]) -> str:
 
 def _digest(*parts: object) -> str:
     return hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
+
+
+def seed_of(*parts: object) -> int:
+    """The same seed for the same parts, on any machine."""
+    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=7).digest())

@@ -7,6 +7,7 @@ their gradients are those of a row of its own. The last token of the prompt stan
 the answer's first token is read from.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -79,3 +80,21 @@ def unpack(values: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
     """What was scored [B, L - 1] beside `labels` [B, L], as rows of answers: [answers, T], 0 where `mask` is 0."""
     scored = values[labels[:, 1:] != _NOTHING]
     return scored.new_zeros(mask.shape).masked_scatter(mask.bool(), scored)
+
+
+def runs(places: Sequence[int]) -> list[tuple[int, int]]:
+    """Rows [start, stop) that ask the same, one after another; a clip's first ones may be on the process before."""
+    bounds = [0, *(row for row in range(1, len(places)) if places[row] != places[row - 1]), len(places)]
+    return list(itertools.pairwise(bounds))
+
+
+def batches(runs: Sequence[tuple[int, int]], *, rows: int) -> list[list[tuple[int, int]]]:
+    """Neighbouring runs of the same length, together at most `rows` rows (but always one run)."""
+    batches: list[list[tuple[int, int]]] = []
+    for start, stop in runs:
+        last = batches[-1] if batches else []
+        if last and last[0][1] - last[0][0] == stop - start and stop - last[0][0] <= rows:
+            last.append((start, stop))
+        else:
+            batches.append([(start, stop)])
+    return batches

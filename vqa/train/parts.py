@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 
 from vqa.errors import ModelError, UsageError
+from vqa.model.vocabulary import Vocabulary
 from vqa.train.stages import ColdStart
 
 TOWERS = ("visual", "vision_tower", "vision_model")  # what families call it
@@ -17,6 +18,12 @@ def tower_of(model: Any) -> nn.Module:
         if name.rpartition(".")[2] in TOWERS:
             return part  # type: ignore[no-any-return]  # the model is untyped
     raise ModelError(f"{type(model).__name__}: no vision tower called {', '.join(TOWERS)}; its rate cannot be set")
+
+
+def vocabulary_of(model: Any, processor: Any) -> Vocabulary:
+    """What the model may write. Raises ModelError where nothing ends an answer."""
+    size = model.get_output_embeddings().weight.shape[0]
+    return Vocabulary.of(processor.tokenizer, model.config, size=size, ends=model.generation_config.eos_token_id)
 
 
 def ready(model: Any, settings: ColdStart) -> Any:

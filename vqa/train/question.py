@@ -1,5 +1,6 @@
 """A clip as the trainer asks about it: loaded and encoded once for a batch, whatever the number of answers."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ from vqa.model.encode import encode, padded
 from vqa.prompt import messages
 from vqa.train.examples import Example
 from vqa.train.packed import Asked, ask
+from vqa.types import Views
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +20,7 @@ class Shown:
     chat: list[dict[str, Any]]
     pictures: list[Image.Image]  # only for those who encode themselves: vLLM, and trl's own path
     asked: Asked | None
+    disordered: Asked | None = None  # the same question about the frames out of order
 
     @property
     def question(self) -> str:
@@ -35,14 +38,17 @@ def show(
     question: str | None = None,
     is_encoded: bool,
     keeps_pictures: bool,
+    disorder: Callable[[Views], Views | None] | None = None,
 ) -> Shown:
     """Load the clip's views, once, and run the image processor over them, once; `question` in the prompt's place."""
     views = example.load()
+    other = None if disorder is None else disorder(views)
     counts = {"global_count": len(views.global_pictures), "local_count": len(views.local_pictures)}
     return Shown(
         chat=messages(prompt, **counts, question=question),
         pictures=[Image.fromarray(padded(picture)) for picture in views.pictures] if keeps_pictures else [],
         asked=ask(model, encode(processor, views, prompt=prompt, question=question)) if is_encoded else None,
+        disordered=None if other is None else ask(model, encode(processor, other, prompt=prompt, question=question)),
     )
 
 

@@ -4,6 +4,7 @@ Every process of a launch runs this; the first one notes what is finished.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,13 @@ from vqa.train.guarded import last_checkpoint
 from vqa.train.judge import judged
 from vqa.train.ladder import cut_crops
 from vqa.train.log import Log, Told
-from vqa.train.material import Known, Sample, digest_of, saying
+from vqa.train.material import Known, Sample, damage_asked, digest_of, saying
 from vqa.train.shared import Run, make_run
 from vqa.train.stages import ColdStart, Recipe, Reinforce, Stage, Warmup, Write
 from vqa.train.tiny import make_model, make_processor, make_tokenizer
 from vqa.train.warmup import warm_up
 from vqa.train.weights import load_for_training, load_to_write, save, ship
-from vqa.train.write import rows_of, write
+from vqa.train.write import said_of, write
 
 hf: Any = transformers  # its types do not hold what it does
 
@@ -107,25 +108,39 @@ def _run_stage(run: Run, stage: Stage, train: list[Known], held_out: list[Known]
     if isinstance(stage, Warmup):
         _warm_up(run, stage, model, processor, train, held_out, folder, log)
         save(model, processor, folder / "model", processes=run.processes)
-    elif isinstance(stage, Write):
-        prompt = run.asked(stage)
-        write(
-            model,
-            processor,
-            learned,
-            run.texts(stage),
-            stage=stage,
-            prompt=prompt,
-            folder=folder,
-            seed=run.recipe.seed,
-            log=log,
-            state=run.processes,
+        return
+    prompt, seed = run.asked(stage), run.recipe.seed
+    if isinstance(stage, Write):
+        shared: dict[str, Any] = {"folder": folder, "seed": seed, "log": log, "state": run.processes}
+        write(model, processor, learned, run.texts(stage), stage=stage, prompt=prompt, **shared)
+        return
+    kept, processes = run.samples(held_out), run.processes.num_processes
+    if isinstance(stage, ColdStart):
+        shared = {"seed": seed, "folder": folder, "log": log, "processes": processes}
+        lessons = _lessons(run, stage, learned)
+        trained = cold_start(
+            model, processor, lessons, kept, settings=stage, prompt=prompt, precision=run.precision, **shared
         )
     else:
-        kept = run.samples(held_out)
-        train_stage = _cold_start if isinstance(stage, ColdStart) else _reinforce
-        trained = train_stage(run, stage, model, processor, learned, kept, folder, log)  # type: ignore[arg-type]
-        save(trained, processor, folder / "model", processes=run.processes)
+        judge = partial(judged, processor=processor, samples=kept, prompt=prompt, max_new_tokens=stage.max_new_tokens)
+        trained = make_trainer(
+            stage.settings(prompt, seed),
+            model.requires_grad_(True).train(),
+            processor,
+            _examples(run, stage, learned),
+            folder=folder,
+            processes=processes,
+            judge=judge if kept else None,
+            bf16=run.precision == torch.bfloat16,
+            use_cpu=not torch.cuda.is_available(),
+            save_total_limit=2,
+            disable_tqdm=True,
+        )
+        trained.remove_callback(PrinterCallback)
+        trained.add_callback(Told(log))
+        saved = last_checkpoint(folder)
+        trained.train(resume_from_checkpoint=str(saved) if saved else None)
+    save(trained, processor, folder / "model", processes=run.processes)
 
 
 def _start(run: Run, stage: Stage, train: Sequence[Known]) -> tuple[Any, Any]:
@@ -189,48 +204,20 @@ def _warm_up(
     warm_up(model, processor, *crops, **shared, seed=recipe.seed, precision=run.precision, folder=folder, log=log)
 
 
-def _cold_start(
-    run: Run,
-    stage: ColdStart,
-    model: Any,
-    processor: Any,
-    learned: list[Sample],
-    held_out: list[Sample],
-    folder: Path,
-    log: Log,
-) -> Any:
+def _lessons(run: Run, stage: ColdStart, learned: list[Sample]) -> list[Sample]:
+    """What a cold start imitates: the stage's reasons or the clips' own; under Q-Insight's prompt its damage too."""
+    prompt = run.asked(stage)
+    lessons = learned
     if stage.reasons:
-        paths = run.texts(stage)
         of = {sample.clip_id: sample for sample in learned}
-        numbers = dimensions(run.asked(stage))
-        read = partial(read_conversations, views=run.views, numbers=numbers, seed=run.recipe.seed)
-        learned = [sample for path in paths for sample in read(path, of)]
-    return cold_start(
-        model,
-        processor,
-        learned,
-        held_out,
-        settings=stage,
-        prompt=run.asked(stage),
-        precision=run.precision,
-        seed=run.recipe.seed,
-        folder=folder,
-        log=log,
-        processes=run.processes.num_processes,
-    )
+        read = partial(read_conversations, views=run.views, numbers=dimensions(prompt), seed=run.recipe.seed)
+        lessons = [sample for path in run.texts(stage) for sample in read(path, of)]
+    return lessons + damage_asked(learned, prompt) if prompt == "q_insight" else lessons
 
 
-def _reinforce(
-    run: Run,
-    stage: Reinforce,
-    model: Any,
-    processor: Any,
-    learned: list[Sample],
-    held_out: list[Sample],
-    folder: Path,
-    log: Log,
-) -> Any:
-    captions = {row["id"]: row["conversations"][-1]["value"] for path in run.texts(stage) for row in rows_of(path)}
+def _examples(run: Run, stage: Reinforce, learned: list[Sample]) -> list[Example]:
+    """What GRPO asks about: each clip's quality; for Q-Insight's reward its damage too, where it is known."""
+    captions = said_of(run.texts(stage))
     examples = [
         Example(
             clip_id=sample.clip_id,
@@ -241,23 +228,7 @@ def _reinforce(
         )
         for sample in learned
     ]
-    prompt = run.asked(stage)
-    judge = partial(judged, processor=processor, samples=held_out, prompt=prompt, max_new_tokens=stage.max_new_tokens)
-    trainer = make_trainer(
-        stage.settings(prompt, run.recipe.seed),
-        model.requires_grad_(True).train(),
-        processor,
-        examples,
-        folder=folder,
-        processes=run.processes.num_processes,
-        judge=judge if held_out else None,
-        bf16=run.precision == torch.bfloat16,
-        use_cpu=not torch.cuda.is_available(),
-        save_total_limit=2,
-        disable_tqdm=True,
-    )
-    trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(Told(log))
-    saved = last_checkpoint(folder)
-    trainer.train(resume_from_checkpoint=str(saved) if saved else None)
-    return trainer
+    asked = zip(examples, learned, strict=True) if stage.reward == "q_insight" else ()
+    return examples + [
+        replace(one, damage=sample.damage, opinion=float("nan")) for one, sample in asked if sample.damage is not None
+    ]

@@ -1,6 +1,5 @@
 """A stage that trains nothing: a model writes answers to clips, which a later cold start imitates."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,11 +12,11 @@ from accelerate import PartialState
 from vqa.data.scores import replacing
 from vqa.errors import UsageError
 from vqa.model.rollout import Sampling, prefill, roll_out
-from vqa.model.vocabulary import Vocabulary
 from vqa.prompt import PresetName, dimensions, parse, reason
 from vqa.train.judge import question
 from vqa.train.log import Log
-from vqa.train.material import Sample
+from vqa.train.material import Sample, seed_of
+from vqa.train.parts import vocabulary_of
 from vqa.train.stages import Write
 
 REASONS = "reasons.jsonl"  # a record a clip, as vqa.train.conversations reads it
@@ -43,10 +42,8 @@ def write(
     the last whole line. Each process writes for its share of the clips. Raises UsageError where no answer was of use.
     """
     model.eval()
-    ends = model.generation_config.eos_token_id
-    size = model.get_output_embeddings().weight.shape[0]
-    vocabulary = Vocabulary.of(processor.tokenizer, model.config, size=size, ends=ends)
-    given = {row["id"]: row["conversations"][-1]["value"] for path in texts for row in rows_of(path)}
+    vocabulary = vocabulary_of(model, processor)
+    given = said_of(texts)
     own = folder / f"part-{state.process_index}-of-{state.num_processes}.jsonl"
     done = rows_of(own)
     with replacing(own) as draft:  # without a torn last line
@@ -65,7 +62,7 @@ def write(
                 k=stage.k,
                 vocabulary=vocabulary,
                 max_new_tokens=stage.max_new_tokens,
-                seeds=[_seed(seed, stage.name, sample.clip_id, number) for number in range(stage.k)],
+                seeds=[seed_of(seed, stage.name, sample.clip_id, number) for number in range(stage.k)],
                 sampling=Sampling(temperature=stage.temperature),
             )
             said = [processor.tokenizer.decode(one.tokens, skip_special_tokens=True) for one in answers]
@@ -105,13 +102,14 @@ def _nearest(said: Sequence[str], opinion: float | None, *, numbers: int, within
     return said[min(found)[1]]
 
 
+def said_of(paths: Sequence[Path]) -> dict[str, str]:
+    """The text of each clip in the files of earlier `write` stages."""
+    return {row["id"]: row["conversations"][-1]["value"] for path in paths for row in rows_of(path)}
+
+
 def rows_of(path: Path) -> list[dict[str, Any]]:
     """The whole lines of a file that may end in the middle of one; none where there is no file."""
     if not path.is_file():
         return []
     lines = path.read_text(encoding="utf-8").split("\n")[:-1]
     return [json.loads(line) for line in lines]
-
-
-def _seed(*parts: object) -> int:
-    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=7).digest())

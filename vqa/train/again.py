@@ -1,0 +1,82 @@
+"""What some rewards need beside the answers: the same model is asked again, and nothing is learned from what it says.
+
+temporal      answers to the clip with its frames out of order (VQAThinker, VQ-Insight)
+probability   the chance of the opinion's digit behind the reasoning, and without it (Refine-IQA)
+"""
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vqa.prompt import locate
+from vqa.types import Pixels, Views
+from vqa.views.pictures import grid_of
+
+# The term that each of these rewards has for it.
+AGAIN = {"vqathinker": "temporal", "vq_insight": "temporal", "refine_iqa": "probability"}
+
+
+def out_of_order(views: Views, *, seed: int, is_shuffle: bool) -> Views | None:
+    """The views with the frames of the global pictures (tiles of a mosaic) out of order; None where there is only one.
+
+    VQ-Insight (arXiv 2506.18564) shuffles them; VQAThinker (2508.06051) draws one of six ways, see `disorder`. Local
+    pictures stay: they show detail.
+    """
+    pictures, count = views.global_pictures, len(views.keyframe_seconds)
+    is_mosaic = len(pictures) == 1
+    tiles = _tiles(pictures[0], count) if is_mosaic else list(pictures)
+    if len(tiles) < 2:
+        return None
+    order = disorder(len(tiles), np.random.default_rng(seed), is_shuffle=is_shuffle)
+    shown = [np.zeros_like(tiles[0]) if place < 0 else tiles[place].copy() for place in order]
+    if is_mosaic:
+        whole = pictures[0].copy()
+        for tile, pixels in zip(_tiles(whole, count), shown, strict=True):
+            tile[:] = pixels
+        shown = [whole]
+    return replace(views, global_pictures=tuple(shown))
+
+
+def disorder(count: int, generator: np.random.Generator, *, is_shuffle: bool) -> NDArray[np.int64]:
+    """Which of `count` >= 2 frames stands at each place, -1 for a black one: int64 [count].
+
+    Ways of VQAThinker: shuffled, shuffled in windows of 4, reversed, each moved by at most 1, 1-3 showing the frame
+    before again, 1-3 black.
+    """
+    order: NDArray[np.int64] = np.arange(count)
+    way = 0 if is_shuffle else generator.integers(6)
+    if way == 0:
+        return generator.permutation(order)
+    if way == 1:
+        return np.concatenate([generator.permutation(part) for part in np.split(order, range(4, count, 4))])
+    if way == 2:
+        return order[::-1]
+    if way == 3:
+        return np.asarray(np.clip(order + generator.integers(-1, 2, count), 0, count - 1))
+    few = 1 + generator.choice(count - 1, min(count - 1, int(generator.integers(1, 4))), replace=False)
+    order[few] = few - 1 if way == 4 else -1
+    return order
+
+
+def _tiles(mosaic: Pixels, count: int) -> list[Pixels]:
+    """Its first `count` tiles, as windows into it."""
+    columns, rows = grid_of(count)
+    height, width = mosaic.shape[0] // rows, mosaic.shape[1] // columns
+    corners = [(i // columns * height, i % columns * width) for i in range(count)]
+    return [mosaic[y : y + height, x : x + width] for y, x in corners]
+
+
+def digit_of(text: str, opinion: float, *, numbers: int) -> tuple[str, str] | None:
+    """An answer up to its (first) score and the opinion's first digit in place of it: as it is, and with its reasoning
+    left out; None where no score can be read.
+
+    Refine-IQA (arXiv 2508.03763) compares the chances of that digit. Which of the digits: the one before the point, as
+    we read its released code; there the other text is an answer of its own, drawn to a question without reasoning.
+    """
+    found = locate(text, numbers)
+    if found is None:
+        return None
+    before, digit = text[: found[0].start], f"{opinion:.2f}"[0]
+    _, closed, form = before.rpartition("</think>")
+    return before + digit, (f"<think></think>{form}" if closed else before) + digit

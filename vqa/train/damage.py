@@ -1,0 +1,53 @@
+"""Q-Insight's second question (arXiv 2503.22679): what damaged a clip, and how badly.
+
+Classes and degrees are the paper's. Ours: the words, the degrees as equal parts of a ladder's severity, and no degree
+for a clip without damage. `darken` is never true here: a ladder does not say which way its exposure is wrong.
+"""
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+
+Damage = tuple[str, str]  # class and severity
+
+NONE: Damage = ("", "")  # not asked for
+CLASSES = {"noise": "noise", "defocus": "blur", "motion_blur": "blur"} | dict.fromkeys(
+    ("x264", "x265", "vp9", "av1"), "compression"
+)
+SEVERITIES = ("slight", "moderate", "obvious", "serious", "catastrophic")
+QUESTION = (
+    "All pictures come from one video or image. What harmed it: noise, compression, blur, darken, or null for nothing? "
+    f"How badly: {', '.join(SEVERITIES)}, or null? Think in <think> </think>, then answer in <answer> </answer>, "
+    'which holds JSON alone: {"distortion_class": <what>, "severity": <how badly>}.'
+)
+
+
+def damage_of(distortions: Sequence[str], severities: Sequence[float]) -> Damage | None:
+    """The truth for a clip with these distortions, severities 0-1; None where it is not one of the classes alone."""
+    if not distortions:
+        return "null", "null"
+    if len(distortions) > 1 or distortions[0] not in CLASSES:
+        return None
+    return CLASSES[distortions[0]], SEVERITIES[min(len(SEVERITIES) - 1, int(severities[0] * len(SEVERITIES)))]
+
+
+def tell_damage(damage: Damage, generator: np.random.Generator, _: int) -> str:
+    """An answer that is true, for a cold start."""
+    found = "no damage" if damage[0] == "null" else f"{damage[1]} {damage[0]}"
+    reason = str(generator.choice([f"The clip shows {found}.", f"I see {found}."]))
+    named = json.dumps({"distortion_class": damage[0], "severity": damage[1]})
+    return f"<think>{reason}</think><answer>\n{named}\n</answer>"
+
+
+def read_damage(text: str) -> Damage | None:
+    """Class and severity that an answer names, in the last `<answer>` block and nowhere else; None for another form."""
+    block, closed, _ = text.rpartition("<answer>")[2].partition("</answer>")
+    try:
+        named = json.loads(block) if closed and len(block) < 200 else None
+    except ValueError:
+        return None
+    if not isinstance(named, dict) or set(named) != {"distortion_class", "severity"}:
+        return None
+    pair = (named["distortion_class"], named["severity"])
+    return pair if all(isinstance(one, str) for one in pair) else None
