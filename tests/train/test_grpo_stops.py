@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 import rehearsal
 import torch
+from recipes import COLDSTART, small, written
 from transformers import TrainerCallback
 
 from vqa.errors import ModelError
+from vqa.train.recipe import run
 from vqa.train.usage import reporters
 
 
@@ -129,6 +131,29 @@ def test_the_log_shows_speed_memory_and_the_held_out_slice(tmp_path: Path) -> No
     steps = [entry for entry in logs if "loss" in entry]
     for name in ("rollout/tokens_per_second", "clips_per_second", "peak_memory_gb"):
         assert [entry[name] > 0 for entry in steps] == [True, True]
+
+
+def test_tensorboard_holds_what_the_held_out_clips_say(ladder: Path, tmp_path: Path) -> None:
+    """Of GRPO, and of a cold start run as a recipe, whose model knows nothing yet: NaN stands there too."""
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+
+    def told(folder: Path, name: str) -> dict[int, float]:
+        (file,) = folder.rglob("events.out.tfevents.*")
+        found = events.EventAccumulator(str(file))
+        found.Reload()
+        return {one.step: one.value for one in found.Scalars(f"train/{name}")}
+
+    settings = {"k": 2, "steps": 2, "max_new_tokens": 8, "first_look": False, "judge_every": 2}
+    said = {"srcc": 0.5, "plcc": 0.25}
+    rehearsal.trainer(tmp_path / "grpo", judge=lambda _: said, report_to="tensorboard", **settings).train()
+    assert {name: told(tmp_path / "grpo", f"held_out/{name}") for name in said} == {
+        name: {0: value, 2: value} for name, value in said.items()
+    }
+    assert set(told(tmp_path / "grpo", "loss")) == {1, 2}
+    recipe = written(tmp_path / "a.yaml", small(COLDSTART | {"steps": 2}))
+    run(recipe, data=[ladder], out=tmp_path / "out")
+    for name in ("srcc", "plcc"):
+        assert set(told(tmp_path / "out", f"held_out/{name}")) == {1, 2}
 
 
 def test_wandb_is_told_only_where_it_can_be(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
