@@ -27,7 +27,7 @@ def examine(*, as_json: bool = False) -> bool:
     test = self_test()
     findings = {
         "versions": dict.fromkeys(("python", *PACKAGES)) | versions(PACKAGES),
-        "machine": _machine(),
+        "machine": {"platform": platform.platform(), "cores": len(os.sched_getaffinity(0))},
         "gpus": _gpus(),
         "decoders": backends(),
         "codecs": codecs(),
@@ -69,10 +69,6 @@ def _write_bars(path: Path) -> None:
         line = (127.5 + 110 * np.sin((x[:, None] + 4 * frame) / np.array([9.0, 17.0, 31.0]))).astype(np.uint8)
         writer.send(np.ascontiguousarray(np.broadcast_to(line, (240, 320, 3))))
     writer.close()
-
-
-def _machine() -> dict[str, Any]:
-    return {"platform": platform.platform(), "cores": len(os.sched_getaffinity(0))}
 
 
 def _gpus() -> list[str]:

@@ -151,6 +151,7 @@ def _pools(job: Job, resources: Mapping[str, float]) -> list["Pool"]:
     gpus = spread.gpus_per_worker if resources.get("GPU", 0) else 0.0
     # Each pool grows while Ray has room; without GPUs the model may take half the cores, the decoders feed it.
     by_cores = max(1, int(resources.get("CPU", 2) / 2 / spread.cpus_per_worker))
+    look = looking(config, settings=job.settings, clip_seconds=config.clip_seconds)
     score = {
         "model_id": job.model_id,
         "model_revision": job.model_revision,
@@ -158,11 +159,7 @@ def _pools(job: Job, resources: Mapping[str, float]) -> list["Pool"]:
         "generation": config.generation.model_dump(),
     }
     return [
-        Pool(
-            stage=SampleStage,
-            arguments=looking(config, settings=job.settings, clip_seconds=config.clip_seconds),
-            workers=spread.sample_workers,
-        ),
+        Pool(stage=SampleStage, arguments=look, workers=spread.sample_workers),
         Pool(
             stage=ScoreStage,
             arguments=score,

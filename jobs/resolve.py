@@ -15,14 +15,6 @@ from vqa.model.card import ModelCard
 from vqa.train.recipe import load_recipe
 
 
-def _card(path: Path, assignments: Sequence[str]) -> BaseModel:
-    return load(path, ModelCard, assignments, base={"name": path.stem})
-
-
-def _recipe(path: Path, assignments: Sequence[str]) -> BaseModel:
-    return load_recipe(path, assignments)
-
-
 def _evaluation(path: Path, assignments: Sequence[str]) -> BaseModel:
     card = load(path, EvalCard, assignments)
     return card.model_copy(update={"score": resolve_values(card.score, where=str(path)).model_dump(mode="json")})
@@ -31,10 +23,10 @@ def _evaluation(path: Path, assignments: Sequence[str]) -> BaseModel:
 # By the name of the folder under configs/.
 KINDS: dict[str, Callable[[Path, Sequence[str]], BaseModel]] = {
     "score": lambda path, assignments: resolve(path, assignments=assignments),
-    "models": _card,
+    "models": lambda path, assignments: load(path, ModelCard, assignments, base={"name": path.stem}),
     "eval": _evaluation,
     "data": lambda path, assignments: load(path, SetSpec, assignments),
-    "train": _recipe,
+    "train": lambda path, assignments: load_recipe(path, assignments),
 }
 
 

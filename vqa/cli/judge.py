@@ -126,8 +126,9 @@ def _show(evaluation: "Evaluation", question: "Question", out: Path, *, as_json:
     else:
         Console().print(figures_table(metrics))
     counts = metrics["counts"]
+    by_status = ", ".join(f"{name} {count}" for name, count in counts["by_status"].items())
     typer.echo(
-        f"{counts['used']} of {counts['expected']} expected clips used ({_listed(counts['by_status'])}), "
+        f"{counts['used']} of {counts['expected']} expected clips used ({by_status}), "
         f"joined by {metrics['join']}, column {metrics['scores']['column']}",
         err=True,
     )
@@ -152,10 +153,6 @@ def _splits(splits: dict[str, Any]) -> str:
         if name in splits["median"]
     ]
     return f"medians of {splits['count']} random parts of {splits['test_share']:.0%}: {', '.join(found)}"
-
-
-def _listed(counts: dict[str, int]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in counts.items())
 
 
 def compare(

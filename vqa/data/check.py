@@ -48,13 +48,8 @@ def check_files(
     rows = manifest.table.to_pylist()
     found: list[Disagreement] = []
     by_content: dict[str, str] = {}
-    outcomes = in_guards(
-        examine,
-        [row["uri"] for row in rows],
-        workers=workers,
-        deadline_seconds=deadline_seconds,
-        every_frame=every_frame,
-    )
+    uris = [row["uri"] for row in rows]
+    outcomes = in_guards(examine, uris, workers=workers, deadline_seconds=deadline_seconds, every_frame=every_frame)
     for done, (row, outcome) in enumerate(zip(rows, outcomes, strict=True), start=1):
         progress(done, len(rows))
         found += [

@@ -40,9 +40,8 @@ def examine(uri: str, *, every_frame: bool) -> Facts:
     """Opens and decodes one file: every frame, or five from the first to the last. Raises ClipError."""
     info, packets = probe(uri)
     count = len(packets.seconds)
-    wanted = (
-        np.arange(count) if every_frame else np.unique(np.linspace(0, count - 1, SAMPLED_FRAMES).round().astype(int))
-    )
+    sampled = np.linspace(0, count - 1, count if every_frame else SAMPLED_FRAMES)
+    wanted = np.unique(sampled.round().astype(int))
     frames = decode(uri, packets.seconds[wanted], sizes=[_KEPT] * len(wanted), info=info, packets=packets)
     return Facts(
         is_image=info.is_image,
@@ -69,7 +68,6 @@ def in_guards(
     *,
     workers: int = 2,
     deadline_seconds: float = DEADLINE_SECONDS,
-    memory_bytes: int = MEMORY_BYTES,
     **options: Any,
 ) -> Iterator[T | ClipError]:
     """`function(uri, **options)` for each, in order, in `workers` children that can be killed; a ClipError it raises
@@ -77,7 +75,7 @@ def in_guards(
     with ExitStack() as stack:
         guards: SimpleQueue[Guard] = SimpleQueue()
         for _ in range(workers):
-            guard = Guard(deadline_seconds=deadline_seconds, memory_bytes=memory_bytes, preload=(__name__,))
+            guard = Guard(deadline_seconds=deadline_seconds, memory_bytes=MEMORY_BYTES, preload=(__name__,))
             guards.put(stack.enter_context(guard))
 
         def outcome(uri: str) -> T | ClipError:

@@ -164,7 +164,7 @@ def _locate(request: Request, spec: SetSpec, rows: Sequence[LabelRow], notes: li
     for base in dict.fromkeys((first, request.root)):
         for flat in (False, True):
             folders: dict[str, dict[str, list[str]]] = {}
-            names = [_flat(row.name, flat) for row in rows]
+            names = [PurePosixPath(row.name).name if flat else row.name for row in rows]
             found = [_in_folder(base, name, folders) for name in names]
             if not any(found):
                 continue
@@ -199,10 +199,6 @@ def _in_folder(base: str, name: str, folders: dict[str, dict[str, list[str]]]) -
                 folders[parent].setdefault(path.stem, []).append(path.name)
     same = folders[parent].get(stem, [])
     return str(PurePosixPath(parent, same[0])) if len(same) == 1 else None
-
-
-def _flat(name: str, flat: bool) -> str:
-    return PurePosixPath(name).name if flat else name
 
 
 def _join(base: str, name: str) -> str:

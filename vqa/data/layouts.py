@@ -69,7 +69,9 @@ def recognise(request: Request, spec: SetSpec, dialects: Sequence[str]) -> tuple
                 expected.append(f"{', '.join(missing)} beside it")
                 continue
             read[key] = read_cells(request.labels, separator=form.separator, beside=form.beside)
-        cells = _positional(read[key]) if form.positional else read[key]
+        cells = read[key]
+        if form.positional:
+            cells = cells | {str(at): values for at, values in enumerate(cells.values(), start=1)}
         if _fits(form, cells):
             return form, cells, dialect
         expected.append(_wanted(form))
@@ -83,10 +85,6 @@ def recognise(request: Request, spec: SetSpec, dialects: Sequence[str]) -> tuple
         f"{request.labels}: no layout of {request.name}; expected {' | '.join(dict.fromkeys(expected))}; "
         f"found {found or 'nothing'}"
     )
-
-
-def _positional(cells: Cells) -> Cells:
-    return cells | {str(at): values for at, values in enumerate(cells.values(), start=1)}
 
 
 def _wanted(form: Form) -> str:

@@ -34,10 +34,8 @@ class PreparedTable(ScoreTable):
         for path in sorted(self._pictures.glob("part-[0-9]*.parquet")):
             self._remember(path.name, _keys(path))
         known = read_scores(out, ["clip_id", "run_key", "status"], folder=FILES).to_pylist()
-        self.supersede([row["clip_id"] for row in known if row["status"] != "failed" and not self._has(row)])
-
-    def _has(self, row: Mapping[str, Any]) -> bool:
-        return row["run_key"] in self._places
+        seen = (row for row in known if row["status"] != "failed")
+        self.supersede([row["clip_id"] for row in seen if row["run_key"] not in self._places])
 
     def _remember(self, part: str, keys: Iterable[str]) -> None:
         self._places |= {key: (part, row) for row, key in enumerate(keys)}

@@ -79,7 +79,8 @@ def _names(questions: Sequence[Question], joined: Sequence[Joined]) -> list[str]
 def _differences(
     first: Figures, second: Figures, a: Sequence[Pairing], b: Sequence[Pairing], settings: Settings
 ) -> list[dict[str, Any]]:
-    x, z, y = (np.array(values, dtype=np.float64) for values in _columns(a, b))
+    x, z = (np.array([one.score for one in side], dtype=np.float64) for side in (a, b))
+    y = np.array([one.mos for one in a])
     rows: list[dict[str, Any]] = []
     for name in COMPARED:
         values = [one.values["statistics"][name]["value"] for one in (first, second)]
@@ -98,10 +99,6 @@ def _differences(
                     row["p"][test] = _known(function(values[0], values[1], between, clips=len(y))[1])
         rows.append(row)
     return rows
-
-
-def _columns(a: Sequence[Pairing], b: Sequence[Pairing]) -> tuple[list[float | None], list[float | None], list[float]]:
-    return [one.score for one in a], [one.score for one in b], [one.mos for one in a]
 
 
 def _known(value: float) -> float | None:

@@ -104,7 +104,7 @@ def roll_out(
         for ids in (vocabulary.banned, vocabulary.ends, vocabulary.digits)
     )
     digit_logits: list[Tensor] = []
-    generators = None if seeds is None else [_generator(seed, logits.device) for seed in seeds]
+    generators = None if seeds is None else [torch.Generator(logits.device).manual_seed(s) for s in seeds]
     for step in range(max_new_tokens):
         logits[:, banned] = -torch.inf
         if keep_digits:
@@ -127,18 +127,9 @@ def roll_out(
             cache.reorder_cache(going)
         positions = positions + 1
         used += 1
-        logits = (
-            model(
-                input_ids=token[:, None],
-                position_ids=positions,
-                attention_mask=None if mask is None else _shaped(model, mask[:, :used]),
-                past_key_values=cache,
-                use_cache=True,
-            )
-            .logits[:, -1]
-            .float()
-            .to(model.device)
-        )
+        seen = None if mask is None else _shaped(model, mask[:, :used])
+        inputs = {"input_ids": token[:, None], "position_ids": positions, "attention_mask": seen}
+        logits = model(**inputs, past_key_values=cache, use_cache=True).logits[:, -1].float().to(model.device)
     kept_digits = torch.stack(digit_logits, dim=1).cpu() if keep_digits else None
     ended, counts, tokens = finished.tolist(), lengths.tolist(), written.tolist()
     answers = [
@@ -150,10 +141,6 @@ def roll_out(
         for row in range(len(tokens))
     ]
     return [answers[k * i : k * (i + 1)] for i in range(len(prompts))]
-
-
-def _generator(seed: int, device: torch.device) -> torch.Generator:
-    return torch.Generator(device).manual_seed(seed)
 
 
 def _perturbed(logits: Tensor, sampling: Sampling, generators: Sequence[torch.Generator]) -> Tensor:
