@@ -113,11 +113,7 @@ def _plan(job: Job) -> Plan:
 
 def _foretell(job: Job) -> dict[str, Any]:
     plan = _plan(job)
-    return _facts(job) | {
-        "to_look_at": len(plan.work),
-        "kept": len(plan.kept),
-        "failures_retried": plan.retried,
-    }
+    return _facts(job) | {"to_look_at": len(plan.work), "kept": len(plan.kept), "failures_retried": plan.retried}
 
 
 def _facts(job: Job) -> dict[str, Any]:

@@ -26,8 +26,7 @@ def score(
         int | None, typer.Option("--k", min=1, help="Answers per clip; their spread is the certainty.")
     ] = None,
     snap: Annotated[
-        str | None,
-        typer.Option(help="keyframes: look at intra frames only, far cheaper to decode. [default: none]"),
+        str | None, typer.Option(help="keyframes: look at intra frames only, far cheaper to decode. [default: none]")
     ] = None,
     clip_seconds: Annotated[
         float | None, typer.Option(min=0.1, help="Cut long videos into windows of this length, one row each.")

@@ -63,11 +63,7 @@ def run(
     out = out.resolve()
     places = [str(Path(place).resolve()) if Path(place).exists() else str(place) for place in data]
     config = {"recipe": recipe, "out": str(out), "data": places, "until": until, "folder": str(Path.cwd())}
-    with (
-        locked(out),
-        pipeline.ray_session(ray_address, least_cpus=workers) as resources,
-        _followed(out / "log.jsonl"),
-    ):
+    with locked(out), pipeline.ray_session(ray_address, least_cpus=workers) as resources, _followed(out / "log.jsonl"):
         (out / OUTCOME).unlink(missing_ok=True)
         failure = _fit(config, resources, workers=workers, max_restarts=max_restarts, storage=out / "ray")
     outcome = json.loads((out / OUTCOME).read_text(encoding="utf-8")) if (out / OUTCOME).is_file() else {}

@@ -29,10 +29,7 @@ def configs_folder() -> Path:
 
 
 def load(
-    path: Path | str | None,
-    schema: type[Schema],
-    overrides: Sequence[str] = (),
-    base: Mapping[str, Any] | None = None,
+    path: Path | str | None, schema: type[Schema], overrides: Sequence[str] = (), base: Mapping[str, Any] | None = None
 ) -> Schema:
     """A schema instance from, weakest first: its defaults, `base`, the YAML file, overrides (`"views.keyframes=8"`).
 

@@ -121,9 +121,7 @@ def views(
 
 
 @app.command()
-def doctor(
-    json_report: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
-) -> None:
+def doctor(json_report: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False) -> None:
     """Check this machine: versions, decoders, codecs, GPUs, and a tiny clip scored from end to end."""
     from jobs.doctor import examine
 

@@ -141,12 +141,7 @@ def check(
 
     read = read_manifest(manifest)
     found = check_files(
-        read,
-        root=root,
-        every_frame=every_frame,
-        workers=workers,
-        deadline_seconds=deadline_seconds,
-        progress=progress,
+        read, root=root, every_frame=every_frame, workers=workers, deadline_seconds=deadline_seconds, progress=progress
     )
     if csv is not None:
         write_disagreements(csv, found)
