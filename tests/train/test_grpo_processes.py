@@ -13,10 +13,10 @@ import torch.multiprocessing as mp
 SETTINGS = {"clips": 3, "k": 4, "rows": 12, "rate": 1e-2, "optim": "sgd", "max_grad_norm": 1e9, "max_new_tokens": 32}
 
 
-def one_step(folder: str, *, processes: int) -> dict[str, object]:
+def one_step(folder: str, reward: str, *, processes: int) -> dict[str, object]:
     # float64 and plain gradient descent, so that rounding neither cancels nor is blown up by Adam's first step.
     trainer = rehearsal.trainer(
-        Path(folder), its_model=rehearsal.model(dtype=torch.float64), processes=processes, **SETTINGS
+        Path(folder), its_model=rehearsal.model(dtype=torch.float64), processes=processes, reward=reward, **SETTINGS
     )
     before = rehearsal.weights(trainer.model)
     trainer.train()
@@ -25,21 +25,22 @@ def one_step(folder: str, *, processes: int) -> dict[str, object]:
     return {"texts": judged.texts, "total": torch.from_numpy(judged.terms["total"]), "update": update}
 
 
-def _half(rank: int, folder: str, port: int) -> None:
+def _half(rank: int, folder: str, port: int, reward: str) -> None:
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "1"}
-    result = one_step(folder, processes=2)
+    result = one_step(folder, reward, processes=2)
     torch.save(result, f"{folder}/rank{rank}.pt")
 
 
 @pytest.mark.slow
-def test_two_processes_take_the_step_that_one_takes(tmp_path: Path) -> None:
-    alone = one_step(str(tmp_path / "alone"), processes=1)
+@pytest.mark.parametrize("reward", ["preresq_video", "vq_insight"])  # answers compared; and those to shuffled frames
+def test_two_processes_take_the_step_that_one_takes(tmp_path: Path, reward: str) -> None:
+    alone = one_step(str(tmp_path / "alone"), reward, processes=1)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     (tmp_path / "both").mkdir()
-    mp.spawn(_half, args=(str(tmp_path / "both"), port), nprocs=2)
+    mp.spawn(_half, args=(str(tmp_path / "both"), port, reward), nprocs=2)
     for rank in range(2):
         half = torch.load(tmp_path / "both" / f"rank{rank}.pt", weights_only=False)
         assert half["texts"] == alone["texts"]

@@ -1,0 +1,109 @@
+"""A recipe on what `vqa prepare` and `vqa data import` leave: learns with the clips gone, names what is wrong."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import clips
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from recipes import COLDSTART, GRPO, small, written
+
+from jobs.prepare import Request
+from jobs.prepare import run as prepare
+from vqa.data.manifest import SCHEMA, Manifest, Scale, write_manifest
+from vqa.errors import UsageError
+from vqa.train.recipe import run
+
+VIEWS = {"keyframes": 4, "global_pixels": 64, "local_pictures": 1, "crop_pixels": 56}
+
+
+def manifest(path: Path, rows: Mapping[str, Mapping[str, Any]]) -> Path:
+    """Rows by clip id, unchecked: what they do not say is a train clip of one set with opinions on 1-5."""
+    whole = [
+        {"clip_id": name, "uri": str(path.parent / f"{name}.mp4"), "dataset": "set", "content_id": name}
+        | {"kind": "video", "split": "train", "mos_raw": row.get("mos"), **row}
+        for name, row in rows.items()
+    ]
+    reasons = pa.array([one.get("reason") for one in whole], pa.string())
+    table = pa.Table.from_pylist(whole, schema=SCHEMA).append_column("reason", reasons)
+    scales = {one["dataset"]: Scale(low=1, high=5) for one in whole}
+    write_manifest(path, Manifest(table=table, scales=scales))
+    return path
+
+
+def test_a_recipe_learns_from_a_prepared_folder_alone(tmp_path: Path, local_ray: None) -> None:
+    """Two data sets of people's opinions with reasons; a clip that cannot be read; then the clips are deleted."""
+    rows = {
+        f"{name}{number}": {
+            "dataset": name,
+            "mos": 1.5 + number,
+            "split": "val" if number == 3 else "train",
+            "reason": "Soft, but steady.",
+        }
+        for name in ("a", "b")
+        for number in range(4)
+    }
+    for seed, name in enumerate(rows):
+        clips.write_video(tmp_path / f"{name}.mp4", width=160, height=96, frames=8, seed=seed)
+    clips.write_text(tmp_path / "b0.mp4")
+    out, assignments = tmp_path / "prepared", tuple(f"views.{name}={value}" for name, value in VIEWS.items())
+    listed = manifest(tmp_path / "m.parquet", rows)
+    assert prepare(Request(manifest=listed, out=out, assignments=assignments, max_failed="1", json_summary=True)) == 0
+    for video in tmp_path.glob("*.mp4"):
+        video.unlink()
+
+    file, made = tmp_path / "a.yaml", tmp_path / "run"
+    values = small(COLDSTART | {"steps": 1}, GRPO | {"steps": 2, "judge_every": 1})
+    model = run(written(file, values), data=[out], out=made)
+    assert (model / "model.safetensors").is_file()
+    facts = json.loads((made / "grpo" / "stage.json").read_text())["settings"]
+    assert (facts["clips"].split(" (")[0], facts["held_out"].split(" (")[0]) == ("5 clips", "2 clips")
+    lines = [json.loads(line) for line in (made / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "held_out/parsed" in line] == [0, 1, 2]
+    assert all(line["rollout/clips_encoded"] == 2 for line in lines if "rollout/clips_encoded" in line)
+
+    for part in (out / "pictures").iterdir():
+        part.write_bytes(part.read_bytes()[: part.stat().st_size // 2])
+    with pytest.raises(
+        UsageError, match=r"clip \w\d: its pictures in .*parquet, row \d, cannot be read .*`vqa prepare` again"
+    ):
+        run(written(file, values), data=[out], out=tmp_path / "torn")
+    assert not (tmp_path / "torn" / "coldstart" / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ({"a": {"mos": 2.0}, "b": {"mos": None}}, r"m.parquet: 1 rows have no mos_raw; every row needs one"),
+        ({"a": {"mos": 2.0}, "b": {"mos": 91.2}}, r"m.parquet, row 2 \(b\): .*mos = 91.2 do not fit scale 1-5"),
+        ({"a": {"mos": 2.0}}, r"data set 'set' in .*m.parquet has one clip, a: nothing to compare it with; add clips"),
+        (
+            {"a": {"mos": 2.0}, "b": {"mos": 3.0}, "c": {"mos": 3.0, "dataset": "other"}},
+            r"data set 'other' in .* has one clip, c",
+        ),
+        (
+            {"a": {"mos": 2.0}, "b": {"mos": 3.0}},
+            r"clip a of set: its pictures do not load \(.*a.mp4.*leave the clip out",
+        ),
+    ],
+)
+def test_a_manifest_that_cannot_teach_is_refused(tmp_path: Path, rows: dict[str, Any], words: str) -> None:
+    listed, values = manifest(tmp_path / "m.parquet", rows), small(GRPO, validation_clips=0)
+    with pytest.raises(UsageError, match=words):
+        run(written(tmp_path / "a.yaml", values), data=[listed], out=tmp_path / "out")
+    assert not (tmp_path / "out" / "model").exists()
+
+
+def test_a_prepared_folder_without_opinions_is_refused(tmp_path: Path) -> None:
+    """By hand: `vqa prepare` takes them from a manifest, which has them."""
+    from vqa.data.prepared import CLIPS
+
+    for opinion, words in ((None, "clip b has no opinion; import the set"), (91.2, "opinion 91.2, wanted 1-5; import")):
+        row = {"dataset": "set", "uri": "x.mp4", "part": "part-000001.parquet", "row": 0, "status": "ok"}
+        rows = [row | {"clip_id": "a", "opinion": 2.0}, row | {"clip_id": "b", "opinion": opinion}]
+        pq.write_table(pa.Table.from_pylist(rows, schema=CLIPS), tmp_path / "clips.parquet")
+        with pytest.raises(UsageError, match=words):
+            run(written(tmp_path / "a.yaml", small(GRPO)), data=[tmp_path], out=tmp_path / "out")
