@@ -8,15 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vqa.data.manifest import (
-    SCHEMA,
-    Manifest,
-    Scale,
-    make_manifest,
-    merge_manifests,
-    read_manifest,
-    write_manifest,
-)
+from vqa.data.manifest import SCHEMA, Manifest, Scale, make_manifest, merge_manifests, read_manifest, write_manifest
 from vqa.errors import UsageError
 
 ISSUE = "clip_id uri dataset split content_id kind mos_raw mos mos_std aspects reference_uri"

@@ -9,39 +9,27 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from samples import random_views
 
 from vqa.data.prepared import LOOKED_AT, PreparedClip, pack, prepared_with, read_prepared, unpack
 from vqa.data.preparing import PreparedTable
 from vqa.data.scores import SCHEMA, read_scores
 from vqa.errors import UsageError
-from vqa.types import Clip, CropBox, MediaInfo, Views
+from vqa.types import Clip, CropBox, Views
 
 
 def views(uri: str, *, seed: int, height: int = 40) -> Views:
     rng = np.random.default_rng(seed)
     pictures = [rng.integers(0, 256, (height, width, 3), dtype=np.uint8) for width in (64, 33, 1)]
-    info = MediaInfo(
-        uri=uri,
-        codec="h264",
-        container="mp4",
-        width=64,
-        height=40,
-        rotation_degrees=90,
-        fps=23.976,
-        duration_seconds=1.1,
-        frame_count=27,
-        is_image=False,
-    )
-    return Views(
-        clip=Clip(clip_id=uri, uri=uri),
-        info=info,
-        global_pictures=tuple(pictures[:1]),
-        local_pictures=tuple(pictures[1:]),
+    plain = random_views(uri, pictures)
+    facts = {"height": 40, "rotation_degrees": 90, "fps": 23.976, "duration_seconds": 1.1, "frame_count": 27}
+    return replace(
+        plain,
+        info=replace(plain.info, **facts),
         keyframe_seconds=(0.0, 0.1 + 0.2),
         crop_boxes=(CropBox(second=0.3, x=1, y=2, width=33, height=40),),
         frames_planned=3,
         frames_decoded=2,
-        decode_backend="pyav",
         decode_seconds=0.125,
     )
 

@@ -169,12 +169,7 @@ def test_killed_and_begun_again_it_comes_to_the_same_and_nothing_is_decoded_twic
         options = [word for one in (*SETTINGS, "job.seconds_per_write=0") for word in ("--set", one)]
         command = [sys.executable, "-m", "vqa.cli", "prepare", str(listed), "--out", str(out), "--json", *options]
         return subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-            start_new_session=True,
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
         )
 
     whole = start(tmp_path / "whole", noting)

@@ -27,13 +27,7 @@ def stage(
     **limits: int,
 ) -> SampleStage:
     return SampleStage(
-        views={
-            "keyframes": 4,
-            "global_pixels": 128,
-            "crop_pixels": 32,
-            "local_pictures": 2,
-            "on_damage": on_damage,
-        },
+        views={"keyframes": 4, "global_pixels": 128, "crop_pixels": 32, "local_pictures": 2, "on_damage": on_damage},
         settings=settings,
         clip_seconds=clip_seconds,
         guard={"deadline_seconds": deadline_seconds, "memory_bytes": 2**31, **limits},

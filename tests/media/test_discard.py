@@ -47,10 +47,7 @@ STREAMS = {
     "vp9-layers.webm": ({"codec": "libvpx-vp9", "options": LAYERS}, True),
     "vp9.webm": ({"codec": "libvpx-vp9", "options": {"g": "24", "cpu-used": "8", "lag-in-frames": "16"}}, False),
     "av1.mp4": ({"codec": "libsvtav1", "options": SVT}, True),
-    "av1-grain.mkv": (
-        {"codec": "libsvtav1", "options": {**SVT, "svtav1-params": "lp=1:film-grain=8"}},
-        True,
-    ),
+    "av1-grain.mkv": ({"codec": "libsvtav1", "options": {**SVT, "svtav1-params": "lp=1:film-grain=8"}}, True),
     "av1-libaom.mp4": ({}, True),
     "mpeg2.mpg": ({"codec": "mpeg2video", "options": {"g": "12", "bf": "2"}}, False),  # no rule: all are decoded
 }

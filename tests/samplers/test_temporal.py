@@ -9,14 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from samplers import temporal
-from samplers.temporal import (
-    TemporalName,
-    change_from_packets,
-    fps,
-    keyframe,
-    segment,
-    uniform,
-)
+from samplers.temporal import TemporalName, change_from_packets, fps, keyframe, segment, uniform
 
 
 @st.composite
@@ -132,10 +125,7 @@ def test_only_a_seed_moves_segment_and_draws_stay_in_their_part(seconds, count):
     assert len(np.unique(draws, axis=0)) > 1
 
 
-@given(
-    sizes=st.lists(st.integers(0, 10**7), min_size=1, max_size=60),
-    key_every=st.integers(1, 20),
-)
+@given(sizes=st.lists(st.integers(0, 10**7), min_size=1, max_size=60), key_every=st.integers(1, 20))
 def test_change_from_packets_is_finite_and_not_negative_for_any_table(sizes, key_every):
     is_key = np.arange(len(sizes)) % key_every == 0
     change = change_from_packets(np.array(sizes), is_key)
