@@ -26,8 +26,8 @@ Ideas tried, CPU seconds on 2 shared, very busy cores (AMD EPYC, 2026-11-21), on
 - One open container for planning and decoding: the second opening costs 0.016 s (H.264 1080p), 0.0005 s (AV1), 0.012 s
   (the hour); at most 2 %, and it would tie the two calls together. Not done.
 - Groups of pictures across two threads, each with a container of its own (medians of 5, load 10): 720p 60 s 1.86 CPU s
-  against 1.61 with one thread and 1.69 with FFmpeg's two frame threads, by the clock 3.4, 2.6, 2.1 s; GOP 50 0.95, 0.91,
-  0.92 CPU s. Not used; a job runs one thread in each of as many workers as there are cores.
+  against 1.61 with one thread and 1.69 with FFmpeg's two frame threads, by the clock 3.4, 2.6, 2.1 s; GOP 50 0.95, 0.91
+  and 0.92 CPU s. Not used; a job runs one thread in each of as many workers as there are cores.
 - Views through shared memory instead of the guard's pipe (medians of 7): 4 MB, as by default, 5.5 against 5.1 ms; 20 MB
   25 against 52 ms; 80 MB 126 against 339 ms. Only whole native frames would gain, 0.03 s of about 1 s. Not used.
 - The child kept warm: a fresh one costs 0.11-0.14 s a clip. Done (guard.py).

@@ -2,15 +2,14 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from vqa.config import Strict
 from vqa.prompt import PresetName
 
 
-class Grpo(BaseModel):
+class Grpo(Strict):
     """One stage of GRPO. Defaults are PreResQ-R1's and VisualQuality-R1's (methods.md 1.3, 2.2)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     prompt: PresetName = "preresq_video"
     questions: tuple[str, ...] = Field((), description="in place of the prompt's words, one drawn a clip and step")
