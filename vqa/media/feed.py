@@ -179,13 +179,12 @@ def _stretches(
 ) -> "Iterator[tuple[Run, list[av.Packet[av.VideoStream]], bool]]":
     """(run, packets, do they end it): the packets of each run in file order, at most about 16 MB at a time."""
     count = len(table.ticks)
-    sizes = np.zeros(count, np.int64)  # in file order; 0: not in the table
-    in_file = table.order < count
-    sizes[table.order[in_file]] = table.sizes[in_file]
-    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    # In file order, 0: not in the table; behind them packets that are lost. As small as can be: hours have many.
+    sizes = np.zeros(max(count, int(table.order.max(initial=-1)) + 1), np.int32)
+    sizes[table.order] = table.sizes
     source, place, is_checked = packets_of(container, stream), 0, table.is_indexed
     for run in runs:
-        if can_jump and offsets[run.start] - offsets[place] > _JUMP_BYTES:
+        if can_jump and sizes[place : run.start].sum() > _JUMP_BYTES:
             container.seek(int(table.jump_ticks[run.start]), stream=stream)
             source, place, is_checked = packets_of(container, stream), -1, True
         taken: list[av.Packet[av.VideoStream]] = []

@@ -15,23 +15,24 @@ from vqa.media.boxes import sample_boxes
 
 _MAX_OFFSET = 1 << 28  # FFmpeg ignores a table that holds larger ones
 _KEY, _DISCARD = 1, 2  # AVINDEX_KEYFRAME, AVINDEX_DISCARD_FRAME
-
+_ENTRY = np.dtype([("places", np.int64), ("sizes", np.int64), ("dts", np.int64), ("flags", np.int64)])
+NO_TIME = -(1 << 63)  # AV_NOPTS_VALUE
 
 Container = av.container.InputContainer
 Ticks = NDArray[np.int64]  # times in the stream's unit
 
 
 class Columns(NamedTuple):
-    """What `av.Packet` says of each packet, in file order; times in the stream's unit."""
+    """What `av.Packet` says of each of N packets, in file order; times in the stream's unit, or NO_TIME."""
 
-    pts: list[int | None]
-    dts: list[int | None]
-    durations: list[int]
-    sizes: list[int]
-    is_key: list[bool]
-    is_corrupt: list[bool]
-    is_discarded: list[bool]
-    positions: list[int]  # bytes from the start of the file
+    pts: Ticks
+    dts: Ticks
+    durations: Ticks
+    sizes: NDArray[np.int64]
+    is_key: NDArray[np.bool_]
+    is_corrupt: NDArray[np.bool_]
+    is_discarded: NDArray[np.bool_]
+    positions: NDArray[np.int64]  # bytes from the start of the file
 
 
 def indexed_packets(
@@ -46,25 +47,26 @@ def indexed_packets(
         boxes = sample_boxes(file, track=stream.id)
     finally:
         file.seek(position)
-    entries = [(e.pos, e.size, e.timestamp, e.flags) for e in stream.index_entries]
+    # Straight into an array: as Python's numbers the entries of an hour would take more than its frames.
+    entries = np.fromiter(((e.pos, e.size, e.timestamp, e.flags) for e in stream.index_entries), _ENTRY)
     offsets = _composition_offsets(boxes, len(entries)) if boxes else None
     if not boxes or offsets is None:
         return None
-    places, sizes, dts, flags = np.array(entries, np.int64).T
+    places, sizes, dts, flags = (entries[name] for name in _ENTRY.names or ())
     if (sizes <= 0).any() or (places + sizes).max() > container.size:
         return None
     if (first.pos, first.size, first.dts) != (places[0], sizes[0], dts[0]) or first.pts is None:
         return None
     last_duration = int.from_bytes(boxes.get(b"stts", b"")[-4:], "big")  # 8.6.1.2
     return Columns(
-        pts=(dts + offsets + (first.pts - dts[0] - offsets[0])).tolist(),
-        dts=dts.tolist(),
-        durations=np.diff(dts, append=dts[-1] + last_duration).clip(0).tolist(),
-        sizes=sizes.tolist(),
-        is_key=(flags & _KEY != 0).tolist(),
-        is_corrupt=[False] * len(entries),
-        is_discarded=(flags & _DISCARD != 0).tolist(),
-        positions=places.tolist(),
+        pts=dts + offsets + (first.pts - dts[0] - offsets[0]),
+        dts=dts,
+        durations=np.diff(dts, append=dts[-1] + last_duration).clip(0),
+        sizes=sizes,
+        is_key=flags & _KEY != 0,
+        is_corrupt=np.zeros(len(entries), bool),
+        is_discarded=flags & _DISCARD != 0,
+        positions=places,
     )
 
 

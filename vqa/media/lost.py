@@ -14,7 +14,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from vqa.media.index import Columns, Container, Ticks
+from vqa.media.index import NO_TIME, Columns, Container, Ticks
 
 _SUSPICIOUS = 1.5  # times the median distance of frames
 _MAX_PLACES = 64  # the widest gaps of a file that are looked into
@@ -44,7 +44,7 @@ def lost_packets(
     those it holds, in file order."""
     if container.format.name.startswith("mov"):
         return _samples(container, stream, ticks, columns)
-    if container.format.name.startswith("matroska") and len(set(ticks.tolist())) > 2:
+    if container.format.name.startswith("matroska") and len(np.unique(ticks)) > 2:
         position = file.tell()  # the container reads through the same file
         try:
             return _blocks(file, container, stream, ticks, columns, limit=limit)
@@ -66,8 +66,8 @@ def _samples(container: Container, stream: av.VideoStream, ticks: Ticks, columns
         return _none()
     lost = [entry for entry in stream.index_entries if entry.pos + entry.size > container.size]
     lost = lost[len(ticks) - len(stream.index_entries) :]
-    first = [tick for tick in columns.dts if tick is not None]
-    delay = int(ticks.min()) - min(first) if first else 0
+    known = columns.dts[columns.dts != NO_TIME]
+    delay = int(ticks.min()) - int(known.min()) if len(known) else 0
     return Lost(
         np.array([max(0, entry.size) for entry in lost], np.int64),
         np.array([entry.is_keyframe for entry in lost], bool),
@@ -85,13 +85,13 @@ def _blocks(
     size, last = file.seek(0, os.SEEK_END), len(ticks) - 1
     declared = _declared_seconds(container, stream) / float(stream.time_base or 1) - (int(shown[-1]) + step)
     found = []
-    if declared > _SUSPICIOUS * step and not _is_chained(file, columns.positions[max(0, last - _REORDER)], size):
+    if declared > _SUSPICIOUS * step and not _is_chained(file, int(columns.positions[max(0, last - _REORDER)]), size):
         found.append((int(shown[-1]), declared + step))
     wide = np.flatnonzero(gaps > _SUSPICIOUS * step)
     for gap in wide[np.argsort(-gaps[wide], kind="stable")[:_MAX_PLACES]]:
         places = sorted(by_time[gap : gap + 2].tolist())
         start, stop = max(0, places[0] - _REORDER), min(last, places[1] + _REORDER)
-        if not _is_chained(file, columns.positions[start], columns.positions[stop]):
+        if not _is_chained(file, int(columns.positions[start]), int(columns.positions[stop])):
             found.append((int(shown[gap]), float(gaps[gap])))
     times = [at + step * n for at, length in found for n in range(1, min(round(length / step), limit + 1))][:limit]
     return Lost(

@@ -18,6 +18,7 @@ rotation of the display matrix or the EXIF orientation. A still picture is a cli
 """
 
 import os
+from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -29,7 +30,7 @@ from numpy.typing import NDArray
 
 from vqa.errors import ClipError
 from vqa.media.container import check_colours, open_container, packets_of, rotation_degrees, video_stream
-from vqa.media.index import Columns, Container, Ticks, indexed_packets
+from vqa.media.index import NO_TIME, Columns, Container, Ticks, indexed_packets
 from vqa.media.lost import lost_packets
 from vqa.media.pictures import declared_size, exif_turn, is_webp, webp_table
 from vqa.media.source import media_errors, open_source
@@ -166,18 +167,16 @@ def _packet_table(
     presentation, decoding, durations = columns.pts, columns.dts, columns.durations
     if len(presentation) > limit:
         raise ClipError("too_large", f"{uri}: more than {limit} frames; cut it into parts or raise max_frames")
-    if all(columns.is_discarded):
+    if columns.is_discarded.all():
         raise ClipError(
             "no_frames", f"{uri}: its {stream.codec_context.name} track has no frame; encode the file again"
         )
 
     is_reordered = container.format.name == "avi" and bool(stream.codec_context.has_b_frames)
     ticks, is_counted = _ticks(presentation, decoding, is_made_up=is_reordered)
-    sizes, starts, is_corrupt, is_discarded = (np.array(column) for column in columns[3:7])
-    order = np.flatnonzero(~is_discarded)
-    shown_ticks = ticks[order]
+    order = np.flatnonzero(~columns.is_discarded)
     gone = lost_packets(file, container, stream, ticks, columns, limit=limit - len(ticks))
-    all_ticks = np.concatenate([shown_ticks, gone.ticks])
+    all_ticks = np.concatenate([ticks[order], gone.ticks])
     by_time = np.argsort(all_ticks, kind="stable")
     seconds = (all_ticks[by_time] - all_ticks[by_time[0]]) * unit
     is_numbered = is_counted and ticks[-1] == len(ticks) - 1  # the ticks are mere numbers
@@ -185,13 +184,13 @@ def _packet_table(
         seconds = np.arange(len(seconds)) / float(stream.average_rate or 1)
     lost = np.ones(len(gone.ticks), bool)
     table = PacketTable(
-        seconds=seconds.astype(np.float64),
-        sizes=np.concatenate([sizes[order], gone.sizes])[by_time].astype(np.int64),
-        is_key=np.concatenate([starts[order], gone.is_key])[by_time].astype(bool),
-        order=np.concatenate([order, len(ticks) + np.arange(len(lost))])[by_time].astype(np.int64),
-        is_damaged=np.concatenate([is_corrupt[order], lost])[by_time].astype(bool),
+        seconds=seconds,
+        sizes=np.concatenate([columns.sizes[order], gone.sizes])[by_time],
+        is_key=np.concatenate([columns.is_key[order], gone.is_key])[by_time],
+        order=np.concatenate([order, len(ticks) + np.arange(len(lost))])[by_time],
+        is_damaged=np.concatenate([columns.is_corrupt[order], lost])[by_time],
         ticks=ticks,
-        starts=starts.astype(bool),
+        starts=columns.is_key,
         is_counted=is_counted,
         is_indexed=indexed is not None,
         jump_ticks=_jump_ticks(container.format.name, ticks, decoding, is_counted=is_counted),
@@ -199,44 +198,58 @@ def _packet_table(
     last = table.order[-1]
     # An AVI's clock can run faster than its frames come, and gives each the duration of one tick.
     is_stated = last < len(durations) and is_counted == is_numbered
-    last_duration = durations[last] * unit if is_stated else 0.0
+    last_duration = float(durations[last]) * unit if is_stated else 0.0
     gaps = np.diff(seconds)
     return table, last_duration or (float(np.median(gaps)) if len(gaps) else 0.0)
 
 
 def _demuxed(packets: "Iterable[av.Packet[av.VideoStream]]", *, limit: int) -> Columns:
     """What each packet says, of at most one more than `limit`."""
-    columns = Columns([], [], [], [], [], [], [], [])
-    for packet in islice(packets, limit + 1):
-        columns.pts.append(packet.pts)
-        columns.dts.append(packet.dts)
-        columns.durations.append(packet.duration or 0)
-        columns.sizes.append(packet.size)
-        columns.is_key.append(packet.is_keyframe)
-        columns.is_corrupt.append(packet.is_corrupt)
-        columns.is_discarded.append(packet.is_discard)
-        columns.positions.append(packet.pos or 0)
-    return columns
+    pts, dts, durations, sizes, positions, is_key, is_corrupt, is_discarded = (array("q") for _ in Columns._fields)
+    for packet in islice(packets, limit + 1):  # 8 bytes a number; in lists Python's would take 40
+        pts.append(NO_TIME if packet.pts is None else packet.pts)
+        dts.append(NO_TIME if packet.dts is None else packet.dts)
+        durations.append(packet.duration or 0)
+        sizes.append(packet.size)
+        is_key.append(packet.is_keyframe)
+        is_corrupt.append(packet.is_corrupt)
+        is_discarded.append(packet.is_discard)
+        positions.append(packet.pos or 0)
+    return Columns(
+        pts=np.array(pts, np.int64),
+        dts=np.array(dts, np.int64),
+        durations=np.array(durations, np.int64),
+        sizes=np.array(sizes, np.int64),
+        is_key=np.array(is_key, bool),
+        is_corrupt=np.array(is_corrupt, bool),
+        is_discarded=np.array(is_discarded, bool),
+        positions=np.array(positions, np.int64),
+    )
 
 
-def _ticks(presentation: list[int | None], decoding: list[int | None], *, is_made_up: bool) -> tuple[Ticks, bool]:
+def _ticks(presentation: Ticks, decoding: Ticks, *, is_made_up: bool) -> tuple[Ticks, bool]:
     """Presentation times in file order, and whether frames have to be counted.
 
     AVI stores no times; FFmpeg makes them up in file order, which is wrong where frames are reordered (`is_made_up`).
     """
-    if None not in presentation and len(set(presentation)) == len(presentation) and not is_made_up:
-        return np.array(presentation, np.int64), False
-    if None not in decoding and len(set(decoding)) == len(decoding):
-        return np.array(decoding, np.int64), True  # the n-th frame shown gets the n-th decoding time
+    if _differ(presentation) and not is_made_up:
+        return presentation, False
+    if _differ(decoding):
+        return decoding, True  # the n-th frame shown gets the n-th decoding time
     return np.arange(len(presentation), dtype=np.int64), True
 
 
-def _jump_ticks(container: str, ticks: Ticks, decoding: list[int | None], *, is_counted: bool) -> Ticks:
+def _differ(ticks: Ticks) -> bool:
+    """Whether each packet has a time of its own."""
+    return bool((ticks != NO_TIME).all()) and len(np.unique(ticks)) == len(ticks)
+
+
+def _jump_ticks(container: str, ticks: Ticks, decoding: Ticks, *, is_counted: bool) -> Ticks:
     """mp4 and mov index decoding times, Matroska and WebM presentation times; other formats guess where to land."""
     if container.startswith("matroska") and not is_counted:
         return ticks
-    if container.startswith("mov") and not is_counted and None not in decoding:
-        return np.array(decoding, np.int64)
+    if container.startswith("mov") and not is_counted and (decoding != NO_TIME).all():
+        return ticks if np.array_equal(ticks, decoding) else decoding  # one array where nothing is reordered
     return np.zeros(0, np.int64)
 
 
