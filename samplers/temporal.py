@@ -95,6 +95,20 @@ def change_from_packets(sizes: ArrayLike, is_key: ArrayLike) -> Floats:
     return np.where(key, size * scale, size)
 
 
+def change_from_luma(luma: ArrayLike) -> Floats:
+    """Mean absolute luma difference from the frame before, float64 [N] in the input's unit; the first takes the
+    second's. `luma`: float [N, height, width], small pictures are enough. Raises ValueError for another shape, or none.
+    """
+    pictures = np.asarray(luma, dtype=np.float64)
+    if pictures.ndim != 3 or len(pictures) == 0:
+        raise ValueError(f"change_from_luma: shape {pictures.shape} must be [frames >= 1, height, width]")
+    change = np.zeros(len(pictures))
+    if len(pictures) > 1:
+        change[1:] = np.abs(np.diff(pictures, axis=0)).mean(axis=(1, 2))
+        change[0] = change[1]
+    return change
+
+
 def _checked(count: int) -> int:
     if count < 1:
         raise ValueError(f"count is {count}; ask for at least 1 frame")

@@ -242,6 +242,19 @@ def test_keyframes_go_where_the_packets_say_that_things_change(tmp_path):
     assert (chosen >= 50).sum() >= 10 and (chosen < 50).sum() >= 4
 
 
+def test_luma_differences_find_the_change_that_packets_hide(tmp_path):
+    """Each packet of MJPEG is a key frame: sizes say nothing about change."""
+    path = tmp_path / "burst.avi"
+    flash = "negate=enable='between(t,1.6,1.9)*mod(n,2)'"
+    clips.ffmpeg("-f", "lavfi", "-i", "color=0x404040:s=160x96:r=25:d=4", "-vf", flash, "-c:v", "mjpeg", path)
+    by_packets, by_luma = (
+        np.array(look(Clip(clip_id="c", uri=str(path)), change=change, local_pictures=0).keyframe_seconds)
+        for change in ("packets", "luma")
+    )
+    burst = [((seconds >= 1.5) & (seconds <= 2.0)).sum() for seconds in (by_packets, by_luma)]
+    assert burst[1] > burst[0] + 2 and len(by_luma) == 16
+
+
 def test_motion_lights_up_where_the_object_is_now():
     def shot(second: float, left: int) -> object:
         pixels = np.zeros((10, 40, 3), dtype=np.uint8)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from samplers import temporal
-from samplers.temporal import TemporalName, change_from_packets, fps, keyframe, segment, uniform
+from samplers.temporal import TemporalName, change_from_luma, change_from_packets, fps, keyframe, segment, uniform
 
 
 @st.composite
@@ -147,6 +147,14 @@ def test_sizes_of_a_clip_with_key_frames_only_say_nothing_about_change():
     assert len(np.unique(change_from_packets(sizes, np.ones(50, dtype=bool)))) == 1
 
 
+def test_change_from_luma_is_the_mean_absolute_difference():
+    luma = np.zeros((4, 2, 3))
+    luma[2:, 0, 0] = 6.0
+    assert change_from_luma(luma).tolist() == [0, 0, 1, 0]
+    assert change_from_luma(luma[1:]).tolist() == [1, 1, 0]
+    assert change_from_luma(luma[:1]).tolist() == [0]
+
+
 @pytest.mark.parametrize(
     "call",
     [
@@ -159,6 +167,7 @@ def test_sizes_of_a_clip_with_key_frames_only_say_nothing_about_change():
         lambda: keyframe([0.0, 1.0], count=1, change=[1.0]),
         lambda: keyframe([0.0, 1.0], count=1, change=[1.0, -1.0]),
         lambda: change_from_packets([1, 2], [True]),
+        lambda: change_from_luma(np.zeros((0, 2, 2))),
     ],
 )
 def test_senseless_input_is_refused(call):

@@ -25,11 +25,12 @@ from vqa.media.decode import decode
 from vqa.media.plan import nearest
 from vqa.media.probe import PacketTable, probe
 from vqa.types import Clip, CropBox, MediaInfo, Views
-from vqa.views.frames import global_frames, local_frames, span
+from vqa.views.frames import change_by_luma, global_frames, local_frames, span
 from vqa.views.pictures import cut_out, grid_of, laid_out, part, tile_size, within_area
 
 LocalName = SpatialName | Literal["frames"]
 SnapName = Literal["none", "keyframes"]
+ChangeName = Literal["packets", "luma"]
 
 # spatial="frames": a frame above this area is reduced to it, 1280 tokens in Qwen2.5-VL (4K would be 10,000).
 LOCAL_FRAME_PIXELS = 1280 * 28 * 28
@@ -40,6 +41,9 @@ class ViewsConfig(Strict):
 
     temporal: TemporalName = Field("keyframe", description="which frames make the global pictures")
     keyframes: int = Field(16, ge=1, le=256, description="frames at most; a shorter clip shows each of its frames once")
+    change: ChangeName = Field(
+        "packets", description="temporal=keyframe: seen by packet sizes, or by luma of frames decoded for it (dearer)"
+    )
     keyframe_rate: float = Field(1.0, gt=0, description="frames per second, for temporal=fps only")
     global_kind: Literal["mosaic", "frames"] = Field("mosaic", description="one picture of tiles, or separate ones")
     global_pixels: int = Field(1024, ge=64, description="long side of the mosaic, or of each frame, at most")
@@ -58,6 +62,7 @@ def look(
     *,
     temporal: TemporalName = "keyframe",
     keyframes: int = 16,
+    change: ChangeName = "packets",
     keyframe_rate: float = 1.0,
     global_kind: Literal["mosaic", "frames"] = "mosaic",
     global_pixels: int = 1024,
@@ -89,8 +94,11 @@ def look(
         raise ClipError("too_large", f"{clip.uri}: {what}; scale it down or raise it")
     first, stop = span(clip, packets)
     seconds = packets.seconds[first:stop]
-    change = frames_of.change_from_packets(packets.sizes, packets.is_key)[first:stop]
-    chosen = global_frames(temporal, seconds, count=keyframes, rate=keyframe_rate, change=change, seed=seed)
+    if change == "luma" and temporal == "keyframe":
+        signal = change_by_luma(seconds, info, packets, backend=backend)
+    else:
+        signal = frames_of.change_from_packets(packets.sizes, packets.is_key)[first:stop]
+    chosen = global_frames(temporal, seconds, count=keyframes, rate=keyframe_rate, change=signal, seed=seed)
     intra = np.flatnonzero(packets.is_key[first:stop])
     if snap == "keyframes" and len(intra):
         chosen = np.unique(intra[nearest(seconds[intra], seconds[chosen])])

@@ -1,4 +1,4 @@
-"""Which frames: for the global pictures by a temporal sampler, for the local ones among those. Nothing is decoded."""
+"""Which frames: for the global pictures by a temporal sampler, for the local ones among those."""
 
 import hashlib
 import json
@@ -10,9 +10,15 @@ from numpy.typing import NDArray
 from samplers import temporal as frames_of
 from samplers.temporal import TemporalName
 from vqa.errors import ClipError
-from vqa.types import Clip, Packets, Seconds
+from vqa.media.backends import BackendName
+from vqa.media.decode import decode
+from vqa.media.probe import PacketTable
+from vqa.types import Clip, MediaInfo, Packets, Seconds
 
 Indices = NDArray[np.int64]
+
+LUMA_FRAMES, LUMA_SIDE = 256, 64  # what luma differences are taken of: frames at most, pixels of the long side
+_LUMA = (0.2126, 0.7152, 0.0722)  # BT.709
 
 
 def view_seed(content: str, clip: Clip) -> int:
@@ -36,13 +42,23 @@ def span(clip: Clip, packets: Packets) -> tuple[int, int]:
     return first, stop
 
 
+def change_by_luma(seconds: Seconds, info: MediaInfo, packets: PacketTable, *, backend: BackendName) -> Seconds:
+    """How much each of the frames shown at `seconds` [N] differs from the one before, by small pictures of at most
+    LUMA_FRAMES of them, evenly chosen; between these interpolated. Decodes them. Raises ClipError as `decode`."""
+    looked = np.unique(np.linspace(0, len(seconds) - 1, LUMA_FRAMES).round().astype(np.int64))
+    reduced = min(1.0, LUMA_SIDE / max(info.width, info.height))
+    size = max(1, round(info.width * reduced)), max(1, round(info.height * reduced))
+    frames = decode(info.uri, seconds[looked], sizes=[size] * len(looked), backend=backend, info=info, packets=packets)
+    change = frames_of.change_from_luma(np.stack(frames.pixels) @ np.array(_LUMA))
+    return np.interp(np.arange(len(seconds)), looked[frames.requested], change)
+
+
 def global_frames(
     sampler: TemporalName, seconds: Seconds, *, count: int, rate: float, change: NDArray[np.float64], seed: int
 ) -> Indices:
     """Distinct frames for the global pictures: repeats would only show the same tile again."""
     if sampler == "keyframe":
-        # Where each packet is a key frame (GIF, MJPEG, raw) `change` is flat and this is `uniform`: luma differences
-        # would tell more, but at the price of decoding everything, which is what the packet table is there to avoid.
+        # Where each packet is a key frame (GIF, MJPEG, raw) change by packets is flat and this is `uniform`.
         return np.unique(frames_of.keyframe(seconds, count=count, change=change))
     if sampler == "segment":
         return np.unique(frames_of.segment(seconds, count=count, seed=seed))
