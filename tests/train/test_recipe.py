@@ -29,12 +29,13 @@ def refused(call: Any, *parts: str, kind: type[Exception] = UsageError) -> None:
 def test_all_stages_run_once_and_a_change_is_refused(ladder: Path, tmp_path: Path) -> None:
     file, out = tmp_path / "a.yaml", tmp_path / "out"
     frozen = COLDSTART | {"vision_rate": 0.0, "keep_features": True, "average": 0.9, "answer_weight": 3.0}
-    values = small(WARMUP, frozen, GRPO | {"steps": 1})
+    other = {"prompt": "visualquality_r1"}
+    values = small(WARMUP, frozen | other, GRPO | {"steps": 1, "reward": "visualquality_r1"} | other)
     model = run(written(file, values), data=[ladder], out=out)
     assert {"config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"} <= set(names(model))
     scored, _ = settle(str(model), {})  # as `vqa score --model out/model` asks it
     assert (scored.source, scored.views) == (str(model), settle(str(values["card"]), {})[0].views)
-    assert not scored.trust_remote_code
+    assert scored.prompt == "visualquality_r1" and not scored.trust_remote_code
     own = model / "vqa.yaml"
     own.write_text(own.read_text() + "trust_remote_code: true\nsource: elsewhere/model\n")
     assert settle(str(model), {})[0] == scored  # a folder cannot ask for more than how it is asked

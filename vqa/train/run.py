@@ -53,7 +53,7 @@ def run_stages(recipe: Recipe, *, out: Path, data: Sequence[Path | str] = (), un
     hf.utils.logging.disable_progress_bar()
     run = make_run(recipe, out=out, data=data)
     keys: dict[str, str] = {}
-    last, is_new = "", not (out / "model").exists()
+    last, prompt, is_new = "", run.prompt, not (out / "model").exists()
     for stage in recipe.stages:
         train, held_out = run.clips(stage)
         settings = _settings(run, stage, train, held_out, keys)
@@ -68,12 +68,13 @@ def run_stages(recipe: Recipe, *, out: Path, data: Sequence[Path | str] = (), un
             if run.processes.is_main_process:
                 finish(folder, settings)
         last = last if isinstance(stage, Write) else stage.name
+        prompt = run.asked(stage) if isinstance(stage, ColdStart | Reinforce) else prompt
         if stage.name == until:
             break
     if not last:
         return out
     if is_new and run.processes.is_main_process:
-        card = run.card.model_copy(update={"prompt": run.prompt})
+        card = run.card.model_copy(update={"prompt": prompt})
         ship(out / last / "model", out / "model", dtype=getattr(torch, recipe.export), card=card)
     run.processes.wait_for_everyone()
     return out / "model"

@@ -63,7 +63,7 @@ def ship(made: Path, folder: Path, *, dtype: torch.dtype, card: ModelCard) -> No
     try:
         hf.AutoModelForImageTextToText.from_pretrained(made, dtype=dtype).save_pretrained(draft)
         hf.AutoProcessor.from_pretrained(made).save_pretrained(draft)
-        asked = card.model_dump(mode="json", include=set(CARRIED), exclude_defaults=True)
+        asked = card.model_dump(mode="json", include=set(CARRIED), exclude_none=True)
         (draft / CARD).write_text(yaml.safe_dump(asked, sort_keys=False))
         shutil.rmtree(folder, ignore_errors=True)
         draft.replace(folder)
