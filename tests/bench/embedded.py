@@ -1,9 +1,10 @@
-"""The embedded model's figures: `python tests/bench/embedded.py [--ladder DIR] [--model M]`.
+"""The embedded model's figures: `python tests/bench/embedded.py [--ladder DIR] [--model M] [--iqa-python PATH]`.
 
 1. On the test contents of a ladder (`vqa data synth`), never trained on: SRCC and PLCC of the numbers that `vqa
    score` writes against VMAF's stand-in opinion, the share parsed, and by single distortion the SRCC and the share of
    reasons that name it, by what is seen of it (NAMES in vqa/train/ladder.py: no codec, no kind of blur).
-2. Seconds for a clip of 10 s of 1080p, looked at and scored, after start-up. The floor is the look alone (decoding).
+2. Beside it on the same clips NIQE, BRISQUE and sharpness alone (rivals.py; --iqa-python PATH for the first two).
+3. Seconds for a clip of 10 s of 1080p, looked at and scored, after start-up. The floor is the look alone (decoding).
 """
 
 import argparse
@@ -19,6 +20,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 from PIL import Image
+from rivals import Judged, judge, table
 
 from vqa import Scorer
 from vqa.data.pristine import FPS
@@ -27,8 +29,8 @@ from vqa.metrics import plcc, srcc
 from vqa.train.ladder import NAMES
 
 
-def held_out(ladder: Path, model: str) -> None:
-    """Scores the test split through the command line and prints the agreement."""
+def held_out(ladder: Path, model: str, iqa_python: Path | None) -> None:
+    """Scores the test split through the command line and prints the agreement, and that of what needs no training."""
     rows = {
         row["clip_id"]: row for row in pq.read_table(ladder / "ladder.parquet").to_pylist() if row["split"] == "test"
     }
@@ -56,6 +58,11 @@ def held_out(ladder: Path, model: str) -> None:
             values = [row["score"] for row in some], [rows[row["clip_id"]]["opinion"] for row in some]
             print(f"  {name:18s} n={len(some):3d}  SRCC {srcc(*values):6.3f}  named {np.mean(named):.0%}")
     print(f"distortion of {len(told)} single-distortion clips named: {np.mean(told):.1%}")
+    by_clip = {row["clip_id"]: row["score"] for row in kept}
+    values = [by_clip.get(clip, float("nan")) for clip in rows]
+    own = Judged(name=model, values=values, seconds=float(np.mean([row["score_seconds"] for row in kept])))
+    others = judge([ladder / row["uri"] for row in rows.values()], iqa_python)
+    table([own, *others], [row["opinion"] for row in rows.values()])
 
 
 def one_clip(model: str) -> None:
@@ -84,9 +91,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ladder", type=Path)
     parser.add_argument("--model", default="embedded")
+    parser.add_argument("--iqa-python", type=Path)
     arguments = parser.parse_args()
     if arguments.ladder:
-        held_out(arguments.ladder, arguments.model)
+        held_out(arguments.ladder, arguments.model, arguments.iqa_python)
     else:
         print("no --ladder: agreement with VMAF not measured (make one: vqa data synth)")
     one_clip(arguments.model)
