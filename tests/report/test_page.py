@@ -1,5 +1,6 @@
 """report.html in a real browser: the system's Chromium, driven by Playwright (apt-get install chromium)."""
 
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import opinions
+import pyarrow.parquet as pq
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
@@ -72,7 +74,7 @@ def visit(browser: Browser) -> Iterator[Any]:
     assert bad == []
 
 
-def evaluated(folder: Path, *, noise: float = 0.5, count: int = 30) -> Path:
+def evaluated(folder: Path, *, noise: float = 0.5, count: int = 30, splits: int = 0) -> Path:
     """Two sets of clips, evaluated; the second clip is named in markup, the fourth failed."""
     pairs = [opinions.clips(count, seed=seed, dataset=name, noise=noise) for seed, name in enumerate("ab")]
     labels, scores = ([row for pair in pairs for row in pair[side]] for side in (0, 1))
@@ -89,7 +91,7 @@ def evaluated(folder: Path, *, noise: float = 0.5, count: int = 30) -> Path:
         labels=opinions.write_csv(folder / "labels.csv", labels),
         key="uri",
         by=("distortion",),
-        settings=Settings(resamples=50, splits=0, allow_missing=True),
+        settings=Settings(resamples=50, splits=splits, allow_missing=True),
     )
     write(evaluate(question), folder)
     return folder
@@ -120,10 +122,10 @@ def test_the_table_sorts_both_ways_and_keeps_the_focus(evaluation: Path, visit: 
     page = visit(write_report(evaluation, pictures=0))
     for order in (1, -1):
         page.click("#clips [data-key=mos]")
-        expect(page.locator("#clips th:nth-child(5)")).to_have_attribute(
+        expect(page.locator("#clips th:nth-child(4)")).to_have_attribute(
             "aria-sort", "ascending" if order > 0 else "descending"
         )
-        shown = [float(text) for text in page.locator("#clips tbody td:nth-child(5)").all_text_contents()]
+        shown = [float(text) for text in page.locator("#clips tbody td:nth-child(4)").all_text_contents()]
         assert shown == sorted(shown, reverse=order < 0)
         expect(page.locator("#clips [data-key=mos]")).to_be_focused()
 
@@ -165,6 +167,74 @@ def test_two_models_stand_side_by_side(evaluation: Path, tmp_path: Path, visit: 
     first, second = page.evaluate(bars)
     assert [x for x, _ in first] == [x for x, _ in second]  # both on the opinions' scale, in the same bins
     assert [sum(y for _, y in side) for side in (first, second)] == [30, 30]
+
+
+def test_residuals_and_errors_tell_both_models(evaluation: Path, tmp_path: Path, visit: Any) -> None:
+    other = evaluated(tmp_path / "two", noise=1.0)
+    page = visit(write_report(evaluation, against=other, pictures=0))
+    names = [f"scored, {folder.name}" for folder in (evaluation, other)]  # neither has another name
+    expect(page.locator("#residual-models .model")).to_have_text(names)
+    expect(page.locator("#error-models .model")).to_have_text(names)
+    drawn = page.evaluate("charts.residuals.data.datasets.map(({ data }) => data.map(({ y }) => y))")
+    for side, folder in zip(drawn, (evaluation, other), strict=True):
+        residuals = [row["residual"] for row in pq.read_table(folder / "clips.parquet").to_pylist()]
+        assert sorted(side) == pytest.approx(sorted(value for value in residuals if value is not None), abs=1e-4)
+    page.select_option("#by", label="data set")
+    told = [float(text.split("±")[0]) for text in page.locator("#errors td.number .line").all_text_contents()]
+    wanted = [mean_error(folder, name) for name in "ab" for folder in (evaluation, other)]
+    assert told == pytest.approx(wanted, abs=0.00501)
+
+
+def mean_error(folder: Path, dataset: str) -> float:
+    rows = pq.read_table(folder / "clips.parquet").to_pylist()
+    found = [abs(row["residual"]) for row in rows if row["dataset"] == dataset and row["residual"] is not None]
+    return sum(found) / len(found)
+
+
+def test_the_table_of_figures_holds_areas_medians_and_means(tmp_path: Path, visit: Any) -> None:
+    folder = evaluated(tmp_path / "one", splits=10)
+    page = visit(write_report(folder, pictures=0))
+    metrics = json.loads((folder / "metrics.json").read_text())
+    heads = page.locator("#figures > table th").all_text_contents()
+    assert heads[-4:] == ["different / similar", "better / worse", "SRCC, splits", "PLCC fitted, splits"]
+    lines = page.locator("#figures > table tbody tr")
+    shown = [line.locator("td").all_text_contents() for line in lines.all()]
+    part = metrics["datasets"]["a"]
+    statistics, splits = part["statistics"], part["splits"]
+    areas = [statistics[f"auc_{name}"] for name in ("different_similar", "better_worse")]
+    wanted = [f"{one['value']:.3f}{one['low']:.3f}–{one['high']:.3f}" for one in areas]
+    medians = [[splits[end][name] for end in ("median", "least", "most")] for name in ("srcc", "plcc_logistic4")]
+    wanted += [f"{middle:.3f}{least:.3f}–{most:.3f}" for middle, least, most in medians]
+    assert shown[0][-4:] == wanted
+    assert [line[0].partition(" mean")[0] for line in shown[2:4]] == ["plain", "weighted"]
+    assert shown[2][1].startswith(f"{metrics['means']['plain']['srcc']['value']:.3f}")
+    expect(page.locator("#splits")).to_contain_text("the median over 10 random fifths")
+
+
+def test_a_clip_counts_under_each_of_its_distortions(tmp_path: Path, visit: Any) -> None:
+    labels, scores = opinions.clips(12)
+    kinds = [["blur"], ["blur", "noise"], [], ["noise"]]
+    for at, row in enumerate(labels):
+        row["distortions"] = json.dumps(kinds[at % 4])
+    question = Question(
+        scores=opinions.write_csv(tmp_path / "scores.csv", scores),
+        labels=opinions.write_csv(tmp_path / "labels.csv", labels),
+        settings=Settings(resamples=0, splits=0),
+    )
+    write(evaluate(question), tmp_path)
+    page = visit(write_report(tmp_path, pictures=0))
+    assert page.locator("#errors td.name").all_text_contents() == ["blur", "noise", "none"]
+    assert [text.split("n = ")[1] for text in page.locator("#errors small").all_text_contents()] == ["6", "6", "3"]
+    for name, count in (("noise", 6), ("none", 3)):
+        page.select_option("select[name='distortion']", label=name)
+        expect(page.locator("#count")).to_contain_text(f"{count} of 12 clips")
+
+
+def test_scores_of_another_scale_are_told_apart(tmp_path: Path, visit: Any) -> None:
+    rows = [{"uri": f"{at}.mp4", "score": value} for at, value in enumerate((-0.0312, -0.0298, -0.0004, 0.0))]
+    opinions.write_scores(tmp_path, rows)
+    page = visit(write_library(tmp_path, pictures=0))
+    assert page.locator("#clips td.number").all_text_contents() == ["−0.0312", "−0.0298", "−0.0004", "0.0000"]
 
 
 def test_clips_of_one_score_make_one_bar(tmp_path: Path, visit: Any) -> None:

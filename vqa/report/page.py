@@ -35,7 +35,16 @@ MOST_GROUPS = 40  # different values of a column that one can filter by
 REASON_CHARACTERS = 600
 CURVE_POINTS = 60
 BAND = 0.9  # share of clips between the band's edges
-STATISTICS = ("srcc", "plcc_logistic4", "krcc", "rmse_logistic4")
+# Columns of the table of figures. The second kind are medians over random fifths.
+STATISTICS = {
+    "SRCC": "srcc",
+    "PLCC fitted": "plcc_logistic4",
+    "KRCC": "krcc",
+    "RMSE fitted": "rmse_logistic4",
+    "different / similar": "auc_different_similar",
+    "better / worse": "auc_better_worse",
+}
+MEDIANS = {"SRCC, splits": "srcc", "PLCC fitted, splits": "plcc_logistic4"}
 TOLD = ("clip_id", "uri", "status", "error_kind", "error", "score", "score_std", "mos", "mapped", "residual", "reason")
 
 Row = dict[str, Any]
@@ -57,6 +66,7 @@ def write_report(
     worst = sorted(scored, key=lambda row: -abs(row["residual"]))[:WORST]
     index = {row["clip_id"]: at for at, row in enumerate(rows)}
     root = local_path(metrics["labels"]["source"]).parent
+    models = _names([(place, one) for place, (one, _) in zip((folder, against), sources, strict=False) if place])
     data = _columns(rows, extra=_label_columns(rows)) | {
         "kind": "evaluation",
         "curves": [_curves(*one) for one in sources],
@@ -64,7 +74,9 @@ def write_report(
         "seen": glimpses(worst[:pictures], root=root),
         "reliability": metrics["reliability"],
         "metrics": [_table(one) for one, _ in sources],
-        "models": [_name(one) for one, _ in sources],
+        "statistics": [*STATISTICS, *MEDIANS],
+        "splits": metrics["settings"]["splits"],
+        "models": models,
         "calibration": load_calibration(calibration).model_dump(mode="json") if calibration else None,
     }
     if against:
@@ -73,7 +85,8 @@ def write_report(
         data["residual_b"] = [_short(other.get(row["clip_id"], {}).get("residual")) for row in rows]
     counts = metrics["counts"]
     note = f"{counts['used']} of {counts['expected']} expected clips used"
-    return _write(folder, data, title=f"{_name(metrics)} on {Path(metrics['labels']['source']).name}", note=note)
+    note += f"; the other model is {models[1]}" if against else ""
+    return _write(folder, data, title=f"{models[0]} on {Path(metrics['labels']['source']).name}", note=note)
 
 
 def write_library(folder: Path, *, pictures: int = WORST) -> Path:
@@ -106,16 +119,24 @@ def _evaluation(folder: Path) -> tuple[Data, list[Row]]:
         raise UsageError(f"{folder}: holds no evaluation ({error}); give an --out folder of `vqa evaluate`") from error
 
 
-def _name(metrics: Data) -> str:
-    scores = metrics["scores"]
-    name = str(scores["model_id"] or Path(scores["source"]).name)
-    return name if scores["column"] == "score" else f"{name} ({scores['column']})"
+def _names(sources: Sequence[tuple[Path, Data]]) -> list[str]:
+    """What each model is called; the folder of its evaluation goes along where two are called the same."""
+    names = []
+    for _, metrics in sources:
+        scores = metrics["scores"]
+        name = str(scores["model_id"] or Path(scores["source"]).name)
+        names.append(name if scores["column"] == "score" else f"{name} ({scores['column']})")
+    if len(set(names)) == len(names):
+        return names
+    return [f"{name}, {folder.resolve().name}" for name, (folder, _) in zip(names, sources, strict=True)]
 
 
 def _table(metrics: Data) -> list[Data]:
     """Lines of the tables of figures: group, name, counts, [value, low, high, reason] of each statistic."""
     parts = [("", name, part) for name, part in metrics["datasets"].items()]
     if len(parts) > 1:
+        both = {"used": metrics["counts"]["used"], "expected": metrics["counts"]["expected"], "splits": None}
+        parts += [("", f"{kind} mean", both | {"statistics": found}) for kind, found in metrics["means"].items()]
         parts.append(("", "all together", metrics["all"]))
     parts += [(column, name, part) for column, groups in metrics["groups"].items() for name, part in groups.items()]
     return [
@@ -124,14 +145,22 @@ def _table(metrics: Data) -> list[Data]:
             "name": name,
             "used": part["used"],
             "expected": part["expected"],
-            "values": [
-                [_short(part["statistics"][one][key]) for key in ("value", "low", "high")]
-                + [part["statistics"][one]["reason"]]
-                for one in STATISTICS
-            ],
+            "values": [_cell(part["statistics"][one]) for one in STATISTICS.values()]
+            + [_median(part["splits"], one) for one in MEDIANS.values()],
         }
         for column, name, part in parts
     ]
+
+
+def _cell(found: Data) -> list[Any]:
+    return [*(_short(found[key]) for key in ("value", "low", "high")), found["reason"]]
+
+
+def _median(splits: Data | None, name: str) -> list[Any]:
+    """The median over random fifths, with the least and the greatest in place of an interval; or nothing."""
+    if splits is None or name not in splits["median"]:
+        return [None, None, None, None]
+    return [*(_short(splits[key][name]) for key in ("median", "least", "most")), None]
 
 
 def _short(value: float | None) -> float | None:
@@ -144,8 +173,8 @@ def _label_columns(rows: Sequence[Row]) -> list[str]:
 
 
 def _columns(rows: Sequence[Row], *, extra: Sequence[str]) -> Data:
-    """The rows column by column; columns to filter by as words and places in them."""
-    groups: dict[str, list[str]] = {
+    """The rows column by column; columns to filter by as words and places in them: of a list one for each member."""
+    groups: dict[str, list[Any]] = {
         "data set": [str(row.get("dataset") or "") for row in rows],
         "status": [row["status"] for row in rows],
         "failure": [row.get("error_kind") or "none" for row in rows],
@@ -153,13 +182,15 @@ def _columns(rows: Sequence[Row], *, extra: Sequence[str]) -> Data:
         "duration": [_duration(row) for row in rows],
         "codec": [row.get("codec") or row.get("label_codec") or "unknown" for row in rows],
     }
-    groups |= {"distortion" if name == "distortions" else name: [_word(row[name]) for row in rows] for name in extra}
+    groups |= {"distortion" if name == "distortions" else name: [_words(row[name]) for row in rows] for name in extra}
     filters = {}
     for name, values in groups.items():
-        words = sorted(set(values), key=_natural)
+        members = [value if isinstance(value, list) else [value] for value in values]
+        words = sorted({word for inside in members for word in inside}, key=_natural)
         if 2 <= len(words) <= MOST_GROUPS:
             place = {word: at for at, word in enumerate(words)}
-            filters[name] = {"words": words, "at": [place[value] for value in values]}
+            places = [sorted({place[word] for word in inside}) for inside in members]
+            filters[name] = {"words": words, "at": [at[0] if len(at) == 1 else at for at in places]}
     columns = {
         name: [_short(row.get(name)) if isinstance(row.get(name), float) else row.get(name) for row in rows]
         for name in TOLD
@@ -185,10 +216,10 @@ def _natural(word: str) -> list[str | int]:
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", word)]
 
 
-def _word(value: Any) -> str:
+def _words(value: Any) -> str | list[str]:
     if isinstance(value, str) and value.startswith("["):  # a list, as evaluate writes it
         try:
-            return "+".join(map(str, json.loads(value))) or "none"
+            return [str(member) for member in json.loads(value)] or "none"
         except ValueError:
             return value
     return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

@@ -3,8 +3,9 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const rows = data.columns, labelled = data.kind === "evaluation", two = Boolean(data.score_b);
 const byId = (id) => document.getElementById(id);
+const FIRST_LINES = innerWidth < 640 ? 15 : 50;
 const all = Array.from({ length: data.count }, (_, at) => at);
-let shown = all, sorting = { key: labelled ? "residual" : "score", down: labelled }, lines = 50;
+let shown = all, sorting = { key: labelled ? "residual" : "score", down: labelled }, lines = FIRST_LINES;
 
 function element(tag, { text, ...settings } = {}, ...inside) {
   const made = Object.assign(document.createElement(tag), settings);
@@ -12,9 +13,20 @@ function element(tag, { text, ...settings } = {}, ...inside) {
   made.append(...inside);
   return made;
 }
-const number = (value, digits = 2) => (value === null || value === undefined ? "–" : value.toFixed(digits));
+const number = (value, digits = 2) => {
+  if (value === null || value === undefined) return "–";
+  const text = value.toFixed(digits);
+  return Number(text) === 0 ? text.replace("-", "") : text.replace("-", "−");
+};
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const folder = shared(rows.clip_id).lastIndexOf("/") + 1; // the folder that all clips lie in goes without saying
+// As many digits as tell a hundredth of the range of scores, whatever their scale.
+const scoreDigits = (column) => {
+  const known = column.filter((value) => value != null);
+  const range = known.reduce((a, b) => Math.max(a, b), -Infinity) - known.reduce((a, b) => Math.min(a, b), Infinity);
+  return known.length && range > 0 ? Math.min(6, Math.max(0, 2 - Math.round(Math.log10(range / 4)))) : 2;
+};
+const DIGITS = { score: scoreDigits(rows.score), score_std: scoreDigits(rows.score), score_b: two ? scoreDigits(data.score_b) : 2 };
 const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
 
 function shared(names) {
@@ -41,69 +53,85 @@ byId("filters").addEventListener("submit", (event) => event.preventDefault());
 function update() {
   const wanted = Object.entries(selects).filter(([, one]) => one.value).map(([name, one]) => [data.filters[name].at, +one.value]);
   const part = search.value.toLowerCase();
-  shown = all.filter((at) => wanted.every(([places, value]) => places[at] === value)
+  shown = all.filter((at) => wanted.every(([places, value]) => [places[at]].flat().includes(value))
     && (!part || rows.clip_id[at].toLowerCase().includes(part) || rows.reason[at].toLowerCase().includes(part)));
-  lines = 50;
+  lines = FIRST_LINES;
   draw();
 }
 
 // --- tables
 
-function table(heads, lines) {
+// A table that folds into blocks on a phone has its heads in each cell too.
+function table(heads, lines, className = "") {
+  if (className) for (const line of lines) line.forEach((one, k) => { one.dataset.head = heads[k].textContent; });
   const body = element("tbody");
   for (const line of lines) body.append(element("tr", {}, ...line));
-  return element("table", {}, element("thead", {}, element("tr", {}, ...heads)), body);
+  return element("table", { className }, element("thead", {}, element("tr", {}, ...heads)), body);
 }
 const head = (text, isNumber) => element("th", { text, scope: "col", className: isNumber ? "number" : "" });
 const cell = (text, className = "number") => element("td", { text, className });
 
+// Entries are [name, [value, note] or null of each side].
 function bars(id, entries, { digits = 0, heads = ["", "clips", ""] } = {}) {
   if (!entries.length) return byId(id).replaceChildren(element("p", { className: "quiet", text: "None." }));
-  const most = Math.max(...entries.map(([, value]) => value), 1e-9);
-  byId(id).replaceChildren(table([head(heads[0]), head(heads[1], true), head(heads[2])], entries.map(([name, value, note = ""]) => {
-    const bar = element("div", { className: "bar" });
-    bar.style.width = `${(100 * value) / most}%`;
-    return [cell(name, "name"), element("td", { className: "number", text: number(value, digits) }, element("small", { text: note })), element("td", { className: "bars" }, bar)];
+  const most = Math.max(...entries.flatMap(([, ...sides]) => sides.map((side) => side?.[0] ?? 0)), 1e-9);
+  byId(id).replaceChildren(table([head(heads[0]), head(heads[1], true), head(heads[2])], entries.map(([name, ...sides]) => {
+    const drawn = sides.map((side, k) => {
+      const bar = element("div", { className: `bar side${sides.length > 1 ? k : ""}` });
+      bar.style.width = `${(100 * (side?.[0] ?? 0)) / most}%`;
+      return element("div", { className: "line" }, bar);
+    });
+    const told = sides.map((side) => element("div", { className: "line", text: number(side?.[0], digits) }, element("small", { text: side?.[1] ?? "" })));
+    return [cell(name, "name"), element("td", { className: "number" }, ...told), element("td", { className: "bars" }, ...drawn)];
   })));
 }
 
 function tally(column) {
   const counts = new Map();
   for (const at of shown) if (column[at] != null) counts.set(column[at], (counts.get(column[at]) ?? 0) + 1);
-  return [...counts].sort((a, b) => b[1] - a[1]);
+  return [...counts].sort((a, b) => b[1] - a[1]).map(([name, count]) => [name, [count, ""]]);
 }
 
 function errors() {
   const { words, at: places } = data.filters[byId("by").value] ?? { words: ["all"], at: new Uint8Array(data.count) };
-  const parts = words.map(() => []);
-  for (const at of shown) if (rows.residual[at] != null) parts[places[at]].push(Math.abs(rows.residual[at]));
-  bars("errors", parts.map((part, k) => {
-    const centre = mean(part), spread = Math.sqrt(mean(part.map((value) => (value - centre) ** 2)) / Math.max(1, part.length - 1));
-    return [words[k], centre, part.length > 1 ? ` ± ${number(2 * spread)}, n = ${part.length}` : " n = 1", part.length];
-  }).filter((entry) => entry[3]), { digits: 2, heads: [byId("by").value || "clips", "mean error", ""] });
+  const sides = (two ? [rows.residual, data.residual_b] : [rows.residual]).map((column) => {
+    const parts = words.map(() => []);
+    for (const at of shown) if (column[at] != null) for (const place of [places[at]].flat()) parts[place].push(Math.abs(column[at]));
+    return parts.map((part) => {
+      if (!part.length) return null;
+      const centre = mean(part), spread = Math.sqrt(mean(part.map((value) => (value - centre) ** 2)) / Math.max(1, part.length - 1));
+      return [centre, part.length > 1 ? ` ± ${number(2 * spread)}, n = ${part.length}` : " n = 1"];
+    });
+  });
+  const entries = words.map((word, k) => [word, ...sides.map((side) => side[k])]).filter(([, ...found]) => found.some(Boolean));
+  bars("errors", entries, { digits: 2, heads: [byId("by").value || "clips", "mean error", ""] });
 }
 
 function figures() {
-  const titles = ["SRCC", "PLCC (logistic)", "KRCC", "RMSE (logistic)"];
+  const known = data.statistics.map((_, k) => data.metrics.some((lines) => lines.some(({ values }) => values[k][0] !== null)));
+  const titles = data.statistics.map((text, k) => [text, k]).filter(([, k]) => k < 4 || known[k]);
   const part = (group) => {
     const names = data.metrics[0].filter((line) => line.group === group).map(({ name }) => name);
     const found = names.flatMap((name) => data.metrics.map((lines, side) => [side, lines.find((line) => line.group === group && line.name === name)]).filter(([, line]) => line));
-    return table([head(group || "data set"), ...(two ? [head("model")] : []), head("used", true), ...titles.map((text) => head(text, true))], found.map(([side, line]) => [
-      cell(line.name, "name"), ...(two ? [cell(data.models[side], "name")] : []), cell(`${line.used} of ${line.expected}`),
-      ...line.values.map(([value, low, high, reason]) => element("td", { className: "number", text: number(value, 3), title: reason ?? "" },
-        element("br"), element("small", { text: low === null ? reason ?? "" : `${number(low, 3)} to ${number(high, 3)}` }))),
-    ]));
+    return table([head(group || "data set"), ...(two ? [head("model")] : []), ...titles.map(([text]) => head(text, true))], found.map(([side, line]) => [
+      element("td", { className: "name", text: line.name }, element("small", { text: `${line.used} of ${line.expected} clips` })), ...(two ? [element("td", { className: "name" }, swatch(side))] : []),
+      ...titles.map(([, k]) => line.values[k]).map(([value, low, high, reason]) => element("td", { className: "number", text: number(value, 3), title: reason ?? "" },
+        element("small", { text: low === null ? (value === null ? reason ?? "" : "") : `${number(low, 3)}${low < 0 ? " to " : "–"}${number(high, 3)}` }))),
+    ]), "folds");
   };
   const groups = [...new Set(data.metrics[0].map(({ group }) => group))].filter(Boolean);
   byId("figures").replaceChildren(part(""), ...groups.map((group) => element("details", {}, element("summary", { text: `By ${group}` }), part(group))));
+  byId("splits").textContent = known.slice(-2).some(Boolean) ? ` Splits: the median over ${data.splits} random fifths, from the least to the greatest.` : "";
 }
 
+const swatch = (side) => element("span", { className: "model", text: data.models[side] }, element("i", { className: `side${side}` }));
+
 const COLUMNS = [["clip_id", "clip"], ["status", "status"], ["score", "score"], ...(two ? [["score_b", "other score"]] : []), ["score_std", "spread"],
-  ...(labelled ? [["mos", "opinion"], ["residual", "residual"]] : [])];
-const column = (key) => (key === "score_b" ? data.score_b : rows[key]);
+  ...(labelled ? [["mos", "opinion"], ["residual", "residual"]] : []), ...(two ? [["residual_b", "other residual"]] : [])].filter(([key], place) => place < 3 || column(key).some((value) => value != null));
+function column(key) { return key.endsWith("_b") ? data[key] : rows[key]; }
 
 function clips() {
-  const { key, down } = sorting, values = column(key), isError = key === "residual";
+  const { key, down } = sorting, values = column(key), isError = key.startsWith("residual");
   const rank = (at) => (isError && values[at] != null ? Math.abs(values[at]) : values[at]);
   const order = [...shown].sort((a, b) => {
     const [x, y] = [rank(a), rank(b)];
@@ -124,8 +152,8 @@ function clips() {
   byId("clips").replaceChildren(table(heads, order.slice(0, lines).map((at) => COLUMNS.map(([name]) => {
     if (name === "clip_id") return element("td", { className: "name" }, opener(at));
     if (name === "status") return cell(rows.status[at] + (rows.error_kind[at] ? `: ${rows.error_kind[at]}` : ""), "");
-    return cell(number(column(name)[at]));
-  }))));
+    return cell(number(column(name)[at], DIGITS[name]));
+  })), "folds"));
   byId("count").textContent = `${shown.length} of ${data.count} clips; ${Math.min(lines, shown.length)} in the table. Residuals sort by their size.`.replace(labelled ? "" : " Residuals sort by their size.", "");
   byId("more").hidden = shown.length <= lines;
 }
@@ -139,13 +167,13 @@ function opener(at) {
 // --- clips
 
 function numbers(at) {
-  const known = [["score", rows.score[at]], ...(two ? [["other score", data.score_b[at]]] : []), ...(labelled ? [["opinion", rows.mos[at]], ["residual", rows.residual[at]]] : []), ["spread", rows.score_std[at]]];
-  return element("div", { className: "numbers" }, ...known.filter(([, value]) => value != null).map(([name, value]) => element("div", {}, element("span", { text: `${name} ` }), element("b", { text: number(value) }))));
+  const known = COLUMNS.slice(2).map(([key, name]) => [name, column(key)[at], DIGITS[key]]).filter(([, value]) => value != null);
+  return element("div", { className: "numbers" }, ...known.map(([name, value, digits]) => element("div", {}, element("span", { text: `${name} ` }), element("b", { text: number(value, digits) }))));
 }
 
 function pictures(at) {
   const seen = data.seen[rows.clip_id[at]];
-  if (!seen?.mosaic) return [element("div", { className: "none", text: seen?.missing ?? "No pictures of this clip in the page, which holds those of the extremes; `vqa views` draws them." })];
+  if (!seen?.mosaic) return [element("div", { className: "none", text: seen?.missing ?? "Not pictured in this page; `vqa views` draws it." })];
   return [element("img", { className: "mosaic", src: seen.mosaic, alt: "Keyframes, row by row" }),
     element("div", { className: "crops" }, ...seen.crops.map((src, k) => element("img", { src, alt: `Crop ${k + 1}` })))];
 }
@@ -159,7 +187,7 @@ function cards(id, places) {
 
 function open(at) {
   byId("clip-title").textContent = rows.clip_id[at];
-  const facts = Object.entries(data.filters).map(([name, { words, at: places }]) => `${name}: ${words[places[at]]}`).join(", ");
+  const facts = Object.entries(data.filters).map(([name, { words, at: places }]) => `${name}: ${[places[at]].flat().map((place) => words[place]).join(" + ")}`).join(", ");
   const error = rows.error[at] ? [element("p", { text: rows.error[at] })] : [];
   byId("clip-body").replaceChildren(numbers(at), element("p", { text: rows.reason[at] }), ...error, ...pictures(at), element("p", { className: "quiet", text: facts }), element("p", { className: "quiet", text: rows.uri[at] }));
   byId("clip").showModal();
@@ -201,6 +229,7 @@ if (labelled) {
   }
   byId("by").addEventListener("change", errors);
   figures();
+  if (two) for (const id of ["residual-models", "error-models"]) byId(id).append(swatch(0), swatch(1));
 } else if (data.videos.length) {
   byId("timelines").hidden = false;
   data.videos.forEach(({ name }, at) => byId("video").append(element("option", { value: String(at), text: name })));

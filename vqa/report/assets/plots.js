@@ -1,6 +1,7 @@
 "use strict";
 // The charts, from the data, rows and filters of page.js, which runs after this file.
-const COLOURS = ["#4a86e8", "#d6452b", "#12875a", "#9a55c4", "#b3771a", "#0f8fae", "#c23c78", "#6f7a2a"];
+const COLOURS = ["#4a86e8", "#d6452b", "#12875a", "#9a55c4", "#c23c78", "#6f7a2a", "#7d5a44", "#5f6f83"]; // data sets
+const MODELS = ["#0c8f9c", "#e0861a"]; // as .side0 and .side1 of page.css
 const charts = {};
 
 function chart(id, settings) {
@@ -17,29 +18,37 @@ function chart(id, settings) {
   });
 }
 
-function points(id, { x, y, xName, yName, under = [], xAxis, yAxis }) {
-  const sets = data.filters["data set"] ?? { words: [""], at: new Uint8Array(data.count) };
-  const parts = sets.words.map(() => []);
-  for (const at of shown) if (x[at] != null && y[at] != null) parts[sets.at[at]].push({ x: x[at], y: y[at], at });
-  parts.forEach((part) => part.sort((a, b) => a.x - b.x)); // the library takes points that it need not parse as sorted
-  const size = shown.length > 2000 ? 1.6 : 3;
-  const datasets = parts.map((part, k) => ({
-    label: sets.words[k], data: part, pointRadius: size, pointHoverRadius: 6, pointHitRadius: 4, borderWidth: 0,
-    backgroundColor: COLOURS[k % COLOURS.length] + (shown.length > 2000 ? "99" : "cc"), order: 1,
+// Points in parts, each [name, colour, [{ x, y, at }]].
+function points(id, { parts, xName, yName, under = [], xAxis, yAxis, named = parts.length > 1 }) {
+  const many = shown.length > 2000, size = many ? 1.6 : 3;
+  const drawn = parts.map(([label, colour, data]) => ({
+    label, data: data.sort((a, b) => a.x - b.x), // the library takes points that it need not parse as sorted
+    pointRadius: size, pointHoverRadius: 6, pointHitRadius: 4, borderWidth: 0, backgroundColor: colour + (many ? "80" : "bf"), order: 1,
   }));
   chart(id, {
-    type: "scatter", x: xName, y: yName, xAxis, yAxis, data: { datasets: [...datasets, ...under] },
+    type: "scatter", x: xName, y: yName, xAxis, yAxis, data: { datasets: [...drawn, ...under] },
     options: {
       parsing: false, normalized: true, interaction: { mode: "nearest" }, events: ["mousemove", "mouseout", "click", "touchstart"],
-      onClick: (_, hits) => { const hit = hits.find(({ datasetIndex }) => datasetIndex < parts.length); if (hit) open(parts[hit.datasetIndex][hit.index].at); },
+      onClick: (_, hits) => { const hit = hits.find(({ datasetIndex }) => datasetIndex < drawn.length); if (hit) open(drawn[hit.datasetIndex].data[hit.index].at); },
     },
     plugins: {
-      legend: { display: sets.words.length > 1, labels: { color: css("--ink"), filter: (item) => Boolean(item.text) } },
+      legend: { display: named, labels: { color: css("--ink"), usePointStyle: true, pointStyle: "circle", boxHeight: 7, filter: (item) => Boolean(item.text) } },
       tooltip: { callbacks: { label: ({ raw }) => raw.at === undefined ? "" : `${rows.clip_id[raw.at].slice(-60)}: ${number(raw.x)}, ${number(raw.y)}` } },
     },
   });
-  walk(byId(id), charts[id], parts);
+  walk(byId(id), charts[id], drawn.map(({ data }) => data));
 }
+
+function bySet(x, y) {
+  const sets = data.filters["data set"] ?? { words: [""], at: new Uint8Array(data.count) };
+  const parts = sets.words.map((word, k) => [word, COLOURS[k % COLOURS.length], []]);
+  for (const at of shown) if (x[at] != null && y[at] != null) parts[sets.at[at]][2].push({ x: x[at], y: y[at], at });
+  return parts;
+}
+
+const byModel = () => [rows.residual, data.residual_b].map((column, side) => [
+  data.models[side], MODELS[side], shown.filter((at) => column[at] != null).map((at) => ({ x: rows.mos[at], y: column[at], at })),
+]);
 
 // By keyboard: arrows go from point to point (left to right), Enter opens the clip.
 function walk(canvas, drawn, parts) {
@@ -75,13 +84,13 @@ function scatters() {
   const yAxis = { min: Math.floor(lowest), max: Math.ceil(highest) }; // one for both models
   [["scatter", rows.score], ["scatter_b", data.score_b]].slice(0, data.models.length).forEach(([id, x], side) => {
     const found = data.curves[side][set];
-    points(id, { x, y: rows.mos, xName: "score", yName: "opinion", yAxis, under: found ? curve(found) : [] });
+    points(id, { parts: bySet(x, rows.mos), xName: "score", yName: "opinion", yAxis, under: found ? curve(found) : [] });
     byId(`${id}-fit`).textContent = found
       ? "Line: 4-parameter logistic; between the dashes lie 90 % of the set's clips."
       : set ? "No curve could be fitted to this set." : "Pick one data set above to see its fit: opinions of several sets share no scale.";
   });
   points("residuals", {
-    x: rows.mos, y: rows.residual, xName: "opinion", yName: "residual",
+    parts: two ? byModel() : bySet(rows.mos, rows.residual), named: !two && Boolean(data.filters["data set"]), xName: "opinion", yName: "residual",
     yAxis: { grid: { color: ({ tick }) => (tick.value === 0 ? css("--ink") : css("--rule")) } },
   });
 }
@@ -97,12 +106,12 @@ function histogram() {
   const bins = found.length ? place(last) - place(first) + 1 : 0, digits = Math.max(0, -Math.floor(Math.log10(width)));
   const edge = (k) => (place(first) + k) * width;
   chart("histogram", {
-    type: "bar", x: two ? "score on the opinions' scale" : "score", y: "clips", xAxis: { type: "linear", offset: false, grid: { display: false }, min: edge(0), max: edge(bins) }, yAxis: { ticks: { color: css("--quiet"), precision: 0 } },
+    type: "bar", x: two ? "score on the opinions' scale" : "score", y: "clips", xAxis: { type: "linear", offset: false, grid: { display: false }, min: edge(0), max: edge(bins), ticks: { color: css("--quiet"), includeBounds: false } }, yAxis: { ticks: { color: css("--quiet"), precision: 0 } },
     data: {
       datasets: scores.map((values, side) => {
         const counts = Array.from({ length: bins }, (_, k) => ({ x: edge(k + 0.5), y: 0, k }));
         for (const value of values) counts[place(value) - place(first)].y += 1;
-        return { label: sides[side][1], data: counts, backgroundColor: COLOURS[side] + "cc", categoryPercentage: 1, barPercentage: 0.95 };
+        return { label: sides[side][1], data: counts, backgroundColor: MODELS[side] + "cc", categoryPercentage: 1, barPercentage: 0.95 };
       }),
     },
     plugins: {
@@ -121,9 +130,13 @@ function certainty() {
     ? `Calibrated opinion ± ${number(calibration.half_width)}: held ${number(100 * calibration.coverage, 1)} % of ${calibration.measured.clips} clips that the fit never saw (wanted ${number(100 * calibration.coverage_wanted, 0)} %; 95 % interval ${number(100 * calibration.coverage_low, 1)} to ${number(100 * calibration.coverage_high, 1)} %).`
     : "Not calibrated. Error by the spread that the model reports, in tenths of the clips:";
   byId("reliability").parentElement.hidden = !bins;
-  if (bins) chart("reliability", {
-    type: "scatter", x: "spread of the answers (score_std)", y: "root mean square error", yAxis: { min: 0 },
-    data: { datasets: [{ data: bins.map(({ score_std, rmse }) => ({ x: score_std, y: rmse })), showLine: true, borderColor: COLOURS[0], backgroundColor: COLOURS[0] }] },
+  if (!bins) return;
+  const most = Math.max(...bins.map((bin) => bin.score_std)), honest = [0, most].map((value) => ({ x: value, y: value }));
+  chart("reliability", {
+    type: "scatter", x: "spread of the answers (score_std)", y: "root mean square error", xAxis: { min: 0 }, yAxis: { min: 0 },
+    plugins: { legend: { display: true, labels: { color: css("--ink"), boxHeight: 1 } } },
+    data: { datasets: [{ label: "error, a tenth of the clips each", data: bins.map(({ score_std, rmse }) => ({ x: score_std, y: rmse })), showLine: true, borderColor: MODELS[0], backgroundColor: MODELS[0] },
+      { label: "error as large as the spread", data: honest, showLine: true, pointRadius: 0, borderWidth: 1, borderDash: [4, 4], borderColor: css("--quiet"), backgroundColor: css("--quiet") }] },
   });
 }
 
@@ -132,6 +145,6 @@ function timeline() {
   const steps = video.windows.flatMap(([start, end, score]) => [{ x: start, y: score }, { x: end, y: score }]);
   chart("timeline", {
     type: "scatter", x: "seconds", y: "score", yAxis: { min: 1, max: 5 },
-    data: { datasets: [{ data: steps, showLine: true, borderColor: COLOURS[0], backgroundColor: COLOURS[0], pointRadius: 2, borderWidth: 2, spanGaps: false }] },
+    data: { datasets: [{ data: steps, showLine: true, borderColor: MODELS[0], backgroundColor: MODELS[0], pointRadius: 2, borderWidth: 2, spanGaps: false }] },
   });
 }
