@@ -1,6 +1,7 @@
 """YAML into a typed schema, unknown keys refused. Knows no part: each schema stands beside what it configures."""
 
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -100,9 +101,14 @@ def _complaint(schema: type[BaseModel], problem: Values) -> str:
     names = [str(part) for part in problem["loc"]]
     key = ".".join(names) or "(the whole)"
     if problem["type"] == "extra_forbidden":
-        section = ".".join(names[:-1])
         known = _keys(schema, names[:-1])
-        return f"unknown key {key!r}; {section or 'the top level'} knows: {', '.join(known) or 'nothing'}"
+        near = get_close_matches(names[-1], known, n=1)
+        return (
+            f"unknown key {key!r}{f' (did you mean {near[0]!r}?)' if near else ''}; "
+            f"{'.'.join(names[:-1]) or 'this level'} knows: {', '.join(known) or 'nothing'}"
+        )
+    if problem["type"] == "missing":
+        return f"key {key!r} is missing"
     if not names:  # a rule between keys: the whole input would hide it
         return str(problem["msg"]).removeprefix("Value error, ")
     return f"{key} = {problem.get('input')!r}: {problem['msg']}"

@@ -146,7 +146,15 @@ def test_a_head_tied_to_the_embedding_is_not_missing(folder: Path) -> None:
 def test_damaged_weights_are_refused(folder: Path) -> None:
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:5000])
-    with pytest.raises(ModelError, match="SafetensorError"):
+    with pytest.raises(ModelError, match=r"its weights cannot be read \(.*copy or download them again"):
+        load(card(folder))
+
+
+def test_weights_of_another_size_than_the_config_says_are_refused(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["intermediate_size"] *= 2
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=r"other sizes, e\.g\. .*mlp.* in the files, .* by the config"):
         load(card(folder))
 
 

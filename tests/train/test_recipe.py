@@ -102,11 +102,19 @@ def names(folder: Path) -> list[str]:
         (small(COLDSTART | {"lora": {}, "vision_rate": 0.1}), ["lora trains the text model alone"]),
         (small(WARMUP, start="embedded"), ["one of start", "and model"]),
         (small(GRPO | {"k": 1}), ["stage 'grpo'", "k = 1", "greater than or equal to 2"]),
+        (small(COLDSTART | {"rwos": 1}), ["did you mean 'rows'?"]),
+        (small({"kind": "grpo", "steps": 1}), ["stage None", "key 'name' is missing"]),
+        (small(GRPO, GRPO | {"steps": 7}), ["stages need different names, these are grpo, grpo"]),
         ({"start": "embedded"}, ["no stages"]),
     ],
 )
 def test_a_wrong_recipe_is_refused_by_name(tmp_path: Path, values: dict[str, Any], parts: list[str]) -> None:
     refused(lambda: written(tmp_path / "a.yaml", values), *parts)
+
+
+def test_an_assignment_to_no_stage_is_refused(tmp_path: Path) -> None:
+    words = "--set stages.gpo: no stage of that name in", "there are coldstart, grpo"
+    refused(lambda: written(tmp_path / "a.yaml", small(COLDSTART, GRPO), "stages.gpo.steps=3"), *words)
 
 
 def manifest(path: Path, **columns: list[Any]) -> Path:

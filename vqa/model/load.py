@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
 from vqa.errors import ModelError
@@ -35,8 +36,8 @@ class Policy:
 def load(card: ModelCard) -> Policy:
     """Load what the card says; sets torch's threads in this process if the card does.
 
-    Raises ModelError: not found, not image-text-to-text, no safetensors, incomplete weights, no chat template, no such
-    device or attention.
+    Raises ModelError: not found, not image-text-to-text, no safetensors, weights incomplete or not the config's, no chat
+    template, no such device or attention.
     """
     location = locate(card.source, revision=card.revision)
     if card.cpu_threads is not None:
@@ -59,7 +60,14 @@ def load(card: ModelCard) -> Policy:
             attn_implementation=None if card.attention == "auto" else card.attention,
             device_map=card.device_map or ("cuda:0" if torch.cuda.is_available() else "cpu"),
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # told below, in words
             **options,
+        )
+    if other := sorted(report["mismatched_keys"]):
+        name, found, wanted = other[0]
+        raise ModelError(
+            f"{where}: its config.json belongs to other weights: {len(other)} have other sizes, e.g. {name} is "
+            f"{list(found)} in the files, {list(wanted)} by the config; give the folder as save_pretrained wrote it"
         )
     # transformers fills what is missing with noise and only logs it: such a model must not give scores.
     if missing := sorted(report["missing_keys"]):
@@ -98,14 +106,18 @@ def _limit_pixels(processor: Any, card: ModelCard, where: str) -> None:
 
 @contextmanager
 def _loading(where: str) -> Iterator[None]:
-    """What transformers raises becomes a ModelError; its progress bars stay away."""
+    """What transformers raises becomes a ModelError; its progress bars and its table of weights stay away."""
     bars = hf.utils.logging
-    shown = bars.is_progress_bar_enabled()
+    shown, loudness = bars.is_progress_bar_enabled(), bars.get_verbosity()
     bars.disable_progress_bar()
+    bars.set_verbosity_error()
     try:
         yield
+    except SafetensorError as error:
+        raise ModelError(f"{where}: its weights cannot be read ({error}); copy or download them again") from error
     except Exception as error:  # a broken folder raises anything: KeyError, JSONDecodeError, SafetensorError, ...
         raise ModelError(f"{where}: {type(error).__name__}: {' '.join(str(error).split())[:500]}") from error
     finally:
+        bars.set_verbosity(loudness)
         if shown:
             bars.enable_progress_bar()

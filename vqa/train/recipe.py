@@ -23,10 +23,20 @@ def load_recipe(path: Path, assignments: Sequence[str] = ()) -> Recipe:
 
     Raises UsageError naming the file, the stage and the key, with the keys there are.
     """
-    values = override(named(read(path)), assignments)
-    stages = values.get("stages")
-    if not isinstance(stages, dict) or not stages:
+    values = read(path)
+    listed = values.get("stages")
+    if not isinstance(listed, list) or not listed or not all(isinstance(stage, dict) for stage in listed):
         raise UsageError(f"{path}: no stages; give a list of them, each with kind ({', '.join(KINDS)}) and name")
+    names = [stage.get("name") for stage in listed]
+    if len({str(name) for name in names}) < len(names):
+        raise UsageError(f"{path}: stages need different names, these are {', '.join(map(str, names))}")
+    values = override(named(values), assignments)
+    stages = values["stages"]
+    for name in stages if isinstance(stages, dict) else [stages]:
+        if name not in names:
+            raise UsageError(
+                f"--set stages.{name}: no stage of that name in {path}; there are {', '.join(map(str, names))}"
+            )
     made = [_stage(name, stage, str(path)) for name, stage in stages.items()]
     return build(Recipe, values | {"stages": made}, where=str(path))
 
