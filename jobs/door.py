@@ -47,6 +47,9 @@ def enter(app: typer.Typer) -> int:
         return 0
     except SystemExit as exit_:
         return exit_.code if isinstance(exit_.code, int) else 0 if exit_.code is None else 1
+    except (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
+        complain(f"{error.filename2 or error.filename}: {error.strerror}; give another path")
+        return 1
     except Exception as error:  # a fault of ours: the user gets a sentence, the log gets the traceback
         descriptor, path = tempfile.mkstemp(prefix="vqa-", suffix=".log")
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="replace") as log:

@@ -73,8 +73,10 @@ def test_a_wrong_row_is_named(changes: dict[str, object], message: str) -> None:
 
 def test_other_files_are_no_manifest(tmp_path: Path) -> None:
     path = tmp_path / "x.parquet"
-    with pytest.raises(UsageError, match="not a manifest"):
+    with pytest.raises(UsageError, match="no such file"):
         read_manifest(path)
+    with pytest.raises(UsageError, match=r"x.csv: a manifest is Parquet; give a name that ends in .parquet"):
+        write_manifest(tmp_path / "x.csv", manifest(row("a")))
     path.write_text("path,mos\n")
     with pytest.raises(UsageError, match="not a manifest"):
         read_manifest(path)

@@ -162,6 +162,7 @@ def test_every_shape_of_table_holds_the_same_ratings(tmp_path: Path) -> None:
         ([["clip", "s", "t"], ["a", 1, 2], ["a", 2, 2]], r"clip a comes more than once"),
         ([["clip", "s"], ["a", 1]], r"no matrix of ratings \(columns clip, s\)"),
         ([["clip", "subject", "rating"]], r"holds no ratings"),
+        ([[]], r"holds no ratings, not even a header"),
     ],
 )
 def test_wrong_tables_say_what_is_wrong(rows: list[list[Any]], message: str, tmp_path: Path) -> None:

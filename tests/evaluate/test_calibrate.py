@@ -83,6 +83,7 @@ def test_the_curve_never_falls_and_stays_on_the_scale(curve: Any) -> None:
         (pairings(), {"fit_on": "train"}, "two different splits"),
         (pairings(), {"fit_on": "train", "measure_on": "val"}, "no scored clip of split 'val'; .* test, train"),
         (pairings(), {"scale": (1.0, 3.0)}, "outside the scale"),
+        (pairings(), {"scale": (5.0, 1.0)}, "the lower first"),
         (pairings(), {"coverage": 0.999}, "too few for intervals"),
     ],
 )

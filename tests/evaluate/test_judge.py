@@ -101,6 +101,22 @@ def test_each_card_is_named_by_its_model_and_set_and_begins_with_its_command(pat
     assert first == f"# vqa evaluate --card configs/eval/{path.name} --labels {card.dataset}.parquet --out OUT"
 
 
+def test_a_card_of_another_set_and_paths_that_are_in_the_way_are_refused(
+    vqa: Command, files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    scores, labels = files
+    code, _, err = vqa("evaluate", scores, "--card", "preresiqa-r1_konvid-1k", "--labels", labels, "--out", "x")
+    assert code == 2
+    assert "the card is for konvid-1k, but" in err
+    assert "holds set;" in err
+    code, _, err = vqa("evaluate", scores, "--labels", labels, "--out", scores)
+    assert (code, err) == (2, f"vqa: --out {scores}: is a file; give a folder\n")
+    code, _, err = vqa("evaluate", scores, "--labels", labels, "--out", scores / "below", "--resamples", 0)
+    assert (code, err) == (1, f"vqa: {scores}/below: Not a directory; give another path\n")
+    code, _, err = vqa("calibrate", scores, "--labels", labels, "--out", tmp_path)
+    assert (code, err) == (2, f"vqa: {tmp_path}: is a folder; give the name of a file\n")
+
+
 def test_a_card_that_is_not_there_is_refused_with_those_there_are(vqa: Command, files: tuple[Path, Path]) -> None:
     code, _, err = vqa("evaluate", "--card", "nobody", "--labels", files[1], "--out", "x")
     assert code == 2

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 if TYPE_CHECKING:
+    from vqa.evaluate.card import EvalCard
     from vqa.evaluate.run import Evaluation, Question
 
 SHORT = 3  # exit code: finished, but not every expected clip has a score
@@ -60,7 +61,11 @@ def evaluate(
     from vqa.evaluate.run import Question, write
     from vqa.evaluate.run import evaluate as measure
 
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out}: is a file; give a folder")
     chosen = load_card(card) if card is not None else None
+    if chosen:
+        _refuse_other_set(chosen, labels)
     if scores is None:
         if chosen is None:
             raise UsageError("evaluate: give SCORES, or a --card to score by")
@@ -86,6 +91,19 @@ def evaluate(
         write_report(out)
     _show(evaluation, question, out, as_json=as_json)
     raise typer.Exit(0 if evaluation.stands else SHORT)
+
+
+def _refuse_other_set(card: "EvalCard", labels: Path) -> None:
+    """Its published figures would stand beside those of another set."""
+    from vqa.errors import UsageError
+    from vqa.evaluate.tables import read_table
+
+    sets = {str(row["dataset"]) for row in read_table(labels).rows if row.get("dataset")}
+    if sets - {card.dataset}:
+        raise UsageError(
+            f"evaluate: the card is for {card.dataset}, but {labels} holds {', '.join(sorted(sets))}; take the card of "
+            "that set, or a copy of this one with another dataset and no published figures"
+        )
 
 
 def _score(settings: dict[str, Any], labels: Path, split: str | None, out: Path) -> Path:

@@ -17,6 +17,7 @@ from vqa.data.sets import DIALECTS, Form, SetSpec, load_set
 from vqa.data.sources import MEDIA_SUFFIXES, path_to_uri
 from vqa.errors import UsageError
 
+MANY, CORNER = 30, 0.1  # so many opinions within so small a share of their scale are not believed
 LADDER = "vmaf-stand-in-ladder"  # the name says what its opinions are: no person's
 
 
@@ -98,6 +99,7 @@ def _scale(
                 "(add ,lower where low is good), or --scale observed for the range in this file"
             )
         scale = known.scale()
+        _refuse_corner(scale, [row.raw for row in rows], dataset, request.labels)
     for row in rows:
         if not scale.low <= row.raw <= scale.high:
             raise UsageError(
@@ -105,6 +107,16 @@ def _scale(
                 f"{f' ({scale.source})' if scale.source else ''}; give the right one by --scale LOW,HIGH"
             )
     return scale
+
+
+def _refuse_corner(scale: Scale, opinions: Sequence[float], dataset: str, labels: Path) -> None:
+    """Raises UsageError where many opinions lie in a small part of the scale: another set's file, most likely."""
+    low, high = min(opinions), max(opinions)
+    if len(opinions) >= MANY and high - low < CORNER * (scale.high - scale.low):
+        raise UsageError(
+            f"{labels}: {len(opinions)} opinions from {low:g} to {high:g}, but those of {dataset} lie on {scale}: are "
+            "they of another set? If not, say their scale by --scale LOW,HIGH"
+        )
 
 
 def parse_scale(text: str, opinions: Sequence[float], *, source: str) -> Scale:

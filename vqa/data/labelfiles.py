@@ -49,6 +49,8 @@ def read_cells(path: Path, *, separator: Separator = "comma", beside: Sequence[s
         if kind == "csv":
             return _csv(text, delimiter=_MARKS[separator] or " ")
         return _txt(text, separator) if kind == "txt" else _json(text, lines=kind == "jsonl")
+    except FileNotFoundError as error:
+        raise UsageError(f"labels {path}: no such file") from error
     except (OSError, ValueError, csv.Error) as error:  # JSONDecodeError and pyarrow's ArrowInvalid are ValueErrors
         raise UsageError(f"labels {path}: cannot be read as {kind} ({error})") from error
 

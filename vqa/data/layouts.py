@@ -78,9 +78,7 @@ def recognise(request: Request, spec: SetSpec, dialects: Sequence[str]) -> tuple
     if not expected:
         formats = sorted({form.format for form, _ in forms})
         raise UsageError(f"{request.labels}: {request.name} ships labels as {', '.join(formats)}, not {kind}")
-    found = "; ".join(
-        f"{len(cells)} fields" if "1" in cells and kind == "txt" else ", ".join(cells) for cells in read.values()
-    )
+    found = "; ".join(f"{len(cells)} fields" if kind == "txt" else ", ".join(cells) for cells in read.values() if cells)
     raise UsageError(
         f"{request.labels}: no layout of {request.name}; expected {' | '.join(dict.fromkeys(expected))}; "
         f"found {found or 'nothing'}"

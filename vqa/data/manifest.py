@@ -112,7 +112,9 @@ def check_manifest(manifest: Manifest, *, where: str) -> None:
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
-    """Writes it atomically, making folders as needed."""
+    """Writes it atomically, making folders as needed. Raises UsageError where the name says another format."""
+    if path.suffix != ".parquet":
+        raise UsageError(f"--out {path}: a manifest is Parquet; give a name that ends in .parquet")
     facts = {"schema": 1, "scales": {name: asdict(scale) for name, scale in sorted(manifest.scales.items())}}
     table = manifest.table.replace_schema_metadata({KEY: json.dumps(facts, ensure_ascii=False).encode()})
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -123,6 +125,8 @@ def read_manifest(path: Path) -> Manifest:
     """The manifest in a file, checked. Raises UsageError for anything else."""
     try:
         table = pq.read_table(path)
+    except FileNotFoundError as error:
+        raise UsageError(f"{path}: no such file; make a manifest by `vqa data import`") from error
     except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
         raise UsageError(f"{path}: not a manifest ({error}); make one by `vqa data import`") from error
     facts = (table.schema.metadata or {}).get(KEY)

@@ -64,6 +64,8 @@ def read_ratings(path: Path, *, fewest: int = 1) -> Ratings:
     an empty cell or nan is no rating. Subjects with fewer than `fewest` ratings are left out.
     """
     cells = read_cells(path)
+    if not cells:
+        raise UsageError(f"{path}: holds no ratings, not even a header")
     entries = _long(cells, path) if _column(cells, RATING_COLUMNS) else _matrix(cells, path)
     counts = Counter(subject for _, subject, _ in entries)
     entries = [entry for entry in entries if counts[entry[1]] >= fewest]

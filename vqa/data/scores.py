@@ -79,7 +79,12 @@ VIDEO_SCHEMA = pa.schema(
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`; what is written there takes the name, whole and on disk, when the block ends."""
+    """A temporary path beside `path`; what is written there takes the name, whole and on disk, when the block ends.
+
+    Raises UsageError where `path` is a folder.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder; give the name of a file")
     draft = path.with_name(f".{path.name}.tmp")
     yield draft
     descriptor = os.open(draft, os.O_RDONLY)

@@ -5,18 +5,17 @@ Every clip gets a `clip_id` that is readable and stable: its path below the sour
 be written as UTF-8 travels as a percent-encoded `file://` URI.
 """
 
-import csv
 import glob
-import json
 import os
 import re
 import urllib.parse
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vqa.data.records import RECORD_SUFFIXES, read_records
 from vqa.data.windows import WINDOW_ID, span_suffix
 from vqa.errors import ClipError, UsageError
 from vqa.media.source import local_path
@@ -27,7 +26,7 @@ _VIDEOS = """3g2 3gp asf avi divx dv f4v flv gif h264 h265 hevc ivf m1v m2ts m2v
     nut obu ogm ogv qt rm rmvb ts vob webm webp wmv y4m"""
 _IMAGES = "avif bmp heic heif jfif jp2 jpeg jpg jxl png pnm ppm tga tif tiff"
 MEDIA_SUFFIXES = frozenset(f".{name}" for name in f"{_VIDEOS} {_IMAGES}".split())
-MANIFEST_SUFFIXES = frozenset({".txt", ".csv", ".jsonl", ".parquet"})
+MANIFEST_SUFFIXES = RECORD_SUFFIXES | {".txt"}
 PATH_COLUMNS = ("uri", "path", "video", "file")
 
 
@@ -184,7 +183,7 @@ def _glob(pattern: str, collector: _Collector) -> None:
 
 
 def _manifest(path: Path, collector: _Collector) -> None:
-    for number, entry in _entries(path):
+    for number, entry in enumerate(_entries(path), start=1):
         where = f"manifest {path}, entry {number}"
         column = next((name for name in PATH_COLUMNS if name in entry), None)
         if column is None:
@@ -214,38 +213,16 @@ def _number(value: Any, where: str) -> float | None:
     return number
 
 
-def _entries(path: Path) -> Iterable[tuple[int, Mapping[str, Any]]]:
+def _entries(path: Path) -> list[Mapping[str, Any]]:
+    """Names that are not UTF-8 come as the file system's own escapes. A .txt has one path a line."""
+    if path.suffix.lower() != ".txt":
+        wanted = {*PATH_COLUMNS, "clip_id", "start_seconds", "end_seconds"}
+        return list(read_records(path, only=wanted, errors="surrogateescape")[1])
     try:
-        if path.suffix.lower() == ".parquet":
-            import pyarrow.parquet as pq  # a tenth of a second that only this kind of manifest costs
-
-            wanted = {*PATH_COLUMNS, "clip_id", "start_seconds", "end_seconds"}
-            columns = [name for name in pq.read_schema(path).names if name in wanted]
-            return list(enumerate(pq.read_table(path, columns=columns).to_pylist(), start=1))
-        # newline="" keeps quoted line breaks in CSV; bytes that are not UTF-8 become the file system's own escapes
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            if path.suffix.lower() == ".csv":
-                return list(enumerate(csv.DictReader(file), start=1))
-            lines = [(number, line.rstrip("\r\n")) for number, line in enumerate(file, start=1)]
-        if path.suffix.lower() == ".txt":
-            return [(number, {"path": line}) for number, line in lines if line]
-        where = f"manifest {path}, entry"
-        return [(number, json_object(line, f"{where} {number}")) for number, line in lines if line.strip()]
-    except (OSError, csv.Error) as error:
+            return [{"path": name} for line in file if (name := line.rstrip("\r\n"))]
+    except OSError as error:
         raise UsageError(f"manifest {path}: cannot be read ({error})") from error
-    except ValueError as error:  # pyarrow's ArrowInvalid is one
-        raise UsageError(f"manifest {path}: not a {path.suffix[1:]} file ({error})") from error
-
-
-def json_object(line: str, where: str) -> dict[str, Any]:
-    """The object on a line of JSONL. Raises UsageError that begins with `where`."""
-    try:
-        value = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UsageError(f"{where}: not JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise UsageError(f'{where}: holds {type(value).__name__}, wanted {{"path": ...}}')
-    return value
 
 
 def is_utf8(text: str) -> bool:

@@ -93,6 +93,8 @@ def calibrate(
     Without them all clips are divided in quarters: fit, width, and two to measure on. Contents (content_id, else
     clips) are never torn apart. Raises UsageError where the parts are too small or the curve would not rise.
     """
+    if not scale[0] < scale[1]:
+        raise UsageError(f"calibrate: --scale {scale[0]:g} {scale[1]:g}; wanted LOW HIGH, the lower first")
     outside = next((one for one in pairings if not scale[0] <= one.mos <= scale[1]), None)
     if outside is not None:
         raise UsageError(f"{outside.clip_id}: opinion {outside.mos} outside the scale {scale}; give --scale LOW HIGH")

@@ -172,7 +172,7 @@ def _choose(scores: Table, labels: Table, key: Key | None) -> tuple[Key, dict[in
     hint = f"; for windows give {scores.source}/videos.parquet --column score_mean" if windows else ""
     raise UsageError(
         f"no clip of {labels.source} (such as {theirs!r}) has a score in {scores.source} (such as {ours!r}) by "
-        f"{key or 'clip_id, uri, or base name'}{hint}"
+        f"{key or 'clip_id, uri, or base name'}; name clips alike in both, or choose the column by --path-column{hint}"
     )
 
 

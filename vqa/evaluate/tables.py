@@ -1,14 +1,13 @@
 """Reading what is joined: our own folders of scores, and any CSV, JSONL, Parquet or text of others."""
 
-import csv
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from vqa.data.records import RECORD_SUFFIXES, read_records
 from vqa.data.scores import read_scores
-from vqa.data.sources import json_object
 from vqa.errors import UsageError
 
 NAME_COLUMNS = ("uri", "path", "video", "file", "name", "filename", "file_name", "video_name", "image", "1")
@@ -91,29 +90,18 @@ def read_table(source: Path, *, name_column: str | None = None) -> Table:
 
 
 def _read_file(path: Path) -> tuple[str, tuple[str, ...], list[Row]]:
-    kind = path.suffix.lower().lstrip(".")
-    if kind not in ("parquet", "csv", "jsonl", "txt"):
+    suffix = path.suffix.lower()
+    if suffix in RECORD_SUFFIXES:
+        return suffix[1:], *read_records(path)
+    if suffix != ".txt":
         raise UsageError(f"{path}: wanted a folder of scores, or a .parquet, .csv, .jsonl or .txt file")
     try:
-        if kind == "parquet":
-            import pyarrow.parquet as pq
-
-            table = pq.read_table(path)
-            return kind, tuple(table.column_names), table.to_pylist()
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            if kind == "csv":
-                reader = csv.DictReader(file, restval="", strict=True)
-                rows = [{key: value for key, value in row.items() if key is not None} for row in reader]
-                return kind, tuple(reader.fieldnames or ()), rows
-            if kind == "jsonl":
-                lines = [(f"{path}, line {number}", line) for number, line in enumerate(file, start=1)]
-                rows = [json_object(line, where) for where, line in lines if line.strip()]
-                return kind, tuple(dict.fromkeys(key for row in rows for key in row)), rows
-            return kind, *_fields(file, path)
+        with path.open(encoding="utf-8-sig") as file:
+            return "txt", *_fields(file, path)
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: not UTF-8 text ({error})") from error
-    except (OSError, csv.Error, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
-        raise UsageError(f"{path}: cannot be read as {kind} ({error})") from error
+        raise UsageError(f"{path}: not UTF-8 text ({error}); save it as UTF-8") from error
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error})") from error
 
 
 def _fields(lines: Iterable[str], path: Path) -> tuple[tuple[str, ...], list[Row]]:
