@@ -138,6 +138,12 @@ def test_data_that_cannot_teach_is_refused(tmp_path: Path) -> None:
     refused(given("one", opinion=[3.0]), "has one clip, clip0: nothing to compare it with; add clips or leave the set")
     refused(given("flat", opinion=[3.0, 3.0]), "2 train clips without two different opinions; add clips")
     refused(lambda: run(recipe, data=[tmp_path / "nowhere"], out=tmp_path / "out"), "nowhere", "vqa prepare")
+    (tmp_path / "labels.csv").write_text("name,mos\na.mp4,3\n")
+    listed = "labels.csv: no manifest (.parquet); make one of a label file by `vqa data import`"
+    refused(lambda: run(recipe, data=[tmp_path / "labels.csv"], out=tmp_path / "out"), listed)
+    koniq = written(tmp_path / "b.yaml", small(COLDSTART | {"datasets": ["koniq"]}))
+    known = manifest(tmp_path / "known", opinion=[3.0, 4.0], dataset=["spaq"] * 2)
+    refused(lambda: run(koniq, data=[known], out=tmp_path / "out"), "no clips of koniq in", "which hold spaq; give")
     refused(lambda: run(recipe, out=tmp_path / "out"), "stage coldstart: no data; give --data FOLDER")
     batch = written(tmp_path / "a.yaml", small(WARMUP | {"batch": 3}))
     assert batch  # whether it is a multiple is for the stage to say

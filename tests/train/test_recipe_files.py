@@ -7,6 +7,7 @@ import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 
 from vqa.config import configs_folder
+from vqa.errors import UsageError
 from vqa.rewards import PRESETS
 from vqa.train.estimate import plan
 from vqa.train.recipe import load_recipe
@@ -35,6 +36,12 @@ def test_a_file_builds_and_is_planned(file: Path, ladder: Path) -> None:
     memory = [line for line in lines if line.strip().startswith("memory a process")]
     assert len(memory) == len(recipe.stages) and all("GB" in line for line in memory)
     assert not is_small or "  learns from 4 clips, 2 held out" in lines
+
+
+def test_a_plan_refuses_a_folder_without_a_model(tmp_path: Path) -> None:
+    recipe = load_recipe(FOLDER / "preresq_video_tiny.yaml", [f"start={tmp_path}", "card=embedded"])
+    with pytest.raises(UsageError, match=r"no config\.json in it of a model that takes pictures and writes text; give"):
+        list(plan(recipe))
 
 
 def test_every_preset_has_a_recipe_and_every_recipe_a_small_one() -> None:

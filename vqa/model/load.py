@@ -36,8 +36,8 @@ class Policy:
 def load(card: ModelCard) -> Policy:
     """Load what the card says; sets torch's threads in this process if the card does.
 
-    Raises ModelError: not found, not image-text-to-text, no safetensors, weights incomplete or not the config's, no chat
-    template, no such device or attention.
+    Raises ModelError: not found, not image-text-to-text, no safetensors, weights incomplete or not the config's, no
+    chat template, no such device or attention.
     """
     location = locate(card.source, revision=card.revision)
     if card.cpu_threads is not None:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import transformers
 
+from vqa.errors import UsageError
 from vqa.model.card import ModelCard, settle
 from vqa.model.locate import EMBEDDED
 from vqa.prompt import PRESETS
@@ -177,8 +178,12 @@ def _count(recipe: Recipe) -> Counted:
         config = hf.AutoConfig.from_pretrained(place, local_files_only=True)
         with torch.device("meta"):
             return _counted(hf.AutoModelForImageTextToText.from_config(config), "by its config")
-    except (OSError, ValueError):  # transformers' words for: not on this machine, or not such a model
-        pass
+    except (OSError, ValueError) as error:  # transformers' words for: not on this machine, or not such a model
+        if Path(place).is_dir():
+            raise UsageError(
+                f"start {source}: no config.json in it of a model that takes pictures and writes text; give the folder "
+                "that save_pretrained wrote"
+            ) from error
     without = f"the config of {source} is not on this machine"
     if recipe.parameters is not None:
         return Counted(total=recipe.parameters, origin=f"by the recipe; {without}")

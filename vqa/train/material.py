@@ -62,10 +62,15 @@ class Sample:
 
 def listed(places: Iterable[str], *, datasets: Sequence[str] = ()) -> list[Known]:
     """All clips of the places (of these data sets, if any are named). Raises UsageError for what cannot teach."""
-    clips = [clip for place in places for clip in _list(Path(place)) if not datasets or clip.dataset in datasets]
+    every = [clip for place in places for clip in _list(Path(place))]
+    clips = [clip for clip in every if not datasets or clip.dataset in datasets]
     missing = set(datasets) - {clip.dataset for clip in clips}
     if missing:
-        raise UsageError(f"data: no clips of {', '.join(sorted(missing))} in {', '.join(places) or 'no place'}")
+        there = ", ".join(sorted({clip.dataset for clip in every})) or "none"
+        raise UsageError(
+            f"data: no clips of {', '.join(sorted(missing))} in {', '.join(places) or 'no place'}, which hold {there}; "
+            "give --data with them, or mend `datasets`"
+        )
     by_set: dict[str, list[Known]] = defaultdict(list)
     for clip in clips:
         if not LOWEST <= clip.opinion <= HIGHEST:
@@ -90,6 +95,8 @@ def _list(place: Path) -> list[Known]:
     if place.suffix == ".parquet" and place.is_file():
         rows = read_manifest(place).table.to_pylist()
         return [_known(row | {"opinion": row["mos"]}, str(place), row) for row in rows]
+    if place.is_file():
+        raise UsageError(f"data {place}: no manifest (.parquet); make one of a label file by `vqa data import`")
     if not place.is_dir():
         raise UsageError(
             f"data {place}: no such folder; make it by `vqa data synth` (a ladder) or `vqa prepare` (a data set)"
