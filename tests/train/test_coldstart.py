@@ -17,6 +17,7 @@ from vqa.errors import UsageError
 from vqa.prompt import answer_text
 from vqa.train.answers import kept_features, noisy, spread_of
 from vqa.train.coldstart import cold_start
+from vqa.train.ladder import shares
 from vqa.train.log import Log
 from vqa.train.material import Sample
 from vqa.train.stages import ColdStart
@@ -55,6 +56,7 @@ def train(made: tuple[Any, Any], learned: list[Sample], folder: Path, **more: An
     settings = ColdStart(**values | {"max_new_tokens": 4} | more)
     log = Log(folder / "log.jsonl", "cold")
     shared: dict[str, Any] = {"prompt": "visualquality_r1", "precision": torch.float32, "seed": 0, "folder": folder}
+    shared["readout"] = "answer"
     model = cold_start(copy.deepcopy(made[0]), made[1], learned, [], settings=settings, log=log, **shared)
     return model, [json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()]
 
@@ -130,3 +132,13 @@ def test_noise_moves_all_but_the_channels_handed_over_and_is_the_same_for_the_sa
         torch.testing.assert_close(one[:, :HANDED], plain[:, :HANDED])
         shift = one - plain
         torch.testing.assert_close(shift, shift[:1].expand_as(shift))  # alike at every place
+
+
+def test_clips_of_rare_damage_are_drawn_more_often_up_to_the_limit() -> None:
+    clips = [["x264"]] * 50 + [["vp9", "scaling"]] * 40 + [["noise"]] * 9 + [["banding"]]
+    found = shares(clips, most=4)
+    assert found.sum() == pytest.approx(1)
+    compressed, blurred, noisy, banded = found[[0, 50, 90, 99]] / found[0]
+    assert (compressed, blurred) == pytest.approx((1, 1.5))  # codecs are one kind: 90 to 40
+    assert (noisy, banded) == pytest.approx((10**0.5, 4))  # 90 to 9; the root of 90 to 1 is above the limit
+    assert shares([[], [], ["noise"]], most=4)[2] == pytest.approx(2**0.5 / (2 + 2**0.5))  # none is a kind too

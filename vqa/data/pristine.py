@@ -15,10 +15,15 @@ from vqa.types import Pixels
 FRAMES_PER_CLIP = 48
 FPS = 24
 MIN_FRAMES = 24  # a moving source with fewer says too little about motion
-SIZES = ((320, 180), (426, 240), (480, 270), (640, 360), (640, 480), (854, 480), (360, 640), (960, 540), (1280, 720))
+SIZES = (
+    *((320, 180), (426, 240), (480, 270), (640, 360), (640, 480), (854, 480), (360, 640), (960, 540)),
+    *((1280, 720), (1920, 1080)),
+)
 SMALLEST = (416, 234)  # 1.3 times the smallest of them: room for the camera to move
-SIZE_WEIGHTS = np.array([2, 3, 3, 5, 2, 3, 2, 2, 1]) / 23
+SIZE_WEIGHTS = np.array([2, 3, 3, 5, 2, 3, 2, 2, 1, 0.5]) / 23.5
 MOVING_SCALE = (0.5, 0.75)  # moving sources are shrunk by this much
+SHORTEST = 160  # pixels: no crop of a moving source makes its shorter side less than this
+SPEEDS = (1, 2)  # a moving source with frames enough plays as it is, or every other frame of it
 
 
 def pristine(source: Path, generator: np.random.Generator) -> Pixels:
@@ -31,17 +36,24 @@ def pristine(source: Path, generator: np.random.Generator) -> Pixels:
             count = getattr(image, "n_frames", 1)
             if count == 1:
                 return _pan(image.convert("RGB"), generator)
-            start = int(generator.integers(0, max(1, count - FRAMES_PER_CLIP + 1)))
-            window = islice(ImageSequence.Iterator(image), start, start + FRAMES_PER_CLIP)
+            speed = int(generator.choice([one for one in SPEEDS if one == 1 or count >= one * FRAMES_PER_CLIP]))
+            span = speed * FRAMES_PER_CLIP
+            start = int(generator.integers(0, max(1, count - span + 1)))
+            window = islice(ImageSequence.Iterator(image), start, start + span, speed)
             frames = [frame.convert("RGB") for frame in window]
     except OSError:
         frames = list(read_video(source, count=FRAMES_PER_CLIP))
     if len(frames) < MIN_FRAMES:
         raise UsageError(f"{source}: {len(frames)} frames, a moving source needs {MIN_FRAMES}; leave the file out")
     scale = generator.uniform(*MOVING_SCALE)
-    width, height = (max(64, round(side * scale) // 2 * 2) for side in frames[0].size)
+    whole = frames[0].size
+    least = min(1.0, SHORTEST / scale / min(whole))  # share of the picture that a crop keeps at least
+    kept = generator.uniform(max(0.6, least), 1.0) if least < 1 else 1.0
+    left, top = (generator.uniform(0, side * (1 - kept)) for side in whole)
+    box = (left, top, left + whole[0] * kept, top + whole[1] * kept)
+    width, height = (max(64, round(side * kept * scale) // 2 * 2) for side in whole)
     flip = generator.random() < 0.5
-    small = [frame.resize((width, height), Image.Resampling.LANCZOS) for frame in frames]
+    small = [frame.resize((width, height), Image.Resampling.LANCZOS, box=box) for frame in frames]
     stack = np.stack([np.asarray(frame) for frame in small])
     return np.ascontiguousarray(stack[:, :, ::-1]) if flip else stack
 

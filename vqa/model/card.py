@@ -32,6 +32,9 @@ class ModelCard(Strict):
     generation: Values = Field(default_factory=dict, description="defaults of the `generation` section for it")
 
 
+Readout = Literal["answer", "expected"]
+
+
 class GenerationConfig(Strict):
     """How answers are drawn and read. All but `batch_size` and `token_budget` change the number."""
 
@@ -42,7 +45,7 @@ class GenerationConfig(Strict):
     top_k: int | None = Field(None, ge=1, description="sample among this many likeliest tokens")
     seed: int = Field(0, description="another seed, other samples; each clip and rollout has its own stream anyway")
     max_new_tokens: int = Field(512, ge=1, description="length of an answer, reasoning included, at most")
-    readout: Literal["answer", "expected"] = Field("answer", description="numbers as written, or expected by the model")
+    readout: Readout = Field("answer", description="numbers as written, or expected by the model")
     batch_size: int = Field(8, ge=1, description="clips at once, at most")
     token_budget: int = Field(131_072, ge=1, description="tokens in the cache at once: clips x k x (prompt + answer)")
 

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqa import prompt
+from vqa.model.rollout import Rollout
+from vqa.model.vocabulary import Vocabulary
 from vqa.types import Answer, Score
 
 Chances = NDArray[np.float64]  # [10], of the digits 0-9 at one place; sums to 1
@@ -40,6 +42,16 @@ def read(text: str, *, dimensions: int, is_finished: bool, chances: Sequence[Cha
     place = np.cumsum([0, *(char in _DIGITS for char in text)]).tolist()  # digits before each character
     expected = [expected_value(text[r.start : r.stop], chances[place[r.start] : place[r.stop]]) for r in readings]
     return Given(answer=answer, values=tuple(expected))
+
+
+def read_rollout(rollout: Rollout, tokenizer: Any, vocabulary: Vocabulary, *, dimensions: int) -> Given:
+    """As `read`: by its digits' chances where the rollout kept their logits, else as written."""
+    text = tokenizer.decode(rollout.tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    chances = None
+    if rollout.digit_logits is not None:
+        pieces = tokenizer.convert_ids_to_tokens(rollout.tokens)
+        chances = chances_of(pieces, rollout.digit_logits.numpy(), vocabulary.digit_values)
+    return read(text, dimensions=dimensions, is_finished=rollout.is_finished, chances=chances)
 
 
 def expected_value(written: str, chances: Sequence[Chances | None]) -> float:

@@ -19,7 +19,7 @@ from vqa.model import readout
 from vqa.model.card import GenerationConfig, ModelCard, settle
 from vqa.model.encode import encode
 from vqa.model.load import Policy, load
-from vqa.model.rollout import Rollout, Sampling, prefill, roll_out
+from vqa.model.rollout import Sampling, prefill, roll_out
 from vqa.prompt import dimensions
 from vqa.types import Clip, Score, Views
 from vqa.views import ViewsConfig, look, view_seed
@@ -191,18 +191,18 @@ class Scorer:
         )
         shared = (time.perf_counter() - started) / len(batch)
         return [
-            readout.summarise(list(map(self._given, mine)), dimensions=self._dimensions, seconds=own + shared)
+            readout.summarise(
+                [
+                    readout.read_rollout(
+                        one, policy.processor.tokenizer, policy.vocabulary, dimensions=self._dimensions
+                    )
+                    for one in mine
+                ],
+                dimensions=self._dimensions,
+                seconds=own + shared,
+            )
             for mine, own in zip(answers, seconds, strict=True)
         ]
-
-    def _given(self, rollout: Rollout) -> readout.Given:
-        tokenizer = self._policy.processor.tokenizer
-        text = tokenizer.decode(rollout.tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        chances = None
-        if rollout.digit_logits is not None:
-            pieces, values = tokenizer.convert_ids_to_tokens(rollout.tokens), self._policy.vocabulary.digit_values
-            chances = readout.chances_of(pieces, rollout.digit_logits.numpy(), values)
-        return readout.read(text, dimensions=self._dimensions, is_finished=rollout.is_finished, chances=chances)
 
 
 def _seed(seed: int, clip_id: str, rollout: int) -> int:

@@ -5,14 +5,16 @@ tower is frozen and `keep_features` set, each look goes through it once, and a s
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import transformers
+from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -22,10 +24,12 @@ from transformers import PrinterCallback, TrainerCallback
 
 from vqa.data.scores import replacing
 from vqa.errors import UsageError
+from vqa.model.card import Readout
 from vqa.prompt import PresetName, dimensions
 from vqa.train.answers import IGNORED, Asked, ask, collate, kept_features, noisy, shuffled, spread_of
 from vqa.train.guarded import Guarded, last_checkpoint
 from vqa.train.judge import judged
+from vqa.train.ladder import shares
 from vqa.train.log import Log, log_held_out
 from vqa.train.material import Sample
 from vqa.train.parts import merged, ready, tower_of
@@ -45,6 +49,7 @@ class Draws(Dataset[tuple[Asked, str]]):
         self._count, self._seed = count, seed
         self.kept: list[list[Asked]] = []  # by clip, the looks whose features are in memory
         self.noise: torch.Tensor | None = None  # of their channels
+        self.shares: NDArray[np.float64] | None = None  # of the draws for each clip; None: all alike
 
     def __len__(self) -> int:
         return self._count
@@ -52,7 +57,7 @@ class Draws(Dataset[tuple[Asked, str]]):
     def __getitem__(self, index: int) -> tuple[Asked, str]:
         generator = np.random.default_rng((self._seed, 1, index))
         if self.kept:
-            asked = shuffled(self.kept[int(generator.integers(len(self.kept)))], generator)
+            asked = shuffled(self.kept[int(generator.choice(len(self.kept), p=self.shares))], generator)
             if self.noise is not None:
                 asked = noisy(asked, self.noise, generator)
         else:
@@ -136,8 +141,8 @@ class _Kept(TrainerCallback):
     Numbers of single steps rank 0.05 better or worse than those 40 steps before: judged and kept is their mean.
     """
 
-    def __init__(self, trainer: Supervised, processor: Any, held_out: Sequence[Sample], prompt: PresetName) -> None:
-        self._trainer, self._processor, self._held_out, self._prompt = trainer, processor, held_out, prompt
+    def __init__(self, trainer: Supervised, held_out: Sequence[Sample], judge: Callable[..., dict[str, float]]) -> None:
+        self._trainer, self._held_out, self._judge = trainer, held_out, judge
         self.path = Path(trainer.args.output_dir) / "best.safetensors"
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -149,20 +154,20 @@ class _Kept(TrainerCallback):
             return
         found: dict[str, float] = {}
         if self._held_out and trainer.is_world_process_zero():
-            found = self._look(settings.max_new_tokens)
+            found = self._look()
             log_held_out(trainer, found, control)
         trainer.accelerator.wait_for_everyone()
         if trainer.is_world_process_zero():
             told = {f"held_out_{name}": value for name, value in found.items()}
             trainer.told.show(state.global_step, state.max_steps, **told)
 
-    def _look(self, longest: int) -> dict[str, float]:
+    def _look(self) -> dict[str, float]:
         trainer = self._trainer
         own = [one.data for one in trainer.trained]
         try:
             for one, mean in zip(trainer.trained, trainer.mean or own, strict=True):
                 one.data = mean
-            found = judged(trainer.model, self._processor, self._held_out, prompt=self._prompt, max_new_tokens=longest)
+            found = self._judge(trainer.model)
             worth = found["srcc"] * found["parsed"]  # an answer that cannot be read ranks nothing
             worth = -2.0 if math.isnan(worth) else worth
             if worth > self.record():
@@ -190,6 +195,7 @@ def cold_start(
     *,
     settings: ColdStart,
     prompt: PresetName,
+    readout: Readout,
     precision: torch.dtype,
     seed: int,
     folder: Path,
@@ -217,6 +223,8 @@ def cold_start(
         draws.kept = kept_features(model, processor, samples, prompt=prompt)
         if settings.feature_noise:
             draws.noise = settings.feature_noise * spread_of([look for looks in draws.kept for look in looks])
+        if settings.rare > 1:
+            draws.shares = shares([looks[0].sample.distortions for looks in draws.kept], most=settings.rare)
     torch.manual_seed(seed)  # LoRA draws its start
     model = ready(model, settings)
     processor.tokenizer.padding_side = "right"
@@ -254,7 +262,8 @@ def cold_start(
             "cold start: under FSDP and ZeRO no process has all the weights; set average: 0, validation_clips: 0 and no"
             " lora, or launch with ddp.yaml"
         )
-    kept = _Kept(trainer, processor, held_out, prompt)
+    asking: dict[str, Any] = {"prompt": prompt, "readout": readout, "max_new_tokens": settings.max_new_tokens}
+    kept = _Kept(trainer, held_out, partial(judged, processor=processor, samples=held_out, **asking))
     trainer.add_callback(kept)
     saved = last_checkpoint(folder)
     trainer.train(resume_from_checkpoint=str(saved) if saved else None)

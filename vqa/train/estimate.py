@@ -51,7 +51,7 @@ class Counted:
 
 def plan(recipe: Recipe, *, data: Sequence[Path | str] = ()) -> Iterator[str]:
     """Lines to print: the start, the data, and each stage. Raises UsageError for what would be refused later."""
-    card = card_of(recipe)
+    card, _ = card_of(recipe)
     places = tuple(map(str, data)) or recipe.data
     counted = _count(recipe)
     size = f"about {counted.total / 1e6:,.1f} million parameters" if counted.total else "parameters not known"

@@ -1,4 +1,4 @@
-"""How well a model does on held-out clips, by the numbers it writes greedily."""
+"""How well a model does on held-out clips, by the numbers of one greedy answer."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,18 +7,28 @@ import numpy as np
 import torch
 
 from vqa.metrics import plcc, srcc
+from vqa.model.card import Readout
 from vqa.model.encode import encode, encode_chat
+from vqa.model.readout import read_rollout
 from vqa.model.rollout import prefill, roll_out
-from vqa.prompt import PresetName, dimensions, parse
+from vqa.prompt import PresetName, dimensions
 from vqa.train.material import Sample
 from vqa.train.parts import vocabulary_of
 
 
 @torch.no_grad()
 def judged(
-    model: Any, processor: Any, samples: Sequence[Sample], *, prompt: PresetName, max_new_tokens: int, at_once: int = 16
+    model: Any,
+    processor: Any,
+    samples: Sequence[Sample],
+    *,
+    prompt: PresetName,
+    readout: Readout,
+    max_new_tokens: int,
+    at_once: int = 16,
 ) -> dict[str, float]:
-    """`srcc` and `plcc` of the mean written number with opinions, and the share of answers `parsed`; NaN for none."""
+    """`srcc` and `plcc` of the mean number, read as scoring would read it, with opinions, and the share of answers
+    `parsed`; NaN for none."""
     was_training = model.training
     model.eval()
     vocabulary = vocabulary_of(model, processor)
@@ -28,12 +38,18 @@ def judged(
     for start in range(0, len(known), at_once):
         some = known[start : start + at_once]
         prompts = [prefill(model, question(processor, sample, prompt=prompt).to(model.device)) for sample, _ in some]
-        for (_, opinion), (rollout,) in zip(
-            some, roll_out(model, prompts, k=1, vocabulary=vocabulary, max_new_tokens=max_new_tokens), strict=True
-        ):
-            values = parse(processor.tokenizer.decode(rollout.tokens), dimensions(prompt))
-            if values is not None:
-                scores.append(float(np.mean(values)))
+        answers = roll_out(
+            model,
+            prompts,
+            k=1,
+            vocabulary=vocabulary,
+            max_new_tokens=max_new_tokens,
+            keep_digits=readout == "expected" and vocabulary.has_digits,
+        )
+        for (_, opinion), (rollout,) in zip(some, answers, strict=True):
+            given = read_rollout(rollout, processor.tokenizer, vocabulary, dimensions=dimensions(prompt))
+            if given.values is not None:
+                scores.append(float(np.mean(given.values)))
                 opinions.append(opinion)
     model.train(was_training)
     is_enough = len(scores) > 1

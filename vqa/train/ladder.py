@@ -1,5 +1,6 @@
 """What a ladder teaches: views of its clips, and an answer in words that is true of each."""
 
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "judder": ("judder",),
     "flicker": ("flicker",),
 }
+CLASSES = tuple(dict.fromkeys(NAMES.values()))  # what can be seen, each with its names
 CROP = 112  # pixels; one attention window of Qwen2.5-VL's tower
 TEMPORAL = {"dropped_frames", "frozen", "judder"}  # no single frame shows them
 DEGREES = ("slight", "clear", "heavy")
@@ -124,6 +126,25 @@ class Crops:
     opinions: NDArray[np.float32]  # [N] 1-5
     shown: NDArray[np.float32]  # [N, 17] 1 where the distortion of that place in NAMES is there
     is_still: NDArray[np.bool_]  # [N] nothing is wrong with it that only shows in time
+
+
+def by_class(shown: NDArray[np.float32]) -> NDArray[np.float32]:
+    """[N, 11]: 1 where something of that place in CLASSES is there; of `Crops.shown` [N, 17]."""
+    members = [[place for place, words in enumerate(NAMES.values()) if words == one] for one in CLASSES]
+    return np.stack([shown[:, places].max(axis=1) for places in members], axis=1)
+
+
+def shares(distortions: Sequence[Sequence[str]], *, most: float) -> NDArray[np.float64]:
+    """[N], summing to 1: how often to draw each clip so that what is rare is learned too.
+
+    A kind of damage counts as the square root of how much rarer it is than the commonest, `most` at most; a clip as its
+    rarest kind.
+    """
+    kinds = [{NAMES.get(name, (name,)) for name in some} or {()} for some in distortions]
+    counts = Counter(kind for some in kinds for kind in some)
+    common = max(counts.values(), default=1)
+    weights = np.array([max(min(most, (common / counts[kind]) ** 0.5) for kind in some) for some in kinds])
+    return weights / weights.sum()
 
 
 def cut_crops(

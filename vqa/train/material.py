@@ -47,6 +47,7 @@ class Sample:
     say: Say | None = None
     chat: Callable[[Views], list[dict[str, Any]]] | None = None
     damage: Damage | None = None
+    distortions: tuple[str, ...] = ()  # known to be there, by a ladder's names
 
     def views(self) -> Views:
         """Its pictures. Raises UsageError where they do not load."""
@@ -198,6 +199,7 @@ def _sample(clip: Known, load: Callable[[], Views], *, is_ladder: bool = False) 
         load=load,
         say=saying(clip, is_ladder=is_ladder),
         damage=None if harms is None else damage_of(*harms),
+        distortions=tuple(harms[0]) if harms else (),
     )
 
 

@@ -93,6 +93,7 @@ def _settings(
         | {
             "card": run.card.model_dump(mode="json", include={"min_pixels", "max_pixels", "views"}),
             "asked": run.prompt,
+            "readout": run.readout,
             "from": keys.get(str(origin), origin),
             "texts": [keys.get(name, name) for name in texts],
             "clips": f"{len(train)} clips ({digest_of(train)})",
@@ -117,13 +118,20 @@ def _run_stage(run: Run, stage: Stage, train: list[Known], held_out: list[Known]
         return
     kept, processes = run.samples(held_out), run.processes.num_processes
     if isinstance(stage, ColdStart):
-        shared = {"seed": seed, "folder": folder, "log": log, "processes": processes}
+        shared = {"readout": run.readout, "seed": seed, "folder": folder, "log": log, "processes": processes}
         lessons = _lessons(run, stage, learned)
         trained = cold_start(
             model, processor, lessons, kept, settings=stage, prompt=prompt, precision=run.precision, **shared
         )
     else:
-        judge = partial(judged, processor=processor, samples=kept, prompt=prompt, max_new_tokens=stage.max_new_tokens)
+        judge = partial(
+            judged,
+            processor=processor,
+            samples=kept,
+            prompt=prompt,
+            readout=run.readout,
+            max_new_tokens=stage.max_new_tokens,
+        )
         trained = make_trainer(
             stage.settings(prompt, seed),
             model.requires_grad_(True).train(),

@@ -8,7 +8,7 @@ import torch
 from accelerate import PartialState
 
 from vqa.errors import UsageError
-from vqa.model.card import ModelCard, settle
+from vqa.model.card import GenerationConfig, ModelCard, Readout, settle
 from vqa.prompt import PresetName
 from vqa.train.material import Known, Sample, digest_of, listed, parted, samples
 from vqa.train.stages import ColdStart, Recipe, Reinforce, Stage, Write
@@ -23,6 +23,7 @@ class Run:
     recipe: Recipe
     card: ModelCard
     prompt: PresetName
+    readout: Readout  # of held-out answers
     views: ViewsConfig
     out: Path
     places: tuple[str, ...]
@@ -68,11 +69,12 @@ class Run:
 
 def make_run(recipe: Recipe, *, out: Path, data: Sequence[Path | str] = ()) -> Run:
     """What the stages share; reads the card, loads nothing."""
-    card = card_of(recipe)
+    card, generation = card_of(recipe)
     return Run(
         recipe=recipe,
         card=card,
         prompt=recipe.prompt or card.prompt,
+        readout=generation.readout,
         views=ViewsConfig(**card.views),
         out=out,
         places=tuple(map(str, data)) or recipe.data,
@@ -80,7 +82,7 @@ def make_run(recipe: Recipe, *, out: Path, data: Sequence[Path | str] = ()) -> R
     )
 
 
-def card_of(recipe: Recipe) -> ModelCard:
-    """Whose prompt, views and picture sizes count, with what the recipe says otherwise."""
-    card, _ = settle(recipe.whose, {})
-    return card.model_copy(update={"max_pixels": recipe.max_pixels}) if recipe.max_pixels else card
+def card_of(recipe: Recipe) -> tuple[ModelCard, GenerationConfig]:
+    """Whose prompt, views and picture sizes count, with what the recipe says otherwise; and how it is read."""
+    card, generation = settle(recipe.whose, {})
+    return (card.model_copy(update={"max_pixels": recipe.max_pixels}) if recipe.max_pixels else card), generation

@@ -82,6 +82,11 @@ class ColdStart(Common):
     feature_noise: float = Field(
         0.0, ge=0, description="keep_features: shifts each channel at random by this share of its spread over clips"
     )
+    rare: float = Field(
+        1.0,
+        ge=1,
+        description="keep_features: how much more often clips of rare damage are drawn, at most",
+    )
     max_new_tokens: int = Field(512, ge=1, description="of an answer when held-out clips are judged")
     recompute: bool = Field(False, description="activations in the backward pass: less memory, more time")
     workers: int = Field(0, ge=0, description="processes that load and encode pictures ahead")
@@ -97,8 +102,8 @@ class ColdStart(Common):
             raise ValueError("give one of steps and epochs")
         if self.keep_features and self.vision_rate != 0:
             raise ValueError("keep_features needs a frozen tower; set vision_rate: 0")
-        if self.feature_noise and not self.keep_features:
-            raise ValueError("feature_noise shifts kept features; set keep_features: true")
+        if (self.feature_noise or self.rare > 1) and not self.keep_features:
+            raise ValueError("feature_noise and rare are for kept features; set keep_features: true")
         if self.text == "freeze" and (self.vision_rate == 0 or self.lora):
             raise ValueError("text: freeze leaves nothing to train here; leave out lora and give the tower a rate")
         if self.lora and self.vision_rate:

@@ -18,13 +18,13 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_
 
 from vqa.errors import UsageError
 from vqa.metrics import srcc
-from vqa.train.ladder import NAMES, Crops
+from vqa.train.ladder import CLASSES, NAMES, Crops, by_class
 from vqa.train.log import Log
 from vqa.train.tiny import filters
 from vqa.types import Pixels
 
 SIDE = 8  # patches along a 112-pixel crop
-HANDED = 1 + len(NAMES)  # channels that `hand_over` fills: opinion, and a logit for each distortion
+HANDED = 1 + len(CLASSES)  # channels that `hand_over` fills: opinion, and a reading of each kind of damage
 RIDGE = 0.1  # of the regression that `hand_over` fits to standardised features
 LOUDNESS = 3.0  # how much wider than another channel the one that holds the opinion spreads over clips
 EACH = 4  # crops of a clip in a batch, pooled as one: a single one says too little of its clip
@@ -196,8 +196,8 @@ def warm_up(
 
 @torch.no_grad()
 def hand_over(visual: Any, images: Any, crops: Crops, *, each: int = 24) -> None:
-    """Writes what a ridge regression reads from the pooled features, opinion and distortions, into the tower's first
-    channels: the last linear layer of its merger takes the regression's weights in.
+    """Writes what a ridge regression reads from the pooled features, opinion and kinds of damage, into the tower's
+    first channels: the last linear layer of its merger takes the regression's weights in.
 
     A text model that has to find the opinion in all channels learns the few clips by heart instead: held-out SRCC of
     the numbers it wrote was 0.67 and falling after 200 steps, where the regression had 0.77.
@@ -205,14 +205,14 @@ def hand_over(visual: Any, images: Any, crops: Crops, *, each: int = 24) -> None
     squares = crops.pixels.shape[1]
     step = -(-squares // each)
     means = torch.stack([pooled(visual, images, own[::step].copy()).mean(0) for own in crops.pixels])
-    wanted = np.concatenate([crops.opinions[:, None], crops.shown], axis=1)[crops.is_still]
+    wanted = np.concatenate([crops.opinions[:, None], by_class(crops.shown)], axis=1)[crops.is_still]
     target = torch.from_numpy(wanted - wanted.mean(0))
     known = means[torch.from_numpy(crops.is_still)]
     middle, spread = known.mean(0), known.std(0) + 1e-6
     scaled = (known - middle) / spread
     penalty = RIDGE * torch.eye(scaled.shape[1])
     weights = torch.linalg.solve(scaled.T @ scaled / len(scaled) + penalty, scaled.T @ target / len(scaled))
-    reach = (scaled @ weights).std(0)  # of each reading over the clips; 0 for a distortion that no clip has
+    reach = (scaled @ weights).std(0)  # of each reading over the clips; 0 for damage that no clip has
     loud = torch.where(reach > 1e-3, LOUDNESS * spread.mean() / reach.clamp(min=1e-3), 0.0)
     loud[1:] /= 2
     readings = (weights / spread[:, None] * loud).T
