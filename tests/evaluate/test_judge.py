@@ -9,6 +9,7 @@ import opinions
 import pytest
 import yaml
 
+from jobs.resolve import resolved
 from vqa.config import configs_folder
 from vqa.data.scores import read_scores
 from vqa.evaluate.card import load_card
@@ -91,8 +92,12 @@ def test_compare_and_calibrate_write_json(vqa: Command, files: tuple[Path, Path]
 
 
 @pytest.mark.parametrize("path", CARDS, ids=[path.stem for path in CARDS])
-def test_each_card_is_named_by_its_model_and_set_and_begins_with_its_command(path: Path) -> None:
+def test_each_card_resolves_is_named_by_its_model_and_set_and_begins_with_its_command(
+    path: Path, tmp_path: Path
+) -> None:
     card = load_card(path)
+    (tmp_path / "score.yaml").write_text(yaml.safe_dump(card.score), encoding="utf-8")
+    assert resolved(tmp_path / "score.yaml", kind="score")["generation"]["max_new_tokens"] == 512
     model = card.score["model"]
     name = model if isinstance(model, str) else model["name"]
     assert (configs_folder() / f"models/{name}.yaml").is_file()

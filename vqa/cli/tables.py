@@ -25,7 +25,7 @@ def figures_table(metrics: Mapping[str, Any]) -> RenderableType:
     """A line for each data set, mean and group, 95 % intervals below the values; then why a value is missing."""
     table = Table()
     table.add_column("", overflow="fold")
-    table.add_column("used / expected", justify="right", no_wrap=True)
+    table.add_column("used /\nexpected", justify="right", no_wrap=True)
     for title in SHOWN.values():
         table.add_column(title, justify="right", min_width=7)
     for name, figures in metrics["datasets"].items():
