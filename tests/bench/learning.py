@@ -1,9 +1,10 @@
-"""Does GRPO teach anything? `python tests/bench/learning.py --ladder DIR [--model M] [--seeds 3] [--steps 60]`.
+"""Does GRPO teach anything? `python tests/bench/learning.py --ladder DIR [--model M --cold N] [--seeds 3]`.
 
-For each preset of `--presets` its tiny recipe (configs/train/*_tiny.yaml) runs on the ladder's train contents once for
-each seed, all from the same start: the model, or what the recipe's own cold start makes of it once. The held-out
-clips' SRCC and PLCC, by numbers written greedily, are noted before, on the way and after. Prints a table and draws
-`learning.png`. A broken run goes on where it stopped.
+For each preset of `--presets` the GRPO stages of its tiny recipe (configs/train/*_tiny.yaml) run on the ladder's train
+contents once for each seed, all from the same start: the model M, or what N steps of embedded.yaml's cold start make of
+it (then M is the folder of a warm-up: OUT/warmup/model). The held-out clips' SRCC and PLCC, one greedy answer read as
+scoring reads it, are noted before, on the way and after. Prints a table and draws `learning.png`. A broken run goes on
+where it stopped.
 """
 
 import argparse
@@ -23,25 +24,26 @@ RECIPES = Path(__file__).parents[2] / "configs/train"
 LEFT, TOP, WIDTH, HEIGHT = 60, 48, 420, 240
 
 
-def recipe(presets: list[str], *, seeds: int, steps: int, model: str, held_out: int, folder: Path) -> Path:
+def recipe(presets: list[str], *, seeds: int, steps: int, model: str, cold: int, held_out: int, folder: Path) -> Path:
     """One recipe of all runs, so that each clip is looked at once; returns its file."""
     stages = []
+    start = "base"
+    if cold:
+        known = yaml.safe_load((RECIPES / "embedded.yaml").read_text())["stages"]
+        start = "coldstart"
+        stages += [stage | {"name": start, "steps": cold} for stage in known if stage["kind"] == "coldstart"]
     for preset in presets:
         tiny = yaml.safe_load((RECIPES / f"{preset}_tiny.yaml").read_text())
-        start = "base"
         parts = [stage for stage in tiny["stages"] if stage["kind"] == "grpo"]
-        for stage in tiny["stages"]:
-            if stage["kind"] != "grpo":
-                stages.append(stage | {"name": f"{preset}-start", "start": start, "prompt": tiny["prompt"]})
-                start = f"{preset}-start"
         for seed in range(seeds):
             before = start
             for number, stage in enumerate(parts):
                 name = f"{preset}-{seed}-{number}"
-                length = {"steps": steps // len(parts), "judge_every": 10, "save_every": steps // len(parts)}
-                stages.append(stage | length | {"name": name, "start": before, "prompt": tiny["prompt"], "seed": seed})
+                own = steps // len(parts)
+                length = {"steps": own, "judge_every": max(1, steps // 4), "save_every": own}
+                stages.append(stage | length | {"name": name, "start": before, "seed": seed})
                 before = name
-    whole = {"start": model, "validation_clips": held_out, "threads": 2, "export": "float16", "stages": stages}
+    whole = {"start": model, "card": "embedded", "validation_clips": held_out, "threads": 2, "stages": stages}
     path = folder / "learning.yaml"
     path.write_text(yaml.safe_dump(whole, sort_keys=False))
     return path
@@ -93,6 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--ladder", type=Path)
     parser.add_argument("--model", default="embedded")
+    parser.add_argument("--cold", type=int, default=0, help="steps of cold start that go before")
     parser.add_argument("--presets", nargs="+", default=["preresq_video", "visualquality_r1"])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=60)
@@ -103,8 +106,8 @@ def main() -> None:
         print("no --ladder: the learning curve is not measured (make one: vqa data synth)")
         return
     asked.out.mkdir(parents=True, exist_ok=True)
-    given = {"seeds": asked.seeds, "steps": asked.steps, "model": asked.model, "held_out": asked.held_out}
-    path = recipe(asked.presets, **given, folder=asked.out)
+    given = {"seeds": asked.seeds, "steps": asked.steps, "model": asked.model, "cold": asked.cold}
+    path = recipe(asked.presets, **given, held_out=asked.held_out, folder=asked.out)
     run(load_recipe(path), out=asked.out / "run", data=[asked.ladder])
     found = curves(asked.out / "run" / "log.jsonl")
     print(f"{'preset':18}{'seeds':>6}{'before':>9}{'after':>9}{'gain':>9}{'spread':>9}   SRCC; PLCC gain")

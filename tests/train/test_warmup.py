@@ -9,7 +9,7 @@ import torch
 from vqa.metrics import srcc
 from vqa.train.ladder import CLASSES, NAMES, Crops
 from vqa.train.tiny import filters, make_model, make_processor, make_tokenizer
-from vqa.train.warmup import HANDED, draw, equalise, hand_over, patches, pooled, turned_about
+from vqa.train.warmup import HANDED, draw, equalise, hand_over, patches, pooled, responses, turned_about
 
 
 @pytest.fixture(scope="module")
@@ -30,14 +30,14 @@ def test_patches_and_features_are_those_of_the_library(made: tuple[Any, Any]) ->
     inputs = images(images=list(crops), return_tensors="pt")
     torch.testing.assert_close(patches(images, crops).flatten(0, 1), inputs["pixel_values"])
     own = visual(inputs["pixel_values"], grid_thw=inputs["image_grid_thw"]).pooler_output.view(3, 16, -1).mean(1)
-    torch.testing.assert_close(pooled(visual, images, crops), own, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(pooled(visual, responses(visual, images, crops)), own, atol=1e-4, rtol=1e-4)
 
 
 def test_equalised_filters_answer_equally_strongly(made: tuple[Any, Any]) -> None:
     visual, images = made
     crops = squares(8)
     equalise(visual, images, crops)
-    strength = visual.patch_embed(patches(images, crops).flatten(0, 1)).pow(2).mean(0).sqrt()
+    strength = responses(visual, images, crops).pow(2).mean((0, 1)).sqrt()
     seen = strength[strength > 0.01]  # all but those of change in time
     assert len(seen) == filters(96)
     torch.testing.assert_close(seen, torch.ones_like(seen))
@@ -76,9 +76,9 @@ def test_the_first_channel_tells_the_opinion_afterwards(made: tuple[Any, Any]) -
         shown=np.eye(17, dtype=np.float32)[[list(NAMES).index(name) for name in ("vp9", "noise") * 20]],
         is_still=np.ones(40, np.bool_),
     )
-    before = pooled(visual, images, noisy)
+    before = pooled(visual, responses(visual, images, noisy))
     hand_over(visual, images, crops, each=2)
-    after = pooled(visual, images, noisy)
+    after = pooled(visual, responses(visual, images, noisy))
     assert srcc(after[:, 0].numpy(), np.repeat(crops.opinions, 2)) > 0.95
     torch.testing.assert_close(after[:, HANDED:], before[:, HANDED:])
     assert after[:, 0].std() > 2 * before[:, HANDED:].std(0).mean()

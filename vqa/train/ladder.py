@@ -144,7 +144,8 @@ def shares(distortions: Sequence[Sequence[str]], *, most: float) -> NDArray[np.f
     counts = Counter(kind for some in kinds for kind in some)
     common = max(counts.values(), default=1)
     weights = np.array([max(min(most, (common / counts[kind]) ** 0.5) for kind in some) for some in kinds])
-    return weights / weights.sum()
+    chances: NDArray[np.float64] = weights / weights.sum()
+    return chances
 
 
 def cut_crops(
