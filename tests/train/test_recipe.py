@@ -33,6 +33,7 @@ def test_all_stages_run_once_and_a_change_is_refused(ladder: Path, tmp_path: Pat
     values = small(WARMUP, frozen | other, GRPO | {"steps": 1, "reward": "visualquality_r1"} | other)
     model = run(written(file, values), data=[ladder], out=out)
     assert {"config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"} <= set(names(model))
+    assert len({(model / name).stat().st_mode for name in names(model)}) == 1  # whoever reads one file can read all
     scored, _ = settle(str(model), {})  # as `vqa score --model out/model` asks it
     assert (scored.source, scored.views) == (str(model), settle(str(values["card"]), {})[0].views)
     assert scored.prompt == "visualquality_r1" and not scored.trust_remote_code

@@ -47,8 +47,7 @@ def save(trained: Any, processor: Any, folder: Path, *, processes: PartialState)
         processes.wait_for_everyone()
         if processes.is_main_process:
             processor.save_pretrained(draft)
-            shutil.rmtree(folder, ignore_errors=True)
-            draft.replace(folder)
+            _finish(draft, folder)
             (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle
     except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors wrap what the disk says
         shutil.rmtree(draft, ignore_errors=True)
@@ -65,7 +64,16 @@ def ship(made: Path, folder: Path, *, dtype: torch.dtype, card: ModelCard) -> No
         hf.AutoProcessor.from_pretrained(made).save_pretrained(draft)
         asked = card.model_dump(mode="json", include=set(CARRIED), exclude_none=True)
         (draft / CARD).write_text(yaml.safe_dump(asked, sort_keys=False))
-        shutil.rmtree(folder, ignore_errors=True)
-        draft.replace(folder)
+        _finish(draft, folder)
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{folder} could not be written ({error}); make room; {made} is whole") from error
+
+
+def _finish(draft: Path, folder: Path) -> None:
+    """Puts the draft in the folder's place. safetensors writes for the owner's eyes alone: the workers of a cluster may
+    run as somebody else."""
+    mode = (draft / "config.json").stat().st_mode
+    for path in draft.glob("*.safetensors"):
+        path.chmod(mode)
+    shutil.rmtree(folder, ignore_errors=True)
+    draft.replace(folder)
