@@ -30,6 +30,7 @@ def _half(rank: int, folder: str, port: int, reward: str) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "1"}
     result = one_step(folder, reward, processes=2)
     torch.save(result, f"{folder}/rank{rank}.pt")
+    torch.distributed.destroy_process_group()  # its threads may outlive the interpreter otherwise, which aborts
 
 
 @pytest.mark.slow

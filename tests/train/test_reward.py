@@ -104,9 +104,10 @@ def _half(rank: int, folder: str) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29571"}
     from accelerate import PartialState
 
-    PartialState(cpu=True)
+    state = PartialState(cpu=True)
     own = {name: column[6 * rank : 6 * rank + 6] for name, column in columns().items()}
     np.save(f"{folder}/{rank}.npy", RankAndScore("preresq_video", dimensions=2, k=K)(**own))
+    state.destroy_process_group()  # its threads may outlive the interpreter otherwise, which aborts
 
 
 @pytest.mark.slow
