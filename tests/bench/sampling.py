@@ -29,9 +29,12 @@ from vqa.metrics import srcc
 from vqa.types import Clip
 from vqa.views import ViewsConfig, look
 
-TEMPORAL = ("uniform", "segment", "keyframe")
-SPATIAL = ("centre", "grid", "fragments", "salient", "frames")
-KEYFRAMES, LOCAL = (8, 16, 32), (1, 3, 6)
+AXES: dict[str, tuple[str, ...] | tuple[int, ...]] = {
+    "temporal": ("uniform", "segment", "keyframe"),
+    "spatial": ("centre", "grid", "fragments", "salient", "frames"),
+    "keyframes": (8, 16, 32),
+    "local": (1, 3, 6),
+}
 HARMS = (("defocus", 0.6), ("noise", 0.6), ("transmission_loss", 1.0))
 FALL = 0.25  # points of opinion that count as seen
 
@@ -42,6 +45,8 @@ def main() -> None:
     parser.add_argument("--ladder", type=Path)
     parser.add_argument("--out", type=Path, default=Path("build/bench/sampling"))
     parser.add_argument("--model", default="embedded")
+    for name, values in AXES.items():
+        parser.add_argument(f"--{name}", nargs="+", type=type(values[0]), default=values)
     parser.add_argument("--per-content", type=int, default=1, help="clips of each held-out content")
     parser.add_argument("--pairs", type=int, default=12, help="clips with a spoilt second, each with its twin")
     arguments = parser.parse_args()
@@ -58,7 +63,8 @@ def main() -> None:
     log = arguments.out / "sampling.jsonl"
     done = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     known = {tuple(one["setting"]) for one in done}
-    settings = [one for one in itertools.product(TEMPORAL, SPATIAL, KEYFRAMES, LOCAL) if one not in known]
+    asked = itertools.product(*(getattr(arguments, name) for name in AXES))
+    settings = [one for one in asked if one not in known]
     for setting in settings:
         names = dict(zip(("temporal", "spatial", "keyframes", "local_pictures"), setting, strict=True))
         config = base.model_copy(update=names)

@@ -10,7 +10,7 @@ from references.make_checkpoints import make
 
 from vqa.model.encode import encode
 from vqa.model.load import hf
-from vqa.train.packed import ask, pack, unpack
+from vqa.train.packed import ask, once, pack, unpack
 
 ANSWERS = ([[5, 9, 7], [5], [8, 6, 6, 4, 9]], [[7, 7], [9, 5, 6, 8]])
 
@@ -65,3 +65,8 @@ def test_one_row_a_clip_gives_what_one_row_an_answer_gives(tmp_path: Path, famil
     for name, grad in its.items():
         worst = ((own[name] - grad).abs().max() / grad.abs().max().clamp(min=1e-9)).item()
         assert worst < 1e-5, (name, worst)
+
+
+def test_a_run_of_one_token_is_one_and_others_stay() -> None:
+    assert once([7, 7, 1, 2, 2, 7, 3, 7, 7, 7], 7) == [7, 1, 2, 2, 7, 3, 7]
+    assert once([], 7) == []

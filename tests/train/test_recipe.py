@@ -30,7 +30,8 @@ def test_all_stages_run_once_and_a_change_is_refused(ladder: Path, tmp_path: Pat
     file, out = tmp_path / "a.yaml", tmp_path / "out"
     frozen = COLDSTART | {"vision_rate": 0.0, "keep_features": True, "average": 0.9, "answer_weight": 3.0}
     other = {"prompt": "visualquality_r1"}
-    values = small(WARMUP, frozen | other, GRPO | {"steps": 1, "reward": "visualquality_r1"} | other)
+    again = WARMUP | {"name": "again"}
+    values = small(WARMUP, again, frozen | other, GRPO | {"steps": 1, "reward": "visualquality_r1"} | other)
     model = run(written(file, values), data=[ladder], out=out)
     assert {"config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"} <= set(names(model))
     assert len({(model / name).stat().st_mode for name in names(model)}) == 1  # whoever reads one file can read all
@@ -42,7 +43,9 @@ def test_all_stages_run_once_and_a_change_is_refused(ladder: Path, tmp_path: Pat
     assert settle(str(model), {})[0] == scored  # a folder cannot ask for more than how it is asked
 
     lines = (out / "log.jsonl").read_text().splitlines()
-    assert {json.loads(line)["stage"] for line in lines} == {"warmup", "coldstart", "grpo"}
+    assert {json.loads(line)["stage"] for line in lines} == {"warmup", "again", "coldstart", "grpo"}
+    one, other = ((out / name / "crops-train.npy").read_bytes() for name in ("warmup", "again"))
+    assert one != other  # the second warm-up sees other squares
     assert "training_args.bin" not in names(out / "grpo" / "model")
 
     assert run(written(file, values), data=[ladder], out=out) == model

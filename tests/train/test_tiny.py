@@ -6,6 +6,7 @@ import numpy as np
 
 from vqa.prompt import dimensions, parse
 from vqa.train.ladder import NAMES, Lesson, answer, look_at, read_ladder
+from vqa.train.material import listed, samples
 from vqa.train.tiny import cosine_patches
 from vqa.views import ViewsConfig
 
@@ -20,7 +21,7 @@ def test_cosine_patches_are_orthogonal_and_equally_long() -> None:
 
 
 def test_an_answer_states_facts_and_reads_back(ladder: Path) -> None:
-    lessons = look_at(read_ladder(ladder), ladder, settings=ViewsConfig(), seed=0, threads=1)
+    lessons = look_at(read_ladder(ladder), ladder, settings=lambda _: ViewsConfig(), seed=0, threads=1)
     assert len(lessons) == 6
     for lesson in lessons:
         text = lesson.answer(np.random.default_rng(0))
@@ -40,8 +41,24 @@ def test_damage_of_one_look_is_named_once_at_its_worst() -> None:
         assert any(f"heavy {word}" in text for word in NAMES["av1"]) and "slight" not in text
 
 
+def test_later_looks_show_other_numbers_of_pictures(ladder: Path) -> None:
+    settings = ViewsConfig(keyframes=4, global_pixels=128, local_pictures=6, crop_pixels=32)
+    clips = listed([str(ladder)])
+
+    def shown() -> list[tuple[int, int]]:
+        found = [one.views() for one in samples(clips, views=settings, seed=0, looks=4)]
+        return [(len(views.local_pictures), views.global_pictures[0].shape[1]) for views in found]
+
+    first, later = shown()[: len(clips)], shown()[len(clips) :]
+    assert len(later) == 3 * len(clips)
+    assert {count for count, _ in first} == {6}
+    assert {count for count, _ in later} <= set(range(1, 7)) and len({count for count, _ in later}) > 2
+    assert len({width for _, width in later}) > len({width for _, width in first})
+    assert shown() == first + later
+
+
 def test_grades_follow_the_opinion_scale(ladder: Path) -> None:
-    seen = look_at(read_ladder(ladder)[:1], ladder, settings=ViewsConfig(), seed=0, threads=1)[0]
+    seen = look_at(read_ladder(ladder)[:1], ladder, settings=lambda _: ViewsConfig(), seed=0, threads=1)[0]
     for opinion, grade in [
         (1.0, "bad"),
         (1.49, "bad"),

@@ -43,7 +43,10 @@ def train(
     if out is None:
         raise UsageError("train: --out is missing; give a folder for checkpoints, log and model, or --dry-run")
     if workers is None:
+        from accelerate import PartialState
+
         typer.echo(f"{run(chosen, data=places, out=out, until=until)}")
+        PartialState().destroy_process_group()  # of `accelerate launch`: its threads may outlive the interpreter
         return
     from jobs.train import run as run_on_ray
 

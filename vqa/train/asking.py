@@ -21,7 +21,7 @@ from vqa.train.again import AGAIN, digit_of, out_of_order
 from vqa.train.damage import NONE, QUESTION
 from vqa.train.examples import Example
 from vqa.train.material import seed_of
-from vqa.train.packed import Asked, batches, pack, runs, unpack
+from vqa.train.packed import Asked, batches, once, pack, runs, unpack
 from vqa.train.parts import vocabulary_of
 from vqa.train.question import Shown
 from vqa.train.safe import SafeTrainer
@@ -137,12 +137,20 @@ class Asking(SafeTrainer):
     def _vllm_rollouts(self, prompts: list[Any], _: GRPOTrainer) -> dict[str, Any]:
         """The same by vLLM (trl has given it the weights), which keeps a prompt's prefix for its K answers."""
         ids = self._prompt_ids()
-        _, written, logprobs, _ = self.vllm_generation.generate(
-            prompts=ids,
+        is_server, picture = self._settings.vllm == "server", self.processing_class.image_token_id
+        seen, written, logprobs, _ = self.vllm_generation.generate(
+            # In this process vLLM makes a picture's tokens of one placeholder, and of each of many as well.
+            prompts=ids if is_server else [once(prompt, picture) for prompt in ids],
             images=[self._shown[place].pictures for place in self._places],
             num_generations=self.num_generations,
             profiler=profiling_context(self, "vLLM.generate"),
         )
+        for place, own, its in zip(self._places, ids, seen, strict=True):
+            if own != list(its):
+                raise ModelError(
+                    f"grpo: clip {self._examples[place].clip_id} is {len(its)} tokens to vLLM and {len(own)} to the model: "
+                    "its processor sizes pictures otherwise; save the model with its processor, and begin with that"
+                )
         drawn = [[token[0] for token in answer] for answer in logprobs]
         return {"prompt_ids": ids, "completion_ids": written, "logprobs": drawn}
 

@@ -1,7 +1,7 @@
 """What a ladder teaches: views of its clips, and an answer in words that is true of each."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,14 +97,20 @@ def read_ladder(folder: Path) -> list[dict[str, Any]]:
 
 
 def look_at(
-    rows: Sequence[dict[str, Any]], folder: Path, *, settings: ViewsConfig, seed: int, threads: int
+    rows: Sequence[dict[str, Any]],
+    folder: Path,
+    *,
+    settings: Callable[[dict[str, Any]], ViewsConfig],
+    seed: int,
+    threads: int,
 ) -> list[Lesson]:
-    """Views of each row's clip, decoded once, in the order of rows; clips that cannot be seen are left out."""
+    """Views of each row's clip by its `settings`, decoded once, in the order of rows; clips that cannot be seen are
+    left out."""
 
     def one(row: dict[str, Any]) -> Lesson | None:
         clip = Clip(clip_id=row["clip_id"], uri=str(folder / row["uri"]))
         try:
-            views = look(clip, **settings.model_dump(), seed=seed + row["seed"] % 1_000_003)
+            views = look(clip, **settings(row).model_dump(), seed=seed + row["seed"] % 1_000_003)
         except ClipError:
             return None
         return Lesson(

@@ -172,13 +172,28 @@ def _of_ladder(
 ) -> list[Sample]:
     of = {clip.clip_id: clip for clip in clips}
     found = []
+    rows = [clip.source for clip in clips]
     for number in range(looks):
-        # Later looks draw their frames and boxes afresh; the first sees what scoring sees.
-        drawn = views if number == 0 else views.model_copy(update={"temporal": "segment", "spatial": "grid"})
-        rows = [clip.source for clip in clips]
-        seen = look_at(rows, folder, settings=drawn, seed=seed + number, threads=threads)
+        settings = partial(_drawn, views, number)
+        seen = look_at(rows, folder, settings=settings, seed=seed + number, threads=threads)
         found += [_sample(of[one.views.clip.clip_id], partial(_same, one.views)) for one in seen]
     return found
+
+
+def _drawn(views: ViewsConfig, number: int, row: dict[str, Any]) -> ViewsConfig:
+    """The first look sees what scoring sees. Later ones draw their frames and boxes afresh, and how many there are: a
+    model that has only met twelve local pictures writes nothing that can be read of three."""
+    if number == 0:
+        return views
+    generator = np.random.default_rng((number, row["seed"]))
+    drawn = {
+        "temporal": "segment",
+        "spatial": "grid",
+        "keyframes": max(1, int(views.keyframes * generator.choice((0.5, 1, 2)))),
+        "global_pixels": max(64, views.global_pixels // int(generator.choice((1, 2)))),
+        "local_pictures": int(generator.integers(min(1, views.local_pictures), views.local_pictures + 1)),
+    }
+    return views.model_copy(update=drawn)
 
 
 def _same(views: Views) -> Views:

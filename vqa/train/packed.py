@@ -35,6 +35,11 @@ class Asked:
         return ids
 
 
+def once(ids: Sequence[int], token: int) -> list[int]:
+    """The ids with each run of `token` as one."""
+    return [own for place, own in enumerate(ids) if own != token or place == 0 or ids[place - 1] != token]
+
+
 def ask(model: Any, inputs: Any) -> Asked:
     """The question on the model's device, with its positions; `inputs` are the processor's."""
     inputs = inputs.to(model.device, dtype=model.dtype)

@@ -196,6 +196,7 @@ def _warm_up(
     places = {clip.place for clip in train + held_out}
     if len(places) != 1 or not (Path(place := places.pop()) / "ladder.parquet").is_file():
         raise UsageError(f"stage {stage.name}: a warm-up needs one ladder (vqa data synth), and nothing else")
+    seed = recipe.seed + recipe.stages.index(stage)  # a second warm-up sees other squares, in another order
     with run.processes.main_process_first():
         crops = [
             cut_crops(
@@ -204,13 +205,13 @@ def _warm_up(
                 path=folder / f"crops-{name}.npy",
                 frames=stage.frames,
                 each=stage.crops,
-                seed=recipe.seed,
+                seed=seed,
                 threads=recipe.threads or 1,
             )
             for name, some in (("train", train), ("validation", held_out))
         ]
     shared = stage.model_dump(include={"steps", "batch", "rate"})
-    warm_up(model, processor, *crops, **shared, seed=recipe.seed, precision=run.precision, folder=folder, log=log)
+    warm_up(model, processor, *crops, **shared, seed=seed, precision=run.precision, folder=folder, log=log)
 
 
 def _lessons(run: Run, stage: ColdStart, learned: list[Sample]) -> list[Sample]:
