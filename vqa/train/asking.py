@@ -147,9 +147,10 @@ class Asking(SafeTrainer):
         )
         for place, own, its in zip(self._places, ids, seen, strict=True):
             if own != list(its):
+                clip = self._examples[place].clip_id
                 raise ModelError(
-                    f"grpo: clip {self._examples[place].clip_id} is {len(its)} tokens to vLLM and {len(own)} to the model: "
-                    "its processor sizes pictures otherwise; save the model with its processor, and begin with that"
+                    f"grpo: clip {clip} is {len(its)} tokens to vLLM, {len(own)} to the model: its processor sizes "
+                    "pictures otherwise; save the model with its processor, and begin with that"
                 )
         drawn = [[token[0] for token in answer] for answer in logprobs]
         return {"prompt_ids": ids, "completion_ids": written, "logprobs": drawn}
