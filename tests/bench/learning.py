@@ -49,9 +49,12 @@ def recipe(presets: list[str], *, seeds: int, steps: int, model: str, cold: int,
     return path
 
 
-def curves(log: Path) -> dict[str, dict[int, list[tuple[int, float, float]]]]:
-    """preset -> seed -> (step, SRCC, PLCC) on the held-out clips."""
-    found: dict[str, dict[int, list[tuple[int, float, float]]]] = defaultdict(lambda: defaultdict(list))
+Curves = dict[str, dict[int, list[tuple[int, float, float, float]]]]
+
+
+def curves(log: Path) -> Curves:
+    """preset -> seed -> (step, SRCC, PLCC, share read) on the held-out clips."""
+    found: Curves = defaultdict(lambda: defaultdict(list))
     lines = {}
     for text in log.read_text().splitlines():
         line = json.loads(text)
@@ -61,15 +64,15 @@ def curves(log: Path) -> dict[str, dict[int, list[tuple[int, float, float]]]]:
         preset, seed, part = line["stage"].split("-")
         if line["step"] or part == "0":
             step = int(part) * line["steps"] + line["step"]
-            found[preset][int(seed)].append((step, line["held_out/srcc"], line["held_out/plcc"]))
+            found[preset][int(seed)].append((step, *(line[f"held_out/{name}"] for name in ("srcc", "plcc", "parsed"))))
     return found
 
 
-def draw(found: dict[str, dict[int, list[tuple[int, float, float]]]]) -> Image.Image:
+def draw(found: Curves) -> Image.Image:
     """A panel for each preset: held-out SRCC against steps, a line for each seed."""
     page = Image.new("RGB", (WIDTH * len(found), HEIGHT + TOP + 50), canvas.PAPER)
     pen = ImageDraw.Draw(page)
-    values = [srcc for seeds in found.values() for points in seeds.values() for _, srcc, _ in points]
+    values = [srcc for seeds in found.values() for points in seeds.values() for _, srcc, *_ in points]
     step = canvas.nice((max(values) - min(values)) / 4)
     low, high = np.floor(min(values) / step) * step, np.ceil(max(values) / step) * step
     for panel, (preset, seeds) in enumerate(found.items()):
@@ -85,7 +88,9 @@ def draw(found: dict[str, dict[int, list[tuple[int, float, float]]]]) -> Image.I
             canvas.text(pen, (x, TOP + HEIGHT + 8), str(tick), size=12, fill=canvas.QUIET, anchor="ma")
         canvas.text(pen, ((x0 + x1) // 2, TOP + HEIGHT + 24), "steps of GRPO", size=12, anchor="ma")
         for seed, points in seeds.items():
-            line = [(x0 + at / last * (x1 - x0), TOP + (high - srcc) / (high - low) * HEIGHT) for at, srcc, _ in points]
+            line = [
+                (x0 + at / last * (x1 - x0), TOP + (high - srcc) / (high - low) * HEIGHT) for at, srcc, *_ in points
+            ]
             pen.line(line, fill=canvas.colour(seed), width=2, joint="curve")
     return page
 
@@ -110,15 +115,16 @@ def main() -> None:
     path = recipe(asked.presets, **given, held_out=asked.held_out, folder=asked.out)
     run(load_recipe(path), out=asked.out / "run", data=[asked.ladder])
     found = curves(asked.out / "run" / "log.jsonl")
-    print(f"{'preset':18}{'seeds':>6}{'before':>9}{'after':>9}{'gain':>9}{'spread':>9}   SRCC; PLCC gain")
+    print(f"{'preset':18}{'seeds':>6}{'before':>9}{'after':>9}{'gain':>9}{'spread':>9}   SRCC; PLCC gain; read")
     for preset, seeds in found.items():
         before, after = ([points[end][1] for points in seeds.values()] for end in (0, -1))
         gains = [late - early for early, late in zip(before, after, strict=True)]
         linear = mean(points[-1][2] - points[0][2] for points in seeds.values())
+        read = "  ".join(f"{mean(points[end][3] for points in seeds.values()):.0%}" for end in (0, -1))
         spread = stdev(gains) if len(gains) > 1 else float("nan")
         print(
             f"{preset:18}{len(seeds):6}{mean(before):9.3f}{mean(after):9.3f}{mean(gains):+9.3f}{spread:9.3f}   "
-            f"{linear:+.3f}"
+            f"{linear:+.3f}   {read}"
         )
     draw(found).save(asked.out / "learning.png")
     print(f"picture: {asked.out / 'learning.png'}")
