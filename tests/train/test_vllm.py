@@ -10,6 +10,7 @@ pytest.importorskip("vllm")
 
 @pytest.mark.slow
 def test_answers_are_as_likely_to_vllm_as_to_the_trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Cache of a CPU machine in GiB, and the engine in this process: both are read from the environment alone.
     for name, value in {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}.items():
         monkeypatch.setenv(name, value)
     trainer = rehearsal.trainer(tmp_path, vllm="colocate", k=4, steps=3, max_new_tokens=64)
