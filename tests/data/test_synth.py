@@ -57,6 +57,7 @@ def test_splits_go_by_content_and_rounds_come_first() -> None:
     counts = [sum(names == {split} for names in splits.values()) for split in ("test", "validation", "train")]
     assert counts == [4, 2, 14]
     assert rungs == plan(contents, clips_per_content=3, seed=5) != plan(contents, clips_per_content=3, seed=6)
+    assert {rung.split for rung in plan(contents, clips_per_content=3, seed=5, split="train")} == {"train"}
 
 
 @pytest.mark.parametrize("name", sorted(DISTORTIONS))

@@ -2,9 +2,12 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
+import clips
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -59,6 +62,23 @@ def test_all_stages_run_once_and_a_change_is_refused(ladder: Path, tmp_path: Pat
     (tmp_path / "fewer").mkdir()
     pq.write_table(table.slice(0, 5), tmp_path / "fewer" / "ladder.parquet")
     refused(lambda: run(written(file, values), data=[tmp_path / "fewer"], out=out), "clips is 3 clips", "was 4 clips")
+
+
+def test_a_warm_up_learns_from_all_ladders(ladder: Path, tmp_path: Path) -> None:
+    wider = tmp_path / "wider"
+    shutil.copytree(ladder, wider)
+    rows = pq.read_table(ladder / "ladder.parquet").to_pylist()
+    rows = [row | {"clip_id": f"wider-{row['clip_id']}", "split": "train"} for row in rows]
+    pq.write_table(pa.Table.from_pylist(rows), wider / "ladder.parquet")
+    for row in rows:  # other pictures, to tell whose they are
+        clips.write_video(wider / row["uri"], width=160, height=96, frames=10, seed=9)
+    recipe = written(tmp_path / "a.yaml", small(WARMUP))
+    run(recipe, data=[ladder], out=tmp_path / "one")
+    run(recipe, data=[ladder, wider], out=tmp_path / "both")
+    one, both = (np.load(tmp_path / out / "warmup" / "crops-train.npy") for out in ("one", "both"))
+    assert (len(one), len(both)) == (4, 10)
+    assert (both[:4] == one).all()
+    assert (both[6:] != one).any((1, 2, 3, 4)).all()
 
 
 def test_stages_hand_texts_on(ladder: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import clips
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from recipes import COLDSTART, GRPO, small, written
+from recipes import COLDSTART, GRPO, WARMUP, small, written
 
 from jobs.prepare import Request
 from jobs.prepare import run as prepare
@@ -107,3 +107,10 @@ def test_a_prepared_folder_without_opinions_is_refused(tmp_path: Path) -> None:
         pq.write_table(pa.Table.from_pylist(rows, schema=CLIPS), tmp_path / "clips.parquet")
         with pytest.raises(UsageError, match=words):
             run(written(tmp_path / "a.yaml", small(GRPO)), data=[tmp_path], out=tmp_path / "out")
+
+
+def test_a_warm_up_takes_ladders_alone(ladder: Path, tmp_path: Path) -> None:
+    listed = manifest(tmp_path / "m.parquet", {"a": {"mos": 2.0}, "b": {"mos": 3.0}})
+    recipe = written(tmp_path / "a.yaml", small(WARMUP))
+    with pytest.raises(UsageError, match=rf"stage warmup: a warm-up needs ladders .*, not {listed}"):
+        run(recipe, data=[ladder, listed], out=tmp_path / "out")

@@ -15,12 +15,16 @@ def synth(
     clips_per_content: Annotated[int, typer.Option(min=1, help="Distorted clips of each content.")] = 8,
     seed: Annotated[int, typer.Option(help="Another seed, another ladder.")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
+    split: Annotated[
+        Literal["train", "validation", "test"] | None,
+        typer.Option(help="All contents in this split, to widen another ladder (three splits by content otherwise)."),
+    ] = None,
 ) -> None:
     """Make a ladder of distorted clips labelled by VMAF (a stand-in for opinions, not people's)."""
     from vqa.data.synth import synthesise
 
     for done, planned, trouble in synthesise(
-        sources, out=out, clips_per_content=clips_per_content, seed=seed, workers=workers
+        sources, out=out, clips_per_content=clips_per_content, seed=seed, workers=workers, split=split
     ):
         if trouble or done % 50 == 0 or done == planned:
             typer.echo(f"{done}/{planned} {trouble}".rstrip(), err=True)

@@ -16,7 +16,7 @@ def train(
             help="A folder of `vqa prepare`, a ladder of `vqa data synth`, or a manifest; may be given again."
         ),
     ] = None,
-    ladder: Annotated[Path | None, typer.Option(help="The same as --data, for a ladder.")] = None,
+    ladder: Annotated[list[Path] | None, typer.Option(help="The same as --data, for ladders.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for checkpoints, log and the trained model.")] = None,
     assignments: Annotated[list[str] | None, assigning("seed=1, stages.coldstart.steps=500")] = None,
     until: Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage.")] = None,
@@ -33,7 +33,7 @@ def train(
     from vqa.train.recipe import load_recipe, run
 
     chosen = load_recipe(recipe, assignments or ())
-    places = [*(data or []), *([ladder] if ladder else [])]
+    places = [*(data or []), *(ladder or [])]
     if dry_run:
         from vqa.train.estimate import plan
 

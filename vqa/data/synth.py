@@ -91,14 +91,18 @@ def _is_small(path: Path) -> bool:
         return False  # a video, or unreadable: found out when it is used
 
 
-def plan(contents: Mapping[str, Sequence[Path]], *, clips_per_content: int, seed: int) -> list[Rung]:
+def plan(
+    contents: Mapping[str, Sequence[Path]], *, clips_per_content: int, seed: int, split: str | None = None
+) -> list[Rung]:
     """Rungs in rounds over the contents, so that a ladder cut short is still balanced.
 
-    Splits go by content: a fifth of the contents to `test`, a tenth to `validation`, the rest to `train`.
+    Splits go by content: a fifth of the contents to `test`, a tenth to `validation`, the rest to `train`; all of them
+    to `split` if it is given.
     """
     names = [sorted(contents)[index] for index in np.random.default_rng(seed).permutation(len(contents))]
     test, validation = round(len(names) / 5), round(len(names) / 10)
     splits = ["test"] * test + ["validation"] * validation + ["train"] * (len(names) - test - validation)
+    splits = [split] * len(names) if split else splits
     return [
         Rung(
             clip_id=f"{name}-{number:03d}",
@@ -212,7 +216,7 @@ def make(rung: Rung, *, out: Path) -> dict[str, Any] | str:
 
 
 def synthesise(
-    sources: Sequence[Path], *, out: Path, clips_per_content: int, seed: int, workers: int
+    sources: Sequence[Path], *, out: Path, clips_per_content: int, seed: int, workers: int, split: str | None = None
 ) -> Iterator[tuple[int, int, str]]:
     """Makes the whole ladder under `out` and yields (done, planned, trouble or ""); ends with `out/ladder.parquet`.
 
@@ -221,7 +225,7 @@ def synthesise(
     """
     for name in ("clips", "labels"):
         (out / name).mkdir(parents=True, exist_ok=True)
-    rungs = plan(find_contents(sources), clips_per_content=clips_per_content, seed=seed)
+    rungs = plan(find_contents(sources), clips_per_content=clips_per_content, seed=seed, split=split)
     if not rungs:
         raise UsageError("no sources: give picture or video files, or folders of them")
     labels: list[dict[str, Any]] = []

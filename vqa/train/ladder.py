@@ -155,15 +155,23 @@ def shares(distortions: Sequence[Sequence[str]], *, most: float) -> NDArray[np.f
 
 
 def cut_crops(
-    rows: Sequence[dict[str, Any]], folder: Path, *, path: Path, frames: int, each: int, seed: int, threads: int
+    rows: Sequence[dict[str, Any]],
+    files: Sequence[Path],
+    *,
+    path: Path,
+    frames: int,
+    each: int,
+    seed: int,
+    threads: int,
 ) -> Crops:
-    """`each` squares from anywhere in each of `frames` frames of every clip, in the file `path` (.npy), made once.
+    """`each` squares from anywhere in each of `frames` frames of every clip (its row in its ladder, its file), in the
+    file `path` (.npy), made once.
 
     Raises ClipError for a clip that cannot be read: a ladder is whole or made again.
     """
 
-    def one(row: dict[str, Any]) -> Pixels:
-        clip = Clip(clip_id=row["clip_id"], uri=str(folder / row["uri"]))
+    def one(row: dict[str, Any], file: Path) -> Pixels:
+        clip = Clip(clip_id=row["clip_id"], uri=str(file))
         generator = np.random.default_rng((seed, row["seed"]))
         pictures = look(
             clip,
@@ -181,7 +189,7 @@ def cut_crops(
         shape = (len(rows), frames * each, CROP, CROP, 3)
         store = np.lib.format.open_memmap(draft, mode="w+", dtype=np.uint8, shape=shape)
         with ThreadPoolExecutor(threads) as pool:
-            for index, squares in enumerate(pool.map(one, rows)):
+            for index, squares in enumerate(pool.map(one, rows, files)):
                 store[index] = squares
         store.flush()
         draft.replace(path)

@@ -193,15 +193,14 @@ def _warm_up(
         raise UsageError(f"stage {stage.name}: a warm-up runs in one process; run it first, by `vqa train --until`")
     if not held_out:
         raise UsageError(f"stage {stage.name}: no held-out clips; set validation_clips")
-    places = {clip.place for clip in train + held_out}
-    if len(places) != 1 or not (Path(place := places.pop()) / "ladder.parquet").is_file():
-        raise UsageError(f"stage {stage.name}: a warm-up needs one ladder (vqa data synth), and nothing else")
+    if odd := {place for clip in train + held_out if not (Path(place := clip.place) / "ladder.parquet").is_file()}:
+        raise UsageError(f"stage {stage.name}: a warm-up needs ladders (vqa data synth), not {', '.join(sorted(odd))}")
     seed = recipe.seed + recipe.stages.index(stage)  # a second warm-up sees other squares, in another order
     with run.processes.main_process_first():
         crops = [
             cut_crops(
                 [clip.source for clip in some],
-                Path(place),
+                [Path(clip.place) / clip.source["uri"] for clip in some],
                 path=folder / f"crops-{name}.npy",
                 frames=stage.frames,
                 each=stage.crops,
