@@ -42,9 +42,11 @@ def test_versions_of_a_picture_are_one_content_and_thumbnails_none(photographs: 
     assert {name: len(paths) for name, paths in contents.items()} == {"Flow": 2, "a": 1, "b": 2}
 
 
-def test_a_missing_source_is_named(tmp_path: Path) -> None:
+def test_a_missing_source_is_named_and_nothing_made(tmp_path: Path) -> None:
+    out = tmp_path / "out"
     with pytest.raises(UsageError, match=r"nowhere.*does not exist"):
-        find_contents([tmp_path / "nowhere"])
+        list(synthesise([tmp_path / "nowhere"], out=out, clips_per_content=1, seed=0, workers=1))
+    assert not out.exists()
 
 
 def test_splits_go_by_content_and_rounds_come_first() -> None:

@@ -223,11 +223,11 @@ def synthesise(
     A stopped run goes on where it was. Columns: the label's (see `make`); `opinion` (1-5) is VMAF's stand-in, not
     people's.
     """
-    for name in ("clips", "labels"):
-        (out / name).mkdir(parents=True, exist_ok=True)
     rungs = plan(find_contents(sources), clips_per_content=clips_per_content, seed=seed, split=split)
     if not rungs:
         raise UsageError("no sources: give picture or video files, or folders of them")
+    for name in ("clips", "labels"):
+        (out / name).mkdir(parents=True, exist_ok=True)
     labels: list[dict[str, Any]] = []
     with ProcessPoolExecutor(workers) as pool:
         for done, result in enumerate(pool.map(partial(make, out=out), rungs, chunksize=4), start=1):

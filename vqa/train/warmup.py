@@ -18,33 +18,45 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_
 
 from vqa.errors import UsageError
 from vqa.metrics import srcc
-from vqa.train.ladder import CLASSES, NAMES, Crops, by_class
+from vqa.train.ladder import CLASSES, Crops, by_class
 from vqa.train.log import Log
 from vqa.train.tiny import filters
 from vqa.types import Pixels
 
 SIDE = 8  # patches along a 112-pixel crop
 HANDED = 1 + len(CLASSES)  # channels that `hand_over` fills: opinion, and a reading of each kind of damage
-RIDGE = 0.1  # of the regression that `hand_over` fits to standardised features
 LOUDNESS = 3.0  # how much wider than another channel the one that holds the opinion spreads over clips
 EACH = 4  # crops of a clip in a batch, pooled as one: a single one says too little of its clip
 
 
 class Head(nn.Module):
-    """Pooled features [B, width] -> opinion [B] (0-1), a logit for each distortion [B, 17] and the standardised
-    statistics of the pixels [B, S] (see `statistics`); thrown away afterwards."""
+    """Pooled features [B, width] -> opinion [B] (0-1), a logit for each kind of damage in CLASSES [B, 11] and the
+    standardised statistics of the pixels [B, S] (see `statistics`); thrown away afterwards.
+
+    Opinion and kinds are read linearly, of features standardised by what they were at first, so that `hand_over` can
+    write them into the tower as they are: of a tower whose head had a hidden layer a ridge regression reads less (SRCC
+    0.828 on 75 contents never seen, the head itself 0.848).
+    """
+
+    middle: Tensor
+    spread: Tensor
 
     def __init__(self, width: int, statistics: int) -> None:
         super().__init__()
+        self.register_buffer("middle", torch.zeros(width))
+        self.register_buffer("spread", torch.ones(width))
         self.statistics = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, statistics))
-        self.hidden = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 64), nn.GELU())
-        self.opinion = nn.Linear(64, 1)
-        self.names = nn.Linear(64, len(NAMES))
+        self.readings = nn.Linear(width, HANDED)
+
+    def standardise(self, pooled: Tensor) -> None:
+        """Takes middle and spread of the features from these."""
+        self.middle.copy_(pooled.mean(0))
+        self.spread.copy_(pooled.std(0).clamp(min=1e-3))
 
     def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """See the class."""
-        hidden = self.hidden(pooled)
-        return self.opinion(hidden)[:, 0] + 0.5, self.names(hidden), self.statistics(pooled)
+        readings = self.readings((pooled - self.middle) / self.spread)
+        return readings[:, 0] + 0.5, readings[:, 1:], self.statistics(pooled)
 
 
 def rate_at(step: int, *, steps: int, peak: float, warm: int = 50) -> float:
@@ -173,9 +185,13 @@ def warm_up(
         begin = state["step"]
     else:
         equalise(visual, images, draw(train, 256, np.random.default_rng(seed), each=1)[0])
-    many = draw(train, 256 * EACH, np.random.default_rng(seed + 1), each=EACH)[0]
-    sample = statistics(visual, responses(visual, images, many))
+    found = responses(visual, images, draw(train, 256 * EACH, np.random.default_rng(seed + 1), each=EACH)[0])
+    sample = statistics(visual, found)
     middle, spread = sample.mean(0), sample.std(0) + 1e-3
+    if not begin:
+        with torch.no_grad():
+            head.standardise(pooled(visual, found).view(-1, EACH, len(head.middle)).mean(1))
+    kinds = torch.from_numpy(by_class(train.shown))
     for step in range(begin, steps):
         # A step's draw hangs on its number alone: resuming changes nothing.
         crops, picks = draw(train, batch, np.random.default_rng((seed, step)), each=EACH)
@@ -188,7 +204,7 @@ def warm_up(
         opinion, logits, told = head(features)
         seen = ((statistics(visual, found) - middle) / spread).clamp(-4, 4)
         errors = F.smooth_l1_loss(opinion, target, beta=0.2) + F.smooth_l1_loss(told, seen)
-        names = F.binary_cross_entropy_with_logits(logits, torch.from_numpy(train.shown[picks]))
+        names = F.binary_cross_entropy_with_logits(logits, kinds[picks])
         loss = 10 * errors + names
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
@@ -199,35 +215,28 @@ def warm_up(
             log.show(step + 1, steps, held_out_srcc=evaluate(visual, head, images, held_out))
             state = {"visual": visual.state_dict(), "head": head.state_dict(), "optimiser": optimiser.state_dict()}
             _save(state | {"step": step + 1}, saved)
-    hand_over(visual, images, train)
+    hand_over(visual, head, images, train)
 
 
 @torch.no_grad()
-def hand_over(visual: Any, images: Any, crops: Crops, *, each: int = 24) -> None:
-    """Writes what a ridge regression reads from the pooled features, opinion and kinds of damage, into the tower's
-    first channels: the last linear layer of its merger takes the regression's weights in.
+def hand_over(visual: Any, head: Head, images: Any, crops: Crops, *, each: int = 24) -> None:
+    """Writes what the head reads, opinion and kinds of damage, into the tower's first channels: the last linear layer
+    of its merger takes the head's weights in, scaled so that the readings spread over the clips as said above.
 
     A text model that has to find the opinion in all channels learns the few clips by heart instead: held-out SRCC of
-    the numbers it wrote was 0.67 and falling after 200 steps, where the regression had 0.77.
+    the numbers it wrote was 0.67 and falling after 200 steps, where the channel had 0.77.
     """
-    squares = crops.pixels.shape[1]
-    step = -(-squares // each)
+    step = -(-crops.pixels.shape[1] // each)
     means = torch.stack([pooled(visual, responses(visual, images, own[::step].copy())).mean(0) for own in crops.pixels])
-    wanted = np.concatenate([crops.opinions[:, None], by_class(crops.shown)], axis=1)[crops.is_still]
-    target = torch.from_numpy(wanted - wanted.mean(0))
-    known = means[torch.from_numpy(crops.is_still)]
-    middle, spread = known.mean(0), known.std(0) + 1e-6
-    scaled = (known - middle) / spread
-    penalty = RIDGE * torch.eye(scaled.shape[1])
-    weights = torch.linalg.solve(scaled.T @ scaled / len(scaled) + penalty, scaled.T @ target / len(scaled))
-    reach = (scaled @ weights).std(0)  # of each reading over the clips; 0 for damage that no clip has
-    loud = torch.where(reach > 1e-3, LOUDNESS * spread.mean() / reach.clamp(min=1e-3), 0.0)
+    weights = head.readings.weight / head.spread
+    reach = (means @ weights.T).std(0).clamp(min=1e-3)
+    loud = LOUDNESS * means.std(0).mean() / reach
     loud[1:] /= 2
-    readings = (weights / spread[:, None] * loud).T
-    count = len(readings)
+    loud[1:][torch.from_numpy(by_class(crops.shown).sum(0) == 0)] = 0  # damage that no clip has
+    readings = weights * loud[:, None]
     last = visual.merger.mlp[-1]
-    bias, weight = readings @ (last.bias - middle), readings @ last.weight
-    last.bias[:count], last.weight[:count] = bias, weight
+    bias, weight = readings @ (last.bias - means.mean(0)), readings @ last.weight
+    last.bias[:HANDED], last.weight[:HANDED] = bias, weight
 
 
 def draw(crops: Crops, count: int, generator: np.random.Generator, *, each: int) -> tuple[Pixels, NDArray[np.int64]]:
