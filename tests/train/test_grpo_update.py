@@ -20,7 +20,7 @@ def first_loss(trainer: Any) -> float:
 def test_an_update_learns_from_rewards_that_differ_and_repeats_to_the_bit(tmp_path: Path, recipe: str) -> None:
     after = []
     for number in range(2):
-        trainer = rehearsal.trainer(tmp_path / str(number), reward=recipe, k=4)
+        trainer = rehearsal.trainer(tmp_path / str(number), reward=recipe, k=4, temperature=1.2)
         before = rehearsal.weights(trainer.model)
         trainer.train()
         judged = trainer._reward.judged
