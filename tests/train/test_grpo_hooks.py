@@ -20,6 +20,7 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, dict[str, Any]
         its_model=rehearsal.model(dtype=torch.float64),
         of=rehearsal.examples(caption=CAPTION),
         k=8,
+        temperature=1.2,
         reward="refine_iqa",
     )
     trainer.current_gradient_accumulation_steps = 1
@@ -154,7 +155,7 @@ def test_the_gate_learns_from_the_tokens_of_highest_entropy(ready: tuple[Any, di
     found = loss_and_gradient(trainer, batch)[1]
     trainer.top_entropy_quantile = 1.0
     assert torch.nn.functional.cosine_similarity(found, expected, dim=0) > 0.999999
-    assert torch.nn.functional.cosine_similarity(found, plain, dim=0) < 0.999  # the rest are all but certain
+    assert torch.nn.functional.cosine_similarity(found, plain, dim=0) < 0.99
 
 
 def test_the_perception_loss_is_subtracted_as_its_formula_says(ready: tuple[Any, dict[str, Any]]) -> None:
