@@ -224,7 +224,7 @@ def hand_over(visual: Any, head: Head, images: Any, crops: Crops, *, each: int =
     of its merger takes the head's weights in, scaled so that the readings spread over the clips as said above.
 
     A text model that has to find the opinion in all channels learns the few clips by heart instead: held-out SRCC of
-    the numbers it wrote was 0.67 and falling after 200 steps, where the channel had 0.77.
+    the numbers it wrote was 0.67 and falling after 200 steps, where a regression had 0.77.
     """
     step = -(-crops.pixels.shape[1] // each)
     means = torch.stack([pooled(visual, responses(visual, images, own[::step].copy())).mean(0) for own in crops.pixels])
