@@ -9,6 +9,8 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+from vqa.types import Clip
+
 
 def echo(value: object) -> object:
     return value
@@ -26,6 +28,14 @@ def spin_holding_the_interpreter() -> None:
 def sleep_in_native_code() -> None:
     """Block in the C library without ever giving the interpreter lock back."""
     ctypes.PyDLL(None).pause()
+
+
+def hang_over(clip: Clip) -> None:
+    sleep_in_native_code()
+
+
+def raise_this(error: BaseException) -> None:
+    raise error
 
 
 def segfault() -> None:
