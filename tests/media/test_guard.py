@@ -19,8 +19,8 @@ from vqa.media import guard as guard_module
 from vqa.media.guard import Guard
 from vqa.types import Clip
 
-DEADLINE = 2.0
-MARGIN = 20.0  # the machine may be busy; without the kill the call would never end
+DEADLINE = 0.5
+MARGIN = 2.0  # the machine may be busy; without the kill the call would never end
 MEBIBYTE = 1 << 20
 
 
@@ -58,7 +58,7 @@ def wait_until(condition, seconds: float = 10.0) -> bool:
 @pytest.mark.parametrize("hang", [native_faults.spin_holding_the_interpreter, native_faults.sleep_in_native_code])
 def test_a_hang_in_native_code_ends_at_the_deadline_and_the_next_call_works(hasty, hang) -> None:
     start = time.monotonic()
-    with pytest.raises(ClipError, match=r"not done after 2 s") as caught:
+    with pytest.raises(ClipError, match=r"not done after 0\.5 s") as caught:
         hasty.run(hang)
     assert caught.value.kind == "timeout"
     assert DEADLINE <= time.monotonic() - start < DEADLINE + MARGIN
@@ -162,15 +162,12 @@ def test_the_child_stays_warm_and_is_free_of_heavy_libraries(guard) -> None:
 
 
 def test_a_fresh_child_starts_in_a_fraction_of_a_second() -> None:
-    seconds = []
-    with Guard(deadline_seconds=60.0, memory_bytes=None) as guard:
+    with Guard(deadline_seconds=5.0, memory_bytes=None) as guard:
         guard.start()  # also starts the server, once per process
-        for _ in range(3):
-            guard.close()
-            start = time.monotonic()
-            guard.start()
-            seconds.append(time.monotonic() - start)
-    assert min(seconds) < 1.0  # about 10 ms on an idle machine
+        guard.close()
+        start = time.monotonic()
+        guard.start()
+        assert time.monotonic() - start < 1.0  # about 10 ms on an idle machine
 
 
 def test_modules_can_be_loaded_before_the_clock_starts() -> None:
@@ -236,7 +233,7 @@ def test_a_plain_script_needs_no_main_guard_and_ends_quietly(tmp_path) -> None:
         import native_faults
         from vqa.media import Guard
         from vqa.errors import ClipError
-        guard = Guard(deadline_seconds=2.0, memory_bytes=None)
+        guard = Guard(deadline_seconds=0.5, memory_bytes=None)
         for fault in (native_faults.segfault, native_faults.sleep_in_native_code, native_faults.leave):
             try:
                 guard.run(fault)
