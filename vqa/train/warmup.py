@@ -25,7 +25,8 @@ from vqa.types import Pixels
 
 SIDE = 8  # patches along a 112-pixel crop
 HANDED = 1 + len(CLASSES)  # channels that `hand_over` fills: opinion, and a reading of each kind of damage
-LOUDNESS = 3.0  # how much wider than another channel the one that holds the opinion spreads over clips
+LOUDNESS = 3.0  # how much wider than another channel was the one that holds the opinion spreads over clips
+QUIET = 0.1  # of what the other channels were is left
 EACH = 4  # crops of a clip in a batch, pooled as one: a single one says too little of its clip
 
 
@@ -224,7 +225,9 @@ def hand_over(visual: Any, head: Head, images: Any, crops: Crops, *, each: int =
     of its merger takes the head's weights in, scaled so that the readings spread over the clips as said above.
 
     A text model that has to find the opinion in all channels learns the few clips by heart instead: held-out SRCC of
-    the numbers it wrote was 0.67 and falling after 200 steps, where a regression had 0.77.
+    the numbers it wrote was 0.67 and falling after 200 steps, where a regression had 0.77. Even beside the loud ones
+    the other channels mislead it, so they are made quiet: it wrote 0.886 with them as they were and 0.898 without,
+    where the mean of the opinion's channel had 0.904 (216 clips of 24 contents).
     """
     step = -(-crops.pixels.shape[1] // each)
     means = torch.stack([pooled(visual, responses(visual, images, own[::step].copy())).mean(0) for own in crops.pixels])
@@ -236,6 +239,8 @@ def hand_over(visual: Any, head: Head, images: Any, crops: Crops, *, each: int =
     readings = weights * loud[:, None]
     last = visual.merger.mlp[-1]
     bias, weight = readings @ (last.bias - means.mean(0)), readings @ last.weight
+    last.bias *= QUIET
+    last.weight *= QUIET
     last.bias[:HANDED], last.weight[:HANDED] = bias, weight
 
 
