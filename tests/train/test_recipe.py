@@ -125,6 +125,7 @@ def names(folder: Path) -> list[str]:
         (small(COLDSTART | {"keep_features": True}), ["frozen tower; set vision_rate: 0"]),
         (small(COLDSTART | {"lora": {}, "vision_rate": 0.1}), ["lora trains the text model alone"]),
         (small(WARMUP, start="embedded"), ["one of start", "and model"]),
+        (small(WARMUP, start="embedded", model=None), ["sizes under model, and start: embedded at the"]),
         (small(GRPO | {"k": 1}), ["stage 'grpo'", "k = 1", "greater than or equal to 2"]),
         (small(COLDSTART | {"rwos": 1}), ["did you mean 'rows'?"]),
         (small({"kind": "grpo", "steps": 1}), ["stage None", "key 'name' is missing"]),

@@ -203,7 +203,8 @@ class Recipe(Strict):
             if stage.start in names and earlier.get(str(stage.start), "write") == "write":
                 raise ValueError(f"stage {stage.name}: start {stage.start!r} is no earlier stage that trains")
             if stage.kind == "warmup" and self.model is None:
-                raise ValueError(f"stage {stage.name}: a warm-up is for a model made from nothing (model:)")
+                way = f"give its sizes under model, and start: {self.start} at the stage instead of above"
+                raise ValueError(f"stage {stage.name}: a warm-up is for a model with sizes of our own; {way}")
         return self
 
     def origin(self, stage: Stage) -> str | None:
