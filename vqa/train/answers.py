@@ -46,9 +46,10 @@ def kept_features(model: Any, processor: Any, samples: Sequence[Sample], *, prom
     by_clip: dict[str, list[Asked]] = defaultdict(list)
     for sample in samples:
         asked = ask(processor, sample, prompt=prompt)
-        pixels = asked.inputs.pop("pixel_values")
-        seen = model.model.get_image_features(pixels, asked.grids, return_dict=True).pooler_output
-        by_clip[sample.clip_id].append(Asked(sample=sample, inputs=asked.inputs, features=tuple(seen)))
+        pixels, grids = (part.to(model.device) for part in (asked.inputs.pop("pixel_values"), asked.grids))
+        seen = model.model.get_image_features(pixels, grids, return_dict=True).pooler_output
+        features = tuple(part.cpu() for part in seen)
+        by_clip[sample.clip_id].append(Asked(sample=sample, inputs=asked.inputs, features=features))
     return list(by_clip.values())
 
 

@@ -107,6 +107,8 @@ def _run_stage(run: Run, stage: Stage, train: list[Known], held_out: list[Known]
     looks = run.recipe.views_per_clip if isinstance(stage, ColdStart) else 1
     learned = [] if isinstance(stage, Warmup) else run.samples(train, looks=looks)
     model, processor = _start(run, stage, train)
+    if isinstance(stage, Warmup) or (isinstance(stage, ColdStart) and stage.keep_features):
+        model.to(run.processes.device)  # no trainer has placed it yet
     if isinstance(stage, Warmup):
         _warm_up(run, stage, model, processor, train, held_out, folder, log)
         save(model, processor, folder / "model", processes=run.processes)

@@ -67,10 +67,10 @@ def rate_at(step: int, *, steps: int, peak: float, warm: int = 50) -> float:
     return peak * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm))))
 
 
-def patches(images: Any, crops: Pixels) -> Tensor:
+def patches(images: Any, crops: Pixels, device: torch.device | None = None) -> Tensor:
     """float32 [B, 64, 1176]: what Qwen's image processor makes of uint8 crops [B, 112, 112, 3], without its copies."""
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (images.image_mean, images.image_std))
-    values = (torch.from_numpy(crops).permute(0, 3, 1, 2) / 255 - mean) / std
+    mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (images.image_mean, images.image_std))
+    values = (torch.from_numpy(crops).to(device).permute(0, 3, 1, 2) / 255 - mean) / std
     half, side = SIDE // 2, images.patch_size
     # Patches come in groups of 2x2, which the tower merges; each stands for two frames.
     parts = values.view(-1, 3, half, 2, side, half, 2, side).permute(0, 2, 5, 3, 6, 1, 4, 7)
@@ -81,7 +81,7 @@ def patches(images: Any, crops: Pixels) -> Tensor:
 @torch.no_grad()
 def responses(visual: Any, images: Any, crops: Pixels) -> Tensor:
     """float32 [B, 64, vision width]: of the patch embedding to crops uint8 [B, 112, 112, 3]; it is never trained."""
-    found: Tensor = visual.patch_embed(patches(images, crops).flatten(0, 1))
+    found: Tensor = visual.patch_embed(patches(images, crops, visual.device).flatten(0, 1))
     return found.view(len(crops), SIDE**2, -1)
 
 
@@ -94,7 +94,7 @@ def pooled(visual: Any, hidden: Tensor) -> Tensor:
     count = len(hidden)
     rows, columns = np.divmod(np.arange(SIDE**2), SIDE)
     order = np.lexsort((columns % 2, rows % 2, columns // 2, rows // 2))
-    places = torch.from_numpy(np.stack([rows[order], columns[order]], axis=1))
+    places = torch.from_numpy(np.stack([rows[order], columns[order]], axis=1)).to(hidden.device)
     turn = visual.rotary_pos_emb(hidden[0].float(), places)
     for block in visual.blocks:
         query, key, value = (
@@ -120,7 +120,7 @@ def statistics(visual: Any, found: Tensor) -> Tensor:
     count = filters(visual.config.hidden_size)
     sizes = found[..., :count].reshape(len(found) // EACH, -1, count).abs()
     mean, square = sizes.mean(1), sizes.pow(2).mean(1).sqrt()
-    middle, high = sizes.quantile(torch.tensor([0.5, 0.9]), dim=1)
+    middle, high = sizes.quantile(torch.tensor([0.5, 0.9], device=sizes.device), dim=1)
     return torch.cat([mean + 1e-3, square / (mean + 1e-3) + 1e-3, middle + 1e-2, high + 1e-2], dim=1).log()
 
 
@@ -164,8 +164,8 @@ def warm_up(
     folder: Path,
     log: Log,
 ) -> None:
-    """Trains `model.model.visual` in place; a checkpoint in `folder` every 250 steps, from which a stopped run goes
-    on."""
+    """Trains `model.model.visual` in place, on the device it lies on; a checkpoint in `folder` every 250 steps, from
+    which a stopped run goes on."""
     if batch % EACH:
         raise UsageError(f"warmup.batch={batch}: crops come in groups of {EACH} of a clip; give a multiple of it")
     visual, images = model.model.visual, processor.image_processor
@@ -173,13 +173,13 @@ def warm_up(
     # pixels, drowns what the filter was for: held-out SRCC after 300 steps 0.38 with, 0.59 without moving them.
     visual.patch_embed.requires_grad_(False)
     torch.manual_seed(seed)
-    head = Head(visual.config.out_hidden_size, 4 * filters(visual.config.hidden_size))
+    head = Head(visual.config.out_hidden_size, 4 * filters(visual.config.hidden_size)).to(visual.device)
     parameters = [one for one in (*visual.parameters(), *head.parameters()) if one.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.05, betas=(0.9, 0.98))
     saved = folder / "warmup.pt"
     begin = 0
     if saved.exists():
-        state = torch.load(saved, weights_only=True)
+        state = torch.load(saved, map_location="cpu", weights_only=True)
         visual.load_state_dict(state["visual"])
         head.load_state_dict(state["head"])
         optimiser.load_state_dict(state["optimiser"])
@@ -192,15 +192,15 @@ def warm_up(
     if not begin:
         with torch.no_grad():
             head.standardise(pooled(visual, found).view(-1, EACH, len(head.middle)).mean(1))
-    kinds = torch.from_numpy(by_class(train.shown))
+    kinds = torch.from_numpy(by_class(train.shown)).to(visual.device)
     for step in range(begin, steps):
         # A step's draw hangs on its number alone: resuming changes nothing.
         crops, picks = draw(train, batch, np.random.default_rng((seed, step)), each=EACH)
-        target = torch.from_numpy((train.opinions[picks] - 1) / 4)
+        target = torch.from_numpy((train.opinions[picks] - 1) / 4).to(visual.device)
         found = responses(visual, images, crops)
         for group in optimiser.param_groups:
             group["lr"] = rate_at(step, steps=steps, peak=rate)
-        with torch.autocast("cpu", dtype=precision, enabled=precision != torch.float32):
+        with torch.autocast(visual.device.type, dtype=precision, enabled=precision != torch.float32):
             features = pooled(visual, found).view(len(picks), EACH, -1).mean(1)
         opinion, logits, told = head(features)
         seen = ((statistics(visual, found) - middle) / spread).clamp(-4, 4)
@@ -259,7 +259,7 @@ def evaluate(visual: Any, head: Head, images: Any, crops: Crops, *, each: int = 
     """SRCC of the regression on about `each` of a clip's crops pooled, over clips without damage in time."""
     step = -(-crops.pixels.shape[1] // each)
     features = [pooled(visual, responses(visual, images, own[::step].copy())).mean(0) for own in crops.pixels]
-    guesses = head(torch.stack(features))[0].numpy()
+    guesses = head(torch.stack(features))[0].cpu().numpy()
     return srcc(guesses[crops.is_still], crops.opinions[crops.is_still])
 
 
