@@ -8,6 +8,20 @@ import numpy as np
 import pytest
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For `-n 2 --dist loadgroup`: all that start a Ray go to one process, and first, since they wait more than they
+    work; each other file is a group of its own, so that what its fixtures make is made once."""
+    groups = {item: "ray" if _starts_ray(item) else item.path.name for item in items}
+    items.sort(key=lambda item: groups[item] != "ray")
+    for item, group in groups.items():
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
+def _starts_ray(item: pytest.Item) -> bool:
+    return item.path.parent.name == "jobs" or "local_ray" in getattr(item, "fixturenames", ())
+
+
 @pytest.fixture(autouse=True)
 def _restore_random_state() -> Iterator[None]:
     """Put the global generators of Python, numpy and (where loaded) torch back after each test."""
