@@ -8,14 +8,10 @@ import numpy as np
 import pytest
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For `-n 2 --dist loadgroup`: all that start a Ray go to one process, and first, since they wait more than they
-    work; each other file is a group of its own, so that what its fixtures make is made once."""
-    groups = {item: "ray" if _starts_ray(item) else item.path.name for item in items}
-    items.sort(key=lambda item: groups[item] != "ray")
-    for item, group in groups.items():
-        item.add_marker(pytest.mark.xdist_group(group))
+    """What starts a Ray comes first: of two processes that take one test after the other, neither is left with the
+    longest ones at the end."""
+    items.sort(key=lambda item: not _starts_ray(item))
 
 
 def _starts_ray(item: pytest.Item) -> bool:
