@@ -27,8 +27,7 @@ endif
 # Hypothesis draws the same examples for the same code here, so that a commit passes or fails once and for all;
 # pytest called by hand draws new ones.
 test: check
-	$(BIN)/python -m pytest --hypothesis-profile ci -m "not alone" --numprocesses 2 --maxschedchunk 1
-	$(BIN)/python -m pytest --hypothesis-profile ci -m alone
+	$(BIN)/python -m pytest --hypothesis-profile ci
 
 check: setup
 	$(BIN)/ruff check .

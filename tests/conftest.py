@@ -8,16 +8,6 @@ import numpy as np
 import pytest
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What starts a Ray comes first: of two processes that take one test after the other, neither is left with the
-    longest ones at the end."""
-    items.sort(key=lambda item: not _starts_ray(item))
-
-
-def _starts_ray(item: pytest.Item) -> bool:
-    return item.path.parent.name == "jobs" or "local_ray" in getattr(item, "fixturenames", ())
-
-
 @pytest.fixture(autouse=True)
 def _restore_random_state() -> Iterator[None]:
     """Put the global generators of Python, numpy and (where loaded) torch back after each test."""

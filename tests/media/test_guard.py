@@ -19,8 +19,6 @@ from vqa.media import guard as guard_module
 from vqa.media.guard import Guard
 from vqa.types import Clip
 
-pytestmark = pytest.mark.alone
-
 DEADLINE = 0.5
 MARGIN = 2.0  # the machine may be busy; without the kill the call would never end
 MEBIBYTE = 1 << 20
