@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +21,8 @@ from jobs.door import RayAddress, assigning, enter_alone
 from jobs.signals import locked
 
 OUTCOME = "outcome.json"  # in --out while it runs: what the group made, or why no restart would mend it
+START_TRIES = 60  # Ray Train gives each a minute, and would go on for ever
+LOOK_SECONDS = 20.0  # how often it is looked whether the group is there
 
 
 def train(
@@ -63,9 +65,14 @@ def run(
     out = out.resolve()
     places = [str(Path(place).resolve()) if Path(place).exists() else str(place) for place in data]
     config = {"recipe": recipe, "out": str(out), "data": places, "until": until, "folder": str(Path.cwd())}
-    with locked(out), pipeline.ray_session(ray_address, least_cpus=workers) as resources, _followed(out / "log.jsonl"):
+    with locked(out), pipeline.ray_session(ray_address, least_cpus=workers) as resources:
         (out / OUTCOME).unlink(missing_ok=True)
-        failure = _fit(config, resources, workers=workers, max_restarts=max_restarts, storage=out / "ray")
+        tell = _told_on(out / "log.jsonl")
+        try:
+            with _beside(tell, every=1.0):
+                failure = _fit(config, resources, workers=workers, max_restarts=max_restarts, storage=out / "ray")
+        finally:
+            tell()
     outcome = json.loads((out / OUTCOME).read_text(encoding="utf-8")) if (out / OUTCOME).is_file() else {}
     (out / OUTCOME).unlink(missing_ok=True)
     if "error" in outcome:
@@ -83,7 +90,7 @@ def _fit(
     config: Mapping[str, Any], resources: Mapping[str, float], *, workers: int, max_restarts: int, storage: Path
 ) -> str:
     """Runs the group to its end; what was wrong with it in the end, or nothing."""
-    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")  # the default of later versions; read on import
+    os.environ["RAY_TRAIN_V2_ENABLED"] = "1"  # the default of later versions; read on import
     import ray.exceptions
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -101,11 +108,15 @@ def _fit(
         run_config=RunConfig(
             name=f"vqa-{os.getpid()}",
             storage_path=str(storage),
-            failure_config=FailureConfig(max_failures=max_restarts),
+            failure_config=FailureConfig(
+                max_failures=max_restarts,
+                controller_failure_limit=START_TRIES,  # type: ignore[call-arg]  # mypy sees version 1
+            ),
         ),
     )
     try:
-        trainer.fit()
+        with _beside(_told_what_is_awaited(workers, unit), every=LOOK_SECONDS):
+            trainer.fit()
     except TrainingFailedError as error:
         return " ".join(str(error).split())[-600:]
     except ray.exceptions.RayActorError as error:  # its own handler of Ctrl-C ends the actor that is waited for
@@ -135,26 +146,57 @@ def _worker(config: dict[str, Any]) -> None:
         write_json(out / OUTCOME, {"made": str(made)})
 
 
+def _told_on(log: Path) -> Callable[[], None]:
+    """Puts on stderr what workers have written to the run's log since the last call: theirs stays with Ray."""
+    place = log.stat().st_size if log.is_file() else 0
+
+    def tell() -> None:
+        nonlocal place
+        if log.is_file():
+            with log.open(encoding="utf-8") as file:
+                file.seek(place)
+                for line in iter(file.readline, ""):
+                    print(line.rstrip(), file=sys.stderr, flush=True)
+                place = file.tell()
+
+    return tell
+
+
+def _told_what_is_awaited(workers: int, unit: str) -> Callable[[], None]:
+    """Says on stderr, once for each state, what a group waits for that was not there in two calls: Ray does not."""
+    import ray
+    import ray.exceptions
+
+    job, missed, told = ray.get_runtime_context().get_job_id(), 0, ""
+
+    def look() -> None:
+        nonlocal missed, told
+        actors = ray._private.state.actors(actor_state_name="ALIVE").values()  # the public list needs the dashboard
+        alive = sum(one["JobID"] == job and one["ActorClassName"] == "RayTrainWorker" for one in actors)
+        missed = 0 if alive >= workers else missed + 1
+        free, has = ray.available_resources().get(unit, 0), ray.cluster_resources().get(unit, 0)  # type: ignore[no-untyped-call]
+        text = f"train: waiting for {workers} workers, one {unit} each: {free:g} of Ray's {has:g} {unit}s are free"
+        if missed > 1 and text != told:
+            print(text, file=sys.stderr, flush=True)
+            told = text
+
+    def tell() -> None:
+        with contextlib.suppress(ray.exceptions.RayError):  # a Ray that is gone is heard of where it is waited for
+            look()
+
+    return tell
+
+
 @contextlib.contextmanager
-def _followed(log: Path) -> Iterator[None]:
-    """What workers write to the run's log goes to stderr here: theirs stays with Ray."""
+def _beside(work: Callable[[], None], *, every: float) -> Iterator[None]:
+    """Calls `work` every so many seconds in a thread."""
     done = threading.Event()
-    start = log.stat().st_size if log.is_file() else 0
 
-    def follow() -> None:
-        place = start
-        while True:
-            is_last = done.wait(1.0)
-            if log.is_file():
-                with log.open(encoding="utf-8") as file:
-                    file.seek(place)
-                    for line in iter(file.readline, ""):
-                        print(line.rstrip(), file=sys.stderr, flush=True)
-                    place = file.tell()
-            if is_last:
-                return
+    def repeat() -> None:
+        while not done.wait(every):
+            work()
 
-    thread = threading.Thread(target=follow, daemon=True)
+    thread = threading.Thread(target=repeat, daemon=True)
     thread.start()
     try:
         yield

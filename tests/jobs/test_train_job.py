@@ -1,16 +1,20 @@
 """A recipe on two workers by Ray Train: one is killed in the middle, the run goes on from its last checkpoint."""
 
+import io
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import clips
 import psutil
 import pytest
+import ray
 
 from jobs.train import run
 from vqa.data.prepared import LOOKED_AT, pack
@@ -102,9 +106,57 @@ def test_a_lost_worker_is_replaced_and_the_run_goes_on_from_its_last_checkpoint(
     assert not (out / "ray").exists()
 
 
-def test_a_fault_of_the_run_is_told_once_and_not_tried_again(tmp_path: Path, recipe: Path, local_ray: None) -> None:
+@ray.remote(num_cpus=1)
+class Other:
+    """Somebody else's work on the same Ray."""
+
+    def is_there(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def other(local_ray: None) -> Iterator[Any]:
+    actor = Other.remote()
+    assert ray.get(actor.is_there.remote())
+    yield actor
+    ray.kill(actor)
+
+
+def test_what_the_workers_wait_for_is_told_and_they_start_when_it_is_free(
+    tmp_path: Path, recipe: Path, other: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", heard)
+    monkeypatch.setattr("jobs.train.LOOK_SECONDS", 0.5)
+    cpus = ray.cluster_resources()["CPU"]
+
+    def free_the_cpu_when_told() -> None:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while "waiting" not in heard.getvalue() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        ray.kill(other)
+
+    thread = threading.Thread(target=free_the_cpu_when_told)
+    thread.start()
+    # The fault of the run is told once and not tried again.
     with pytest.raises(VqaError, match=r"data .*nowhere: no such folder; make it by") as caught:
-        run(load_recipe(recipe), out=tmp_path / "out", data=[tmp_path / "nowhere"], workers=2)
+        run(load_recipe(recipe), out=tmp_path / "out", data=[tmp_path / "nowhere"], workers=int(cpus))
+    thread.join()
     assert caught.value.exit_code == 2
+    told = f"train: waiting for {cpus:g} workers, one CPU each: {cpus - 1:g} of Ray's {cpus:g} CPUs are free"
+    assert heard.getvalue().splitlines()[0] == told
+
+
+def test_workers_that_never_start_end_the_run_in_words(
+    tmp_path: Path, recipe: Path, other: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.train.START_TRIES", 1)
+    monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "1")
+    cpus = int(ray.cluster_resources()["CPU"])
+    with pytest.raises(VqaError, match=r"what was trained is safe in .*out: the same command goes on from there"):
+        run(load_recipe(recipe), out=tmp_path / "out", workers=cpus)
+
+
+def test_more_workers_than_ray_has_cpus_are_refused(tmp_path: Path, recipe: Path, local_ray: None) -> None:
     with pytest.raises(VqaError, match=r"--workers 4096: Ray has \d+ CPUs, one worker needs one"):
         run(load_recipe(recipe), out=tmp_path / "out", workers=4096)
