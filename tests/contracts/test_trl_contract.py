@@ -22,6 +22,7 @@ from trl.trainer.utils import add_fused_lm_head, split_tensor_dict
         ("_save_checkpoint", ["model", "trial"]),
         ("_clip_grad_norm", ["model"]),
         ("log", ["logs", "start_time"]),
+        ("create_optimizer", ["model"]),
         ("_generate_and_score_completions", ["inputs"]),
         ("_compute_loss", ["model", "inputs"]),
         ("_get_per_token_logps_and_entropies", ["model", "input_ids", "attention_mask", "logits_to_keep"]),

@@ -117,7 +117,7 @@ def test_a_frozen_tower_stays_and_its_own_rate_counts(tmp_path: Path) -> None:
     assert all("visual" in name for name in before.keys() - moved)
     assert not trainer.args.bf16 and trainer.accelerator.mixed_precision == "no"
     slow = rehearsal.trainer(tmp_path, vision_rate=1e-7)
-    assert sorted(group["lr"] for group in slow.optimizer.param_groups) == [1e-7, 1e-4]
+    assert sorted(group["lr"] for group in slow.create_optimizer().param_groups) == [1e-7, 1e-4]
 
 
 def test_the_reference_is_the_model_before_training(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def synth(
 
 @data_app.command()
 def demo(out: Annotated[Path, typer.Option(help="Folder for the clips.")]) -> None:
-    """Make a small ladder from the bundled clips: damaged copies, a cut-off file, a text named .mp4."""
+    """Make a few clips to try scoring on: damaged copies of the bundled ones, a cut-off file, a text named .mp4."""
     from vqa.data.demo import make_demo
 
     typer.echo(f"{len(make_demo(out))} clips in {out}")

@@ -100,7 +100,9 @@ def read_prepared(folder: Path) -> list[PreparedClip]:
     """The clips that have pictures, in the manifest's order. Raises UsageError where no `vqa prepare` has ended."""
     path = folder / "clips.parquet"
     if not path.is_file():
-        raise UsageError(f"{path} does not exist; give a folder that `vqa prepare` has finished")
+        raise UsageError(
+            f"{path} does not exist; give a folder that `vqa prepare` has finished, or a ladder (vqa data synth)"
+        )
     try:
         rows = pq.read_table(path, schema=CLIPS).to_pylist()
     except (OSError, ValueError) as error:

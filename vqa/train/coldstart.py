@@ -32,7 +32,7 @@ from vqa.train.judge import judged
 from vqa.train.ladder import shares
 from vqa.train.log import Log, log_held_out
 from vqa.train.material import Sample
-from vqa.train.parts import merged, ready, tower_of
+from vqa.train.parts import merged, parts_by_rate, ready
 from vqa.train.stages import ColdStart
 from vqa.train.usage import reporters
 from vqa.train.warmup import rate_at
@@ -87,16 +87,8 @@ class Supervised(Guarded, hf.Trainer):  # type: ignore[misc]  # transformers' ty
 
     def create_optimizer(self, model: Any = None) -> Any:
         """AdamW; the tower has its own rate."""
-        settings, model = self._settings, model or self.model
-        tower = tower_of(model)
-        own = {id(one) for one in tower.parameters()}
-        trained = [one for one in model.parameters() if one.requires_grad]
-        rates = {False: settings.rate, True: settings.rate if settings.vision_rate is None else settings.vision_rate}
-        groups = [
-            {"params": [one for one in trained if (id(one) in own) == is_tower], "lr": rate}
-            for is_tower, rate in rates.items()
-        ]
-        groups = [group for group in groups if group["params"]]
+        settings = self._settings
+        groups = parts_by_rate(model or self.model, rate=settings.rate, vision_rate=settings.vision_rate)
         self.optimizer = torch.optim.AdamW(groups, weight_decay=settings.weight_decay, betas=(0.9, 0.98))
         return self.optimizer
 

@@ -17,7 +17,7 @@ from vqa.train.again import AGAIN
 from vqa.train.damage import NONE
 from vqa.train.examples import Example, as_dataset
 from vqa.train.log import log_held_out
-from vqa.train.parts import vocabulary_of
+from vqa.train.parts import tower_of, vocabulary_of
 from vqa.train.reward import UNFED, RankAndScore
 from vqa.train.settings import Grpo
 from vqa.train.trainer import Trainer
@@ -50,6 +50,8 @@ def make_trainer(
     rows = min(settings.rows, answers // processes)
     accumulation = answers // (rows * processes)
     processor.tokenizer.padding_side = "left"  # trl pads prompts so
+    if settings.vision_rate is not None:
+        tower_of(model).requires_grad_(settings.vision_rate > 0)
     arguments: dict[str, Any] = {
         "output_dir": str(folder),
         "per_device_train_batch_size": rows,
@@ -96,7 +98,6 @@ def make_trainer(
         args=GRPOConfig(**arguments | more),
         processing_class=processor,
         train_dataset=as_dataset(examples),
-        optimizers=(_optimiser(model, settings), None),
     )
     if trainer.is_fsdp_enabled and settings.shared_prefill and settings.vllm is None:
         raise UsageError(
@@ -177,19 +178,6 @@ def _check_reference(trainer: Trainer) -> None:
             f"grpo: beta > 0 needs the model before training, and {changed} is not what {place} holds; save the model, "
             "load it from there, and begin with that"
         )
-
-
-def _optimiser(model: Any, settings: Grpo) -> torch.optim.Optimizer | None:
-    """None (trl's own) unless the tower has its own rate."""
-    if settings.vision_rate is None:
-        return None
-    tower = {id(parameter): parameter for parameter in model.model.visual.parameters()}
-    for parameter in tower.values():
-        parameter.requires_grad_(settings.vision_rate > 0)
-    groups = [{"params": [one for one in model.parameters() if id(one) not in tower], "lr": settings.rate}]
-    if settings.vision_rate > 0:
-        groups.append({"params": list(tower.values()), "lr": settings.vision_rate})
-    return torch.optim.AdamW(groups, weight_decay=0.0)
 
 
 class _HeldOut(transformers.TrainerCallback):

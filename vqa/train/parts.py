@@ -20,6 +20,18 @@ def tower_of(model: Any) -> nn.Module:
     raise ModelError(f"{type(model).__name__}: no vision tower called {', '.join(TOWERS)}; its rate cannot be set")
 
 
+def parts_by_rate(model: Any, *, rate: float, vision_rate: float | None) -> list[dict[str, Any]]:
+    """What of the model is trained, for an optimiser: the tower at its own rate (None: the same) and the rest."""
+    own = {id(one) for one in tower_of(model).parameters()}
+    trained = [one for one in model.parameters() if one.requires_grad]
+    rates = {False: rate, True: rate if vision_rate is None else vision_rate}
+    groups = [
+        {"params": [one for one in trained if (id(one) in own) == is_tower], "lr": rate}
+        for is_tower, rate in rates.items()
+    ]
+    return [group for group in groups if group["params"]]
+
+
 def vocabulary_of(model: Any, processor: Any) -> Vocabulary:
     """What the model may write. Raises ModelError where nothing ends an answer."""
     size = model.get_output_embeddings().weight.shape[0]

@@ -1,8 +1,9 @@
 """trl's GRPOTrainer with our order of clips, rollouts, forward pass, hooks and checks.
 
 Replaced are: the order of rows (`_get_train_sampler`), what becomes of a batch (`_prepare_inputs`), generation
-(`rollout_func`), and the log-probabilities of answers (`_get_per_token_logps_and_entropies`). All else is trl's:
-normalisation within groups, clipping, KL, accumulation, processes.
+(`rollout_func`), the rate of the tower (`create_optimizer`), and the log-probabilities of answers
+(`_get_per_token_logps_and_entropies`). All else is trl's: normalisation within groups, clipping, KL, accumulation,
+processes.
 """
 
 import time
@@ -21,9 +22,13 @@ from vqa.train.checks import Watch
 from vqa.train.examples import Example, OneSetSampler
 from vqa.train.material import seed_of
 from vqa.train.packed import Asked, ask
+from vqa.train.parts import parts_by_rate
 from vqa.train.question import captioned, show
 from vqa.train.reward import RankAndScore
 from vqa.train.settings import Grpo
+
+# trl calls transformers by names that are going away, which nobody who trains can help.
+warnings.filterwarnings("ignore", message=r"`(is_)?gradient_checkpointing` is deprecated", category=FutureWarning)
 
 
 class Trainer(Asking):
@@ -51,6 +56,14 @@ class Trainer(Asking):
             repeats=self.num_iterations * self.args.steps_per_generation,
             seed=self.args.seed,
         )
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """trl's own, unless the tower has its own rate. Made here and not handed over: FSDP parts the weights first."""
+        if self._settings.vision_rate is None:
+            return super().create_optimizer(model)
+        groups = parts_by_rate(model or self.model, rate=self._settings.rate, vision_rate=self._settings.vision_rate)
+        self.optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
+        return self.optimizer
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         """trl's, without its shuffle: a clip's answers stay together, so its prompt runs once."""

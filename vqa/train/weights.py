@@ -22,15 +22,22 @@ def load_to_write(card: ModelCard, *, threads: int | None = None, processes: Par
     """(model as stored, processor): spread over all GPUs for one process, else on the process's own device."""
     is_alone = torch.cuda.is_available() and processes.num_processes == 1
     place = "auto" if is_alone else str(processes.device)
+    _forget_deepspeed()
     policy = load(card.model_copy(update={"dtype": "auto", "device_map": place, "cpu_threads": threads}))
     return policy.model, policy.processor
 
 
 def load_for_training(card: ModelCard, *, threads: int | None = None) -> tuple[Any, Any]:
     """(model in float32 on the CPU, processor); the trainer moves it. Raises ModelError, as scoring does."""
-    hf.integrations.unset_hf_deepspeed_config()  # an earlier stage's; DeepSpeed itself parts the weights later
+    _forget_deepspeed()
     policy = load(card.model_copy(update={"dtype": "float32", "device_map": "cpu", "cpu_threads": threads}))
     return policy.model.requires_grad_(True).train(), policy.processor
+
+
+def _forget_deepspeed() -> None:
+    """What a stage before has left: under it transformers would part what it loads over all processes, and wait for
+    them. DeepSpeed itself parts the weights that are to be trained later."""
+    hf.integrations.unset_hf_deepspeed_config()
 
 
 def save(trained: Any, processor: Any, folder: Path, *, processes: PartialState) -> None:
@@ -59,6 +66,7 @@ def ship(made: Path, folder: Path, *, dtype: torch.dtype, card: ModelCard) -> No
     """The model as it is given away: safetensors in `dtype`, and in vqa.yaml how it wants to be asked: `vqa score
     --model FOLDER` sees what the training saw."""
     draft = folder.with_name("unfinished")
+    _forget_deepspeed()
     try:
         hf.AutoModelForImageTextToText.from_pretrained(made, dtype=dtype).save_pretrained(draft)
         hf.AutoProcessor.from_pretrained(made).save_pretrained(draft)
