@@ -1,9 +1,20 @@
 """Answers by vLLM itself, where it is installed: vLLM and the trainer see the same pictures."""
 
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import rehearsal
+from trl.generation.vllm_client import VLLMClient
+
+from vqa.errors import UsageError
 
 pytest.importorskip("vllm")
 
@@ -19,3 +30,54 @@ def test_answers_are_as_likely_to_vllm_as_to_the_trainer(tmp_path: Path, monkeyp
     assert len(log) == 3  # the last sees the first one's clips again, after two updates that vLLM was given
     for entry in log:
         assert entry["sampling/sampling_logp_difference/max"] < 0.05  # vLLM takes the weights as stored, in float16
+
+
+SERVED = ["--dtype", "float16", "--max-model-len", "4096", "--enforce-eager", "--enable-scale-out"]
+SERVED += ["--logprobs-mode", "processed_logprobs", "--max-logprobs", "-1", "--limit-mm-per-prompt", '{"image": 20}']
+PATIENCE_SECONDS = 600.0
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of `vllm serve` with the embedded model."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(rehearsal.ASSETS / "embedded"), *SERVED]
+    environment = os.environ | {"VLLM_SERVER_DEV_MODE": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
+    said = tmp_path_factory.mktemp("server") / "log"
+    with said.open("w") as log:
+        process = subprocess.Popen(
+            [*command, "--host", "127.0.0.1", "--port", str(port)], stdout=log, stderr=log, env=environment
+        )
+    address, deadline = f"http://127.0.0.1:{port}", time.monotonic() + PATIENCE_SECONDS
+    try:
+        while True:
+            assert process.poll() is None and time.monotonic() < deadline, said.read_text()[-2000:]
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health") as answer:
+                if answer.status == 200:
+                    break
+            time.sleep(1.0)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+@pytest.mark.slow
+def test_answers_of_a_server_are_as_likely_to_it_as_to_the_trainer(
+    tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one step: the weights of later ones go to it by NCCL, which needs GPUs on both sides."""
+    for step in ("init_communicator", "update_named_params"):
+        monkeypatch.setattr(VLLMClient, step, lambda *_, **__: None)
+    trainer = rehearsal.trainer(tmp_path, vllm="server", vllm_server=server, k=4, steps=1, max_new_tokens=64)
+    trainer.train()
+    (entry,) = (entry for entry in trainer.state.log_history if "rewards/format" in entry)
+    assert entry["rewards/format"] > 0.5
+    assert entry["sampling/sampling_logp_difference/max"] < 0.05
+
+
+def test_a_server_that_cannot_be_given_weights_is_refused(tmp_path: Path, server: str) -> None:
+    with pytest.raises(UsageError, match=rf"vllm_server {server}: The vLLM server .* has no weight-transfer engine"):
+        rehearsal.trainer(tmp_path, vllm="server", vllm_server=server)

@@ -138,8 +138,12 @@ class Asking(SafeTrainer):
         """The same by vLLM (trl has given it the weights), which keeps a prompt's prefix for its K answers."""
         ids = self._prompt_ids()
         is_server, picture = self._settings.vllm == "server", self.processing_class.image_token_id
-        if not is_server:  # trl drops the prefixes of old weights, not what the old tower saw
+        # trl drops the prefixes of old weights, not what the old tower saw.
+        if not is_server:
             self.vllm_generation.llm.llm_engine.reset_encoder_cache()
+        elif self.accelerator.is_main_process:
+            client = self.vllm_generation.vllm_client
+            client.session.post(f"{client.base_url}/reset_encoder_cache").raise_for_status()
         seen, written, logprobs, _ = self.vllm_generation.generate(
             # In this process vLLM makes a picture's tokens of one placeholder, and of each of many as well.
             prompts=ids if is_server else [once(prompt, picture) for prompt in ids],

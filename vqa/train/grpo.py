@@ -90,15 +90,20 @@ def make_trainer(
         logging.getLogger(__name__).warning("reward %s goes without %s", settings.reward, lack)
     asked = dimensions(settings.prompt)
     reward = RankAndScore(settings.reward, dimensions=asked, k=settings.k, stage=settings.stage, mode=settings.mode)
-    trainer = Trainer(
-        settings,
-        reward,
-        examples,
-        model=model,
-        args=GRPOConfig(**arguments | more),
-        processing_class=processor,
-        train_dataset=as_dataset(examples),
-    )
+    try:
+        trainer = Trainer(
+            settings,
+            reward,
+            examples,
+            model=model,
+            args=GRPOConfig(**arguments | more),
+            processing_class=processor,
+            train_dataset=as_dataset(examples),
+        )
+    except (ConnectionError, NotImplementedError, RuntimeError) as error:
+        if settings.vllm != "server":
+            raise
+        raise UsageError(f"grpo: vllm_server {settings.vllm_server}: {' '.join(str(error).split())}") from error
     if trainer.is_fsdp_enabled and settings.shared_prefill and settings.vllm is None:
         raise UsageError(
             "grpo: under FSDP processes must write in step, which shared prefill does not; set vllm: server (or "
@@ -136,7 +141,7 @@ def check(settings: Grpo, examples: Sequence[Example], *, processes: int = 1) ->
     if settings.vllm is not None and not importlib.util.find_spec("vllm"):
         raise UsageError(f"grpo: vllm is {settings.vllm}, but the package is not installed; `pip install trl[vllm]`")
     if settings.vllm == "server" and not settings.vllm_server:
-        raise UsageError("grpo: vllm is server; give vllm_server, the address of a running `trl vllm-serve`")
+        raise UsageError("grpo: vllm is server; give vllm_server, the address of a running `vllm serve` (see README)")
 
 
 def _unfed(settings: Grpo, examples: Sequence[Example]) -> list[str]:

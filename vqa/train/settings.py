@@ -46,6 +46,6 @@ class Grpo(Strict):
     shared_prefill: bool = Field(True, description="false: trl's own generation and forward pass, K times the prompt")
     recompute: bool = Field(True, description="activations in the backward pass: less memory, more time")
     vllm: Literal["colocate", "server"] | None = Field(None, description="who writes answers; default: this process")
-    vllm_server: str | None = Field(None, description="the server's address, http://host:port")
+    vllm_server: str | None = Field(None, description="address of a `vllm serve`, http://host:port")
     vllm_memory: float = Field(0.3, gt=0, le=1, description="colocate: share of the GPU's memory")
     seed: int = 42
