@@ -174,6 +174,7 @@ def _told_what_is_awaited(workers: int, unit: str) -> Callable[[], None]:
         actors = ray._private.state.actors(actor_state_name="ALIVE").values()  # the public list needs the dashboard
         alive = sum(one["JobID"] == job and one["ActorClassName"] == "RayTrainWorker" for one in actors)
         missed = 0 if alive >= workers else missed + 1
+        # Ray gives these two functions no types.
         free, has = ray.available_resources().get(unit, 0), ray.cluster_resources().get(unit, 0)  # type: ignore[no-untyped-call]
         text = f"train: waiting for {workers} workers, one {unit} each: {free:g} of Ray's {has:g} {unit}s are free"
         if missed > 1 and text != told:

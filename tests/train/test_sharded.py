@@ -64,6 +64,7 @@ def _half(rank: int, folder: Path, ladder: Path, port: int, kind: str) -> None:
         elif self.distributed_type == DistributedType.MULTI_CPU:
             self.distributed_type = DistributedType.MULTI_GPU  # the only one that accelerate makes FSDP of
 
+    # For good: this process ends with the test.
     PartialState.__init__ = begin_in_parts  # type: ignore[method-assign]
     for name in RECIPES:
         run(load_recipe(folder / f"{name}.yaml"), out=folder / f"{name}-parts", data=[ladder])

@@ -94,3 +94,8 @@ def test_answers_of_a_server_are_as_likely_to_it_as_to_the_trainer(
 def test_a_server_that_cannot_be_given_weights_is_refused(tmp_path: Path, server: str) -> None:
     with pytest.raises(UsageError, match=rf"vllm_server {server}: The vLLM server .* has no weight-transfer engine"):
         rehearsal.trainer(tmp_path, vllm="server", vllm_server=server)
+
+
+def test_a_server_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"vllm_server http://127\.0\.0\.1:9: .* can't be reached"):
+        rehearsal.trainer(tmp_path, vllm="server", vllm_server="http://127.0.0.1:9", vllm_server_timeout=1.0)

@@ -100,8 +100,8 @@ def make_trainer(
             processing_class=processor,
             train_dataset=as_dataset(examples),
         )
-    except (ConnectionError, NotImplementedError, RuntimeError) as error:
-        if settings.vllm != "server":
+    except (OSError, RuntimeError) as error:  # what trl and requests raise for a server that cannot be used
+        if settings.vllm != "server" or isinstance(error, torch.OutOfMemoryError):
             raise
         raise UsageError(f"grpo: vllm_server {settings.vllm_server}: {' '.join(str(error).split())}") from error
     if trainer.is_fsdp_enabled and settings.shared_prefill and settings.vllm is None:
