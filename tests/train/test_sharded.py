@@ -21,11 +21,11 @@ from vqa.train.recipe import load_recipe, run
 
 COMMON = "{start: embedded, prompt: preresq_video, threads: 1, export: float32, "
 RECIPES = {
-    "cold": COMMON + "validation_clips: 0, stages: [{kind: coldstart, name: cold, steps: 1, batch: 2, rows: 1, "
+    "cold": COMMON + "validation_clips: 2, stages: [{kind: coldstart, name: cold, steps: 1, batch: 2, rows: 1, "
     "rate: 2.0e-3, vision_rate: 2.0e-4}]}",
     "settle": COMMON + "validation_clips: 2, stages: [{kind: grpo, name: settle, reward: preresq_video, stage: 2, "
     "steps: 1, clips: 2, k: 4, rows: 4, rate: 1.0e-4, vision_rate: 1.0e-5, max_new_tokens: 64, save_every: 1, "
-    "judge_every: 1, recompute: false, shared_prefill: IS_SHARED}]}",
+    "judge_every: 1, recompute: false}]}",
 }
 # What `accelerate launch` makes of the files in configs/train/accelerate.
 LAUNCHED = {
@@ -77,7 +77,7 @@ def test_a_run_with_weights_in_parts_ends_where_whole_copies_end(tmp_path: Path,
     if kind == "zero3" and not importlib.util.find_spec("deepspeed"):
         pytest.skip("deepspeed is not installed")
     for name, recipe in RECIPES.items():
-        (tmp_path / f"{name}.yaml").write_text(recipe.replace("IS_SHARED", str(kind == "zero3").lower()))
+        (tmp_path / f"{name}.yaml").write_text(recipe)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

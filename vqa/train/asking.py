@@ -1,8 +1,7 @@
 """The part of the trainer that asks: a batch's clips, the answers written to them, and how likely an answer is."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,7 +10,6 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from trl import GRPOTrainer
 from trl.extras.profiling import profiling_context
-from trl.models.utils import unwrap_model_for_generation
 
 from vqa.errors import ModelError
 from vqa.model.rollout import Sampling, prefill, roll_out
@@ -26,6 +24,7 @@ from vqa.train.parts import vocabulary_of
 from vqa.train.question import Shown
 from vqa.train.safe import SafeTrainer
 from vqa.train.settings import Grpo
+from vqa.train.whole import whole
 from vqa.types import Views
 
 
@@ -37,17 +36,6 @@ class Asking(SafeTrainer):
     _shown: dict[int, Shown]  # the clips of this process's batch, by place
     _places: list[int]  # which of them each row in hand belongs to
     _noise: int | None  # seed of the noise over the pictures, where there is any
-
-    @contextmanager
-    def generating(self) -> Iterator[Any]:
-        """The model as one that writes: whole on this process, in eval mode."""
-        with unwrap_model_for_generation(
-            self.model_wrapped, self.accelerator, gather_deepspeed3_params=self.args.ds3_gather_for_generation
-        ) as model:
-            was_training = model.training
-            model.eval()
-            yield model
-            model.train(was_training)
 
     def _question(self, place: int) -> str | None:
         """One of the recipe's, the same for all answers of a clip in a step; or about its damage."""
@@ -63,7 +51,7 @@ class Asking(SafeTrainer):
 
     def _rollouts(self, prompts: list[Any], _: GRPOTrainer) -> dict[str, Any]:
         """trl's rollout_func; what it returns beside trl's own goes to the reward."""
-        with self.generating() as model:
+        with whole(self) as model:
             written = self._write(model, range(len(prompts)), self._asked)
             more = self._again(model, written)
         return {"prompt_ids": self._prompt_ids(), "completion_ids": written, "logprobs": None} | more

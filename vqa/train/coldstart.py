@@ -36,6 +36,7 @@ from vqa.train.parts import merged, parts_by_rate, ready
 from vqa.train.stages import ColdStart
 from vqa.train.usage import reporters
 from vqa.train.warmup import rate_at
+from vqa.train.whole import whole
 
 hf: Any = transformers
 MEAN = "mean.safetensors"
@@ -145,8 +146,12 @@ class _Kept(TrainerCallback):
         if state.global_step % settings.every and state.global_step != state.max_steps:
             return
         found: dict[str, float] = {}
-        if self._held_out and trainer.is_world_process_zero():
+        if self._held_out and trainer.is_sharded:
+            with whole(trainer) as model:
+                found = self._judge(model)
+        elif self._held_out and trainer.is_world_process_zero():
             found = self._look()
+        if found:
             log_held_out(trainer, found, control)
         trainer.accelerator.wait_for_everyone()
         if trainer.is_world_process_zero():
@@ -195,7 +200,7 @@ def cold_start(
     processes: int = 1,
 ) -> Any:
     """Trains, and returns the model with the weights that were best on `held_out` (choose there, report elsewhere) by
-    SRCC times share read; with the last ones where there is nothing to judge by.
+    SRCC times share read; with the last ones where there is nothing to judge by, and under FSDP and ZeRO.
 
     Goes on from the last checkpoint in `folder`. Raises UsageError for samples without reasons and settings that do
     not fit the machine, ModelError for NaN and a full disk.
@@ -248,18 +253,17 @@ def cold_start(
         processing_class=processor,  # a checkpoint is a whole model, to score with or to start from
         data_collator=lambda batch: collate(processor, batch, answer_weight=settings.answer_weight),
     )
-    is_sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
-    if is_sharded and (settings.average or settings.lora or held_out):
+    if trainer.is_sharded and (settings.average or settings.lora):
         raise UsageError(
-            "cold start: under FSDP and ZeRO no process has all the weights; set average: 0, validation_clips: 0 and no"
-            " lora, or launch with ddp.yaml"
+            "cold start: under FSDP and ZeRO no process has all the weights; set average: 0 and no lora, or launch with"
+            " ddp.yaml"
         )
     asking: dict[str, Any] = {"prompt": prompt, "readout": readout, "max_new_tokens": settings.max_new_tokens}
     kept = _Kept(trainer, held_out, partial(judged, processor=processor, samples=held_out, **asking))
     trainer.add_callback(kept)
     saved = last_checkpoint(folder)
     trainer.train(resume_from_checkpoint=str(saved) if saved else None)
-    if is_sharded:
+    if trainer.is_sharded:
         return trainer
     best = load_file(kept.path) if kept.path.is_file() else {}
     with torch.no_grad():

@@ -22,6 +22,7 @@ from vqa.train.reward import UNFED, RankAndScore
 from vqa.train.settings import Grpo
 from vqa.train.trainer import Trainer
 from vqa.train.usage import reporters
+from vqa.train.whole import whole
 
 Judge = Callable[[Any], Mapping[str, float]]
 
@@ -104,11 +105,6 @@ def make_trainer(
         if settings.vllm != "server" or isinstance(error, torch.OutOfMemoryError):
             raise
         raise UsageError(f"grpo: vllm_server {settings.vllm_server}: {' '.join(str(error).split())}") from error
-    if trainer.is_fsdp_enabled and settings.shared_prefill and settings.vllm is None:
-        raise UsageError(
-            "grpo: under FSDP processes must write in step, which shared prefill does not; set vllm: server (or "
-            "colocate), or shared_prefill: false, or use DDP or ZeRO"
-        )
     _check_reference(trainer)
     if judge is not None:
         trainer.add_callback(_HeldOut(trainer, judge, every=settings.judge_every))
@@ -173,7 +169,7 @@ def _banned(processor: Any, vocabulary: Vocabulary, *, is_vllm: bool) -> dict[st
 def _check_reference(trainer: Trainer) -> None:
     """trl reads the reference of the KL from where the model came from: it must still be the same."""
     reference = trainer.ref_model
-    if reference is None or trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
+    if reference is None or trainer.is_sharded:
         return
     pairs = zip(trainer.model.named_parameters(), reference.parameters(), strict=True)
     changed = next((name for (name, own), other in pairs if not torch.equal(own, other.to(own.device))), None)
@@ -200,5 +196,5 @@ class _HeldOut(transformers.TrainerCallback):
             self._look(control)
 
     def _look(self, control: Any) -> None:
-        with self._trainer.generating() as model:
+        with whole(self._trainer) as model:
             log_held_out(self._trainer, self._judge(model), control)

@@ -26,6 +26,13 @@ class Guarded:
     model: Any
     state: Any
     accelerator: Any
+    is_fsdp_enabled: bool
+    is_deepspeed_enabled: bool
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether FSDP or DeepSpeed keeps the weights."""
+        return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
 
     def checked(self, loss: Tensor) -> Tensor:
         """The loss, unless it is NaN or infinite: then ModelError."""
@@ -80,8 +87,7 @@ def restored(trainer: Any, checkpoint: str) -> bool:
     transformers' Trainer reads the names as they are on disk, which for Qwen2.5-VL are not those of the model: it then
     goes on from the weights it began with, and only warns.
     """
-    is_sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
-    if is_sharded or not (Path(checkpoint) / "config.json").is_file():
+    if trainer.is_sharded or not (Path(checkpoint) / "config.json").is_file():
         return False
     model = trainer.model
     model.load_state_dict(type(model).from_pretrained(checkpoint, dtype=model.dtype).state_dict())
