@@ -3,6 +3,9 @@ PYTHON ?= python3
 VIDEOS ?=
 OUT ?= out
 BIN := .venv/bin
+# uv leaves compiling to the first import. Where this is set, as in many containers, every process would compile torch,
+# transformers and Ray anew: 23 s more for each `vqa score`.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: setup score test check bench wheel-check clean
 
