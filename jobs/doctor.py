@@ -1,5 +1,6 @@
 """`vqa doctor`: versions, decoders, codecs, GPUs, and one tiny clip scored from end to end."""
 
+import importlib.util
 import json
 import os
 import platform
@@ -29,6 +30,7 @@ def examine(*, as_json: bool = False) -> bool:
         "versions": dict.fromkeys(("python", *PACKAGES)) | versions(PACKAGES),
         "machine": {"platform": platform.platform(), "cores": len(os.sched_getaffinity(0))},
         "gpus": _gpus(),
+        "keeps_bytecode": keeps_bytecode(),
         "decoders": backends(),
         "codecs": codecs(),
         "ffmpeg": libraries(),
@@ -58,6 +60,13 @@ def self_test() -> dict[str, Any]:
     return {"passed": passed, "why": why, "score": score.score, "seconds": time.perf_counter() - started}
 
 
+def keeps_bytecode() -> bool:
+    """Whether imports find torch compiled; call it when torch has been imported."""
+    import torch
+
+    return Path(importlib.util.cache_from_source(torch.__file__)).is_file()
+
+
 def _write_bars(path: Path) -> None:
     """24 frames of 320x240, bars that move a few pixels a frame."""
     import imageio_ffmpeg
@@ -83,6 +92,12 @@ def _show(findings: dict[str, Any]) -> None:
         text = ", ".join(f"{key} {value or 'missing'}" for key, value in findings[name].items())
         table.add_row(name, Text(text))
     table.add_row("GPUs", Text(", ".join(findings["gpus"]) or "none: the model runs on the CPU"))
+    if not findings["keeps_bytecode"]:
+        text = (
+            "not kept: every process compiles torch, transformers and Ray anew, and a job takes 20 s longer to start; "
+            "unset PYTHONDONTWRITEBYTECODE, or give `python -m compileall SITE-PACKAGES` once"
+        )
+        table.add_row("bytecode", Text(text))
     for name, state in findings["decoders"].items():
         table.add_row("decoder", Text(f"{name}: {printable(state)}"))
     codecs_here = ", ".join(key if there else f"{key} (missing)" for key, there in findings["codecs"].items())
