@@ -33,8 +33,8 @@ FORMULA = (
     "memory, float32 weights: 16 bytes a trained parameter (weight 4, gradient 4, AdamW 8), 4 a frozen one, 4 more for "
     "a running mean, 4 for each of the KL's reference; activations 34 x tokens x width x layers x bytes/2 "
     "(arXiv 2205.05198, attention not counted; with recompute 2 in place of 34, and one layer whole). The first "
-    "part is divided by the number of processes under FSDP and ZeRO-3; the allocator and the tower's activations come "
-    "on top."
+    "part is divided by the number of processes under FSDP and ZeRO-3 (while answers are written all weights come on "
+    "top, in the precision of the products); so do the allocator and the tower's activations."
 )
 
 
