@@ -52,16 +52,22 @@ PATIENCE_SECONDS = 600.0
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of `vllm serve` with the embedded model."""
+    """The address of `vllm serve` with the embedded model, which can be given no weights."""
+    with _serving(tmp_path_factory.mktemp("server") / "log") as address:
+        yield address
+
+
+@contextlib.contextmanager
+def _serving(said: Path, *more: str) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(rehearsal.ASSETS / "embedded"), *SERVED]
     environment = os.environ | {"VLLM_SERVER_DEV_MODE": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
-    said = tmp_path_factory.mktemp("server") / "log"
+    environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     with said.open("w") as log:
         process = subprocess.Popen(
-            [*command, "--host", "127.0.0.1", "--port", str(port)], stdout=log, stderr=log, env=environment
+            [*command, *more, "--host", "127.0.0.1", "--port", str(port)], stdout=log, stderr=log, env=environment
         )
     address, deadline = f"http://127.0.0.1:{port}", time.monotonic() + PATIENCE_SECONDS
     try:
@@ -79,16 +85,27 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.mark.slow
 def test_answers_of_a_server_are_as_likely_to_it_as_to_the_trainer(
-    tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of one step: the weights of later ones go to it by NCCL, which needs GPUs on both sides."""
-    for step in ("init_communicator", "update_named_params"):
-        monkeypatch.setattr(VLLMClient, step, lambda *_, **__: None)
-    trainer = rehearsal.trainer(tmp_path, vllm="server", vllm_server=server, k=4, steps=1, max_new_tokens=64)
-    trainer.train()
-    (entry,) = (entry for entry in trainer.state.log_history if "rewards/format" in entry)
-    assert entry["rewards/format"] > 0.5
-    assert entry["sampling/sampling_logp_difference/max"] < 0.05
+    """Before and after updates, whose weights go to it over the CPU (see store_engine)."""
+    import store_engine
+    from trl.generation import vllm_client
+
+    begin = VLLMClient.init_communicator
+    monkeypatch.setattr(VLLMClient, "init_communicator", lambda self, device: begin(self, device="cuda"))
+    monkeypatch.setattr(vllm_client, "open_trainer_endpoint", store_engine.meet)
+    monkeypatch.setattr(vllm_client, "packed_nccl_broadcast_producer", store_engine.send)
+    more = ["--weight-transfer-config", '{"backend": "store"}', "--worker-extension-cls", "store_engine.Import"]
+    with _serving(tmp_path / "log", *more) as address:
+        trainer = rehearsal.trainer(
+            tmp_path, vllm="server", vllm_server=address, k=4, steps=3, rate=1e-3, max_new_tokens=64
+        )
+        trainer.add_callback(_Rounded())
+        trainer.train()
+    log = [entry for entry in trainer.state.log_history if "rewards/format" in entry]
+    assert len(log) == 3
+    for entry in log:
+        assert entry["sampling/sampling_logp_difference/max"] < 0.05
 
 
 def test_a_server_that_cannot_be_given_weights_is_refused(tmp_path: Path, server: str) -> None:
