@@ -1,5 +1,6 @@
-"""New weights to a vLLM server over torch's TCPStore in place of NCCL, which needs GPUs on both sides; all else of their
-way is trl's and vLLM's own. The server's worker imports this module by `--worker-extension-cls store_engine.Import`.
+"""New weights to a vLLM server over torch's TCPStore in place of NCCL, which needs GPUs on both sides.
+
+All else of their way is trl's and vLLM's own. The server's worker imports this by `--worker-extension-cls`.
 """
 
 from collections.abc import Callable, Iterator
