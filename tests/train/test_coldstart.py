@@ -54,6 +54,7 @@ def train(made: tuple[Any, Any], learned: list[Sample], folder: Path, **more: An
     """The trained model, and the loss of each step."""
     values = {"name": "cold", "kind": "coldstart", "steps": 8, "batch": 3, "rate": 0.01, "every": 1}
     settings = ColdStart(**values | {"max_new_tokens": 4} | more)
+    folder.mkdir(exist_ok=True)
     log = Log(folder / "log.jsonl", "cold")
     shared: dict[str, Any] = {"prompt": "visualquality_r1", "precision": torch.float32, "seed": 0, "folder": folder}
     shared["readout"] = "answer"
@@ -86,6 +87,18 @@ def test_the_loss_falls_and_only_what_may_move_moves(
     model, losses = train(made, learned, tmp_path, **more)
     assert np.mean(losses[-2:]) < np.mean(losses[:2])
     assert moved(made[0], model) == (tower, text)
+
+
+@pytest.mark.parametrize("vision_rate", [None, 0.0], ids=["full", "frozen-tower"])
+def test_recomputing_activations_changes_no_loss(
+    made: tuple[Any, Any], learned: list[Sample], tmp_path: Path, vision_rate: float | None
+) -> None:
+    plain, again = (
+        train(made, learned, tmp_path / f"{recompute}", recompute=recompute, vision_rate=vision_rate)[1]
+        for recompute in (False, True)
+    )
+    assert again == pytest.approx(plain, rel=1e-4)
+    assert plain[-1] < plain[0]
 
 
 def test_lora_is_merged_into_weights_that_plain_transformers_load(

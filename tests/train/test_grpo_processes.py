@@ -1,7 +1,11 @@
-"""One process and two (gloo) write the same answers, pay the same rewards and take the same first step."""
+"""One process and two (gloo) write the same answers, pay the same rewards and take the same first step.
+
+They find the same on held-out clips too, each of which one of the two looks at.
+"""
 
 import os
 import socket
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,20 +13,46 @@ import rehearsal
 import torch
 import torch.multiprocessing as mp
 
+from vqa.train.judge import judged
+from vqa.train.material import Sample
+
 # Three clips of four answers on two processes: the second clip's answers lie on both.
 SETTINGS = {"clips": 3, "k": 4, "rows": 12, "rate": 1e-2, "optim": "sgd", "max_grad_norm": 1e9, "max_new_tokens": 32}
 
 
 def one_step(folder: str, reward: str, *, processes: int) -> dict[str, object]:
     # float64 and plain gradient descent, so that rounding neither cancels nor is blown up by Adam's first step.
+    looks = [one.load for one in rehearsal.examples(sigmas=(0.0, 2.0, 4.0))]
+    held_out = [
+        Sample(clip_id=f"{place}", dataset="held out", opinion=1.5 + 0.5 * place, load=load)
+        for place, load in enumerate(looks)
+    ]
+    asking = {"prompt": "preresq_video", "readout": "answer", "max_new_tokens": 64}
     trainer = rehearsal.trainer(
-        Path(folder), its_model=rehearsal.model(dtype=torch.float64), processes=processes, reward=reward, **SETTINGS
+        Path(folder),
+        its_model=rehearsal.model(dtype=torch.float64),
+        processes=processes,
+        reward=reward,
+        judge=partial(judged, processor=rehearsal.processor(), samples=held_out, **asking),
+        judge_every=1,
+        **SETTINGS,
     )
     before = rehearsal.weights(trainer.model)
     trainer.train()
-    judged = trainer._reward.judged
+    paid = trainer._reward.judged
     update = {name: value - before[name] for name, value in rehearsal.weights(trainer.model).items()}
-    return {"texts": judged.texts, "total": torch.from_numpy(judged.terms["total"]), "update": update}
+    found = [
+        [entry[f"held_out/{name}"] for name in ("srcc", "plcc", "parsed")]
+        for entry in trainer.state.log_history
+        if "held_out/srcc" in entry
+    ]
+    return {
+        "texts": paid.texts,
+        "total": torch.from_numpy(paid.terms["total"]),
+        "update": update,
+        "held_out": torch.tensor(found),
+        "looks": sum(look.loads for look in looks),
+    }
 
 
 def _half(rank: int, folder: str, port: int, reward: str) -> None:
@@ -47,6 +77,8 @@ def test_two_processes_take_the_step_that_one_takes(tmp_path: Path, reward: str)
         assert half["texts"] == alone["texts"]
         torch.testing.assert_close(half["total"], alone["total"], rtol=0, atol=0)
         assert half["total"].std() > 0.1
+        torch.testing.assert_close(half["held_out"], alone["held_out"], equal_nan=True)
+        assert (len(alone["held_out"]), alone["looks"], half["looks"]) == (2, 12, 6)  # before and after the step
         for name, update in alone["update"].items():
             worst = (half["update"][name] - update).norm() / update.norm()
             assert worst < 1e-6, (name, worst)

@@ -32,6 +32,21 @@ def test_an_update_learns_from_rewards_that_differ_and_repeats_to_the_bit(tmp_pa
     assert all(torch.equal(after[0][name], after[1][name]) for name in after[0])
 
 
+@pytest.mark.parametrize("vision_rate", [None, 0.0], ids=["whole", "frozen-tower"])
+def test_recomputing_activations_changes_no_update(tmp_path: Path, vision_rate: float | None) -> None:
+    """The papers' recipes have it on; rollouts, which it would slow down, turn it off and on again between steps."""
+    ends = []
+    for recompute in (False, True):
+        trainer = rehearsal.trainer(tmp_path / f"{recompute}", recompute=recompute, steps=2, vision_rate=vision_rate)
+        before = rehearsal.weights(trainer.model)
+        trainer.train()
+        assert trainer.model.is_activation_checkpointing == recompute
+        ends.append(rehearsal.weights(trainer.model))
+    assert any(not torch.equal(value, before[name]) for name, value in ends[0].items())
+    for name, value in ends[0].items():
+        torch.testing.assert_close(ends[1][name], value)
+
+
 def test_shared_prompts_give_trls_own_gradient(tmp_path: Path) -> None:
     """The batch that our path made goes through trl's path, pictures and prompts K times; float64, as much cancels."""
     ours = rehearsal.trainer(tmp_path / "ours", k=3, its_model=rehearsal.model(dtype=torch.float64))

@@ -22,10 +22,10 @@ from vqa.train.recipe import load_recipe, run
 COMMON = "{start: embedded, prompt: preresq_video, threads: 1, export: float32, "
 RECIPES = {
     "cold": COMMON + "validation_clips: 2, stages: [{kind: coldstart, name: cold, steps: 1, batch: 2, rows: 1, "
-    "rate: 2.0e-3, vision_rate: 2.0e-4}]}",
+    "rate: 2.0e-3, vision_rate: 2.0e-4, recompute: true}]}",
     "settle": COMMON + "validation_clips: 2, stages: [{kind: grpo, name: settle, reward: preresq_video, stage: 2, "
     "steps: 1, clips: 2, k: 4, rows: 4, rate: 1.0e-4, vision_rate: 1.0e-5, max_new_tokens: 64, save_every: 1, "
-    "judge_every: 1, recompute: false}]}",
+    "judge_every: 1}]}",
 }
 # What `accelerate launch` makes of the files in configs/train/accelerate.
 LAUNCHED = {

@@ -108,7 +108,7 @@ class Supervised(Guarded, hf.Trainer):  # type: ignore[misc]  # transformers' ty
         # Only the columns of answers go through the head.
         is_reduced = self._precision != torch.float32
         with torch.autocast(labels.device.type, self._precision) if is_reduced else nullcontext():
-            logits = model(**inputs, logits_to_keep=columns).logits[:, :-1][wanted]
+            logits = model(**inputs, logits_to_keep=columns, use_cache=False).logits[:, :-1][wanted]
         losses = F.cross_entropy(logits.float(), labels[:, -columns + 1 :][wanted], reduction="none")
         weight = weights[:, -columns + 1 :][wanted]
         loss = self.checked((losses * weight).sum() / weight.sum())
@@ -145,12 +145,7 @@ class _Kept(TrainerCallback):
             old.lerp_(new.detach(), weight_of_new)
         if state.global_step % settings.every and state.global_step != state.max_steps:
             return
-        found: dict[str, float] = {}
-        if self._held_out and trainer.is_sharded:
-            with whole(trainer) as model:
-                found = self._judge(model)
-        elif self._held_out and trainer.is_world_process_zero():
-            found = self._look()
+        found = self._look() if self._held_out else {}
         if found:
             log_held_out(trainer, found, control)
         trainer.accelerator.wait_for_everyone()
@@ -160,14 +155,18 @@ class _Kept(TrainerCallback):
 
     def _look(self) -> dict[str, float]:
         trainer = self._trainer
+        if trainer.is_sharded:  # no process could save the weights by itself: the last ones are kept
+            with whole(trainer) as model:
+                return self._judge(model)
         own = [one.data for one in trainer.trained]
         try:
             for one, mean in zip(trainer.trained, trainer.mean or own, strict=True):
                 one.data = mean
-            found = self._judge(trainer.model)
+            with whole(trainer) as model:
+                found = self._judge(model)
             worth = found["srcc"] * found["parsed"]  # an answer that cannot be read ranks nothing
             worth = -2.0 if math.isnan(worth) else worth
-            if worth > self.record():
+            if trainer.is_world_process_zero() and worth > self.record():
                 weights = {str(place): one.detach().contiguous() for place, one in enumerate(trainer.trained)}
                 with replacing(self.path) as draft:
                     save_file(weights, draft, metadata={"worth": repr(worth)})

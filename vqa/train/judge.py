@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
 
 from vqa.metrics import plcc, srcc
 from vqa.model.card import Readout
@@ -28,15 +30,13 @@ def judged(
     at_once: int = 16,
 ) -> dict[str, float]:
     """`srcc` and `plcc` of the mean number, read as scoring would read it, with opinions, and the share of answers
-    `parsed`; NaN for none."""
-    was_training = model.training
-    model.eval()
-    vocabulary = vocabulary_of(model, processor)
+    `parsed`; NaN for none. Each process asks about its share of the samples, and all get the same figures."""
+    vocabulary, state = vocabulary_of(model, processor), PartialState()
     known = [(sample, sample.opinion) for sample in samples if sample.opinion is not None]
-    scores: list[float] = []
-    opinions: list[float] = []
-    for start in range(0, len(known), at_once):
-        some = known[start : start + at_once]
+    share = known[state.process_index :: state.num_processes]
+    read: list[tuple[float, float]] = []
+    for start in range(0, len(share), at_once):
+        some = share[start : start + at_once]
         prompts = [prefill(model, question(processor, sample, prompt=prompt).to(model.device)) for sample, _ in some]
         answers = roll_out(
             model,
@@ -49,14 +49,15 @@ def judged(
         for (_, opinion), (rollout,) in zip(some, answers, strict=True):
             given = read_rollout(rollout, processor.tokenizer, vocabulary, dimensions=dimensions(prompt))
             if given.values is not None:
-                scores.append(float(np.mean(given.values)))
-                opinions.append(opinion)
-    model.train(was_training)
-    is_enough = len(scores) > 1
+                read.append((float(np.mean(given.values)), opinion))
+    # Sorted, so that sums come out the same for any number of processes.
+    read = sorted(gather_object(read) if state.num_processes > 1 else read)
+    scores, opinions = [score for score, _ in read], [opinion for _, opinion in read]
+    is_enough = len(read) > 1
     return {
         "srcc": srcc(scores, opinions) if is_enough else float("nan"),
         "plcc": plcc(scores, opinions) if is_enough else float("nan"),
-        "parsed": len(scores) / max(1, len(known)),
+        "parsed": len(read) / max(1, len(known)),
     }
 
 

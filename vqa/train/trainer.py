@@ -27,9 +27,6 @@ from vqa.train.question import captioned, show
 from vqa.train.reward import RankAndScore
 from vqa.train.settings import Grpo
 
-# trl calls transformers by names that are going away, which nobody who trains can help.
-warnings.filterwarnings("ignore", message=r"`(is_)?gradient_checkpointing` is deprecated", category=FutureWarning)
-
 
 class Trainer(Asking):
     """See the module, and `vqa.train.grpo.make_trainer`; what has no name here goes to trl."""

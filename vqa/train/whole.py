@@ -1,5 +1,6 @@
 """A trainer's model to write with: all its weights on every process, however they are parted while it learns."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -8,6 +9,11 @@ from torch.distributed.fsdp import FSDPModule
 from trl.models.utils import unwrap_model_for_generation
 
 from vqa.errors import UsageError
+
+# trl calls transformers by names that are going away, which nobody who trains can help.
+warnings.filterwarnings(
+    "ignore", message=r"`(is_)?gradient_checkpointing(_enable|_disable)?` is deprecated", category=FutureWarning
+)
 
 
 @contextmanager
@@ -19,7 +25,10 @@ def whole(trainer: Any) -> Iterator[Any]:
             "fsdp_version is 1, under which processes can write only in step; set fsdp_version: 2, as in "
             "configs/train/accelerate/fsdp.yaml"
         )
-    with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model:  # ZeRO-3: gathered by trl
+    kwargs = trainer.args.gradient_checkpointing_kwargs
+    with unwrap_model_for_generation(  # gathers what ZeRO-3 parts, and leaves recomputing out
+        trainer.model_wrapped, trainer.accelerator, gradient_checkpointing_kwargs=kwargs
+    ) as model:
         parts = [one for one in model.modules() if isinstance(one, FSDPModule)]
         for part in parts:
             part.set_reshard_after_forward(False, recurse=False)
