@@ -30,7 +30,7 @@ def examine(*, as_json: bool = False) -> bool:
         "versions": dict.fromkeys(("python", *PACKAGES)) | versions(PACKAGES),
         "machine": {"platform": platform.platform(), "cores": len(os.sched_getaffinity(0))},
         "gpus": _gpus(),
-        "keeps_bytecode": keeps_bytecode(),
+        "keeps_bytecode": _keeps_bytecode(),
         "decoders": backends(),
         "codecs": codecs(),
         "ffmpeg": libraries(),
@@ -60,7 +60,7 @@ def self_test() -> dict[str, Any]:
     return {"passed": passed, "why": why, "score": score.score, "seconds": time.perf_counter() - started}
 
 
-def keeps_bytecode() -> bool:
+def _keeps_bytecode() -> bool:
     """Whether imports find torch compiled; call it when torch has been imported."""
     import torch
 

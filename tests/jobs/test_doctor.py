@@ -27,12 +27,13 @@ def test_it_scores_a_clip_and_names_what_there_is(vqa: Callable[..., tuple[int, 
 def test_what_is_wrong_is_said(
     vqa: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The embedded weights cannot be damaged for a test, nor what is installed: other tests use them.
     def load(*_: object, **__: object) -> Scorer:
         raise ModelError("model embedded: its weights cannot be read")
 
     monkeypatch.setattr(Scorer, "load", load)
     monkeypatch.setattr(sys, "pycache_prefix", str(tmp_path))  # where nothing has been compiled
-    monkeypatch.setenv("COLUMNS", "1000")
+    monkeypatch.setenv("COLUMNS", "1000")  # so that no sentence is broken into lines
     code, said, _ = vqa("doctor")
     assert code == 1
     assert "FAILED: ModelError: model embedded: its weights cannot be read" in said

@@ -12,7 +12,7 @@ from vllm.distributed.weight_transfer import WeightTransferEngineFactory
 from vllm.distributed.weight_transfer.nccl_engine import NCCLWeightTransferEngine
 
 
-class StoreEngine(NCCLWeightTransferEngine):  # type: ignore[misc]  # vLLM is no dependency: its types are not there
+class StoreEngine(NCCLWeightTransferEngine):  # type: ignore[misc]  # vLLM is no dependency: mypy does not see it
     """The server's side."""
 
     def init_transfer_engine(self, init_info: Any) -> None:
@@ -45,5 +45,4 @@ def _meet(host: str, port: int, *, rank: int) -> Any:
     return StatelessProcessGroup.create(host, port, rank=rank, world_size=2)
 
 
-if "store" not in WeightTransferEngineFactory._registry:
-    WeightTransferEngineFactory.register_engine("store", StoreEngine)
+WeightTransferEngineFactory.register_engine("store", StoreEngine)

@@ -59,6 +59,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _serving(said: Path, *more: str) -> Iterator[str]:
+    """The address of `vllm serve` while it runs; it writes to `said`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -91,6 +92,7 @@ def test_answers_of_a_server_are_as_likely_to_it_as_to_the_trainer(
     import store_engine
     from trl.generation import vllm_client
 
+    # trl refuses any device but a GPU before it comes to the sending, the two functions of which are replaced.
     begin = VLLMClient.init_communicator
     monkeypatch.setattr(VLLMClient, "init_communicator", lambda self, device: begin(self, device="cuda"))
     monkeypatch.setattr(vllm_client, "open_trainer_endpoint", store_engine.meet)
