@@ -13,22 +13,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 
-from jobs.door import INTERRUPTED
-from jobs.plan import Known, Plan, digest, known_rows, make_plan
+from jobs.config import KEY_VERSION, ScoreConfig, looking, resolve
+from jobs.execution import TOO_MANY_FAILED, Asked, Limit, Line, carry_out, work_off
 from jobs.progress import JobProgress, duration
-from jobs.record import header, now
-from jobs.settings import KEY_VERSION, ScoreConfig, looking, resolve
+from jobs.resume import Known, Plan, digest, known_rows, make_plan
+from jobs.run_record import header, now
 from jobs.stages import SampleStage, seen_status
-from jobs.summary import count_table, counts, failure_table, printable
-from jobs.work import TOO_MANY_FAILED, Asked, Limit, Line, carry_out, work_off
-from vqa.data.prepared import FILES, LOOKED_AT, pack, prepared_with
-from vqa.data.preparing import PreparedTable, manifest_clips
-from vqa.data.scores import read_scores, write_json
+from jobs.summary import count_table, counts, failure_table
+from vqa.console import INTERRUPTED, printable
+from vqa.data.score_table import read_scores
+from vqa.data.view_cache import FILES, LOOKED_AT, pack, prepared_with
+from vqa.data.view_cache_writer import PreparedTable, manifest_clips
 from vqa.errors import UsageError
+from vqa.files import write_json
 from vqa.types import Clip
 
 if TYPE_CHECKING:
-    from jobs.pipeline import Pool
+    from jobs.ray_executor import Pool
 
 OURS = ("clips.parquet", "failed.csv", "run.json", FILES, "pictures", "superseded")  # clips.parquet goes first
 
@@ -157,7 +158,7 @@ def _run(job: Job, *, limit: Limit) -> int:
 
 def _pools(job: Job, resources: Mapping[str, float]) -> list["Pool"]:
     """One stage, as many workers as there are cores: packing takes a tenth of the time that looking takes."""
-    from jobs.pipeline import Pool
+    from jobs.ray_executor import Pool
 
     arguments = looking(job.config, settings=job.settings, clip_seconds=None) | {"seed": job.request.seed}
     return [Pool(stage=PrepareStage, arguments=arguments, workers=job.config.job.sample_workers)]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.door import DryRun, JsonSummary, RayAddress, assigning, enter_alone
+from vqa.console import DryRun, JsonSummary, RayAddress, assigning, enter_alone
 
 
 def score(
@@ -54,8 +54,8 @@ def score(
     Exit codes: 0 all good; 1 the job could not run; 2 wrong usage; 3 finished, but too many clips have no score;
     130 stopped by Ctrl-C or SIGTERM (what was finished is kept).
     """
-    from jobs.driver import run  # Arrow, pydantic, Ray: not for --help
-    from jobs.record import Request
+    from jobs.run_record import Request
+    from jobs.scoring import run  # Arrow, pydantic, Ray: not for --help
 
     request = Request(
         sources=tuple(sources),

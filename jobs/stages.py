@@ -16,14 +16,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from jobs.look import look_at, media_info
-from jobs.plan import Stamp, run_key, stamp
-from vqa.data.scores import SCHEMA
+from jobs.child import look_at, media_info
+from jobs.resume import Stamp, run_key, stamp
+from vqa.data.score_table import SCHEMA
 from vqa.data.windows import windows
 from vqa.errors import ClipError, ModelError
-from vqa.media.fingerprint import fingerprint
-from vqa.media.guard import Guard
 from vqa.media.probe import MAX_FRAMES
+from vqa.media.sandbox import Guard
+from vqa.media.storage.fingerprint import fingerprint
 from vqa.types import Clip, MediaInfo, Score, Views
 from vqa.views import view_seed
 
@@ -66,7 +66,7 @@ class SampleStage:
         of Guard; another `seed` than scoring's 0 draws other frames and boxes, where the samplers draw any."""
         self._views, self._settings, self._clip_seconds, self._seed = dict(views), settings, clip_seconds, seed
         self._max_frames = max_frames
-        self._guard = Guard(**guard, preload=["jobs.look"])
+        self._guard = Guard(**guard, preload=["jobs.child"])
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         """A batch of WORK_SCHEMA to one pickled sample at a time: a long video's windows come one after another."""

@@ -10,18 +10,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from vqa.console import printable
+
 SHOWN_COLUMNS = ["clip_id", "status", "error_kind", "error"]
 SHOWN_COLUMNS += ["score", "score_std", "score_global", "score_local", "reason"]
-
-
-def printable(text: str) -> str:
-    """The text on one line, with control characters (line breaks, terminal escapes, direction marks) spelled out."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def counted(number: int, noun: str) -> str:
-    """`1 clip`, `12 clips`."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def counts(rows: pa.Table, column: str) -> dict[str, int]:

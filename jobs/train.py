@@ -17,8 +17,8 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.door import RayAddress, assigning, enter_alone
 from jobs.signals import locked
+from vqa.console import RayAddress, assigning, enter_alone
 
 OUTCOME = "outcome.json"  # in --out while it runs: what the group made, or why no restart would mend it
 START_TRIES = 60  # Ray Train gives each a minute, and would go on for ever
@@ -59,13 +59,13 @@ def run(
     Raises UsageError where the workers do not fit the machines, VqaError as the recipe itself, and where workers were
     lost more often than `max_restarts`.
     """
-    from jobs import pipeline
+    from jobs import ray_executor
     from vqa.errors import VqaError
 
     out = out.resolve()
     places = [str(Path(place).resolve()) if Path(place).exists() else str(place) for place in data]
     config = {"recipe": recipe, "out": str(out), "data": places, "until": until, "folder": str(Path.cwd())}
-    with locked(out), pipeline.ray_session(ray_address, least_cpus=workers) as resources:
+    with locked(out), ray_executor.ray_session(ray_address, least_cpus=workers) as resources:
         (out / OUTCOME).unlink(missing_ok=True)
         tell = _told_on(out / "log.jsonl")
         try:
@@ -128,8 +128,8 @@ def _worker(config: dict[str, Any]) -> None:
     """One process of the group."""
     import ray.train
 
-    from vqa.data.scores import write_json
     from vqa.errors import VqaError
+    from vqa.files import write_json
     from vqa.train.recipe import run as run_recipe
 
     out = Path(config["out"])

@@ -24,7 +24,7 @@ def _restore_random_state() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
     """One Ray for all tests that need it in this process: starting it takes seconds."""
-    from jobs.pipeline import ray_session
+    from jobs.ray_executor import ray_session
 
     with ray_session(None):
         yield

@@ -9,8 +9,8 @@ import numpy as np
 from openpyxl import Workbook
 from scipy.io import savemat
 
-from vqa.data.imports import Import, import_labels
-from vqa.data.layouts import Request
+from vqa.data.public.importer import Import, import_labels
+from vqa.data.public.layouts import Request
 
 EXCERPTS = Path(__file__).parent / "data/excerpts"
 REAL = Path(__file__).parents[2] / "shared" / "labels"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from vqa.data.scores import SCHEMA, ScoreTable
+from vqa.data.score_table import SCHEMA, ScoreTable
 
 Rows = list[dict[str, Any]]
 

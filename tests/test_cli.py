@@ -15,9 +15,9 @@ import typer
 import yaml
 from PIL import Image
 
-from jobs.door import enter
 from vqa.config import configs_folder
-from vqa.data.scores import SCHEMA, ScoreTable
+from vqa.console import enter
+from vqa.data.score_table import SCHEMA, ScoreTable
 
 Command = Callable[..., tuple[int, str, str]]
 CONFIGS = sorted(path for path in configs_folder().rglob("*.yaml") if path.parent.name != "accelerate")

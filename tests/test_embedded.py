@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from vqa import Scorer
-from vqa.data.demo import make_demo
+from vqa.data.synthetic.demo import make_demo
 from vqa.types import Score
 
 

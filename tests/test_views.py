@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from samplers.temporal import change_from_packets
 from vqa.errors import ClipError
-from vqa.media import feed
+from vqa.media.backends import pyav as feed
 from vqa.media.decode import decode
 from vqa.media.probe import probe
 from vqa.types import Clip, Views

@@ -87,7 +87,8 @@ def make(folder: Path, name: str) -> Path:
 
 def ours(backend: str) -> Callable[[str, np.ndarray, int], int | None]:
     """As `look` asks: tiles and native frames in one call."""
-    from vqa.media import decode, feed
+    from vqa.media import decode
+    from vqa.media.backends import pyav as feed
 
     fed = 0
     real = feed._decode
@@ -166,7 +167,8 @@ def whole_file(path: str, times: np.ndarray, threads: int) -> int:
 
 def floor(path: str, times: np.ndarray, threads: int) -> tuple[Callable[[], int]]:
     """FFmpeg's decoder over just the needed part of the needed groups; returns what is to be timed."""
-    from vqa.media import feed, probe
+    from vqa.media import probe
+    from vqa.media.backends import pyav as feed
     from vqa.media.plan import nearest, plan
 
     info, table = probe(path)

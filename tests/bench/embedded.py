@@ -2,7 +2,7 @@
 
 1. On the test contents of a ladder (`vqa data synth`), never trained on: SRCC and PLCC of the numbers that `vqa
    score` writes against VMAF's stand-in opinion, the share parsed, and by single distortion the SRCC and the share of
-   reasons that name it, by what is seen of it (NAMES in vqa/train/ladder.py: no codec, no kind of blur).
+   reasons that name it, by what is seen of it (NAMES in vqa/train/clips/ladder.py: no codec, no kind of blur).
 2. Beside it on the same clips NIQE, BRISQUE and sharpness alone (rivals.py; --iqa-python PATH for the first two).
 3. Seconds for a clip of 10 s of 1080p, looked at and scored, after start-up. The floor is the look alone (decoding).
 """
@@ -23,10 +23,10 @@ from PIL import Image
 from rivals import Judged, judge, table
 
 from vqa import Scorer
-from vqa.data.pristine import FPS
-from vqa.data.synth import encode
+from vqa.data.synthetic.ladder import encode
+from vqa.data.synthetic.sources import FPS
 from vqa.metrics import plcc, srcc
-from vqa.train.ladder import NAMES
+from vqa.train.clips.ladder import NAMES
 
 
 def held_out(ladder: Path, model: str, iqa_python: Path | None) -> None:

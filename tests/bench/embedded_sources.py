@@ -22,8 +22,8 @@ import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
-from vqa.data.pristine import MIN_FRAMES
-from vqa.data.synth import SUFFIXES
+from vqa.data.synthetic.ladder import SUFFIXES
+from vqa.data.synthetic.sources import MIN_FRAMES
 
 NEAR = 64
 SMALLEST_PHOTOGRAPH, LEAST_BYTES = (800, 450), 0.05  # pixels; bytes a pixel: fewer is a drawing

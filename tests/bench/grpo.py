@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "train"))
 import rehearsal
 
 from vqa.model.card import find_card
-from vqa.train.examples import Example
+from vqa.train.grpo.dataset import Example
 from vqa.types import Clip, Views
 from vqa.views import ViewsConfig, look
 

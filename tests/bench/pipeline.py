@@ -22,11 +22,11 @@ import psutil
 import pyarrow as pa
 import torch
 
-from jobs.driver import _pools, prepare
-from jobs.pipeline import _blocks, ray_session, stream
-from jobs.plan import Work
-from jobs.record import Job, Request
-from vqa.data.demo import make_demo
+from jobs.ray_executor import _blocks, ray_session, stream
+from jobs.resume import Work
+from jobs.run_record import Job, Request
+from jobs.scoring import _pools, prepare
+from vqa.data.synthetic.demo import make_demo
 
 SHORT = 8  # clips of the run that stands for the start-up
 

@@ -22,9 +22,9 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from vqa import Scorer
-from vqa.data.distort import DISTORTIONS
-from vqa.data.pristine import FPS, read_video
-from vqa.data.synth import encode
+from vqa.data.synthetic.distortions import DISTORTIONS
+from vqa.data.synthetic.ladder import encode
+from vqa.data.synthetic.sources import FPS, read_video
 from vqa.metrics import srcc
 from vqa.types import Clip
 from vqa.views import ViewsConfig, look

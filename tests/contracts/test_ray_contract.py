@@ -1,4 +1,4 @@
-"""The calls of Ray that jobs/pipeline.py leans on: an upgrade that changes one breaks here, by name."""
+"""The calls of Ray that jobs/ray_executor.py leans on: an upgrade that changes one breaks here, by name."""
 
 import inspect
 import os
@@ -13,7 +13,7 @@ import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext
 
-from jobs import pipeline
+from jobs import ray_executor
 from jobs.stages import SampleStage, ScoreStage
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test file
@@ -66,7 +66,7 @@ def test_what_dies_is_tried_again_a_few_times_and_costs_only_its_own_rows(tmp_pa
         batch_format="pyarrow",
         compute=strategy(),
         num_cpus=1,
-        ray_remote_args_fn=pipeline._restarts,
+        ray_remote_args_fn=ray_executor._restarts,
     ).map_batches(
         Mortal,
         fn_constructor_kwargs={"notes": str(tmp_path)},
@@ -74,12 +74,12 @@ def test_what_dies_is_tried_again_a_few_times_and_costs_only_its_own_rows(tmp_pa
         batch_format="pyarrow",
         compute=strategy(),
         num_cpus=1,
-        ray_remote_args_fn=pipeline._restarts,
+        ray_remote_args_fn=ray_executor._restarts,
     )
     rows = [row for table in data.iter_batches(batch_size=None, batch_format="pyarrow") for row in table.to_pylist()]
     assert sorted(row["number"] for row in rows) == sorted({10 * n + p for n in range(8) for p in (0, 1)} - {30, 50})
     assert {row["size"] for row in rows} == {1}, "batch_size is what a stage gets"
-    assert len((tmp_path / "30").read_text()) == 1 + pipeline.TASK_RETRIES, "the number of tries is limited"
+    assert len((tmp_path / "30").read_text()) == 1 + ray_executor.TASK_RETRIES, "the number of tries is limited"
     assert len((tmp_path / "50").read_text()) == 1, "an exception is not a lost worker"
 
 
@@ -99,7 +99,7 @@ def test_what_we_switch_off_is_still_there() -> None:
 
 
 def test_the_session_tells_its_cores_and_where_its_logs_are() -> None:
-    with pipeline.ray_session(None) as resources:  # already connected: taken as it is
+    with ray_executor.ray_session(None) as resources:  # already connected: taken as it is
         assert resources["CPU"] >= 2
     assert ray.is_initialized()
-    assert Path(pipeline.log_folder()).is_dir()
+    assert Path(ray_executor.log_folder()).is_dir()

@@ -1,5 +1,4 @@
-"""The private steps of trl's GRPOTrainer that vqa.train.grpo replaces or calls: an upgrade that moves one fails by
-name."""
+"""The private steps of trl's GRPOTrainer that vqa.train replaces or calls: an upgrade that moves one fails by name."""
 
 import inspect
 from pathlib import Path

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from vqa.cli import app
-from vqa.data.check import check_files, counted
+from vqa.data.audit import check_files, counted
 from vqa.data.examine import in_guards, middle_frame
 from vqa.data.manifest import Manifest, Scale, make_manifest, write_manifest
 from vqa.errors import ClipError, UsageError

@@ -8,10 +8,10 @@ import pytest
 from labels import EXCERPTS, cells, imported, rows, written
 from pytest import approx
 
-from vqa.data.imports import LADDER, import_ladder
-from vqa.data.layouts import Request
 from vqa.data.manifest import Scale, read_manifest, write_manifest
-from vqa.data.sets import DIALECTS, set_names
+from vqa.data.public.importer import LADDER, import_ladder
+from vqa.data.public.layouts import Request
+from vqa.data.public.specs import DIALECTS, set_names
 from vqa.errors import UsageError
 
 

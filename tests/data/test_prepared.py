@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from samples import random_views
 
-from vqa.data.prepared import LOOKED_AT, PreparedClip, pack, prepared_with, read_prepared, unpack
-from vqa.data.preparing import PreparedTable
-from vqa.data.scores import SCHEMA, read_scores
+from vqa.data.score_table import SCHEMA, read_scores
+from vqa.data.view_cache import LOOKED_AT, PreparedClip, pack, prepared_with, read_prepared, unpack
+from vqa.data.view_cache_writer import PreparedTable
 from vqa.errors import UsageError
 from vqa.types import Clip, CropBox, Views
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from labels import REAL, imported
 
-from vqa.data.imports import Import
-from vqa.data.sets import load_set
+from vqa.data.public.importer import Import
+from vqa.data.public.specs import load_set
 
 REAL_FILES = [
     ("lsvq-test", "lsvq/LSVQ_whole_test.csv", 7220, None),

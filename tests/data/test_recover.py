@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from vqa.cli import app
 from vqa.data.manifest import read_manifest
-from vqa.data.ratings import Ratings, read_ratings
-from vqa.data.recover import Method, recover
+from vqa.data.subjective.mos import Method, recover
+from vqa.data.subjective.ratings import Ratings, read_ratings
 from vqa.errors import UsageError
 
 METHODS = get_args(Method)

@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from vqa.data.export import export
-from vqa.data.scores import SCHEMA, ScoreTable, read_scores, replacing, write_videos
+from vqa.data.score_table import SCHEMA, ScoreTable, read_scores, write_videos
 from vqa.errors import UsageError
+from vqa.files import replacing
 
 CONTRACT = """
 clip_id uri start_seconds end_seconds status error_kind error score score_std score_global score_local
@@ -161,7 +162,7 @@ WRITER = """
     import sys
     from pathlib import Path
     import pyarrow as pa
-    from vqa.data.scores import SCHEMA, ScoreTable
+    from vqa.data.score_table import SCHEMA, ScoreTable
     out, names = Path(sys.argv[1]), [f"clip{n}" for n in range(12)]
     for turn in range(10_000):
         table = ScoreTable(out, rows_per_part=5, seconds_per_write=0.0)

@@ -12,7 +12,7 @@ from pytest import approx
 from scipy.io import savemat
 
 from vqa.config import configs_folder
-from vqa.data.sets import load_set, set_names
+from vqa.data.public.specs import load_set, set_names
 from vqa.errors import UsageError
 
 

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from vqa.cli import app
 from vqa.data.examine import middle_frame
 from vqa.data.manifest import Manifest, Scale, make_manifest, write_manifest
-from vqa.data.show import BINS, glances, in_blocks
 from vqa.report.contact import CELL, MARGIN, contact_sheet
+from vqa.report.dataset_sheet import BINS, glances, in_blocks
 
 
 def manifest(folder: Path, *clips_of: tuple[str, str, float, float | None]) -> Manifest:

@@ -7,10 +7,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from vqa.data.demo import make_demo
-from vqa.data.distort import DISTORTIONS
-from vqa.data.pristine import pristine
-from vqa.data.synth import CODECS, draw, encode, find_contents, plan, synthesise, vmaf
+from vqa.data.synthetic.demo import make_demo
+from vqa.data.synthetic.distortions import DISTORTIONS
+from vqa.data.synthetic.ladder import CODECS, draw, encode, find_contents, plan, synthesise, vmaf
+from vqa.data.synthetic.sources import pristine
 from vqa.errors import UsageError
 
 

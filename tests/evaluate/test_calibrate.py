@@ -9,7 +9,7 @@ import opinions
 import pyarrow as pa
 import pytest
 
-from vqa.data.scores import SCHEMA, read_scores, rewrite
+from vqa.data.score_table import SCHEMA, read_scores, rewrite
 from vqa.errors import UsageError
 from vqa.evaluate.calibrate import Calibration, calibrate, calibrated, load_calibration, origin
 from vqa.evaluate.join import Pairing, join

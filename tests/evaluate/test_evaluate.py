@@ -11,7 +11,7 @@ import pytest
 import slow_metrics as slow
 
 import vqa.metrics
-from vqa.data.scores import CROP_BOX
+from vqa.data.score_table import CROP_BOX
 from vqa.errors import UsageError
 from vqa.evaluate.figures import STATISTICS, Settings
 from vqa.evaluate.run import CLIP_FIELDS, Evaluation, Question, evaluate, write

@@ -9,9 +9,9 @@ import opinions
 import pytest
 import yaml
 
-from jobs.resolve import resolved
+from vqa.cli.config import resolved
 from vqa.config import configs_folder
-from vqa.data.scores import read_scores
+from vqa.data.score_table import read_scores
 from vqa.evaluate.card import load_card
 from vqa.evaluate.compare import COMPARED
 from vqa.model.scorer import Scorer

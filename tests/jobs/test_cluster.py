@@ -11,8 +11,8 @@ from ray.cluster_utils import Cluster
 from test_kills import Run
 from test_run import plain_loop, table
 
-from jobs.record import Request
-from vqa.data.scores import read_scores
+from jobs.run_record import Request
+from vqa.data.score_table import read_scores
 
 FILES = 60
 

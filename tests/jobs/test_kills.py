@@ -16,8 +16,8 @@ import psutil
 import pytest
 from test_run import plain_loop, table
 
-from jobs.record import Request
-from vqa.data.scores import read_scores
+from jobs.run_record import Request
+from vqa.data.score_table import read_scores
 
 PATIENCE_SECONDS = 120.0
 FILES = 120

@@ -7,9 +7,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from jobs.book import Book
-from jobs.plan import Known, Plan, Work, known_rows, make_plan, run_key, stamp
-from vqa.data.scores import SCHEMA
+from jobs.ledger import Book
+from jobs.resume import Known, Plan, Work, known_rows, make_plan, run_key, stamp
+from vqa.data.score_table import SCHEMA
 from vqa.data.windows import windows
 from vqa.errors import UsageError
 from vqa.types import Clip

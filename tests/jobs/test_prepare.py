@@ -18,10 +18,10 @@ import pytest
 
 from jobs.prepare import Request, run
 from vqa.data.manifest import Scale, make_manifest, write_manifest
-from vqa.data.prepared import read_prepared
-from vqa.data.scores import read_scores
+from vqa.data.score_table import read_scores
+from vqa.data.view_cache import read_prepared
 from vqa.errors import UsageError
-from vqa.media.fingerprint import fingerprint
+from vqa.media.storage.fingerprint import fingerprint
 from vqa.types import Clip, Views
 from vqa.views import ViewsConfig, look, view_seed
 
@@ -127,7 +127,7 @@ def test_every_clip_has_a_row_and_what_scoring_sees(
 
 
 def test_a_ladder_is_prepared_with_its_distortions(tmp_path: Path, local_ray: None) -> None:
-    from vqa.data.preparing import manifest_clips
+    from vqa.data.view_cache_writer import manifest_clips
 
     clips.write_video(tmp_path / "a.mp4", frames=6)
     label = {"clip_id": "a-0", "uri": "a.mp4", "content_id": "a", "split": "train", "opinion": 2.5, "vmaf": 37.5}
@@ -179,14 +179,15 @@ def test_killed_and_begun_again_it_comes_to_the_same_and_nothing_is_decoded_twic
     times = Counter(opened.read_text().splitlines())
     opened.write_text("")
     alone = (
-        "import sys; from vqa.media.fingerprint import fingerprint; from vqa.views import look; from vqa.types import "
-        "Clip; fingerprint(sys.argv[1]); look(Clip(clip_id='a', uri=sys.argv[1]), keyframes=4, local_pictures=1)"
+        "import sys; from vqa.media.storage.fingerprint import fingerprint; from vqa.views import look; "
+        "from vqa.types import Clip; fingerprint(sys.argv[1]); "
+        "look(Clip(clip_id='a', uri=sys.argv[1]), keyframes=4, local_pictures=1)"
     )
     subprocess.run([sys.executable, "-c", alone, str(files["0"])], env=noting, check=True)
     assert times == dict.fromkeys(map(str, files.values()), len(opened.read_text().splitlines())), "as for one look"
     opened.write_text("")
     load = (
-        "import sys; from pathlib import Path; from vqa.data.prepared import read_prepared\n"
+        "import sys; from pathlib import Path; from vqa.data.view_cache import read_prepared\n"
         "for epoch in range(2): [one.load() for one in read_prepared(Path(sys.argv[1]))]"
     )
     subprocess.run([sys.executable, "-c", load, str(tmp_path / "whole")], env=noting, check=True)

@@ -16,13 +16,13 @@ import pytest
 import torch
 from zoo import make_zoo
 
-from jobs.driver import prepare, run
-from jobs.pipeline import _blocks
-from jobs.plan import Work
-from jobs.record import Request
-from jobs.settings import pinned_card
+from jobs.config import pinned_card
+from jobs.ray_executor import _blocks
+from jobs.resume import Work
+from jobs.run_record import Request
+from jobs.scoring import prepare, run
 from jobs.stages import SampleStage, ScoreStage
-from vqa.data.scores import TIMINGS, read_scores
+from vqa.data.score_table import TIMINGS, read_scores
 from vqa.errors import UsageError
 
 Rows = dict[str, dict[str, Any]]

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from jobs.settings import ScoreConfig, pinned_card, resolve, settings_digest
+from jobs.config import ScoreConfig, pinned_card, resolve, settings_digest
 from vqa.errors import UsageError
 
 

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytest
 from zoo import make_zoo
 
-from jobs.plan import stamp
+from jobs.resume import stamp
 from jobs.stages import KEPT, Sample, SampleStage
-from vqa.data.scores import SCHEMA
+from vqa.data.score_table import SCHEMA
 from vqa.data.sources import list_clips
 from vqa.types import Clip
 

@@ -8,8 +8,9 @@ import pytest
 from rich.console import Console, RenderableType
 
 from jobs.progress import JobProgress, duration
-from jobs.summary import counts, overview, printable, ranked, score_table
-from vqa.data.scores import SCHEMA
+from jobs.summary import counts, overview, ranked, score_table
+from vqa.console import printable
+from vqa.data.score_table import SCHEMA
 
 
 def table(*scores: float | None, names: list[str] | None = None) -> pa.Table:

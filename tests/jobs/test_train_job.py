@@ -17,8 +17,8 @@ import pytest
 import ray
 
 from jobs.train import run
-from vqa.data.prepared import LOOKED_AT, pack
-from vqa.data.preparing import PreparedTable
+from vqa.data.view_cache import LOOKED_AT, pack
+from vqa.data.view_cache_writer import PreparedTable
 from vqa.errors import VqaError
 from vqa.model.card import find_card
 from vqa.train.recipe import load_recipe

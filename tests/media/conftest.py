@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from vqa.media import feed
+from vqa.media.backends import pyav as feed
 
 
 @pytest.fixture

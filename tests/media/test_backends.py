@@ -6,7 +6,7 @@ import pytest
 
 from vqa.errors import UsageError
 from vqa.media import decode, probe
-from vqa.media.backends import BACKENDS, DEFAULT, unusable
+from vqa.media.backends.registry import BACKENDS, DEFAULT, unusable
 from vqa.media.inventory import backends
 
 REASONS = unusable()

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vqa.media import decode, feed, probe
-from vqa.media.bits import Bits, EndOfBitsError
-from vqa.media.discard import nal_units, sieve
+from vqa.media import decode, probe
+from vqa.media.backends import pyav as feed
+from vqa.media.bitstream.bits import Bits, EndOfBitsError
+from vqa.media.bitstream.prune import nal_units, sieve
 from vqa.media.plan import plan
 
 FRAMES = 48

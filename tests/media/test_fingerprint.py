@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from vqa.errors import ClipError
-from vqa.media import fingerprint
-from vqa.media.fingerprint import BLOCK_BYTES, BLOCKS
+from vqa.media.storage import fingerprint
+from vqa.media.storage.fingerprint import BLOCK_BYTES, BLOCKS
 
 
 def test_the_same_bytes_have_the_same_fingerprint_under_any_name_and_time(tmp_path) -> None:

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from vqa.errors import ClipError
-from vqa.media import guard as guard_module
-from vqa.media.guard import Guard
+from vqa.media import sandbox as guard_module
+from vqa.media.sandbox import Guard
 from vqa.types import Clip
 
 DEADLINE = 0.5

@@ -7,7 +7,8 @@ import clips
 import numpy as np
 import pytest
 
-from vqa.media import decode, feed, probe
+from vqa.media import decode, probe
+from vqa.media.backends import pyav as feed
 
 FRAMES = 60
 X264 = {"g": "10", "bf": "3"}

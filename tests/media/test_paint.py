@@ -11,8 +11,8 @@ from PIL import Image, ImageOps
 
 from vqa.errors import ClipError
 from vqa.media import decode, probe
-from vqa.media.paint import Painter
-from vqa.media.tone import HLG, PQ, to_sdr
+from vqa.media.color.convert import Painter
+from vqa.media.color.tonemap import HLG, PQ, to_sdr
 
 # --- shape and direction ----------------------------------------------------------------------------------------------
 

@@ -16,9 +16,10 @@ import web
 
 from vqa.data.sources import list_clips
 from vqa.errors import ClipError, UsageError
-from vqa.media import Guard, decode, fingerprint, probe, stores
-from vqa.media.remote import open_remote
-from vqa.media.stores import list_remote, remote_stamp
+from vqa.media import Guard, decode, fingerprint, probe
+from vqa.media.storage import stores
+from vqa.media.storage.ranges import open_remote
+from vqa.media.storage.stores import list_remote, remote_stamp
 
 pytest.importorskip("aiohttp", reason="pip install 'vqa[http]'")
 

@@ -20,7 +20,7 @@ from vqa.errors import ModelError, UsageError
 from vqa.model.card import GenerationConfig, ModelCard, find_card, settle
 from vqa.model.encode import encode
 from vqa.model.load import load
-from vqa.model.locate import EMBEDDED, locate
+from vqa.model.resolve import EMBEDDED, locate
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from references.make_checkpoints import FAMILIES, Family, make_chain
 from samples import random_views
 
 from vqa.errors import ClipError, ModelError, UsageError
-from vqa.media.fingerprint import fingerprint
+from vqa.media.storage.fingerprint import fingerprint
 from vqa.model.scorer import Scorer
 from vqa.types import Clip, Score, Views
 from vqa.views import look, view_seed
@@ -247,7 +247,7 @@ def test_a_file_is_seen_as_a_job_sees_it_where_samplers_draw(checkpoint: Checkpo
 
 def test_the_package_is_light_until_the_scorer_is_asked_for() -> None:
     code = (
-        "import sys, vqa, vqa.prompt, vqa.model.card, vqa.model.locate;"
+        "import sys, vqa, vqa.prompt, vqa.model.card, vqa.model.resolve;"
         "assert not {'torch', 'transformers', 'ray', 'av'} & set(sys.modules), 'heavy';"
         "from vqa import Scorer; assert Scorer.__name__ == 'Scorer' and 'torch' in sys.modules"
     )

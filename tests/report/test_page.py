@@ -13,13 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from vqa.data.scores import write_json
 from vqa.errors import UsageError
 from vqa.evaluate.calibrate import calibrate, origin
 from vqa.evaluate.figures import Settings
 from vqa.evaluate.join import join
 from vqa.evaluate.run import Question, evaluate, write
 from vqa.evaluate.tables import read_table
+from vqa.files import write_json
 from vqa.report.page import write_library, write_report
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

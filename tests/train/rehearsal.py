@@ -14,8 +14,8 @@ from scipy.ndimage import gaussian_filter
 from vqa.model.card import find_card
 from vqa.model.encode import padded
 from vqa.model.load import hf
-from vqa.train.examples import Example
-from vqa.train.grpo import Grpo, make_trainer
+from vqa.train.grpo.build import Grpo, make_trainer
+from vqa.train.grpo.dataset import Example
 from vqa.types import Clip, Views
 from vqa.views import ViewsConfig, look
 

@@ -11,7 +11,7 @@ import rehearsal
 import torch
 
 from vqa.prompt import answer_text, locate, parse
-from vqa.train.again import digit_of, disorder, out_of_order
+from vqa.train.grpo.perturbations import digit_of, disorder, out_of_order
 from vqa.train.whole import whole
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from vqa.errors import ModelError
-from vqa.train.checks import Watch, complaints
-from vqa.train.reward import Judged
+from vqa.train.grpo.health import Watch, complaints
+from vqa.train.grpo.reward import Judged
 
 NAN = float("nan")
 

@@ -15,15 +15,15 @@ from accelerate import PartialState
 
 from vqa.errors import UsageError
 from vqa.prompt import answer_text
-from vqa.train.answers import kept_features, noisy, spread_of
-from vqa.train.coldstart import cold_start
-from vqa.train.ladder import shares
-from vqa.train.log import Log
-from vqa.train.material import Sample
-from vqa.train.stages import ColdStart
-from vqa.train.tiny import make_model, make_processor, make_tokenizer
-from vqa.train.warmup import HANDED
-from vqa.train.weights import save
+from vqa.train.checkpoints import save
+from vqa.train.clips.dataset import Sample
+from vqa.train.clips.ladder import shares
+from vqa.train.metrics_log import Log
+from vqa.train.recipe_stages import ColdStart
+from vqa.train.scratch.model import make_model, make_processor, make_tokenizer
+from vqa.train.scratch.warmup import HANDED
+from vqa.train.sft.features import kept_features, noisy, spread_of
+from vqa.train.sft.trainer import cold_start
 
 hf: Any = transformers
 

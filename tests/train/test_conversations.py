@@ -11,10 +11,10 @@ import samples
 from PIL import Image
 
 from vqa.errors import UsageError
-from vqa.train.conversations import read_conversations
-from vqa.train.judge import question
-from vqa.train.material import Sample
-from vqa.train.tiny import make_processor, make_tokenizer
+from vqa.train.clips.conversations import read_conversations
+from vqa.train.clips.dataset import Sample
+from vqa.train.scratch.model import make_processor, make_tokenizer
+from vqa.train.validation import question
 from vqa.views import ViewsConfig
 
 SAID = "<think>Soft.</think><answer>\n2.50\n</answer>"

@@ -9,10 +9,10 @@ import rehearsal
 from recipes import COLDSTART, GRPO, small, written
 
 from vqa.prompt import answer_text
-from vqa.train.damage import SEVERITIES, damage_of, read_damage, tell_damage
-from vqa.train.material import damage_asked, listed, parted, samples
+from vqa.train.clips.dataset import damage_asked, listed, parted, samples
+from vqa.train.clips.degradation import SEVERITIES, damage_of, read_damage, tell_damage
+from vqa.train.grpo.reward import RankAndScore
 from vqa.train.recipe import run
-from vqa.train.reward import RankAndScore
 from vqa.views import ViewsConfig
 
 

@@ -6,7 +6,7 @@ import pytest
 import samples
 
 from vqa.errors import UsageError
-from vqa.train.examples import Example, OneSetSampler, as_dataset
+from vqa.train.grpo.dataset import Example, OneSetSampler, as_dataset
 from vqa.types import Views
 
 

@@ -13,8 +13,8 @@ import rehearsal
 import torch
 import torch.multiprocessing as mp
 
-from vqa.train.judge import judged
-from vqa.train.material import Sample
+from vqa.train.clips.dataset import Sample
+from vqa.train.validation import judged
 
 # Three clips of four answers on two processes: the second clip's answers lie on both.
 SETTINGS = {"clips": 3, "k": 4, "rows": 12, "rate": 1e-2, "optim": "sgd", "max_grad_norm": 1e9, "max_new_tokens": 32}

@@ -9,7 +9,7 @@ import rehearsal
 import torch
 
 from vqa.errors import UsageError
-from vqa.train.parts import vocabulary_of
+from vqa.train.modules import vocabulary_of
 
 
 def first_loss(trainer: Any) -> float:

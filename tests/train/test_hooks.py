@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from vqa.train import hooks
+from vqa.train.grpo import objectives as hooks
 
 NAN = float("nan")
 

@@ -10,7 +10,7 @@ from references.make_checkpoints import make
 
 from vqa.model.encode import encode
 from vqa.model.load import hf
-from vqa.train.packed import ask, once, pack, unpack
+from vqa.train.grpo.packing import ask, once, pack, unpack
 
 ANSWERS = ([[5, 9, 7], [5], [8, 6, 6, 4, 9]], [[7, 7], [9, 5, 6, 8]])
 

@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard
 from vqa.errors import ModelError, UsageError
 from vqa.model.card import settle
 from vqa.train.finished import finish
-from vqa.train.push import make_folder
+from vqa.train.publish import make_folder
 
 EMBEDDED = Path(__file__).parents[2] / "vqa" / "assets" / "embedded"
 CARD = {"min_pixels": 3136, "max_pixels": 112896, "views": {"keyframes": 4}}
@@ -117,7 +117,9 @@ def test_what_will_not_do_is_refused_before_anything_is_written(run: Path, tmp_p
 
 def test_an_upload_that_cannot_be_says_so_and_keeps_the_folder(run: Path) -> None:
     folder = make_folder(run, "someone/judge", licence="mit")
-    code = "import sys; from pathlib import Path; from vqa.train.push import upload; upload(Path(sys.argv[1]), 'a/b')"
+    code = (
+        "import sys; from pathlib import Path; from vqa.train.publish import upload; upload(Path(sys.argv[1]), 'a/b')"
+    )
     for token, message in (({}, "push: no token; set HF_TOKEN"), ({"HF_TOKEN": "hf_none"}, "could not be uploaded")):
         environment = {"HF_HOME": str(run / "hf"), "HF_ENDPOINT": "http://127.0.0.1:9", "PATH": "/usr/bin"} | token
         done = subprocess.run(

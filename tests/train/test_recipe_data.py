@@ -99,7 +99,7 @@ def test_a_manifest_that_cannot_teach_is_refused(tmp_path: Path, rows: dict[str,
 
 def test_a_prepared_folder_without_opinions_is_refused(tmp_path: Path) -> None:
     """By hand: `vqa prepare` takes them from a manifest, which has them."""
-    from vqa.data.prepared import CLIPS
+    from vqa.data.view_cache import CLIPS
 
     for opinion, words in ((None, "clip b has no opinion; import the set"), (91.2, "opinion 91.2, wanted 1-5; import")):
         row = {"dataset": "set", "uri": "x.mp4", "part": "part-000001.parquet", "row": 0, "status": "ok"}

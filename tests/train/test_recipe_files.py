@@ -9,10 +9,10 @@ from accelerate.commands.config.config_args import load_config_from_file
 from vqa.config import configs_folder
 from vqa.errors import UsageError
 from vqa.rewards import PRESETS
-from vqa.train.estimate import plan
+from vqa.train.dry_run import plan
+from vqa.train.grpo.reward import UNFED
 from vqa.train.recipe import load_recipe
-from vqa.train.reward import UNFED
-from vqa.train.stages import Reinforce
+from vqa.train.recipe_stages import Reinforce
 
 FOLDER = configs_folder() / "train"
 FILES = sorted(FOLDER.glob("*.yaml"))

@@ -33,7 +33,7 @@ def train(recipe: Path, ladder: Path, out: Path, said: Path) -> None:
 def started(*arguments: Path) -> BaseProcess:
     """A child that has the imports behind it: forked from a server that did nothing else."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["vqa.train.run", "test_recipe_stops"])
+    context.set_forkserver_preload(["vqa.train.runner", "test_recipe_stops"])
     child = context.Process(target=train, args=arguments)
     child.start()
     return child

@@ -11,9 +11,9 @@ from vqa.errors import ModelError
 from vqa.prompt import answer_text
 from vqa.rewards import compute
 from vqa.rewards.presets import PRESETS
-from vqa.train.again import AGAIN
-from vqa.train.damage import tell_damage
-from vqa.train.reward import UNFED, RankAndScore, spoken
+from vqa.train.clips.degradation import tell_damage
+from vqa.train.grpo.perturbations import AGAIN
+from vqa.train.grpo.reward import UNFED, RankAndScore, spoken
 
 K = 3
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from vqa.prompt import dimensions, parse
-from vqa.train.ladder import NAMES, Lesson, answer, look_at, read_ladder
-from vqa.train.material import listed, samples
-from vqa.train.tiny import cosine_patches
+from vqa.train.clips.dataset import listed, samples
+from vqa.train.clips.ladder import NAMES, Lesson, answer, look_at, read_ladder
+from vqa.train.scratch.model import cosine_patches
 from vqa.views import ViewsConfig
 
 

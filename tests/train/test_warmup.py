@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from vqa.train.ladder import CLASSES, NAMES, Crops
-from vqa.train.tiny import filters, make_model, make_processor, make_tokenizer
-from vqa.train.warmup import (
+from vqa.train.clips.ladder import CLASSES, NAMES, Crops
+from vqa.train.scratch.model import filters, make_model, make_processor, make_tokenizer
+from vqa.train.scratch.warmup import (
     HANDED,
     LOUDNESS,
     QUIET,

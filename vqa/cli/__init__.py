@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from jobs.door import assigning, enter
 from jobs.score import score
 from vqa.cli.data import data_app
 from vqa.cli.judge import calibrate, compare, evaluate
@@ -15,6 +14,7 @@ from vqa.cli.learn import train
 from vqa.cli.page import report
 from vqa.cli.ready import prepare, push
 from vqa.cli.rewards import rewards_app
+from vqa.console import assigning, enter
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -78,8 +78,8 @@ def export(
 ) -> None:
     """Write the table of scores as CSV or JSON lines."""
     from vqa.data.export import export as write
-    from vqa.data.scores import replacing
     from vqa.errors import UsageError
+    from vqa.files import replacing
 
     if (csv is None) == (jsonl is None):
         raise UsageError("export: give one of --csv FILE and --jsonl FILE")
@@ -95,7 +95,7 @@ def export(
 
 
 def _scores(folder: Path) -> "pa.Table":
-    from vqa.data.scores import read_scores
+    from vqa.data.score_table import read_scores
     from vqa.errors import UsageError
 
     if not (folder / "scores").is_dir():
@@ -114,7 +114,7 @@ def views(
     end_seconds: Annotated[float | None, typer.Option(min=0, help="to here.")] = None,
 ) -> None:
     """Draw what the model sees of a clip: the chosen times, the mosaic, the frames with their crops."""
-    from jobs.preview import draw
+    from vqa.cli.views import draw
 
     draw(clip, out=out, config=config, assignments=assignments or (), model=model, span=(start_seconds, end_seconds))
     typer.echo(f"{out}", err=True)
@@ -123,7 +123,7 @@ def views(
 @app.command()
 def doctor(json_report: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False) -> None:
     """Check this machine: versions, decoders, codecs, GPUs, and a tiny clip scored from end to end."""
-    from jobs.doctor import examine
+    from vqa.cli.doctor import examine
 
     raise typer.Exit(0 if examine(as_json=json_report) else 1)
 
@@ -137,7 +137,7 @@ def config(
     """Print a config with everything resolved, and check that it can be built."""
     import yaml
 
-    from jobs.resolve import resolved
+    from vqa.cli.config import resolved
 
     typer.echo(yaml.safe_dump(resolved(file, kind=kind, assignments=assignments or ()), sort_keys=False), nl=False)
 

@@ -21,7 +21,7 @@ def synth(
     ] = None,
 ) -> None:
     """Make a ladder of distorted clips labelled by VMAF (a stand-in for opinions, not people's)."""
-    from vqa.data.synth import synthesise
+    from vqa.data.synthetic.ladder import synthesise
 
     for done, planned, trouble in synthesise(
         sources, out=out, clips_per_content=clips_per_content, seed=seed, workers=workers, split=split
@@ -34,7 +34,7 @@ def synth(
 @data_app.command()
 def demo(out: Annotated[Path, typer.Option(help="Folder for the clips.")]) -> None:
     """Make a few clips to try scoring on: damaged copies of the bundled ones, a cut-off file, a text named .mp4."""
-    from vqa.data.demo import make_demo
+    from vqa.data.synthetic.demo import make_demo
 
     typer.echo(f"{len(make_demo(out))} clips in {out}")
 
@@ -58,10 +58,10 @@ def import_(
     kind: Annotated[Literal["video", "image"] | None, typer.Option(help="Of a set that is not known.")] = None,
 ) -> None:
     """Read a public data set's labels into a manifest: files found, opinions on 1-5, the scale recorded."""
-    from jobs.summary import printable
-    from vqa.data.imports import import_labels, import_ladder
-    from vqa.data.layouts import Request
+    from vqa.console import printable
     from vqa.data.manifest import write_manifest
+    from vqa.data.public.importer import import_labels, import_ladder
+    from vqa.data.public.layouts import Request
 
     request = Request(
         name=name,
@@ -136,7 +136,7 @@ def check(
     from rich.console import Console
 
     from vqa.cli.tables import disagreement_table
-    from vqa.data.check import check_files, counted, write_disagreements
+    from vqa.data.audit import check_files, counted, write_disagreements
     from vqa.data.manifest import read_manifest
 
     def progress(done: int, total: int) -> None:
@@ -170,10 +170,10 @@ def recover(
     fewest: Annotated[int, typer.Option(min=1, help="Leave out subjects with fewer ratings.")] = 1,
 ) -> None:
     """Raw ratings to opinions, allowing for subjects who rate high, low or at random (BT.500, P.913, P.910)."""
-    from jobs.summary import printable
-    from vqa.data.ratings import read_ratings
-    from vqa.data.recover import recover as recovered
-    from vqa.data.recover import summary, write_recovered
+    from vqa.console import printable
+    from vqa.data.subjective.mos import recover as recovered
+    from vqa.data.subjective.mos import summary, write_recovered
+    from vqa.data.subjective.ratings import read_ratings
 
     read = read_ratings(ratings, fewest=fewest)
     found = recovered(read, method=method)
@@ -190,10 +190,10 @@ def show(
     workers: Annotated[int, typer.Option(min=1, help="Files opened at a time.")] = 2,
 ) -> None:
     """Show how opinions spread in each set, and its best, worst and most disputed clips on a contact sheet."""
-    from jobs.summary import printable
+    from vqa.console import printable
     from vqa.data.manifest import read_manifest
-    from vqa.data.scores import replacing
-    from vqa.data.show import glances, in_blocks
+    from vqa.files import replacing
+    from vqa.report.dataset_sheet import glances, in_blocks
 
     found = glances(read_manifest(manifest), most=most)
     for one in found:

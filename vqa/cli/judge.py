@@ -110,8 +110,8 @@ def _score(settings: dict[str, Any], labels: Path, split: str | None, out: Path)
     """Scores the labelled clips by a card's settings; the folder with the scores."""
     import yaml
 
-    from jobs.driver import run
-    from jobs.record import Request
+    from jobs.run_record import Request
+    from jobs.scoring import run
     from vqa.data.sources import path_to_uri
     from vqa.evaluate.tables import of_split, read_table
 
@@ -134,9 +134,9 @@ def _score(settings: dict[str, Any], labels: Path, split: str | None, out: Path)
 def _show(evaluation: "Evaluation", question: "Question", out: Path, *, as_json: bool) -> None:
     from rich.console import Console
 
-    from jobs.summary import printable
     from vqa.cli.tables import figures_table
-    from vqa.data.layouts import few
+    from vqa.console import printable
+    from vqa.data.public.layouts import few
 
     metrics = evaluation.metrics
     if as_json:
@@ -198,11 +198,11 @@ def compare(
     from rich.console import Console
 
     from vqa.cli.tables import differences_table
-    from vqa.data.scores import write_json
     from vqa.errors import UsageError
     from vqa.evaluate.compare import compare as measure
     from vqa.evaluate.figures import Settings
     from vqa.evaluate.run import Question
+    from vqa.files import write_json
 
     columns = list(column or [None])  # type: ignore[list-item]  # None = the default of each
     if len(columns) == 1:
@@ -257,11 +257,11 @@ def calibrate(
 
     `vqa score --calibration FILE` adds mos, mos_low and mos_high.
     """
-    from vqa.data.scores import write_json
     from vqa.evaluate.calibrate import calibrate as fit
     from vqa.evaluate.calibrate import origin
     from vqa.evaluate.join import join as joined_with
     from vqa.evaluate.tables import read_table
+    from vqa.files import write_json
 
     table = read_table(scores, name_column=path_column)
     joined = joined_with(table, read_table(labels), column=column, mos_column=mos_column, key=join)

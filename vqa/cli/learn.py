@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.door import assigning
+from vqa.console import assigning
 
 
 def train(
@@ -35,7 +35,7 @@ def train(
     chosen = load_recipe(recipe, assignments or ())
     places = [*(data or []), *(ladder or [])]
     if dry_run:
-        from vqa.train.estimate import plan
+        from vqa.train.dry_run import plan
 
         for line in plan(chosen, data=places):
             typer.echo(line)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.door import DryRun, JsonSummary, RayAddress, assigning
+from vqa.console import DryRun, JsonSummary, RayAddress, assigning
 
 
 def prepare(
@@ -62,8 +62,8 @@ def push(
     public: Annotated[bool, typer.Option("--public", help="A new repository is public, not private.")] = False,
 ) -> None:
     """Make a trained model ready for the hub: safetensors, processor, a card with figures and recipe."""
-    from vqa.train.push import make_folder
-    from vqa.train.push import upload as send
+    from vqa.train.publish import make_folder
+    from vqa.train.publish import upload as send
 
     folder = make_folder(run, repo, licence=licence, evaluation=evaluation, out=out)
     typer.echo(f"{folder}")

@@ -7,10 +7,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from jobs.summary import printable
+from vqa.console import printable
 
 if TYPE_CHECKING:
-    from vqa.data.check import Disagreement
+    from vqa.data.audit import Disagreement
 
 SHOWN = {
     "srcc": "SRCC",

@@ -11,9 +11,9 @@ import numpy as np
 
 from vqa.errors import ClipError
 from vqa.media.decode import decode
-from vqa.media.fingerprint import fingerprint
-from vqa.media.guard import Guard
 from vqa.media.probe import probe
+from vqa.media.sandbox import Guard
+from vqa.media.storage.fingerprint import fingerprint
 from vqa.types import Pixels
 
 T = TypeVar("T")

@@ -26,8 +26,8 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vqa.data.scores import write_parquet
 from vqa.errors import UsageError
+from vqa.files import write_parquet
 
 Kind = Literal["video", "image"]
 KEY = b"vqa.manifest"

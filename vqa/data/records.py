@@ -1,4 +1,4 @@
-"""Tables that people hand over, row by row: CSV, JSONL, Parquet. (Label files of public sets: vqa.data.labelfiles.)"""
+"""Tables that people hand over, row by row: CSV, JSONL, Parquet. (Label files of public sets: `label_files`.)"""
 
 import csv
 import json

@@ -18,8 +18,8 @@ from typing import Any
 from vqa.data.records import RECORD_SUFFIXES, read_records
 from vqa.data.windows import WINDOW_ID, span_suffix
 from vqa.errors import ClipError, UsageError
-from vqa.media.source import local_path
-from vqa.media.stores import is_remote, list_remote
+from vqa.media.storage.source import local_path
+from vqa.media.storage.stores import is_remote, list_remote
 from vqa.types import Clip
 
 _VIDEOS = """3g2 3gp asf avi divx dv f4v flv gif h264 h265 hevc ivf m1v m2ts m2v m4v mjpeg mkv mov mp4 mpeg mpg mts mxf

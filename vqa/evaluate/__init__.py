@@ -14,7 +14,7 @@ DIR/clips.parquet, one row per expected clip (a row of the labels with an opinio
     mapped                  double   the score on the opinion scale by the data set's 4-parameter logistic, or null
     residual                double   mapped - mos: above 0 the model likes it better than people do
     start_seconds, end_seconds, keyframe_seconds, crop_boxes, width, height, fps, duration_seconds, codec
-                                     as in the scores table (vqa.data.scores.SCHEMA); null for other tools' files
+                                     as in the scores table (vqa.data.score_table.SCHEMA); null for other tools' files
     every other column of the labels (split, content_id, kind, mos_raw, distortion, ...), nested ones as JSON text;
     `label_` goes before a name that is taken above.
 

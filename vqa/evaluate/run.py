@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from vqa.data.scores import SCHEMA, replacing, write_json, write_parquet
+from vqa.data.score_table import SCHEMA
 from vqa.errors import UsageError
 from vqa.evaluate.figures import Settings, figures, means, number
 from vqa.evaluate.join import Joined, Key, Left, Pairing, join
 from vqa.evaluate.tables import Table, of_split, read_table
+from vqa.files import replacing, write_json, write_parquet
 from vqa.metrics.fits import Fit
 
 MOST_GROUPS = 200

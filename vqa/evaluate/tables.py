@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vqa.data.records import RECORD_SUFFIXES, read_records
-from vqa.data.scores import read_scores
+from vqa.data.score_table import read_scores
 from vqa.errors import UsageError
 
 NAME_COLUMNS = ("uri", "path", "video", "file", "name", "filename", "file_name", "video_name", "image", "1")

@@ -3,10 +3,10 @@
 What is read, and how it is shown: the tables in README.md beside this file.
 """
 
-from vqa.media.backends import BACKENDS, BackendName
+from vqa.media.backends.registry import BACKENDS, BackendName
 from vqa.media.decode import decode
-from vqa.media.fingerprint import fingerprint
-from vqa.media.guard import Guard
 from vqa.media.probe import PacketTable, probe
+from vqa.media.sandbox import Guard
+from vqa.media.storage.fingerprint import fingerprint
 
 __all__ = ["BACKENDS", "BackendName", "Guard", "PacketTable", "decode", "fingerprint", "probe"]

@@ -20,13 +20,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vqa.errors import ClipError
-from vqa.media.backends import BACKENDS, BackendName
-from vqa.media.feed import StrayedError, UncleanError
-from vqa.media.paint import Painter, Size
-from vqa.media.pictures import webp_pictures
+from vqa.media.backends.pyav import StrayedError, UncleanError
+from vqa.media.backends.registry import BACKENDS, BackendName
+from vqa.media.color.convert import Painter, Size
+from vqa.media.containers.images import webp_pictures
 from vqa.media.plan import nearest
 from vqa.media.probe import PacketTable, probe
-from vqa.media.source import media_errors, open_source
+from vqa.media.storage.source import media_errors, open_source
 from vqa.types import Frames, MediaInfo, Pixels
 
 

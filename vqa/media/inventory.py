@@ -2,7 +2,7 @@
 
 import av
 
-from vqa.media.backends import DEFAULT, WHY_DEFAULT, unusable
+from vqa.media.backends.registry import DEFAULT, WHY_DEFAULT, unusable
 
 CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg2video", "mpeg4", "prores", "mjpeg", "gif", "png", "webp")
 

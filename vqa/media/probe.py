@@ -29,11 +29,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqa.errors import ClipError
-from vqa.media.container import check_colours, open_container, packets_of, rotation_degrees, video_stream
-from vqa.media.index import NO_TIME, Columns, Container, Ticks, indexed_packets
-from vqa.media.lost import lost_packets
-from vqa.media.pictures import declared_size, exif_turn, is_webp, webp_table
-from vqa.media.source import media_errors, open_source
+from vqa.media.containers.ffmpeg import check_colours, open_container, packets_of, rotation_degrees, video_stream
+from vqa.media.containers.images import declared_size, exif_turn, is_webp, webp_table
+from vqa.media.containers.missing import lost_packets
+from vqa.media.containers.mp4 import NO_TIME, Columns, Container, Ticks, indexed_packets
+from vqa.media.storage.source import media_errors, open_source
 from vqa.types import MediaInfo, Packets
 
 MAX_PIXELS = 8192 * 8192  # 8K film and 64-megapixel photographs pass

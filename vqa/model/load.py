@@ -12,7 +12,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 
 from vqa.errors import ModelError
 from vqa.model.card import ModelCard
-from vqa.model.locate import Location, locate
+from vqa.model.resolve import Location, locate
 from vqa.model.vocabulary import Vocabulary
 
 hf: Any = transformers  # its types do not hold what it does: from_pretrained returns a pair when asked to

@@ -13,8 +13,8 @@ import torch
 
 from vqa.config import build
 from vqa.errors import ClipError, ModelError
-from vqa.media.fingerprint import fingerprint
-from vqa.media.guard import Guard
+from vqa.media.sandbox import Guard
+from vqa.media.storage.fingerprint import fingerprint
 from vqa.model import readout
 from vqa.model.card import GenerationConfig, ModelCard, settle
 from vqa.model.encode import encode

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw
 
 from vqa.data.examine import in_guards, middle_frame
-from vqa.data.show import BINS, Glance, Row
 from vqa.errors import ClipError
 from vqa.report.canvas import CURVE, INK, PANEL, PAPER, QUIET, RULE, Draw, fitted, shortened, text
+from vqa.report.dataset_sheet import BINS, Glance, Row
 from vqa.types import Pixels
 
 CELL, CAPTION, GAP, MARGIN = (256, 160), 44, 16, 32  # pixels

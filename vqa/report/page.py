@@ -20,14 +20,15 @@ import numpy as np
 import pyarrow.parquet as pq
 from markupsafe import Markup
 
-from vqa.data.scores import read_scores, replacing
+from vqa.data.score_table import read_scores
 from vqa.data.windows import summarise_videos, video_id
 from vqa.errors import UsageError
 from vqa.evaluate.calibrate import load_calibration
 from vqa.evaluate.run import CLIP_FIELDS
-from vqa.media.source import local_path
+from vqa.files import replacing
+from vqa.media.storage.source import local_path
 from vqa.metrics.fits import Fit
-from vqa.report.glimpse import glimpses
+from vqa.report.thumbnails import glimpses
 
 ASSETS = Path(__file__).parent / "assets"
 WORST = 24

@@ -14,22 +14,22 @@ from trl.extras.profiling import profiling_context
 from vqa.errors import ModelError
 from vqa.model.rollout import Sampling, prefill, roll_out
 from vqa.prompt import dimensions
-from vqa.train import hooks
-from vqa.train.again import AGAIN, digit_of, out_of_order
-from vqa.train.damage import NONE, QUESTION
-from vqa.train.examples import Example
-from vqa.train.material import seed_of
-from vqa.train.packed import Asked, batches, once, pack, runs, unpack
-from vqa.train.parts import vocabulary_of
+from vqa.train.clips.dataset import seed_of
+from vqa.train.clips.degradation import NONE, QUESTION
+from vqa.train.grpo import objectives as hooks
+from vqa.train.grpo.config import Grpo
+from vqa.train.grpo.dataset import Example
+from vqa.train.grpo.packing import Asked, batches, once, pack, runs, unpack
+from vqa.train.grpo.perturbations import AGAIN, digit_of, out_of_order
+from vqa.train.modules import vocabulary_of
 from vqa.train.question import Shown
 from vqa.train.safe import SafeTrainer
-from vqa.train.settings import Grpo
 from vqa.train.whole import whole
 from vqa.types import Views
 
 
 class Asking(SafeTrainer):
-    """See the module; what is declared here is set by `vqa.train.trainer.Trainer`."""
+    """See the module; what is declared here is set by `vqa.train.grpo.trainer.Trainer`."""
 
     _settings: Grpo
     _examples: Sequence[Example]
@@ -87,7 +87,7 @@ class Asking(SafeTrainer):
         return int(self.accelerator.process_index) * len(self._places)
 
     def _again(self, model: Any, written: list[list[int]]) -> dict[str, list[Any]]:
-        """What the reward needs beside the answers, a value for each row; see `vqa.train.again`."""
+        """What the reward needs beside the answers, a value for each row; see `vqa.train.grpo.perturbations`."""
         term, k = AGAIN.get(self._settings.reward), self.num_generations
         if term == "temporal":
             few = k // 2 if self._settings.reward == "vq_insight" else k

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vqa.data.scores import write_json
 from vqa.errors import UsageError
+from vqa.files import write_json
 
 FILE = "stage.json"
 

@@ -8,8 +8,8 @@ from PIL import Image
 
 from vqa.model.encode import encode, padded
 from vqa.prompt import messages
-from vqa.train.examples import Example
-from vqa.train.packed import Asked, ask
+from vqa.train.grpo.dataset import Example
+from vqa.train.grpo.packing import Asked, ask
 from vqa.types import Views
 
 

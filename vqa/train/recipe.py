@@ -13,7 +13,7 @@ from typing import Any
 
 from vqa.config import build, override, read
 from vqa.errors import UsageError
-from vqa.train.stages import KINDS, Recipe, named
+from vqa.train.recipe_stages import KINDS, Recipe, named
 
 __all__ = ["Recipe", "load_recipe", "run"]
 
@@ -49,7 +49,7 @@ def _stage(name: object, values: Any, path: str) -> Any:
 
 
 def run(recipe: Recipe, *, out: Path, data: Sequence[Path | str] = (), until: str | None = None) -> Path:
-    """All stages, or those `until` one; returns OUT/model. See `vqa.train.run`, only imported here: it brings torch."""
-    from vqa.train.run import run_stages
+    """All stages, or those `until` one; returns OUT/model. See `runner`, only imported here: it brings torch."""
+    from vqa.train.runner import run_stages
 
     return run_stages(recipe, out=out, data=data, until=until)

@@ -10,9 +10,9 @@ from accelerate import PartialState
 from vqa.errors import UsageError
 from vqa.model.card import GenerationConfig, ModelCard, Readout, settle
 from vqa.prompt import PresetName
-from vqa.train.material import Known, Sample, digest_of, listed, parted, samples
-from vqa.train.stages import ColdStart, Recipe, Reinforce, Stage, Write
-from vqa.train.write import REASONS
+from vqa.train.clips.dataset import Known, Sample, digest_of, listed, parted, samples
+from vqa.train.generate import REASONS
+from vqa.train.recipe_stages import ColdStart, Recipe, Reinforce, Stage, Write
 from vqa.views import ViewsConfig
 
 

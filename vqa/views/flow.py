@@ -20,7 +20,7 @@ from samplers.spatial import SpatialName
 from samplers.temporal import TemporalName
 from vqa.config import Strict
 from vqa.errors import ClipError
-from vqa.media.backends import BackendName
+from vqa.media.backends.registry import BackendName
 from vqa.media.decode import decode
 from vqa.media.plan import nearest
 from vqa.media.probe import PacketTable, probe

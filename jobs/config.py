@@ -1,0 +1,132 @@
+"""What a scoring run is set to: defaults < the model's card < --config < --set < the flags. One schema, one digest."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from jobs.resume import digest
+from vqa.config import Strict, Values, build, merge, override, read
+from vqa.media.probe import MAX_FRAMES
+from vqa.model.card import GenerationConfig, ModelCard, find_card
+from vqa.model.resolve import locate
+from vqa.prompt import dimensions, messages
+from vqa.views import ViewsConfig
+
+KEY_VERSION = 1  # raise it when the same settings begin to give other numbers
+
+
+class Limits(Strict):
+    """What one clip may cost; not part of a run key, and rows that failed by them are tried again by the next run."""
+
+    deadline_seconds: float = Field(120.0, gt=0, description="for each of: reading, looking at a file or window")
+    memory_mb: int | None = Field(4096, gt=0, description="what decoding one clip may allocate; null = no limit")
+    cpu_seconds: int | None = Field(120, gt=0, description="processor time for each, all threads; null = no limit")
+    open_files: int | None = Field(256, gt=0, description="files and connections at once; null = no limit")
+    max_frames: int = Field(MAX_FRAMES, gt=0, description="frames that a file may have or declare")
+
+
+class JobConfig(Strict):
+    """How the work is spread; changes the speed, never a number."""
+
+    sample_workers: int | None = Field(None, ge=1, description="decoding processes at most; null = by the cores")
+    score_workers: int | None = Field(None, ge=1, description="model processes at most; null = by the GPUs or cores")
+    cpus_per_worker: float = Field(1.0, gt=0, description="cores for each model process")
+    gpus_per_worker: float = Field(1.0, gt=0, description="GPUs, or a share of one, for each; unused without GPUs")
+    rows_per_part: int = Field(1000, ge=1, description="rows in a Parquet file")
+    seconds_per_write: float = Field(10.0, ge=0, description="finished rows reach the disk about this often")
+
+
+class ScoreConfig(Strict):
+    """All settings of `vqa score`."""
+
+    model: ModelCard
+    clip_seconds: float | None = Field(None, gt=0, description="length of windows; null = whole files")
+    calibration: Path | None = Field(None, description="file of vqa calibrate: adds mos, mos_low, mos_high")
+    views: ViewsConfig = Field(default_factory=ViewsConfig)
+    generation: GenerationConfig = Field(default_factory=GenerationConfig)
+    limits: Limits = Field(default_factory=Limits)
+    job: JobConfig = Field(default_factory=JobConfig)
+
+
+def resolve(
+    path: Path | None = None, *, assignments: Sequence[str] = (), flags: Mapping[str, Any] | None = None
+) -> ScoreConfig:
+    """The settings of a run. `flags` holds explicit options (`{"model": "embedded", "generation": {"k": 6}}`).
+
+    `model` may be a name in every source; the card it names lies under everything else. Raises UsageError.
+    """
+    values, where = (read(path), str(path)) if path else ({}, "the settings")
+    return resolve_values(values, assignments=assignments, flags=flags, where=where)
+
+
+def resolve_values(
+    values: Values, *, assignments: Sequence[str] = (), flags: Mapping[str, Any] | None = None, where: str
+) -> ScoreConfig:
+    """As `resolve`, from what a file holds."""
+    file = _with_named_model(values)
+    flags = _with_named_model(flags or {})
+    chosen = flags.get("model", {}).get("name")
+    if chosen and file.get("model", {}).get("name", chosen) != chosen:
+        del file["model"]  # what it says of one model is not meant for another
+    given = merge(_with_named_model(override(file, assignments)), flags)
+    card = find_card(str(given.get("model", {}).pop("name", "embedded")))
+    # What a card says of views and generation are defaults for this model, so they lie below the file.
+    base: Values = {key: card[key] for key in ("views", "generation") if key in card} | {"model": card}
+    return build(ScoreConfig, merge(base, given), where=where)
+
+
+def _with_named_model(values: Mapping[str, Any]) -> Values:
+    """`model: NAME` is short for `model: {name: NAME}`."""
+    model = values.get("model")
+    if model is None:
+        return dict(values)
+    return {**values, "model": dict(model) if isinstance(model, Mapping) else {"name": model}}
+
+
+def looking(config: ScoreConfig, *, settings: str, clip_seconds: float | None) -> Values:
+    """The arguments of SampleStage; `settings` is the digest of the run."""
+    return {
+        "views": config.views.model_dump(),
+        "settings": settings,
+        "clip_seconds": clip_seconds,
+        "max_frames": config.limits.max_frames,
+        "guard": guarding(config.limits),
+    }
+
+
+def guarding(limits: Limits) -> Values:
+    """The arguments of Guard."""
+    return {
+        "deadline_seconds": limits.deadline_seconds,
+        "memory_bytes": limits.memory_mb and limits.memory_mb * 2**20,
+        "cpu_seconds": limits.cpu_seconds,
+        "open_files": limits.open_files,
+    }
+
+
+def identify(config: ScoreConfig) -> tuple[str, str]:
+    """The model's id and the state of it that will run: a commit, or a digest of a folder. Raises ModelError."""
+    location = locate(config.model.source, revision=config.model.revision)
+    return location.model_id, location.revision
+
+
+def pinned_card(config: ScoreConfig, *, revision: str) -> Values:
+    """The model's card for the workers; a branch of the hub, which may move on, is replaced by the commit it stood
+    for."""
+    card = config.model.model_dump()
+    return card if revision.startswith("blake2b:") else card | {"revision": revision}
+
+
+def settings_digest(config: ScoreConfig, *, model_id: str, model_revision: str) -> str:
+    """The digest of all settings that change a number: what is seen, what is asked, who answers and how.
+
+    Batch size, workers, limits and paths are not among them.
+    """
+    views = config.views.model_dump(mode="json", exclude={"max_pixels"})
+    generation = config.generation.model_dump(mode="json", exclude={"batch_size", "token_budget"})
+    card = config.model.model_dump(mode="json", include={"dtype", "attention", "min_pixels", "max_pixels"})
+    prompt = messages(config.model.prompt, global_count=1, local_count=1)
+    asked = [config.model.prompt, dimensions(config.model.prompt), prompt]
+    return digest(KEY_VERSION, views, generation, card, config.clip_seconds, asked, [model_id, model_revision])

@@ -1,0 +1,108 @@
+"""`vqa doctor`: versions, decoders, codecs, GPUs, and one tiny clip scored from end to end."""
+
+import importlib.util
+import json
+import os
+import platform
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from jobs.run_record import PACKAGES as JOB_PACKAGES
+from jobs.run_record import versions
+from vqa.console import printable
+from vqa.errors import ClipError, VqaError
+from vqa.media.inventory import backends, codecs, libraries
+
+PACKAGES = (*JOB_PACKAGES, "torchvision", "imageio-ffmpeg", "pydantic")
+
+
+def examine(*, as_json: bool = False) -> bool:
+    """Prints the findings; True where the self test passed."""
+    test = self_test()
+    findings = {
+        "versions": dict.fromkeys(("python", *PACKAGES)) | versions(PACKAGES),
+        "machine": {"platform": platform.platform(), "cores": len(os.sched_getaffinity(0))},
+        "gpus": _gpus(),
+        "keeps_bytecode": _keeps_bytecode(),
+        "decoders": backends(),
+        "codecs": codecs(),
+        "ffmpeg": libraries(),
+        "self_test": test,
+    }
+    if as_json:
+        print(json.dumps(findings))
+    else:
+        _show(findings)
+    return bool(test["passed"])
+
+
+def self_test() -> dict[str, Any]:
+    """A second of moving bars, encoded, looked at in a guarded child and scored by the embedded model."""
+    started = time.perf_counter()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            clip = Path(folder) / "bars.mp4"
+            _write_bars(clip)
+            from vqa.model.scorer import Scorer  # torch: seconds
+
+            score = Scorer.load().score_file(str(clip))
+    except (VqaError, ClipError, OSError, RuntimeError, ImportError) as error:
+        return {"passed": False, "why": f"{type(error).__name__}: {error}", "seconds": time.perf_counter() - started}
+    passed = score.score is not None
+    why = "" if passed else f"the answer holds no score: {score.answers[0].text[:200]!r}"
+    return {"passed": passed, "why": why, "score": score.score, "seconds": time.perf_counter() - started}
+
+
+def _keeps_bytecode() -> bool:
+    """Whether imports find torch compiled; call it when torch has been imported."""
+    import torch
+
+    return Path(importlib.util.cache_from_source(torch.__file__)).is_file()
+
+
+def _write_bars(path: Path) -> None:
+    """24 frames of 320x240, bars that move a few pixels a frame."""
+    import imageio_ffmpeg
+
+    writer = imageio_ffmpeg.write_frames(str(path), (320, 240), fps=24, codec="libx264", quality=8)
+    writer.send(None)
+    x = np.arange(320)
+    for frame in range(24):
+        line = (127.5 + 110 * np.sin((x[:, None] + 4 * frame) / np.array([9.0, 17.0, 31.0]))).astype(np.uint8)
+        writer.send(np.ascontiguousarray(np.broadcast_to(line, (240, 320, 3))))
+    writer.close()
+
+
+def _gpus() -> list[str]:
+    import torch
+
+    return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+
+
+def _show(findings: dict[str, Any]) -> None:
+    table = Table(show_header=False, box=None)
+    for name in ("versions", "machine", "ffmpeg"):
+        text = ", ".join(f"{key} {value or 'missing'}" for key, value in findings[name].items())
+        table.add_row(name, Text(text))
+    table.add_row("GPUs", Text(", ".join(findings["gpus"]) or "none: the model runs on the CPU"))
+    if not findings["keeps_bytecode"]:
+        text = (
+            "not kept: every process compiles torch, transformers and Ray anew, and a job takes 20 s longer to start; "
+            "unset PYTHONDONTWRITEBYTECODE, or give `python -m compileall SITE-PACKAGES` once"
+        )
+        table.add_row("bytecode", Text(text))
+    for name, state in findings["decoders"].items():
+        table.add_row("decoder", Text(f"{name}: {printable(state)}"))
+    codecs_here = ", ".join(key if there else f"{key} (missing)" for key, there in findings["codecs"].items())
+    table.add_row("codecs", Text(codecs_here))
+    test = findings["self_test"]
+    verdict = f"passed, a clip scored {test['score']:.2f}" if test["passed"] else f"FAILED: {printable(test['why'])}"
+    table.add_row("self test", Text(f"{verdict} ({test['seconds']:.1f} s with start-up)"))
+    Console().print(table)

@@ -1,0 +1,77 @@
+"""What commands share: options, and how they end: an exit code, and at most one clear message on stderr."""
+
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from vqa.errors import VqaError
+
+INTERRUPTED = 130
+
+RayAddress = Annotated[
+    str | None, typer.Option(help="A running Ray cluster, or auto; else $RAY_ADDRESS, else a Ray of its own here.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, write nothing.")]
+JsonSummary = Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of tables.")]
+
+
+def assigning(example: str) -> Any:
+    """`--set KEY=VALUE`."""
+    return typer.Option("--set", metavar="KEY=VALUE", help=f"Override one setting: {example}.")
+
+
+def enter_alone(command: Callable[..., None]) -> None:
+    """`python -m jobs.NAME`: this command and no other."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(command)
+    sys.exit(enter(app))
+
+
+def enter(app: typer.Typer) -> int:
+    """Runs the command line; returns its exit code. No traceback reaches the screen."""
+    try:
+        app(standalone_mode=True)
+    except VqaError as error:
+        complain(str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        complain("stopped")
+        return INTERRUPTED
+    except BrokenPipeError:  # `vqa show … | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except SystemExit as exit_:
+        return exit_.code if isinstance(exit_.code, int) else 0 if exit_.code is None else 1
+    except (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
+        complain(f"{error.filename2 or error.filename}: {error.strerror}; give another path")
+        return 1
+    except Exception as error:  # a fault of ours: the user gets a sentence, the log gets the traceback
+        descriptor, path = tempfile.mkstemp(prefix="vqa-", suffix=".log")
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="replace") as log:
+            traceback.print_exc(file=log)
+        text = " ".join(str(error).split())
+        short = text if len(text) <= 300 else f"{text[:300]}…"
+        complain(f"unexpected {type(error).__name__}: {short} (traceback in {path})")
+        return 1
+    return 0
+
+
+def printable(text: str) -> str:
+    """The text on one line, with control characters (line breaks, terminal escapes, direction marks) spelled out."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 clip`, `12 clips`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def complain(message: str) -> None:
+    """`vqa: …` on stderr; control characters cannot reach the terminal."""
+    for line in message.splitlines():
+        print(f"vqa: {printable(line)}", file=sys.stderr)

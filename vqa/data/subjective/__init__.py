@@ -1,0 +1,1 @@
+"""Raw ratings to opinions (MOS)."""

@@ -1,0 +1,168 @@
+"""What can go wrong with a picture on its way to the screen: distortions over uint8 frames [T, H, W, 3], each with a
+severity.
+
+A distortion is a pure function of frames, a severity in [0, 1] and a generator. Codecs are not here but in
+`vqa.data.synthetic.ladder`, since they are the last step of a clip and need an encoder.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+from scipy import ndimage
+
+from vqa.types import Pixels
+
+Distortion = Callable[[Pixels, float, np.random.Generator], Pixels]
+
+
+def _mix(low: float, high: float, severity: float) -> float:
+    return low + (high - low) * severity
+
+
+def _clip(frames: NDArray[Any]) -> Pixels:
+    return np.asarray(np.clip(np.rint(frames), 0, 255), dtype=np.uint8)
+
+
+def _each(frames: Pixels, change: Callable[[Image.Image], Image.Image]) -> Pixels:
+    return np.stack([np.asarray(change(Image.fromarray(frame))) for frame in frames])
+
+
+def scaling(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
+    """Down by 1.3 to 6 and up again, with a filter drawn at random: lost detail, jagged edges."""
+    height, width = frames.shape[1:3]
+    factor = _mix(1.3, 6.0, severity**1.5)
+    small = (max(8, round(width / factor)), max(8, round(height / factor)))
+    up = [Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.NEAREST][generator.integers(3)]
+    return _each(frames, lambda image: image.resize(small, Image.Resampling.BICUBIC).resize((width, height), up))
+
+
+def defocus(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
+    """Gaussian blur, sigma 0.5 to 5 pixels."""
+    return _each(frames, lambda image: image.filter(ImageFilter.GaussianBlur(_mix(0.5, 5.0, severity**1.5))))
+
+
+def motion_blur(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
+    """A straight smear of 2 to 14 pixels in one direction."""
+    length = round(_mix(2, 14, severity))
+    angle = generator.uniform(0, np.pi)
+    total = np.zeros(frames.shape, dtype=np.float32)
+    for step in np.linspace(-length / 2, length / 2, length):
+        shift = (round(step * np.sin(angle)), round(step * np.cos(angle)))
+        total += _shifted(frames, *shift)
+    return _clip(total / length)
+
+
+def _shifted(frames: Pixels, rows: int, columns: int) -> Pixels:
+    height, width = frames.shape[1:3]
+    y = np.clip(np.arange(height) + rows, 0, height - 1)
+    x = np.clip(np.arange(width) + columns, 0, width - 1)
+    return frames[:, y][:, :, x]
+
+
+def noise(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
+    """Sensor noise, sigma 3 to 70, fresh in every frame, half of it grey; or salt and pepper on up to 8 % of the
+    pixels."""
+    if generator.random() < 0.2:
+        share = _mix(0.001, 0.08, severity)
+        draw = generator.random(frames.shape[:3], dtype=np.float32)[..., None]
+        return np.where(draw < share / 2, 0, np.where(draw > 1 - share / 2, 255, frames)).astype(np.uint8)
+    channels = 1 if generator.random() < 0.5 else 3
+    grain = generator.standard_normal((*frames.shape[:3], channels), dtype=np.float32)
+    return _clip(frames + grain * _mix(3, 70, severity))
+
+
+def exposure(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
+    """Too dark or too bright by 0.15 to 1.5 stops."""
+    stops = _mix(0.15, 1.5, severity) * (1 if generator.random() < 0.5 else -1)
+    linear = (frames / np.float32(255.0)) ** 2.2 * np.float32(2.0**stops)
+    return _clip(255.0 * np.minimum(linear, 1.0) ** (1 / 2.2))
+
+
+def contrast(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
+    """Contrast lowered to between 0.95 and 0.5 of what it was."""
+    mean = frames.mean(dtype=np.float64)
+    return _clip((frames - np.float32(mean)) * np.float32(_mix(0.95, 0.5, severity)) + np.float32(mean))
+
+
+def colour_cast(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
+    """Channel gains pulled apart by 5 to 40 %."""
+    pull = _mix(0.05, 0.4, severity)
+    gains = 1.0 + pull * generator.permutation(np.array([-1.0, 0.0, 1.0]))
+    return _clip(frames * gains.astype(np.float32))
+
+
+def banding(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
+    """Each channel quantised to between 24 and 2 levels."""
+    levels = round(_mix(24, 2, severity**0.5))
+    step = np.float32(255.0 / (levels - 1))
+    return _clip(np.rint(frames / step) * step)
+
+
+def dropped_frames(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
+    """5 to 50 % of the frames replaced by the one before."""
+    drop = generator.random(len(frames)) < _mix(0.05, 0.5, severity)
+    drop[0] = False
+    shown: NDArray[np.int64] = np.maximum.accumulate(np.where(drop, 0, np.arange(len(frames))))
+    return frames[shown]
+
+
+def frozen(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
+    """The picture stands still for 10 to 60 % of the clip, then goes on where it should be."""
+    length = max(2, round(len(frames) * _mix(0.1, 0.6, severity)))
+    start = int(generator.integers(0, len(frames) - length + 1))
+    index = np.arange(len(frames))
+    index[start : start + length] = start
+    return frames[index]
+
+
+def judder(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
+    """Frames shown up to 1 to 4 places away from where they belong."""
+    reach = round(_mix(1, 4, severity))
+    index = np.arange(len(frames)) + generator.integers(-reach, reach + 1, len(frames))
+    shown: NDArray[np.int64] = np.clip(index, 0, len(frames) - 1)
+    return frames[shown]
+
+
+def flicker(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
+    """Brightness jumping from frame to frame by 5 to 45 %."""
+    gains = 1.0 + _mix(0.05, 0.45, severity) * generator.uniform(-1, 1, len(frames)).astype(np.float32)
+    return _clip(frames * gains[:, None, None, None])
+
+
+def blocks_lost(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
+    """Slices lost in transmission: rows of blocks show an older picture, slid aside, until the next refresh."""
+    count, height, _, _ = frames.shape
+    out = frames.copy()
+    for _ in range(round(_mix(2, 14, severity))):
+        start = int(generator.integers(1, count))
+        length = int(generator.integers(2, 12))
+        top = int(generator.integers(0, max(1, height - 16)) // 16 * 16)
+        rows = slice(top, min(height, top + 16 * int(generator.integers(1, 4))))
+        slide = int(generator.integers(-24, 25))
+        out[start : start + length, rows] = np.roll(out[start - 1, rows], slide, axis=1)
+    return out
+
+
+def smooth(values: NDArray[Any], sigma: float) -> NDArray[Any]:
+    """A random walk made gentle (hand shake of the pans over photographs)."""
+    return np.asarray(ndimage.gaussian_filter1d(values, sigma, mode="nearest"))
+
+
+DISTORTIONS: dict[str, Distortion] = {
+    "scaling": scaling,
+    "defocus": defocus,
+    "motion_blur": motion_blur,
+    "noise": noise,
+    "exposure": exposure,
+    "contrast": contrast,
+    "colour_cast": colour_cast,
+    "banding": banding,
+    "transmission_loss": blocks_lost,
+    "dropped_frames": dropped_frames,
+    "frozen": frozen,
+    "judder": judder,
+    "flicker": flicker,
+}

@@ -1,0 +1,98 @@
+"""Pristine clips, before harm is done: moving pictures made small, or a camera that moves over a photograph."""
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+from PIL import Image, ImageSequence
+
+from vqa.data.synthetic.distortions import smooth
+from vqa.errors import UsageError
+from vqa.types import Pixels
+
+FRAMES_PER_CLIP = 48
+FPS = 24
+MIN_FRAMES = 24  # a moving source with fewer says too little about motion
+SIZES = (
+    *((320, 180), (426, 240), (480, 270), (640, 360), (640, 480), (854, 480), (360, 640), (960, 540)),
+    *((1280, 720), (1920, 1080)),
+)
+SMALLEST = (416, 234)  # 1.3 times the smallest of them: room for the camera to move
+SIZE_WEIGHTS = np.array([2, 3, 3, 5, 2, 3, 2, 2, 1, 0.5]) / 23.5
+MOVING_SCALE = (0.5, 0.75)  # moving sources are shrunk by this much
+SHORTEST = 160  # pixels: no crop of a moving source makes its shorter side less than this
+SPEEDS = (1, 2)  # a moving source with frames enough plays as it is, or every other frame of it
+
+
+def pristine(source: Path, generator: np.random.Generator) -> Pixels:
+    """uint8 [T, H, W, 3], T = 24 to 48 frames at 24 a second, sides even: what the clip looks like before harm is done.
+
+    Raises UsageError where the source cannot be read or is too small.
+    """
+    try:
+        with Image.open(source) as image:
+            count = getattr(image, "n_frames", 1)
+            if count == 1:
+                return _pan(image.convert("RGB"), generator)
+            speed = int(generator.choice([one for one in SPEEDS if one == 1 or count >= one * FRAMES_PER_CLIP]))
+            span = speed * FRAMES_PER_CLIP
+            start = int(generator.integers(0, max(1, count - span + 1)))
+            window = islice(ImageSequence.Iterator(image), start, start + span, speed)
+            frames = [frame.convert("RGB") for frame in window]
+    except OSError:
+        frames = list(read_video(source, count=FRAMES_PER_CLIP))
+    if len(frames) < MIN_FRAMES:
+        raise UsageError(f"{source}: {len(frames)} frames, a moving source needs {MIN_FRAMES}; leave the file out")
+    scale = generator.uniform(*MOVING_SCALE)
+    whole = frames[0].size
+    least = min(1.0, SHORTEST / scale / min(whole))  # share of the picture that a crop keeps at least
+    kept = generator.uniform(max(0.6, least), 1.0) if least < 1 else 1.0
+    left, top = (generator.uniform(0, side * (1 - kept)) for side in whole)
+    box = (left, top, left + whole[0] * kept, top + whole[1] * kept)
+    width, height = (max(64, round(side * kept * scale) // 2 * 2) for side in whole)
+    flip = generator.random() < 0.5
+    small = [frame.resize((width, height), Image.Resampling.LANCZOS, box=box) for frame in frames]
+    stack = np.stack([np.asarray(frame) for frame in small])
+    return np.ascontiguousarray(stack[:, :, ::-1]) if flip else stack
+
+
+def read_video(source: Path, *, count: int) -> Iterator[Image.Image]:
+    """The first `count` frames of a video. Raises UsageError where FFmpeg cannot read it."""
+    reader = imageio_ffmpeg.read_frames(str(source))
+    try:
+        size = next(reader)["size"]
+        for _, raw in zip(range(count), reader, strict=False):
+            yield Image.frombytes("RGB", size, raw)
+    except OSError as error:
+        raise UsageError(f"{source}: neither a picture nor a video that FFmpeg reads; leave the file out") from error
+    finally:
+        reader.close()
+
+
+def _pan(photo: Image.Image, generator: np.random.Generator) -> Pixels:
+    """A camera move over a photograph: the window drifts, zooms and shakes, and is always shrunk to the clip's size."""
+    fitting = [i for i, (w, h) in enumerate(SIZES) if w * 1.3 <= photo.width and h * 1.3 <= photo.height]
+    if not fitting:
+        raise UsageError(f"picture of {photo.width}x{photo.height} is too small; it needs {SMALLEST[0]}x{SMALLEST[1]}")
+    weights = SIZE_WEIGHTS[fitting] / SIZE_WEIGHTS[fitting].sum()
+    width, height = SIZES[fitting[generator.choice(len(fitting), p=weights)]]
+    most = min(photo.width / width, photo.height / height)
+    # Afterwards the photograph is 1.3 to 3 windows wide, and sharp.
+    shrink = most / generator.uniform(1.3, min(most, 3.0))
+    smaller = round(photo.width / shrink), round(photo.height / shrink)
+    photo = photo.resize(smaller, Image.Resampling.LANCZOS, reducing_gap=2.0)
+    zoom = np.linspace(generator.uniform(1.0, 1.25), generator.uniform(1.0, 1.25), FRAMES_PER_CLIP)
+    begin, end = generator.random(2), generator.random(2)
+    end = begin + (end - begin) * generator.uniform(0.05, 0.5)
+    path = begin + np.linspace(0, 1, FRAMES_PER_CLIP)[:, None] * (end - begin)
+    shake = smooth(generator.standard_normal((FRAMES_PER_CLIP, 1)), 2) * generator.choice([0, 0.004, 0.01])
+    path = np.clip(path + shake, 0, 1)
+    frames = []
+    for (x, y), factor in zip(path, zoom, strict=True):
+        w, h = width * factor, height * factor
+        left, top = x * (photo.width - w), y * (photo.height - h)
+        box = (left, top, left + w, top + h)
+        frames.append(np.asarray(photo.resize((width, height), Image.Resampling.BICUBIC, box=box)))
+    return np.stack(frames)

@@ -1,0 +1,138 @@
+"""How a folder of prepared clips (vqa.data.view_cache) is written: nothing torn, nothing twice, whatever is killed."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from vqa.data.export import export
+from vqa.data.manifest import read_manifest
+from vqa.data.public.importer import import_ladder
+from vqa.data.public.layouts import Request
+from vqa.data.score_table import SCHEMA, ScoreTable, read_scores
+from vqa.data.view_cache import CLIPS, FILES, PICTURES
+from vqa.errors import UsageError
+from vqa.files import replacing, write_parquet
+
+
+class PreparedTable(ScoreTable):
+    """A scores table of files, without scores, whose rows may carry a look; a row is only on disk after its look."""
+
+    def __init__(self, out: Path, *, seconds_per_write: float = 30.0, bytes_per_part: int = 2**27) -> None:
+        """Takes the folder over. Rows whose pictures are no longer there are superseded, so that they are made again.
+
+        Raises UsageError for a part that is not Parquet.
+        """
+        super().__init__(out, folder=FILES, seconds_per_write=seconds_per_write)
+        self._pictures, self._bytes_per_part = out / "pictures", bytes_per_part
+        self._pictures.mkdir(exist_ok=True)
+        for leftover in self._pictures.glob(".*.tmp"):
+            leftover.unlink()  # a killed writer's
+        self._places: dict[str, tuple[str, int]] = {}  # run_key -> part and row
+        for path in sorted(self._pictures.glob("part-[0-9]*.parquet")):
+            self._remember(path.name, _keys(path))
+        known = read_scores(out, ["clip_id", "run_key", "status"], folder=FILES).to_pylist()
+        seen = (row for row in known if row["status"] != "failed")
+        self.supersede([row["clip_id"] for row in seen if row["run_key"] not in self._places])
+
+    def _remember(self, part: str, keys: Iterable[str]) -> None:
+        self._places |= {key: (part, row) for row, key in enumerate(keys)}
+
+    def add(self, rows: pa.Table) -> None:
+        """Takes rows of SCHEMA or LOOKED_AT; they are on disk after `flush`, which happens here now and then."""
+        super().add(rows)
+        if sum(some.nbytes for some in self._waiting) >= self._bytes_per_part:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes the looks that are not there yet as one new part, then the rows."""
+        looks = [some for some in self._waiting if "facts" in some.column_names]
+        if looks:
+            self._store(pa.concat_tables(looks))
+        self._waiting = [some.select(SCHEMA.names) for some in self._waiting]
+        super().flush()
+
+    def _store(self, rows: pa.Table) -> None:
+        new: dict[str, int] = {}
+        columns = (rows.column(name).to_pylist() for name in ("run_key", "facts"))
+        for place, (key, facts) in enumerate(zip(*columns, strict=True)):
+            if facts is not None and key not in self._places:
+                new.setdefault(key, place)
+        if not new:
+            return
+        looks = rows.select(PICTURES.names).take(list(new.values()))
+        numbers = [int(path.stem.rpartition("-")[2]) for path in self._pictures.glob("part-[0-9]*.parquet")]
+        path = self._pictures / f"part-{max(numbers, default=0) + 1:06d}.parquet"
+        with replacing(path) as draft:
+            pq.write_table(
+                looks,
+                draft,
+                row_group_size=1,  # a clip's pictures are read alone
+                compression="none",
+                use_dictionary=False,
+                write_statistics=False,
+                write_page_checksum=True,
+            )
+        self._remember(path.name, new)
+
+    @property
+    def looks(self) -> int:
+        """How many different looks are stored."""
+        return len(self._places)
+
+    def write_clips(self, out: Path, manifest: Sequence[Mapping[str, Any]]) -> pa.Table:
+        """Writes `clips.parquet` and `failed.csv` for the clips of a manifest (rows of `manifest_clips`); returns the
+        rows of CLIPS, one for each clip."""
+        files = {row["clip_id"]: row for row in read_scores(out, folder=FILES).to_pylist()}
+        rows = []
+        for clip in manifest:
+            file = files[clip["uri"]]
+            part, row = self._places[file["run_key"]] if file["status"] != "failed" else (None, None)
+            found = {name: file[name] for name in ("status", "error_kind", "error", "run_key")}
+            rows.append({**clip, **found, "part": part, "row": row})
+        table = pa.Table.from_pylist(rows, schema=CLIPS)
+        write_parquet(out / "clips.parquet", table)
+        failed = table.filter(pc.is_null(table.column("part")))
+        failed = failed.select(["clip_id", "uri", "dataset", "error_kind", "error"])
+        with replacing(out / "failed.csv") as draft, draft.open("w", encoding="utf-8", newline="") as file:
+            export(failed, file, kind="csv")
+        return table
+
+
+def _keys(path: Path) -> list[str]:
+    try:
+        return list(pq.read_table(path, columns=["run_key"]).column("run_key").to_pylist())
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(
+            f"{path}: cannot be read ({error}); remove it and run again: its clips are made anew"
+        ) from error
+
+
+def manifest_clips(path: Path) -> list[dict[str, Any]]:
+    """The clips of a manifest (`vqa data import`) or ladder (`vqa data synth`: its folder or file) as rows of CLIPS.
+
+    A manifest's columns `distortions`, `severities` and `reason` are taken along. Raises UsageError.
+    """
+    path = path / "ladder.parquet" if path.is_dir() else path
+    if _is_ladder(path):
+        request = Request(name="ladder", labels=path, root=str(path.parent), check=False)
+        table = import_ladder(request).manifest.table
+    else:
+        table = read_manifest(path).table
+    rows = table.select([name for name in CLIPS.names if name in table.column_names]).to_pylist()
+    rows = [row | {"opinion": mos} for row, mos in zip(rows, table.column("mos").to_pylist(), strict=True)]
+    try:
+        pa.Table.from_pylist(rows, schema=CLIPS)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise UsageError(f"{path}: distortions, severities or reason are of another kind ({error})") from error
+    return rows
+
+
+def _is_ladder(path: Path) -> bool:
+    try:
+        return "vmaf" in pq.read_schema(path).names
+    except (OSError, ValueError):
+        return False  # reading it as a manifest says what it is

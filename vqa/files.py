@@ -1,0 +1,55 @@
+"""Atomic writes: a file appears whole and on disk under its name, or not at all."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vqa.errors import UsageError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`; what is written there takes the name, whole and on disk, when the block ends.
+
+    Raises UsageError where `path` is a folder.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder; give the name of a file")
+    draft = path.with_name(f".{path.name}.tmp")
+    yield draft
+    descriptor = os.open(draft, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    draft.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries to disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)  # a rename is only safe from a power cut once the folder is on disk
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """The values as indented JSON, atomically."""
+    with replacing(path) as draft:
+        draft.write_text(json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def write_parquet(path: Path, rows: "pa.Table") -> None:
+    """The rows in a Parquet file, atomically."""
+    import pyarrow.parquet as pq  # not for --help
+
+    with replacing(path) as draft:
+        pq.write_table(rows, draft, compression="zstd")

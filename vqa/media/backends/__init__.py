@@ -1,0 +1,1 @@
+"""Decoder back ends (PyAV, decord, torchcodec) behind one protocol."""

@@ -1,0 +1,1 @@
+"""Which packets need no decoding, read from the bitstream; a file per codec."""

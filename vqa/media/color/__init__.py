@@ -1,0 +1,1 @@
+"""Colour conversion to RGB as shown: range, matrix, HDR tone mapping."""

@@ -1,0 +1,1 @@
+"""Container formats: FFmpeg demuxing, the mp4 index, still and animated images, lost packets."""

@@ -1,0 +1,147 @@
+"""FFmpeg's view of a file: the container, the stream to judge, its packets. Its errors are named here."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+import av
+
+from vqa.errors import ClipError
+from vqa.media.containers.boxes import is_index_cut_off
+
+_READ_BYTES = 1 << 18
+_ROTATION = re.compile(r"rotation of (-?[\d.]+) degrees")
+_DOLBY_ALONE = re.compile(r"DOVI configuration record: .*compatibility id: 0\b")
+
+# First bytes (offset, bytes) of the formats whose broken header means a broken video rather than some other file:
+_CONTAINERS = (  # these can also hold sound alone
+    *((4, box) for box in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"styp", b"moof")),  # mp4, mov
+    (0, bytes.fromhex("1a45dfa3")),  # Matroska, WebM
+    (0, bytes.fromhex("3026b2758e66cf11")),  # ASF, WMV
+    (8, b"AVI "),
+    (0, b"FLV"),
+    (0, b"OggS"),
+)
+_VIDEOS = (
+    (0, bytes.fromhex("000001ba")),  # MPEG programme stream
+    (0, bytes.fromhex("000001b3")),  # MPEG video
+    (8, b"WEBP"),
+    (0, b"GIF8"),
+    (0, b"YUV4MPEG2"),
+    (0, b"DKIF"),
+    (0, b"\x89PNG"),
+    (0, b"\xff\xd8\xff"),  # JPEG
+)
+
+
+@contextmanager
+def open_container(uri: str, file: BinaryIO) -> Iterator[av.container.InputContainer]:
+    """FFmpeg's view of an open file; where it fails, known first bytes mean `corrupt`, others `not_video`."""
+    try:
+        # No protocol is allowed: a file that refers to others (playlists, external tracks) opens none of them.
+        container = av.open(
+            file,
+            "r",
+            options={"protocol_whitelist": "none"},
+            metadata_errors="replace",
+            buffer_size=getattr(file, "buffer_bytes", _READ_BYTES),
+        )
+    except MemoryError as error:
+        raise ClipError(
+            "too_large", f"{uri}: out of memory while reading the header; raise the memory limit"
+        ) from error
+    except av.error.FFmpegError as error:
+        if not _begins_as(file, *_CONTAINERS, *_VIDEOS):
+            raise ClipError(
+                "not_video", f"{uri}: not a video or image that FFmpeg knows; check that the file is what its name says"
+            ) from error
+        if isinstance(error, av.error.EOFError) and not is_index_cut_off(file):
+            raise ClipError(
+                "no_frames", f"{uri}: a header and nothing behind it; copy or encode the file again"
+            ) from error
+        raise ClipError(
+            "corrupt",
+            f"{uri}: the container's header is cut off or broken ({error.strerror}); copy or encode the file again",
+        ) from error
+    with container:
+        yield container
+
+
+def _begins_as(file: BinaryIO, *formats: tuple[int, bytes]) -> bool:
+    """Whether the file's first bytes are those of one of the formats; leaves it where it is."""
+    position = file.tell()
+    file.seek(0)
+    head = file.read(32)
+    file.seek(position)
+    return any(head[offset:].startswith(magic) for offset, magic in formats)
+
+
+def video_stream(uri: str, file: BinaryIO, container: av.container.InputContainer) -> av.VideoStream:
+    """The video stream to judge: the default one, else the one with most pixels; cover art is none."""
+    streams = [s for s in container.streams if s.type == "video"]
+    shown = [s for s in streams if not s.disposition & av.stream.Disposition.attached_pic]
+    if not shown:
+        kinds = {s.type for s in container.streams}
+        if _begins_as(file, *_VIDEOS) or (_begins_as(file, *_CONTAINERS) and not kinds - {"data"}):
+            raise ClipError(
+                "corrupt", f"{uri}: begins as a video, but no track can be found in it; copy or encode the file again"
+            )
+        found = ", ".join(sorted(kinds)) or "no stream at all"
+        found += " (the picture is cover art)" if streams else ""
+        raise ClipError("not_video", f"{uri}: holds {found}, no video; take it off the list")
+    usable = [s for s in shown if isinstance(s, av.VideoStream) and s.codec_context is not None]
+    if not usable:
+        raise ClipError(
+            "unsupported", f"{uri}: no decoder for its codec; convert the file (for example to H.264) first"
+        )
+
+    def rank(stream: av.VideoStream) -> tuple[bool, int]:
+        is_default = bool(stream.disposition & av.stream.Disposition.default)
+        return is_default, stream.codec_context.width * stream.codec_context.height
+
+    return max(usable, key=rank)
+
+
+def rotation_degrees(container: av.container.InputContainer, stream: av.VideoStream) -> int:
+    """Clockwise turn for display, a multiple of 90."""
+    found = _ROTATION.search(_description(container, stream))
+    return round(-float(found[1]) / 90) % 4 * 90 if found else 0  # FFmpeg counts counterclockwise
+
+
+def check_colours(uri: str, container: av.container.InputContainer, stream: av.VideoStream) -> None:
+    """Raises ClipError unsupported for Dolby Vision without a base layer for other screens (profile 5)."""
+    if _DOLBY_ALONE.search(_description(container, stream)):
+        raise ClipError(
+            "unsupported",
+            f"{uri}: Dolby Vision without a base layer (profile 5); its colours need Dolby's own decoder, convert it "
+            "to HDR10 or SDR first",
+        )
+
+
+def _description(container: av.container.InputContainer, stream: av.VideoStream) -> str:
+    """FFmpeg's lines on a stream: the only place where PyAV shows its side data."""
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.INFO)
+    try:
+        lines: str = container.dumps_format()  # type: ignore[attr-defined]  # missing in PyAV's stubs
+    finally:
+        av.logging.set_level(level)
+    return lines.partition(f"  Stream #0:{stream.index}")[2].partition("  Stream #")[0]
+
+
+def packets_of(container: av.container.InputContainer, stream: av.VideoStream) -> "Iterator[av.Packet[av.VideoStream]]":
+    """The stream's packets that carry bytes, in file order; ends where the file ends or can be read no further."""
+    for other in container.streams:
+        if other.index != stream.index:
+            other.discard = av.stream.Discard.all
+    try:
+        for packet in container.demux(stream):
+            if packet.size:
+                yield packet
+    except av.error.FFmpegError as error:
+        if isinstance(error, MemoryError):
+            raise
+        # A damaged tail: what came before it is still there to be judged.
+    except IndexError:
+        pass  # PyAV, at the end of a file in which streams turned up late (transport streams): all packets are out

@@ -1,0 +1,86 @@
+"""The packets of an mp4 or mov from its index alone (ISO/IEC 14496-12, 8.6): no byte of the pictures is read.
+
+Offsets, sizes, decoding times and key flags come from FFmpeg's own index, after its edit lists; the one thing that it
+keeps to itself, presentation minus decoding time, is read from the `ctts` box. The first packet proves the two to agree
+on the origin of time, and `decode` checks each packet that it feeds; where anything differs, the file is demuxed.
+"""
+
+from typing import BinaryIO, NamedTuple
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from vqa.media.containers.boxes import sample_boxes
+
+_MAX_OFFSET = 1 << 28  # FFmpeg ignores a table that holds larger ones
+_KEY, _DISCARD = 1, 2  # AVINDEX_KEYFRAME, AVINDEX_DISCARD_FRAME
+_ENTRY = np.dtype([("places", np.int64), ("sizes", np.int64), ("dts", np.int64), ("flags", np.int64)])
+NO_TIME = -(1 << 63)  # AV_NOPTS_VALUE
+
+Container = av.container.InputContainer
+Ticks = NDArray[np.int64]  # times in the stream's unit
+
+
+class Columns(NamedTuple):
+    """What `av.Packet` says of each of N packets, in file order; times in the stream's unit, or NO_TIME."""
+
+    pts: Ticks
+    dts: Ticks
+    durations: Ticks
+    sizes: NDArray[np.int64]
+    is_key: NDArray[np.bool_]
+    is_corrupt: NDArray[np.bool_]
+    is_discarded: NDArray[np.bool_]
+    positions: NDArray[np.int64]  # bytes from the start of the file
+
+
+def indexed_packets(
+    file: BinaryIO, container: Container, stream: av.VideoStream, first: "av.Packet[av.VideoStream]"
+) -> Columns | None:
+    """All packets, `first` being the first; None where the index is not proof enough (fragments, a cut-off file, edits
+    that drop samples)."""
+    if not container.format.name.startswith("mov"):
+        return None
+    position = file.tell()  # the container reads through the same file
+    try:
+        boxes = sample_boxes(file, track=stream.id)
+    finally:
+        file.seek(position)
+    # Straight into an array: as Python's numbers the entries of an hour would take more than its frames.
+    entries = np.fromiter(((e.pos, e.size, e.timestamp, e.flags) for e in stream.index_entries), _ENTRY)
+    offsets = _composition_offsets(boxes, len(entries)) if boxes else None
+    if not boxes or offsets is None:
+        return None
+    places, sizes, dts, flags = (entries[name] for name in _ENTRY.names or ())
+    if (sizes <= 0).any() or (places + sizes).max() > container.size:
+        return None
+    if (first.pos, first.size, first.dts) != (places[0], sizes[0], dts[0]) or first.pts is None:
+        return None
+    last_duration = int.from_bytes(boxes.get(b"stts", b"")[-4:], "big")  # 8.6.1.2
+    return Columns(
+        pts=dts + offsets + (first.pts - dts[0] - offsets[0]),
+        dts=dts,
+        durations=np.diff(dts, append=dts[-1] + last_duration).clip(0),
+        sizes=sizes,
+        is_key=flags & _KEY != 0,
+        is_corrupt=np.zeros(len(entries), bool),
+        is_discarded=flags & _DISCARD != 0,
+        positions=places,
+    )
+
+
+def _composition_offsets(boxes: dict[bytes, bytes], count: int) -> Ticks | None:
+    """Presentation minus decoding time of each sample (8.6.1.3), but for a constant."""
+    if not count or int.from_bytes(boxes.get(b"stsz", bytes(12))[8:12], "big") != count:
+        return None
+    table = boxes.get(b"ctts")
+    if table is None:
+        return np.zeros(count, np.int64)
+    end = 8 + 8 * int.from_bytes(table[4:8], "big")
+    if end > len(table):
+        return None
+    pairs = np.frombuffer(table[8:end], ">i4").astype(np.int64).reshape(-1, 2)
+    if (pairs[:, 0] < 0).any() or pairs[:, 0].sum() != count or (np.abs(pairs[:, 1]) >= _MAX_OFFSET).any():
+        return None
+    return np.repeat(pairs[:, 1], pairs[:, 0])

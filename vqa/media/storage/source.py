@@ -1,0 +1,95 @@
+"""From a URI to bytes: the checks on the file itself, and one place where FFmpeg's errors become ours."""
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, cast
+from urllib.parse import unquote_to_bytes
+
+import av
+
+from vqa.errors import ClipError, ErrorKind
+from vqa.media.storage.ranges import open_remote
+from vqa.media.storage.stores import is_remote
+
+# The decoders' own messages name neither the clip nor a way out, and they would tear the progress line: silence.
+av.logging.set_level(None)
+
+_MISSING = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}
+_TOO_MANY = {errno.EMFILE, errno.ENFILE}
+
+
+def local_path(uri: str) -> Path:
+    """The file that a local path or a file:// URL names; other schemes raise ClipError("unsupported")."""
+    if is_remote(uri):
+        raise ClipError("unsupported", f"{uri}: only a local file can be read here; copy it first")
+    scheme, mark, place = uri.partition("://")
+    if scheme.lower() != "file" or not mark:
+        return Path(uri)
+    return Path("/" + os.fsdecode(unquote_to_bytes(place.partition("/")[2])))  # any host is this one
+
+
+@contextmanager
+def open_source(uri: str) -> Iterator[BinaryIO]:
+    """Open a regular file, or one behind a URL (remote.py), for reading. Raises ClipError not_found or not_readable;
+    for a URL also timeout or unsupported.
+
+    FFmpeg is given this open file, never a name: a name can be a protocol, a pattern or a playlist that opens others.
+    """
+    if is_remote(uri):
+        with open_remote(uri) as remote:
+            yield cast(BinaryIO, remote)
+        return
+    path = local_path(uri)
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116 (follows links; before opening, since opening a device can have effects)
+        if not stat.S_ISREG(mode):
+            raise ClipError(
+                "not_readable", f"{uri}: is a {_file_type(mode)}, not a regular file; give a video or image file"
+            )
+        # Without O_NONBLOCK, a pipe put in the file's place between the two calls would hang us.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except ValueError as error:  # a NUL inside the name
+        raise ClipError("not_found", f"{uri!r}: no file can have this name ({error})") from error
+    except OSError as error:
+        raise _file_error(uri, error) from error
+    with os.fdopen(descriptor, "rb") as file:
+        yield file
+
+
+def _file_type(mode: int) -> str:
+    names = {stat.S_IFDIR: "folder", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}
+    return names.get(stat.S_IFMT(mode), "device")
+
+
+def _file_error(uri: str, error: OSError) -> ClipError:
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    if error.errno in _MISSING:
+        return ClipError("not_found", f"{uri}: {reason}; check the path (relative ones start at {Path.cwd()})")
+    if error.errno in _TOO_MANY:
+        return ClipError("too_large", f"{uri}: {reason}; raise the limit on open files")
+    return ClipError("not_readable", f"{uri}: {reason}; check the permissions and the disk")
+
+
+@contextmanager
+def media_errors(uri: str, *, doing: str) -> Iterator[None]:
+    """Turn whatever FFmpeg or the file system raises while `doing` something with `uri` into a ClipError."""
+    try:
+        yield
+    except MemoryError as error:  # also av.error.MemoryError
+        raise ClipError(
+            "too_large", f"{uri}: out of memory while {doing}; raise the memory limit or scale the clip down first"
+        ) from error
+    except av.error.FFmpegError as error:
+        kind: ErrorKind = "corrupt"
+        if isinstance(error, av.error.LookupError | av.error.PatchWelcomeError | av.error.NotImplementedError):
+            kind = "unsupported"
+        reason = error.strerror or type(error).__name__
+        raise ClipError(
+            kind, f"{uri}: FFmpeg says {reason!r} while {doing}; check that a player can show the file"
+        ) from error
+    except OSError as error:
+        raise _file_error(uri, error) from error

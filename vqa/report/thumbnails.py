@@ -1,0 +1,85 @@
+"""Small pictures of what a score was given for: the keyframes and crops that its row names, decoded once more."""
+
+import base64
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from vqa.errors import ClipError
+from vqa.media.decode import decode
+from vqa.media.probe import probe
+from vqa.media.sandbox import Guard
+from vqa.report.canvas import fitted
+from vqa.types import Clip
+from vqa.views import look
+
+MOSAIC_SIDE, CROP_SIDE = 640, 240  # pixels
+DEADLINE_SECONDS, MEMORY_BYTES = 30.0, 4 * 2**30
+
+Seen = dict[str, Any]  # {"mosaic": data URI, "crops": [data URI]}, or {"missing": why there is none}
+
+
+def glimpses(rows: Iterable[Mapping[str, Any]], *, root: Path) -> dict[str, Seen]:
+    """Pictures by clip_id for rows of clips.parquet or a scores table; `root` is where relative paths begin.
+
+    A file that is gone or cannot be decoded is told, never raised.
+    """
+    found: dict[str, Seen] = {}
+    with Guard(deadline_seconds=DEADLINE_SECONDS, memory_bytes=MEMORY_BYTES) as guard:
+        for row in rows:
+            uri = row["uri"] if "://" in row["uri"] else str(root / row["uri"])
+            clip = Clip(
+                clip_id=row["clip_id"],
+                uri=uri,
+                start_seconds=row.get("start_seconds"),
+                end_seconds=row.get("end_seconds"),
+            )
+            seconds, boxes = row.get("keyframe_seconds") or [], row.get("crop_boxes") or []
+            try:
+                found[clip.clip_id] = guard.run(glimpse, clip, seconds=seconds, boxes=boxes)
+            except ClipError as error:
+                found[clip.clip_id] = {"missing": f"{error.kind}: {error}"}
+    return found
+
+
+def glimpse(clip: Clip, *, seconds: Sequence[float], boxes: Sequence[Mapping[str, Any]]) -> Seen:
+    """Mosaic and crops as JPEG in data URIs, for the guarded child.
+
+    `seconds` and `boxes` as in a scores row; without times, what `look` picks by its defaults. Raises ClipError.
+    """
+    if not seconds:
+        views = look(clip)
+        return _seen(views.global_pictures, views.local_pictures[:3])
+    info, packets = probe(clip.uri)
+    columns = math.ceil(math.sqrt(len(seconds)))
+    scale = min(1.0, MOSAIC_SIDE / columns / max(info.width, info.height))
+    tile = (max(1, round(info.width * scale)), max(1, round(info.height * scale)))
+    boxes = boxes[:3]
+    times = [*seconds, *(box["second"] for box in boxes)]
+    frames = decode(clip.uri, times, sizes=[tile] * len(seconds) + [None] * len(boxes), info=info, packets=packets)
+    mosaic = np.full((-(-len(seconds) // columns) * tile[1], columns * tile[0], 3), 128, np.uint8)
+    crops = []
+    for request, pixels in zip(frames.requested.tolist(), frames.pixels, strict=True):
+        if request < len(seconds):
+            y, x = (place * side for place, side in zip(divmod(request, columns), tile[::-1], strict=True))
+            mosaic[y : y + tile[1], x : x + tile[0]] = pixels
+        else:
+            box = boxes[request - len(seconds)]
+            crops.append(pixels[box["y"] : box["y"] + box["height"], box["x"] : box["x"] + box["width"]])
+    return _seen([mosaic], crops)
+
+
+def _seen(mosaics: Sequence[Any], crops: Sequence[Any]) -> Seen:
+    return {"mosaic": _jpeg(mosaics[0], MOSAIC_SIDE), "crops": [_jpeg(crop, CROP_SIDE) for crop in crops if crop.size]}
+
+
+def _jpeg(pixels: Any, side: int) -> str:
+    file = io.BytesIO()
+    image: Image.Image = fitted(np.ascontiguousarray(pixels), (side, side))
+    image.save(file, format="JPEG", quality=78)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()

@@ -1,0 +1,1 @@
+"""Training data: prepared views, ladders, conversations, degradation questions."""

@@ -1,0 +1,204 @@
+"""What a recipe would take: `vqa train FILE --dry-run`. Loads no weights, writes nothing, asks no network."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from vqa.errors import UsageError
+from vqa.model.card import ModelCard, settle
+from vqa.model.resolve import EMBEDDED
+from vqa.prompt import PRESETS
+from vqa.rewards import PRESETS as REWARDS
+from vqa.rewards.presets import known
+from vqa.train.clips.dataset import Known, listed, parted
+from vqa.train.grpo.build import check
+from vqa.train.modules import tower_of
+from vqa.train.recipe_stages import ColdStart, Recipe, Reinforce, Stage, Warmup
+from vqa.train.scratch.model import make_model, make_tokenizer
+from vqa.train.shared import card_of
+from vqa.views import ViewsConfig
+
+hf: Any = transformers
+PIXELS_A_TOKEN = 28 * 28  # Qwen2.5-VL merges 2x2 patches of 14 pixels
+LORA_LAYERS = 7  # of a block of the text model
+GB = 1e9
+FORMULA = (
+    "memory, float32 weights: 16 bytes a trained parameter (weight 4, gradient 4, AdamW 8), 4 a frozen one, 4 more for "
+    "a running mean, 4 for each of the KL's reference; activations 34 x tokens x width x layers x bytes/2 "
+    "(arXiv 2205.05198, attention not counted; with recompute 2 in place of 34, and one layer whole). The first "
+    "part is divided by the number of processes under FSDP and ZeRO-3 (while answers are written all weights come on "
+    "top, in the precision of the products); so do the allocator and the tower's activations."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counted:
+    """Parameters of a model, as far as they can be known; None where they cannot."""
+
+    total: float | None
+    tower: float | None = None
+    width: int | None = None  # of the text model
+    layers: int | None = None
+    origin: str
+
+
+def plan(recipe: Recipe, *, data: Sequence[Path | str] = ()) -> Iterator[str]:
+    """Lines to print: the start, the data, and each stage. Raises UsageError for what would be refused later."""
+    card, _ = card_of(recipe)
+    places = tuple(map(str, data)) or recipe.data
+    counted = _count(recipe)
+    size = f"about {counted.total / 1e6:,.1f} million parameters" if counted.total else "parameters not known"
+    yield f"start: {recipe.start or 'from nothing'}, {size} ({counted.origin})"
+    for place in dict.fromkeys([*places, *(one for stage in recipe.stages for one in stage.data)]):
+        yield from _data(place)
+    if not places:
+        yield "data: none named; give --data FOLDER"
+    for number, stage in enumerate(recipe.stages, 1):
+        train, held_out = _clips(recipe, stage, stage.data or places)
+        yield f"stage {number}, {stage.name} ({stage.kind}), from {recipe.origin(stage) or 'nothing'}:"
+        yield from (f"  {line}" for line in _work(recipe, stage, card, train, held_out))
+        yield f"  memory a process: {_memory(recipe, stage, card, counted)}"
+    yield FORMULA
+
+
+def _data(place: str) -> Iterator[str]:
+    if not Path(place).exists():
+        yield f"data {place}: not there yet"
+        return
+    counts = Counter((clip.dataset, clip.split) for clip in listed([place]))
+    for dataset in sorted({dataset for dataset, _ in counts}):
+        splits = ", ".join(f"{split} {count:,}" for (name, split), count in sorted(counts.items()) if name == dataset)
+        yield f"data {place}: {dataset}: {splits} clips"
+
+
+def _clips(recipe: Recipe, stage: Stage, places: Sequence[str]) -> tuple[list[Known], list[Known]]:
+    there = [place for place in places if Path(place).exists()]
+    if not there or len(there) < len(places):
+        return [], []
+    return parted(listed(there, datasets=stage.datasets), held_out=recipe.validation_clips, seed=recipe.seed)
+
+
+def _work(
+    recipe: Recipe, stage: Stage, card: ModelCard, train: Sequence[Known], held_out: Sequence[Known]
+) -> Iterator[str]:
+    if train:
+        yield f"learns from {len(train):,} clips, {len(held_out):,} held out"
+    if isinstance(stage, Warmup):
+        yield f"{stage.steps:,} steps x {stage.batch} crops = {stage.steps * stage.batch:,} crops"
+    elif isinstance(stage, ColdStart):
+        clips = len(train) * recipe.views_per_clip
+        steps = stage.steps or (math.ceil((stage.epochs or 0) * clips / stage.batch) if clips else None)
+        length = f"{steps:,} steps" if steps else f"{stage.epochs:g} epochs of clips not there yet"
+        yield f"{length} x {stage.batch} answers" + (f" = {steps * stage.batch:,} answers" if steps else "")
+    elif isinstance(stage, Reinforce):
+        settings = stage.settings(recipe.prompt or card.prompt, recipe.seed)
+        known(settings.reward)
+        check(settings.model_copy(update={"vllm": None, "caption_lambda": 0.0, "caption_tau": 0.0}), [])
+        answers = stage.steps * stage.clips * stage.k // stage.iterations
+        yield f"reward {stage.reward}: {', '.join(REWARDS[stage.reward].weights)}"
+        yield (
+            f"{stage.steps:,} steps x {stage.clips} clips x {stage.k} answers = {answers:,} answers, at most "
+            f"{answers * stage.max_new_tokens:,} tokens"
+        )
+        if train:
+            yield f"{stage.steps * stage.clips / len(train):.1f} times through the clips"
+    else:
+        yield f"{stage.k} answers for each of {f'{len(train):,}' if train else 'the'} clips, one is kept"
+
+
+def _memory(recipe: Recipe, stage: Stage, card: ModelCard, counted: Counted) -> str:
+    if counted.total is None:
+        return "not known without the config"
+    total, tower = counted.total, counted.tower or 0.0
+    trained, extra = total, 0.0
+    if isinstance(stage, Warmup):
+        trained = tower
+    elif isinstance(stage, ColdStart):
+        trained = tower if stage.text == "freeze" else total - tower * (stage.vision_rate == 0)
+        if stage.lora:
+            trained = LORA_LAYERS * 2 * stage.lora.rank * (counted.width or 0) * (counted.layers or 0)
+            total += trained
+        extra = 4 * trained * (stage.average > 0)
+    elif isinstance(stage, Reinforce):
+        trained = total - tower * (stage.vision_rate == 0)
+        extra = 4 * total * (stage.beta > 0)
+    else:
+        trained = 0.0
+    state = 16 * trained + 4 * (total - trained) + extra
+    parts = f"weights {4 * total / GB:.3g} + gradients {4 * trained / GB:.3g} + optimiser {8 * trained / GB:.3g} GB" + (
+        f" + {'reference' if isinstance(stage, Reinforce) else 'mean'} {extra / GB:.3g} GB" if extra else ""
+    )
+    if counted.width is None or counted.layers is None or isinstance(stage, Warmup):
+        return f"{parts} = {state / GB:.3g} GB; activations not counted"
+    tokens, recompute = _tokens(recipe, stage, card)
+    one = tokens * counted.width * (2 if recipe.precision == "float32" else 1)
+    active = one * (2 * counted.layers + 34 if recompute else 34 * counted.layers)
+    return f"{parts} + activations {active / GB:.3g} GB for {tokens:,} tokens = {(state + active) / GB:.3g} GB"
+
+
+def _tokens(recipe: Recipe, stage: Stage, card: ModelCard) -> tuple[int, bool]:
+    """Tokens that one process sends through at once, and whether activations are made anew."""
+    prompt = stage.prompt if not isinstance(stage, Warmup) else None
+    asked = _picture_tokens(ViewsConfig(**card.views), card)
+    asked += len(PRESETS[prompt or recipe.prompt or card.prompt].question) // 4
+    if isinstance(stage, Reinforce):
+        rows = min(stage.rows, stage.clips * stage.k)
+        prompts = math.ceil(rows / stage.k) if stage.shared_prefill else rows
+        return prompts * asked + rows * stage.max_new_tokens, stage.recompute
+    if isinstance(stage, ColdStart):
+        return (stage.rows or stage.batch) * (asked + stage.max_new_tokens), stage.recompute
+    return asked + (0 if isinstance(stage, Warmup) else stage.k * stage.max_new_tokens), True
+
+
+def _picture_tokens(views: ViewsConfig, card: ModelCard) -> int:
+    """Of a 16:9 clip's pictures, within the card's areas."""
+    whole = views.global_pixels**2 * 9 // 16
+    areas = [whole] * (1 if views.global_kind == "mosaic" else views.keyframes)
+    areas += [views.crop_pixels**2] * views.local_pictures
+    least, most = card.min_pixels or 0, card.max_pixels or 2**40
+    return sum(min(max(area, least), most) // PIXELS_A_TOKEN for area in areas)
+
+
+def _count(recipe: Recipe) -> Counted:
+    if recipe.model is not None:
+        tokenizer = make_tokenizer([preset.question for preset in PRESETS.values()], vocabulary=300)
+        model = make_model(tokenizer, **recipe.model.model_dump(exclude={"vocabulary"}), seed=0)
+        more = max(0, recipe.model.vocabulary - 300) * recipe.model.text_width
+        return _counted(model, "made from nothing", more=more)
+    source = settle(str(recipe.start), {})[0].source
+    place = str(EMBEDDED) if source == "embedded" else source
+    try:
+        config = hf.AutoConfig.from_pretrained(place, local_files_only=True)
+        with torch.device("meta"):
+            return _counted(hf.AutoModelForImageTextToText.from_config(config), "by its config")
+    except (OSError, ValueError) as error:  # transformers' words for: not on this machine, or not such a model
+        if Path(place).is_dir():
+            raise UsageError(
+                f"start {source}: no config.json in it of a model that takes pictures and writes text; give the folder "
+                "that save_pretrained wrote"
+            ) from error
+    without = f"the config of {source} is not on this machine"
+    if recipe.parameters is not None:
+        return Counted(total=recipe.parameters, origin=f"by the recipe; {without}")
+    named = re.search(r"(?<![0-9.])(\d+(?:\.\d+)?)b(?![a-z])", source.lower())
+    if named:
+        return Counted(total=float(named[1]) * 1e9, origin=f"by its name; {without}")
+    return Counted(total=None, origin=without)
+
+
+def _counted(model: Any, origin: str, *, more: int = 0) -> Counted:
+    text = model.config.get_text_config()
+    return Counted(
+        total=sum(one.numel() for one in model.parameters()) + more,
+        tower=sum(one.numel() for one in tower_of(model).parameters()),
+        width=text.hidden_size,
+        layers=text.num_hidden_layers,
+        origin=origin,
+    )

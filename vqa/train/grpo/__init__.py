@@ -1,0 +1,1 @@
+"""GRPO over trl: trainer, rewards, objectives."""

@@ -1,0 +1,228 @@
+"""The stages of a recipe as a file describes them; imports no torch, so that a wrong key is told at once."""
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from vqa.config import Strict
+from vqa.prompt import PresetName
+from vqa.train.grpo.config import Grpo
+
+
+class Sizes(Strict):
+    """Sizes of a model made from nothing."""
+
+    vocabulary: int = Field(1024, ge=300, description="byte-level BPE tokens, without the special ones")
+    vision_width: int = Field(192, ge=48, multiple_of=48)
+    vision_layers: int = Field(4, ge=1)
+    text_width: int = Field(256, ge=64, multiple_of=64)
+    text_layers: int = Field(4, ge=1)
+
+
+class Lora(Strict):
+    """LoRA (arXiv 2106.09685), by peft: low-rank additions are trained, the weights themselves are not."""
+
+    rank: int = Field(16, ge=1)
+    alpha: int = Field(32, ge=1, description="the additions are scaled by alpha / rank")
+    dropout: float = Field(0.0, ge=0, lt=1)
+    targets: tuple[str, ...] = Field(
+        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+        min_length=1,
+        description="layers of the text model that get them, by name",
+    )
+
+
+class Common(Strict):
+    """What every stage has."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="of its folder below --out")
+    start: str | None = Field(
+        None,
+        description="an earlier stage, `base`, a card, a hub id or a folder; default: where the stage before ended",
+    )
+    data: tuple[str, ...] = Field((), description="as the recipe's, for this stage alone")
+    datasets: tuple[str, ...] = Field((), description="only the clips of these data sets; default: all")
+
+
+class Warmup(Common):
+    """The vision tower alone learns to see damage; needs a ladder."""
+
+    kind: Literal["warmup"]
+    steps: int = Field(ge=1)
+    batch: int = Field(ge=1, description="crops a step")
+    rate: float = Field(gt=0)
+    frames: int = Field(8, ge=1, description="frames of each clip that crops are cut from")
+    crops: int = Field(6, ge=1, description="crops of each frame")
+
+
+class ColdStart(Common):
+    """Supervised on reasons: those of a ladder, of prepared clips, or of JSONL files."""
+
+    kind: Literal["coldstart"]
+    prompt: PresetName | None = Field(None, description="default: the recipe's")
+    reasons: tuple[str, ...] = Field(
+        (), description="JSONL files in the conversations or messages form, or earlier `write` stages"
+    )
+    steps: int | None = Field(None, ge=1)
+    epochs: float | None = Field(None, gt=0, description="in place of steps")
+    batch: int = Field(ge=1, description="answers of one step on all processes")
+    rows: int | None = Field(None, ge=1, description="answers that one process sends through at once; default: all")
+    rate: float = Field(gt=0)
+    vision_rate: float | None = Field(None, ge=0, description="the tower's own rate; 0 freezes it; default: rate")
+    text: Literal["train", "freeze"] = Field("train", description="freeze: the tower alone learns (RACT)")
+    lora: Lora | None = None
+    answer_weight: float = Field(1.0, gt=0, description="a token of <answer> counts this much more than one before it")
+    weight_decay: float = Field(0.05, ge=0)
+    average: float = Field(0.0, ge=0, lt=1, description="how much of the running mean of the weights a step keeps")
+    every: int = Field(100, ge=1, description="steps between two checkpoints, and two looks at the held-out clips")
+    keep_features: bool = Field(
+        False,
+        description="frozen tower, few clips: what it says of each is kept in memory, local pictures change places",
+    )
+    feature_noise: float = Field(
+        0.0, ge=0, description="keep_features: shifts each channel at random by this share of its spread over clips"
+    )
+    rare: float = Field(
+        1.0,
+        ge=1,
+        description="keep_features: how much more often clips of rare damage are drawn, at most",
+    )
+    max_new_tokens: int = Field(512, ge=1, description="of an answer when held-out clips are judged")
+    recompute: bool = Field(False, description="activations in the backward pass: less memory, more time")
+    workers: int = Field(0, ge=0, description="processes that load and encode pictures ahead")
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Files and earlier stages whose texts it takes."""
+        return self.reasons
+
+    @model_validator(mode="after")
+    def _fit(self) -> "ColdStart":
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give one of steps and epochs")
+        if self.keep_features and self.vision_rate != 0:
+            raise ValueError("keep_features needs a frozen tower; set vision_rate: 0")
+        if (self.feature_noise or self.rare > 1) and not self.keep_features:
+            raise ValueError("feature_noise and rare are for kept features; set keep_features: true")
+        if self.text == "freeze" and (self.vision_rate == 0 or self.lora):
+            raise ValueError("text: freeze leaves nothing to train here; leave out lora and give the tower a rate")
+        if self.lora and self.vision_rate:
+            raise ValueError("lora trains the text model alone; set vision_rate: 0 or leave lora out")
+        return self
+
+
+class Reinforce(Common, Grpo):
+    """GRPO; what is not said here stands in vqa/train/grpo/config.py."""
+
+    kind: Literal["grpo"]
+    prompt: PresetName | None = Field(None, description="default: the recipe's")  # type: ignore[assignment]
+    seed: int | None = Field(None, description="default: the recipe's")  # type: ignore[assignment]
+    captions: str | None = Field(None, description="for caption_*: an earlier `write` stage, or its reasons.jsonl")
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The earlier stage or file whose texts it takes."""
+        return (self.captions,) if self.captions else ()
+
+    @model_validator(mode="after")
+    def _fit(self) -> "Reinforce":
+        if bool(self.captions) != bool(self.caption_lambda or self.caption_tau):
+            raise ValueError("captions go together with caption_lambda and caption_tau")
+        return self
+
+    def settings(self, prompt: PresetName, seed: int) -> Grpo:
+        """As the trainer takes them; the recipe's prompt and seed where it has none of its own."""
+        own = {"prompt": self.prompt or prompt, "seed": seed if self.seed is None else self.seed}
+        return Grpo(**self.model_dump(include=set(Grpo.model_fields)) | own)
+
+
+class Write(Common):
+    """A model writes an answer to each clip, for a later cold start to imitate; trains nothing."""
+
+    kind: Literal["write"]
+    prompt: PresetName | None = Field(None, description="default: the recipe's")
+    question: str | None = Field(None, description="in place of the prompt's; {reason} becomes the text of `rewrites`")
+    rewrites: tuple[str, ...] = Field((), description="earlier `write` stages whose texts this one writes anew")
+    k: int = Field(1, ge=1, description="answers to draw; the one nearest to the opinion is kept")
+    within: float | None = Field(None, gt=0, description="points from the opinion; an answer further off is dropped")
+    plain: bool = Field(False, description="texts as they are (captions), not answers with numbers")
+    temperature: float = Field(1.0, gt=0)
+    max_new_tokens: int = Field(512, ge=1)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Earlier stages whose texts it takes."""
+        return self.rewrites
+
+    @model_validator(mode="after")
+    def _fit(self) -> "Write":
+        if bool(self.rewrites) != ("{reason}" in (self.question or "")):
+            raise ValueError("rewrites and a question with {reason} go together")
+        return self
+
+
+Stage = Warmup | ColdStart | Reinforce | Write
+KINDS: dict[str, type[Common]] = {"warmup": Warmup, "coldstart": ColdStart, "grpo": Reinforce, "write": Write}
+
+
+class Recipe(Strict):
+    """Schema of configs/train/*.yaml. Start from `model` (sizes, nothing learned yet) or from `start`."""
+
+    card: str | None = Field(None, description="whose prompt, views and picture sizes count; default: that of `start`")
+    start: str | None = Field(None, description="a card, a hub id or a folder")
+    model: Sizes | None = None
+    prompt: PresetName | None = Field(None, description="default: the card's")
+    max_pixels: int | None = Field(None, ge=1, description="area of a picture at most; default: the card's")
+    data: tuple[str, ...] = Field(
+        (), description="ladders, folders of `vqa prepare`, manifests; --data comes before it"
+    )
+    views_per_clip: int = Field(1, ge=1, description="ladder: looks at each training clip, with other crops")
+    validation_clips: int = Field(150, ge=0, description="held-out clips that choose and judge; 0 for none")
+    seed: int = 0
+    threads: int | None = Field(None, ge=1, description="of torch in this process")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="of the products; weights stay float32")
+    export: Literal["float32", "bfloat16", "float16"] = Field("bfloat16", description="of the weights in OUT/model")
+    parameters: float | None = Field(None, gt=0, description="for --dry-run where the hub cannot be reached")
+    stages: tuple[Stage, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _fit(self) -> "Recipe":
+        if (self.model is None) == (self.start is None):
+            raise ValueError("give one of start (a card, a hub id or a folder) and model (sizes, from nothing)")
+        if self.card is None and self.start is None:
+            raise ValueError("a model made from nothing needs card: whose prompt and views it is made for")
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) < len(names):
+            raise ValueError(f"stages need different names, these are {', '.join(names)}")
+        for place, stage in enumerate(self.stages):
+            earlier = {one.name: one.kind for one in self.stages[:place]}
+            if not isinstance(stage, Warmup):
+                wrong = [one for one in stage.texts if one in names and earlier.get(one) != "write"]
+                if wrong:
+                    raise ValueError(f"stage {stage.name}: {wrong[0]!r} is no earlier stage of kind write")
+            if stage.start in names and earlier.get(str(stage.start), "write") == "write":
+                raise ValueError(f"stage {stage.name}: start {stage.start!r} is no earlier stage that trains")
+            if stage.kind == "warmup" and self.model is None:
+                way = f"give its sizes under model, and start: {self.start} at the stage instead of above"
+                raise ValueError(f"stage {stage.name}: a warm-up is for a model with sizes of our own; {way}")
+        return self
+
+    def origin(self, stage: Stage) -> str | None:
+        """Where a stage starts: the name of an earlier stage, a card, hub id or folder, or None for sizes."""
+        if stage.start is not None:
+            return self.start if stage.start == "base" else stage.start
+        before = [one.name for one in self.stages[: self.stages.index(stage)] if one.kind != "write"]
+        return before[-1] if before else self.start
+
+    @property
+    def whose(self) -> str:
+        """The card's name."""
+        return self.card or str(self.start)
+
+
+def named(values: dict[str, Any]) -> dict[str, Any]:
+    """`stages` by their names, so that `--set stages.NAME.key=value` reaches them."""
+    stages = values.get("stages")
+    if not isinstance(stages, list):
+        return values
+    return values | {"stages": {one.get("name") if isinstance(one, dict) else None: one for one in stages}}

@@ -1,0 +1,1 @@
+"""A small model from random weights, and the warm-up of its vision tower."""
