@@ -1,4 +1,4 @@
-"""Mutations of good files (tests/mutations.py), each looked at in the guarded child as a job does:
+"""Mutations of good files (tests/support/mutations.py), each looked at in the guarded child as a job does:
 `python tests/bench/fuzz.py [--count 20000] [--log build/bench/fuzz.jsonl] [--only N]`.
 
 One line of the log for each mutation, written at once: a run that was broken off goes on where it stopped. At the end a
@@ -16,10 +16,10 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
-sys.path[0] = str(Path(__file__).parents[1])  # the helpers of the tests, as in pytest
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from fuzzing import Runner  # noqa: E402
-from mutations import SEEDS, mutant  # noqa: E402
+from tests.support.fuzzing import Runner
+from tests.support.mutations import SEEDS, mutant
 
 KILL_SECONDS = 10.0  # what ending a child and starting another may take on a machine that is swamped
 

@@ -15,10 +15,9 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "train"))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
-import rehearsal
-
+from tests.support import rehearsal
 from vqa.model.card import find_card
 from vqa.train.grpo.dataset import Example
 from vqa.types import Clip, Views

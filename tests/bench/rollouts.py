@@ -21,11 +21,10 @@ from typing import Any
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from references.make_checkpoints import make
-from samples import random_views
-
+from tests.references.make_checkpoints import make
+from tests.support.samples import random_views
 from vqa.model.card import ModelCard
 from vqa.model.encode import encode
 from vqa.model.load import Policy, load

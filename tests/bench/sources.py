@@ -15,11 +15,8 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-import clips
-import native_faults
-import web
-
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.support import clips, native_faults, web
 from vqa.errors import ClipError
 from vqa.media import Guard, decode, fingerprint, probe
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 import transformers as hf
-from references.make_checkpoints import FAMILIES, Family, make
-from samples import random_views
 from transformers.cache_utils import DynamicLayer
 
+from tests.references.make_checkpoints import FAMILIES, Family, make
+from tests.support.samples import random_views
 from vqa.model.encode import encode
 
 torch.set_num_threads(1)

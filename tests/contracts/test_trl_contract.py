@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 import transformers as hf
-from references.make_checkpoints import make
 from trl import GRPOConfig, GRPOTrainer
 from trl.generation.vllm_generation import VLLMGeneration
 from trl.models.utils import unwrap_model_for_generation
 from trl.trainer.utils import add_fused_lm_head, split_tensor_dict
+
+from tests.references.make_checkpoints import make
 
 
 @pytest.mark.parametrize(

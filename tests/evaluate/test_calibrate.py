@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import opinions
 import pyarrow as pa
 import pytest
 
+from tests.support import opinions
 from vqa.data.score_table import SCHEMA, read_scores, rewrite
 from vqa.errors import UsageError
 from vqa.evaluate.calibrate import Calibration, calibrate, calibrated, load_calibration, origin

@@ -4,9 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import opinions
 import pytest
 
+from tests.support import opinions
 from vqa.errors import UsageError
 from vqa.evaluate.compare import COMPARED, TESTS, compare
 from vqa.evaluate.figures import Settings

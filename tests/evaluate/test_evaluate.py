@@ -5,12 +5,12 @@ import math
 from pathlib import Path
 from typing import Any
 
-import opinions
 import pyarrow.parquet as pq
 import pytest
-import slow_metrics as slow
 
 import vqa.metrics
+from tests.support import opinions
+from tests.support import slow_metrics as slow
 from vqa.data.score_table import CROP_BOX
 from vqa.errors import UsageError
 from vqa.evaluate.figures import STATISTICS, Settings

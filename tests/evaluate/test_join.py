@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import opinions
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.support import opinions
 from vqa.errors import UsageError
 from vqa.evaluate.join import Joined, join
 from vqa.evaluate.tables import read_table

@@ -1,18 +1,15 @@
 """A model for whole runs: Qwen2.5-VL classes, a few thousand weights, writes a digit and then spaces for a while."""
 
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "references"))
+from tests.references.make_checkpoints import make_chain
 
 
 @pytest.fixture(scope="session")
 def model_card(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A card whose model scores each clip by the luck of its own seed: any mix-up of clips shows in the numbers."""
-    from make_checkpoints import make_chain
-
     folder = tmp_path_factory.mktemp("model")
     digits = {str(n): 0.2 for n in range(1, 6)}
     make_chain(folder / "chain", {"\n": digits, **{d: {" ": 1.0} for d in digits}, " ": {" ": 0.97, "": 0.03}})

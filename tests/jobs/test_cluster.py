@@ -5,13 +5,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import clips
 import pytest
 from ray.cluster_utils import Cluster
-from test_kills import Run
-from test_run import plain_loop, table
 
 from jobs.run_record import Request
+from tests.jobs.test_kills import Run
+from tests.jobs.test_score import plain_loop, table
+from tests.support import clips
 from vqa.data.score_table import read_scores
 
 FILES = 60

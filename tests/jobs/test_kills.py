@@ -10,13 +10,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import clips
 import numpy as np
 import psutil
 import pytest
-from test_run import plain_loop, table
 
 from jobs.run_record import Request
+from tests.jobs.test_score import plain_loop, table
+from tests.support import clips
 from vqa.data.score_table import read_scores
 
 PATIENCE_SECONDS = 120.0

@@ -11,12 +11,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import clips
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from jobs.prepare import Request, run
+from tests.support import clips
 from vqa.data.manifest import Scale, make_manifest, write_manifest
 from vqa.data.score_table import read_scores
 from vqa.data.view_cache import read_prepared

@@ -5,13 +5,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import clips
 import pyarrow as pa
 import pytest
-from zoo import make_zoo
 
 from jobs.resume import stamp
 from jobs.stages import KEPT, Sample, SampleStage
+from tests.support import clips
+from tests.support.zoo import make_zoo
 from vqa.data.score_table import SCHEMA
 from vqa.data.sources import list_clips
 from vqa.types import Clip

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bench import sources
+from tests.bench import sources
 
 SMALL = {"width": 640, "height": 360, "options": {"g": "50", "preset": "ultrafast"}}
 

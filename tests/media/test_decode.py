@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import av
-import clips
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import ArrayLike
 from PIL import Image, ImageOps
 
+from tests.support import clips
 from vqa.errors import ClipError
 from vqa.media import decode, probe
 from vqa.media.plan import nearest, plan

@@ -9,11 +9,11 @@ import struct
 from pathlib import Path
 
 import av
-import clips
 import numpy as np
 import pytest
 
 import vqa.media
+from tests.support import clips
 from vqa.media import decode, probe
 
 FRAMES = 24
@@ -203,6 +203,6 @@ def test_8k_is_decoded_at_the_size_asked_for(tmp_path) -> None:
 def test_every_test_that_the_table_of_formats_names_exists() -> None:
     table = (Path(vqa.media.__file__).parent / "README.md").read_text(encoding="utf-8")
     named = set(re.findall(r"`(test_\w+)`", table))
-    written = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py"))
+    written = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.rglob("test_*.py"))
     assert len(named) > 25
     assert not {name for name in named if f"def {name}(" not in written}

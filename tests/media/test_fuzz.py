@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fuzzing import Runner, broken, difference
-from mutations import SEEDS, mutant
-from structure import packets
-from zoo_edits import zeroed
-from zoo_good import good
 
+from tests.support.fuzzing import Runner, broken, difference
+from tests.support.mutations import SEEDS, mutant
+from tests.support.structure import packets
+from tests.support.zoo_edits import zeroed
+from tests.support.zoo_good import good
 from vqa.media import decode, probe
 from vqa.types import Clip
 from vqa.views import look

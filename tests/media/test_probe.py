@@ -6,10 +6,10 @@ import socket
 from pathlib import Path
 
 import av
-import clips
 import numpy as np
 import pytest
 
+from tests.support import clips
 from vqa.errors import ClipError
 from vqa.media import probe
 

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import zoo
-from fuzzing import outcome
-from zoo_good import Wrong
 
+from tests.support import zoo
+from tests.support.fuzzing import outcome
+from tests.support.zoo_good import Wrong
 from vqa.media import Guard
 
 

@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 import pytest
-import slow_metrics as slow
 from scipy import stats
 
+from tests.support import slow_metrics as slow
 from vqa import metrics
 from vqa.metrics import krcc, mae, outlier_ratio, pairwise_accuracy, plcc, rmse, srcc
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-import slow_metrics as slow
 
+from tests.support import slow_metrics as slow
 from vqa.metrics.conformal import half_width, share_interval
 from vqa.metrics.intervals import draws, interval, replicates
 from vqa.metrics.pairs import analyse_pairs

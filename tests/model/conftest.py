@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from references.make_checkpoints import Family, make, make_chain
 
+from tests.references.make_checkpoints import Family, make, make_chain
 from vqa.model.card import ModelCard
 from vqa.model.load import Policy, load
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from references.make_checkpoints import FAMILIES, Family
-from samples import random_views
 
+from tests.references.make_checkpoints import FAMILIES, Family
+from tests.support.samples import random_views
 from vqa.model.encode import encode, padded
 from vqa.model.load import Policy
 from vqa.model.rollout import prefill

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 import transformers as hf
-from references.make_checkpoints import Family
 from safetensors.torch import load_file, save_file
-from samples import random_views
 
+from tests.references.make_checkpoints import Family
+from tests.support.samples import random_views
 from vqa.errors import ModelError, UsageError
 from vqa.model.card import GenerationConfig, ModelCard, find_card, settle
 from vqa.model.encode import encode

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 import transformers as hf
-from references.make_checkpoints import FAMILIES, Family, make
-from samples import random_views
 
+from tests.references.make_checkpoints import FAMILIES, Family, make
+from tests.support.samples import random_views
 from vqa.model.card import ModelCard
 from vqa.model.encode import encode
 from vqa.model.load import Policy, load

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from clips import write_image, write_video
-from references.make_checkpoints import FAMILIES, Family, make_chain
-from samples import random_views
 
+from tests.references.make_checkpoints import FAMILIES, Family, make_chain
+from tests.support.clips import write_image, write_video
+from tests.support.samples import random_views
 from vqa.errors import ClipError, ModelError, UsageError
 from vqa.media.storage.fingerprint import fingerprint
 from vqa.model.scorer import Scorer

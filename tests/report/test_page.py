@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import opinions
 import pyarrow.parquet as pq
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from tests.support import opinions
 from vqa.errors import UsageError
 from vqa.evaluate.calibrate import calibrate, origin
 from vqa.evaluate.figures import Settings

@@ -1,9 +1,9 @@
 """The preview picture: whatever the clip, one page that shows the very pixels the model gets."""
 
-import clips
 import numpy as np
 import pytest
 
+from tests.support import clips
 from vqa.report.canvas import nice, shortened, text_width
 from vqa.report.preview import MARGIN, WIDTH, picture
 from vqa.types import Clip

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-import reward_loops as slow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support import reward_loops as slow
 from vqa.errors import UsageError
 from vqa.rewards import PRESETS, compute
 

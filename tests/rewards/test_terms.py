@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 import pytest
-import reward_loops as slow
 
+from tests.support import reward_loops as slow
 from vqa.rewards import format as form
 from vqa.rewards import preference, regression, response, temporal
 

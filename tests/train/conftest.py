@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-import clips
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+
+from tests.support import clips
 
 # Two threads on two busy cores wait for each other: these matrices are small enough for one.
 torch.set_num_threads(1)

@@ -6,14 +6,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import clips
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import transformers
-from recipes import COLDSTART, GRPO, WARMUP, small, written
 
+from tests.support import clips
+from tests.support.recipes import COLDSTART, GRPO, WARMUP, small, written
 from vqa.errors import ModelError, UsageError
 from vqa.model.card import settle
 from vqa.train.recipe import run

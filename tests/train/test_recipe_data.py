@@ -5,14 +5,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import clips
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from recipes import COLDSTART, GRPO, WARMUP, small, written
 
 from jobs.prepare import Request
 from jobs.prepare import run as prepare
+from tests.support import clips
+from tests.support.recipes import COLDSTART, GRPO, WARMUP, small, written
 from vqa.data.manifest import SCHEMA, Manifest, Scale, write_manifest
 from vqa.errors import UsageError
 from vqa.train.recipe import run

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from recipes import COLDSTART, GRPO, WARMUP, small, written
 from safetensors.numpy import load_file
 
+from tests.support.recipes import COLDSTART, GRPO, WARMUP, small, written
 from vqa.errors import ModelError
 from vqa.train.recipe import load_recipe, run
 

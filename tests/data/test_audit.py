@@ -1,0 +1,117 @@
+"""Labels beside real files: each kind of disagreement is found, named and counted; a good set has none."""
+
+import csv
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.support import clips
+from vqa.cli import app
+from vqa.data.audit import check_files, counted
+from vqa.data.examine import in_guards, middle_frame
+from vqa.data.manifest import Manifest, Scale, make_manifest, write_manifest
+from vqa.errors import ClipError, UsageError
+
+
+def labels(folder: Path, *names: str, **aspects: dict[str, float]) -> Manifest:
+    """A row for each name; `aspects` by the name's stem."""
+    rows: list[dict[str, Any]] = [
+        {
+            "clip_id": f"set/{name}",
+            "uri": str(folder / name),
+            "dataset": "set",
+            "content_id": name,
+            "kind": "image" if name.endswith(".png") else "video",
+            "mos_raw": 3.0,
+            "mos": 3.0,
+            "aspects": sorted(aspects.get(Path(name).stem, {}).items()) or None,
+        }
+        for name in names
+    ]
+    return make_manifest(rows, scales={"set": Scale(low=1, high=5)})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("set")
+    for seed, name in enumerate(("a", "b")):
+        clips.write_video(path / f"{name}.mp4", frames=30, seed=seed, container_options={"movflags": "faststart"})
+    clips.write_image(path / "p.png")
+    shutil.copy(path / "a.mp4", path / "again.mp4")
+    clips.cut_off(path / "b.mp4", 0.6, out=path / "cut.mp4")
+    clips.cut_off(path / "b.mp4", 0.1, out=path / "stump.mp4")
+    clips.write_text(path / "text.mp4")
+    clips.write_video(path / "extra.mp4", frames=5, seed=9)
+    return path
+
+
+def test_a_good_set_agrees(folder: Path) -> None:
+    told = {"frames": 30.0, "duration_seconds": 1.2, "fps": 25.0}
+    assert check_files(labels(folder, "a.mp4", "b.mp4", "p.png", a=told, b=told), every_frame=True) == []
+
+
+def test_every_kind_of_disagreement_is_named(folder: Path) -> None:
+    names = ("a.mp4", "gone.mp4", "text.mp4", "stump.mp4", "cut.mp4", "b.mp4", "again.mp4")
+    wrong = {"frames": 25.0, "duration_seconds": 2.0, "fps": 30.0}
+    found = check_files(labels(folder, *names, b=wrong), root=folder)
+    by_name = {(Path(one.uri).name, one.what): one for one in found}
+    assert set(by_name) == {
+        ("gone.mp4", "file"),
+        ("text.mp4", "file"),
+        ("stump.mp4", "file"),
+        ("cut.mp4", "decoding"),
+        ("b.mp4", "frames"),
+        ("b.mp4", "length"),
+        ("b.mp4", "rate"),
+        ("again.mp4", "duplicate"),
+        ("extra.mp4", "unlabelled"),
+        ("p.png", "unlabelled"),
+    }
+    assert by_name["gone.mp4", "file"].detail.startswith("not_found: ")
+    assert by_name["text.mp4", "file"].detail.startswith("not_video: ")
+    assert by_name["b.mp4", "frames"].detail == "label says 25, the file has 30"
+    assert by_name["again.mp4", "duplicate"].detail == "same content as set/a.mp4"
+    assert [one.clip_id for one in found if one.what != "unlabelled"] == [
+        *("set/gone.mp4", "set/text.mp4", "set/stump.mp4", "set/cut.mp4"),
+        *("set/b.mp4",) * 3,
+        "set/again.mp4",
+    ]
+    assert counted(found)["file"] == 3
+
+
+def test_a_picture_labelled_as_video_and_a_missing_reference_are_told(folder: Path) -> None:
+    manifest = labels(folder, "p.png")
+    kind = manifest.table.schema.get_field_index("kind")
+    reference = manifest.table.schema.get_field_index("reference_uri")
+    table = manifest.table.set_column(kind, manifest.table.schema.field(kind), [["video"]])
+    table = table.set_column(reference, table.schema.field(reference), [[str(folder / "original.png")]])
+    found = check_files(Manifest(table=table, scales=manifest.scales))
+    assert [one.what for one in found] == ["reference", "kind"]
+
+
+def test_a_root_that_is_no_folder_is_refused(folder: Path) -> None:
+    with pytest.raises(UsageError, match="no folder"):
+        check_files(labels(folder, "a.mp4"), root=folder / "nowhere")
+
+
+def test_the_command_ends_with_3_and_lists_every_disagreement(folder: Path, tmp_path: Path) -> None:
+    write_manifest(tmp_path / "m.parquet", labels(folder, "a.mp4", "gone.mp4"))
+    bad = CliRunner().invoke(app, ["data", "check", str(tmp_path / "m.parquet"), "--csv", str(tmp_path / "d.csv")])
+    assert bad.exit_code == 3
+    assert "2 clips, 1 disagreements: file 1" in bad.output
+    with (tmp_path / "d.csv").open(newline="") as file:
+        assert [row["clip_id"] for row in csv.DictReader(file)] == ["set/gone.mp4"]
+    write_manifest(tmp_path / "m.parquet", labels(folder, "a.mp4"))
+    good = CliRunner().invoke(app, ["data", "check", str(tmp_path / "m.parquet"), "--root", str(tmp_path)])
+    assert (good.exit_code, good.stdout) == (0, "1 clips, 0 disagreements\n")
+
+
+def test_outcomes_come_in_order_whatever_ends_first(folder: Path) -> None:
+    uris = [str(folder / name) for name in ("b.mp4", "gone.mp4", "p.png", "a.mp4")]
+    found = list(in_guards(middle_frame, uris, workers=2, room=(160, 96)))
+    assert isinstance(found[1], ClipError)
+    numbers = [None if isinstance(one, ClipError) else clips.read_number(one) for one in found]
+    assert numbers == [15, None, 0, 15]

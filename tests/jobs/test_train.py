@@ -1,0 +1,162 @@
+"""A recipe on two workers by Ray Train: one is killed in the middle, the run goes on from its last checkpoint."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import ray
+
+from jobs.train import run
+from tests.support import clips
+from vqa.data.view_cache import LOOKED_AT, pack
+from vqa.data.view_cache_writer import PreparedTable
+from vqa.errors import VqaError
+from vqa.model.card import find_card
+from vqa.train.recipe import load_recipe
+from vqa.types import Clip
+from vqa.views import ViewsConfig, look
+
+PATIENCE_SECONDS = 900.0
+STEPS = 12
+RECIPE = f"""
+start: embedded
+threads: 1
+validation_clips: 0
+export: float16
+stages:
+- {{kind: coldstart, name: cold, steps: {STEPS}, batch: 2, rows: 1, rate: 1.0e-4, vision_rate: 0, every: 1}}
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+def prepared(tmp_path: Path) -> Path:
+    """Four clips as `vqa prepare` leaves them, without Ray."""
+    import pyarrow as pa
+
+    views = ViewsConfig(
+        **find_card("embedded")["views"] | {"global_pixels": 64, "local_pictures": 1, "crop_pixels": 56}
+    )
+    out, rows, listed = tmp_path / "prepared", [], []
+    for n in range(4):
+        clip = Clip(clip_id=f"{n}", uri=str(clips.write_video(tmp_path / f"{n}.mp4", frames=8, seed=n)))
+        seen = look(clip, **views.model_dump())
+        rows.append({"clip_id": clip.uri, "uri": clip.uri, "status": "ok", "run_key": f"{n}"} | pack(seen))
+        facts: dict[str, Any] = {"dataset": "ladder", "content_id": f"{n}", "split": "train", "opinion": 1.5 + n}
+        listed.append(facts | {"clip_id": f"{n}", "uri": clip.uri, "distortions": ["noise"], "severities": [0.2 * n]})
+    table = PreparedTable(out)
+    table.add(pa.Table.from_pylist(rows, schema=LOOKED_AT))
+    table.flush()
+    table.write_clips(out, listed)
+    return out
+
+
+def checkpoints(out: Path) -> set[int]:
+    return {int(path.name.rpartition("-")[2]) for path in (out / "cold").glob("checkpoint-*")}
+
+
+@pytest.mark.slow
+def test_a_lost_worker_is_replaced_and_the_run_goes_on_from_its_last_checkpoint(tmp_path: Path, recipe: Path) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "jobs.train", str(recipe), "--out", str(out), "--data", str(prepared(tmp_path))]
+    process = subprocess.Popen([*command, "--workers", "2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def workers() -> list[psutil.Process]:
+        return [
+            one
+            for one in psutil.Process(process.pid).children(recursive=True)
+            if one.is_running() and one.name().startswith("ray::RayTrainWo")
+        ]
+
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not (saved := checkpoints(out)) or max(saved) < 4:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    first = workers()
+    assert len(first) == 2
+    os.kill(first[0].pid, signal.SIGKILL)
+    before = max(checkpoints(out))
+    assert before < STEPS, "the kill came too late to mean anything"
+
+    later: set[int] = set()
+    while process.poll() is None:
+        later |= checkpoints(out) - saved
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    said, heard = process.communicate()
+    assert (process.returncode, said.strip()) == (0, str(out / "model")), heard
+    assert min(later) > max(saved), "not from the beginning"
+    assert max(checkpoints(out)) == STEPS
+    assert (out / "model" / "model.safetensors").is_file()
+    assert not (out / "ray").exists()
+
+
+@ray.remote(num_cpus=1)
+class Other:
+    """Somebody else's work on the same Ray."""
+
+    def is_there(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def other(local_ray: None) -> Iterator[Any]:
+    actor = Other.remote()
+    assert ray.get(actor.is_there.remote())
+    yield actor
+    ray.kill(actor)
+
+
+def test_what_the_workers_wait_for_is_told_and_they_start_when_it_is_free(
+    tmp_path: Path, recipe: Path, other: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", heard)
+    monkeypatch.setattr("jobs.train.LOOK_SECONDS", 0.5)
+    cpus = ray.cluster_resources()["CPU"]
+
+    def free_the_cpu_when_told() -> None:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while "waiting" not in heard.getvalue() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        ray.kill(other)
+
+    thread = threading.Thread(target=free_the_cpu_when_told)
+    thread.start()
+    # The fault of the run is told once and not tried again.
+    with pytest.raises(VqaError, match=r"data .*nowhere: no such folder; make it by") as caught:
+        run(load_recipe(recipe), out=tmp_path / "out", data=[tmp_path / "nowhere"], workers=int(cpus))
+    thread.join()
+    assert caught.value.exit_code == 2
+    told = f"train: waiting for {cpus:g} workers, one CPU each: {cpus - 1:g} of Ray's {cpus:g} CPUs are free"
+    assert heard.getvalue().splitlines()[0] == told
+
+
+def test_workers_that_never_start_end_the_run_in_words(
+    tmp_path: Path, recipe: Path, other: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.train.START_TRIES", 1)
+    monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "1")
+    cpus = int(ray.cluster_resources()["CPU"])
+    with pytest.raises(VqaError, match=r"what was trained is safe in .*out: the same command goes on from there"):
+        run(load_recipe(recipe), out=tmp_path / "out", workers=cpus)
+
+
+def test_more_workers_than_ray_has_cpus_are_refused(tmp_path: Path, recipe: Path, local_ray: None) -> None:
+    with pytest.raises(VqaError, match=r"--workers 4096: Ray has \d+ CPUs, one worker needs one"):
+        run(load_recipe(recipe), out=tmp_path / "out", workers=4096)

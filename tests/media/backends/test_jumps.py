@@ -1,0 +1,124 @@
+"""An index instead of a demuxing, and jumps over gaps: the same table, the same frames, fewer bytes read."""
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from tests.support import clips
+from vqa.media import decode, probe
+from vqa.media.backends import pyav as feed
+
+FRAMES = 60
+X264 = {"g": "10", "bf": "3"}
+COLUMNS = ("seconds", "sizes", "is_key", "order", "is_damaged", "ticks", "starts", "jump_ticks", "is_counted")
+
+INDEXED = {
+    "plain.mp4": {"options": X264},
+    "no-b.mov": {"options": {"g": "10", "bf": "0"}},
+    "sound.mp4": {"options": X264, "audio": True},
+    "index-in-front.mp4": {"options": X264, "container_options": {"movflags": "faststart"}},
+    "negative-offsets.mp4": {"options": X264, "container_options": {"movflags": "negative_cts_offsets"}},
+    "open-gop.mp4": {"options": {**X264, "x264-params": "open_gop=1"}},
+    "interlaced.mp4": {"options": {**X264, "x264-params": "interlaced=1"}},
+    "vfr.mp4": {"options": X264, "seconds": np.cumsum(np.random.default_rng(1).uniform(0.01, 0.3, FRAMES)).tolist()},
+    "hevc.mp4": {"codec": "libx265", "options": {"x265-params": "log-level=none:pools=none:keyint=10"}},
+    "late.mp4": {"options": X264, "seconds": (3 + np.arange(FRAMES) / 25).tolist()},
+    "mpeg4.mp4": {"codec": "mpeg4", "options": {"g": "10", "bf": "2"}},
+    "prores.mov": {"codec": "prores", "pixel_format": "yuv422p10le"},
+}
+DEMUXED = {
+    "fragments.mp4": {"options": X264, "container_options": {"movflags": "frag_keyframe+empty_moov"}},
+    "plain.mkv": {"options": X264},
+    "plain.ts": {"options": X264},
+}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory):
+    folder = tmp_path_factory.mktemp("files")
+
+    def get(name: str) -> Path:
+        path = folder / name
+        if not path.exists():
+            clips.write_video(path, **{"frames": FRAMES, **(INDEXED | DEMUXED)[name]})
+        return path
+
+    return get
+
+
+@pytest.mark.parametrize("name", [*INDEXED, *DEMUXED])
+def test_the_index_says_what_demuxing_says(files, name) -> None:
+    path = str(files(name))
+    info, table = probe(path)
+    same_info, same_table = probe(path, by_index=False)
+    assert info == same_info
+    assert table.is_indexed == (name in INDEXED)
+    for column in COLUMNS:
+        np.testing.assert_array_equal(getattr(table, column), getattr(same_table, column))
+
+
+def test_a_cut_off_file_is_demuxed(files, tmp_path) -> None:
+    cut = clips.cut_off(files("index-in-front.mp4"), 0.7, out=tmp_path / "cut.mp4")
+    assert not probe(str(cut))[1].is_indexed
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_damaged_index_gives_a_table_or_the_error_of_demuxing(files, tmp_path, seed) -> None:
+    path = files("index-in-front.mp4")
+    data = path.read_bytes()
+    share = data.index(b"mdat") / len(data)
+    bad = str(
+        clips.flip_bits(path, seed=seed, count=3, start_share=40 / len(data), end_share=share, out=tmp_path / "bad.mp4")
+    )
+    found = []
+    for by_index in (True, False):
+        try:
+            info, table = probe(bad, by_index=by_index)
+            found.append((info, table.seconds.tolist(), table.sizes.tolist()))
+        except Exception as error:  # whatever it is, both ways meet it
+            found.append((type(error), str(error)))
+    assert found[0] == found[1]
+
+
+@pytest.fixture
+def demuxed(monkeypatch) -> list[int]:
+    """Sizes of the packets that the reader demuxes; nothing is replaced."""
+    real, sizes = feed.packets_of, []
+
+    def watched(container, stream):
+        for packet in real(container, stream):
+            sizes.append(packet.size)
+            yield packet
+
+    monkeypatch.setattr(feed, "packets_of", watched)
+    monkeypatch.setattr(feed, "_JUMP_BYTES", 0)
+    return sizes
+
+
+@pytest.mark.parametrize(
+    "name", ["plain.mp4", "open-gop.mp4", "hevc.mp4", "vfr.mp4", "late.mp4", "plain.mkv", "plain.ts"]
+)
+def test_gaps_are_jumped_over_and_the_frames_are_the_same(files, demuxed, name) -> None:
+    path = str(files(name))
+    info, table = probe(path)
+    with av.open(path) as container:
+        reference = {frame.pts: frame.to_ndarray() for frame in container.decode(video=0)}
+    for wanted in ([55], [1, 31, 58], [29, 30]):
+        demuxed.clear()
+        got = dict(feed.read_pyav(info, table, np.array(wanted), 1))
+        assert sorted(got) == wanted
+        for entry, frame in got.items():
+            np.testing.assert_array_equal(frame.to_ndarray(), reference[int(table.ticks[table.order[entry]])])
+        assert name.endswith(".ts") or len(demuxed) <= 22 * len(wanted)  # at most two groups of ten each
+
+
+def test_a_file_exchanged_after_planning_is_read_anew(tmp_path) -> None:
+    """Its packets are not those of the index: nothing is decoded by a table that does not fit."""
+    path = clips.write_video(tmp_path / "a.mp4", frames=FRAMES, options=X264)
+    info, table = probe(str(path))
+    clips.write_video(path, frames=FRAMES, fps=50, options={"g": "15", "bf": "2"}, seed=3)
+    frames = decode(str(path), [0.6, 1.0], sizes=[None, None], info=info, packets=table)
+    assert [clips.read_number(pixels) for pixels in frames.pixels] == [30, 50]
+    assert frames.seconds.tolist() == pytest.approx([0.6, 1.0])

@@ -1,0 +1,320 @@
+"""What a decoded frame looks like as a picture: shape, direction, fields, range, colours, highlights."""
+
+import struct
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from tests.support import clips
+from vqa.errors import ClipError
+from vqa.media import decode, probe
+from vqa.media.color.convert import Painter
+from vqa.media.color.tonemap import HLG, PQ, to_sdr
+
+# --- shape and direction ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ratio", "size"),
+    [
+        ("4/3", (213, 96)),  # wide pixels: wider
+        ("8/9", (160, 108)),  # high pixels: higher
+        ("1000/1001", (160, 96)),  # rounding in some encoders
+        ("10/1", (160, 96)),  # a broken header
+    ],
+)
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
+def test_pixels_are_made_square_by_stretching_the_axis_they_are_too_short_on(tmp_path, ratio, size, suffix) -> None:
+    plain = clips.write_video(tmp_path / f"plain.{suffix}", frames=3, noise=0.0)
+    path = tmp_path / f"ratio.{suffix}"
+    clips.ffmpeg("-i", plain, "-c", "copy", "-bsf:v", f"h264_metadata=sample_aspect_ratio={ratio}", path)
+    info, _ = probe(str(path))
+    assert (info.width, info.height) == size
+    native, asked = decode(str(path), [0.08, 0.08], sizes=[None, (80, 48)]).pixels
+    assert (native.shape[1], native.shape[0]) == size
+    assert clips.read_number(native) == 2
+    np.testing.assert_array_equal(asked, decode(str(plain), [0.08], sizes=[(80, 48)]).pixels[0])
+
+
+def test_a_rotated_clip_of_wide_pixels_becomes_a_high_picture(tmp_path) -> None:
+    plain = clips.write_video(tmp_path / "plain.mp4", frames=3, rotation_degrees=90)
+    path = tmp_path / "ratio.mp4"
+    clips.ffmpeg("-i", plain, "-c", "copy", "-bsf:v", "h264_metadata=sample_aspect_ratio=4/3", path)
+    info, _ = probe(str(path))
+    assert (info.width, info.height, info.rotation_degrees) == (96, 213, 90)
+    assert decode(str(path), [0.0], sizes=[None]).pixels[0].shape == (213, 96, 3)
+
+
+def test_the_inches_of_a_photograph_do_not_stretch_it(tmp_path) -> None:
+    path = tmp_path / "photo.jpg"
+    Image.fromarray(clips.picture(0)).save(path, dpi=(72, 144))
+    info, _ = probe(str(path))
+    assert (info.width, info.height) == (160, 96)
+
+
+@pytest.mark.parametrize("orientation", [2, 4, 5, 7])
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "webp", "avif"])
+def test_mirrored_photographs_are_shown_unmirrored(tmp_path, suffix, orientation) -> None:
+    path = clips.write_image(tmp_path / f"i.{suffix}", exif_orientation=orientation)
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(path)).convert("RGB")).astype(int)
+    info, _ = probe(str(path))
+    assert (info.height, info.width) == upright.shape[:2]
+    pixels = decode(str(path), [0.0], sizes=[None]).pixels[0]
+    assert np.abs(pixels - upright).mean() <= (2 if suffix in ("jpg", "avif") else 0)
+
+
+# (a, b, c, d) of a display matrix, x = a p + c q, y = b p + d q -> what it does to a picture
+MATRICES = {
+    (-1, 0, 0, 1): lambda p: p[:, ::-1],
+    (1, 0, 0, -1): lambda p: p[::-1],
+    (0, 1, 1, 0): lambda p: p.transpose(1, 0, 2),
+    (0, -1, -1, 0): lambda p: p[::-1, ::-1].transpose(1, 0, 2),
+    (0, 1, -1, 0): lambda p: np.rot90(p, k=-1),
+}
+
+
+@pytest.mark.parametrize("matrix", MATRICES)
+@pytest.mark.parametrize("suffix", ["mp4", "mov"])
+def test_a_display_matrix_is_applied_in_full(tmp_path, matrix, suffix) -> None:
+    plain = clips.write_video(tmp_path / "plain.mp4", frames=3)
+    path = tmp_path / f"turned.{suffix}"
+    a, b, c, d = (value << 16 for value in matrix)
+    with av.open(str(plain)) as source, av.open(str(path), "w") as output:
+        stream = output.add_stream_from_template(source.streams.video[0])
+        stream.set_display_matrix([a, b, 0, c, d, 0, 0, 0, 1 << 30])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                output.mux(packet)
+    expected = MATRICES[matrix](decode(str(plain), [0.04], sizes=[None]).pixels[0])
+    info, _ = probe(str(path))
+    assert (info.height, info.width) == expected.shape[:2]
+    np.testing.assert_array_equal(decode(str(path), [0.04], sizes=[None]).pixels[0], expected)
+
+
+def test_when_the_size_changes_in_mid_stream_all_frames_come_at_the_first_size(tmp_path) -> None:
+    path = tmp_path / "sizes.h264"
+    parts = [
+        clips.write_video(tmp_path / f"{n}.h264", frames=5, width=width, height=height, container="h264", noise=0.0)
+        for n, (width, height) in enumerate([(160, 96), (320, 240), (80, 48)])
+    ]
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    info, table = probe(str(path))
+    assert (info.width, info.height, info.frame_count) == (160, 96, 15)
+    frames = decode(str(path), table.seconds, sizes=[None] * 15)
+    assert {pixels.shape for pixels in frames.pixels} == {(96, 160, 3)}
+    assert [clips.read_number(pixels) for pixels in frames.pixels] == [0, 1, 2, 3, 4] * 3
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["-c:v", "mpeg2video", "-flags", "+ildct+ilme", "-q:v", "2"],
+        ["-c:v", "libx264", "-x264-params", "tff=1", "-crf", "5"],
+    ],
+    ids=["mpeg2", "h264"],
+)
+def test_interlaced_frames_are_shown_as_stored_both_fields_in_full(tmp_path, arguments) -> None:
+    """Two fields of different greys: every other line keeps its own."""
+    path = tmp_path / "fields.mkv"
+    rows = "if(mod(Y,2),60,180)"
+    source = ["-f", "lavfi", "-i", f"color=gray:s=160x96:r=25:d=0.4,geq=lum='{rows}':cb=128:cr=128,setfield=tff"]
+    clips.ffmpeg(*source, *arguments, "-pix_fmt", "yuv420p", path)
+    with av.open(str(path)) as container:
+        assert next(container.decode(video=0)).interlaced_frame
+    pixels = decode(str(path), [0.0], sizes=[None]).pixels[0].astype(int)
+    assert np.abs(pixels[0::2] - 191).max() <= 8  # (180 - 16) * 255 / 219
+    assert np.abs(pixels[1::2] - 51).max() <= 8
+
+
+# --- range and matrix -------------------------------------------------------------------------------------------------
+
+
+def patch(
+    path: Path,
+    code: tuple[float, float, float],
+    *,
+    encoder: list[str],
+    matrix: str = "bt2020nc",
+    primaries: str = "bt2020",
+    transfer: str = "bt2020-10",
+    full: bool = False,
+    depth: int = 10,
+) -> Path:
+    """Two frames of one colour given as R'G'B' code of 0 to 1, tagged as told."""
+    kr, kb = {"bt2020nc": (0.2627, 0.0593), "bt709": (0.2126, 0.0722), "smpte170m": (0.299, 0.114)}[matrix]
+    red, green, blue = code
+    luma = kr * red + (1 - kr - kb) * green + kb * blue
+    chroma = (blue - luma) / (2 * (1 - kb)), (red - luma) / (2 * (1 - kr))
+    scale, top = 1 << (depth - 8), (1 << depth) - 1
+    if full:
+        values = [top * luma, *(128 * scale + top * c for c in chroma)]
+    else:
+        values = [scale * (16 + 219 * luma), *(scale * (128 + 224 * c) for c in chroma)]
+    dtype = np.uint16 if depth > 8 else np.uint8
+    counts = (64 * 64, 32 * 32, 32 * 32)
+    raw = path.with_suffix(".yuv")
+    raw.write_bytes(b"".join(np.full(n, round(v), dtype).tobytes() for n, v in zip(counts, values, strict=True)) * 2)
+    layout = "yuv420p10le" if depth > 8 else "yuv420p"
+    colours = (
+        f"setparams=range={'pc' if full else 'tv'}:colorspace={matrix}:color_primaries={primaries}:color_trc={transfer}"
+    )
+    source = ["-f", "rawvideo", "-pix_fmt", layout, "-s", "64x64", "-r", "25", "-i", raw]
+    clips.ffmpeg(*source, "-vf", colours, *encoder, path)
+    return path
+
+
+X265_10 = ["-c:v", "libx265", "-x265-params", "log-level=none:pools=none:qp=4"]
+VP9_10 = ["-c:v", "libvpx-vp9", "-profile:v", "2", "-crf", "4", "-b:v", "0", "-cpu-used", "8"]
+AV1_10 = ["-c:v", "libsvtav1", "-preset", "12", "-crf", "4"]
+TEN_BIT = {"hevc": ("p.mp4", X265_10), "vp9": ("p.webm", VP9_10), "av1": ("p.mkv", AV1_10)}
+
+
+@pytest.mark.parametrize(
+    ("codec", "matrix", "full"),
+    [(codec, matrix, True) for codec, matrix in zip(TEN_BIT, ["bt709", "smpte170m", "bt2020nc"], strict=True)]
+    + [("hevc", matrix, False) for matrix in ["bt709", "smpte170m", "bt2020nc"]],
+)
+def test_matrix_and_range_are_those_that_the_stream_names(tmp_path, codec, matrix, full) -> None:
+    name, encoder = TEN_BIT[codec]
+    code = (0.8, 0.15, 0.2)
+    tags = {"matrix": matrix, "primaries": "bt709", "transfer": "bt709"}
+    path = patch(tmp_path / name, code, encoder=encoder, full=full, **tags)
+    pixels = decode(str(path), [0.0], sizes=[None]).pixels[0].astype(int)
+    assert np.abs(pixels - np.rint(255 * np.array(code))).max() <= 3
+
+
+def test_one_painter_follows_frames_that_change_their_colours_and_format(tmp_path) -> None:
+    info, _ = probe(str(clips.write_video(tmp_path / "c.mp4", frames=1)))
+    one = Painter(info=info)
+    for seed, (layout, matrix, transfer) in enumerate(
+        [("yuv420p", 1, 1), ("yuv420p", 5, 6), ("yuv420p", 9, PQ), ("yuv420p10le", 9, HLG), ("yuv420p", 1, 1)]
+    ):
+        frame = av.VideoFrame.from_ndarray(clips.picture(seed), format="rgb24").reformat(format=layout)
+        frame.colorspace, frame.color_trc = matrix, transfer
+        np.testing.assert_array_equal(one.paint(frame, (80, 48)), Painter(info=info).paint(frame, (80, 48)))
+
+
+def test_a_matrix_that_cannot_be_shown_is_unsupported(tmp_path) -> None:
+    path = clips.write_video(tmp_path / "c.mp4", frames=2, options={"x264-params": "colormatrix=YCgCo"})
+    with pytest.raises(ClipError, match=r"c\.mp4.*YCgCo") as caught:
+        decode(str(path), [0.0], sizes=[None])
+    assert caught.value.kind == "unsupported"
+
+
+@pytest.mark.parametrize(("profile", "base_layer"), [(5, 0), (8, 1)])
+def test_dolby_vision_is_shown_by_its_base_layer_or_not_at_all(tmp_path, profile, base_layer) -> None:
+    """A configuration box (Dolby Vision streams within ISOBMFF, 3.2) put into a real HEVC file."""
+    plain = patch(tmp_path / "plain.mp4", (0.5, 0.5, 0.5), encoder=[*X265_10, "-tag:v", "hvc1"], transfer="smpte2084")
+    data = bytearray(plain.read_bytes())
+    box = struct.pack(">I4s2BHB19x", 32, b"dvcC", 1, 0, profile << 9 | 6 << 3 | 0b101, base_layer << 4)
+    start = data.index(b"hvc1", data.index(b"stsd")) - 4
+    end = start + int.from_bytes(data[start : start + 4], "big")
+    for name in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"hvc1"):  # the boxes around it grow
+        at = data.rindex(name, 0, start + 8) - 4
+        data[at : at + 4] = (int.from_bytes(data[at : at + 4], "big") + len(box)).to_bytes(4, "big")
+    data[end:end] = box
+    path = tmp_path / "dolby.mp4"
+    path.write_bytes(data)
+    if base_layer:
+        np.testing.assert_array_equal(*(decode(str(p), [0.0], sizes=[None]).pixels[0] for p in (plain, path)))
+        return
+    with pytest.raises(ClipError, match=r"dolby\.mp4.*Dolby Vision.*profile 5") as caught:
+        probe(str(path))
+    assert caught.value.kind == "unsupported"
+
+
+# --- HDR to SDR: the formulas of the standards once more, for one colour, in double precision -------------------------
+
+
+def pq_of_nits(nits: float) -> float:
+    """ST 2084, inverse EOTF."""
+    power = (nits / 10000) ** (2610 / 16384)
+    return ((3424 / 4096 + 2413 / 128 * power) / (1 + 2392 / 128 * power)) ** (2523 / 32)
+
+
+def nits_of_pq(code: float) -> float:
+    """ST 2084, EOTF, by bisection of its inverse."""
+    low, high = 0.0, 10000.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if pq_of_nits(middle) < code else (low, middle)
+    return low
+
+
+def nits_of_hlg(code: tuple[float, ...]) -> list[float]:
+    """BT.2100-2 table 5: inverse OETF, OOTF with gamma 1.2 at 1000 cd/m2."""
+    a = 0.17883277
+    b, c = 1 - 4 * a, 0.5 - a * np.log(4 * a)
+    scene = [e**2 / 3 if e <= 0.5 else (np.exp((e - c) / a) + b) / 12 for e in code]
+    luma = 0.2627 * scene[0] + 0.6780 * scene[1] + 0.0593 * scene[2]
+    return [float(1000 * luma**0.2 * e) for e in scene]
+
+
+def sdr_of_nits(nits: list[float]) -> np.ndarray:
+    """BT.2390 5.4.1 from 1000 to 203 cd/m2 on the greatest, BT.2407's matrix, gamma 2.4; 0 to 255."""
+    nits = [min(value, 1000.0) for value in nits]
+    most = max(nits)
+    if most > 0:
+        e1, top = pq_of_nits(most) / pq_of_nits(1000), pq_of_nits(203) / pq_of_nits(1000)
+        knee = 1.5 * top - 0.5
+        if e1 >= knee:
+            t = (e1 - knee) / (1 - knee)
+            p = (2 * t**3 - 3 * t**2 + 1) * knee + (t**3 - 2 * t**2 + t) * (1 - knee) + (-2 * t**3 + 3 * t**2) * top
+            nits = [value * nits_of_pq(p * pq_of_nits(1000)) / most for value in nits]
+    matrix = np.array([[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]])
+    return 255 * np.clip(matrix @ (np.array(nits) / 203), 0, 1) ** (1 / 2.4)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [(0.8, 0.15, 0.2), (0.1, 0.7, 0.25), (0.75,) * 3, (1.0,) * 3, (0.0,) * 3, (0.55, 0.6, 0.4), (0.3, 0.2, 0.25)],
+)
+@pytest.mark.parametrize("transfer", [PQ, HLG])
+def test_tone_mapping_is_that_of_the_standards(code, transfer) -> None:
+    expected = sdr_of_nits([nits_of_pq(c) for c in code] if transfer == PQ else nits_of_hlg(code))
+    got = to_sdr(np.rint(65535 * np.full((3, 5, 3), code)).astype(np.uint16), transfer=transfer)
+    assert np.abs(got - expected).max() <= 1
+
+
+@pytest.mark.parametrize("transfer", [PQ, HLG, 1])
+def test_greys_stay_grey_and_brighter_stays_brighter(transfer) -> None:
+    codes = np.append(np.arange(0, 65535, 16), 65535).astype(np.uint16)  # of 12 bits
+    ramp = np.repeat(codes[:, None, None], 3, axis=2)
+    shown = to_sdr(ramp, transfer=transfer).astype(int)
+    assert np.ptp(shown, axis=2).max() <= 1  # the rows of the published matrix add up to 1 within 0.0001
+    assert (np.diff(shown[:, 0, 1]) >= 0).all()
+    assert (shown[0].max(), shown[-1].min()) == (0, 255)
+
+
+@pytest.mark.parametrize("transfer", ["smpte2084", "arib-std-b67"])
+@pytest.mark.parametrize("codec", TEN_BIT)
+def test_hdr_streams_are_shown_as_an_sdr_screen_shows_them(tmp_path, codec, transfer) -> None:
+    name, encoder = TEN_BIT[codec]
+    code = (0.55, 0.6, 0.4)
+    path = patch(tmp_path / name, code, encoder=encoder, transfer=transfer)
+    expected = sdr_of_nits([nits_of_pq(c) for c in code] if transfer == "smpte2084" else nits_of_hlg(code))
+    for pixels in decode(str(path), [0.0, 0.0], sizes=[None, (20, 10)]).pixels:
+        assert np.abs(pixels - expected).max() <= 4  # the encoder, and steps of 10 bits
+
+
+def test_wide_gamut_sdr_is_shown_in_bt709_colours(tmp_path) -> None:
+    """A BT.709 colour written in BT.2020 colours comes back as itself."""
+    wanted = np.array([0.8, 0.3, 0.25])
+    matrix = np.array([[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]])
+    wide = np.linalg.solve(matrix, wanted**2.4) ** (1 / 2.4)
+    path = patch(tmp_path / "wide.mp4", tuple(wide), encoder=X265_10)
+    pixels = decode(str(path), [0.0], sizes=[None]).pixels[0]
+    assert np.abs(pixels - 255 * wanted).max() <= 4
+
+
+def test_hdr_without_a_named_matrix_is_taken_as_bt2020(tmp_path) -> None:
+    info, _ = probe(str(clips.write_video(tmp_path / "c.mp4", frames=1)))
+    frame = av.VideoFrame.from_ndarray(clips.picture(3), format="rgb24").reformat(format="yuv420p10le")
+    frame.color_trc, frame.colorspace = PQ, 2
+    unnamed = Painter(info=info).paint(frame, None)
+    frame.colorspace = 9
+    np.testing.assert_array_equal(unnamed, Painter(info=info).paint(frame, None))

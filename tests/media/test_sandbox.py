@@ -1,0 +1,310 @@
+"""The guarded child: whatever native code does in it costs one call, and nothing of it outlives the parent."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support import native_faults
+from vqa.errors import ClipError
+from vqa.media import sandbox as guard_module
+from vqa.media.sandbox import Guard
+from vqa.types import Clip
+
+DEADLINE = 0.5
+MARGIN = 2.0  # the machine may be busy; without the kill the call would never end
+MEBIBYTE = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def guard() -> Iterator[Guard]:
+    """For calls that end by themselves, however busy the machine is."""
+    with Guard(deadline_seconds=60.0, memory_bytes=256 * MEBIBYTE) as guard:
+        guard.start()
+        yield guard
+
+
+@pytest.fixture(scope="module")
+def hasty() -> Iterator[Guard]:
+    with Guard(deadline_seconds=DEADLINE, memory_bytes=None, preload=["tests.support.native_faults"]) as guard:
+        guard.start()
+        yield guard
+
+
+def is_alive(process_id: int) -> bool:
+    try:
+        return Path(f"/proc/{process_id}/stat").read_text().split(")")[-1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until(condition, seconds: float = 10.0) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+@pytest.mark.parametrize("hang", [native_faults.spin_holding_the_interpreter, native_faults.sleep_in_native_code])
+def test_a_hang_in_native_code_ends_at_the_deadline_and_the_next_call_works(hasty, hang) -> None:
+    start = time.monotonic()
+    with pytest.raises(ClipError, match=r"not done after 0\.5 s") as caught:
+        hasty.run(hang)
+    assert caught.value.kind == "timeout"
+    assert DEADLINE <= time.monotonic() - start < DEADLINE + MARGIN
+    assert hasty.run(native_faults.echo, 7) == 7
+
+
+@pytest.mark.parametrize("crash", [native_faults.segfault, native_faults.abort])
+def test_a_crash_in_native_code_is_reported_and_the_next_call_works(guard, crash) -> None:
+    with pytest.raises(ClipError, match="died twice") as caught:
+        guard.run(crash)
+    assert caught.value.kind == "crashed"
+    assert guard.run(native_faults.echo, 7) == 7
+
+
+def test_a_call_whose_child_is_killed_from_outside_is_tried_once_more(guard, tmp_path) -> None:
+    assert guard.run(native_faults.killed_once, str(tmp_path / "marker")) == "fine"
+
+
+def test_killing_the_child_at_any_moment_of_good_calls_loses_none(guard) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(6):
+        child = guard.run(native_faults.process_id)
+        timer = threading.Timer(float(rng.uniform(0.0, 0.2)), os.kill, (child, signal.SIGKILL))
+        timer.start()
+        picture = guard.run(native_faults.echo, np.full(3 * MEBIBYTE, 7, np.uint8))
+        assert picture.sum() == 21 * MEBIBYTE
+        assert guard.run(native_faults.sleep, 0.1) == 0.1
+        timer.join()
+
+
+def test_an_idle_child_killed_from_outside_costs_nothing(guard) -> None:
+    child = guard.run(native_faults.process_id)
+    os.kill(child, signal.SIGKILL)
+    assert wait_until(lambda: not is_alive(child))
+    time.sleep(0.3)  # the pool notices
+    assert guard.run(native_faults.echo, 7) == 7
+
+
+def test_memory_beyond_the_limit_is_too_large_and_below_it_is_fine(guard) -> None:
+    assert guard.run(native_faults.allocate, 128 * MEBIBYTE) == 128 * MEBIBYTE
+    with pytest.raises(ClipError, match=f"{256 * MEBIBYTE} bytes") as caught:
+        guard.run(native_faults.allocate, 512 * MEBIBYTE)
+    assert caught.value.kind == "too_large"
+    assert guard.run(native_faults.allocate, 128 * MEBIBYTE) == 128 * MEBIBYTE
+
+
+def test_processor_time_is_limited_call_by_call() -> None:
+    """A limit apart from the deadline: on a busy machine a call may wait for long without having cost much."""
+    with Guard(deadline_seconds=60.0, memory_bytes=None, cpu_seconds=1) as guard:
+        child = guard.run(native_faults.process_id)
+        for _ in range(2):  # each has a second of its own
+            assert guard.run(native_faults.burn, 0.7) == 0.7
+        assert guard.run(native_faults.sleep, 1.5) == 1.5, "waiting costs nothing"
+        assert guard.run(native_faults.process_id) == child
+        with pytest.raises(ClipError, match="not done after 1 s of processor time; raise this limit") as caught:
+            guard.run(native_faults.spin_holding_the_interpreter)
+        assert caught.value.kind == "timeout"
+        assert guard.run(native_faults.echo, 7) == 7
+
+
+def test_open_files_are_limited_call_by_call(tmp_path) -> None:
+    (tmp_path / "a").touch()
+    with Guard(deadline_seconds=20.0, memory_bytes=None, open_files=8) as guard:
+        for _ in range(3):
+            assert guard.run(native_faults.open_at_once, str(tmp_path / "a"), 7) == 7
+        with pytest.raises(ClipError, match="more than 8 open files; raise the limit") as caught:
+            guard.run(native_faults.open_at_once, str(tmp_path / "a"), 9)
+        assert caught.value.kind == "too_large"
+        assert guard.run(native_faults.open_at_once, str(tmp_path / "a"), 7) == 7, "what failed has let go"
+
+
+def test_the_limit_is_on_the_call_not_on_its_answer(guard) -> None:
+    picture = np.zeros(100 * MEBIBYTE, np.uint8)
+    assert guard.run(native_faults.echo, picture).nbytes == picture.nbytes
+
+
+def test_errors_of_the_function_come_through_as_they_are(guard) -> None:
+    with pytest.raises(ClipError, match="no such clip") as caught:
+        guard.run(native_faults.raise_this, ClipError("not_found", "no such clip"))
+    assert caught.value.kind == "not_found"
+    with pytest.raises(ZeroDivisionError) as unexpected:
+        guard.run(divmod, 1, 0)
+    assert "In the guarded child" in unexpected.value.__notes__[0]
+    with pytest.raises(RuntimeError, match="cannot travel"):
+        guard.run(native_faults.raise_unpicklable)
+    with pytest.raises(SystemExit):
+        guard.run(native_faults.leave)
+    assert guard.run(native_faults.echo, 7) == 7
+
+
+def test_errors_name_the_clip(hasty) -> None:
+    with pytest.raises(ClipError, match=r"^videos/a\.mp4: "):
+        hasty.run(native_faults.hang_over, Clip(clip_id="a", uri="videos/a.mp4"))
+
+
+def test_the_child_stays_warm_and_is_free_of_heavy_libraries(guard) -> None:
+    assert guard.run(native_faults.process_id) == guard.run(native_faults.process_id) != os.getpid()
+    modules = guard.run(native_faults.loaded_modules)
+    assert "vqa.media.decode" in modules
+    assert not {"torch", "ray", "transformers", "pytest"} & set(modules)
+
+
+def test_a_fresh_child_starts_in_a_fraction_of_a_second() -> None:
+    with Guard(deadline_seconds=5.0, memory_bytes=None) as guard:
+        guard.start()  # also starts the server, once per process
+        guard.close()
+        start = time.monotonic()
+        guard.start()
+        assert time.monotonic() - start < 1.0  # about 10 ms on an idle machine
+
+
+def test_modules_can_be_loaded_before_the_clock_starts() -> None:
+    with Guard(deadline_seconds=5.0, memory_bytes=None, preload=["xml.dom.minidom"]) as guard:
+        assert "xml.dom.minidom" in guard.run(native_faults.loaded_modules)
+
+
+def test_calls_from_several_threads_wait_in_line(guard) -> None:
+    answers: list[object] = []
+    threads = [threading.Thread(target=lambda n=n: answers.append(guard.run(native_faults.echo, n))) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(answers) == list(range(8))
+
+
+def test_the_child_outlives_the_thread_that_started_it() -> None:
+    children: list[int] = []
+    with Guard(deadline_seconds=5.0, memory_bytes=None) as guard:
+        starter = threading.Thread(target=lambda: children.append(guard.run(native_faults.process_id)))
+        starter.start()
+        starter.join()
+        time.sleep(0.2)
+        assert guard.run(native_faults.process_id) == children[0]
+
+
+def test_close_ends_the_child() -> None:
+    guard = Guard(deadline_seconds=5.0, memory_bytes=None)
+    child = guard.run(native_faults.process_id)
+    guard.close()
+    assert wait_until(lambda: not is_alive(child))
+
+
+def test_limits_must_be_positive() -> None:
+    for name in ("deadline_seconds", "memory_bytes", "cpu_seconds", "open_files"):
+        with pytest.raises(ValueError, match=f"{name} is 0"):
+            Guard(**({"deadline_seconds": 1.0, "memory_bytes": None} | {name: 0}))
+
+
+# --- a parent of its own ----------------------------------------------------------------------------------------------
+
+
+def start_script(tmp_path: Path, body: str, *, group: bool = False) -> subprocess.Popen[str]:
+    """A plain script without a main guard; `print` of it is not buffered."""
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(body))
+    return subprocess.Popen(
+        [sys.executable, "-u", str(script)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=group,
+    )
+
+
+def test_a_plain_script_needs_no_main_guard_and_ends_quietly(tmp_path) -> None:
+    script = start_script(
+        tmp_path,
+        """
+        print("imported")
+        from tests.support import native_faults
+        from vqa.media import Guard
+        from vqa.errors import ClipError
+        guard = Guard(deadline_seconds=0.5, memory_bytes=None)
+        for fault in (native_faults.segfault, native_faults.sleep_in_native_code, native_faults.leave):
+            try:
+                guard.run(fault)
+            except (ClipError, SystemExit) as error:
+                print(getattr(error, "kind", "exit"))
+        print(guard.run(native_faults.echo, "answer"))
+        """,  # and no close
+    )
+    out, err = script.communicate(timeout=60)
+    assert (script.returncode, out.split(), err) == (0, ["imported", "crashed", "timeout", "exit", "answer"], "")
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_busy_child_dies_with_its_parent(tmp_path, how) -> None:
+    script = start_script(
+        tmp_path,
+        f"""
+        from tests.support import native_faults
+        from vqa.media import Guard
+        guard = Guard(deadline_seconds=60.0, memory_bytes=None)
+        guard.run(native_faults.report_then_sleep, {str(tmp_path / "id")!r}, 60.0)
+        """,
+    )
+    child = tmp_path / "id"
+    assert wait_until(lambda: child.exists() and child.read_text() != "", 60)
+    process_id = int(child.read_text())
+    assert is_alive(process_id)
+    script.send_signal(how)
+    script.wait(timeout=10)
+    assert wait_until(lambda: not is_alive(process_id))
+    script.communicate()
+
+
+def test_ctrl_c_stops_a_busy_call_at_once_with_one_traceback_only(tmp_path) -> None:
+    script = start_script(
+        tmp_path,
+        f"""
+        from tests.support import native_faults
+        from vqa.media import Guard
+        guard = Guard(deadline_seconds=60.0, memory_bytes=None)
+        try:
+            guard.run(native_faults.report_then_sleep, {str(tmp_path / "id")!r}, 60.0)
+        except KeyboardInterrupt:
+            print("stopped")
+            print(guard.run(native_faults.echo, "alive"))
+        """,
+        group=True,
+    )
+    child = tmp_path / "id"
+    assert wait_until(lambda: child.exists() and child.read_text() != "", 60)
+    os.killpg(script.pid, signal.SIGINT)  # as a terminal does: to the script, the server and the child
+    out, err = script.communicate(timeout=20)
+    assert (script.returncode, out.split(), err) == (0, ["stopped", "alive"], "")
+    assert not is_alive(int(child.read_text()))
+
+
+def test_killing_the_server_while_it_starts_the_child_loses_no_call() -> None:
+    rng = np.random.default_rng(1)
+
+    def kill_the_server(delay_seconds: float) -> None:
+        assert wait_until(lambda: guard_module._server._forkserver_pid is not None)
+        time.sleep(delay_seconds)
+        os.kill(guard_module._server._forkserver_pid, signal.SIGKILL)
+
+    for _ in range(8):
+        guard_module._new_server()
+        killer = threading.Thread(target=kill_the_server, args=(float(rng.uniform(0.0, 0.3)),))
+        killer.start()
+        start = time.monotonic()
+        with Guard(deadline_seconds=10.0, memory_bytes=None) as fresh:
+            assert fresh.run(native_faults.echo, 7) == 7
+            killer.join()
+            assert fresh.run(native_faults.echo, 8) == 8
+        assert time.monotonic() - start < 10.0, "a broken pool was waited for"

@@ -1,0 +1,98 @@
+"""Q-Insight's damage question: what a ladder's table makes true, how an answer is read, and what it is paid."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support import rehearsal
+from tests.support.recipes import COLDSTART, GRPO, small, written
+from vqa.prompt import answer_text
+from vqa.train.clips.dataset import damage_asked, listed, parted, samples
+from vqa.train.clips.degradation import SEVERITIES, damage_of, read_damage, tell_damage
+from vqa.train.grpo.reward import RankAndScore
+from vqa.train.recipe import run
+from vqa.views import ViewsConfig
+
+
+def test_the_truth_is_the_ladders() -> None:
+    assert damage_of([], []) == ("null", "null")
+    assert [damage_of(["x264"], [severity]) for severity in (0.0, 0.19, 0.2, 0.5, 0.79, 1.0)] == [
+        ("compression", SEVERITIES[place]) for place in (0, 0, 1, 2, 3, 4)
+    ]
+    assert damage_of(["motion_blur"], [0.9]) == damage_of(["defocus"], [0.9]) == ("blur", "catastrophic")
+    assert damage_of(["noise", "x264"], [0.5, 0.5]) is None  # which of them?
+    assert damage_of(["exposure"], [0.5]) is None  # too dark or too bright?
+
+
+@pytest.mark.parametrize("truth", [("noise", "obvious"), ("null", "null")])
+def test_what_a_cold_start_says_is_read_again(truth: tuple[str, str]) -> None:
+    said = tell_damage(truth, np.random.default_rng(0), 1)
+    assert read_damage(said) == truth
+    for broken in (
+        said[:-3],
+        said.replace("severity", "degree"),
+        said.replace(f'"{truth[1]}"', "3"),
+        answer_text("", [3]),
+    ):
+        assert read_damage(broken) is None
+    assert read_damage("<answer>" + "[" * 9999 + "</answer>") is None
+
+
+def test_the_reward_is_the_papers_and_each_question_has_its_own_answers() -> None:
+    """0.25 for the class, 0.75 more for the severity; 1 for the form (methods.md 4.1)."""
+
+    def said(kind: str, degree: str) -> str:
+        return tell_damage((kind, degree), np.random.default_rng(0), 1)
+
+    score = answer_text("", [3.2])
+    texts = [said("noise", "slight"), said("noise", "obvious"), said("blur", "slight"), score]
+    texts += [score, answer_text("", [4.0]), said("noise", "slight"), "nothing"]
+    reward = RankAndScore("q_insight", dimensions=1, k=4)
+    paid = reward(
+        completions=texts,
+        completion_ids=[[1]] * 8,
+        clip_id=["a"] * 8,
+        dataset=["ladder"] * 8,
+        opinion=[float("nan")] * 4 + [3.0] * 4,
+        damage=[["noise", "slight"]] * 4 + [["", ""]] * 4,
+    )
+    assert paid == [1 + 1, 1 + 0.25, 1, 0, 1 + 1, 1, 0, 0]
+    assert reward.judged is not None and np.isnan(reward.judged.scores[0]).all()
+
+
+def test_a_clip_of_a_ladder_is_asked_about_its_damage_too(ladder: Path, tmp_path: Path) -> None:
+    """Six clips, the odd ones with noise of severity 0.5; the cold start tells both, GRPO pays both."""
+    train, _ = parted(listed([str(ladder)]), held_out=2, seed=0)
+    found = samples(train, views=ViewsConfig(keyframes=2, local_pictures=0, global_pixels=64), seed=0)
+    assert [one.damage for one in found] == [("null", "null"), ("noise", "obvious")] * 2
+    asked = damage_asked(found, "q_insight")
+    (turn,) = asked[1].chat(asked[1].views())
+    assert "What harmed it" in turn["content"][-1]["text"]
+    assert read_damage(asked[1].say(np.random.default_rng(0), 1)) == ("noise", "obvious")
+
+    steps = {"reward": "q_insight", "prompt": "q_insight", "steps": 3, "clips": 2, "max_new_tokens": 6}
+    values = small(COLDSTART | {"steps": 1, "prompt": "q_insight"}, GRPO | steps)
+    run(written(tmp_path / "a.yaml", values), data=[ladder], out=tmp_path / "out")
+    lines = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
+    assert any("rewards/degradation" in line for line in lines)
+
+
+def test_the_trainer_asks_and_pays_for_damage(tmp_path: Path) -> None:
+    """In one batch: a clip's quality and another's damage, to the embedded model, which was not taught the second."""
+    quality, other, *_ = rehearsal.examples()
+    from dataclasses import replace
+
+    damage = replace(other, damage=("blur", "obvious"), opinion=float("nan"))
+    trainer = rehearsal.trainer(
+        tmp_path,
+        of=[quality, damage, *rehearsal.examples()[2:]],
+        reward="q_insight",
+        prompt="q_insight",
+        first_look=False,
+    )
+    rows = [row for row in trainer.train_dataset if row["place"] in (0, 1) for _ in range(3)]
+    trainer._generate_and_score_completions(rows)
+    assert "What harmed it" in trainer._shown[1].question and "Rate the overall" in trainer._shown[0].question
+    assert np.isnan(trainer._reward.judged.scores[1]).all()

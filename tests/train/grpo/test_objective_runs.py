@@ -1,0 +1,207 @@
+"""Each hook changes a real batch's advantages or loss as its formula says, worked out here another way."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.support import rehearsal
+
+CAPTION = "A rabbit on a meadow, softly blurred."
+
+
+@pytest.fixture(scope="module")
+def ready(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, dict[str, Any]]:
+    """A trainer and a batch of real answers: eight to each of two clips, without any hook; float64, as much cancels."""
+    trainer = rehearsal.trainer(
+        tmp_path_factory.mktemp("hooks"),
+        its_model=rehearsal.model(dtype=torch.float64),
+        of=rehearsal.examples(caption=CAPTION),
+        k=8,
+        temperature=1.2,
+        reward="refine_iqa",
+    )
+    trainer.current_gradient_accumulation_steps = 1
+    rows = [row for row in trainer.train_dataset if row["place"] in (0, 1) for _ in range(8)]
+    batch = trainer._generate_and_score_completions(rows)
+    trainer.model.train()
+    return trainer, batch
+
+
+def with_settings(trainer: Any, **changed: Any) -> None:
+    trainer._settings = trainer._settings.model_copy(update=changed)
+
+
+def loss_and_gradient(trainer: Any, batch: dict[str, Any], **changed: Any) -> tuple[float, torch.Tensor]:
+    plain = trainer._settings
+    with_settings(trainer, **changed)
+    try:
+        trainer.model.zero_grad()
+        loss = trainer._compute_loss(trainer.model, dict(batch))
+        loss.backward()
+        return loss.item(), torch.cat([one.grad.flatten() for one in trainer.model.parameters()]).clone()
+    finally:
+        trainer._settings = plain
+
+
+def by_hand(trainer: Any, batch: dict[str, Any], *, pixels: Any = None, blind: bool = False) -> torch.Tensor:
+    """Log-probabilities [rows, T] of what was written, one row at a time through the plain model."""
+    found = []
+    for row in range(len(batch["place"])):
+        place = int(batch["place"][row])
+        length = int(batch["completion_mask"][row].sum())
+        written = batch["completion_ids"][row, :length]
+        if blind:
+            question = trainer._examples[place]
+            content = [{"type": "text", "text": f"What the pictures show: {question.caption}\n"}]
+            content.append({"type": "text", "text": trainer._shown[place].chat[0]["content"][-1]["text"]})
+            chat = [{"role": "user", "content": content}]
+            text = trainer.processing_class.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+            inputs = dict(trainer.processing_class(text=[text], return_tensors="pt", add_special_tokens=False))
+        else:
+            inputs = dict(trainer._shown[place].asked.inputs)
+        if pixels is not None:
+            inputs["pixel_values"] = pixels[place]
+        inputs["input_ids"] = torch.cat([inputs["input_ids"], written[None]], dim=1)
+        for name in ("attention_mask", "mm_token_type_ids"):
+            if name in inputs:
+                more = torch.full((1, length), int(name == "attention_mask"))
+                inputs[name] = torch.cat([inputs[name], more], dim=1)
+        logits = trainer.model(**inputs).logits[0, -length - 1 : -1] / trainer.temperature
+        logps = logits.log_softmax(dim=-1)[range(length), written]
+        found.append(torch.nn.functional.pad(logps, (0, batch["completion_ids"].shape[1] - length)))
+    return torch.stack(found)
+
+
+def policy_loss(logps: torch.Tensor, advantages: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """GRPO's loss on fresh answers: -mean over answers of mean over tokens of ratio x advantage."""
+    ratio = torch.exp(logps - logps.detach())
+    return -((ratio * advantages[:, None] * mask).sum(1) / mask.sum(1)).mean()
+
+
+def test_advantages_are_the_papers_and_hooks_change_them(ready: tuple[Any, dict[str, Any]]) -> None:
+    trainer, batch = ready
+    judged = trainer._reward.judged
+    total = judged.terms["total"]
+    plain = (total - total.mean(1, keepdims=True)) / (total.std(1, ddof=1, keepdims=True) + 1e-4)
+    np.testing.assert_allclose(batch["advantages"].view(2, 8), plain, atol=1e-4)
+    rows = [row for row in trainer.train_dataset if row["place"] in (0, 1) for _ in range(8)]
+
+    def hooked(**changed: Any) -> np.ndarray:
+        before = trainer._settings
+        with_settings(trainer, **changed)
+        try:
+            return trainer._generate_and_score_completions(rows)["advantages"].view(2, 8).numpy()
+        finally:
+            trainer._settings = before
+
+    factors = []
+    for scores in judged.scores:
+        read = [score for score in scores if not math.isnan(score)]
+        mean = sum(read) / len(read)
+        variance = sum((score - mean) ** 2 for score in read) / len(read)
+        factors.append(math.exp(-0.2 * min(1.0, variance / 4.0)))
+    assert factors[0] != 1.0
+    np.testing.assert_allclose(hooked(uncertainty_weight=True), plain * np.array(factors)[:, None], atol=1e-4)
+    right = (judged.terms["threshold"] == 1) & (judged.terms["format"] == 1)
+    assert right.any()
+    spared = np.where(right.any(1, keepdims=True), np.maximum(plain, 0.0), plain)
+    assert not np.array_equal(spared, plain)
+    np.testing.assert_allclose(hooked(without_blame=True), spared, atol=1e-4)
+
+
+def test_a_group_without_spread_moves_nothing(tmp_path: Path) -> None:
+    """Rewards that differ by a ten-thousandth: trl blows them up to whole advantages, the filter drops them."""
+    kept = {}
+    for on in (False, True):
+        trainer = rehearsal.trainer(tmp_path, spread_filter=on, k=4, first_look=False)
+        rows = [row for row in trainer.train_dataset if row["place"] in (0, 1) for _ in range(4)]
+        reward = trainer._reward
+        real = type(reward).__call__
+
+        def faint(*args: Any, its: Any = reward, call: Any = real, **kwargs: Any) -> list[float]:
+            call(its, **kwargs)
+            its.judged.terms["total"][0] = 1.0 + 1e-4 * np.arange(4)
+            return its.judged.terms["total"].ravel().tolist()
+
+        trainer.reward_funcs = [faint]
+        kept[on] = trainer._generate_and_score_completions(rows)["advantages"].view(2, 4)
+    assert kept[False][0].abs().max() > 0.4 and torch.equal(kept[True][0], torch.zeros(4))
+    assert torch.equal(kept[True][1], kept[False][1])
+
+
+def test_the_gate_learns_from_the_tokens_of_highest_entropy(ready: tuple[Any, dict[str, Any]]) -> None:
+    trainer, batch = ready
+    mask = batch["completion_mask"].bool()
+    _, entropies, _ = trainer._get_per_token_logps_and_entropies(
+        trainer.model,
+        torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1),
+        torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1),
+        batch["completion_ids"].size(1),
+        compute_entropy=True,
+    )
+    gate = mask & (entropies >= torch.quantile(entropies[mask], 0.8))
+    assert 0.15 < gate.sum() / mask.sum() < 0.25
+    trainer.model.zero_grad()
+    logps = by_hand(trainer, batch)
+    ratio = torch.exp(logps - logps.detach())
+    loss = -((ratio * batch["advantages"][:, None] * gate).sum(1) / mask.sum(1)).mean()
+    loss.backward()
+    expected = torch.cat([one.grad.flatten() for one in trainer.model.parameters()]).clone()
+    plain = loss_and_gradient(trainer, batch)[1]
+    trainer.top_entropy_quantile = 0.2
+    found = loss_and_gradient(trainer, batch)[1]
+    trainer.top_entropy_quantile = 1.0
+    assert torch.nn.functional.cosine_similarity(found, expected, dim=0) > 0.999999
+    assert torch.nn.functional.cosine_similarity(found, plain, dim=0) < 0.99
+
+
+def test_the_perception_loss_is_subtracted_as_its_formula_says(ready: tuple[Any, dict[str, Any]]) -> None:
+    trainer, batch = ready
+    mask = batch["completion_mask"]
+    pixels = {}
+    asked = {place: trainer._shown[place].asked.inputs["pixel_values"] for place in (0, 1)}
+    # The noise is drawn over the clips of the batch in order, one clip once.
+    both = torch.cat([asked[0], asked[1]])
+    spread = 25 / 255 / np.mean(trainer.processing_class.image_processor.image_std)
+    from vqa.train.clips.dataset import seed_of
+
+    generator = torch.Generator().manual_seed(seed_of(42, 0, 0))
+    noisy = both + spread * torch.randn(both.shape, generator=generator, dtype=both.dtype)
+    pixels[0], pixels[1] = noisy[: len(asked[0])], noisy[len(asked[0]) :]
+    with torch.no_grad():
+        blurred = by_hand(trainer, batch, pixels=pixels)
+    trainer.model.zero_grad()
+    seen = by_hand(trainer, batch)
+    gap = blurred - seen
+    gain = ((torch.exp(gap) - gap - 1) * mask).sum() / mask.sum()
+    entropy = (seen * mask).sum(1).mean()
+    assert gain.item() > 0
+    loss = policy_loss(seen, batch["advantages"], mask) - 0.5 * gain - 0.01 * entropy
+    loss.backward()
+    expected = torch.cat([one.grad.flatten() for one in trainer.model.parameters()]).clone()
+    value, found = loss_and_gradient(trainer, batch, perception_gamma=0.5, perception_eta=0.01)
+    assert value == pytest.approx(loss.item(), abs=1e-5)
+    assert torch.nn.functional.cosine_similarity(found, expected, dim=0) > 0.999999
+    assert loss_and_gradient(trainer, batch)[0] != pytest.approx(value, abs=1e-3)
+
+
+def test_the_caption_pulls_and_weighs_as_its_formula_says(ready: tuple[Any, dict[str, Any]]) -> None:
+    trainer, batch = ready
+    mask = batch["completion_mask"]
+    with torch.no_grad():
+        blind = by_hand(trainer, batch, blind=True)
+    trainer.model.zero_grad()
+    seen = by_hand(trainer, batch)
+    gap = blind - seen
+    kl = ((torch.exp(gap) - gap - 1) * mask).sum(1) / mask.sum(1)
+    assert kl.max() > 0.01
+    loss = policy_loss(seen, batch["advantages"] * torch.exp(-2.0 * kl.detach()), mask) + 0.3 * kl.mean()
+    loss.backward()
+    expected = torch.cat([one.grad.flatten() for one in trainer.model.parameters()]).clone()
+    value, found = loss_and_gradient(trainer, batch, caption_lambda=0.3, caption_tau=2.0)
+    assert value == pytest.approx(loss.item(), abs=1e-5)
+    assert torch.nn.functional.cosine_similarity(found, expected, dim=0) > 0.999999

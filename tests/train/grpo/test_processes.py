@@ -1,0 +1,84 @@
+"""One process and two (gloo) write the same answers, pay the same rewards and take the same first step.
+
+They find the same on held-out clips too, each of which one of the two looks at.
+"""
+
+import os
+import socket
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+
+from tests.support import rehearsal
+from vqa.train.clips.dataset import Sample
+from vqa.train.validation import judged
+
+# Three clips of four answers on two processes: the second clip's answers lie on both.
+SETTINGS = {"clips": 3, "k": 4, "rows": 12, "rate": 1e-2, "optim": "sgd", "max_grad_norm": 1e9, "max_new_tokens": 32}
+
+
+def one_step(folder: str, reward: str, *, processes: int) -> dict[str, object]:
+    # float64 and plain gradient descent, so that rounding neither cancels nor is blown up by Adam's first step.
+    looks = [one.load for one in rehearsal.examples(sigmas=(0.0, 2.0, 4.0))]
+    held_out = [
+        Sample(clip_id=f"{place}", dataset="held out", opinion=1.5 + 0.5 * place, load=load)
+        for place, load in enumerate(looks)
+    ]
+    asking = {"prompt": "preresq_video", "readout": "answer", "max_new_tokens": 64}
+    trainer = rehearsal.trainer(
+        Path(folder),
+        its_model=rehearsal.model(dtype=torch.float64),
+        processes=processes,
+        reward=reward,
+        judge=partial(judged, processor=rehearsal.processor(), samples=held_out, **asking),
+        judge_every=1,
+        **SETTINGS,
+    )
+    before = rehearsal.weights(trainer.model)
+    trainer.train()
+    paid = trainer._reward.judged
+    update = {name: value - before[name] for name, value in rehearsal.weights(trainer.model).items()}
+    found = [
+        [entry[f"held_out/{name}"] for name in ("srcc", "plcc", "parsed")]
+        for entry in trainer.state.log_history
+        if "held_out/srcc" in entry
+    ]
+    return {
+        "texts": paid.texts,
+        "total": torch.from_numpy(paid.terms["total"]),
+        "update": update,
+        "held_out": torch.tensor(found),
+        "looks": sum(look.loads for look in looks),
+    }
+
+
+def _half(rank: int, folder: str, port: int, reward: str) -> None:
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "1"}
+    result = one_step(folder, reward, processes=2)
+    torch.save(result, f"{folder}/rank{rank}.pt")
+    torch.distributed.destroy_process_group()  # its threads may outlive the interpreter otherwise, which aborts
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reward", ["preresq_video", "vq_insight"])  # answers compared; and those to shuffled frames
+def test_two_processes_take_the_step_that_one_takes(tmp_path: Path, reward: str) -> None:
+    alone = one_step(str(tmp_path / "alone"), reward, processes=1)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    (tmp_path / "both").mkdir()
+    mp.spawn(_half, args=(str(tmp_path / "both"), port, reward), nprocs=2)
+    for rank in range(2):
+        half = torch.load(tmp_path / "both" / f"rank{rank}.pt", weights_only=False)
+        assert half["texts"] == alone["texts"]
+        torch.testing.assert_close(half["total"], alone["total"], rtol=0, atol=0)
+        assert half["total"].std() > 0.1
+        torch.testing.assert_close(half["held_out"], alone["held_out"], equal_nan=True)
+        assert (len(alone["held_out"]), alone["looks"], half["looks"]) == (2, 12, 6)  # before and after the step
+        for name, update in alone["update"].items():
+            worst = (half["update"][name] - update).norm() / update.norm()
+            assert worst < 1e-6, (name, worst)

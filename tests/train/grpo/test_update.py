@@ -1,0 +1,186 @@
+"""A real update of the embedded model: it moves, it repeats to the bit, and it is trl's own for the same answers."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.support import rehearsal
+from vqa.errors import UsageError
+from vqa.train.modules import vocabulary_of
+
+
+def first_loss(trainer: Any) -> float:
+    return float(trainer.state.log_history[0]["loss"])
+
+
+@pytest.mark.parametrize("recipe", ["preresq_video", "visualquality_r1"])
+def test_an_update_learns_from_rewards_that_differ_and_repeats_to_the_bit(tmp_path: Path, recipe: str) -> None:
+    after = []
+    for number in range(2):
+        trainer = rehearsal.trainer(tmp_path / str(number), reward=recipe, k=4, temperature=1.2)
+        before = rehearsal.weights(trainer.model)
+        trainer.train()
+        judged = trainer._reward.judged
+        assert np.ptp(judged.terms["total"], axis=1).max() > 0.1
+        assert np.isfinite(first_loss(trainer)) and trainer.state.log_history[0]["grad_norm"] > 0
+        after.append(rehearsal.weights(trainer.model))
+        changed = [name for name, value in before.items() if not torch.equal(value, after[-1][name])]
+        assert len(changed) == len(before)
+    assert all(torch.equal(after[0][name], after[1][name]) for name in after[0])
+
+
+@pytest.mark.parametrize("vision_rate", [None, 0.0], ids=["whole", "frozen-tower"])
+def test_recomputing_activations_changes_no_update(tmp_path: Path, vision_rate: float | None) -> None:
+    """The papers' recipes have it on; rollouts, which it would slow down, turn it off and on again between steps."""
+    ends = []
+    for recompute in (False, True):
+        trainer = rehearsal.trainer(tmp_path / f"{recompute}", recompute=recompute, steps=2, vision_rate=vision_rate)
+        before = rehearsal.weights(trainer.model)
+        trainer.train()
+        assert trainer.model.is_activation_checkpointing == recompute
+        ends.append(rehearsal.weights(trainer.model))
+    assert any(not torch.equal(value, before[name]) for name, value in ends[0].items())
+    for name, value in ends[0].items():
+        torch.testing.assert_close(ends[1][name], value)
+
+
+def test_shared_prompts_give_trls_own_gradient(tmp_path: Path) -> None:
+    """The batch that our path made goes through trl's path, pictures and prompts K times; float64, as much cancels."""
+    ours = rehearsal.trainer(tmp_path / "ours", k=3, its_model=rehearsal.model(dtype=torch.float64))
+    rows = [row for row in ours.train_dataset if row["place"] in (0, 1) for _ in range(3)]
+    batch = ours._generate_and_score_completions(rows)
+    theirs = rehearsal.trainer(
+        tmp_path / "theirs", k=3, shared_prefill=False, its_model=rehearsal.model(dtype=torch.float64)
+    )
+    clips = [ours._examples[place].load() for place in (0, 1)]
+    processor = theirs.processing_class
+    texts, pictures = [], []
+    for views in clips:
+        chat = ours._shown[0].chat
+        texts += [processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)] * 3
+        pictures += [[rehearsal.picture(one) for one in views.pictures]] * 3
+    encoded = processor(images=pictures, text=texts, padding=True, return_tensors="pt")
+    kinds = encoded["mm_token_type_ids"]
+    plain = {name: value for name, value in batch.items() if name != "place"} | {
+        "pixel_values": encoded["pixel_values"],
+        "image_grid_thw": encoded["image_grid_thw"],
+        "mm_token_type_ids": torch.cat([kinds, kinds.new_zeros(batch["completion_ids"].shape)], dim=1),
+        "num_images": [len(one) for one in pictures],
+    }
+    gradients = []
+    for trainer, inputs in ((ours, batch), (theirs, plain)):
+        trainer.current_gradient_accumulation_steps = 1
+        trainer.model.train()
+        trainer.model.zero_grad()
+        trainer._compute_loss(trainer.model, inputs).backward()
+        gradients.append({name: one.grad for name, one in trainer.model.named_parameters()})
+    for name, gradient in gradients[0].items():
+        worst = (gradient - gradients[1][name]).abs().max() / gradients[1][name].abs().max()
+        assert worst < 1e-4, (name, worst)
+
+
+def test_each_clip_is_loaded_and_encoded_once_a_batch_whatever_is_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four answers a clip in two micro-batches with two updates each, over an epoch of two batches."""
+    examples = rehearsal.examples()
+    trainer = rehearsal.trainer(tmp_path, of=examples, k=4, rows=4, iterations=2, steps=4, save_every=4)
+    encoded: list[int] = []
+    images = trainer.processing_class.image_processor
+    real = images.preprocess
+
+    def counting(pictures: Any, *args: Any, **kwargs: Any) -> Any:
+        encoded.append(1)
+        return real(pictures, *args, **kwargs)
+
+    monkeypatch.setattr(type(images), "preprocess", lambda self, *args, **kwargs: counting(*args, **kwargs))
+    looked = {"tower": 0}
+    trainer.model.model.visual.register_forward_pre_hook(
+        lambda *_: looked.update(tower=looked["tower"] + 1) if not torch.is_grad_enabled() else None
+    )
+    assert [one.load.loads for one in examples] == [0, 0, 0, 0]
+    trainer.train()
+    assert [one.load.loads for one in examples] == [1, 1, 1, 1]
+    assert len(encoded) == 4
+    assert trainer.state.log_history[0]["rollout/clips_encoded"] == 2
+
+
+def test_what_no_answer_may_hold_is_never_drawn(tmp_path: Path) -> None:
+    """Hot sampling draws every word there is, and not one placeholder, although their logits are raised."""
+    trainer = rehearsal.trainer(tmp_path, temperature=50.0, k=4, max_new_tokens=48, first_look=False)
+    banned = set(vocabulary_of(trainer.model, trainer.processing_class).banned)
+    assert trainer.model.config.image_token_id in banned
+    trainer._places, rows = [0] * 4, [row for row in trainer.train_dataset if row["place"] == 0] * 4
+    batch = trainer._generate_and_score_completions(rows)
+    written = set(batch["completion_ids"][batch["completion_mask"].bool()].tolist())
+    assert len(written) > 100 and not written & banned
+    assert trainer.generation_config is not None
+    theirs = rehearsal.trainer(tmp_path, shared_prefill=False)
+    assert set(theirs.generation_config.suppress_tokens) == banned
+
+
+def test_a_frozen_tower_stays_and_its_own_rate_counts(tmp_path: Path) -> None:
+    trainer = rehearsal.trainer(tmp_path, vision_rate=0.0, k=4)
+    before = rehearsal.weights(trainer.model)
+    trainer.train()
+    after = rehearsal.weights(trainer.model)
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved and not any("visual" in name for name in moved)
+    assert all("visual" in name for name in before.keys() - moved)
+    assert not trainer.args.bf16 and trainer.accelerator.mixed_precision == "no"
+    slow = rehearsal.trainer(tmp_path, vision_rate=1e-7)
+    assert sorted(group["lr"] for group in slow.create_optimizer().param_groups) == [1e-7, 1e-4]
+
+
+def test_the_reference_is_the_model_before_training(tmp_path: Path) -> None:
+    """With beta, the second step's loss holds beta times the KL that trl's k3 gives for the two models."""
+    trainer = rehearsal.trainer(tmp_path, beta=0.5, k=4, steps=2, rate=1e-3)
+    trainer.train()
+    logs = [entry for entry in trainer.state.log_history if "kl" in entry]
+    assert logs[0]["kl"] == pytest.approx(0.0, abs=1e-6) and logs[1]["kl"] > 1e-3
+    changed = rehearsal.model()
+    with torch.no_grad():
+        next(changed.model.language_model.parameters()).add_(1.0)
+    with pytest.raises(UsageError, match="needs the model before training"):
+        rehearsal.trainer(tmp_path, its_model=changed, beta=0.5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"rows": 4, "k": 3}, "do not divide into 4 rows"),
+        ({"without_blame": True}, "belongs to the reward refine_iqa"),
+        ({"iterations": 2, "save_every": 3}, "choose a multiple"),
+        ({"caption_lambda": 0.1}, "clip big_buck_bunny-0: no caption"),
+        ({"perception_gamma": 0.1, "shared_prefill": False}, "perception_gamma need shared_prefill"),
+        ({"vllm": "colocate"}, "the package is not installed"),
+        ({"clips": 5}, "has 4 clips, a batch 5"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(tmp_path: Path, settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        rehearsal.trainer(tmp_path, **settings).get_train_dataloader()
+
+
+def test_attention_that_cannot_share_a_prompt_is_refused(tmp_path: Path) -> None:
+    its = rehearsal.model()
+    its.config.get_text_config().layer_types = ["linear_attention"] * 4
+    with pytest.raises(UsageError, match="layers of linear_attention cannot share a prompt"):
+        rehearsal.trainer(tmp_path, its_model=its)
+
+
+def test_several_questions_change_from_step_to_step_and_are_one_for_a_clip(tmp_path: Path) -> None:
+    ways = ("How good is it? A", "How good is it? B", "How good is it? C")
+    trainer = rehearsal.trainer(tmp_path, questions=ways, first_look=False, k=2, max_new_tokens=4)
+    asked = []
+    for step in range(20):
+        trainer.state.global_step = step
+        asked.append(trainer._question(0))
+    assert set(asked) == set(ways)
+    trainer.state.global_step = 3
+    batch = trainer._generate_and_score_completions([trainer.train_dataset[0]] * 2)
+    words = trainer.processing_class.batch_decode(batch["prompt_ids"])
+    assert trainer._question(0) == asked[3] and all(asked[3] in one for one in words)
