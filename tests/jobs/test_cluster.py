@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from ray.cluster_utils import Cluster
 
-from jobs.run_record import Request
+from jobs.score import ScoreRequest
 from tests.jobs.test_kills import Run
 from tests.jobs.test_score import plain_loop, table
 from tests.support import clips
@@ -35,7 +35,7 @@ def test_a_node_that_goes_away_takes_no_row_along(cluster: Cluster, tmp_path: Pa
     for n in range(FILES):
         clips.write_video(folder / f"{n}.mp4", frames=8, seed=n)
     assignments = ("job.seconds_per_write=0", "job.rows_per_part=7", "generation.k=8")
-    request = Request(sources=(str(folder),), out=out, model=str(model_card), assignments=assignments)
+    request = ScoreRequest(sources=(str(folder),), out=out, model=str(model_card), assignments=assignments)
     options = [word for assignment in assignments for word in ("--set", assignment)]
     command = [sys.executable, "-m", "jobs.score", str(folder), "--out", str(out), "--model", str(model_card), *options]
     run = Run([*command, "--ray-address", cluster.address, "--json", "--max-failed", "0"], out)
@@ -45,5 +45,5 @@ def test_a_node_that_goes_away_takes_no_row_along(cluster: Cluster, tmp_path: Pa
     code, said, heard = run.end()
     summary = json.loads(said)
     assert (code, heard) == (0, "")
-    assert (summary["clips"], summary["scored_now"]) == (FILES, FILES)
+    assert (summary["clips"], summary["rows_new"]) == (FILES, FILES)
     assert table(out) == plain_loop(request)

@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import pytest
 
-from jobs.run_record import Request
+from jobs.score import ScoreRequest
 from tests.jobs.test_score import plain_loop, table
 from tests.support import clips
 from vqa.data.score_table import read_scores
@@ -74,10 +74,10 @@ def test_kills_at_random_moments_change_nothing(tmp_path: Path, model_card: Path
         clips.write_video(folder / f"{n}.mp4", frames=8, seed=n)
     clips.write_text(folder / "text.mp4")
     assignments = ("job.seconds_per_write=0", "job.rows_per_part=7", "generation.k=8")
-    request = Request(sources=(str(folder),), out=out, model=str(model_card), assignments=assignments)
+    request = ScoreRequest(sources=(str(folder),), out=out, model=str(model_card), assignments=assignments)
     options = [word for assignment in assignments for word in ("--set", assignment)]
     command = [sys.executable, "-m", "jobs.score", str(folder), "--out", str(out), "--model", str(model_card), *options]
-    command += ["--json", "--max-failed", "1"]
+    command += ["--json", "--max-failed", "1", "--engine", "ray"]
     rng = np.random.default_rng(5)
 
     first = Run(command, out)
@@ -105,6 +105,6 @@ def test_kills_at_random_moments_change_nothing(tmp_path: Path, model_card: Path
     code, said, heard = Run(command, out).end()
     summary = json.loads(said)
     assert (code, heard) == (0, "")
-    assert (summary["kept"], summary["scored_now"]) == (safe, FILES + 1 - safe)
+    assert (summary["rows_reused"], summary["rows_new"]) == (safe, FILES + 1 - safe)
     assert table(out) == plain_loop(request)
     assert not (out / "superseded").exists(), "no row had to be written twice"
