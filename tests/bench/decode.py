@@ -88,17 +88,17 @@ def make(folder: Path, name: str) -> Path:
 def ours(backend: str) -> Callable[[str, np.ndarray, int], int | None]:
     """As `look` asks: tiles and native frames in one call."""
     from vqa.media import decode
-    from vqa.media.backends import pyav as feed
+    from vqa.media.backends import pyav
 
     fed = 0
-    real = feed._decode
+    real = pyav._decode
 
     def counted(decoder, packet):
         nonlocal fed
         fed += packet is not None
         return real(decoder, packet)
 
-    feed._decode = counted
+    pyav._decode = counted
 
     def run(path: str, times: np.ndarray, threads: int) -> int | None:
         nonlocal fed
@@ -168,16 +168,16 @@ def whole_file(path: str, times: np.ndarray, threads: int) -> int:
 def floor(path: str, times: np.ndarray, threads: int) -> tuple[Callable[[], int]]:
     """FFmpeg's decoder over just the needed part of the needed groups; returns what is to be timed."""
     from vqa.media import probe
-    from vqa.media.backends import pyav as feed
-    from vqa.media.plan import nearest, plan
+    from vqa.media.backends import pyav
+    from vqa.media.probe import nearest
 
     info, table = probe(path)
-    runs = plan(table, np.unique(nearest(table.seconds, times)))
+    ranges = pyav.decode_ranges(table, np.unique(nearest(table.seconds, times)))
 
     def run() -> int:
-        for _ in feed._feed(info, table, runs, threads, set(), set(), is_sifted=False, can_jump=True):
+        for _ in pyav._feed(info, table, ranges, threads, set(), set(), is_sifted=False, can_jump=True):
             pass
-        return sum(r.stop - r.start + 1 for r in runs)
+        return sum(r.stop - r.start + 1 for r in ranges)
 
     return (run,)
 

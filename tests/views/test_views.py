@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from samplers.temporal import change_from_packets
 from tests.support import clips
 from vqa.errors import ClipError
-from vqa.media.backends import pyav as feed
+from vqa.media.backends import pyav
 from vqa.media.decode import decode
 from vqa.media.probe import probe
 from vqa.types import Clip, Views
@@ -283,8 +283,8 @@ def test_snapped_to_keyframes_only_intra_frames_are_seen_and_decoded(tmp_path, m
     path = clips.write_video(tmp_path / "v.mp4", frames=60, options={"g": "8", "bf": "2"})
     _, packets = probe(str(path))
     intra = packets.seconds[packets.is_key]
-    real, fed = feed._decode, []
-    monkeypatch.setattr(feed, "_decode", lambda decoder, packet: fed.append(packet) or real(decoder, packet))
+    real, fed = pyav._decode, []
+    monkeypatch.setattr(pyav, "_decode", lambda decoder, packet: fed.append(packet) or real(decoder, packet))
     views = look(Clip(clip_id="v", uri=str(path)), snap="keyframes", spatial=spatial)
     assert set(views.keyframe_seconds) == set(intra)
     assert {box.second for box in views.crop_boxes} <= set(intra)

@@ -3,7 +3,8 @@
 What is read, and how it is shown: the tables in README.md beside this file.
 """
 
-from vqa.media.backends.registry import BACKENDS, BackendName
+from vqa.media.backends.base import BackendName
+from vqa.media.backends.registry import BACKENDS
 from vqa.media.decode import decode
 from vqa.media.probe import PacketTable, probe
 from vqa.media.sandbox import Guard

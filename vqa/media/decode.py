@@ -20,12 +20,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vqa.errors import ClipError
-from vqa.media.backends.pyav import StrayedError, UncleanError
-from vqa.media.backends.registry import BACKENDS, BackendName
+from vqa.media.backends.base import BackendName, StrayedError, UncleanError
+from vqa.media.backends.registry import BACKENDS
 from vqa.media.color.convert import Painter, Size
 from vqa.media.containers.images import webp_pictures
-from vqa.media.plan import nearest
-from vqa.media.probe import PacketTable, probe
+from vqa.media.probe import PacketTable, nearest, probe
 from vqa.media.storage.source import media_errors, open_source
 from vqa.types import Frames, MediaInfo, Pixels
 
@@ -93,7 +92,7 @@ def _pictures(
         for threads in (thread_count, 1):
             pictures.clear()
             try:
-                for entry, frame in read(info, packets, wanted, threads):
+                for entry, frame in read(info, packets, wanted, thread_count=threads):
                     made: dict[Size, Pixels] = {}
                     for request in np.flatnonzero(entries == entry):
                         size = sizes[int(request)]
@@ -107,7 +106,7 @@ def _pictures(
 
 
 def _read_webp(
-    info: MediaInfo, table: PacketTable, wanted: NDArray[np.int64], thread_count: int
+    info: MediaInfo, table: PacketTable, wanted: NDArray[np.int64], *, thread_count: int
 ) -> Iterator[tuple[int, av.VideoFrame]]:
     with open_source(info.uri) as file:
         for entry, pixels in webp_pictures(file, [int(entry) for entry in wanted if not table.is_damaged[entry]]):

@@ -114,6 +114,17 @@ def probe(
     return info, table
 
 
+def nearest(frame_seconds: NDArray[np.float64], seconds: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Index of the frame nearest to each time, int64 [N]; `frame_seconds` ascending; ties go to the earlier frame."""
+    right = np.searchsorted(frame_seconds, seconds).clip(1, max(1, len(frame_seconds) - 1))
+    left = right - 1
+    right = np.minimum(right, len(frame_seconds) - 1)
+    is_right = frame_seconds[right] - seconds < seconds - frame_seconds[left]
+    found = np.where(is_right, right, left)
+    # Of several frames with the same time, the first.
+    return np.searchsorted(frame_seconds, frame_seconds[found]).astype(np.int64)
+
+
 def _square(stream: av.VideoStream, *, is_picture: bool) -> tuple[int, int]:
     """Width and height with square pixels: the axis that its pixels are too short on is stretched, so none is lost.
 

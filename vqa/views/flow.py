@@ -20,10 +20,9 @@ from samplers.spatial import SpatialName
 from samplers.temporal import TemporalName
 from vqa.config import Strict
 from vqa.errors import ClipError
-from vqa.media.backends.registry import BackendName
+from vqa.media.backends.base import BackendName
 from vqa.media.decode import decode
-from vqa.media.plan import nearest
-from vqa.media.probe import PacketTable, probe
+from vqa.media.probe import PacketTable, nearest, probe
 from vqa.types import Clip, CropBox, MediaInfo, Views
 from vqa.views.frames import change_by_luma, global_frames, local_frames, span
 from vqa.views.pictures import cut_out, grid_of, laid_out, part, tile_size, within_area

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from samplers import temporal as frames_of
 from samplers.temporal import TemporalName
 from vqa.errors import ClipError
-from vqa.media.backends.registry import BackendName
+from vqa.media.backends.base import BackendName
 from vqa.media.decode import decode
 from vqa.media.probe import PacketTable
 from vqa.types import Clip, MediaInfo, Packets, Seconds

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from tests.support import clips
 from vqa.media import decode, probe
-from vqa.media.backends import pyav as feed
+from vqa.media.backends import pyav
+from vqa.media.backends.pyav import decode_ranges
 from vqa.media.bitstream.bits import Bits, EndOfBitsError
 from vqa.media.bitstream.prune import nal_units, sieve
-from vqa.media.plan import plan
 
 FRAMES = 48
 X264 = {"g": "24", "bf": "4", "x264-params": "b-pyramid=normal:b-adapt=0"}
@@ -82,11 +82,11 @@ def encode_by_libaom(source: Path, path: Path) -> None:
 def assert_equal_to_full_decode(path: Path, reference: dict[int, np.ndarray], wanted: np.ndarray, threads: int) -> int:
     """Returns how many packets a decoder would see without leaving any out."""
     info, table = probe(str(path))
-    got = dict(feed.read_pyav(info, table, wanted, threads))
+    got = dict(pyav.read_pyav(info, table, wanted, thread_count=threads))
     assert sorted(got) == wanted.tolist()
     for entry, frame in got.items():
         np.testing.assert_array_equal(frame.to_ndarray(), reference[int(table.ticks[table.order[entry]])])
-    return sum(run.stop - run.start + 1 for run in plan(table, wanted))
+    return sum(one.stop - one.start + 1 for one in decode_ranges(table, wanted))
 
 
 @pytest.mark.parametrize("name", STREAMS)
@@ -104,7 +104,7 @@ def test_wanted_frames_are_those_of_a_full_decode_though_packets_are_left_out(st
 
 @pytest.mark.parametrize("name", ["pyramid.mp4", "hevc-layers.mp4", "vp9-layers.webm", "av1.mp4", "av1-libaom.mp4"])
 def test_looking_ahead_in_short_stretches_changes_no_pixel(streams, fed, monkeypatch, name) -> None:
-    monkeypatch.setattr(feed, "_STRETCH_BYTES", 3000)
+    monkeypatch.setattr(pyav, "_CHUNK_BYTES", 3000)
     path, reference = streams(name)
     planned = assert_equal_to_full_decode(path, reference, np.array([7, 22, 45]), 1)
     assert fed.packets <= planned

@@ -8,7 +8,7 @@ from typing import BinaryIO
 import av
 
 from vqa.errors import ClipError
-from vqa.media.containers.boxes import is_index_cut_off
+from vqa.media.containers.mp4 import is_index_cut_off
 
 _READ_BYTES = 1 << 18
 _ROTATION = re.compile(r"rotation of (-?[\d.]+) degrees")

@@ -5,14 +5,15 @@ keeps to itself, presentation minus decoding time, is read from the `ctts` box. 
 on the origin of time, and `decode` checks each packet that it feeds; where anything differs, the file is demuxed.
 """
 
+import os
+from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 import av
 import numpy as np
 from numpy.typing import NDArray
 
-from vqa.media.containers.boxes import sample_boxes
-
+_MAX_INDEX_BYTES = 1 << 27
 _MAX_OFFSET = 1 << 28  # FFmpeg ignores a table that holds larger ones
 _KEY, _DISCARD = 1, 2  # AVINDEX_KEYFRAME, AVINDEX_DISCARD_FRAME
 _ENTRY = np.dtype([("places", np.int64), ("sizes", np.int64), ("dts", np.int64), ("flags", np.int64)])
@@ -44,7 +45,7 @@ def indexed_packets(
         return None
     position = file.tell()  # the container reads through the same file
     try:
-        boxes = sample_boxes(file, track=stream.id)
+        boxes = _sample_boxes(file, track=stream.id)
     finally:
         file.seek(position)
     # Straight into an array: as Python's numbers the entries of an hour would take more than its frames.
@@ -84,3 +85,66 @@ def _composition_offsets(boxes: dict[bytes, bytes], count: int) -> Ticks | None:
     if (pairs[:, 0] < 0).any() or pairs[:, 0].sum() != count or (np.abs(pairs[:, 1]) >= _MAX_OFFSET).any():
         return None
     return np.repeat(pairs[:, 1], pairs[:, 0])
+
+
+# --- boxes (ISO/IEC 14496-12, 4.2), as far as we read them ourselves --------------------------------------------------
+
+
+def is_index_cut_off(file: BinaryIO) -> bool:
+    """Whether the file ends inside its movie box (`moov`); leaves it where it is."""
+    position = file.tell()
+    size = file.seek(0, os.SEEK_END)
+    is_cut_off = any(kind == b"moov" and end > size for kind, _, end in _top_boxes(file))
+    file.seek(position)
+    return is_cut_off
+
+
+def _sample_boxes(file: BinaryIO, *, track: int) -> dict[bytes, bytes] | None:
+    """The boxes of a track's sample table; None with fragments, or without a movie box of a sane size."""
+    movie = None
+    for kind, start, end in _top_boxes(file):
+        if kind == b"moof":
+            return None
+        if kind == b"moov" and end - start <= _MAX_INDEX_BYTES:
+            file.seek(start)
+            movie = file.read(end - start)
+            break
+    if movie is None:
+        return None
+    for kind, body in _boxes(movie):
+        if kind == b"mvex":
+            return None
+        if kind != b"trak":
+            continue
+        inside = dict(_boxes(body))
+        header = inside.get(b"tkhd", b"")
+        at = 20 if header[:1] == b"\1" else 12
+        if int.from_bytes(header[at : at + 4], "big") == track:
+            media = dict(_boxes(dict(_boxes(inside.get(b"mdia", b""))).get(b"minf", b"")))
+            return dict(_boxes(media.get(b"stbl", b"")))
+    return None
+
+
+def _top_boxes(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
+    """(kind, first byte of the body, end) of each box of the file, as far as they can be followed."""
+    at = 0
+    while True:
+        file.seek(at)
+        head = file.read(16)
+        size, kind, start = int.from_bytes(head[:4], "big"), head[4:8], at + 8
+        if size == 1:
+            size, start = int.from_bytes(head[8:16], "big"), at + 16
+        if len(head) < 8 or at + size < start:
+            return
+        yield kind, start, at + size
+        at += size
+
+
+def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    at = 0
+    while at + 8 <= len(data):
+        size = int.from_bytes(data[at : at + 4], "big")
+        if size < 8:
+            return
+        yield data[at + 4 : at + 8], data[at + 8 : at + size]
+        at += size
