@@ -175,7 +175,7 @@ def floor(path: str, times: np.ndarray, threads: int) -> tuple[Callable[[], int]
     ranges = pyav.decode_ranges(table, np.unique(nearest(table.seconds, times)))
 
     def run() -> int:
-        for _ in pyav._feed(info, table, ranges, threads, set(), set(), is_sifted=False, can_jump=True):
+        for _ in pyav._feed(info, table, ranges, threads, set(), set(), is_pruned=False, can_jump=True):
             pass
         return sum(r.stop - r.start + 1 for r in ranges)
 

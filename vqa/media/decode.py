@@ -14,18 +14,20 @@ that the decoder does not notice (seen in HEVC) can still differ when several th
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import av
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vqa.errors import ClipError
-from vqa.media.backends.base import BackendName, StrayedError, UncleanError
+from vqa.media.backends.base import BackendName, Reader, StrayedError, UncleanError
+from vqa.media.backends.pyav import read_pyav
 from vqa.media.backends.registry import BACKENDS
 from vqa.media.color.convert import Painter, Size
 from vqa.media.containers.images import webp_pictures
 from vqa.media.probe import PacketTable, nearest, probe
-from vqa.media.storage.source import media_errors, open_source
+from vqa.media.storage.open import media_errors, open_source
 from vqa.types import Frames, MediaInfo, Pixels
 
 
@@ -36,6 +38,7 @@ def decode(
     sizes: Sequence[Size],
     backend: BackendName = "pyav",
     thread_count: int = 1,
+    prune: bool = True,
     info: MediaInfo | None = None,
     packets: PacketTable | None = None,
 ) -> Frames:
@@ -55,10 +58,10 @@ def decode(
     if info is None or packets is None:
         info, packets = probe(uri)
     try:
-        entries, pictures = _pictures(info, packets, times, sizes, backend, thread_count)
+        entries, pictures = _pictures(info, packets, times, sizes, _reader(info, backend, prune=prune), thread_count)
     except StrayedError:  # an index that is wrong about its file
         info, packets = probe(uri, by_index=False)
-        entries, pictures = _pictures(info, packets, times, sizes, backend, thread_count)
+        entries, pictures = _pictures(info, packets, times, sizes, _reader(info, backend, prune=prune), thread_count)
     if len(times) and not pictures:
         wanted = len(np.unique(entries))
         raise ClipError(
@@ -74,18 +77,25 @@ def decode(
     )
 
 
+def _reader(info: MediaInfo, backend: BackendName, *, prune: bool) -> Reader:
+    if info.container == "webp":
+        return _read_webp
+    if info.is_image or backend == "pyav":
+        return partial(read_pyav, prune=prune)
+    return BACKENDS[backend]
+
+
 def _pictures(
     info: MediaInfo,
     packets: PacketTable,
     times: NDArray[np.float64],
     sizes: Sequence[Size],
-    backend: BackendName,
+    read: Reader,
     thread_count: int,
 ) -> tuple[NDArray[np.int64], dict[int, Pixels]]:
     """(table entry of each request, picture of each request that could be decoded)."""
     entries = nearest(packets.seconds, times)
     wanted = np.unique(entries)
-    read = _read_webp if info.container == "webp" else BACKENDS["pyav" if info.is_image else backend]
     painter = Painter(info=info)
     pictures: dict[int, Pixels] = {}
     with media_errors(info.uri, doing="decoding"):

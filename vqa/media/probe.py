@@ -33,7 +33,7 @@ from vqa.media.containers.ffmpeg import check_colours, open_container, packets_o
 from vqa.media.containers.images import declared_size, exif_turn, is_webp, webp_table
 from vqa.media.containers.missing import lost_packets
 from vqa.media.containers.mp4 import NO_TIME, Columns, Container, Ticks, indexed_packets
-from vqa.media.storage.source import media_errors, open_source
+from vqa.media.storage.open import media_errors, open_source
 from vqa.types import MediaInfo, Packets
 
 MAX_PIXELS = 8192 * 8192  # 8K film and 64-megapixel photographs pass

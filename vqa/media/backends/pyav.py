@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqa.media.backends.base import StrayedError, UncleanError
-from vqa.media.bitstream.prune import sieve
+from vqa.media.bitstream.prune import pruner
 from vqa.media.containers.ffmpeg import open_container, packets_of, video_stream
 from vqa.media.containers.images import is_jpeg_cut_off
 from vqa.media.probe import PacketTable
-from vqa.media.storage.source import open_source
+from vqa.media.storage.open import open_source
 from vqa.types import MediaInfo
 
 _JUMP_BYTES = 1 << 18  # a shorter gap is read through: FFmpeg's buffer holds it anyway
@@ -37,22 +37,25 @@ class DecodeRange:
 
 
 def read_pyav(
-    info: MediaInfo, table: PacketTable, wanted: NDArray[np.int64], *, thread_count: int
+    info: MediaInfo, table: PacketTable, wanted: NDArray[np.int64], *, thread_count: int, prune: bool = True
 ) -> Iterator[tuple[int, av.VideoFrame]]:
-    """A `Reader` (base.py) by PyAV. Raises StrayedError only where the table is made from an index."""
+    """A `Reader` (base.py) by PyAV. Raises StrayedError only where the table is made from an index.
+
+    `prune`: leave out packets that no wanted frame needs; the frames are the same either way.
+    """
     missing = {int(entry) for entry in wanted if not table.is_damaged[entry]}
     thinned: set[int] = set()  # decoded without the packets that seemed needless
     hopeless: set[int] = set()  # decoded in full from the first packet on, or damaged
     can_jump = len(table.jump_ticks) > 0
     # Frames that stay away without any error are tried again: first with all packets, then from earlier and earlier
     # starts, since in streams with intra refresh a clean picture comes only some time after the named place to start.
-    for back, is_sifted in ((0, True), (0, False), (1, False), (4, False), (len(table.ticks), False)):
+    attempts = ((0, prune), (0, False), (1, False), (4, False), (len(table.ticks), False))
+    for number, (back, is_pruned) in enumerate(attempts):
         for _ in range(2):
-            tried = missing & thinned if back == 0 and not is_sifted else missing
-            ranges = decode_ranges(table, sorted(tried), back=back)
+            ranges = decode_ranges(table, sorted(missing & thinned if number == 1 else missing), back=back)
             try:
                 for entry, frame in _feed(
-                    info, table, ranges, thread_count, thinned, hopeless, is_sifted=is_sifted, can_jump=can_jump
+                    info, table, ranges, thread_count, thinned, hopeless, is_pruned=is_pruned, can_jump=can_jump
                 ):
                     missing.discard(entry)
                     yield entry, frame
@@ -75,7 +78,7 @@ def _feed(
     thinned: set[int],
     hopeless: set[int],
     *,
-    is_sifted: bool,
+    is_pruned: bool,
     can_jump: bool,
 ) -> Iterator[tuple[int, av.VideoFrame]]:
     """Decode each range; yields (entry, frame) for wanted, clean frames.
@@ -96,12 +99,13 @@ def _feed(
             if current is not previous:
                 previous, is_clean, is_whole, trust = current, True, True, _Trust(is_counted=table.is_counted)
                 entry_of: dict[int | None, int] = {int(table.ticks[table.order[e]]): e for e in current.wanted}
-                sift = None
-                if is_sifted and not table.is_counted:
-                    sift = sieve(info.codec, decoder.extradata or b"")
+                prune = None
+                if is_pruned and not table.is_counted:
+                    prune = pruner(info.codec, decoder.extradata or b"")
             fed: list[av.Packet[av.VideoStream] | None] = list(packets)
-            if sift is not None:
-                fed = _sifted(packets, sift([bytes(p) for p in packets], [p.pts in entry_of for p in packets], is_end))
+            if prune is not None:
+                payloads, is_wanted = [bytes(p) for p in packets], [p.pts in entry_of for p in packets]
+                fed = _to_feed(packets, prune(payloads, is_wanted, is_end))
                 is_whole = is_whole and fed == packets
             for packet in [*fed, None] if is_end else fed:
                 is_cut_off = info.codec == "mjpeg" and packet is not None and is_jpeg_cut_off(bytes(packet))
@@ -184,7 +188,7 @@ class _Trust:
         return not self._is_counted and (is_behind_key or self._fed.get(pts, _NEVER) < self._lost)
 
 
-def _sifted(
+def _to_feed(
     packets: "list[av.Packet[av.VideoStream]]", kept: list[bytes | None]
 ) -> "list[av.Packet[av.VideoStream] | None]":
     """Packets to feed, as they are or shortened."""
