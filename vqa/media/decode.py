@@ -1,16 +1,14 @@
-"""Exact frames at given times, as RGB at the sizes asked for: one forward pass, each group of pictures at most once.
+"""Decode exact frames at given times to RGB pictures of given sizes, in one forward pass.
 
 Which packets are decoded follows from the packet table: from the last place before each wanted frame where decoding can
-start, to that frame, without those that no wanted frame needs (plan.py, feed.py, discard.py). A frame is identified by
-its presentation time, never by counting (files without usable times are the exception: they are decoded from their
-beginning).
+start, up to that frame, without those that no wanted frame needs (backends/pyav.py, bitstream/prune.py). Each group of
+pictures is decoded at most once. A frame is identified by its presentation time, never by counting, but for files
+without usable times, which are decoded from their beginning. Colours, sizes and rotation: color/convert.py.
 
-Colours, sizes and turning: paint.py.
-
-Damage: a frame is left out when its packet is cut off or fails, or when the decoder flags it as corrupt or concealed;
-nothing stands in for it. What damage does to later frames depends on the timing of decoder threads (seen in most
-bit-flipped files), so that a file found damaged is decoded by one thread, which repeats itself to the bit. Only damage
-that the decoder does not notice (seen in HEVC) can still differ when several threads are asked for; the default is one.
+A frame is left out when its packet is cut off or fails, or when the decoder flags it as corrupt or concealed; nothing
+replaces it. What damage does to later frames depends on the timing of decoder threads (seen in most bit-flipped files),
+so that a file found damaged is decoded by one thread, which repeats to the bit. Only damage that the decoder does not
+notice (seen in HEVC) can still differ with several threads; the default is one.
 """
 
 from collections.abc import Iterator, Sequence
@@ -42,31 +40,46 @@ def decode(
     info: MediaInfo | None = None,
     packets: PacketTable | None = None,
 ) -> Frames:
-    """The frames shown nearest to `seconds` (float [N], any order, repeats allowed; ties go to the earlier frame).
+    """Decode the frames shown nearest to the given times.
 
-    `sizes`: one (width, height) as shown for each request, or None for the native size. Give `info` and `packets` from
-    `probe` to avoid a second demuxing. `thread_count` changes the speed only. Raises ClipError: the kinds of `probe`,
-    and `corrupt` when not one of the wanted frames could be decoded.
+    Args:
+        uri: Path or URL.
+        seconds: Times, float [N], in any order, repeats allowed; ties go to the earlier frame.
+        sizes: (width, height) as shown for each time, or None for the native size.
+        backend: Decoder; the frames are the same, colours differ slightly (backends/registry.py).
+        thread_count: Threads of the decoder; changes the speed only.
+        prune: Skip packets that no wanted frame needs (PyAV only); the frames are the same either way.
+        info: Facts of the file from `probe`; with `packets`, saves a second demuxing.
+        packets: Its packet table from `probe`.
+
+    Returns:
+        Pictures (uint8 [height, width, 3]), times, and which requests they answer; requests whose frame is lost are
+        left out.
+
+    Raises:
+        ClipError: The kinds of `probe`; `corrupt` when none of the wanted frames could be decoded.
+        UsageError: The back end cannot be used in this installation.
+        ValueError: Unequal counts, times that are not finite, or an unknown back end.
     """
     times = np.asarray(seconds, np.float64).reshape(-1)
     if len(times) != len(sizes) or not np.isfinite(times).all():
         raise ValueError(
-            f"decode: {len(times)} times and {len(sizes)} sizes; give one size for each time, times finite"
+            f"decode: {len(times)} times and {len(sizes)} sizes. Give one size for each time, and finite times."
         )
     if backend not in BACKENDS:
-        raise ValueError(f"decode: unknown backend {backend!r}; use one of {', '.join(BACKENDS)}")
+        raise ValueError(f"decode: unknown backend {backend!r}. Use one of {', '.join(BACKENDS)}.")
     if info is None or packets is None:
         info, packets = probe(uri)
     try:
         entries, pictures = _pictures(info, packets, times, sizes, _reader(info, backend, prune=prune), thread_count)
-    except StrayedError:  # an index that is wrong about its file
+    except StrayedError:  # the index does not describe the file
         info, packets = probe(uri, by_index=False)
         entries, pictures = _pictures(info, packets, times, sizes, _reader(info, backend, prune=prune), thread_count)
     if len(times) and not pictures:
         wanted = len(np.unique(entries))
         raise ClipError(
             "corrupt",
-            f"{uri}: none of the {wanted} wanted frames could be decoded; copy or encode the file again",
+            f"{uri}: none of the {wanted} wanted frames could be decoded. Copy or encode the file again.",
             (0, wanted),
         )
     requested = np.array(sorted(pictures), np.int64)
@@ -93,7 +106,7 @@ def _pictures(
     read: Reader,
     thread_count: int,
 ) -> tuple[NDArray[np.int64], dict[int, Pixels]]:
-    """(table entry of each request, picture of each request that could be decoded)."""
+    """Table entry of each request [N], and the picture of each request that could be decoded."""
     entries = nearest(packets.seconds, times)
     wanted = np.unique(entries)
     painter = Painter(info=info)

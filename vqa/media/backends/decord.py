@@ -30,7 +30,7 @@ def read_decord(
             if is_same and not table.is_damaged[entry]:
                 yield int(entry), as_stored(reader[int(index)].asnumpy(), info)
     except (decord.DECORDError, RuntimeError) as error:
-        raise ClipError("corrupt", f"{info.uri}: decord says {str(error).splitlines()[0]!r}; try 'pyav'") from error
+        raise ClipError("corrupt", f"{info.uri}: decord reports {cause(error)!r}. Try 'pyav'.") from error
 
 
 def load_decord() -> ModuleType:
@@ -38,7 +38,6 @@ def load_decord() -> ModuleType:
     try:
         import decord
     except (ImportError, OSError, RuntimeError) as error:
-        raise UsageError(
-            f"decode backend 'decord' cannot be used: {cause(error)}; pip install decord, or use 'pyav'"
-        ) from error
+        said = f"decode backend 'decord' cannot be used: {cause(error)}. Run pip install decord, or use 'pyav'."
+        raise UsageError(said) from error
     return decord  # type: ignore[no-any-return]

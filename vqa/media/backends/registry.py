@@ -1,8 +1,8 @@
 """Decoder back ends by name, and what this installation can decode.
 
-All give the frame of the packet table's entry or none: what decord and torchcodec find by their own counting and timing
-is compared with the table's time. Pixels agree but for the conversion to RGB: PyAV's is swscale's bit-exact code with
-interpolated chroma; decord's repeats the nearest chroma sample (tests: mean difference below 4 of 255).
+All return the frame of the packet table's entry or none: frames that decord and torchcodec find by their own counting
+and timing are compared with the table's time. Pixels agree but for the conversion to RGB: PyAV uses swscale's bit-exact
+code with interpolated chroma, decord repeats the nearest chroma sample (mean difference below 4 of 255 in the tests).
 """
 
 from collections.abc import Callable
@@ -19,14 +19,14 @@ from vqa.media.backends.torchcodec import load_torchcodec, read_torchcodec
 BACKENDS: dict[BackendName, Reader] = {"pyav": read_pyav, "decord": read_decord, "torchcodec": read_torchcodec}
 DEFAULT: BackendName = "pyav"
 WHY_DEFAULT = (
-    "the only one whose packets can be left out; 1.3 to 2.1 times as fast as the others by themselves, at one thread "
+    "the only one that skips packets; 1.3 to 2.1 times as fast as the others by themselves, at one thread "
     "(tests/bench/decode.py)"
 )
 CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg2video", "mpeg4", "prores", "mjpeg", "gif", "png", "webp")
 
 
 def unusable() -> dict[BackendName, str]:
-    """For each back end the reason why it cannot be used here; empty where it can."""
+    """Reason why each back end cannot be used here; empty where it can."""
     reasons: dict[BackendName, str] = dict.fromkeys(BACKENDS, "")
     loaders: dict[BackendName, Callable[[], ModuleType]] = {"decord": load_decord, "torchcodec": load_torchcodec}
     for name, load in loaders.items():
@@ -38,7 +38,7 @@ def unusable() -> dict[BackendName, str]:
 
 
 def backend_states() -> dict[str, str]:
-    """Each back end by name: "default: ..." with the reason, "usable", or why it cannot be used here."""
+    """State of each back end: "default: ..." with the reason, "usable", or why it cannot be used here."""
     found: dict[str, str] = {name: reason or "usable" for name, reason in unusable().items()}
     return found | {DEFAULT: f"default: {WHY_DEFAULT}"}
 

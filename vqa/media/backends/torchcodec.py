@@ -1,4 +1,4 @@
-"""torchcodec back end. The packet table spares it its scan of the file, but where frames are counted."""
+"""torchcodec back end. The packet table saves its scan of the file, except where frames are counted or lost."""
 
 import json
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from vqa.types import MediaInfo
 def read_torchcodec(
     info: MediaInfo, table: PacketTable, wanted: NDArray[np.int64], *, thread_count: int
 ) -> Iterator[tuple[int, av.VideoFrame]]:
-    """torchcodec. Our packet table spares it its scan of the file; where frames have no times of their own it scans."""
+    """A `Reader` (base.py) by torchcodec; frames whose time is not that of the packet table are left out."""
     decoders = load_torchcodec()
     mapping = None if table.is_counted or (table.order >= len(table.ticks)).any() else _frame_mapping(table)
     with open_source(info.uri) as file:
@@ -35,13 +35,11 @@ def read_torchcodec(
                 if abs(frame.pts_seconds - origin - table.seconds[entry]) < 1e-3:
                     yield int(entry), as_stored(frame.data.numpy(), info)
         except (RuntimeError, ValueError, IndexError) as error:
-            raise ClipError(
-                "corrupt", f"{info.uri}: torchcodec says {str(error).splitlines()[0]!r}; try 'pyav'"
-            ) from error
+            raise ClipError("corrupt", f"{info.uri}: torchcodec reports {cause(error)!r}. Try 'pyav'.") from error
 
 
 def _frame_mapping(table: PacketTable) -> str:
-    """torchcodec's `custom_frame_mappings`: its frame n is the table's entry n."""
+    """The table as torchcodec's `custom_frame_mappings`: its frame n is the table's entry n."""
     ticks = table.ticks[table.order]
     gaps = np.diff(ticks, append=ticks[-1] + 1)
     rows = zip(ticks.tolist(), gaps.tolist(), table.is_key.tolist(), strict=True)
@@ -49,15 +47,15 @@ def _frame_mapping(table: PacketTable) -> str:
 
 
 def load_torchcodec() -> ModuleType:
-    """Its `decoders`. Raises UsageError where it cannot be used here, saying why."""
+    """Import `torchcodec.decoders`. Raises UsageError with the reason where it cannot be used here."""
     try:
         torchcodec = import_module("torchcodec")
         decoders = import_module("torchcodec.decoders")
         if torchcodec.ffmpeg_major_version is None:  # importing works without FFmpeg, the first use would not
-            raise ImportError("it finds no shared libraries of FFmpeg (versions 4 to 9; PyAV's own are not visible)")
+            raise ImportError("it finds no shared libraries of FFmpeg (versions 4 to 9; those of PyAV are hidden)")
     except (ImportError, OSError, RuntimeError) as error:
         raise UsageError(
-            f"decode backend 'torchcodec' cannot be used: {cause(error)}; pip install torchcodec, install FFmpeg's "
-            "shared libraries, or use 'pyav'"
+            f"decode backend 'torchcodec' cannot be used: {cause(error)}. Run pip install torchcodec, install FFmpeg's "
+            "shared libraries, or use 'pyav'."
         ) from error
     return decoders

@@ -15,9 +15,9 @@ def fingerprint(uri: str) -> str:
     """BLAKE2b digest (32 hex digits) of size and content: all of a file up to 16 MiB, else 16 blocks of 1 MiB.
 
     The blocks are the head, the tail and 14 evenly spaced between them: in larger files a change between two blocks
-    that leaves the length as it is goes unnoticed. Of a remote file no content is read where its store names a state (an
-    ETag, else the time of change): the digest is of size and state, and differs from that of a local copy. Where the
-    store names none, the blocks are 64 KiB.
+    that leaves the length as it is goes unnoticed. Of a remote file no content is read where its store names a state
+    (an ETag, else the time of change): the digest is of size and state, and differs from that of a local copy. Where
+    the store names none, the blocks are 64 KiB.
 
     Raises:
         ClipError: The kinds of `open_source`.
