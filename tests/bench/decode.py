@@ -30,7 +30,7 @@ Ideas tried, CPU seconds on 2 shared, very busy cores (AMD EPYC, 2026-11-21), on
   and 0.92 CPU s. Not used; a job runs one thread in each of as many workers as there are cores.
 - Views through shared memory instead of the guard's pipe (medians of 7): 4 MB, as by default, 5.5 against 5.1 ms; 20 MB
   25 against 52 ms; 80 MB 126 against 339 ms. Only whole native frames would gain, 0.03 s of about 1 s. Not used.
-- The child kept warm: a fresh one costs 0.11-0.14 s a clip. Done (guard.py).
+- The child kept warm: a fresh one costs 0.11-0.14 s a clip. Done (sandbox.py).
 """
 
 import argparse

@@ -1,6 +1,7 @@
 """decord back end, for comparison: counting frames, it gives wrong ones in MPEG-TS, AVI and intra refresh."""
 
 from collections.abc import Iterator
+from importlib import import_module
 from types import ModuleType
 
 import av
@@ -36,8 +37,7 @@ def read_decord(
 def load_decord() -> ModuleType:
     """Import decord. Raises UsageError with the reason where it cannot be used here."""
     try:
-        import decord
+        return import_module("decord")
     except (ImportError, OSError, RuntimeError) as error:
         said = f"decode backend 'decord' cannot be used: {cause(error)}. Run pip install decord, or use 'pyav'."
         raise UsageError(said) from error
-    return decord  # type: ignore[no-any-return]

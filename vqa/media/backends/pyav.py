@@ -8,6 +8,7 @@ the table; the first one that differs makes the reader start anew without jumps.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import av
 import numpy as np
@@ -199,7 +200,7 @@ def _to_feed(
         if len(payload) == packet.size:
             fed.append(packet)
         else:
-            part: av.Packet[av.VideoStream] = av.Packet(payload)  # type: ignore[assignment]  # it has no stream yet
+            part = cast("av.Packet[av.VideoStream]", av.Packet(payload))  # it has no stream yet
             part.pts, part.dts, part.time_base = packet.pts, packet.dts, packet.time_base
             fed.append(part)
     return fed
