@@ -94,8 +94,8 @@ def _is_flipped(frame: av.VideoFrame) -> bool:
     scaler = VideoReformatter()
     thumbnail = scaler.reformat(frame, width=16, height=16, format="gray", interpolation=Interpolation.POINT)
     try:
-        matrix = thumbnail.side_data[Type.DISPLAYMATRIX]
-    except (KeyError, ValueError):  # none; or side data newer than PyAV's list of kinds, such as EXIF
+        matrix = thumbnail.side_data.get(Type.DISPLAYMATRIX)  # type: ignore[call-overload]  # PyAV's stubs name str
+    except ValueError:  # side data newer than PyAV's list of kinds, such as EXIF
         return False
-    a, b, _, c, d = struct.unpack("=5i", bytes(matrix)[:20])
+    a, b, _, c, d = struct.unpack("=5i", bytes(matrix)[:20]) if matrix else (1, 0, 0, 0, 1)
     return bool(a * d < b * c)
