@@ -17,7 +17,7 @@ from vqa.model.resolve import EMBEDDED
 from vqa.prompt import PRESETS
 from vqa.rewards import PRESETS as REWARDS
 from vqa.rewards.presets import known
-from vqa.train.clips.dataset import Known, listed, parted
+from vqa.train.clips.dataset import ListedClip, list_clips, split_clips
 from vqa.train.grpo.build import check
 from vqa.train.modules import tower_of
 from vqa.train.recipe_stages import ColdStart, Recipe, Reinforce, Stage, Warmup
@@ -72,21 +72,21 @@ def _data(place: str) -> Iterator[str]:
     if not Path(place).exists():
         yield f"data {place}: not there yet"
         return
-    counts = Counter((clip.dataset, clip.split) for clip in listed([place]))
+    counts = Counter((clip.dataset, clip.split) for clip in list_clips([place]))
     for dataset in sorted({dataset for dataset, _ in counts}):
         splits = ", ".join(f"{split} {count:,}" for (name, split), count in sorted(counts.items()) if name == dataset)
         yield f"data {place}: {dataset}: {splits} clips"
 
 
-def _clips(recipe: Recipe, stage: Stage, places: Sequence[str]) -> tuple[list[Known], list[Known]]:
+def _clips(recipe: Recipe, stage: Stage, places: Sequence[str]) -> tuple[list[ListedClip], list[ListedClip]]:
     there = [place for place in places if Path(place).exists()]
     if not there or len(there) < len(places):
         return [], []
-    return parted(listed(there, datasets=stage.datasets), held_out=recipe.validation_clips, seed=recipe.seed)
+    return split_clips(list_clips(there, datasets=stage.datasets), held_out=recipe.validation_clips, seed=recipe.seed)
 
 
 def _work(
-    recipe: Recipe, stage: Stage, card: ModelCard, train: Sequence[Known], held_out: Sequence[Known]
+    recipe: Recipe, stage: Stage, card: ModelCard, train: Sequence[ListedClip], held_out: Sequence[ListedClip]
 ) -> Iterator[str]:
     if train:
         yield f"learns from {len(train):,} clips, {len(held_out):,} held out"

@@ -13,7 +13,7 @@ from vqa.errors import UsageError
 from vqa.files import replacing
 from vqa.model.rollout import Sampling, prefill, roll_out
 from vqa.prompt import PresetName, dimensions, parse, reason
-from vqa.train.clips.dataset import Sample, seed_of
+from vqa.train.clips.dataset import TrainingClip, seed_of
 from vqa.train.metrics_log import Log
 from vqa.train.modules import vocabulary_of
 from vqa.train.recipe_stages import Write
@@ -26,7 +26,7 @@ REASONS = "reasons.jsonl"  # a record a clip, as vqa.train.clips.conversations r
 def write(
     model: Any,
     processor: Any,
-    samples: Sequence[Sample],
+    samples: Sequence[TrainingClip],
     texts: Sequence[Path],
     *,
     stage: Write,

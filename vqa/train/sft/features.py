@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from vqa.prompt import PresetName
-from vqa.train.clips.dataset import Sample
+from vqa.train.clips.dataset import TrainingClip
 from vqa.train.scratch.warmup import HANDED
 from vqa.train.validation import question
 
@@ -24,7 +24,7 @@ IGNORED = -100
 class Asked:
     """One look at a clip as the model takes it."""
 
-    sample: Sample
+    sample: TrainingClip
     inputs: dict[str, Tensor]  # of the processor; without the pixels where there are features
     features: tuple[Tensor, ...] = ()  # [tokens, width] of each picture, from a frozen tower
 
@@ -34,13 +34,15 @@ class Asked:
         return self.inputs["image_grid_thw"]
 
 
-def ask(processor: Any, sample: Sample, *, prompt: PresetName) -> Asked:
+def ask(processor: Any, sample: TrainingClip, *, prompt: PresetName) -> Asked:
     """The look with its pixels."""
     return Asked(sample=sample, inputs=dict(question(processor, sample, prompt=prompt)))
 
 
 @torch.no_grad()
-def kept_features(model: Any, processor: Any, samples: Sequence[Sample], *, prompt: PresetName) -> list[list[Asked]]:
+def kept_features(
+    model: Any, processor: Any, samples: Sequence[TrainingClip], *, prompt: PresetName
+) -> list[list[Asked]]:
     """The looks by clip, with what the tower says of their pictures in place of the pixels. For Qwen's families."""
     model.eval()
     by_clip: dict[str, list[Asked]] = defaultdict(list)

@@ -26,8 +26,8 @@ from vqa.errors import UsageError
 from vqa.files import replacing
 from vqa.model.card import Readout
 from vqa.prompt import PresetName, dimensions
-from vqa.train.clips.dataset import Sample
-from vqa.train.clips.ladder import shares
+from vqa.train.clips.dataset import TrainingClip
+from vqa.train.clips.ladder import rarity_weights
 from vqa.train.guarded import Guarded, last_checkpoint
 from vqa.train.metrics_log import Log, log_held_out
 from vqa.train.modules import merged, parts_by_rate, ready
@@ -45,7 +45,9 @@ MEAN = "mean.safetensors"
 class Draws(Dataset[tuple[Asked, str]]):
     """Place i in the run: a look drawn from all, and one of its answers; the same i, the same draw."""
 
-    def __init__(self, samples: Sequence[Sample], processor: Any, prompt: PresetName, *, count: int, seed: int) -> None:
+    def __init__(
+        self, samples: Sequence[TrainingClip], processor: Any, prompt: PresetName, *, count: int, seed: int
+    ) -> None:
         self._samples, self._processor, self._prompt = samples, processor, prompt
         self._count, self._seed = count, seed
         self.kept: list[list[Asked]] = []  # by clip, the looks whose features are in memory
@@ -64,10 +66,10 @@ class Draws(Dataset[tuple[Asked, str]]):
         else:
             sample = self._samples[int(generator.integers(len(self._samples)))]
             asked = ask(self._processor, sample, prompt=self._prompt)
-        say = asked.sample.say
-        if say is None:
+        write = asked.sample.write_answer
+        if write is None:
             raise UsageError(f"clip {asked.sample.clip_id}: no reason to learn from; give `reasons`")
-        return asked, say(generator, dimensions(self._prompt))
+        return asked, write(generator, dimensions(self._prompt))
 
 
 class Supervised(Guarded, hf.Trainer):  # type: ignore[misc]  # transformers' types do not hold what it does
@@ -134,7 +136,9 @@ class _Kept(TrainerCallback):
     Numbers of single steps rank 0.05 better or worse than those 40 steps before: judged and kept is their mean.
     """
 
-    def __init__(self, trainer: Supervised, held_out: Sequence[Sample], judge: Callable[..., dict[str, float]]) -> None:
+    def __init__(
+        self, trainer: Supervised, held_out: Sequence[TrainingClip], judge: Callable[..., dict[str, float]]
+    ) -> None:
         self._trainer, self._held_out, self._judge = trainer, held_out, judge
         self.path = Path(trainer.args.output_dir) / "best.safetensors"
 
@@ -186,8 +190,8 @@ class _Kept(TrainerCallback):
 def cold_start(
     model: Any,
     processor: Any,
-    samples: Sequence[Sample],
-    held_out: Sequence[Sample],
+    samples: Sequence[TrainingClip],
+    held_out: Sequence[TrainingClip],
     *,
     settings: ColdStart,
     prompt: PresetName,
@@ -204,7 +208,7 @@ def cold_start(
     Goes on from the last checkpoint in `folder`. Raises UsageError for samples without reasons and settings that do
     not fit the machine, ModelError for NaN and a full disk.
     """
-    bare = next((one.clip_id for one in samples if one.say is None), None)
+    bare = next((one.clip_id for one in samples if one.write_answer is None), None)
     if bare is not None:
         raise UsageError(f"cold start: clip {bare} has no reason to learn from; give `reasons`, or data with reasons")
     rows = settings.rows or max(1, settings.batch // processes)
@@ -220,7 +224,7 @@ def cold_start(
         if settings.feature_noise:
             draws.noise = settings.feature_noise * spread_of([look for looks in draws.kept for look in looks])
         if settings.rare > 1:
-            draws.shares = shares([looks[0].sample.distortions for looks in draws.kept], most=settings.rare)
+            draws.shares = rarity_weights([looks[0].sample.distortions for looks in draws.kept], most=settings.rare)
     torch.manual_seed(seed)  # LoRA draws its start
     model = ready(model, settings)
     processor.tokenizer.padding_side = "right"
