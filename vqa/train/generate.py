@@ -12,7 +12,7 @@ from accelerate import PartialState
 from vqa.errors import UsageError
 from vqa.files import replacing
 from vqa.model.rollout import Sampling, prefill, roll_out
-from vqa.prompt import PresetName, dimensions, parse, reason
+from vqa.prompt import PromptName, dimensions, parse, reason
 from vqa.train.clips.dataset import TrainingClip, seed_of
 from vqa.train.metrics_log import Log
 from vqa.train.modules import vocabulary_of
@@ -30,7 +30,7 @@ def write(
     texts: Sequence[Path],
     *,
     stage: Write,
-    prompt: PresetName,
+    prompt: PromptName,
     folder: Path,
     seed: int,
     log: Log,

@@ -16,7 +16,7 @@ from transformers import PrinterCallback
 
 from vqa.errors import UsageError
 from vqa.model.card import settle
-from vqa.prompt import PRESETS, PresetName, dimensions
+from vqa.prompt import PROMPTS, PromptName, dimensions
 from vqa.train.checkpoints import load_for_training, load_to_write, save, ship
 from vqa.train.clips.conversations import read_conversations
 from vqa.train.clips.dataset import ListedClip, TrainingClip, answer_writer, damage_clips, digest_of
@@ -170,10 +170,10 @@ def _start(run: Run, stage: Stage, train: Sequence[ListedClip]) -> tuple[Any, An
     return make_model(tokenizer, **recipe.model.model_dump(exclude={"vocabulary"}), seed=recipe.seed), processor
 
 
-def _texts(train: Sequence[ListedClip], prompt: PresetName) -> list[str]:
+def _texts(train: Sequence[ListedClip], prompt: PromptName) -> list[str]:
     """What the tokenizer learns from: answers as they will be written, and every question that may be asked."""
     generator = np.random.default_rng(0)
-    questions = [preset.question for preset in PRESETS.values()]
+    questions = [prompt.question for prompt in PROMPTS.values()]
     labels = ["Global multiframe picture:", "Local single frame picture 1:", "Picture 2:"]
     writers = [answer_writer(clip) for clip in train]
     said = [write(generator, dimensions(prompt)) for write in writers if write is not None]

@@ -9,7 +9,7 @@ from accelerate import PartialState
 
 from vqa.errors import UsageError
 from vqa.model.card import GenerationConfig, ModelCard, Readout, settle
-from vqa.prompt import PresetName
+from vqa.prompt import PromptName
 from vqa.train.clips.dataset import ListedClip, TrainingClip, digest_of, list_clips, load_clips, split_clips
 from vqa.train.generate import REASONS
 from vqa.train.recipe_stages import ColdStart, Recipe, Reinforce, Stage, Write
@@ -22,7 +22,7 @@ class Run:
 
     recipe: Recipe
     card: ModelCard
-    prompt: PresetName
+    prompt: PromptName
     readout: Readout  # of held-out answers
     views: ViewsConfig
     out: Path
@@ -68,7 +68,7 @@ class Run:
         names = {one.name for one in self.recipe.stages}
         return [self.out / name / REASONS if name in names else Path(name) for name in stage.texts]
 
-    def asked(self, stage: ColdStart | Reinforce | Write) -> PresetName:
+    def asked(self, stage: ColdStart | Reinforce | Write) -> PromptName:
         """The stage's prompt."""
         return stage.prompt or self.prompt
 

@@ -10,7 +10,7 @@ import torch.multiprocessing as mp
 from vqa.errors import ModelError
 from vqa.prompt import answer_text
 from vqa.rewards import compute
-from vqa.rewards.presets import PRESETS
+from vqa.rewards.presets import REWARD_PRESETS
 from vqa.train.clips.degradation import damage_answer
 from vqa.train.grpo.perturbations import AGAIN
 from vqa.train.grpo.reward import UNFED, RankAndScore, spoken
@@ -67,7 +67,7 @@ def test_every_term_pays_something_once_it_is_fed() -> None:
         "opinion": given["opinion"][:9] + [np.nan] * 3,
         "damage": [["", ""]] * 9 + [["noise", "slight"]] * 3,
     }
-    for preset in PRESETS:
+    for preset in REWARD_PRESETS:
         reward = RankAndScore(preset, dimensions=2, k=K)
         reward(**asked if preset in UNFED else given, **more)
         assert reward.judged is not None

@@ -22,7 +22,7 @@ from vqa.train.metrics_log import Log
 from vqa.train.recipe_stages import ColdStart
 from vqa.train.scratch.model import make_model, make_processor, make_tokenizer
 from vqa.train.scratch.warmup import HANDED
-from vqa.train.sft.features import kept_features, noisy, spread_of
+from vqa.train.sft.features import add_noise, cache_features, channel_spread
 from vqa.train.sft.trainer import cold_start
 
 hf: Any = transformers
@@ -140,10 +140,10 @@ def test_what_cannot_be_learned_from_is_refused(
 def test_noise_moves_all_but_the_channels_handed_over_and_is_the_same_for_the_same_draw(
     made: tuple[Any, Any], learned: list[TrainingClip]
 ) -> None:
-    looks = [look for one in kept_features(*made, learned, prompt="visualquality_r1") for look in one]
-    spread = spread_of(looks)
+    looks = [look for one in cache_features(*made, learned, prompt="visualquality_r1") for look in one]
+    spread = channel_spread(looks)
     assert (spread[:HANDED] == 0).all() and (spread[HANDED:] > 0).all()
-    first, again, other = (noisy(looks[0], spread, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    first, again, other = (add_noise(looks[0], spread, np.random.default_rng(seed)) for seed in (1, 1, 2))
     for plain, one, same, different in zip(
         looks[0].features, first.features, again.features, other.features, strict=True
     ):

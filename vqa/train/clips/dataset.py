@@ -13,7 +13,7 @@ import numpy as np
 
 from vqa.data.manifest import read_manifest
 from vqa.errors import ClipError, UsageError
-from vqa.prompt import HIGHEST, LOWEST, PresetName, answer_text, messages
+from vqa.prompt import HIGHEST, LOWEST, PromptName, answer_text, messages
 from vqa.train.clips.degradation import QUESTION, Damage, damage_answer, damage_of
 from vqa.train.clips.ladder import ladder_answer, read_ladder
 from vqa.types import Clip, Views
@@ -302,7 +302,7 @@ def _distortions(clip: ListedClip, *, is_ladder: bool) -> tuple[str, ...] | None
     return clip.distortions if is_known else None
 
 
-def damage_clips(clips: Sequence[TrainingClip], prompt: PresetName) -> list[TrainingClip]:
+def damage_clips(clips: Sequence[TrainingClip], prompt: PromptName) -> list[TrainingClip]:
     """The clips whose damage is known, each with the question for it and the true answer."""
     return [
         replace(clip, write_answer=partial(damage_answer, clip.damage), chat=partial(_damage_chat, prompt))
@@ -311,7 +311,7 @@ def damage_clips(clips: Sequence[TrainingClip], prompt: PresetName) -> list[Trai
     ]
 
 
-def _damage_chat(prompt: PresetName, views: Views) -> list[dict[str, Any]]:
+def _damage_chat(prompt: PromptName, views: Views) -> list[dict[str, Any]]:
     counts = {"global_count": len(views.global_pictures), "local_count": len(views.local_pictures)}
     return messages(prompt, **counts, question=QUESTION)
 

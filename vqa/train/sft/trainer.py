@@ -25,7 +25,7 @@ from transformers import PrinterCallback, TrainerCallback
 from vqa.errors import UsageError
 from vqa.files import replacing
 from vqa.model.card import Readout
-from vqa.prompt import PresetName, dimensions
+from vqa.prompt import PromptName, dimensions
 from vqa.train.clips.dataset import TrainingClip
 from vqa.train.clips.ladder import rarity_weights
 from vqa.train.guarded import Guarded, last_checkpoint
@@ -33,7 +33,16 @@ from vqa.train.metrics_log import Log, log_held_out
 from vqa.train.modules import merged, parts_by_rate, ready
 from vqa.train.recipe_stages import ColdStart
 from vqa.train.scratch.warmup import rate_at
-from vqa.train.sft.features import IGNORED, Asked, ask, collate, kept_features, noisy, shuffled, spread_of
+from vqa.train.sft.features import (
+    IGNORED,
+    EncodedClip,
+    add_noise,
+    cache_features,
+    channel_spread,
+    collate,
+    encode_clip,
+    shuffle_pictures,
+)
 from vqa.train.usage import reporters
 from vqa.train.validation import judged
 from vqa.train.whole import whole
@@ -42,30 +51,30 @@ hf: Any = transformers
 MEAN = "mean.safetensors"
 
 
-class Draws(Dataset[tuple[Asked, str]]):
+class Draws(Dataset[tuple[EncodedClip, str]]):
     """Place i in the run: a look drawn from all, and one of its answers; the same i, the same draw."""
 
     def __init__(
-        self, samples: Sequence[TrainingClip], processor: Any, prompt: PresetName, *, count: int, seed: int
+        self, samples: Sequence[TrainingClip], processor: Any, prompt: PromptName, *, count: int, seed: int
     ) -> None:
         self._samples, self._processor, self._prompt = samples, processor, prompt
         self._count, self._seed = count, seed
-        self.kept: list[list[Asked]] = []  # by clip, the looks whose features are in memory
+        self.kept: list[list[EncodedClip]] = []  # by clip, the looks whose features are in memory
         self.noise: torch.Tensor | None = None  # of their channels
         self.shares: NDArray[np.float64] | None = None  # of the draws for each clip; None: all alike
 
     def __len__(self) -> int:
         return self._count
 
-    def __getitem__(self, index: int) -> tuple[Asked, str]:
+    def __getitem__(self, index: int) -> tuple[EncodedClip, str]:
         generator = np.random.default_rng((self._seed, 1, index))
         if self.kept:
-            asked = shuffled(self.kept[int(generator.choice(len(self.kept), p=self.shares))], generator)
+            asked = shuffle_pictures(self.kept[int(generator.choice(len(self.kept), p=self.shares))], generator)
             if self.noise is not None:
-                asked = noisy(asked, self.noise, generator)
+                asked = add_noise(asked, self.noise, generator)
         else:
             sample = self._samples[int(generator.integers(len(self._samples)))]
-            asked = ask(self._processor, sample, prompt=self._prompt)
+            asked = encode_clip(self._processor, sample, prompt=self._prompt)
         write = asked.sample.write_answer
         if write is None:
             raise UsageError(f"clip {asked.sample.clip_id}: no reason to learn from; give `reasons`")
@@ -194,7 +203,7 @@ def cold_start(
     held_out: Sequence[TrainingClip],
     *,
     settings: ColdStart,
-    prompt: PresetName,
+    prompt: PromptName,
     readout: Readout,
     precision: torch.dtype,
     seed: int,
@@ -220,9 +229,9 @@ def cold_start(
     steps = settings.steps or math.ceil((settings.epochs or 0) * len(samples) / settings.batch)
     draws = Draws(samples, processor, prompt, count=steps * settings.batch, seed=seed)
     if settings.keep_features:
-        draws.kept = kept_features(model, processor, samples, prompt=prompt)
+        draws.kept = cache_features(model, processor, samples, prompt=prompt)
         if settings.feature_noise:
-            draws.noise = settings.feature_noise * spread_of([look for looks in draws.kept for look in looks])
+            draws.noise = settings.feature_noise * channel_spread([look for looks in draws.kept for look in looks])
         if settings.rare > 1:
             draws.shares = rarity_weights([looks[0].sample.distortions for looks in draws.kept], most=settings.rare)
     torch.manual_seed(seed)  # LoRA draws its start
