@@ -133,7 +133,7 @@ def test_what_cannot_be_learned_from_is_refused(
         raise ValueError("torn")
 
     torn = TrainingClip(clip_id="c", dataset="a", opinion=3.0, load=broken, write_answer=learned[0].write_answer)
-    with pytest.raises(UsageError, match=r"clip c of a: its pictures do not load \(torn\); prepare the data again"):
+    with pytest.raises(UsageError, match=r"clip c of a: its pictures do not load \(torn\)\. Prepare the data again"):
         train(made, [torn], tmp_path)
 
 
