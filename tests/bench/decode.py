@@ -47,6 +47,8 @@ import av
 import imageio_ffmpeg
 import numpy as np
 
+from vqa.data.synthetic.ladder import without_realtime
+
 CLIP = Path(__file__).parents[2] / "vqa/assets/clips/big_buck_bunny.mp4"
 KEYFRAMES, TILE = 16, (256, 144)
 NATIVE = (2, 8, 13)  # which of the keyframes are wanted at native size too
@@ -76,7 +78,7 @@ def make(folder: Path, name: str) -> Path:
         quiet = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y"]
         short = folder / f"{name}.part.mp4"
         source = [*quiet, "-stream_loop", "5", "-i", CLIP, "-t", str(seconds), "-an", *encode.split()]
-        subprocess.run([*source, short], check=True)
+        subprocess.run(without_realtime([*map(str, source), str(short)]), check=True)
         subprocess.run([*quiet, "-stream_loop", str(times - 1), "-i", short, "-c", "copy", path], check=True)
         short.unlink()
     return path
