@@ -38,7 +38,9 @@ class Guarded:
         """The loss, unless it is NaN or infinite: then ModelError."""
         if not torch.isfinite(loss):
             step = self.state.global_step
-            raise ModelError(f"{self.what}: the loss is {loss.item()} at step {step}; lower `rate` and {self.go_on()}")
+            raise ModelError(
+                f"{self.what}: the loss is {loss.item()} at step {step}; lower `learning_rate` and {self.go_on()}"
+            )
         return loss
 
     def go_on(self) -> str:
@@ -50,8 +52,8 @@ class Guarded:
         norm = super()._clip_grad_norm(model)  # type: ignore[misc]
         if self.accelerator.scaler is None and norm is not None and not torch.isfinite(torch.as_tensor(norm)):
             raise ModelError(
-                f"{self.what}: the gradient's norm is {float(norm)} at step {self.state.global_step}; lower `rate` and "
-                f"{self.go_on()}"
+                f"{self.what}: the gradient's norm is {float(norm)} at step {self.state.global_step}; "
+                f"lower `learning_rate` and {self.go_on()}"
             )
         return norm
 
