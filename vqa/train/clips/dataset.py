@@ -266,7 +266,7 @@ def _varied(views: ViewsConfig, number: int, seed: int) -> ViewsConfig:
 
 
 def _decode(clip: ListedClip, views: ViewsConfig, seed: int) -> Views:
-    return look(Clip(clip_id=clip.clip_id, uri=clip.uri), **views.model_dump(), seed=seed)
+    return look(Clip(clip_id=clip.clip_id, uri=clip.uri), views, seed=seed)
 
 
 def _same(views: Views) -> Views:

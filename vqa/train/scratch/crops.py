@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from vqa.train.clips.dataset import ListedClip
 from vqa.train.clips.ladder import CLASSES, NAMES
 from vqa.types import Clip, Pixels
-from vqa.views import look
+from vqa.views import ViewsConfig, look
 
 CROP = 112  # pixels; one attention window of Qwen2.5-VL's tower
 TEMPORAL = {"dropped_frames", "frozen", "judder"}  # no single frame shows them
@@ -50,17 +50,12 @@ def cut_crops(
         ClipError: for a clip that cannot be decoded.
     """
 
+    shown = ViewsConfig(temporal="segment", keyframes=frames, global_pixels=64, spatial="frames", local_pictures=frames)
+
     def one(clip: ListedClip) -> Pixels:
         generator = np.random.default_rng((seed, clip.seed))
-        pictures = look(
-            Clip(clip_id=clip.clip_id, uri=clip.uri),
-            temporal="segment",
-            keyframes=frames,
-            global_pixels=64,
-            spatial="frames",
-            local_pictures=frames,
-            seed=int(generator.integers(2**31)),
-        ).local_pictures
+        seen = Clip(clip_id=clip.clip_id, uri=clip.uri)
+        pictures = look(seen, shown, seed=int(generator.integers(2**31))).local_pictures
         return np.stack([cut(pictures[i % len(pictures)], generator) for i in range(frames * crops_per_frame)])
 
     if not path.exists():
