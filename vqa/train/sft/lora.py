@@ -12,21 +12,21 @@ def mark_trained(model: Any, settings: ColdStart) -> Any:
     """Put the model in training mode with its trained parts marked, and add LoRA where the settings have it.
 
     Raises:
-        UsageError: without peft, or where no layer has one of `lora.targets`.
+        UsageError: without peft, or where no layer has one of `lora.target_modules`.
     """
     model.train().requires_grad_(settings.text == "train")
-    tower_of(model).requires_grad_(settings.vision_rate != 0)
+    tower_of(model).requires_grad_(settings.vision_learning_rate != 0)
     if settings.lora is None:
         return model
     try:
         import peft
     except ImportError as error:
         raise UsageError("cold start: lora needs peft. Install it by `pip install vqa[lora]`.") from error
-    names = "|".join(map(re.escape, settings.lora.targets))
+    names = "|".join(map(re.escape, settings.lora.target_modules))
     config = peft.LoraConfig(
-        r=settings.lora.rank,
-        lora_alpha=settings.lora.alpha,
-        lora_dropout=settings.lora.dropout,
+        r=settings.lora.r,
+        lora_alpha=settings.lora.lora_alpha,
+        lora_dropout=settings.lora.lora_dropout,
         # The tower of Qwen2.5-VL has layers of the same names.
         target_modules=rf"(?!.*\b({'|'.join(TOWERS)})\b).*\.({names})",
         bias="none",
@@ -34,7 +34,9 @@ def mark_trained(model: Any, settings: ColdStart) -> Any:
     try:
         return peft.get_peft_model(model, config)
     except ValueError as error:
-        raise UsageError(f"cold start: lora.targets {', '.join(settings.lora.targets)}: {error}") from error
+        raise UsageError(
+            f"cold start: lora.target_modules {', '.join(settings.lora.target_modules)}: {error}"
+        ) from error
 
 
 def merge_lora(model: Any) -> Any:
