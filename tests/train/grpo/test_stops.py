@@ -42,7 +42,7 @@ def test_nan_stops_before_a_step_and_names_the_last_good_checkpoint(tmp_path: Pa
     )
     trainer.add_callback(At(1, lambda: poison(trainer)))
     with pytest.raises(
-        ModelError, match=rf"nan at step 1; lower `learning_rate` and go on from {tmp_path}/checkpoint-1"
+        ModelError, match=rf"nan at step 1\. Lower `learning_rate` and resume from {tmp_path}/checkpoint-1"
     ):
         trainer.train()
 
@@ -52,7 +52,7 @@ def test_a_gradient_that_is_none_moves_nothing(tmp_path: Path) -> None:
     before = rehearsal.weights(trainer.model)
     trainer.model.lm_head.weight.register_hook(lambda gradient: gradient * float("inf"))
     with pytest.raises(
-        ModelError, match=r"gradient's norm is (nan|inf) at step 0; lower `learning_rate` and begin again"
+        ModelError, match=r"gradient's norm is (nan|inf) at step 0\. Lower `learning_rate` and begin again"
     ):
         trainer.train()
     assert all(torch.equal(value, before[name]) for name, value in rehearsal.weights(trainer.model).items())
@@ -84,7 +84,7 @@ def test_a_disk_that_fills_up_leaves_the_last_checkpoint_whole(tmp_path: Path, l
     disk = small_disk(limit_mb * 2**20)
     trainer.add_callback(At(2, disk.__enter__))
     try:
-        with pytest.raises(ModelError, match=r"checkpoint-2 could not be written to .* GB are free there; make room"):
+        with pytest.raises(ModelError, match=r"checkpoint-2 could not be written to .* GB are free there\. Make room"):
             trainer.train()
     finally:
         disk.__exit__(None, None, None)
