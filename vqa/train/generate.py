@@ -14,7 +14,7 @@ from vqa.files import replacing
 from vqa.model.rollout import Sampling, prefill, roll_out
 from vqa.prompt import PromptName, dimensions, parse, reason
 from vqa.train.clips.dataset import TrainingClip, seed_of
-from vqa.train.metrics_log import Log
+from vqa.train.metrics_log import MetricsLog
 from vqa.train.modules import vocabulary_of
 from vqa.train.recipe_stages import Write
 from vqa.train.validation import question
@@ -33,7 +33,7 @@ def write(
     prompt: PromptName,
     folder: Path,
     seed: int,
-    log: Log,
+    log: MetricsLog,
     state: PartialState,
 ) -> None:
     """Into FOLDER/reasons.jsonl: of each clip the answer nearest to its opinion among those that can be read.
@@ -81,7 +81,7 @@ def write(
     if state.is_main_process:
         parts = [folder / f"part-{rank}-of-{state.num_processes}.jsonl" for rank in range(state.num_processes)]
         rows = [row for part in parts for row in rows_of(part) if row["conversations"]]
-        log.show(len(samples), len(samples), answers=len(rows))
+        log.write(len(samples), len(samples), answers=len(rows))
         if not rows:
             raise UsageError(
                 f"stage {stage.name}: none of {len(samples)} clips got an answer that can be read"

@@ -31,7 +31,7 @@ from vqa.train.finished import begin, finish, key_of
 from vqa.train.generate import said_of, write
 from vqa.train.grpo.build import make_trainer
 from vqa.train.grpo.dataset import Example
-from vqa.train.metrics_log import Log, Told
+from vqa.train.metrics_log import LogCallback, MetricsLog
 from vqa.train.recipe_stages import ColdStart, Recipe, Reinforce, Stage, Warmup, Write
 from vqa.train.scratch.crops import cut_crops
 from vqa.train.scratch.model import make_model, make_processor, make_tokenizer
@@ -110,7 +110,7 @@ def _settings(
 
 @without_rename_warnings()
 def _run_stage(run: Run, stage: Stage, train: list[ListedClip], held_out: list[ListedClip], folder: Path) -> None:
-    log = Log(run.out / "log.jsonl", stage.name)
+    log = MetricsLog(run.out / "log.jsonl", stage.name)
     views_per_clip = run.recipe.views_per_clip if isinstance(stage, ColdStart) else 1
     learned = [] if isinstance(stage, Warmup) else run.samples(train, views_per_clip=views_per_clip)
     model, processor = _start(run, stage, train)
@@ -155,7 +155,7 @@ def _run_stage(run: Run, stage: Stage, train: list[ListedClip], held_out: list[L
             disable_tqdm=True,
         )
         trained.remove_callback(PrinterCallback)
-        trained.add_callback(Told(log))
+        trained.add_callback(LogCallback(log))
         saved = last_checkpoint(folder)
         trained.train(resume_from_checkpoint=str(saved) if saved else None)
     save_model(trained, processor, folder / "model", processes=run.processes)
@@ -195,7 +195,7 @@ def _warm_up(
     train: list[ListedClip],
     held_out: list[ListedClip],
     folder: Path,
-    log: Log,
+    log: MetricsLog,
 ) -> None:
     recipe = run.recipe
     if run.processes.num_processes > 1:

@@ -16,8 +16,8 @@ from transformers import TrainerCallback
 from tests.support import rehearsal
 from tests.support.recipes import COLDSTART, small, written
 from vqa.errors import ModelError
+from vqa.train.metrics_log import reporters
 from vqa.train.recipe import run
-from vqa.train.usage import reporters
 
 
 class At(TrainerCallback):

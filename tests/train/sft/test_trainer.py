@@ -18,7 +18,7 @@ from vqa.prompt import answer_text
 from vqa.train.checkpoints import save
 from vqa.train.clips.dataset import TrainingClip
 from vqa.train.clips.ladder import rarity_weights
-from vqa.train.metrics_log import Log
+from vqa.train.metrics_log import MetricsLog
 from vqa.train.recipe_stages import ColdStart
 from vqa.train.scratch.model import make_model, make_processor, make_tokenizer
 from vqa.train.scratch.warmup import HANDED
@@ -67,7 +67,7 @@ def train(made: tuple[Any, Any], learned: list[TrainingClip], folder: Path, **mo
     }
     settings = ColdStart(**values | {"max_new_tokens": 4} | more)
     folder.mkdir(exist_ok=True)
-    log = Log(folder / "log.jsonl", "cold")
+    log = MetricsLog(folder / "log.jsonl", "cold")
     shared: dict[str, Any] = {"prompt": "visualquality_r1", "precision": torch.float32, "seed": 0, "folder": folder}
     shared["readout"] = "answer"
     model = cold_start(copy.deepcopy(made[0]), made[1], learned, [], settings=settings, log=log, **shared)

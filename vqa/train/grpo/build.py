@@ -20,9 +20,8 @@ from vqa.train.grpo.dataset import Example, as_dataset
 from vqa.train.grpo.perturbations import AGAIN
 from vqa.train.grpo.reward import UNFED, RankAndScore
 from vqa.train.grpo.trainer import Trainer
-from vqa.train.metrics_log import log_held_out
+from vqa.train.metrics_log import log_held_out, reporters
 from vqa.train.modules import tower_of, vocabulary_of
-from vqa.train.usage import reporters
 
 Judge = Callable[[Any], Mapping[str, float]]
 

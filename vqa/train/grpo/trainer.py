@@ -24,7 +24,7 @@ from vqa.train.grpo.dataset import Example, OneSetSampler
 from vqa.train.grpo.health import Watch
 from vqa.train.grpo.packing import Asked, ask
 from vqa.train.grpo.reward import RankAndScore
-from vqa.train.modules import parts_by_rate
+from vqa.train.modules import parameter_groups
 from vqa.train.question import captioned, show
 
 
@@ -58,7 +58,7 @@ class Trainer(Asking):
         """trl's own, unless the tower has its own rate. Made here and not handed over: FSDP parts the weights first."""
         if self._settings.vision_learning_rate is None:
             return super().create_optimizer(model)
-        groups = parts_by_rate(
+        groups = parameter_groups(
             model or self.model, rate=self._settings.learning_rate, vision_rate=self._settings.vision_learning_rate
         )
         self.optimizer = torch.optim.AdamW(groups, weight_decay=0.0)

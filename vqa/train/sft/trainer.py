@@ -29,8 +29,8 @@ from vqa.prompt import PromptName, dimensions
 from vqa.train.checkpoints import Guarded, last_checkpoint, unsharded
 from vqa.train.clips.dataset import TrainingClip
 from vqa.train.clips.ladder import rarity_weights
-from vqa.train.metrics_log import Log, log_held_out
-from vqa.train.modules import merged, parts_by_rate, ready
+from vqa.train.metrics_log import MetricsLog, log_held_out, reporters
+from vqa.train.modules import parameter_groups
 from vqa.train.recipe_stages import ColdStart
 from vqa.train.scratch.warmup import rate_at
 from vqa.train.sft.features import (
@@ -43,7 +43,7 @@ from vqa.train.sft.features import (
     encode_clip,
     shuffle_pictures,
 )
-from vqa.train.usage import reporters
+from vqa.train.sft.lora import mark_trained, merge_lora
 from vqa.train.validation import judged
 
 hf: Any = transformers
@@ -85,7 +85,7 @@ class Supervised(Guarded, hf.Trainer):  # type: ignore[misc]  # transformers' ty
 
     what = "cold start"
 
-    def __init__(self, settings: ColdStart, precision: torch.dtype, log: Log, **kwargs: Any) -> None:
+    def __init__(self, settings: ColdStart, precision: torch.dtype, log: MetricsLog, **kwargs: Any) -> None:
         self._settings, self._precision, self.told = settings, precision, log
         super().__init__(**kwargs)
         self.model_accepts_loss_kwargs = False  # a mean over rows is taken here
@@ -99,7 +99,7 @@ class Supervised(Guarded, hf.Trainer):  # type: ignore[misc]  # transformers' ty
     def create_optimizer(self, model: Any = None) -> Any:
         """AdamW; the tower has its own rate."""
         settings = self._settings
-        groups = parts_by_rate(
+        groups = parameter_groups(
             model or self.model, rate=settings.learning_rate, vision_rate=settings.vision_learning_rate
         )
         self.optimizer = torch.optim.AdamW(groups, weight_decay=settings.weight_decay, betas=(0.9, 0.98))
@@ -165,7 +165,7 @@ class _Kept(TrainerCallback):
         trainer.accelerator.wait_for_everyone()
         if trainer.is_world_process_zero():
             told = {f"held_out_{name}": value for name, value in found.items()}
-            trainer.told.show(state.global_step, state.max_steps, **told)
+            trainer.told.write(state.global_step, state.max_steps, **told)
 
     def _look(self) -> dict[str, float]:
         trainer = self._trainer
@@ -209,7 +209,7 @@ def cold_start(
     precision: torch.dtype,
     seed: int,
     folder: Path,
-    log: Log,
+    log: MetricsLog,
     processes: int = 1,
 ) -> Any:
     """Trains, and returns the model with the weights that were best on `held_out` (choose there, report elsewhere) by
@@ -240,7 +240,7 @@ def cold_start(
                 [looks[0].sample.distortions for looks in draws.kept], most=settings.rare_oversampling
             )
     torch.manual_seed(seed)  # LoRA draws its start
-    model = ready(model, settings)
+    model = mark_trained(model, settings)
     processor.tokenizer.padding_side = "right"
     args = hf.TrainingArguments(
         output_dir=str(folder),
@@ -287,4 +287,4 @@ def cold_start(
         for place, one in enumerate(trainer.trained):
             if best or trainer.mean:
                 one.copy_(best[str(place)] if best else trainer.mean[place])
-    return merged(trainer.accelerator.unwrap_model(trainer.model))
+    return merge_lora(trainer.accelerator.unwrap_model(trainer.model))
