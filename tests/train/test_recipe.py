@@ -227,8 +227,8 @@ def test_a_loss_that_is_no_number_stops_the_run_and_leaves_the_last_good_weights
     with pytest.raises(ModelError) as caught:
         run(recipe, data=[ladder], out=tmp_path / "out")
     found = re.fullmatch(
-        r"cold start: the (loss|gradient's norm) is (nan|inf) at step \d; lower `learning_rate` and go on from "
-        r"(.*) \(as `start`, in another --out\)",
+        r"cold start: the (loss|gradient's norm) is (nan|inf) at step \d\. Lower `learning_rate` and resume from "
+        r"(.*) \(as `start`, in another --out\)\.",
         str(caught.value),
     )
     assert found
