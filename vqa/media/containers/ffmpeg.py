@@ -62,9 +62,7 @@ def open_container(uri: str, file: BinaryIO) -> Iterator[av.container.InputConta
         if isinstance(error, av.error.EOFError) and not is_index_cut_off(file):
             message = f"{uri}: a header without packets. Copy or encode the file again."
             raise ClipError("no_frames", message) from error
-        message = (
-            f"{uri}: the container's header is cut off or broken ({error.strerror}). Copy or encode it again."
-        )
+        message = f"{uri}: the container's header is cut off or broken ({error.strerror}). Copy or encode it again."
         raise ClipError("corrupt", message) from error
     with container:
         yield container
