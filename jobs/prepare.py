@@ -73,7 +73,7 @@ def _inputs_of(request: PrepareRequest) -> Inputs:
     clips = manifest_clips(request.manifest)
     if not clips:
         raise UsageError(f"{request.manifest}: holds no clips")
-    sampling = {"views": config.views.model_dump(mode="json", exclude={"max_pixels"}), "seed": request.seed}
+    sampling = {"views": config.views.identity(), "seed": request.seed}
     files = [Clip(clip_id=uri, uri=uri) for uri in dict.fromkeys(clip["uri"] for clip in clips)]
     settings = digest(KEY_VERSION, sampling)
     return Inputs(config=config, clips=clips, files=files, sampling=sampling, settings=settings)

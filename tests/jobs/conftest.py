@@ -26,7 +26,7 @@ def model_card(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return card
 
 
-@pytest.fixture(params=[Engine.LOCAL, Engine.RAY])
+@pytest.fixture(params=[Engine.LOCAL, pytest.param(Engine.RAY, marks=pytest.mark.ray)])
 def engine(request: pytest.FixtureRequest) -> Engine:
     """Either engine; Ray is started for the one that needs it."""
     if request.param is Engine.RAY:

@@ -12,35 +12,12 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.resume import Work
-from jobs.score import ScoreRequest, inputs_of, score, stages_of
+from jobs.score import ScoreRequest, inputs_of, score
 from tests.support import clips
+from tests.support.job_runs import plain_loop, table
 from tests.support.zoo import make_zoo
 from vqa.console import Engine
-from vqa.data.score_table import TIMINGS, ScoreRow, read_scores, to_table
 from vqa.errors import UsageError
-
-Rows = dict[str, dict[str, Any]]
-
-
-def table(out: Path) -> Rows:
-    """Rows by clip_id, without what differs between two runs over the same files."""
-    rows = read_scores(out).to_pylist()
-    assert len({row["clip_id"] for row in rows}) == len(rows), "a clip twice"
-    return {row["clip_id"]: {name: value for name, value in row.items() if name not in TIMINGS} for row in rows}
-
-
-def plain_loop(request: ScoreRequest) -> Rows:
-    """The same stages one after another in this process: what a run has to come to."""
-    inputs = inputs_of(request)
-    sampler, scorer = stages_of(inputs)
-    for stage in (sampler, scorer):
-        stage.setup()
-    samples = list(sampler.process([Work(clip=clip) for clip in inputs.listing.clips]))
-    rows = [row for n in range(0, len(samples), 8) for row in scorer.process(samples[n : n + 8])]
-    sampler.close()
-    found = to_table([row for row in rows if isinstance(row, ScoreRow)]).to_pylist()
-    return {row["clip_id"]: {name: value for name, value in row.items() if name not in TIMINGS} for row in found}
 
 
 def test_a_run_over_everything_that_goes_wrong(

@@ -23,7 +23,7 @@ def doctor(json_report: Annotated[bool, typer.Option("--json", help="One JSON ob
 def examine(*, as_json: bool = False) -> bool:
     """Print the findings; True where the self test passed."""
     from jobs.run_record import PACKAGES, versions
-    from vqa.media.inventory import backends, codecs, libraries
+    from vqa.media.backends.registry import backend_states, codec_support, ffmpeg_versions
 
     packages = (*PACKAGES, "torchvision", "imageio-ffmpeg", "pydantic")
     test = self_test()
@@ -32,9 +32,9 @@ def examine(*, as_json: bool = False) -> bool:
         "machine": {"platform": platform.platform(), "cores": len(os.sched_getaffinity(0))},
         "gpus": _gpus(),
         "keeps_bytecode": _keeps_bytecode(),
-        "decoders": backends(),
-        "codecs": codecs(),
-        "ffmpeg": libraries(),
+        "decoders": backend_states(),
+        "codecs": codec_support(),
+        "ffmpeg": ffmpeg_versions(),
         "self_test": test,
     }
     if as_json:
