@@ -4,21 +4,23 @@ import json
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
-from jobs.score import ScoreRequest
+from jobs.score import ScoreRequest, score
 from tests.support import clips
 from tests.support.job_runs import Run, plain_loop, table
+from vqa.console import Engine
 from vqa.data.score_table import read_scores
-
-pytestmark = pytest.mark.ray
 
 FILES = 120
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_kills_at_random_moments_change_nothing(tmp_path: Path, model_card: Path) -> None:
     folder, out = tmp_path / "in", tmp_path / "out"
@@ -59,5 +61,46 @@ def test_kills_at_random_moments_change_nothing(tmp_path: Path, model_card: Path
     summary = json.loads(said)
     assert (code, heard) == (0, "")
     assert (summary["rows_reused"], summary["rows_new"]) == (safe, FILES + 1 - safe)
+    assert table(out) == plain_loop(request)
+    assert not (out / "superseded").exists(), "no row had to be written twice"
+
+
+@pytest.mark.slow
+def test_a_local_run_that_is_killed_and_interrupted_comes_to_the_same(
+    tmp_path: Path, model_card: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for n in range(40):
+        clips.write_video(folder / f"{n}.mp4", frames=8, seed=n)
+    clips.write_text(folder / "text.mp4")
+    assignments = ("job.seconds_per_write=0", "job.rows_per_part=7", "generation.k=8", "generation.batch_size=1")
+    request = ScoreRequest(sources=(str(folder),), out=out, model=str(model_card), assignments=assignments)
+    options = [word for assignment in assignments for word in ("--set", assignment)]
+    command = [sys.executable, "-m", "jobs.score", str(folder), "--out", str(out), "--model", str(model_card), *options]
+    command += ["--json", "--max-failed", "1", "--engine", "local"]
+
+    first = Run(command, out)
+    first.wait_for_rows(3)
+    (decoder,) = psutil.Process(first.process.pid).children()[-1:]
+    decoder.kill()  # the fork server and its child: the guard starts others
+    first.wait_for_rows(read_scores(out, ["clip_id"]).num_rows + 3)
+    os.kill(first.process.pid, signal.SIGKILL)
+    code, said, _ = first.end()
+    assert (code, said) == (-signal.SIGKILL, "")
+    rows = table(out)
+
+    second = Run(command, out)
+    second.wait_for_rows(len(rows) + 2)
+    os.kill(second.process.pid, signal.SIGTERM)
+    code, said, heard = second.end()
+    assert (code, json.loads(said)["state"]) == (130, "interrupted"), heard
+    assert "Traceback" not in heard
+    assert len(rows) < len(table(out)) < 41
+    rows = table(out)
+
+    assert score(replace(request, engine=Engine.LOCAL, max_failed="1", json_summary=True)) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["rows_reused"], summary["rows_new"]) == (len(rows), 41 - len(rows))
     assert table(out) == plain_loop(request)
     assert not (out / "superseded").exists(), "no row had to be written twice"
