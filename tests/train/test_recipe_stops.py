@@ -1,6 +1,5 @@
 """A run that is killed in the middle of a stage, or whose disk fills, ends with the weights of one that was not."""
 
-import multiprocessing
 import os
 import resource
 import signal
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file
 
+from tests.support import children
 from tests.support.failing_training import when_saved
 from tests.support.recipes import COLDSTART, GRPO, WARMUP, small, written
 from vqa.errors import ModelError
@@ -40,13 +40,11 @@ def train(recipe: Path, ladder: Path, out: Path, said: Path, stops: Mapping[tupl
 
 def test_killed_in_every_stage_or_out_of_disk_the_weights_are_the_same(ladder: Path, tmp_path: Path) -> None:
     file, out, said = tmp_path / "a.yaml", tmp_path / "out", tmp_path / "said.txt"
-    cold = COLDSTART | {"steps": 4, "average": 0.9}
-    written(file, small(WARMUP, cold, GRPO | {"steps": 4, "iterations": 1}))
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["vqa.train.runner", __name__])  # children have the imports behind them
+    cold = COLDSTART | {"max_steps": 4, "ema_decay": 0.9}
+    written(file, small(WARMUP, cold, GRPO | {"max_steps": 4, "num_iterations": 1}))
 
     def ended(where: Path, stops: Mapping[tuple[str, int], str]) -> int | None:
-        child = context.Process(target=train, args=(file, ladder, where, said, stops))
+        child = children.forked().Process(target=train, args=(file, ladder, where, said, stops))
         child.start()
         child.join(LIMIT_SECONDS)
         return child.exitcode
