@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.support import children
 from vqa.errors import ModelError
 from vqa.prompt import answer_text
 from vqa.rewards import compute
