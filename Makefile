@@ -7,7 +7,7 @@ BIN := .venv/bin
 # transformers and Ray anew: 23 s more for each `vqa score`.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup score test check bench wheel-check clean
+.PHONY: setup score test check bench docs wheel-check clean
 
 setup: .venv/ready
 
@@ -44,6 +44,9 @@ bench: setup
 # The built wheel, in an environment of its own and away from the checkout, scores a clip.
 wheel-check: setup
 	bash tests/wheel_check.sh
+
+docs: setup
+	$(BIN)/sphinx-build -W --keep-going -q docs build/docs
 
 clean:
 	rm -rf .venv build dist

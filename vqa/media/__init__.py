@@ -1,6 +1,6 @@
 """Video and image files: packet tables, exact frames, and the child process that can be killed.
 
-What is read, and how it is shown: the tables in README.md beside this file.
+What is read, and how it is shown: docs/concepts/files.md.
 """
 
 from vqa.media.backends.registry import BACKENDS, BackendName
