@@ -1,5 +1,6 @@
-"""Fixtures for every test: no test's random draws reach another."""
+"""Fixtures for every test: neither random draws nor a scheduling policy reach another."""
 
+import os
 import random
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +20,17 @@ def _restore_random_state() -> Iterator[None]:
     np.random.set_state(numpy_state)
     if torch and torch_state is not None:
         torch.set_rng_state(torch_state)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _is_scheduled_as_before() -> Iterator[None]:
+    """No encoder makes this process real-time, as SVT-AV1 would (tests/support/clips.py): all else would starve."""
+    if sys.platform != "linux":
+        yield
+        return
+    before = os.sched_getscheduler(0)
+    yield
+    assert os.sched_getscheduler(0) == before
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,14 @@
 """Real media files for the tests: small, seeded, made by real encoders; frame n carries the number n in its pixels.
 
-`import clips` works in every test (`pythonpath = ["tests"]`). Nothing here fakes a decoder: wrong files are good files,
-damaged.
+Nothing here fakes a decoder: wrong files are good files, damaged.
 """
 
 import itertools
+import os
+import pickle
 import struct
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -18,7 +20,10 @@ from av.video.reformatter import Interpolation
 from numpy.typing import NDArray
 from PIL import Image
 
+from vqa.data.synthetic.ladder import without_realtime
+
 Pixels = NDArray[np.uint8]
+ROOT = Path(__file__).parents[2]
 
 NUMBER_BITS = 10  # black and white squares along the top edge, most significant first
 _EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT  # else memory alignment shows
@@ -86,7 +91,35 @@ def write_video(
     `container_options` to the muxer (mp4: {"movflags": "faststart"} puts the index in front, so that a cut-off file can
     be opened). One thread, so bytes repeat.
     """
-    path = Path(path)
+    settings = {name: value for name, value in locals().items() if name != "path"}
+    path = Path(path).absolute()
+    if codec == "libsvtav1":  # run by root it makes its process real-time: not this one
+        child = without_realtime([sys.executable, "-m", __name__])
+        where = {"cwd": ROOT, "env": os.environ | {"SVT_LOG": "1"}}
+        subprocess.run(child, input=pickle.dumps((path, settings)), check=True, **where)
+    else:
+        _encode(path, **settings)
+    return path
+
+
+def _encode(
+    path: Path,
+    *,
+    codec: str,
+    width: int,
+    height: int,
+    fps: int,
+    frames: int,
+    seconds: Sequence[float] | None,
+    options: Mapping[str, str] | None,
+    pixel_format: str,
+    rotation_degrees: int,
+    audio: bool,
+    container_options: Mapping[str, str] | None,
+    container: str | None,
+    seed: int,
+    noise: float,
+) -> None:
     steady = {"mbtree": "0"} if codec == "libx264" else {}  # x264's macroblock tree does not repeat itself to the bit
     with av.open(str(path), "w", format=container, options=dict(container_options or {})) as output:
         stream = output.add_stream(codec, rate=fps, options={**steady, **(options or {})})
@@ -107,13 +140,13 @@ def write_video(
         if sound is not None:
             duration = frames / fps if seconds is None else seconds[-1]
             _encode_tone(output, sound, duration)
-    return path
 
 
 def ffmpeg(*arguments: object) -> None:
     """Run the FFmpeg that imageio-ffmpeg brings along: other versions of the encoders and muxers than PyAV's."""
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-loglevel", "error", "-nostdin", "-y"]
-    subprocess.run([*command, *map(str, arguments)], check=True)
+    command += map(str, arguments)
+    subprocess.run(without_realtime(command) if "libsvtav1" in arguments else command, check=True)
 
 
 def _encode_tone(output: av.container.OutputContainer, stream: av.AudioStream, duration_seconds: float) -> None:
@@ -234,3 +267,8 @@ def rename_codec(path: Path | str, *, old: bytes = b"avc1", new: bytes = b"zzz9"
     data = path.read_bytes()
     path.write_bytes(data[:64] + data[64:].replace(old, new))  # the first 64 bytes name the brands
     return path
+
+
+if __name__ == "__main__":
+    place, its_settings = pickle.load(sys.stdin.buffer)
+    _encode(place, **its_settings)

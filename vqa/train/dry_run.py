@@ -14,10 +14,10 @@ import transformers
 from vqa.errors import UsageError
 from vqa.model.card import ModelCard, settle
 from vqa.model.resolve import EMBEDDED
-from vqa.prompt import PRESETS
-from vqa.rewards import PRESETS as REWARDS
+from vqa.prompt import PROMPTS
+from vqa.rewards import REWARD_PRESETS
 from vqa.rewards.presets import known
-from vqa.train.clips.dataset import Known, listed, parted
+from vqa.train.clips.dataset import ListedClip, list_clips, split_clips
 from vqa.train.grpo.build import check
 from vqa.train.modules import tower_of
 from vqa.train.recipe_stages import ColdStart, Recipe, Reinforce, Stage, Warmup
@@ -72,21 +72,21 @@ def _data(place: str) -> Iterator[str]:
     if not Path(place).exists():
         yield f"data {place}: not there yet"
         return
-    counts = Counter((clip.dataset, clip.split) for clip in listed([place]))
+    counts = Counter((clip.dataset, clip.split) for clip in list_clips([place]))
     for dataset in sorted({dataset for dataset, _ in counts}):
         splits = ", ".join(f"{split} {count:,}" for (name, split), count in sorted(counts.items()) if name == dataset)
         yield f"data {place}: {dataset}: {splits} clips"
 
 
-def _clips(recipe: Recipe, stage: Stage, places: Sequence[str]) -> tuple[list[Known], list[Known]]:
+def _clips(recipe: Recipe, stage: Stage, places: Sequence[str]) -> tuple[list[ListedClip], list[ListedClip]]:
     there = [place for place in places if Path(place).exists()]
     if not there or len(there) < len(places):
         return [], []
-    return parted(listed(there, datasets=stage.datasets), held_out=recipe.validation_clips, seed=recipe.seed)
+    return split_clips(list_clips(there, datasets=stage.datasets), held_out=recipe.validation_clips, seed=recipe.seed)
 
 
 def _work(
-    recipe: Recipe, stage: Stage, card: ModelCard, train: Sequence[Known], held_out: Sequence[Known]
+    recipe: Recipe, stage: Stage, card: ModelCard, train: Sequence[ListedClip], held_out: Sequence[ListedClip]
 ) -> Iterator[str]:
     if train:
         yield f"learns from {len(train):,} clips, {len(held_out):,} held out"
@@ -102,7 +102,7 @@ def _work(
         known(settings.reward)
         check(settings.model_copy(update={"vllm": None, "caption_lambda": 0.0, "caption_tau": 0.0}), [])
         answers = stage.steps * stage.clips * stage.k // stage.iterations
-        yield f"reward {stage.reward}: {', '.join(REWARDS[stage.reward].weights)}"
+        yield f"reward {stage.reward}: {', '.join(REWARD_PRESETS[stage.reward].weights)}"
         yield (
             f"{stage.steps:,} steps x {stage.clips} clips x {stage.k} answers = {answers:,} answers, at most "
             f"{answers * stage.max_new_tokens:,} tokens"
@@ -147,7 +147,7 @@ def _tokens(recipe: Recipe, stage: Stage, card: ModelCard) -> tuple[int, bool]:
     """Tokens that one process sends through at once, and whether activations are made anew."""
     prompt = stage.prompt if not isinstance(stage, Warmup) else None
     asked = _picture_tokens(ViewsConfig(**card.views), card)
-    asked += len(PRESETS[prompt or recipe.prompt or card.prompt].question) // 4
+    asked += len(PROMPTS[prompt or recipe.prompt or card.prompt].question) // 4
     if isinstance(stage, Reinforce):
         rows = min(stage.rows, stage.clips * stage.k)
         prompts = math.ceil(rows / stage.k) if stage.shared_prefill else rows
@@ -168,7 +168,7 @@ def _picture_tokens(views: ViewsConfig, card: ModelCard) -> int:
 
 def _count(recipe: Recipe) -> Counted:
     if recipe.model is not None:
-        tokenizer = make_tokenizer([preset.question for preset in PRESETS.values()], vocabulary=300)
+        tokenizer = make_tokenizer([prompt.question for prompt in PROMPTS.values()], vocabulary=300)
         model = make_model(tokenizer, **recipe.model.model_dump(exclude={"vocabulary"}), seed=0)
         more = max(0, recipe.model.vocabulary - 300) * recipe.model.text_width
         return _counted(model, "made from nothing", more=more)

@@ -12,8 +12,8 @@ from accelerate import PartialState
 from vqa.errors import UsageError
 from vqa.files import replacing
 from vqa.model.rollout import Sampling, prefill, roll_out
-from vqa.prompt import PresetName, dimensions, parse, reason
-from vqa.train.clips.dataset import Sample, seed_of
+from vqa.prompt import PromptName, dimensions, parse, reason
+from vqa.train.clips.dataset import TrainingClip, seed_of
 from vqa.train.metrics_log import Log
 from vqa.train.modules import vocabulary_of
 from vqa.train.recipe_stages import Write
@@ -26,11 +26,11 @@ REASONS = "reasons.jsonl"  # a record a clip, as vqa.train.clips.conversations r
 def write(
     model: Any,
     processor: Any,
-    samples: Sequence[Sample],
+    samples: Sequence[TrainingClip],
     texts: Sequence[Path],
     *,
     stage: Write,
-    prompt: PresetName,
+    prompt: PromptName,
     folder: Path,
     seed: int,
     log: Log,

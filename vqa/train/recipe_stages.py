@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from vqa.config import Strict
-from vqa.prompt import PresetName
+from vqa.prompt import PromptName
 from vqa.train.grpo.config import Grpo
 
 
@@ -59,7 +59,7 @@ class ColdStart(Common):
     """Supervised on reasons: those of a ladder, of prepared clips, or of JSONL files."""
 
     kind: Literal["coldstart"]
-    prompt: PresetName | None = Field(None, description="default: the recipe's")
+    prompt: PromptName | None = Field(None, description="default: the recipe's")
     reasons: tuple[str, ...] = Field(
         (), description="JSONL files in the conversations or messages form, or earlier `write` stages"
     )
@@ -115,7 +115,7 @@ class Reinforce(Common, Grpo):
     """GRPO; what is not said here stands in vqa/train/grpo/config.py."""
 
     kind: Literal["grpo"]
-    prompt: PresetName | None = Field(None, description="default: the recipe's")  # type: ignore[assignment]
+    prompt: PromptName | None = Field(None, description="default: the recipe's")  # type: ignore[assignment]
     seed: int | None = Field(None, description="default: the recipe's")  # type: ignore[assignment]
     captions: str | None = Field(None, description="for caption_*: an earlier `write` stage, or its reasons.jsonl")
 
@@ -130,7 +130,7 @@ class Reinforce(Common, Grpo):
             raise ValueError("captions go together with caption_lambda and caption_tau")
         return self
 
-    def settings(self, prompt: PresetName, seed: int) -> Grpo:
+    def settings(self, prompt: PromptName, seed: int) -> Grpo:
         """As the trainer takes them; the recipe's prompt and seed where it has none of its own."""
         own = {"prompt": self.prompt or prompt, "seed": seed if self.seed is None else self.seed}
         return Grpo(**self.model_dump(include=set(Grpo.model_fields)) | own)
@@ -140,7 +140,7 @@ class Write(Common):
     """A model writes an answer to each clip, for a later cold start to imitate; trains nothing."""
 
     kind: Literal["write"]
-    prompt: PresetName | None = Field(None, description="default: the recipe's")
+    prompt: PromptName | None = Field(None, description="default: the recipe's")
     question: str | None = Field(None, description="in place of the prompt's; {reason} becomes the text of `rewrites`")
     rewrites: tuple[str, ...] = Field((), description="earlier `write` stages whose texts this one writes anew")
     k: int = Field(1, ge=1, description="answers to draw; the one nearest to the opinion is kept")
@@ -171,7 +171,7 @@ class Recipe(Strict):
     card: str | None = Field(None, description="whose prompt, views and picture sizes count; default: that of `start`")
     start: str | None = Field(None, description="a card, a hub id or a folder")
     model: Sizes | None = None
-    prompt: PresetName | None = Field(None, description="default: the card's")
+    prompt: PromptName | None = Field(None, description="default: the card's")
     max_pixels: int | None = Field(None, ge=1, description="area of a picture at most; default: the card's")
     data: tuple[str, ...] = Field(
         (), description="ladders, folders of `vqa prepare`, manifests; --data comes before it"

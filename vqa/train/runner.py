@@ -16,11 +16,10 @@ from transformers import PrinterCallback
 
 from vqa.errors import UsageError
 from vqa.model.card import settle
-from vqa.prompt import PRESETS, PresetName, dimensions
+from vqa.prompt import PROMPTS, PromptName, dimensions
 from vqa.train.checkpoints import load_for_training, load_to_write, save, ship
 from vqa.train.clips.conversations import read_conversations
-from vqa.train.clips.dataset import Known, Sample, damage_asked, digest_of, saying
-from vqa.train.clips.ladder import cut_crops
+from vqa.train.clips.dataset import ListedClip, TrainingClip, answer_writer, damage_clips, digest_of
 from vqa.train.finished import begin, finish, key_of
 from vqa.train.generate import said_of, write
 from vqa.train.grpo.build import make_trainer
@@ -28,6 +27,7 @@ from vqa.train.grpo.dataset import Example
 from vqa.train.guarded import last_checkpoint
 from vqa.train.metrics_log import Log, Told
 from vqa.train.recipe_stages import ColdStart, Recipe, Reinforce, Stage, Warmup, Write
+from vqa.train.scratch.crops import cut_crops
 from vqa.train.scratch.model import make_model, make_processor, make_tokenizer
 from vqa.train.scratch.warmup import warm_up
 from vqa.train.sft.trainer import cold_start
@@ -81,7 +81,7 @@ def run_stages(recipe: Recipe, *, out: Path, data: Sequence[Path | str] = (), un
 
 
 def _settings(
-    run: Run, stage: Stage, train: Sequence[Known], held_out: Sequence[Known], keys: dict[str, str]
+    run: Run, stage: Stage, train: Sequence[ListedClip], held_out: Sequence[ListedClip], keys: dict[str, str]
 ) -> dict[str, Any]:
     """All that the stage's weights hang on."""
     recipe, origin = run.recipe, run.recipe.origin(stage)
@@ -102,10 +102,10 @@ def _settings(
     )
 
 
-def _run_stage(run: Run, stage: Stage, train: list[Known], held_out: list[Known], folder: Path) -> None:
+def _run_stage(run: Run, stage: Stage, train: list[ListedClip], held_out: list[ListedClip], folder: Path) -> None:
     log = Log(run.out / "log.jsonl", stage.name)
-    looks = run.recipe.views_per_clip if isinstance(stage, ColdStart) else 1
-    learned = [] if isinstance(stage, Warmup) else run.samples(train, looks=looks)
+    views_per_clip = run.recipe.views_per_clip if isinstance(stage, ColdStart) else 1
+    learned = [] if isinstance(stage, Warmup) else run.samples(train, views_per_clip=views_per_clip)
     model, processor = _start(run, stage, train)
     if isinstance(stage, Warmup) or (isinstance(stage, ColdStart) and stage.keep_features):
         model.to(run.processes.device)  # no trainer has placed it yet
@@ -154,7 +154,7 @@ def _run_stage(run: Run, stage: Stage, train: list[Known], held_out: list[Known]
     save(trained, processor, folder / "model", processes=run.processes)
 
 
-def _start(run: Run, stage: Stage, train: Sequence[Known]) -> tuple[Any, Any]:
+def _start(run: Run, stage: Stage, train: Sequence[ListedClip]) -> tuple[Any, Any]:
     recipe, card, origin = run.recipe, run.card, run.recipe.origin(stage)
     if origin is not None:
         earlier = {one.name for one in recipe.stages}
@@ -170,13 +170,13 @@ def _start(run: Run, stage: Stage, train: Sequence[Known]) -> tuple[Any, Any]:
     return make_model(tokenizer, **recipe.model.model_dump(exclude={"vocabulary"}), seed=recipe.seed), processor
 
 
-def _texts(train: Sequence[Known], prompt: PresetName) -> list[str]:
+def _texts(train: Sequence[ListedClip], prompt: PromptName) -> list[str]:
     """What the tokenizer learns from: answers as they will be written, and every question that may be asked."""
     generator = np.random.default_rng(0)
-    questions = [preset.question for preset in PRESETS.values()]
+    questions = [prompt.question for prompt in PROMPTS.values()]
     labels = ["Global multiframe picture:", "Local single frame picture 1:", "Picture 2:"]
-    says = [saying(clip) for clip in train]
-    said = [say(generator, dimensions(prompt)) for say in says if say is not None]
+    writers = [answer_writer(clip) for clip in train]
+    said = [write(generator, dimensions(prompt)) for write in writers if write is not None]
     return said + (questions + labels) * (len(said) // 4 + 1)
 
 
@@ -185,8 +185,8 @@ def _warm_up(
     stage: Warmup,
     model: Any,
     processor: Any,
-    train: list[Known],
-    held_out: list[Known],
+    train: list[ListedClip],
+    held_out: list[ListedClip],
     folder: Path,
     log: Log,
 ) -> None:
@@ -195,17 +195,16 @@ def _warm_up(
         raise UsageError(f"stage {stage.name}: a warm-up runs in one process; run it first, by `vqa train --until`")
     if not held_out:
         raise UsageError(f"stage {stage.name}: no held-out clips; set validation_clips")
-    if odd := {place for clip in train + held_out if not (Path(place := clip.place) / "ladder.parquet").is_file()}:
+    if odd := {clip.place for clip in train + held_out if not clip.is_of_ladder}:
         raise UsageError(f"stage {stage.name}: a warm-up needs ladders (vqa data synth), not {', '.join(sorted(odd))}")
     seed = recipe.seed + recipe.stages.index(stage)  # a second warm-up sees other squares, in another order
     with run.processes.main_process_first():
         crops = [
             cut_crops(
-                [clip.source for clip in some],
-                [Path(clip.place) / clip.source["uri"] for clip in some],
+                some,
                 path=folder / f"crops-{name}.npy",
                 frames=stage.frames,
-                each=stage.crops,
+                crops_per_frame=stage.crops,
                 seed=seed,
                 threads=recipe.threads or 1,
             )
@@ -215,7 +214,7 @@ def _warm_up(
     warm_up(model, processor, *crops, **shared, seed=seed, precision=run.precision, folder=folder, log=log)
 
 
-def _lessons(run: Run, stage: ColdStart, learned: list[Sample]) -> list[Sample]:
+def _lessons(run: Run, stage: ColdStart, learned: list[TrainingClip]) -> list[TrainingClip]:
     """What a cold start imitates: the stage's reasons or the clips' own; under Q-Insight's prompt its damage too."""
     prompt = run.asked(stage)
     lessons = learned
@@ -223,10 +222,10 @@ def _lessons(run: Run, stage: ColdStart, learned: list[Sample]) -> list[Sample]:
         of = {sample.clip_id: sample for sample in learned}
         read = partial(read_conversations, views=run.views, numbers=dimensions(prompt), seed=run.recipe.seed)
         lessons = [sample for path in run.texts(stage) for sample in read(path, of)]
-    return lessons + damage_asked(learned, prompt) if prompt == "q_insight" else lessons
+    return lessons + damage_clips(learned, prompt) if prompt == "q_insight" else lessons
 
 
-def _examples(run: Run, stage: Reinforce, learned: list[Sample]) -> list[Example]:
+def _examples(run: Run, stage: Reinforce, learned: list[TrainingClip]) -> list[Example]:
     """What GRPO asks about: each clip's quality; for Q-Insight's reward its damage too, where it is known."""
     captions = said_of(run.texts(stage))
     examples = [

@@ -13,8 +13,8 @@ from vqa.model.card import Readout
 from vqa.model.encode import encode, encode_chat
 from vqa.model.readout import read_rollout
 from vqa.model.rollout import prefill, roll_out
-from vqa.prompt import PresetName, dimensions
-from vqa.train.clips.dataset import Sample
+from vqa.prompt import PromptName, dimensions
+from vqa.train.clips.dataset import TrainingClip
 from vqa.train.modules import vocabulary_of
 
 
@@ -22,9 +22,9 @@ from vqa.train.modules import vocabulary_of
 def judged(
     model: Any,
     processor: Any,
-    samples: Sequence[Sample],
+    samples: Sequence[TrainingClip],
     *,
-    prompt: PresetName,
+    prompt: PromptName,
     readout: Readout,
     max_new_tokens: int,
     at_once: int = 16,
@@ -61,7 +61,7 @@ def judged(
     }
 
 
-def question(processor: Any, sample: Sample, *, prompt: PresetName, words: str | None = None) -> Any:
+def question(processor: Any, sample: TrainingClip, *, prompt: PromptName, words: str | None = None) -> Any:
     """The processor's tensors of what a sample shows and asks; `words` in place of the prompt's own."""
     views = sample.views()
     if sample.chat is not None:

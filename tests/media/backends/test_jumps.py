@@ -8,7 +8,7 @@ import pytest
 
 from tests.support import clips
 from vqa.media import decode, probe
-from vqa.media.backends import pyav as feed
+from vqa.media.backends import pyav
 
 FRAMES = 60
 X264 = {"g": "10", "bf": "3"}
@@ -85,15 +85,15 @@ def test_a_damaged_index_gives_a_table_or_the_error_of_demuxing(files, tmp_path,
 @pytest.fixture
 def demuxed(monkeypatch) -> list[int]:
     """Sizes of the packets that the reader demuxes; nothing is replaced."""
-    real, sizes = feed.packets_of, []
+    real, sizes = pyav.packets_of, []
 
     def watched(container, stream):
         for packet in real(container, stream):
             sizes.append(packet.size)
             yield packet
 
-    monkeypatch.setattr(feed, "packets_of", watched)
-    monkeypatch.setattr(feed, "_JUMP_BYTES", 0)
+    monkeypatch.setattr(pyav, "packets_of", watched)
+    monkeypatch.setattr(pyav, "_JUMP_BYTES", 0)
     return sizes
 
 
@@ -107,7 +107,7 @@ def test_gaps_are_jumped_over_and_the_frames_are_the_same(files, demuxed, name) 
         reference = {frame.pts: frame.to_ndarray() for frame in container.decode(video=0)}
     for wanted in ([55], [1, 31, 58], [29, 30]):
         demuxed.clear()
-        got = dict(feed.read_pyav(info, table, np.array(wanted), 1))
+        got = dict(pyav.read_pyav(info, table, np.array(wanted), thread_count=1))
         assert sorted(got) == wanted
         for entry, frame in got.items():
             np.testing.assert_array_equal(frame.to_ndarray(), reference[int(table.ticks[table.order[entry]])])

@@ -13,7 +13,7 @@ import torch
 import torch.multiprocessing as mp
 
 from tests.support import rehearsal
-from vqa.train.clips.dataset import Sample
+from vqa.train.clips.dataset import TrainingClip
 from vqa.train.validation import judged
 
 # Three clips of four answers on two processes: the second clip's answers lie on both.
@@ -24,7 +24,7 @@ def one_step(folder: str, reward: str, *, processes: int) -> dict[str, object]:
     # float64 and plain gradient descent, so that rounding neither cancels nor is blown up by Adam's first step.
     looks = [one.load for one in rehearsal.examples(sigmas=(0.0, 2.0, 4.0))]
     held_out = [
-        Sample(clip_id=f"{place}", dataset="held out", opinion=1.5 + 0.5 * place, load=load)
+        TrainingClip(clip_id=f"{place}", dataset="held out", opinion=1.5 + 0.5 * place, load=load)
         for place, load in enumerate(looks)
     ]
     asking = {"prompt": "preresq_video", "readout": "answer", "max_new_tokens": 64}

@@ -10,8 +10,8 @@ import torch.multiprocessing as mp
 from vqa.errors import ModelError
 from vqa.prompt import answer_text
 from vqa.rewards import compute
-from vqa.rewards.presets import PRESETS
-from vqa.train.clips.degradation import tell_damage
+from vqa.rewards.presets import REWARD_PRESETS
+from vqa.train.clips.degradation import damage_answer
 from vqa.train.grpo.perturbations import AGAIN
 from vqa.train.grpo.reward import UNFED, RankAndScore, spoken
 
@@ -56,7 +56,7 @@ def test_every_term_pays_something_once_it_is_fed() -> None:
     given["completions"][5] = [
         {"role": "assistant", "content": answer_text("It is fair.", [3.0, 3.0])}
     ]  # the opinion itself
-    damage = tell_damage(("noise", "slight"), np.random.default_rng(0), 2)
+    damage = damage_answer(("noise", "slight"), np.random.default_rng(0), 2)
     more = {
         "perturbed": [answer_text("", [1.0, 1.0])] * 12,
         "think": [0.9] * 12,
@@ -67,7 +67,7 @@ def test_every_term_pays_something_once_it_is_fed() -> None:
         "opinion": given["opinion"][:9] + [np.nan] * 3,
         "damage": [["", ""]] * 9 + [["noise", "slight"]] * 3,
     }
-    for preset in PRESETS:
+    for preset in REWARD_PRESETS:
         reward = RankAndScore(preset, dimensions=2, k=K)
         reward(**asked if preset in UNFED else given, **more)
         assert reward.judged is not None

@@ -5,15 +5,15 @@ from typing import Literal
 from pydantic import Field
 
 from vqa.config import Strict
-from vqa.prompt import PresetName
+from vqa.prompt import PromptName
 
 
 class Grpo(Strict):
     """One stage of GRPO. Defaults are PreResQ-R1's and VisualQuality-R1's (methods.md 1.3, 2.2)."""
 
-    prompt: PresetName = "preresq_video"
+    prompt: PromptName = "preresq_video"
     questions: tuple[str, ...] = Field((), description="in place of the prompt's words, one drawn a clip and step")
-    reward: str = Field("preresq_video", description="a name of vqa.rewards.PRESETS")
+    reward: str = Field("preresq_video", description="a name of vqa.rewards.REWARD_PRESETS")
     stage: Literal[1, 2] = Field(1, description="of PreResQ-R1's two")
     mode: Literal["paper_code", "strict"] = "paper_code"
     steps: int = Field(ge=1)

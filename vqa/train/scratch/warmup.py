@@ -18,8 +18,9 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_
 
 from vqa.errors import UsageError
 from vqa.metrics import srcc
-from vqa.train.clips.ladder import CLASSES, Crops, by_class
+from vqa.train.clips.ladder import CLASSES
 from vqa.train.metrics_log import Log
+from vqa.train.scratch.crops import Crops, by_class
 from vqa.train.scratch.model import filters
 from vqa.types import Pixels
 

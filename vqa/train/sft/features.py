@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from vqa.prompt import PresetName
-from vqa.train.clips.dataset import Sample
+from vqa.prompt import PromptName
+from vqa.train.clips.dataset import TrainingClip
 from vqa.train.scratch.warmup import HANDED
 from vqa.train.validation import question
 
@@ -21,10 +21,10 @@ IGNORED = -100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Asked:
+class EncodedClip:
     """One look at a clip as the model takes it."""
 
-    sample: Sample
+    sample: TrainingClip
     inputs: dict[str, Tensor]  # of the processor; without the pixels where there are features
     features: tuple[Tensor, ...] = ()  # [tokens, width] of each picture, from a frozen tower
 
@@ -34,26 +34,28 @@ class Asked:
         return self.inputs["image_grid_thw"]
 
 
-def ask(processor: Any, sample: Sample, *, prompt: PresetName) -> Asked:
+def encode_clip(processor: Any, sample: TrainingClip, *, prompt: PromptName) -> EncodedClip:
     """The look with its pixels."""
-    return Asked(sample=sample, inputs=dict(question(processor, sample, prompt=prompt)))
+    return EncodedClip(sample=sample, inputs=dict(question(processor, sample, prompt=prompt)))
 
 
 @torch.no_grad()
-def kept_features(model: Any, processor: Any, samples: Sequence[Sample], *, prompt: PresetName) -> list[list[Asked]]:
+def cache_features(
+    model: Any, processor: Any, samples: Sequence[TrainingClip], *, prompt: PromptName
+) -> list[list[EncodedClip]]:
     """The looks by clip, with what the tower says of their pictures in place of the pixels. For Qwen's families."""
     model.eval()
-    by_clip: dict[str, list[Asked]] = defaultdict(list)
+    by_clip: dict[str, list[EncodedClip]] = defaultdict(list)
     for sample in samples:
-        asked = ask(processor, sample, prompt=prompt)
+        asked = encode_clip(processor, sample, prompt=prompt)
         pixels, grids = (part.to(model.device) for part in (asked.inputs.pop("pixel_values"), asked.grids))
         seen = model.model.get_image_features(pixels, grids, return_dict=True).pooler_output
         features = tuple(part.cpu() for part in seen)
-        by_clip[sample.clip_id].append(Asked(sample=sample, inputs=asked.inputs, features=features))
+        by_clip[sample.clip_id].append(EncodedClip(sample=sample, inputs=asked.inputs, features=features))
     return list(by_clip.values())
 
 
-def shuffled(looks: Sequence[Asked], generator: np.random.Generator) -> Asked:
+def shuffle_pictures(looks: Sequence[EncodedClip], generator: np.random.Generator) -> EncodedClip:
     """One of a clip's looks with its local pictures (all but the first) drawn from all of them, in any order.
 
     Only pictures of the same size change places, so that the prompt stays as it is.
@@ -69,10 +71,10 @@ def shuffled(looks: Sequence[Asked], generator: np.random.Generator) -> Asked:
     places = [i for i in range(1, len(features)) if torch.equal(one.grids[i], one.grids[-1])]
     for place, pick in zip(places, generator.permutation(len(pool)), strict=False):
         features[place] = pool[pick]
-    return Asked(sample=one.sample, inputs=one.inputs, features=tuple(features))
+    return EncodedClip(sample=one.sample, inputs=one.inputs, features=tuple(features))
 
 
-def spread_of(looks: Sequence[Asked]) -> Tensor:
+def channel_spread(looks: Sequence[EncodedClip]) -> Tensor:
     """float32 [width]: how far each channel of the pooled local pictures spreads over looks; 0 for what the warm-up
     handed over (see `vqa.train.scratch.warmup.hand_over`)."""
     means = torch.stack([torch.cat(one.features[1:] or one.features).float().mean(0) for one in looks])
@@ -81,15 +83,15 @@ def spread_of(looks: Sequence[Asked]) -> Tensor:
     return spread
 
 
-def noisy(asked: Asked, spread: Tensor, generator: np.random.Generator) -> Asked:
+def add_noise(asked: EncodedClip, spread: Tensor, generator: np.random.Generator) -> EncodedClip:
     """The look with its channels shifted by Gaussians of `spread` [width], alike in all its pictures: a clip cannot be
     known by them again."""
     shift = spread * torch.from_numpy(generator.standard_normal(len(spread), dtype=np.float32))
     features = tuple(part + shift.to(part.dtype) for part in asked.features)
-    return Asked(sample=asked.sample, inputs=asked.inputs, features=features)
+    return EncodedClip(sample=asked.sample, inputs=asked.inputs, features=features)
 
 
-def collate(processor: Any, batch: Sequence[tuple[Asked, str]], *, answer_weight: float) -> dict[str, Any]:
+def collate(processor: Any, batch: Sequence[tuple[EncodedClip, str]], *, answer_weight: float) -> dict[str, Any]:
     """Model inputs of a batch padded on the right, with `labels` [B, L] (-100 outside the answers), `weights` [B, L],
     and how many last `columns` hold all answers and the token before each."""
     tokenizer = processor.tokenizer

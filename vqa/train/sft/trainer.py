@@ -25,15 +25,24 @@ from transformers import PrinterCallback, TrainerCallback
 from vqa.errors import UsageError
 from vqa.files import replacing
 from vqa.model.card import Readout
-from vqa.prompt import PresetName, dimensions
-from vqa.train.clips.dataset import Sample
-from vqa.train.clips.ladder import shares
+from vqa.prompt import PromptName, dimensions
+from vqa.train.clips.dataset import TrainingClip
+from vqa.train.clips.ladder import rarity_weights
 from vqa.train.guarded import Guarded, last_checkpoint
 from vqa.train.metrics_log import Log, log_held_out
 from vqa.train.modules import merged, parts_by_rate, ready
 from vqa.train.recipe_stages import ColdStart
 from vqa.train.scratch.warmup import rate_at
-from vqa.train.sft.features import IGNORED, Asked, ask, collate, kept_features, noisy, shuffled, spread_of
+from vqa.train.sft.features import (
+    IGNORED,
+    EncodedClip,
+    add_noise,
+    cache_features,
+    channel_spread,
+    collate,
+    encode_clip,
+    shuffle_pictures,
+)
 from vqa.train.usage import reporters
 from vqa.train.validation import judged
 from vqa.train.whole import whole
@@ -42,32 +51,34 @@ hf: Any = transformers
 MEAN = "mean.safetensors"
 
 
-class Draws(Dataset[tuple[Asked, str]]):
+class Draws(Dataset[tuple[EncodedClip, str]]):
     """Place i in the run: a look drawn from all, and one of its answers; the same i, the same draw."""
 
-    def __init__(self, samples: Sequence[Sample], processor: Any, prompt: PresetName, *, count: int, seed: int) -> None:
+    def __init__(
+        self, samples: Sequence[TrainingClip], processor: Any, prompt: PromptName, *, count: int, seed: int
+    ) -> None:
         self._samples, self._processor, self._prompt = samples, processor, prompt
         self._count, self._seed = count, seed
-        self.kept: list[list[Asked]] = []  # by clip, the looks whose features are in memory
+        self.kept: list[list[EncodedClip]] = []  # by clip, the looks whose features are in memory
         self.noise: torch.Tensor | None = None  # of their channels
         self.shares: NDArray[np.float64] | None = None  # of the draws for each clip; None: all alike
 
     def __len__(self) -> int:
         return self._count
 
-    def __getitem__(self, index: int) -> tuple[Asked, str]:
+    def __getitem__(self, index: int) -> tuple[EncodedClip, str]:
         generator = np.random.default_rng((self._seed, 1, index))
         if self.kept:
-            asked = shuffled(self.kept[int(generator.choice(len(self.kept), p=self.shares))], generator)
+            asked = shuffle_pictures(self.kept[int(generator.choice(len(self.kept), p=self.shares))], generator)
             if self.noise is not None:
-                asked = noisy(asked, self.noise, generator)
+                asked = add_noise(asked, self.noise, generator)
         else:
             sample = self._samples[int(generator.integers(len(self._samples)))]
-            asked = ask(self._processor, sample, prompt=self._prompt)
-        say = asked.sample.say
-        if say is None:
+            asked = encode_clip(self._processor, sample, prompt=self._prompt)
+        write = asked.sample.write_answer
+        if write is None:
             raise UsageError(f"clip {asked.sample.clip_id}: no reason to learn from; give `reasons`")
-        return asked, say(generator, dimensions(self._prompt))
+        return asked, write(generator, dimensions(self._prompt))
 
 
 class Supervised(Guarded, hf.Trainer):  # type: ignore[misc]  # transformers' types do not hold what it does
@@ -134,7 +145,9 @@ class _Kept(TrainerCallback):
     Numbers of single steps rank 0.05 better or worse than those 40 steps before: judged and kept is their mean.
     """
 
-    def __init__(self, trainer: Supervised, held_out: Sequence[Sample], judge: Callable[..., dict[str, float]]) -> None:
+    def __init__(
+        self, trainer: Supervised, held_out: Sequence[TrainingClip], judge: Callable[..., dict[str, float]]
+    ) -> None:
         self._trainer, self._held_out, self._judge = trainer, held_out, judge
         self.path = Path(trainer.args.output_dir) / "best.safetensors"
 
@@ -186,11 +199,11 @@ class _Kept(TrainerCallback):
 def cold_start(
     model: Any,
     processor: Any,
-    samples: Sequence[Sample],
-    held_out: Sequence[Sample],
+    samples: Sequence[TrainingClip],
+    held_out: Sequence[TrainingClip],
     *,
     settings: ColdStart,
-    prompt: PresetName,
+    prompt: PromptName,
     readout: Readout,
     precision: torch.dtype,
     seed: int,
@@ -204,7 +217,7 @@ def cold_start(
     Goes on from the last checkpoint in `folder`. Raises UsageError for samples without reasons and settings that do
     not fit the machine, ModelError for NaN and a full disk.
     """
-    bare = next((one.clip_id for one in samples if one.say is None), None)
+    bare = next((one.clip_id for one in samples if one.write_answer is None), None)
     if bare is not None:
         raise UsageError(f"cold start: clip {bare} has no reason to learn from; give `reasons`, or data with reasons")
     rows = settings.rows or max(1, settings.batch // processes)
@@ -216,11 +229,11 @@ def cold_start(
     steps = settings.steps or math.ceil((settings.epochs or 0) * len(samples) / settings.batch)
     draws = Draws(samples, processor, prompt, count=steps * settings.batch, seed=seed)
     if settings.keep_features:
-        draws.kept = kept_features(model, processor, samples, prompt=prompt)
+        draws.kept = cache_features(model, processor, samples, prompt=prompt)
         if settings.feature_noise:
-            draws.noise = settings.feature_noise * spread_of([look for looks in draws.kept for look in looks])
+            draws.noise = settings.feature_noise * channel_spread([look for looks in draws.kept for look in looks])
         if settings.rare > 1:
-            draws.shares = shares([looks[0].sample.distortions for looks in draws.kept], most=settings.rare)
+            draws.shares = rarity_weights([looks[0].sample.distortions for looks in draws.kept], most=settings.rare)
     torch.manual_seed(seed)  # LoRA draws its start
     model = ready(model, settings)
     processor.tokenizer.padding_side = "right"
