@@ -15,7 +15,7 @@ setup: .venv/ready
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,decord]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,decord,docs]'
 	touch $@
 
 # VIDEOS=folder scores your own; without it, the bundled clips and a small ladder of damage made from them.
@@ -29,7 +29,7 @@ endif
 
 # Hypothesis draws the same examples for the same code here, so that a commit passes or fails once and for all;
 # pytest called by hand draws new ones.
-test: check
+test: check docs
 	$(BIN)/python -m pytest --hypothesis-profile ci
 
 check: setup
@@ -45,6 +45,7 @@ bench: setup
 wheel-check: setup
 	bash tests/wheel_check.sh
 
+# Warnings are errors; nothing is fetched.
 docs: setup
 	$(BIN)/sphinx-build -W --keep-going -q docs build/docs
 

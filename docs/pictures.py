@@ -30,7 +30,7 @@ def hero(out: Path) -> Image.Image:
     sheet = Image.new("RGB", (WIDTH, len(SHOWN) * (height + MARGIN) + MARGIN), PAPER)
     for place, name in enumerate(SHOWN):
         clip = Clip(clip_id=name, uri=rows[name]["uri"])
-        views = look(clip, **config.model_dump(), seed=view_seed(fingerprint(clip.uri), clip))
+        views = look(clip, config, seed=view_seed(fingerprint(clip.uri), clip))
         _row(sheet, views, rows[name], top=MARGIN + place * (height + MARGIN))
     return sheet
 

@@ -12,7 +12,6 @@ import av
 import numpy as np
 import pytest
 
-import vqa.media
 from tests.support import clips
 from vqa.media import decode, probe
 

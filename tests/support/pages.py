@@ -44,7 +44,7 @@ def commands() -> dict[str, Any]:
 
 def command_lines(text: str) -> Iterator[list[str]]:
     """The words behind `vqa` of each line of a shell block that calls it."""
-    for line in re.sub(r"\\\n", " ", text).splitlines():
+    for line in re.sub(r"\$\([^)]*\)", "X", text.replace("\\\n", " ")).splitlines():
         for part in re.split(r"\|\||&&|[;|]", line):
             if re.match(r"\s*(?:\.venv/bin/)?vqa [a-z]", part):
                 yield shlex.split(part, comments=True)[1:]
