@@ -23,7 +23,7 @@ from vqa.data.public.specs import DIALECTS, SetSpec
 from vqa.data.score_table import SCHEMA, VIDEO_SCHEMA
 from vqa.errors import ErrorKind
 from vqa.evaluate.card import EvalCard
-from vqa.rewards import PRESETS
+from vqa.rewards import REWARD_PRESETS
 from vqa.train.recipe_stages import KINDS, Recipe
 
 HERE = Path(__file__).resolve().parent
@@ -218,7 +218,7 @@ def recipes() -> Iterator[str]:
 
 def rewards() -> Iterator[str]:
     """Terms, weights and source of each preset."""
-    for name, preset in PRESETS.items():
+    for name, preset in REWARD_PRESETS.items():
         terms = ", ".join(f"{term} {weight:.4g}" for term, weight in preset.weights.items())
         yield f"`{name}`\n: {preset.source} Terms and weights: {terms}.\n"
 

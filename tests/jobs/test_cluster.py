@@ -13,6 +13,8 @@ from tests.support import clips
 from tests.support.job_runs import Run, plain_loop, table
 from vqa.data.score_table import read_scores
 
+pytestmark = pytest.mark.ray
+
 FILES = 60
 
 

@@ -3,6 +3,7 @@
 Nothing here fakes a decoder: wrong files are good files, damaged.
 """
 
+import hashlib
 import itertools
 import os
 import pickle
@@ -20,10 +21,10 @@ from av.video.reformatter import Interpolation
 from numpy.typing import NDArray
 from PIL import Image
 
+from tests.support.kept import ROOT, kept
 from vqa.data.synthetic.ladder import without_realtime
 
 Pixels = NDArray[np.uint8]
-ROOT = Path(__file__).parents[2]
 
 NUMBER_BITS = 10  # black and white squares along the top edge, most significant first
 _EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT  # else memory alignment shows
@@ -92,14 +93,15 @@ def write_video(
     be opened). One thread, so bytes repeat.
     """
     settings = {name: value for name, value in locals().items() if name != "path"}
-    path = Path(path).absolute()
-    if codec == "libsvtav1":  # run by root it makes its process real-time: not this one
-        child = without_realtime([sys.executable, "-m", __name__])
-        where = {"cwd": ROOT, "env": os.environ | {"SVT_LOG": "1"}}
-        subprocess.run(child, input=pickle.dumps((path, settings)), check=True, **where)
-    else:
-        _encode(path, **settings)
-    return path
+    encode = _encode_in_child if codec == "libsvtav1" else _encode
+    return kept(Path(path), lambda draft: encode(draft, **settings), "write_video", settings)
+
+
+def _encode_in_child(path: Path, **settings: object) -> None:
+    """As `_encode`, in a process that cannot become real-time, as SVT-AV1 makes the one that root encodes in."""
+    child = without_realtime([sys.executable, "-m", __name__])
+    where = {"cwd": ROOT, "env": os.environ | {"SVT_LOG": "1"}}
+    subprocess.run(child, input=pickle.dumps((path.absolute(), settings)), check=True, **where)
 
 
 def _encode(
@@ -143,10 +145,23 @@ def _encode(
 
 
 def ffmpeg(*arguments: object) -> None:
-    """Run the FFmpeg that imageio-ffmpeg brings along: other versions of the encoders and muxers than PyAV's."""
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-loglevel", "error", "-nostdin", "-y"]
-    command += map(str, arguments)
-    subprocess.run(without_realtime(command) if "libsvtav1" in arguments else command, check=True)
+    """Run the FFmpeg that imageio-ffmpeg brings along: other versions of the encoders and muxers than PyAV's.
+
+    The last argument is the file to write; those before that are files count by their content.
+    """
+    *words, out = map(str, arguments)
+
+    def make(draft: Path) -> None:
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-loglevel", "error", "-nostdin", "-y"]
+        command += [*words, str(draft)]
+        subprocess.run(without_realtime(command) if "libsvtav1" in words else command, check=True)
+
+    kept(Path(out), make, "ffmpeg", [_digest(Path(word)) if Path(word).is_file() else word for word in words])
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()
 
 
 def _encode_tone(output: av.container.OutputContainer, stream: av.AudioStream, duration_seconds: float) -> None:

@@ -1,12 +1,10 @@
 """Streams of real encoders for the tests of pruning, and checks against the frames of a full decode."""
 
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
 import av
-import imageio_ffmpeg
 import numpy as np
 
 from tests.support import clips
@@ -72,8 +70,8 @@ def write(name: str, folder: Path) -> Stream:
     path, (how, is_pruned) = folder / name, STREAMS[name]
     if name == "av1-libaom.mp4":
         source = clips.write_video(folder / "source.mp4", frames=FRAMES)
-        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", source, "-c:v", "libaom-av1", "-cpu-used", "8"]
-        subprocess.run([*command, "-g", "24", "-lag-in-frames", "19", "-crf", "40", path], check=True)
+        libaom = ["-c:v", "libaom-av1", "-cpu-used", "8", "-g", "24", "-lag-in-frames", "19", "-crf", "40"]
+        clips.ffmpeg("-i", source, *libaom, path)
     else:
         clips.write_video(path, frames=FRAMES, **how)
     with av.open(str(path)) as container:

@@ -17,14 +17,20 @@ from transformers import PrinterCallback
 from vqa.errors import UsageError
 from vqa.model.card import settle
 from vqa.prompt import PROMPTS, PromptName, dimensions
-from vqa.train.checkpoints import load_for_training, load_to_write, save, ship
+from vqa.train.checkpoints import (
+    export_model,
+    last_checkpoint,
+    load_for_generation,
+    load_for_training,
+    save_model,
+    without_rename_warnings,
+)
 from vqa.train.clips.conversations import read_conversations
 from vqa.train.clips.dataset import ListedClip, TrainingClip, answer_writer, damage_clips, digest_of
 from vqa.train.finished import begin, finish, key_of
 from vqa.train.generate import said_of, write
 from vqa.train.grpo.build import make_trainer
 from vqa.train.grpo.dataset import Example
-from vqa.train.guarded import last_checkpoint
 from vqa.train.metrics_log import Log, Told
 from vqa.train.recipe_stages import ColdStart, Recipe, Reinforce, Stage, Warmup, Write
 from vqa.train.scratch.crops import cut_crops
@@ -75,7 +81,7 @@ def run_stages(recipe: Recipe, *, out: Path, data: Sequence[Path | str] = (), un
         return out
     if is_new and run.processes.is_main_process:
         card = run.card.model_copy(update={"prompt": prompt})
-        ship(out / last / "model", out / "model", dtype=getattr(torch, recipe.export), card=card)
+        export_model(out / last / "model", out / "model", dtype=getattr(torch, recipe.export), card=card)
     run.processes.wait_for_everyone()
     return out / "model"
 
@@ -102,6 +108,7 @@ def _settings(
     )
 
 
+@without_rename_warnings()
 def _run_stage(run: Run, stage: Stage, train: list[ListedClip], held_out: list[ListedClip], folder: Path) -> None:
     log = Log(run.out / "log.jsonl", stage.name)
     views_per_clip = run.recipe.views_per_clip if isinstance(stage, ColdStart) else 1
@@ -111,7 +118,7 @@ def _run_stage(run: Run, stage: Stage, train: list[ListedClip], held_out: list[L
         model.to(run.processes.device)  # no trainer has placed it yet
     if isinstance(stage, Warmup):
         _warm_up(run, stage, model, processor, train, held_out, folder, log)
-        save(model, processor, folder / "model", processes=run.processes)
+        save_model(model, processor, folder / "model", processes=run.processes)
         return
     prompt, seed = run.asked(stage), run.recipe.seed
     if isinstance(stage, Write):
@@ -151,7 +158,7 @@ def _run_stage(run: Run, stage: Stage, train: list[ListedClip], held_out: list[L
         trained.add_callback(Told(log))
         saved = last_checkpoint(folder)
         trained.train(resume_from_checkpoint=str(saved) if saved else None)
-    save(trained, processor, folder / "model", processes=run.processes)
+    save_model(trained, processor, folder / "model", processes=run.processes)
 
 
 def _start(run: Run, stage: Stage, train: Sequence[ListedClip]) -> tuple[Any, Any]:
@@ -161,7 +168,7 @@ def _start(run: Run, stage: Stage, train: Sequence[ListedClip]) -> tuple[Any, An
         source = str(run.out / origin / "model") if origin in earlier else settle(origin, {})[0].source
         card = card.model_copy(update={"source": source})
         if isinstance(stage, Write):
-            return load_to_write(card, threads=recipe.threads, processes=run.processes)
+            return load_for_generation(card, threads=recipe.threads, processes=run.processes)
         return load_for_training(card, threads=recipe.threads)
     if recipe.model is None or card.min_pixels is None or card.max_pixels is None:
         raise UsageError(f"card {recipe.whose}: a model made from nothing needs min_pixels and max_pixels there")

@@ -2,7 +2,7 @@
 
 from trl import GRPOTrainer
 
-from vqa.train.guarded import Guarded
+from vqa.train.checkpoints import Guarded
 from vqa.train.usage import peak_memory_gb
 
 

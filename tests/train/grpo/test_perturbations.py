@@ -11,8 +11,8 @@ import torch
 
 from tests.support import rehearsal
 from vqa.prompt import answer_text, locate, parse
+from vqa.train.checkpoints import unsharded
 from vqa.train.grpo.perturbations import digit_of, disorder, out_of_order
-from vqa.train.whole import whole
 
 
 def test_each_way_of_disorder_is_one_of_the_papers() -> None:
@@ -94,7 +94,7 @@ def again(trainer: Any, written: list[list[int]], reward: str) -> dict[str, list
     before = trainer._settings
     trainer._settings = before.model_copy(update={"reward": reward})
     try:
-        with whole(trainer) as model:
+        with unsharded(trainer) as model:
             found: dict[str, list[Any]] = trainer._again(model, written)
             return found
     finally:

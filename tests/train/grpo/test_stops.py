@@ -39,7 +39,7 @@ def poison(trainer: Any) -> None:
 def test_nan_stops_before_a_step_and_names_the_last_good_checkpoint(tmp_path: Path) -> None:
     trainer = rehearsal.trainer(tmp_path, k=2, steps=3, save_every=1, max_new_tokens=8, first_look=False)
     trainer.add_callback(At(1, lambda: poison(trainer)))
-    with pytest.raises(ModelError, match=rf"nan at step 1; lower `rate` and go on from {tmp_path}/checkpoint-1"):
+    with pytest.raises(ModelError, match=rf"nan at step 1\. Lower `rate` and resume from {tmp_path}/checkpoint-1"):
         trainer.train()
 
 
@@ -47,7 +47,7 @@ def test_a_gradient_that_is_none_moves_nothing(tmp_path: Path) -> None:
     trainer = rehearsal.trainer(tmp_path, k=2, max_new_tokens=8, first_look=False)
     before = rehearsal.weights(trainer.model)
     trainer.model.lm_head.weight.register_hook(lambda gradient: gradient * float("inf"))
-    with pytest.raises(ModelError, match=r"gradient's norm is (nan|inf) at step 0; lower `rate` and begin again"):
+    with pytest.raises(ModelError, match=r"gradient's norm is (nan|inf) at step 0\. Lower `rate` and begin again"):
         trainer.train()
     assert all(torch.equal(value, before[name]) for name, value in rehearsal.weights(trainer.model).items())
 
@@ -72,7 +72,7 @@ def test_a_disk_that_fills_up_leaves_the_last_checkpoint_whole(tmp_path: Path, l
     disk = small_disk(limit_mb * 2**20)
     trainer.add_callback(At(2, disk.__enter__))
     try:
-        with pytest.raises(ModelError, match=r"checkpoint-2 could not be written to .* GB are free there; make room"):
+        with pytest.raises(ModelError, match=r"checkpoint-2 could not be written to .* GB are free there\. Make room"):
             trainer.train()
     finally:
         disk.__exit__(None, None, None)

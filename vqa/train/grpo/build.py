@@ -13,6 +13,7 @@ from trl import GRPOConfig
 from vqa.errors import UsageError
 from vqa.model.vocabulary import Vocabulary
 from vqa.prompt import dimensions
+from vqa.train.checkpoints import unsharded
 from vqa.train.clips.degradation import NONE
 from vqa.train.grpo.config import Grpo
 from vqa.train.grpo.dataset import Example, as_dataset
@@ -22,7 +23,6 @@ from vqa.train.grpo.trainer import Trainer
 from vqa.train.metrics_log import log_held_out
 from vqa.train.modules import tower_of, vocabulary_of
 from vqa.train.usage import reporters
-from vqa.train.whole import whole
 
 Judge = Callable[[Any], Mapping[str, float]]
 
@@ -196,5 +196,5 @@ class _HeldOut(transformers.TrainerCallback):
             self._look(control)
 
     def _look(self, control: Any) -> None:
-        with whole(self._trainer) as model:
+        with unsharded(self._trainer) as model:
             log_held_out(self._trainer, self._judge(model), control)

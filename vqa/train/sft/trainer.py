@@ -26,9 +26,9 @@ from vqa.errors import UsageError
 from vqa.files import replacing
 from vqa.model.card import Readout
 from vqa.prompt import PromptName, dimensions
+from vqa.train.checkpoints import Guarded, last_checkpoint, unsharded
 from vqa.train.clips.dataset import TrainingClip
 from vqa.train.clips.ladder import rarity_weights
-from vqa.train.guarded import Guarded, last_checkpoint
 from vqa.train.metrics_log import Log, log_held_out
 from vqa.train.modules import merged, parts_by_rate, ready
 from vqa.train.recipe_stages import ColdStart
@@ -45,7 +45,6 @@ from vqa.train.sft.features import (
 )
 from vqa.train.usage import reporters
 from vqa.train.validation import judged
-from vqa.train.whole import whole
 
 hf: Any = transformers
 MEAN = "mean.safetensors"
@@ -169,13 +168,13 @@ class _Kept(TrainerCallback):
     def _look(self) -> dict[str, float]:
         trainer = self._trainer
         if trainer.is_sharded:  # no process could save the weights by itself: the last ones are kept
-            with whole(trainer) as model:
+            with unsharded(trainer) as model:
                 return self._judge(model)
         own = [one.data for one in trainer.trained]
         try:
             for one, mean in zip(trainer.trained, trainer.mean or own, strict=True):
                 one.data = mean
-            with whole(trainer) as model:
+            with unsharded(trainer) as model:
                 found = self._judge(model)
             worth = found["srcc"] * found["parsed"]  # an answer that cannot be read ranks nothing
             worth = -2.0 if math.isnan(worth) else worth
