@@ -16,6 +16,7 @@ from vqa.data.score_table import SCHEMA, ScoreTable, read_scores
 
 MANY = 60  # clips of the made-up KoNViD-1k
 OVER_MANY = {"calibrate", "evaluate"}  # pages whose `out` holds scores of those
+LISTED = {"big_buck_bunny": 71.5, "compressed": 48.0, "noisy": 30.2}  # the clips of `mine`
 RUN = {"shell": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}
 
 
@@ -37,6 +38,12 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.mktemp("howto")
     run(Block(language="shell", text="vqa data demo --out clips", not_run=None), base)
     run(Block(language="shell", text="vqa score clips --out out --max-failed 100%", not_run=None), base)
+    make_sets(base)
+    return base
+
+
+def make_sets(base: Path) -> None:
+    """Beside `clips` and `out`: a KoNViD-1k of hard links to the clips, its scores in `out-many`, and other labels."""
     scored = [row for row in read_scores(base / "out").to_pylist() if row["score"] is not None]
     videos = base / "videos" / "KoNViD_1k_videos"
     videos.mkdir(parents=True)
@@ -56,7 +63,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(base / "out" / "run.json", base / "out-many" / "run.json")
     write(base / "KoNViD_1k_attributes.csv", labels)
     write(base / "rival.csv", rivals)
-    votes = {"a": 4.1, "b": 3.2, "c": 2.4, "d": 1.6}
+    votes = {f"clip{place}": mean for place, mean in enumerate(np.linspace(1.5, 4.5, 16))}
     write(
         base / "ratings.csv",
         [
@@ -72,10 +79,6 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--out mine.parquet\n"
     )
     run(Block(language="shell", text=imports, not_run=None), base)
-    return base
-
-
-LISTED = {"big_buck_bunny": 71.5, "compressed": 48.0, "noisy": 30.2}
 
 
 def write(path: Path, rows: list[dict[str, object]]) -> None:
@@ -107,5 +110,5 @@ def test_blocks_that_are_not_run_say_why_and_their_commands_parse() -> None:
         print(f"{page}: {block.not_run}")
         for words in command_lines(block.text):
             parsed(words)
-    assert len(skipped) == 10
+    assert len(skipped) == 11
     assert {block.language for page in HOWTO for block in blocks(page)} <= {*RUN, "text"}
