@@ -22,7 +22,7 @@ from vqa.errors import ClipError
 from vqa.media.backends.base import BackendName, Reader, StrayedError, UncleanError
 from vqa.media.backends.pyav import read_pyav
 from vqa.media.backends.registry import BACKENDS
-from vqa.media.color.convert import Painter, Size
+from vqa.media.color.convert import FrameConverter, Size
 from vqa.media.containers.images import webp_pictures
 from vqa.media.probe import PacketTable, nearest, probe
 from vqa.media.storage.open import media_errors, open_source
@@ -109,7 +109,7 @@ def _pictures(
     """Table entry of each request [N], and the picture of each request that could be decoded."""
     entries = nearest(packets.seconds, times)
     wanted = np.unique(entries)
-    painter = Painter(info=info)
+    converter = FrameConverter(info=info)
     pictures: dict[int, Pixels] = {}
     with media_errors(info.uri, doing="decoding"):
         for threads in (thread_count, 1):
@@ -120,7 +120,7 @@ def _pictures(
                     for request in np.flatnonzero(entries == entry):
                         size = sizes[int(request)]
                         if size not in made:
-                            made[size] = painter.paint(frame, size)
+                            made[size] = converter.convert(frame, size)
                         pictures[int(request)] = made[size]
             except UncleanError:
                 continue

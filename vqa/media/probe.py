@@ -161,8 +161,8 @@ def _check_size(uri: str, width: int, height: int, max_pixels: int) -> None:
     if width <= 0 or height <= 0:
         raise ClipError("corrupt", f"{uri}: no picture size could be found in it. Copy or encode the file again.")
     if width * height > max_pixels:
-        said = f"{uri}: {width}x{height} is more than {max_pixels} pixels. Scale it down or raise max_pixels."
-        raise ClipError("too_large", said)
+        message = f"{uri}: {width}x{height} is more than {max_pixels} pixels. Scale it down or raise max_pixels."
+        raise ClipError("too_large", message)
 
 
 def _mean_rate(seconds: NDArray[np.float64]) -> float:
@@ -186,16 +186,16 @@ def _packet_table(
     packets = chain([first] if first else [], source)
     declared = max(len(stream.index_entries), stream.frames) if container.format.name.startswith("mov") else 0
     if must_end and declared > limit:  # before a table of them is made
-        said = f"{uri}: its index declares {declared} frames, above {limit}. Cut it up or raise max_frames."
-        raise ClipError("too_large", said)
+        message = f"{uri}: its index declares {declared} frames, above {limit}. Cut it up or raise max_frames."
+        raise ClipError("too_large", message)
     indexed = indexed_packets(file, container, stream, first) if by_index and first else None
     columns = indexed or _demuxed(packets if must_end else islice(packets, limit), limit=limit)
     presentation, decoding, durations = columns.pts, columns.dts, columns.durations
     if len(presentation) > limit:
         raise ClipError("too_large", f"{uri}: more than {limit} frames. Cut it into parts or raise max_frames.")
     if columns.is_discarded.all():
-        said = f"{uri}: its {stream.codec_context.name} track has no frame. Encode the file again."
-        raise ClipError("no_frames", said)
+        message = f"{uri}: its {stream.codec_context.name} track has no frame. Encode the file again."
+        raise ClipError("no_frames", message)
 
     is_reordered = container.format.name == "avi" and bool(stream.codec_context.has_b_frames)
     ticks, is_counted = _ticks(presentation, decoding, is_made_up=is_reordered)

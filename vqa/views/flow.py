@@ -10,7 +10,7 @@ it is the model's part.
 
 import math
 import time
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
@@ -18,7 +18,7 @@ from pydantic import Field
 from samplers import temporal as frames_of
 from samplers.spatial import SpatialName
 from samplers.temporal import TemporalName
-from vqa.config import Strict
+from vqa.config import Strict, Values
 from vqa.errors import ClipError
 from vqa.media.backends.base import BackendName
 from vqa.media.decode import decode
@@ -58,7 +58,7 @@ class ViewsConfig(Strict):
         True, description="skip packets that no wanted frame needs (backend=pyav); same frames, off is slower"
     )
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> Values:
         """The settings that change which pictures a clip gives, for digests."""
         return self.model_dump(mode="json", exclude={"max_pixels", "prune"})
 

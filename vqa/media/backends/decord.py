@@ -39,5 +39,5 @@ def load_decord() -> ModuleType:
     try:
         return import_module("decord")
     except (ImportError, OSError, RuntimeError) as error:
-        said = f"decode backend 'decord' cannot be used: {cause(error)}. Run pip install decord, or use 'pyav'."
-        raise UsageError(said) from error
+        message = f"decode backend 'decord' cannot be used: {cause(error)}. Run pip install decord, or use 'pyav'."
+        raise UsageError(message) from error

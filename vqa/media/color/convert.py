@@ -28,14 +28,14 @@ _UNKNOWN = {8: "YCgCo", 11: "Y'D'zD'x", 14: "ICtCp", 15: "IPT-C2", 16: "YCgCo-Re
 
 
 @dataclass(kw_only=True)
-class Painter:
+class FrameConverter:
     """Converter of the frames of one file; keeps one scaler for each size."""
 
     info: MediaInfo
     _scalers: dict[tuple[int, int], VideoReformatter] = field(default_factory=dict)
     _is_flipped: bool | None = None  # by the stream's display matrix; None: no frame seen yet
 
-    def paint(self, frame: av.VideoFrame, size: Size) -> Pixels:
+    def convert(self, frame: av.VideoFrame, size: Size) -> Pixels:
         """Convert a frame to a picture as shown.
 
         A frame stored in another size than the others (the size changed in mid-stream) is scaled to that of the first.

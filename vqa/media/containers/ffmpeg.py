@@ -53,17 +53,17 @@ def open_container(uri: str, file: BinaryIO) -> Iterator[av.container.InputConta
             buffer_size=getattr(file, "buffer_bytes", _READ_BYTES),
         )
     except MemoryError as error:
-        said = f"{uri}: out of memory while reading the header. Raise the memory limit."
-        raise ClipError("too_large", said) from error
+        message = f"{uri}: out of memory while reading the header. Raise the memory limit."
+        raise ClipError("too_large", message) from error
     except av.error.FFmpegError as error:
         if not _begins_as(file, *_CONTAINERS, *_VIDEOS):
-            said = f"{uri}: not a video or image that FFmpeg knows. Check that the file is what its name says."
-            raise ClipError("not_video", said) from error
+            message = f"{uri}: not a video or image that FFmpeg knows. Check that the file is what its name says."
+            raise ClipError("not_video", message) from error
         if isinstance(error, av.error.EOFError) and not is_index_cut_off(file):
-            said = f"{uri}: a header without packets. Copy or encode the file again."
-            raise ClipError("no_frames", said) from error
-        said = f"{uri}: the container's header is cut off or broken ({error.strerror}). Copy or encode the file again."
-        raise ClipError("corrupt", said) from error
+            message = f"{uri}: a header without packets. Copy or encode the file again."
+            raise ClipError("no_frames", message) from error
+        message = f"{uri}: the container's header is cut off or broken ({error.strerror}). Copy or encode it again."
+        raise ClipError("corrupt", message) from error
     with container:
         yield container
 
@@ -88,15 +88,15 @@ def video_stream(uri: str, file: BinaryIO, container: av.container.InputContaine
     if not shown:
         kinds = {s.type for s in container.streams}
         if _begins_as(file, *_VIDEOS) or (_begins_as(file, *_CONTAINERS) and not kinds - {"data"}):
-            said = f"{uri}: begins as a video, but no track can be found in it. Copy or encode the file again."
-            raise ClipError("corrupt", said)
+            message = f"{uri}: begins as a video, but no track can be found in it. Copy or encode the file again."
+            raise ClipError("corrupt", message)
         found = ", ".join(sorted(kinds)) or "no stream at all"
         found += " (the picture is cover art)" if streams else ""
         raise ClipError("not_video", f"{uri}: holds {found}, no video. Take it off the list.")
     usable = [s for s in shown if isinstance(s, av.VideoStream) and s.codec_context is not None]
     if not usable:
-        said = f"{uri}: no decoder for its codec. Convert the file first, for example to H.264."
-        raise ClipError("unsupported", said)
+        message = f"{uri}: no decoder for its codec. Convert the file first, for example to H.264."
+        raise ClipError("unsupported", message)
 
     def rank(stream: av.VideoStream) -> tuple[bool, int]:
         is_default = bool(stream.disposition & av.stream.Disposition.default)

@@ -89,14 +89,14 @@ def media_errors(uri: str, *, doing: str) -> Iterator[None]:
     try:
         yield
     except MemoryError as error:  # also av.error.MemoryError
-        said = f"{uri}: out of memory while {doing}. Raise the memory limit or scale the clip down."
-        raise ClipError("too_large", said) from error
+        message = f"{uri}: out of memory while {doing}. Raise the memory limit or scale the clip down."
+        raise ClipError("too_large", message) from error
     except av.error.FFmpegError as error:
         kind: ErrorKind = "corrupt"
         if isinstance(error, av.error.LookupError | av.error.PatchWelcomeError | av.error.NotImplementedError):
             kind = "unsupported"
         reason = error.strerror or type(error).__name__
-        said = f"{uri}: FFmpeg reports {reason!r} while {doing}. Check that a player can show the file."
-        raise ClipError(kind, said) from error
+        message = f"{uri}: FFmpeg reports {reason!r} while {doing}. Check that a player can show the file."
+        raise ClipError(kind, message) from error
     except OSError as error:
         raise _file_error(uri, error) from error

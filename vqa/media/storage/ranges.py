@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from vqa.errors import ClipError
-from vqa.media.storage.stores import FileFacts, Store, state_of, store_of, tried
+from vqa.media.storage.stores import FileFacts, Store, state_of, store_of, with_retries
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -36,7 +36,7 @@ def open_remote(uri: str) -> Iterator["RemoteFile"]:
     must not look like a broken file.
     """
     store, path = store_of(uri)
-    facts = tried(uri, lambda: store.info(path))
+    facts = with_retries(uri, lambda: store.info(path))
     if facts["type"] == "directory":
         raise ClipError("not_readable", f"{uri}: is a folder, not a file. Give a video or image file.")
     file = RemoteFile(uri, store, path, facts)
@@ -69,7 +69,7 @@ class RemoteFile(io.RawIOBase):
         if facts["size"] is None or not facts.get("partial", True):
             self._copy_all()
         elif self._size:
-            self._remote = tried(uri, lambda: store.open(path, "rb", cache_type="none", size=self._size))
+            self._remote = with_retries(uri, lambda: store.open(path, "rb", cache_type="none", size=self._size))
 
     def readable(self) -> bool:
         """True."""
@@ -150,7 +150,7 @@ class RemoteFile(io.RawIOBase):
                 raise EOFError(f"{len(data)} of {stop - start} bytes received")
             return data
 
-        data = tried(self.uri, fetch)
+        data = with_retries(self.uri, fetch)
         self._streak += count
         self._next = index + count
         return [data[at : at + BLOCK_BYTES] for at in range(0, len(data), BLOCK_BYTES)]
@@ -159,7 +159,7 @@ class RemoteFile(io.RawIOBase):
         """Copy the file to a temporary one, which the next open of the same state uses."""
         global _copy
         if _copy is None or _copy[0] != self._key:
-            _copy = (self._key, tried(self.uri, self._copied))
+            _copy = (self._key, with_retries(self.uri, self._copied))
         self._whole = _copy[1]
         self._size = os.fstat(self._whole.fileno()).st_size
 

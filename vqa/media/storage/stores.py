@@ -79,7 +79,7 @@ def remote_stamp(uri: str) -> tuple[int, int] | None:
     """
     try:
         store, path = store_of(uri)
-        facts = tried(uri, lambda: store.info(path))
+        facts = with_retries(uri, lambda: store.info(path))
     except ClipError:
         return None
     state = state_of(facts)
@@ -99,7 +99,7 @@ def list_remote(uri: str) -> list[str]:
     store.invalidate_cache()
     try:
         search = store.glob if re.search(r"[*?\[]", path) else store.find
-        found = tried(uri, lambda: search(path, detail=True))
+        found = with_retries(uri, lambda: search(path, detail=True))
     except ClipError as error:
         if error.kind == "not_found":
             return []
@@ -124,17 +124,16 @@ def store_of(uri: str) -> tuple[Store, str]:
         if "file" in store.protocol:
             raise ValueError("local files are named by a path or file://")
     except ImportError as error:
-        extra = f"'vqa[{_EXTRAS[scheme]}]'" if scheme in _EXTRAS else f"what fsspec needs for it ({error})"
-        said = f"{uri}: {scheme}:// needs another package. Run pip install {extra}."
-        raise ClipError("unsupported", said) from error
+        way_out = f"Run pip install 'vqa[{_EXTRAS[scheme]}]'." if scheme in _EXTRAS else f"Install it ({error})."
+        raise ClipError("unsupported", f"{uri}: {scheme}:// needs another package. {way_out}") from error
     except (ValueError, TypeError) as error:
-        said = f"{uri}: scheme {scheme!r} cannot be read ({error}). Copy the file first."
-        raise ClipError("unsupported", said) from error
+        message = f"{uri}: scheme {scheme!r} cannot be read ({error}). Copy the file first."
+        raise ClipError("unsupported", message) from error
     return store, path
 
 
 def _options(scheme: str) -> dict[str, object]:
-    """Timeouts of the store's client, and no retries of its own: `tried` counts them."""
+    """Timeouts of the store's client, and no retries of its own: `with_retries` counts them."""
     if scheme in ("http", "https"):
         import aiohttp
 
@@ -152,7 +151,7 @@ def state_of(facts: FileFacts) -> str:
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
-def tried(uri: str, call: Callable[[], T]) -> T:
+def with_retries(uri: str, call: Callable[[], T]) -> T:
     """Return what `call` returns, calling it again where that can help. Raises ClipError."""
     for pause_seconds in (*_PAUSES_SECONDS, None):
         try:
@@ -160,14 +159,14 @@ def tried(uri: str, call: Callable[[], T]) -> T:
         except (ClipError, MemoryError):
             raise
         except Exception as error:  # each store has its own family of errors
-            failure, is_final = _named(uri, error)
+            failure, is_final = _as_clip_error(uri, error)
             if is_final or pause_seconds is None:
                 raise failure from error
             time.sleep(pause_seconds)
     raise RuntimeError("unreachable")
 
 
-def _named(uri: str, error: BaseException) -> tuple[ClipError, bool]:
+def _as_clip_error(uri: str, error: BaseException) -> tuple[ClipError, bool]:
     """The ClipError for an error of a store, and whether another try is useless."""
     chain = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
@@ -176,19 +175,19 @@ def _named(uri: str, error: BaseException) -> tuple[ClipError, bool]:
     root = chain[-1]
     reason = " ".join(str(root).split())[:200] or type(root).__name__
     if any(isinstance(one, TimeoutError) or "Timeout" in type(one).__name__ for one in chain):
-        said = f"{uri}: the server sent nothing for {SILENCE_SECONDS:g} s. Try again, or copy the file first."
-        return ClipError("timeout", said), True
+        message = f"{uri}: the server sent nothing for {SILENCE_SECONDS:g} s. Try again, or copy the file first."
+        return ClipError("timeout", message), True
     if status in (404, 410) or (status is None and isinstance(root, FileNotFoundError)):
         return ClipError("not_found", f"{uri}: the store has no such file. Check the URL."), True
     if status in (401, 403) or (status is None and isinstance(root, PermissionError)):
         number = f" ({status})" if status else ""
-        said = f"{uri}: permission denied{number}. Set the store's credentials in the environment."
-        return ClipError("not_readable", said), True
+        message = f"{uri}: permission denied{number}. Set the store's credentials in the environment."
+        return ClipError("not_readable", message), True
     if status is not None:
-        said = f"{uri}: the server answers with status {status} ({reason}). Try again, or copy the file first."
-        return ClipError("not_readable", said), status < 500 and status != 429
-    said = f"{uri}: reading it failed {1 + len(_PAUSES_SECONDS)} times ({reason}). Check the network and the server."
-    return ClipError("not_readable", said), False
+        message = f"{uri}: the server answers with status {status} ({reason}). Try again, or copy the file first."
+        return ClipError("not_readable", message), status < 500 and status != 429
+    message = f"{uri}: reading it failed {1 + len(_PAUSES_SECONDS)} times ({reason}). Check the network and the server."
+    return ClipError("not_readable", message), False
 
 
 def _status(error: BaseException) -> int | None:
