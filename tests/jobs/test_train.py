@@ -33,7 +33,8 @@ threads: 1
 validation_clips: 0
 export: float16
 stages:
-- {{kind: coldstart, name: cold, steps: {STEPS}, batch: 2, rows: 1, rate: 1.0e-4, vision_rate: 0, every: 1}}
+- {{kind: coldstart, name: cold, max_steps: {STEPS}, global_batch_size: 2, per_device_train_batch_size: 1,
+   learning_rate: 1.0e-4, vision_learning_rate: 0, save_steps: 1, eval_steps: 1}}
 """
 
 

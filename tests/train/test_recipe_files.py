@@ -64,8 +64,8 @@ def test_a_launch_file_is_one_of_accelerate(name: str) -> None:
 def test_explore_asks_in_many_words_and_settle_in_one() -> None:
     explore, settle = load_recipe(FOLDER / "preresq_video.yaml").stages
     assert isinstance(explore, Reinforce) and isinstance(settle, Reinforce)
-    assert (explore.k, len(explore.questions), explore.stage) == (12, 5, 1)
-    assert (settle.k, len(settle.questions), settle.stage) == (6, 0, 2)
+    assert (explore.num_generations, len(explore.questions), explore.reward_stage) == (12, 5, 1)
+    assert (settle.num_generations, len(settle.questions), settle.reward_stage) == (6, 0, 2)
 
 
 def test_a_header_names_the_term_that_its_data_do_not_feed_and_no_other() -> None:

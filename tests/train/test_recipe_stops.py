@@ -50,8 +50,8 @@ def when(path: Path, child: BaseProcess, do: Callable[[], Any]) -> None:
 
 def test_killed_in_every_stage_or_out_of_disk_the_weights_are_the_same(ladder: Path, tmp_path: Path) -> None:
     file, out, said = tmp_path / "a.yaml", tmp_path / "out", tmp_path / "said.txt"
-    cold = COLDSTART | {"steps": 4, "average": 0.9}
-    written(file, small(WARMUP, cold, GRPO | {"steps": 4, "iterations": 1}))
+    cold = COLDSTART | {"max_steps": 4, "ema_decay": 0.9}
+    written(file, small(WARMUP, cold, GRPO | {"max_steps": 4, "num_iterations": 1}))
     whole = started(file, ladder, tmp_path / "whole", said)
     whole.join(LIMIT_SECONDS)
     assert whole.exitcode == 0, said.read_text() if said.exists() else "see stderr"

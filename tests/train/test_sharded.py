@@ -21,11 +21,12 @@ from vqa.train.recipe import load_recipe, run
 
 COMMON = "{start: embedded, prompt: preresq_video, threads: 1, export: float32, "
 RECIPES = {
-    "cold": COMMON + "validation_clips: 2, stages: [{kind: coldstart, name: cold, steps: 1, batch: 2, rows: 1, "
-    "rate: 2.0e-3, vision_rate: 2.0e-4, recompute: true}]}",
-    "settle": COMMON + "validation_clips: 2, stages: [{kind: grpo, name: settle, reward: preresq_video, stage: 2, "
-    "steps: 1, clips: 2, k: 4, rows: 4, rate: 1.0e-4, vision_rate: 1.0e-5, max_new_tokens: 64, save_every: 1, "
-    "judge_every: 1}]}",
+    "cold": COMMON + "validation_clips: 2, stages: [{kind: coldstart, name: cold, max_steps: 1, global_batch_size: 2, "
+    "per_device_train_batch_size: 1, learning_rate: 2.0e-3, vision_learning_rate: 2.0e-4, "
+    "gradient_checkpointing: true}]}",
+    "settle": COMMON + "validation_clips: 2, stages: [{kind: grpo, name: settle, reward: preresq_video, "
+    "reward_stage: 2, max_steps: 1, clips_per_step: 2, num_generations: 4, per_device_train_batch_size: 4, "
+    "learning_rate: 1.0e-4, vision_learning_rate: 1.0e-5, max_completion_length: 64, save_steps: 1, eval_steps: 1}]}",
 }
 # What `accelerate launch` makes of the files in configs/train/accelerate.
 LAUNCHED = {

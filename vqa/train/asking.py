@@ -125,7 +125,7 @@ class Asking(SafeTrainer):
     def _vllm_rollouts(self, prompts: list[Any], _: GRPOTrainer) -> dict[str, Any]:
         """The same by vLLM (trl has given it the weights), which keeps a prompt's prefix for its K answers."""
         ids = self._prompt_ids()
-        is_server, picture = self._settings.vllm == "server", self.processing_class.image_token_id
+        is_server, picture = self._settings.vllm_mode == "server", self.processing_class.image_token_id
         # trl drops the prefixes of old weights, not what the old tower saw.
         if not is_server:
             self.vllm_generation.llm.llm_engine.reset_encoder_cache()

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import transformers
@@ -155,23 +155,18 @@ class Guarded:
     def checked(self, loss: Tensor) -> Tensor:
         """The loss as given. Raises ModelError where it is NaN or infinite."""
         if not torch.isfinite(loss):
-            step = self.state.global_step
-            raise ModelError(
-                f"{self.what}: the loss is {loss.item()} at step {step}. Lower `rate` and {self._resume()}."
-            )
+            self._stop(f"the loss is {loss.item()}")
         return loss
 
-    def _resume(self) -> str:
+    def _stop(self, what: str) -> NoReturn:
         saved = last_checkpoint(Path(self.args.output_dir))
-        return f"resume from {saved} (as `start`, in another --out)" if saved else "begin again"
+        way = f"resume from {saved} (as `start`, in another --out)" if saved else "begin again"
+        raise ModelError(f"{self.what}: {what} at step {self.state.global_step}. Lower `learning_rate` and {way}.")
 
     def _clip_grad_norm(self, model: Any) -> Any:
         norm = super()._clip_grad_norm(model)  # type: ignore[misc]
         if self.accelerator.scaler is None and norm is not None and not torch.isfinite(torch.as_tensor(norm)):
-            raise ModelError(
-                f"{self.what}: the gradient's norm is {float(norm)} at step {self.state.global_step}. Lower `rate` and "
-                f"{self._resume()}."
-            )
+            self._stop(f"the gradient's norm is {float(norm)}")
         return norm
 
     def _load_from_checkpoint(self, checkpoint: str, model: Any = None) -> None:

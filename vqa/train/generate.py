@@ -14,7 +14,7 @@ from vqa.files import replacing
 from vqa.model.rollout import Sampling, prefill, roll_out
 from vqa.prompt import PromptName, dimensions, parse, reason
 from vqa.train.clips.dataset import TrainingClip, seed_of
-from vqa.train.metrics_log import Log
+from vqa.train.metrics_log import MetricsLog
 from vqa.train.modules import vocabulary_of
 from vqa.train.recipe_stages import Write
 from vqa.train.validation import question
@@ -33,12 +33,12 @@ def write(
     prompt: PromptName,
     folder: Path,
     seed: int,
-    log: Log,
+    log: MetricsLog,
     state: PartialState,
 ) -> None:
     """Into FOLDER/reasons.jsonl: of each clip the answer nearest to its opinion among those that can be read.
 
-    Clips whose answers cannot be read, or are further off than `within`, are left out. A stopped stage goes on behind
+    Clips whose answers cannot be read, or are further off than `max_error`, are skipped. A stopped stage resumes behind
     the last whole line. Each process writes for its share of the clips. Raises UsageError where no answer was of use.
     """
     model.eval()
@@ -59,16 +59,18 @@ def write(
             (answers,) = roll_out(
                 model,
                 [prefill(model, asked)],
-                k=stage.k,
+                k=stage.num_return_sequences,
                 vocabulary=vocabulary,
                 max_new_tokens=stage.max_new_tokens,
-                seeds=[seed_of(seed, stage.name, sample.clip_id, number) for number in range(stage.k)],
+                seeds=[
+                    seed_of(seed, stage.name, sample.clip_id, number) for number in range(stage.num_return_sequences)
+                ],
                 sampling=Sampling(temperature=stage.temperature),
             )
             said = [processor.tokenizer.decode(one.tokens, skip_special_tokens=True) for one in answers]
             best: str | None = said[0]
             if not stage.plain:
-                best = _nearest(said, sample.opinion, numbers=dimensions(prompt), within=stage.within)
+                best = _nearest(said, sample.opinion, numbers=dimensions(prompt), within=stage.max_error)
             row: dict[str, Any] = {"id": sample.clip_id, "dataset_name": sample.dataset, "conversations": []}
             if best is not None:
                 row["conversations"] = [{"from": "gpt", "value": best}]
@@ -79,11 +81,11 @@ def write(
     if state.is_main_process:
         parts = [folder / f"part-{rank}-of-{state.num_processes}.jsonl" for rank in range(state.num_processes)]
         rows = [row for part in parts for row in rows_of(part) if row["conversations"]]
-        log.show(len(samples), len(samples), answers=len(rows))
+        log.write(len(samples), len(samples), answers=len(rows))
         if not rows:
             raise UsageError(
                 f"stage {stage.name}: none of {len(samples)} clips got an answer that can be read"
-                + (f" and lies within {stage.within:g} of its opinion" if stage.within else "")
+                + (f" and lies within {stage.max_error:g} of its opinion" if stage.max_error else "")
                 + "; begin from a model that answers, or raise k or within"
             )
         with replacing(folder / REASONS) as draft:

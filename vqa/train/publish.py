@@ -238,6 +238,6 @@ def _figures(
 def _recipe(stages: Sequence[Mapping[str, Any]]) -> str:
     lines = ["| stage | kind | steps | rate | reward | clips |", "| --- | --- | --- | --- | --- | --- |"]
     for stage in stages:
-        cells = (stage.get(name) for name in ("name", "kind", "steps", "rate", "reward", "clips"))
+        cells = (stage.get(name) for name in ("name", "kind", "max_steps", "learning_rate", "reward", "clips"))
         lines.append(f"| {' | '.join('' if cell is None else str(cell) for cell in cells)} |")
     return "\n".join(lines)

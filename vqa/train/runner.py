@@ -31,7 +31,7 @@ from vqa.train.finished import begin, finish, key_of
 from vqa.train.generate import said_of, write
 from vqa.train.grpo.build import make_trainer
 from vqa.train.grpo.dataset import Example
-from vqa.train.metrics_log import Log, Told
+from vqa.train.metrics_log import LogCallback, MetricsLog
 from vqa.train.recipe_stages import ColdStart, Recipe, Reinforce, Stage, Warmup, Write
 from vqa.train.scratch.crops import cut_crops
 from vqa.train.scratch.model import make_model, make_processor, make_tokenizer
@@ -95,7 +95,7 @@ def _settings(
     texts = () if isinstance(stage, Warmup) else stage.texts
     return (
         shared
-        | stage.model_dump(mode="json", exclude={"workers", "data", "start"}, exclude_none=True)
+        | stage.model_dump(mode="json", exclude={"dataloader_num_workers", "data", "start"}, exclude_none=True)
         | {
             "card": run.card.model_dump(mode="json", include={"min_pixels", "max_pixels", "views"}),
             "asked": run.prompt,
@@ -110,11 +110,11 @@ def _settings(
 
 @without_rename_warnings()
 def _run_stage(run: Run, stage: Stage, train: list[ListedClip], held_out: list[ListedClip], folder: Path) -> None:
-    log = Log(run.out / "log.jsonl", stage.name)
+    log = MetricsLog(run.out / "log.jsonl", stage.name)
     views_per_clip = run.recipe.views_per_clip if isinstance(stage, ColdStart) else 1
     learned = [] if isinstance(stage, Warmup) else run.samples(train, views_per_clip=views_per_clip)
     model, processor = _start(run, stage, train)
-    if isinstance(stage, Warmup) or (isinstance(stage, ColdStart) and stage.keep_features):
+    if isinstance(stage, Warmup) or (isinstance(stage, ColdStart) and stage.cache_features):
         model.to(run.processes.device)  # no trainer has placed it yet
     if isinstance(stage, Warmup):
         _warm_up(run, stage, model, processor, train, held_out, folder, log)
@@ -139,7 +139,7 @@ def _run_stage(run: Run, stage: Stage, train: list[ListedClip], held_out: list[L
             samples=kept,
             prompt=prompt,
             readout=run.readout,
-            max_new_tokens=stage.max_new_tokens,
+            max_new_tokens=stage.max_completion_length,
         )
         trained = make_trainer(
             stage.settings(prompt, seed),
@@ -155,7 +155,7 @@ def _run_stage(run: Run, stage: Stage, train: list[ListedClip], held_out: list[L
             disable_tqdm=True,
         )
         trained.remove_callback(PrinterCallback)
-        trained.add_callback(Told(log))
+        trained.add_callback(LogCallback(log))
         saved = last_checkpoint(folder)
         trained.train(resume_from_checkpoint=str(saved) if saved else None)
     save_model(trained, processor, folder / "model", processes=run.processes)
@@ -195,7 +195,7 @@ def _warm_up(
     train: list[ListedClip],
     held_out: list[ListedClip],
     folder: Path,
-    log: Log,
+    log: MetricsLog,
 ) -> None:
     recipe = run.recipe
     if run.processes.num_processes > 1:
@@ -217,8 +217,18 @@ def _warm_up(
             )
             for name, some in (("train", train), ("validation", held_out))
         ]
-    shared = stage.model_dump(include={"steps", "batch", "rate"})
-    warm_up(model, processor, *crops, **shared, seed=seed, precision=run.precision, folder=folder, log=log)
+    warm_up(
+        model,
+        processor,
+        *crops,
+        steps=stage.max_steps,
+        batch=stage.per_device_train_batch_size,
+        rate=stage.learning_rate,
+        seed=seed,
+        precision=run.precision,
+        folder=folder,
+        log=log,
+    )
 
 
 def _lessons(run: Run, stage: ColdStart, learned: list[TrainingClip]) -> list[TrainingClip]:

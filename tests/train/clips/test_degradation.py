@@ -72,8 +72,14 @@ def test_a_clip_of_a_ladder_is_asked_about_its_damage_too(ladder: Path, tmp_path
     assert "What harmed it" in turn["content"][-1]["text"]
     assert parse_damage(asked[1].write_answer(np.random.default_rng(0), 1)) == ("noise", "obvious")
 
-    steps = {"reward": "q_insight", "prompt": "q_insight", "steps": 3, "clips": 2, "max_new_tokens": 6}
-    values = small(COLDSTART | {"steps": 1, "prompt": "q_insight"}, GRPO | steps)
+    steps = {
+        "reward": "q_insight",
+        "prompt": "q_insight",
+        "max_steps": 3,
+        "clips_per_step": 2,
+        "max_completion_length": 6,
+    }
+    values = small(COLDSTART | {"max_steps": 1, "prompt": "q_insight"}, GRPO | steps)
     run(written(tmp_path / "a.yaml", values), data=[ladder], out=tmp_path / "out")
     lines = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
     assert any("rewards/degradation" in line for line in lines)

@@ -81,7 +81,7 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, list[
     """A trainer that has judged two clips' four answers each, what was written, and how often each clip was loaded."""
     its = rehearsal.examples()
     folder = tmp_path_factory.mktemp("again")
-    trainer = rehearsal.trainer(folder, of=its, k=4, reward="vq_insight", first_look=False)
+    trainer = rehearsal.trainer(folder, of=its, num_generations=4, reward="vq_insight", check_first_batch=False)
     rows = [row for row in trainer.train_dataset if row["place"] in (0, 1) for _ in range(4)]
     batch = trainer._generate_and_score_completions(rows)
     lengths = batch["completion_mask"].sum(1).tolist()

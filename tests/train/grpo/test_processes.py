@@ -17,7 +17,15 @@ from vqa.train.clips.dataset import TrainingClip
 from vqa.train.validation import judged
 
 # Three clips of four answers on two processes: the second clip's answers lie on both.
-SETTINGS = {"clips": 3, "k": 4, "rows": 12, "rate": 1e-2, "optim": "sgd", "max_grad_norm": 1e9, "max_new_tokens": 32}
+SETTINGS = {
+    "clips_per_step": 3,
+    "num_generations": 4,
+    "per_device_train_batch_size": 12,
+    "learning_rate": 1e-2,
+    "optim": "sgd",
+    "max_grad_norm": 1e9,
+    "max_completion_length": 32,
+}
 
 
 def one_step(folder: str, reward: str, *, processes: int) -> dict[str, object]:
@@ -34,7 +42,7 @@ def one_step(folder: str, reward: str, *, processes: int) -> dict[str, object]:
         processes=processes,
         reward=reward,
         judge=partial(judged, processor=rehearsal.processor(), samples=held_out, **asking),
-        judge_every=1,
+        eval_steps=1,
         **SETTINGS,
     )
     before = rehearsal.weights(trainer.model)

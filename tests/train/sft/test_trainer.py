@@ -18,7 +18,7 @@ from vqa.prompt import answer_text
 from vqa.train.checkpoints import save
 from vqa.train.clips.dataset import TrainingClip
 from vqa.train.clips.ladder import rarity_weights
-from vqa.train.metrics_log import Log
+from vqa.train.metrics_log import MetricsLog
 from vqa.train.recipe_stages import ColdStart
 from vqa.train.scratch.model import make_model, make_processor, make_tokenizer
 from vqa.train.scratch.warmup import HANDED
@@ -56,10 +56,18 @@ def made() -> tuple[Any, Any]:
 
 def train(made: tuple[Any, Any], learned: list[TrainingClip], folder: Path, **more: Any) -> tuple[Any, list[float]]:
     """The trained model, and the loss of each step."""
-    values = {"name": "cold", "kind": "coldstart", "steps": 8, "batch": 3, "rate": 0.01, "every": 1}
+    values = {
+        "name": "cold",
+        "kind": "coldstart",
+        "max_steps": 8,
+        "global_batch_size": 3,
+        "learning_rate": 0.01,
+        "save_steps": 1,
+        "eval_steps": 1,
+    }
     settings = ColdStart(**values | {"max_new_tokens": 4} | more)
     folder.mkdir(exist_ok=True)
-    log = Log(folder / "log.jsonl", "cold")
+    log = MetricsLog(folder / "log.jsonl", "cold")
     shared: dict[str, Any] = {"prompt": "visualquality_r1", "precision": torch.float32, "seed": 0, "folder": folder}
     shared["readout"] = "answer"
     model = cold_start(copy.deepcopy(made[0]), made[1], learned, [], settings=settings, log=log, **shared)
@@ -78,10 +86,10 @@ def moved(before: Any, after: Any) -> tuple[bool, bool]:
     ("more", "tower", "text"),
     [
         ({}, True, True),
-        ({"vision_rate": 0.0}, False, True),
-        ({"vision_rate": 0.0, "keep_features": True, "rows": 1}, False, True),
+        ({"vision_learning_rate": 0.0}, False, True),
+        ({"vision_learning_rate": 0.0, "cache_features": True, "per_device_train_batch_size": 1}, False, True),
         ({"text": "freeze"}, True, False),
-        ({"lora": {"rank": 4, "alpha": 8}}, False, True),
+        ({"lora": {"r": 4, "lora_alpha": 8}}, False, True),
     ],
     ids=["full", "frozen-tower", "kept-features", "tower-alone", "lora"],
 )
@@ -98,7 +106,9 @@ def test_recomputing_activations_changes_no_loss(
     made: tuple[Any, Any], learned: list[TrainingClip], tmp_path: Path, vision_rate: float | None
 ) -> None:
     plain, again = (
-        train(made, learned, tmp_path / f"{recompute}", recompute=recompute, vision_rate=vision_rate)[1]
+        train(
+            made, learned, tmp_path / f"{recompute}", gradient_checkpointing=recompute, vision_learning_rate=vision_rate
+        )[1]
         for recompute in (False, True)
     )
     assert again == pytest.approx(plain, rel=1e-4)
@@ -108,7 +118,7 @@ def test_recomputing_activations_changes_no_loss(
 def test_lora_is_merged_into_weights_that_plain_transformers_load(
     made: tuple[Any, Any], learned: list[TrainingClip], tmp_path: Path
 ) -> None:
-    model, _ = train(made, learned, tmp_path, lora={"rank": 4, "targets": ["q_proj"]})
+    model, _ = train(made, learned, tmp_path, lora={"r": 4, "target_modules": ["q_proj"]})
     save(model, made[1], tmp_path / "model", processes=PartialState(cpu=True))
     assert not list((tmp_path / "model").glob("adapter*"))
     plain, report = hf.AutoModelForImageTextToText.from_pretrained(tmp_path / "model", output_loading_info=True)
@@ -124,10 +134,13 @@ def test_what_cannot_be_learned_from_is_refused(
     bare = [TrainingClip(clip_id="b", dataset="a", opinion=3.0, load=learned[0].load)]
     with pytest.raises(UsageError, match="cold start: clip b has no reason to learn from; give `reasons`"):
         train(made, bare, tmp_path)
-    with pytest.raises(UsageError, match="batch of 3 does not divide into 2 rows on 1 processes; choose rows"):
-        train(made, learned, tmp_path, rows=2)
-    with pytest.raises(UsageError, match=r"lora\.targets nothing: "):
-        train(made, learned, tmp_path, lora={"targets": ["nothing"]})
+    with pytest.raises(
+        UsageError,
+        match="batch of 3 does not divide into batches of 2 on 1 processes; choose per_device_train_batch_size",
+    ):
+        train(made, learned, tmp_path, per_device_train_batch_size=2)
+    with pytest.raises(UsageError, match=r"lora\.target_modules nothing: "):
+        train(made, learned, tmp_path, lora={"target_modules": ["nothing"]})
 
     def broken() -> Any:
         raise ValueError("torn")

@@ -19,7 +19,7 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_
 from vqa.errors import UsageError
 from vqa.metrics import srcc
 from vqa.train.clips.ladder import CLASSES
-from vqa.train.metrics_log import Log
+from vqa.train.metrics_log import MetricsLog
 from vqa.train.scratch.crops import Crops, by_class
 from vqa.train.scratch.model import filters
 from vqa.types import Pixels
@@ -163,12 +163,14 @@ def warm_up(
     precision: torch.dtype,
     seed: int,
     folder: Path,
-    log: Log,
+    log: MetricsLog,
 ) -> None:
     """Trains `model.model.visual` in place, on the device it lies on; a checkpoint in `folder` every 250 steps, from
     which a stopped run goes on."""
     if batch % EACH:
-        raise UsageError(f"warmup.batch={batch}: crops come in groups of {EACH} of a clip; give a multiple of it")
+        raise UsageError(
+            f"warmup: per_device_train_batch_size is {batch}, no multiple of {EACH} (crops per clip); give one"
+        )
     visual, images = model.model.visual, processor.image_processor
     # A step of AdamW moves each of a filter's 1,176 weights by the rate, and brightness, which is the same in all
     # pixels, drowns what the filter was for: held-out SRCC after 300 steps 0.38 with, 0.59 without moving them.
@@ -214,7 +216,7 @@ def warm_up(
         optimiser.step()
         log.add("loss", loss.item())
         if (step + 1) % 250 == 0 or step + 1 == steps:
-            log.show(step + 1, steps, held_out_srcc=evaluate(visual, head, images, held_out))
+            log.write(step + 1, steps, held_out_srcc=evaluate(visual, head, images, held_out))
             state = {"visual": visual.state_dict(), "head": head.state_dict(), "optimiser": optimiser.state_dict()}
             _save(state | {"step": step + 1}, saved)
     hand_over(visual, head, images, train)

@@ -1,7 +1,7 @@
 """Supervised cold start: the MLLM learns to write a short true reason and the numbers, over transformers' Trainer.
 
 Each step's draw hangs on the seed and its place in the run alone, whatever the number of processes or stops. Where the
-tower is frozen and `keep_features` set, each look goes through it once, and a step is one of the text model alone.
+tower is frozen and `cache_features` set, each look goes through it once, and a step is one of the text model alone.
 """
 
 import math
@@ -29,8 +29,8 @@ from vqa.prompt import PromptName, dimensions
 from vqa.train.checkpoints import Guarded, last_checkpoint, unsharded
 from vqa.train.clips.dataset import TrainingClip
 from vqa.train.clips.ladder import rarity_weights
-from vqa.train.metrics_log import Log, log_held_out
-from vqa.train.modules import merged, parts_by_rate, ready
+from vqa.train.metrics_log import MetricsLog, log_held_out, reporters
+from vqa.train.modules import parameter_groups
 from vqa.train.recipe_stages import ColdStart
 from vqa.train.scratch.warmup import rate_at
 from vqa.train.sft.features import (
@@ -43,7 +43,7 @@ from vqa.train.sft.features import (
     encode_clip,
     shuffle_pictures,
 )
-from vqa.train.usage import reporters
+from vqa.train.sft.lora import mark_trained, merge_lora
 from vqa.train.validation import judged
 
 hf: Any = transformers
@@ -81,16 +81,16 @@ class Draws(Dataset[tuple[EncodedClip, str]]):
 
 
 class Supervised(Guarded, hf.Trainer):  # type: ignore[misc]  # transformers' types do not hold what it does
-    """See the module. `mean` are running means of the trained weights, in their order; empty without `average`."""
+    """See the module. `mean` are running means of the trained weights, in their order; empty without `ema_decay`."""
 
     what = "cold start"
 
-    def __init__(self, settings: ColdStart, precision: torch.dtype, log: Log, **kwargs: Any) -> None:
+    def __init__(self, settings: ColdStart, precision: torch.dtype, log: MetricsLog, **kwargs: Any) -> None:
         self._settings, self._precision, self.told = settings, precision, log
         super().__init__(**kwargs)
         self.model_accepts_loss_kwargs = False  # a mean over rows is taken here
         self.trained = [one for one in self.model.parameters() if one.requires_grad]
-        self.mean = [one.detach().clone() for one in self.trained] if settings.average else []
+        self.mean = [one.detach().clone() for one in self.trained] if settings.ema_decay else []
         self.remove_callback(PrinterCallback)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
@@ -99,7 +99,9 @@ class Supervised(Guarded, hf.Trainer):  # type: ignore[misc]  # transformers' ty
     def create_optimizer(self, model: Any = None) -> Any:
         """AdamW; the tower has its own rate."""
         settings = self._settings
-        groups = parts_by_rate(model or self.model, rate=settings.rate, vision_rate=settings.vision_rate)
+        groups = parameter_groups(
+            model or self.model, rate=settings.learning_rate, vision_rate=settings.vision_learning_rate
+        )
         self.optimizer = torch.optim.AdamW(groups, weight_decay=settings.weight_decay, betas=(0.9, 0.98))
         return self.optimizer
 
@@ -152,10 +154,10 @@ class _Kept(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         trainer, settings = self._trainer, self._trainer._settings
-        weight_of_new = max(1 - settings.average, 9 / (9 + state.global_step))  # the first steps are soon forgotten
+        weight_of_new = max(1 - settings.ema_decay, 9 / (9 + state.global_step))  # the first steps are soon forgotten
         for old, new in zip(trainer.mean, trainer.trained, strict=False):
             old.lerp_(new.detach(), weight_of_new)
-        if state.global_step % settings.every and state.global_step != state.max_steps:
+        if state.global_step % settings.eval_steps and state.global_step != state.max_steps:
             return
         found = self._look() if self._held_out else {}
         if found:
@@ -163,7 +165,7 @@ class _Kept(TrainerCallback):
         trainer.accelerator.wait_for_everyone()
         if trainer.is_world_process_zero():
             told = {f"held_out_{name}": value for name, value in found.items()}
-            trainer.told.show(state.global_step, state.max_steps, **told)
+            trainer.told.write(state.global_step, state.max_steps, **told)
 
     def _look(self) -> dict[str, float]:
         trainer = self._trainer
@@ -207,7 +209,7 @@ def cold_start(
     precision: torch.dtype,
     seed: int,
     folder: Path,
-    log: Log,
+    log: MetricsLog,
     processes: int = 1,
 ) -> Any:
     """Trains, and returns the model with the weights that were best on `held_out` (choose there, report elsewhere) by
@@ -219,35 +221,39 @@ def cold_start(
     bare = next((one.clip_id for one in samples if one.write_answer is None), None)
     if bare is not None:
         raise UsageError(f"cold start: clip {bare} has no reason to learn from; give `reasons`, or data with reasons")
-    rows = settings.rows or max(1, settings.batch // processes)
-    if settings.batch % (rows * processes):
+    rows = settings.per_device_train_batch_size or max(1, settings.global_batch_size // processes)
+    if settings.global_batch_size % (rows * processes):
         raise UsageError(
-            f"cold start: a batch of {settings.batch} does not divide into {rows} rows on {processes} processes; choose"
-            " rows so that it does"
+            f"cold start: a batch of {settings.global_batch_size} does not divide into batches of {rows} on "
+            f"{processes} processes; choose per_device_train_batch_size so that it does"
         )
-    steps = settings.steps or math.ceil((settings.epochs or 0) * len(samples) / settings.batch)
-    draws = Draws(samples, processor, prompt, count=steps * settings.batch, seed=seed)
-    if settings.keep_features:
+    steps = settings.max_steps or math.ceil(
+        (settings.num_train_epochs or 0) * len(samples) / settings.global_batch_size
+    )
+    draws = Draws(samples, processor, prompt, count=steps * settings.global_batch_size, seed=seed)
+    if settings.cache_features:
         draws.kept = cache_features(model, processor, samples, prompt=prompt)
         if settings.feature_noise:
             draws.noise = settings.feature_noise * channel_spread([look for looks in draws.kept for look in looks])
-        if settings.rare > 1:
-            draws.shares = rarity_weights([looks[0].sample.distortions for looks in draws.kept], most=settings.rare)
+        if settings.rare_oversampling > 1:
+            draws.shares = rarity_weights(
+                [looks[0].sample.distortions for looks in draws.kept], most=settings.rare_oversampling
+            )
     torch.manual_seed(seed)  # LoRA draws its start
-    model = ready(model, settings)
+    model = mark_trained(model, settings)
     processor.tokenizer.padding_side = "right"
     args = hf.TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=rows,
-        gradient_accumulation_steps=settings.batch // (rows * processes),
+        gradient_accumulation_steps=settings.global_batch_size // (rows * processes),
         max_steps=steps,
-        learning_rate=settings.rate,
+        learning_rate=settings.learning_rate,
         max_grad_norm=1.0,
-        save_steps=settings.every,
+        save_steps=settings.save_steps,
         save_total_limit=2,
         logging_steps=10,
-        **({"gradient_checkpointing": True} if settings.recompute else {}),
-        dataloader_num_workers=settings.workers,
+        **({"gradient_checkpointing": True} if settings.gradient_checkpointing else {}),
+        dataloader_num_workers=settings.dataloader_num_workers,
         remove_unused_columns=False,
         use_cpu=not torch.cuda.is_available(),
         disable_tqdm=True,
@@ -264,10 +270,10 @@ def cold_start(
         processing_class=processor,  # a checkpoint is a whole model, to score with or to start from
         data_collator=lambda batch: collate(processor, batch, answer_weight=settings.answer_weight),
     )
-    if trainer.is_sharded and (settings.average or settings.lora):
+    if trainer.is_sharded and (settings.ema_decay or settings.lora):
         raise UsageError(
-            "cold start: under FSDP and ZeRO no process has all the weights; set average: 0 and no lora, or launch with"
-            " ddp.yaml"
+            "cold start: under FSDP and ZeRO no process has all the weights; set ema_decay: 0 and no lora, or "
+            "launch with ddp.yaml"
         )
     asking: dict[str, Any] = {"prompt": prompt, "readout": readout, "max_new_tokens": settings.max_new_tokens}
     kept = _Kept(trainer, held_out, partial(judged, processor=processor, samples=held_out, **asking))
@@ -281,4 +287,4 @@ def cold_start(
         for place, one in enumerate(trainer.trained):
             if best or trainer.mean:
                 one.copy_(best[str(place)] if best else trainer.mean[place])
-    return merged(trainer.accelerator.unwrap_model(trainer.model))
+    return merge_lora(trainer.accelerator.unwrap_model(trainer.model))
