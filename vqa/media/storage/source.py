@@ -15,9 +15,6 @@ from vqa.errors import ClipError, ErrorKind
 from vqa.media.storage.ranges import open_remote
 from vqa.media.storage.stores import is_remote
 
-# The decoders' own messages name neither the clip nor a way out, and they would tear the progress line: silence.
-av.logging.set_level(None)
-
 _MISSING = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}
 _TOO_MANY = {errno.EMFILE, errno.ENFILE}
 
