@@ -88,7 +88,7 @@ def _with_named_model(values: Mapping[str, Any]) -> Values:
 def looking(config: ScoreConfig, *, settings: str, clip_seconds: float | None) -> Values:
     """The arguments of SampleStage; `settings` is the digest of the run."""
     return {
-        "views": config.views.model_dump(),
+        "views": config.views,
         "settings": settings,
         "clip_seconds": clip_seconds,
         "max_frames": config.limits.max_frames,

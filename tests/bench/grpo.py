@@ -36,7 +36,7 @@ def examples(count: int) -> list[Example]:
     for number in range(count):
         name, sigma = rehearsal.CLIPS[number % 2], 0.5 * (number // 2)
         clip = Clip(clip_id=name, uri=str(rehearsal.ASSETS / "clips" / f"{name}.mp4"))
-        views = rehearsal.blur(look(clip, seed=0, **settings.model_dump()), sigma)
+        views = rehearsal.blur(look(clip, settings), sigma)
         opinion = max(1.0, 4.5 - sigma - 0.25 * (number % 2))
         made.append(Example(clip_id=f"{name}-{sigma}", dataset="bunny", opinion=opinion, load=partial(_same, views)))
     return made

@@ -53,7 +53,7 @@ def manifest(path: Path, uris: dict[str, Path]) -> Path:
 def seen(uri: str) -> Views:
     clip = Clip(clip_id=uri, uri=uri)
     settings = ViewsConfig(**{**model_views(), **SMALL})
-    return look(clip, **settings.model_dump(), seed=view_seed(fingerprint(uri), clip))
+    return look(clip, settings, seed=view_seed(fingerprint(uri), clip))
 
 
 def model_views() -> dict[str, Any]:
@@ -179,9 +179,9 @@ def test_killed_and_begun_again_it_comes_to_the_same_and_nothing_is_decoded_twic
     times = Counter(opened.read_text().splitlines())
     opened.write_text("")
     alone = (
-        "import sys; from vqa.media.storage.fingerprint import fingerprint; from vqa.views import look; "
+        "import sys; from vqa.media.storage.fingerprint import fingerprint; from vqa.views import ViewsConfig, look; "
         "from vqa.types import Clip; fingerprint(sys.argv[1]); "
-        "look(Clip(clip_id='a', uri=sys.argv[1]), keyframes=4, local_pictures=1)"
+        "look(Clip(clip_id='a', uri=sys.argv[1]), ViewsConfig(keyframes=4, local_pictures=1))"
     )
     subprocess.run([sys.executable, "-c", alone, str(files["0"])], env=noting, check=True)
     assert times == dict.fromkeys(map(str, files.values()), len(opened.read_text().splitlines())), "as for one look"

@@ -40,7 +40,7 @@ def plain_loop(request: Request) -> Rows:
     job = prepare(request)
     config = job.config
     sampler = SampleStage(
-        views=config.views.model_dump(),
+        views=config.views,
         settings=job.settings,
         clip_seconds=config.clip_seconds,
         guard={"deadline_seconds": 60.0, "memory_bytes": 2**31},

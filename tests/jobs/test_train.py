@@ -54,7 +54,7 @@ def prepared(tmp_path: Path) -> Path:
     out, rows, listed = tmp_path / "prepared", [], []
     for n in range(4):
         clip = Clip(clip_id=f"{n}", uri=str(clips.write_video(tmp_path / f"{n}.mp4", frames=8, seed=n)))
-        seen = look(clip, **views.model_dump())
+        seen = look(clip, views)
         rows.append({"clip_id": clip.uri, "uri": clip.uri, "status": "ok", "run_key": f"{n}"} | pack(seen))
         facts: dict[str, Any] = {"dataset": "ladder", "content_id": f"{n}", "split": "train", "opinion": 1.5 + n}
         listed.append(facts | {"clip_id": f"{n}", "uri": clip.uri, "distortions": ["noise"], "severities": [0.2 * n]})

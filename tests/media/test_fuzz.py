@@ -15,7 +15,7 @@ from tests.support.zoo_edits import zeroed
 from tests.support.zoo_good import good
 from vqa.media import decode, probe
 from vqa.types import Clip
-from vqa.views import look
+from vqa.views import ViewsConfig, look
 
 COUNT = 5 * len(SEEDS)
 
@@ -48,7 +48,7 @@ def test_a_mutation_is_known_by_its_number() -> None:
 def test_what_views_promise_is_looked_at(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     path.write_bytes(good("h264.mp4"))
-    views = look(Clip(clip_id="a", uri=str(path)), keyframes=4, local_pictures=1)
+    views = look(Clip(clip_id="a", uri=str(path)), ViewsConfig(keyframes=4, local_pictures=1))
     times, picture = views.keyframe_seconds, views.global_pictures[0]
     assert broken(views) is None
     assert difference(views, views) == 0

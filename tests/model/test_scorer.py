@@ -18,7 +18,7 @@ from vqa.errors import ClipError, ModelError, UsageError
 from vqa.media.storage.fingerprint import fingerprint
 from vqa.model.scorer import Scorer
 from vqa.types import Clip, Score, Views
-from vqa.views import look, view_seed
+from vqa.views import ViewsConfig, look, view_seed
 
 Checkpoints = Callable[[Family], Path]
 
@@ -239,8 +239,8 @@ def test_a_file_is_seen_as_a_job_sees_it_where_samplers_draw(checkpoint: Checkpo
     settings = {"temporal": "segment", "keyframes": 4, "global_pixels": 112, "spatial": "fragments"}
     model = scorer(checkpoint("qwen2_5_vl"), views=settings)
     clip = Clip(clip_id="a.mp4", uri=str(path))
-    views = look(clip, seed=view_seed(fingerprint(str(path)), clip), **settings)
-    other = look(clip, seed=1, **settings)
+    views = look(clip, ViewsConfig(**settings), seed=view_seed(fingerprint(str(path)), clip))
+    other = look(clip, ViewsConfig(**settings), seed=1)
     assert not np.array_equal(views.local_pictures[0], other.local_pictures[0])
     assert texts([model.score_file(path)]) == texts(model.score([views])) != texts(model.score([other]))
 

@@ -39,7 +39,7 @@ def clean(name: str) -> Views:
     """What the embedded model sees of a bundled clip, with two local pictures."""
     views = find_card("embedded")["views"] | {"local_pictures": 2, "global_pixels": 112, "spatial": "centre"}
     clip = Clip(clip_id=name, uri=str(ASSETS / "clips" / f"{name}.mp4"))
-    return look(clip, seed=0, **ViewsConfig(**views).model_dump())
+    return look(clip, ViewsConfig(**views))
 
 
 def blur(views: Views, sigma: float) -> Views:

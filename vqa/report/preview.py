@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from pathlib import PurePath
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -42,13 +41,12 @@ PLOT_HEIGHT, FRAME_HEIGHT = 130, 420
 COLUMNS = 3
 
 
-def picture(clip: Clip, *, seed: int = 0, **settings: Any) -> Image.Image:
+def picture(clip: Clip, config: ViewsConfig, *, seed: int = 0) -> Image.Image:
     """What `vqa.views.look` gives the model for this clip, as an RGB picture, 1600 pixels wide.
 
-    `settings`: the keys of `ViewsConfig`. Raises ClipError as `look`, pydantic.ValidationError for unknown settings.
+    Raises ClipError as `look`.
     """
-    config = ViewsConfig(**settings)
-    views = look(clip, seed=seed, **config.model_dump())
+    views = look(clip, config, seed=seed)
     _, packets = probe(clip.uri)
     rows = -(-len(views.local_pictures) // COLUMNS)
     sheet = Image.new("RGB", (WIDTH, 3_000 + rows * 1_300), PAPER)  # more than is needed, cut at the end

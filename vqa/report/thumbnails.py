@@ -16,7 +16,7 @@ from vqa.media.probe import probe
 from vqa.media.sandbox import Guard
 from vqa.report.canvas import fitted
 from vqa.types import Clip
-from vqa.views import look
+from vqa.views import ViewsConfig, look
 
 MOSAIC_SIDE, CROP_SIDE = 640, 240  # pixels
 DEADLINE_SECONDS, MEMORY_BYTES = 30.0, 4 * 2**30
@@ -53,7 +53,7 @@ def glimpse(clip: Clip, *, seconds: Sequence[float], boxes: Sequence[Mapping[str
     `seconds` and `boxes` as in a scores row; without times, what `look` picks by its defaults. Raises ClipError.
     """
     if not seconds:
-        views = look(clip)
+        views = look(clip, ViewsConfig())
         return _seen(views.global_pictures, views.local_pictures[:3])
     info, packets = probe(clip.uri)
     columns = math.ceil(math.sqrt(len(seconds)))

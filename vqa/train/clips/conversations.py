@@ -136,13 +136,13 @@ def _media(record: dict[str, Any], name: str, folder: Path, where: str) -> list[
 
 
 def _images(name: str, paths: list[Path]) -> Views:
-    still = {"global_kind": "frames", "keyframes": 1, "global_pixels": _LONGEST_SIDE, "local_pictures": 0}
-    seen = [look(Clip(clip_id=name, uri=str(path)), **still) for path in paths]  # type: ignore[arg-type]  # a dict of kinds
+    still = ViewsConfig(global_kind="frames", keyframes=1, global_pixels=_LONGEST_SIDE, local_pictures=0)
+    seen = [look(Clip(clip_id=name, uri=str(path)), still) for path in paths]
     return dataclasses.replace(seen[0], global_pictures=tuple(one.global_pictures[0] for one in seen))
 
 
 def _video(name: str, path: Path, views: ViewsConfig, seed: int) -> Views:
-    return look(Clip(clip_id=name, uri=str(path)), **views.model_dump(), seed=seed)
+    return look(Clip(clip_id=name, uri=str(path)), views, seed=seed)
 
 
 def _saying(text: str) -> Say:

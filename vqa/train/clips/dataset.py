@@ -202,7 +202,7 @@ def _same(views: Views) -> Views:
 
 def _look(clip: Known, views: ViewsConfig, seed: int) -> Callable[[], Views]:
     source = Clip(clip_id=clip.clip_id, uri=clip.source["uri"])
-    return partial(look, source, **views.model_dump(), seed=seed)
+    return partial(look, source, views, seed=seed)
 
 
 def _sample(clip: Known, load: Callable[[], Views], *, is_ladder: bool = False) -> Sample:

@@ -110,7 +110,7 @@ def look_at(
     def one(row: dict[str, Any]) -> Lesson | None:
         clip = Clip(clip_id=row["clip_id"], uri=str(folder / row["uri"]))
         try:
-            views = look(clip, **settings(row).model_dump(), seed=seed + row["seed"] % 1_000_003)
+            views = look(clip, settings(row), seed=seed + row["seed"] % 1_000_003)
         except ClipError:
             return None
         return Lesson(
@@ -170,18 +170,12 @@ def cut_crops(
     Raises ClipError for a clip that cannot be read: a ladder is whole or made again.
     """
 
+    shown = ViewsConfig(temporal="segment", keyframes=frames, global_pixels=64, spatial="frames", local_pictures=frames)
+
     def one(row: dict[str, Any], file: Path) -> Pixels:
         clip = Clip(clip_id=row["clip_id"], uri=str(file))
         generator = np.random.default_rng((seed, row["seed"]))
-        pictures = look(
-            clip,
-            temporal="segment",
-            keyframes=frames,
-            global_pixels=64,
-            spatial="frames",
-            local_pictures=frames,
-            seed=int(generator.integers(2**31)),
-        ).local_pictures
+        pictures = look(clip, shown, seed=int(generator.integers(2**31))).local_pictures
         return np.stack([cut(pictures[i % len(pictures)], generator) for i in range(frames * each)])
 
     if not path.exists():
