@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 
 from vqa.errors import ModelError, UsageError
+from vqa.imports import require
 from vqa.model.vocabulary import Vocabulary
 from vqa.train.recipe_stages import ColdStart
 
@@ -44,10 +45,9 @@ def ready(model: Any, settings: ColdStart) -> Any:
     tower_of(model).requires_grad_(settings.vision_rate != 0)
     if settings.lora is None:
         return model
-    try:
-        import peft
-    except ImportError as error:
-        raise UsageError("cold start: lora needs peft; `pip install vqa[lora]`") from error
+    require("train", "peft", doing="lora of a cold start")
+    import peft
+
     names = "|".join(map(re.escape, settings.lora.targets))
     config = peft.LoraConfig(
         r=settings.lora.rank,
