@@ -60,12 +60,12 @@ def main() -> None:
                     Path(folder),
                     of=clips,
                     shared_prefill=shared,
-                    steps=asked.steps,
-                    clips=asked.clips,
-                    k=asked.k,
-                    rows=asked.clips * asked.k,
-                    max_new_tokens=asked.new_tokens,
-                    first_look=False,
+                    max_steps=asked.steps,
+                    clips_per_step=asked.clips,
+                    num_generations=asked.k,
+                    per_device_train_batch_size=asked.clips * asked.k,
+                    max_completion_length=asked.new_tokens,
+                    check_first_batch=False,
                     save_strategy="no",
                 )
                 started = time.process_time()

@@ -15,9 +15,9 @@ def plot(
 ) -> None:
     """Draw reward against predicted score for given opinions, in total and term by term."""
     from vqa.report.rewards import plot as draw
-    from vqa.rewards import PRESETS
+    from vqa.rewards import REWARD_PRESETS
 
-    pictures = {name: draw(name) for name in presets or PRESETS}
+    pictures = {name: draw(name) for name in presets or REWARD_PRESETS}
     out.mkdir(parents=True, exist_ok=True)
     for name, picture in pictures.items():
         picture.save(out / f"{name}.png")
