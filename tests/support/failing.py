@@ -71,13 +71,13 @@ class FailingSampleStage(SampleStage):
         yield from super().samples(clip, finished=finished)
 
     def _guarded(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        return super()._guarded(_in_child, *arguments, function=function, **options)
+        return super()._guarded(_in_child, *arguments, work=function, **options)
 
 
-def _in_child(subject: Any, *arguments: Any, function: Callable[..., Any], **options: Any) -> Any:
+def _in_child(subject: Any, *arguments: Any, work: Callable[..., Any], **options: Any) -> Any:
     if isinstance(subject, Clip) and _happens("decoder", subject.clip_id):
         _die()
-    return function(subject, *arguments, **options)
+    return work(subject, *arguments, **options)
 
 
 class FailingScoreStage(ScoreStage):
