@@ -1,4 +1,4 @@
-"""`vqa doctor`: versions, decoders, codecs, GPUs, and one tiny clip scored from end to end."""
+"""`vqa doctor`: versions, decoders, codecs, GPUs, and one tiny clip scored from end to end. Light to import."""
 
 import importlib.util
 import json
@@ -7,27 +7,28 @@ import platform
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import numpy as np
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+import typer
 
-from jobs.run_record import PACKAGES as JOB_PACKAGES
-from jobs.run_record import versions
 from vqa.console import printable
 from vqa.errors import ClipError, VqaError
-from vqa.media.backends.registry import backend_states, codec_support, ffmpeg_versions
 
-PACKAGES = (*JOB_PACKAGES, "torchvision", "imageio-ffmpeg", "pydantic")
+
+def doctor(json_report: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False) -> None:
+    """Check this machine: versions, decoders, codecs, GPUs, and a tiny clip scored from end to end."""
+    raise typer.Exit(0 if examine(as_json=json_report) else 1)
 
 
 def examine(*, as_json: bool = False) -> bool:
-    """Prints the findings; True where the self test passed."""
+    """Print the findings; True where the self test passed."""
+    from jobs.run_record import PACKAGES, versions
+    from vqa.media.backends.registry import backend_states, codec_support, ffmpeg_versions
+
+    packages = (*PACKAGES, "torchvision", "imageio-ffmpeg", "pydantic")
     test = self_test()
     findings = {
-        "versions": dict.fromkeys(("python", *PACKAGES)) | versions(PACKAGES),
+        "versions": dict.fromkeys(("python", *packages)) | versions(packages),
         "machine": {"platform": platform.platform(), "cores": len(os.sched_getaffinity(0))},
         "gpus": _gpus(),
         "keeps_bytecode": _keeps_bytecode(),
@@ -44,7 +45,7 @@ def examine(*, as_json: bool = False) -> bool:
 
 
 def self_test() -> dict[str, Any]:
-    """A second of moving bars, encoded, looked at in a guarded child and scored by the embedded model."""
+    """A second of moving bars, encoded, decoded in a guarded child and scored by the embedded model."""
     started = time.perf_counter()
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -61,7 +62,7 @@ def self_test() -> dict[str, Any]:
 
 
 def _keeps_bytecode() -> bool:
-    """Whether imports find torch compiled; call it when torch has been imported."""
+    """Whether imports find torch's bytecode; call it when torch has been imported."""
     import torch
 
     return Path(importlib.util.cache_from_source(torch.__file__)).is_file()
@@ -70,6 +71,7 @@ def _keeps_bytecode() -> bool:
 def _write_bars(path: Path) -> None:
     """24 frames of 320x240, bars that move a few pixels a frame."""
     import imageio_ffmpeg
+    import numpy as np
 
     writer = imageio_ffmpeg.write_frames(str(path), (320, 240), fps=24, codec="libx264", quality=8)
     writer.send(None)
@@ -87,6 +89,10 @@ def _gpus() -> list[str]:
 
 
 def _show(findings: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(show_header=False, box=None)
     for name in ("versions", "machine", "ffmpeg"):
         text = ", ".join(f"{key} {value or 'missing'}" for key, value in findings[name].items())
