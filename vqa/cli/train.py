@@ -33,6 +33,9 @@ def train(
 ) -> None:
     """Train a model by a recipe; the same command again resumes."""
     from vqa.errors import UsageError
+    from vqa.imports import require
+
+    require("train", "trl", "accelerate", "datasets", doing="vqa train")
     from vqa.train.recipe import load_recipe, run
 
     chosen = load_recipe(recipe, assignments or ())

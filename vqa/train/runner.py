@@ -28,7 +28,7 @@ from vqa.train.checkpoints import (
 from vqa.train.clips.conversations import read_conversations
 from vqa.train.clips.dataset import ListedClip, TrainingClip, answer_writer, damage_clips, digest_of
 from vqa.train.finished import begin, finish, key_of
-from vqa.train.generate import said_of, write
+from vqa.train.generate import generate_reasons, texts_by_clip
 from vqa.train.grpo.build import make_trainer
 from vqa.train.grpo.dataset import Example
 from vqa.train.metrics_log import LogCallback, MetricsLog
@@ -38,7 +38,7 @@ from vqa.train.scratch.model import make_model, make_processor, make_tokenizer
 from vqa.train.scratch.warmup import warm_up
 from vqa.train.sft.trainer import cold_start
 from vqa.train.shared import Run, make_run
-from vqa.train.validation import judged
+from vqa.train.validation import validate
 
 hf: Any = transformers  # its types do not hold what it does
 
@@ -120,34 +120,30 @@ def _run_stage(run: Run, stage: Stage, train: list[ListedClip], held_out: list[L
         _warm_up(run, stage, model, processor, train, held_out, folder, log)
         save_model(model, processor, folder / "model", processes=run.processes)
         return
-    prompt, seed = run.asked(stage), run.recipe.seed
+    context = run.context(stage, folder, log)
     if isinstance(stage, Write):
-        shared: dict[str, Any] = {"folder": folder, "seed": seed, "log": log, "state": run.processes}
-        write(model, processor, learned, run.texts(stage), stage=stage, prompt=prompt, **shared)
+        generate_reasons(model, processor, learned, run.texts(stage), stage=stage, context=context)
         return
-    kept, processes = run.samples(held_out), run.processes.num_processes
+    kept = run.samples(held_out)
     if isinstance(stage, ColdStart):
-        shared = {"readout": run.readout, "seed": seed, "folder": folder, "log": log, "processes": processes}
         lessons = _lessons(run, stage, learned)
-        trained = cold_start(
-            model, processor, lessons, kept, settings=stage, prompt=prompt, precision=run.precision, **shared
-        )
+        trained = cold_start(model, processor, lessons, kept, settings=stage, context=context)
     else:
         judge = partial(
-            judged,
+            validate,
             processor=processor,
-            samples=kept,
-            prompt=prompt,
+            clips=kept,
+            prompt=context.prompt,
             readout=run.readout,
             max_new_tokens=stage.max_completion_length,
         )
         trained = make_trainer(
-            stage.settings(prompt, seed),
+            stage.settings(context.prompt, context.seed),
             model.requires_grad_(True).train(),
             processor,
             _examples(run, stage, learned),
             folder=folder,
-            processes=processes,
+            processes=run.processes.num_processes,
             judge=judge if kept else None,
             bf16=run.precision == torch.bfloat16,
             use_cpu=not torch.cuda.is_available(),
@@ -180,7 +176,7 @@ def _start(run: Run, stage: Stage, train: Sequence[ListedClip]) -> tuple[Any, An
 def _texts(train: Sequence[ListedClip], prompt: PromptName) -> list[str]:
     """What the tokenizer learns from: answers as they will be written, and every question that may be asked."""
     generator = np.random.default_rng(0)
-    questions = [prompt.question for prompt in PROMPTS.values()]
+    questions = [one.question for one in PROMPTS.values()]
     labels = ["Global multiframe picture:", "Local single frame picture 1:", "Picture 2:"]
     writers = [answer_writer(clip) for clip in train]
     said = [write(generator, dimensions(prompt)) for write in writers if write is not None]
@@ -217,18 +213,7 @@ def _warm_up(
             )
             for name, some in (("train", train), ("validation", held_out))
         ]
-    warm_up(
-        model,
-        processor,
-        *crops,
-        steps=stage.max_steps,
-        batch=stage.per_device_train_batch_size,
-        rate=stage.learning_rate,
-        seed=seed,
-        precision=run.precision,
-        folder=folder,
-        log=log,
-    )
+    warm_up(model, processor, *crops, settings=stage, seed=seed, context=run.context(stage, folder, log))
 
 
 def _lessons(run: Run, stage: ColdStart, learned: list[TrainingClip]) -> list[TrainingClip]:
@@ -244,7 +229,7 @@ def _lessons(run: Run, stage: ColdStart, learned: list[TrainingClip]) -> list[Tr
 
 def _examples(run: Run, stage: Reinforce, learned: list[TrainingClip]) -> list[Example]:
     """What GRPO asks about: each clip's quality; for Q-Insight's reward its damage too, where it is known."""
-    captions = said_of(run.texts(stage))
+    captions = texts_by_clip(run.texts(stage))
     examples = [
         Example(
             clip_id=sample.clip_id,

@@ -11,8 +11,10 @@ from vqa.errors import UsageError
 from vqa.model.card import GenerationConfig, ModelCard, Readout, settle
 from vqa.prompt import PromptName
 from vqa.train.clips.dataset import ListedClip, TrainingClip, digest_of, list_clips, load_clips, split_clips
+from vqa.train.context import StageContext
 from vqa.train.generate import REASONS
-from vqa.train.recipe_stages import ColdStart, Recipe, Reinforce, Stage, Write
+from vqa.train.metrics_log import MetricsLog
+from vqa.train.recipe_stages import ColdStart, Recipe, Reinforce, Stage, Warmup, Write
 from vqa.views import ViewsConfig
 
 
@@ -71,6 +73,18 @@ class Run:
     def asked(self, stage: ColdStart | Reinforce | Write) -> PromptName:
         """The stage's prompt."""
         return stage.prompt or self.prompt
+
+    def context(self, stage: Stage, folder: Path, log: MetricsLog) -> StageContext:
+        """What the stage is run with beside its own settings."""
+        return StageContext(
+            prompt=self.prompt if isinstance(stage, Warmup) else self.asked(stage),
+            readout=self.readout,
+            precision=self.precision,
+            seed=self.recipe.seed,
+            folder=folder,
+            log=log,
+            processes=self.processes,
+        )
 
 
 def make_run(recipe: Recipe, *, out: Path, data: Sequence[Path | str] = ()) -> Run:
