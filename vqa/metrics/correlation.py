@@ -1,8 +1,8 @@
 """Agreement of two lists of numbers: ranks, line, distance."""
 
 import numpy as np
+import scipy  # its parts load when first used
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 Numbers = NDArray[np.float64]
 
@@ -20,7 +20,7 @@ def srcc(scores: ArrayLike, opinions: ArrayLike) -> float:
     Raises:
         ValueError: for lists of different lengths.
     """
-    return _correlation(stats.spearmanr, scores, opinions)
+    return _correlation(scipy.stats.spearmanr, scores, opinions)
 
 
 def plcc(scores: ArrayLike, opinions: ArrayLike) -> float:
@@ -36,7 +36,7 @@ def plcc(scores: ArrayLike, opinions: ArrayLike) -> float:
     Raises:
         ValueError: for lists of different lengths.
     """
-    return _correlation(stats.pearsonr, scores, opinions)
+    return _correlation(scipy.stats.pearsonr, scores, opinions)
 
 
 def krcc(scores: ArrayLike, opinions: ArrayLike) -> float:
@@ -52,7 +52,7 @@ def krcc(scores: ArrayLike, opinions: ArrayLike) -> float:
     Raises:
         ValueError: for lists of different lengths.
     """
-    return _correlation(stats.kendalltau, scores, opinions)
+    return _correlation(scipy.stats.kendalltau, scores, opinions)
 
 
 def _correlation(statistic: object, scores: ArrayLike, opinions: ArrayLike) -> float:
