@@ -14,7 +14,8 @@ from safetensors.numpy import load_file
 
 from tests.support.recipes import COLDSTART, GRPO, WARMUP, small, written
 from vqa.errors import ModelError
-from vqa.train.recipe import load_recipe, run
+from vqa.train.recipe import load_recipe
+from vqa.train.runner import run_recipe
 
 LIMIT_SECONDS = 300
 
@@ -25,7 +26,7 @@ def train(recipe: Path, ladder: Path, out: Path, said: Path) -> None:
 
     torch.set_num_threads(1)
     try:
-        run(load_recipe(recipe), data=[ladder], out=out)
+        run_recipe(load_recipe(recipe), data=[ladder], out=out)
     except ModelError as error:
         said.write_text(str(error))
 

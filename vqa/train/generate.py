@@ -16,7 +16,7 @@ from vqa.prompt import PromptName, dimensions, parse, reason
 from vqa.train.clips.dataset import TrainingClip, seed_of
 from vqa.train.metrics_log import MetricsLog
 from vqa.train.modules import vocabulary_of
-from vqa.train.recipe_stages import Write
+from vqa.train.recipe import Write
 from vqa.train.validation import question
 
 REASONS = "reasons.jsonl"  # a record a clip, as vqa.train.clips.conversations reads it

@@ -1,14 +1,23 @@
 """Settings of one stage of GRPO, with the constants of the papers."""
 
-from typing import Literal
+import functools
+import operator
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from vqa.config import Strict
 from vqa.prompt import PromptName
+from vqa.train.grpo.objective import Objective, find_objectives
+
+OBJECTIVES = find_objectives()  # by kind
+if TYPE_CHECKING:
+    AnyObjective = Objective
+else:
+    AnyObjective = Annotated[functools.reduce(operator.or_, OBJECTIVES.values()), Field(discriminator="kind")]
 
 
-class Grpo(Strict):
+class GrpoSettings(Strict):
     """One stage of GRPO. Defaults are PreResQ-R1's and VisualQuality-R1's (methods.md 1.3, 2.2)."""
 
     prompt: PromptName = "preresq_video"
@@ -36,13 +45,9 @@ class Grpo(Strict):
     top_entropy_quantile: float = Field(
         1.0, gt=0, le=1, description="share of the tokens, by entropy, that enter the loss (OmniQuality-R: 0.2)"
     )
-    uncertainty_weight: bool = Field(False, description="Q-Hawkeye's factor on the advantages")
-    spread_filter: bool = Field(False, description="OmniQuality-R: groups without a spread of rewards do not count")
-    without_blame: bool = Field(False, description="Refine-IQA: nobody is blamed where one answer is fully right")
-    perception_gamma: float = Field(0.0, ge=0, description="Q-Hawkeye's perception loss; 1e-4 there")
-    perception_eta: float = Field(0.0, ge=0, description="Q-Hawkeye's regulariser of entropy; 1e-3 there")
-    caption_lambda: float = Field(0.0, ge=0, description="CapPO's weight of the KL to the caption; NOT FOUND there")
-    caption_tau: float = Field(0.0, ge=0, description="CapPO's weight of advantages by that KL; NOT FOUND there")
+    objectives: tuple[AnyObjective, ...] = Field(
+        (), description="terms of single papers, in order: - {kind: ..., ...}; see vqa/train/grpo/objectives"
+    )
     save_steps: int = Field(50, ge=1, description="steps between two checkpoints")
     eval_steps: int = Field(50, ge=1, description="steps between two evaluations on the held-out clips")
     patience: int = Field(20, ge=1, description="batches in a row without anything to learn that stop the run")

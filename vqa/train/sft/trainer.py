@@ -31,7 +31,7 @@ from vqa.train.clips.dataset import TrainingClip
 from vqa.train.clips.ladder import rarity_weights
 from vqa.train.metrics_log import MetricsLog, log_held_out, reporters
 from vqa.train.modules import parameter_groups
-from vqa.train.recipe_stages import ColdStart
+from vqa.train.recipe import ColdStart
 from vqa.train.scratch.warmup import rate_at
 from vqa.train.sft.features import (
     IGNORED,
