@@ -1,11 +1,23 @@
-"""Fixtures for every test: no test's random draws reach another."""
+"""Fixtures for every test: neither random draws nor a scheduling policy reach another."""
 
+import os
 import random
 import sys
+import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
+
+# The gate has a test in each core: threads of one library would only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What uses the Ray of this process goes to its lane of the gate; the other Ray tests are marked where they are."""
+    for item in items:
+        if "local_ray" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.ray)
 
 
 @pytest.fixture(autouse=True)
@@ -21,13 +33,36 @@ def _restore_random_state() -> Iterator[None]:
         torch.set_rng_state(torch_state)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _is_scheduled_as_before() -> Iterator[None]:
+    """No encoder makes this process real-time, as SVT-AV1 would (tests/support/clips.py): all else would starve."""
+    if sys.platform != "linux":
+        yield
+        return
+    before = os.sched_getscheduler(0)
+    yield
+    assert os.sched_getscheduler(0) == before
+
+
 @pytest.fixture(scope="session")
-def local_ray() -> Iterator[None]:
-    """One Ray for all tests that need it in this process: starting it takes seconds."""
+def _session_of_ray() -> Iterator[None]:
     from jobs.ray_executor import ray_session
 
     with ray_session(None):
         yield
+
+
+@pytest.fixture
+def local_ray(_session_of_ray: None) -> Iterator[None]:
+    """One Ray for all tests that need it in this process, as starting it takes seconds; each leaves its CPUs free, for
+    which the next one, such as a group of training workers, would wait without end."""
+    import ray
+
+    yield
+    deadline, cpus = time.monotonic() + 30, ray.cluster_resources()["CPU"]
+    while (free := ray.available_resources().get("CPU", 0.0)) < cpus:
+        assert time.monotonic() < deadline, f"{cpus - free:g} of {cpus:g} CPUs are still taken"
+        time.sleep(0.05)
 
 
 @pytest.fixture

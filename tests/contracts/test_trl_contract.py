@@ -120,8 +120,8 @@ def test_generation_unwraps_the_model() -> None:
 
 def test_the_fused_head_scores_labels_one_place_ahead_and_divides_by_the_temperature(tmp_path: Path) -> None:
     folder = make("qwen2_5_vl", tmp_path)
-    model = hf.AutoModelForImageTextToText.from_pretrained(folder, attn_implementation="eager")
-    assert (_compat.attention_of(model), _compat.source_of(model)) == ("eager", str(folder))
+    model = hf.AutoModelForImageTextToText.from_pretrained(folder)
+    assert _compat.source_of(model) == str(folder)
     ids = torch.tensor([[5, 6, 7, 8]])
     logps = (model(input_ids=ids).logits / 2.0).log_softmax(dim=-1)
     add_fused_lm_head(model, temperature=2.0, outputs=("log_probs", "entropy"))

@@ -9,10 +9,11 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from jobs.run_record import Request
-from tests.jobs.test_kills import Run
-from tests.jobs.test_score import plain_loop, table
 from tests.support import clips
+from tests.support.job_runs import Run, plain_loop, table
 from vqa.data.score_table import read_scores
+
+pytestmark = pytest.mark.ray
 
 FILES = 60
 

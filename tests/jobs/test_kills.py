@@ -1,69 +1,22 @@
 """Real kills at random moments: the job goes on, by itself or by the same command, and the table is the same."""
 
-import contextlib
 import json
 import os
 import signal
-import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 
 from jobs.run_record import Request
-from tests.jobs.test_score import plain_loop, table
 from tests.support import clips
+from tests.support.job_runs import Run, plain_loop, table
 from vqa.data.score_table import read_scores
 
-PATIENCE_SECONDS = 120.0
+pytestmark = pytest.mark.ray
+
 FILES = 120
-
-
-class Run:
-    """One start of the command, in a process group of its own, as a shell gives it."""
-
-    def __init__(self, command: list[str], out: Path) -> None:
-        self.out = out
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-        )
-
-    def wait_for_rows(self, count: int) -> None:
-        self.wait_until(lambda: read_scores(self.out, ["clip_id"]).num_rows >= count)
-
-    def wait_until(self, is_true: Callable[[], object]) -> None:
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while not is_true():
-            assert self.process.poll() is None, f"ended early: {self.process.communicate()}"
-            assert time.monotonic() < deadline, "nothing happened for two minutes"
-            time.sleep(0.02)
-
-    def kill(self, kind: str, *, delay_seconds: float = 0.0) -> None:
-        """SIGKILL to a worker of a stage, or to the process that decodes for one."""
-        stage = "ScoreStage" if kind == "scorer" else "SampleStage"
-        at_work = 2 if stage == "SampleStage" else 0  # its fork server and the child that decodes
-        found: list[psutil.Process] = []
-
-        def is_there() -> bool:
-            for one in psutil.Process(self.process.pid).children(recursive=True):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    is_worker = f"MapWorker(MapBatches({stage}))" in " ".join(one.cmdline())
-                    family = one.children(recursive=True) if is_worker else []
-                    if is_worker and len(family) >= at_work:
-                        found[:] = [one, *family]
-            return bool(found)
-
-        self.wait_until(is_there)
-        time.sleep(delay_seconds)
-        found[-1 if kind == "decoder" else 0].kill()
-
-    def end(self) -> tuple[int, str, str]:
-        out, err = self.process.communicate(timeout=PATIENCE_SECONDS)
-        return self.process.returncode, out, err
 
 
 @pytest.mark.slow

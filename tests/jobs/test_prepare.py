@@ -155,6 +155,7 @@ def test_wrong_manifests_are_named(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "pictures").exists()
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_killed_and_begun_again_it_comes_to_the_same_and_nothing_is_decoded_twice(tmp_path: Path) -> None:
     files = {f"{n}": clips.write_video(tmp_path / f"{n}.mp4", frames=8, seed=n) for n in range(60)}

@@ -70,6 +70,7 @@ def checkpoints(out: Path) -> set[int]:
     return {int(path.name.rpartition("-")[2]) for path in (out / "cold").glob("checkpoint-*")}
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_a_lost_worker_is_replaced_and_the_run_goes_on_from_its_last_checkpoint(tmp_path: Path, recipe: Path) -> None:
     out = tmp_path / "out"

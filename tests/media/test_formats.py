@@ -1,7 +1,7 @@
 """Every codec, container and oddity of time in the table of vqa/media/README.md, as real encoders write them.
 
 Frames are told by the number in their pixels. What stands elsewhere: variable frame rate, open GOP, intra refresh
-(test_decode.py); one frame, cover art, sound only (test_probe.py); colours, shapes and sizes (test_paint.py).
+(test_decode.py); one frame, cover art, sound only (test_probe.py); colours, shapes and sizes (color/test_convert.py).
 """
 
 import re

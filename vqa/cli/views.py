@@ -8,7 +8,7 @@ from vqa.data.sources import path_to_uri
 from vqa.files import replacing
 from vqa.media.sandbox import Guard
 from vqa.media.storage.fingerprint import fingerprint
-from vqa.media.storage.source import local_path
+from vqa.media.storage.open import local_path
 from vqa.media.storage.stores import is_remote
 from vqa.report.preview import picture
 from vqa.types import Clip

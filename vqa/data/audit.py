@@ -12,7 +12,7 @@ from vqa.data.manifest import Manifest
 from vqa.data.sources import MEDIA_SUFFIXES, path_to_uri, walk
 from vqa.errors import ClipError, UsageError
 from vqa.files import replacing
-from vqa.media.storage.source import local_path
+from vqa.media.storage.open import local_path
 from vqa.media.storage.stores import is_remote
 
 What = Literal["file", "kind", "frames", "length", "rate", "decoding", "duplicate", "reference", "unlabelled"]

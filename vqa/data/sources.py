@@ -18,7 +18,7 @@ from typing import Any
 from vqa.data.records import RECORD_SUFFIXES, read_records
 from vqa.data.windows import WINDOW_ID, span_suffix
 from vqa.errors import ClipError, UsageError
-from vqa.media.storage.source import local_path
+from vqa.media.storage.open import local_path
 from vqa.media.storage.stores import is_remote, list_remote
 from vqa.types import Clip
 

@@ -26,7 +26,7 @@ from vqa.errors import UsageError
 from vqa.evaluate.calibrate import load_calibration
 from vqa.evaluate.run import CLIP_FIELDS
 from vqa.files import replacing
-from vqa.media.storage.source import local_path
+from vqa.media.storage.open import local_path
 from vqa.metrics.fits import Fit
 from vqa.report.thumbnails import glimpses
 

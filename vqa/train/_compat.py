@@ -54,18 +54,6 @@ def step_seconds(trainer: Any) -> list[float]:
     return seconds
 
 
-def position_ids(model: Any, inputs: Any) -> Any:
-    """Positions [..., 1, P] of a prompt, as the model's own `generate` counts them; families differ in how."""
-    counted = {name: value for name, value in inputs.items() if name != "input_ids"}
-    return model._prepare_position_ids_for_generation(inputs["input_ids"], counted)
-
-
-def attention_of(model: Any) -> str:
-    """The attention that the model was loaded with: sdpa, eager, flash_attention_2 ... There is no public getter."""
-    name: str = model.config._attn_implementation
-    return name
-
-
 def source_of(model: Any) -> str:
     """Folder or hub id that the model was loaded from, where trl looks for the reference of the KL."""
     name: str = model.config._name_or_path

@@ -46,7 +46,8 @@ from vqa.train.clips.dataset import (
     load_clips,
     split_clips,
 )
-from vqa.train.generate import REASONS, said_of, write
+from vqa.train.context import StageContext
+from vqa.train.generate import REASONS, generate_reasons, texts_by_clip
 from vqa.train.grpo.build import make_trainer
 from vqa.train.grpo.dataset import Example
 from vqa.train.metrics_log import LogCallback, MetricsLog
@@ -55,7 +56,7 @@ from vqa.train.scratch.crops import cut_crops
 from vqa.train.scratch.model import make_model, make_processor, make_tokenizer
 from vqa.train.scratch.warmup import warm_up
 from vqa.train.sft.trainer import cold_start
-from vqa.train.validation import judged
+from vqa.train.validation import validate
 from vqa.views import ViewsConfig
 
 hf: Any = transformers  # its types do not hold what it does
@@ -132,6 +133,18 @@ class RunContext:
     def prompt_of(self, stage: ColdStart | GrpoStage | Write) -> PromptName:
         """The stage's prompt."""
         return stage.prompt or self.prompt
+
+    def stage_context(self, stage: Stage, folder: Path, log: MetricsLog) -> StageContext:
+        """What a stage is run with beside its own settings."""
+        return StageContext(
+            prompt=self.prompt if isinstance(stage, Warmup) else self.prompt_of(stage),
+            readout=self.readout,
+            precision=self.precision,
+            seed=self.recipe.seed,
+            folder=folder,
+            log=log,
+            processes=self.processes,
+        )
 
 
 def card_of(recipe: Recipe) -> tuple[ModelCard, GenerationConfig]:
@@ -230,34 +243,30 @@ def _run_stage(
         _warm_up(run, stage, model, processor, train, held_out, folder, log)
         save_model(model, processor, folder / "model", processes=run.processes)
         return
-    prompt, seed = run.prompt_of(stage), run.recipe.seed
+    context = run.stage_context(stage, folder, log)
     if isinstance(stage, Write):
-        shared: dict[str, Any] = {"folder": folder, "seed": seed, "log": log, "state": run.processes}
-        write(model, processor, learned, run.text_files(stage), stage=stage, prompt=prompt, **shared)
+        generate_reasons(model, processor, learned, run.text_files(stage), stage=stage, context=context)
         return
-    kept, processes = run.load(held_out), run.processes.num_processes
+    kept = run.load(held_out)
     if isinstance(stage, ColdStart):
-        shared = {"readout": run.readout, "seed": seed, "folder": folder, "log": log, "processes": processes}
         lessons = _lessons(run, stage, learned)
-        trained = cold_start(
-            model, processor, lessons, kept, settings=stage, prompt=prompt, precision=run.precision, **shared
-        )
+        trained = cold_start(model, processor, lessons, kept, settings=stage, context=context)
     else:
         evaluate = partial(
-            judged,
+            validate,
             processor=processor,
-            samples=kept,
-            prompt=prompt,
+            clips=kept,
+            prompt=context.prompt,
             readout=run.readout,
             max_new_tokens=stage.max_completion_length,
         )
         trained = make_trainer(
-            stage.settings(prompt, seed),
+            stage.settings(context.prompt, context.seed),
             model.requires_grad_(True).train(),
             processor,
             _examples(run, stage, learned),
             folder=folder,
-            processes=processes,
+            processes=run.processes.num_processes,
             evaluate=evaluate if kept else None,
             arguments={
                 "bf16": run.precision == torch.bfloat16,
@@ -294,7 +303,7 @@ def _start(run: RunContext, stage: Stage, train: Sequence[ListedClip]) -> tuple[
 def _texts(train: Sequence[ListedClip], prompt: PromptName) -> list[str]:
     """Texts to train the tokenizer on: answers as they will be written, and every question that may be asked."""
     generator = np.random.default_rng(0)
-    questions = [prompt.question for prompt in PROMPTS.values()]
+    questions = [one.question for one in PROMPTS.values()]
     labels = ["Global multiframe picture:", "Local single frame picture 1:", "Picture 2:"]
     writers = [answer_writer(clip) for clip in train]
     said = [write(generator, dimensions(prompt)) for write in writers if write is not None]
@@ -334,18 +343,7 @@ def _warm_up(
             )
             for name, some in (("train", train), ("validation", held_out))
         ]
-    warm_up(
-        model,
-        processor,
-        *crops,
-        steps=stage.max_steps,
-        batch=stage.per_device_train_batch_size,
-        rate=stage.learning_rate,
-        seed=seed,
-        precision=run.precision,
-        folder=folder,
-        log=log,
-    )
+    warm_up(model, processor, *crops, settings=stage, seed=seed, context=run.stage_context(stage, folder, log))
 
 
 def _lessons(run: RunContext, stage: ColdStart, learned: list[TrainingClip]) -> list[TrainingClip]:
@@ -361,7 +359,7 @@ def _lessons(run: RunContext, stage: ColdStart, learned: list[TrainingClip]) -> 
 
 def _examples(run: RunContext, stage: GrpoStage, learned: list[TrainingClip]) -> list[Example]:
     """Examples of GRPO: each clip's quality; for Q-Insight's reward its damage too, where it is known."""
-    captions = said_of(run.text_files(stage))
+    captions = texts_by_clip(run.text_files(stage))
     examples = [
         Example(
             clip_id=sample.clip_id,

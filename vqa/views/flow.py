@@ -18,12 +18,11 @@ from pydantic import Field
 from samplers import temporal as frames_of
 from samplers.spatial import SpatialName
 from samplers.temporal import TemporalName
-from vqa.config import Strict
+from vqa.config import Strict, Values
 from vqa.errors import ClipError
-from vqa.media.backends.registry import BackendName
+from vqa.media.backends.base import BackendName
 from vqa.media.decode import decode
-from vqa.media.plan import nearest
-from vqa.media.probe import PacketTable, probe
+from vqa.media.probe import PacketTable, nearest, probe
 from vqa.types import Clip, CropBox, MediaInfo, Views
 from vqa.views.frames import change_by_luma, global_frames, local_frames, span
 from vqa.views.pictures import cut_out, grid_of, laid_out, part, tile_size, within_area
@@ -55,6 +54,13 @@ class ViewsConfig(Strict):
     min_decoded_share: float = Field(0.5, gt=0, le=1, description="with less of the frames asked for: corrupt")
     on_damage: Literal["fail", "partial"] = Field("partial", description="a clip that lost some frames fails, or not")
     max_pixels: int = Field(2**26, ge=1, description="largest frame accepted, width times height")
+    prune: bool = Field(
+        True, description="skip packets that no wanted frame needs (backend=pyav); same frames, off is slower"
+    )
+
+    def identity(self) -> Values:
+        """The settings that change which pictures a clip gives, for digests."""
+        return self.model_dump(mode="json", exclude={"max_pixels", "prune"})
 
 
 def look(
@@ -87,7 +93,7 @@ def look(
     first, stop = span(clip, packets)
     seconds = packets.seconds[first:stop]
     if config.change == "luma" and config.temporal == "keyframe":
-        signal = change_by_luma(seconds, info, packets, backend=config.backend)
+        signal = change_by_luma(seconds, info, packets, backend=config.backend, prune=config.prune)
     else:
         signal = frames_of.change_from_packets(packets.sizes, packets.is_key)[first:stop]
     chosen = global_frames(
@@ -108,7 +114,15 @@ def look(
     distinct, place = np.unique(local, return_inverse=True)
     asked = np.concatenate([chosen, distinct])
     sizes = [tile] * len(chosen) + [whole] * len(distinct)
-    frames = decode(clip.uri, seconds[asked], sizes=sizes, backend=config.backend, info=info, packets=packets)
+    frames = decode(
+        clip.uri,
+        seconds[asked],
+        sizes=sizes,
+        backend=config.backend,
+        prune=config.prune,
+        info=info,
+        packets=packets,
+    )
     tiles, natives = part(frames, 0, len(chosen)), part(frames, len(chosen), len(asked))
 
     planned, decoded = len(np.unique(asked)), len(np.unique(asked[frames.requested]))

@@ -13,7 +13,7 @@ from vqa.errors import UsageError
 from vqa.train.clips.conversations import read_conversations
 from vqa.train.clips.dataset import TrainingClip
 from vqa.train.scratch.model import make_processor, make_tokenizer
-from vqa.train.validation import question
+from vqa.train.validation import encode_question
 from vqa.views import ViewsConfig
 
 SAID = "<think>Soft.</think><answer>\n2.50\n</answer>"
@@ -62,7 +62,7 @@ def test_images_videos_turns_and_clips_of_the_data_are_read(folder: Path) -> Non
     assert kinds[3] == ["text", "image", "text", "text", "text"]
     processor = make_processor(make_tokenizer(["How good?"], vocabulary=300), min_pixels=784, max_pixels=12544)
     for one in found:
-        encoded = question(processor, one, prompt="visualquality_r1")
+        encoded = encode_question(processor, one, prompt="visualquality_r1")
         assert len(encoded["image_grid_thw"]) == len(one.views().pictures)
 
 

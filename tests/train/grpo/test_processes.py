@@ -14,7 +14,7 @@ import torch.multiprocessing as mp
 
 from tests.support import rehearsal
 from vqa.train.clips.dataset import TrainingClip
-from vqa.train.validation import judged
+from vqa.train.validation import validate
 
 # Three clips of four answers on two processes: the second clip's answers lie on both.
 SETTINGS = {
@@ -41,7 +41,7 @@ def one_step(folder: str, reward: str, *, processes: int) -> dict[str, object]:
         its_model=rehearsal.model(dtype=torch.float64),
         processes=processes,
         reward=reward,
-        evaluate=partial(judged, processor=rehearsal.processor(), samples=held_out, **asking),
+        evaluate=partial(validate, processor=rehearsal.processor(), clips=held_out, **asking),
         eval_steps=1,
         **SETTINGS,
     )

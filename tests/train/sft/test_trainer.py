@@ -15,9 +15,10 @@ from accelerate import PartialState
 from tests.support import samples
 from vqa.errors import UsageError
 from vqa.prompt import answer_text
-from vqa.train.checkpoints import save
+from vqa.train.checkpoints import save_model
 from vqa.train.clips.dataset import TrainingClip
 from vqa.train.clips.ladder import rarity_weights
+from vqa.train.context import StageContext
 from vqa.train.metrics_log import MetricsLog
 from vqa.train.recipe import ColdStart
 from vqa.train.scratch.model import make_model, make_processor, make_tokenizer
@@ -67,10 +68,16 @@ def train(made: tuple[Any, Any], learned: list[TrainingClip], folder: Path, **mo
     }
     settings = ColdStart(**values | {"max_new_tokens": 4} | more)
     folder.mkdir(exist_ok=True)
-    log = MetricsLog(folder / "log.jsonl", "cold")
-    shared: dict[str, Any] = {"prompt": "visualquality_r1", "precision": torch.float32, "seed": 0, "folder": folder}
-    shared["readout"] = "answer"
-    model = cold_start(copy.deepcopy(made[0]), made[1], learned, [], settings=settings, log=log, **shared)
+    context = StageContext(
+        prompt="visualquality_r1",
+        readout="answer",
+        precision=torch.float32,
+        seed=0,
+        folder=folder,
+        log=MetricsLog(folder / "log.jsonl", "cold"),
+        processes=PartialState(cpu=True),
+    )
+    model = cold_start(copy.deepcopy(made[0]), made[1], learned, [], settings=settings, context=context)
     return model, [json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
@@ -119,7 +126,7 @@ def test_lora_is_merged_into_weights_that_plain_transformers_load(
     made: tuple[Any, Any], learned: list[TrainingClip], tmp_path: Path
 ) -> None:
     model, _ = train(made, learned, tmp_path, lora={"r": 4, "target_modules": ["q_proj"]})
-    save(model, made[1], tmp_path / "model", processes=PartialState(cpu=True))
+    save_model(model, made[1], tmp_path / "model", processes=PartialState(cpu=True))
     assert not list((tmp_path / "model").glob("adapter*"))
     plain, report = hf.AutoModelForImageTextToText.from_pretrained(tmp_path / "model", output_loading_info=True)
     assert not report["missing_keys"] and not report["unexpected_keys"]
@@ -132,11 +139,11 @@ def test_what_cannot_be_learned_from_is_refused(
     made: tuple[Any, Any], learned: list[TrainingClip], tmp_path: Path
 ) -> None:
     bare = [TrainingClip(clip_id="b", dataset="a", opinion=3.0, load=learned[0].load)]
-    with pytest.raises(UsageError, match="cold start: clip b has no reason to learn from; give `reasons`"):
+    with pytest.raises(UsageError, match=r"cold start: clip b has no reason to learn from\. Give `reasons`"):
         train(made, bare, tmp_path)
     with pytest.raises(
         UsageError,
-        match="batch of 3 does not divide into batches of 2 on 1 processes; choose per_device_train_batch_size",
+        match=r"batch of 3 does not divide into batches of 2 on 1 processes\. Choose per_device_train_batch_size",
     ):
         train(made, learned, tmp_path, per_device_train_batch_size=2)
     with pytest.raises(UsageError, match=r"lora\.target_modules nothing: "):
@@ -153,7 +160,7 @@ def test_what_cannot_be_learned_from_is_refused(
 def test_noise_moves_all_but_the_channels_handed_over_and_is_the_same_for_the_same_draw(
     made: tuple[Any, Any], learned: list[TrainingClip]
 ) -> None:
-    looks = [look for one in cache_features(*made, learned, prompt="visualquality_r1") for look in one]
+    looks = [look for one in cache_features(*made, learned, prompt="visualquality_r1").by_clip for look in one]
     spread = channel_spread(looks)
     assert (spread[:HANDED] == 0).all() and (spread[HANDED:] > 0).all()
     first, again, other = (add_noise(looks[0], spread, np.random.default_rng(seed)) for seed in (1, 1, 2))

@@ -11,6 +11,7 @@ import transformers
 from trl import GRPOConfig
 
 from vqa.errors import UsageError
+from vqa.model._compat import attention_of
 from vqa.model.vocabulary import Vocabulary
 from vqa.prompt import dimensions
 from vqa.train import _compat
@@ -159,7 +160,7 @@ def _unfed(settings: GrpoSettings, examples: Sequence[Example]) -> list[str]:
 
 def _check_attention(model: Any) -> None:
     """Check that attention takes a mask and that no layer is recurrent, which answers behind one prompt need."""
-    text, kind = model.config.get_text_config(), _compat.attention_of(model)
+    text, kind = model.config.get_text_config(), attention_of(model)
     layers = set(getattr(text, "layer_types", None) or ()) - {"full_attention"}
     if kind not in ("sdpa", "eager") or layers:
         found = f"layers of {', '.join(sorted(layers))}" if layers else f"attention {kind}"

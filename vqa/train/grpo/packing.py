@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
-from vqa.train import _compat
+from vqa.model import _compat
 
 _IGNORED = -100  # a label that is not scored
 _PER_TOKEN = {"input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids"}

@@ -21,6 +21,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from trl import GRPOConfig, GRPOTrainer
 
 from vqa.errors import ModelError
+from vqa.model._compat import attention_of
 from vqa.model.rollout import Sampling, prefill, roll_out
 from vqa.prompt import dimensions
 from vqa.train import _compat
@@ -326,7 +327,7 @@ class Trainer(Guarded, GRPOTrainer):  # type: ignore[misc]  # trl has no types
             transform: changes the packed inputs in place.
         """
         logps, entropies = [], []
-        attention, dtype = _compat.attention_of(self.model), self.model.dtype
+        attention, dtype = attention_of(self.model), self.model.dtype
         for start in range(0, len(written), rows or len(written)):
             part = slice(start, start + (rows or len(written)))
             lengths = mask[part].sum(dim=1).tolist()
