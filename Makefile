@@ -8,7 +8,7 @@ BIN := .venv/bin
 # transformers and Ray anew: 23 s more for each `vqa score`.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup score test lane-ray lane-rest test-all test-fast check bench wheel-check clean
+.PHONY: setup score test lane-ray lane-rest test-all test-fast check bench docs wheel-check clean
 
 setup: .venv/ready
 
@@ -16,7 +16,7 @@ setup: .venv/ready
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,decord]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,decord,docs]'
 	touch $@
 
 # VIDEOS=folder scores your own; without it, the bundled clips and a small ladder of damage made from them.
@@ -36,7 +36,7 @@ LANES = --numprocesses 2 --dist loadfile
 
 # Two lanes at once: the tests that start a Ray, one after the other in one process, beside all others in two. Then,
 # with the machine to themselves, those that hold a call to a deadline. The first lane is shown when it has ended.
-test: check
+test: check docs
 	$(MAKE) --no-print-directory --keep-going --jobs 2 --output-sync=target lane-ray lane-rest
 	$(PYTEST) -m "alone and not full"
 
@@ -48,7 +48,7 @@ lane-rest:
 
 # Everything at its full size: random kills, all mutations, 200 clips in every batch and order; ZeRO-3 and vLLM where
 # they are installed.
-test-all: check
+test-all: check docs
 	VQA_TEST_FULL=1 $(PYTEST)
 
 # Under a minute while working on what needs no model, no encoder and no Ray.
@@ -67,6 +67,10 @@ bench: setup
 # The built wheel, in an environment of its own and away from the checkout, scores a clip.
 wheel-check: setup
 	bash tests/wheel_check.sh
+
+# Warnings are errors; nothing is fetched.
+docs: setup
+	$(BIN)/sphinx-build -W --keep-going -q docs build/docs
 
 clean:
 	rm -rf .venv build dist .cache

@@ -37,6 +37,9 @@ def train(
     ray_address: RayAddress = None,
 ) -> None:
     """Train a model by a recipe on several workers; the same command goes on where it was stopped."""
+    from vqa.imports import require
+
+    require("train", "trl", "accelerate", "datasets", doing="jobs.train")
     from vqa.train.recipe import load_recipe
 
     chosen = load_recipe(recipe, assignments or ())

@@ -1,9 +1,10 @@
 """Whole runs of `vqa score` as tests see them: the table they leave, what it has to be, and a run to be killed."""
 
 import contextlib
+import os
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from jobs.resume import Work
 from jobs.run_record import Request
 from jobs.scoring import prepare
 from jobs.stages import SampleStage, ScoreStage
+from tests.support.kept import ROOT
 from vqa.data.score_table import TIMINGS, read_scores
 
-PATIENCE_SECONDS = 120.0
+PATIENCE_SECONDS = 500.0
 Rows = dict[str, dict[str, Any]]
 
 
@@ -30,7 +32,7 @@ def table(out: Path) -> Rows:
     return {row["clip_id"]: {name: value for name, value in row.items() if name not in TIMINGS} for row in rows}
 
 
-def plain_loop(request: Request) -> Rows:
+def plain_loop(request: Request, *, score_stage: type[ScoreStage] = ScoreStage) -> Rows:
     """The same stages one after another in this process: what a run has to come to."""
     job = prepare(request)
     config = job.config
@@ -40,7 +42,7 @@ def plain_loop(request: Request) -> Rows:
         clip_seconds=config.clip_seconds,
         guard={"deadline_seconds": 60.0, "memory_bytes": 2**31},
     )
-    scorer = ScoreStage(
+    scorer = score_stage(
         model_id=job.model_id,
         model_revision=job.model_revision,
         card=pinned_card(config, revision=job.model_revision),
@@ -58,11 +60,12 @@ def plain_loop(request: Request) -> Rows:
 class Run:
     """One start of the command, in a process group of its own, as a shell gives it."""
 
-    def __init__(self, command: list[str], out: Path) -> None:
+    def __init__(self, command: list[str], out: Path, environment: Mapping[str, str] | None = None) -> None:
         self.out = out
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-        )
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))  # for Ray's workers too
+        variables = os.environ | {"PYTHONPATH": paths} | dict(environment or {})
+        self.process = subprocess.Popen(command, env=variables, start_new_session=True, **streams)
 
     def wait_for_rows(self, count: int) -> None:
         self.wait_until(lambda: read_scores(self.out, ["clip_id"]).num_rows >= count)
@@ -71,7 +74,7 @@ class Run:
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not is_true():
             assert self.process.poll() is None, f"ended early: {self.process.communicate()}"
-            assert time.monotonic() < deadline, "nothing happened for two minutes"
+            assert time.monotonic() < deadline, "nothing happened for minutes"
             time.sleep(0.02)
 
     def kill(self, kind: str, *, delay_seconds: float = 0.0) -> None:

@@ -6,17 +6,16 @@ On CPUs over gloo, where accelerate starts neither by itself: `_half` does.
 
 import importlib.util
 import os
-import socket
 from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from accelerate import PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
 from safetensors.torch import load_file
 
+from tests.support import children
 from vqa.train.recipe import load_recipe
 from vqa.train.runner import run_recipe
 
@@ -47,7 +46,7 @@ LAUNCHED = {
 }
 
 
-def _half(rank: int, folder: Path, ladder: Path, port: int, kind: str) -> None:
+def _half(rank: int, port: int, folder: Path, ladder: Path, kind: str) -> None:
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_MIXED_PRECISION": "no"}
     os.environ["ACCELERATE_USE_CPU"] = str(kind != "zero3").lower()
@@ -80,10 +79,7 @@ def test_a_run_with_weights_in_parts_ends_where_whole_copies_end(tmp_path: Path,
         pytest.skip("deepspeed is not installed")
     for name, recipe in RECIPES.items():
         (tmp_path / f"{name}.yaml").write_text(recipe)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(_half, args=(tmp_path, ladder, port, kind), nprocs=2)
+    children.both(_half, tmp_path, ladder, kind)
     start = load_file(Path(__file__).parents[2] / "vqa/assets/embedded/model.safetensors")
     for name in RECIPES:
         whole, parts = (load_file(tmp_path / f"{name}-{way}/model/model.safetensors") for way in ("whole", "parts"))

@@ -122,7 +122,7 @@ def views(
 
 @app.command()
 def doctor(json_report: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False) -> None:
-    """Check this machine: versions, decoders, codecs, GPUs, and a tiny clip scored from end to end."""
+    """Check this machine: versions, decoders, codecs, GPUs, and a bundled clip scored from end to end."""
     from vqa.cli.doctor import examine
 
     raise typer.Exit(0 if examine(as_json=json_report) else 1)

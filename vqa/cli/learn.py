@@ -30,6 +30,9 @@ def train(
 ) -> None:
     """Train a model by a recipe; the same command goes on where it was stopped."""
     from vqa.errors import UsageError
+    from vqa.imports import require
+
+    require("train", "trl", "accelerate", "datasets", doing="vqa train")
     from vqa.train.recipe import load_recipe
 
     chosen = load_recipe(recipe, assignments or ())

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset
 import pyarrow.parquet as pq
 
 from vqa.data.windows import summarise_videos
@@ -84,10 +83,22 @@ def read_scores(out: Path, columns: Sequence[str] | None = None, *, folder: str 
     if not paths:
         return pa.schema([SCHEMA.field(name) for name in names]).empty_table()
     try:
-        files = [str(path) for path in paths]
-        return pyarrow.dataset.dataset(files, schema=SCHEMA, format="parquet").to_table(columns=names)
+        return pa.concat_tables([_read_part(path, names) for path in paths])
     except (pa.ArrowInvalid, OSError) as error:
         raise UsageError(f"{out / folder}: cannot be read ({error}); move that file away") from error
+
+
+def _read_part(path: Path, names: Sequence[str]) -> pa.Table:
+    """Columns of SCHEMA, null where the file has none. Without `read_table`, which imports datasets and pandas."""
+    with pq.ParquetFile(path) as file:
+        there = set(file.schema_arrow.names)
+        rows = file.read([name for name in names if name in there])
+        count = file.metadata.num_rows
+    fields = [SCHEMA.field(name) for name in names]
+    columns = [
+        rows.column(one.name).cast(one.type) if one.name in there else pa.nulls(count, one.type) for one in fields
+    ]
+    return pa.Table.from_arrays(columns, schema=pa.schema(fields))
 
 
 def _parts(folder: Path) -> list[Path]:

@@ -1,6 +1,6 @@
 """Video and image files: facts and packet tables, exact frames, and a child process that can be killed.
 
-README.md beside this file lists what is read and how it is shown.
+docs/concepts/files.md lists what is read and how it is shown.
 """
 
 from vqa.media.backends.base import BackendName

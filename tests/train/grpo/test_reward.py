@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch.multiprocessing as mp
 
+from tests.support import children
 from vqa.errors import ModelError
 from vqa.prompt import answer_text
 from vqa.rewards import compute
@@ -97,11 +97,11 @@ def test_a_torn_group_stops_the_run() -> None:
         RankAndScore("preresq_video", dimensions=2, k=K)(**given)
 
 
-def _half(rank: int, folder: str) -> None:
+def _half(rank: int, port: int, folder: str) -> None:
     import os
 
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29571"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     from accelerate import PartialState
 
     state = PartialState(cpu=True)
@@ -113,6 +113,6 @@ def _half(rank: int, folder: str) -> None:
 @pytest.mark.slow
 def test_two_processes_pay_what_one_pays(tmp_path: Path) -> None:
     alone = RankAndScore("preresq_video", dimensions=2, k=K)(**columns())
-    mp.spawn(_half, args=(str(tmp_path),), nprocs=2)
+    children.both(_half, str(tmp_path))
     halves = np.concatenate([np.load(tmp_path / f"{rank}.npy") for rank in (0, 1)])
     np.testing.assert_array_equal(halves, alone)

@@ -1,6 +1,5 @@
 """What stops a run, what is left then, and how it goes on: NaN, a full disk, SIGKILL, answers that teach nothing."""
 
-import multiprocessing
 import os
 import resource
 import signal
@@ -13,7 +12,7 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from tests.support import rehearsal
+from tests.support import children, rehearsal
 from tests.support.recipes import COLDSTART, small, written
 from vqa.errors import ModelError
 from vqa.train.metrics_log import reporters
@@ -113,7 +112,7 @@ def killed(folder: str) -> None:
 
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     """Killed between two updates of the same answers, one step behind its checkpoint, in the second of two epochs."""
-    child = multiprocessing.get_context("spawn").Process(target=killed, args=(str(tmp_path / "killed"),))
+    child = children.forked().Process(target=killed, args=(str(tmp_path / "killed"),))
     child.start()
     straight = rehearsal.trainer(tmp_path / "straight", **SETTINGS)
     straight.train()

@@ -141,7 +141,7 @@ def check(settings: GrpoSettings, examples: Sequence[Example], *, processes: int
         objective.check(settings, examples)
     if settings.vllm_mode is not None and not importlib.util.find_spec("vllm"):
         raise UsageError(
-            f"grpo: vllm_mode is {settings.vllm_mode}, but the package is not installed. Run `pip install trl[vllm]`."
+            f"grpo: vllm_mode is {settings.vllm_mode}, but the package is not installed. Run `pip install vqa[vllm]`."
         )
     if settings.vllm_mode == "server" and not settings.vllm_server_base_url:
         raise UsageError(
