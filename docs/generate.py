@@ -15,7 +15,6 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
-from vqa.train.recipe import KINDS, Recipe
 
 from jobs.config import ScoreConfig
 from vqa.cli import app
@@ -25,6 +24,7 @@ from vqa.data.score_table import SCHEMA, VIDEO_SCHEMA
 from vqa.errors import ErrorKind
 from vqa.evaluate.card import EvalCard
 from vqa.rewards import REWARD_PRESETS
+from vqa.train.recipe import KINDS, Recipe
 
 HERE = Path(__file__).resolve().parent
 COMMANDS = ("vqa ", "accelerate ", " ", "Data first", "The labels")  # lines of a config's header that are no notes

@@ -75,10 +75,10 @@ class Sizes(Strict):
     """Sizes of a model initialised at random."""
 
     vocabulary: int = Field(1024, ge=300, description="byte-level BPE tokens, without the special ones")
-    vision_width: int = Field(192, ge=48, multiple_of=48)
-    vision_layers: int = Field(4, ge=1)
-    text_width: int = Field(256, ge=64, multiple_of=64)
-    text_layers: int = Field(4, ge=1)
+    vision_width: int = Field(192, ge=48, multiple_of=48, description="hidden size of the vision tower")
+    vision_layers: int = Field(4, ge=1, description="blocks of the vision tower")
+    text_width: int = Field(256, ge=64, multiple_of=64, description="hidden size of the text model")
+    text_layers: int = Field(4, ge=1, description="blocks of the text model")
 
 
 class Lora(Strict):
@@ -86,7 +86,7 @@ class Lora(Strict):
 
     r: int = Field(16, ge=1, description="rank of the additions")
     lora_alpha: int = Field(32, ge=1, description="the additions are scaled by lora_alpha / r")
-    lora_dropout: float = Field(0.0, ge=0, lt=1)
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description="before the additions")
     target_modules: tuple[str, ...] = Field(
         ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
         min_length=1,
@@ -121,9 +121,9 @@ class Warmup(Common):
     """Training of the vision tower alone to recognise damage; needs a ladder."""
 
     kind: Literal["warmup"]
-    max_steps: int = Field(ge=1)
+    max_steps: int = Field(ge=1, description="updates of the weights")
     per_device_train_batch_size: int = Field(ge=1, description="crops per step; a warm-up runs in one process")
-    learning_rate: float = Field(gt=0)
+    learning_rate: float = Field(gt=0, description="peak, after a linear start; a half cosine follows")
     frames: int = Field(8, ge=1, description="per clip, that crops are cut from")
     crops: int = Field(6, ge=1, description="per frame")
 
@@ -136,20 +136,20 @@ class ColdStart(Common):
     reasons: tuple[str, ...] = Field(
         (), description="JSONL files in the conversations or messages form, or earlier `write` stages"
     )
-    max_steps: int | None = Field(None, ge=1)
+    max_steps: int | None = Field(None, ge=1, description="updates of the weights")
     num_train_epochs: float | None = Field(None, gt=0, description="in place of max_steps")
     global_batch_size: int = Field(ge=1, description="answers per step over all processes")
     per_device_train_batch_size: int | None = Field(
         None, ge=1, description="answers per forward pass of one process; default: its share of global_batch_size"
     )
-    learning_rate: float = Field(gt=0)
+    learning_rate: float = Field(gt=0, description="peak, after a linear start; a half cosine follows")
     vision_learning_rate: float | None = Field(
         None, ge=0, description="of the vision tower; 0 freezes it; default: learning_rate"
     )
     text: Literal["train", "freeze"] = Field("train", description="freeze: the vision tower alone is trained")
-    lora: Lora | None = None
+    lora: Lora | None = Field(None, description="train low-rank additions; merged into the weights at the end")
     answer_weight: float = Field(1.0, gt=0, description="weight of a token of <answer>; 1 for those before it")
-    weight_decay: float = Field(0.05, ge=0)
+    weight_decay: float = Field(0.05, ge=0, description="of AdamW")
     ema_decay: float = Field(
         0.0, ge=0, lt=1, description="decay per step of the running mean of the weights; 0 for no mean"
     )
@@ -230,8 +230,8 @@ class Write(Common):
     num_return_sequences: int = Field(1, ge=1, description="answers per clip; the one nearest to the opinion is kept")
     max_error: float | None = Field(None, gt=0, description="points from the opinion; answers further off are dropped")
     plain: bool = Field(False, description="keep texts as they are (captions); false: answers with numbers only")
-    temperature: float = Field(1.0, gt=0)
-    max_new_tokens: int = Field(512, ge=1)
+    temperature: float = Field(1.0, gt=0, description="of sampling")
+    max_new_tokens: int = Field(512, ge=1, description="of an answer")
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -256,13 +256,13 @@ class Recipe(Strict):
         None, description="model card with prompt, views and picture sizes; default: that of `start`"
     )
     start: str | None = Field(None, description="a card, a hub id or a folder")
-    model: Sizes | None = None
+    model: Sizes | None = Field(None, description="sizes of a random model, in place of `start`")
     prompt: PromptName | None = Field(None, description="default: the card's")
     max_pixels: int | None = Field(None, ge=1, description="area of a picture; default: the card's")
     data: tuple[str, ...] = Field((), description="ladders, folders of `vqa prepare`, manifests; replaced by --data")
     views_per_clip: int = Field(1, ge=1, description="coldstart on a ladder: views per clip, with different crops")
     validation_clips: int = Field(150, ge=0, description="held-out clips for evaluation and choosing weights; 0: none")
-    seed: int = 0
+    seed: int = Field(0, description="of all that is drawn")
     threads: int | None = Field(None, ge=1, description="of torch on the CPU; default: torch's")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of matrix products; weights are float32")
     export: Literal["float32", "bfloat16", "float16"] = Field("bfloat16", description="of the weights in OUT/model")
