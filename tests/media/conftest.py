@@ -1,4 +1,4 @@
-"""Watching the decoder at work."""
+"""Counter of the packets that the decoder is given."""
 
 from types import SimpleNamespace
 

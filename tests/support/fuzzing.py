@@ -1,4 +1,4 @@
-"""Looking at mutants as a job looks at clips: in one warm guarded child, each with a row of what came of it."""
+"""Mutants scored as a job scores clips: in one warm guarded child, one row each."""
 
 import os
 import time

@@ -21,6 +21,9 @@ def synth(
     ] = None,
 ) -> None:
     """Make a ladder of distorted clips labelled by VMAF (a stand-in for opinions, not people's)."""
+    from vqa.imports import require
+
+    require("synth", "imageio_ffmpeg", doing="vqa data synth")
     from vqa.data.synthetic.ladder import synthesise
 
     for done, planned, trouble in synthesise(
@@ -34,6 +37,9 @@ def synth(
 @data_app.command()
 def demo(out: Annotated[Path, typer.Option(help="Folder for the clips.")]) -> None:
     """Make a few clips to try scoring on: damaged copies of the bundled ones, a cut-off file, a text named .mp4."""
+    from vqa.imports import require
+
+    require("synth", "imageio_ffmpeg", doing="vqa data demo")
     from vqa.data.synthetic.demo import make_demo
 
     typer.echo(f"{len(make_demo(out))} clips in {out}")

@@ -110,8 +110,8 @@ def _score(settings: dict[str, Any], labels: Path, split: str | None, out: Path)
     """Scores the labelled clips by a card's settings; the folder with the scores."""
     import yaml
 
-    from jobs.run_record import Request
-    from jobs.scoring import run
+    from jobs.score import ScoreRequest
+    from jobs.score import score as run
     from vqa.data.sources import path_to_uri
     from vqa.evaluate.tables import of_split, read_table
 
@@ -125,7 +125,7 @@ def _score(settings: dict[str, Any], labels: Path, split: str | None, out: Path)
             file.write(json.dumps({"clip_id": table.clip_id(row), "uri": place}) + "\n")
     config.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
     # Clips without a score are the evaluation's to judge, so none are too many here.
-    code = run(Request(sources=(str(manifest),), out=out / "scored", config=config, max_failed="100%"))
+    code = run(ScoreRequest(sources=(str(manifest),), out=out / "scored", config=config, max_failed="100%"))
     if code:
         raise typer.Exit(code)
     return out / "scored"

@@ -1,12 +1,12 @@
-"""Curves from scores to opinions: the logistics of VQEG, and isotonic steps."""
+"""Curves from scores to opinions: the logistics of VQEG, and isotonic regression."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import scipy  # its parts load when first used
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, special
 
 from vqa.metrics.correlation import Numbers, pair
 
@@ -17,7 +17,7 @@ LINE = 20.0  # by this width it is a line for every score there is
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fit:
-    """A curve that was fitted; call it with scores [N] for opinions [N]."""
+    """A fitted curve; call it with scores [N] for opinions [N]."""
 
     kind: Kind
     parameters: tuple[float, ...]  # b1, b2, ... of FORMULAS; isotonic: the knots' scores, then their opinions
@@ -25,7 +25,7 @@ class Fit:
     note: str = ""
 
     def __call__(self, scores: ArrayLike) -> Numbers:
-        """Opinions for the scores."""
+        """Opinions [N] for scores [N]."""
         return CURVES[self.kind](np.asarray(scores, dtype=np.float64), np.array(self.parameters))
 
 
@@ -37,11 +37,11 @@ FORMULAS: dict[Kind, str] = {
 
 
 def _logistic4(x: Numbers, b: Numbers) -> Numbers:
-    return np.asarray(b[1] + (b[0] - b[1]) * special.expit((x - b[2]) / abs(b[3])))
+    return np.asarray(b[1] + (b[0] - b[1]) * scipy.special.expit((x - b[2]) / abs(b[3])))
 
 
 def _logistic5(x: Numbers, b: Numbers) -> Numbers:
-    return np.asarray(b[0] * (special.expit(b[1] * (x - b[2])) - 0.5) + b[3] * x + b[4])
+    return np.asarray(b[0] * (scipy.special.expit(b[1] * (x - b[2])) - 0.5) + b[3] * x + b[4])
 
 
 def _knots(x: Numbers, b: Numbers) -> Numbers:
@@ -57,9 +57,16 @@ CURVES: dict[Kind, Callable[[Numbers, Numbers], Numbers]] = {
 
 
 def fit_logistic4(scores: ArrayLike, opinions: ArrayLike) -> Fit | None:
-    """The monotone 4-parameter logistic of least squares (VQEG FR-TV Phase II, 2003); None without a curve.
+    """Fit the monotone 4-parameter logistic by least squares (VQEG FR-TV Phase II, 2003).
 
-    None for fewer than five clips or a constant. It may fall as scores rise: see `rises`.
+    It may fall as scores rise: see `rises`.
+
+    Args:
+        scores: [N].
+        opinions: [N], in the same order.
+
+    Returns:
+        The curve; None for fewer than five clips or a constant.
     """
     found = _shape(scores, opinions, slope=False)
     if found is None:
@@ -69,9 +76,14 @@ def fit_logistic4(scores: ArrayLike, opinions: ArrayLike) -> Fit | None:
 
 
 def fit_logistic5(scores: ArrayLike, opinions: ArrayLike) -> Fit | None:
-    """The logistic plus a line of least squares (Sheikh, Sabir, Bovik 2006, eq. 8); None as for `fit_logistic4`.
+    """Fit the logistic plus a line by least squares (Sheikh, Sabir, Bovik 2006, eq. 8); it need not be monotone.
 
-    It need not be monotone.
+    Args:
+        scores: [N].
+        opinions: [N], in the same order.
+
+    Returns:
+        The curve; None for fewer than five clips or a constant.
     """
     found = _shape(scores, opinions, slope=True)
     if found is None:
@@ -101,7 +113,7 @@ def _shape(
         basis[:, 2] = z
 
     def coefficients(shape: Numbers) -> NDArray[np.float64]:
-        basis[:, 1] = special.expit((z - shape[0]) / np.exp(shape[1])) - 0.5
+        basis[:, 1] = scipy.special.expit((z - shape[0]) / np.exp(shape[1])) - 0.5
         return np.asarray(np.linalg.lstsq(basis, y, rcond=None)[0])
 
     def residuals(shape: Numbers) -> Numbers:
@@ -110,7 +122,7 @@ def _shape(
     limits = np.array([[z.min() - 3, np.log(0.01)], [z.max() + 3, np.log(LIMIT)]])
     grid = [np.array([m, w]) for m in (-2.0, -1.0, 0.0, 1.0, 2.0) for w in np.log([0.05, 0.2, 0.5, 1.0, 3.0, 10.0])]
     start = min((np.clip(point, *limits) for point in grid), key=lambda point: float(np.sum(residuals(point) ** 2)))
-    found = optimize.least_squares(residuals, np.clip(start, limits[0] + 1e-6, limits[1] - 1e-6), bounds=limits)
+    found = scipy.optimize.least_squares(residuals, np.clip(start, limits[0] + 1e-6, limits[1] - 1e-6), bounds=limits)
     c = coefficients(found.x)
     middle, width = centre + scale * float(found.x[0]), scale * float(np.exp(found.x[1]))
     # Back from z to x, and from (expit - 1/2) to expit.
@@ -122,15 +134,22 @@ def _shape(
 
 
 def fit_isotonic(scores: ArrayLike, opinions: ArrayLike) -> Fit | None:
-    """The non-falling steps of least squares (pool adjacent violators), joined by lines; None for no clips.
+    """Fit non-falling steps by least squares (pool adjacent violators), joined by lines.
 
     Clips of one score count with their mean opinion.
+
+    Args:
+        scores: [N].
+        opinions: [N], in the same order.
+
+    Returns:
+        The curve; None for no clips.
     """
     x, y = pair(scores, opinions)
     if not len(x):
         return None
     knots, where, counts = np.unique(x, return_inverse=True, return_counts=True)
-    level = optimize.isotonic_regression(np.bincount(where, y) / counts, weights=counts).x
+    level = scipy.optimize.isotonic_regression(np.bincount(where, y) / counts, weights=counts).x
     # Of a run of equal levels only the ends say anything.
     inner = np.r_[False, (level[1:-1] == level[:-2]) & (level[1:-1] == level[2:]), False][: len(level)]
     keep = ~inner
@@ -138,7 +157,7 @@ def fit_isotonic(scores: ArrayLike, opinions: ArrayLike) -> Fit | None:
 
 
 def rises(fit: Fit, scores: ArrayLike) -> bool:
-    """True where the curve's value at the highest score lies above that at the lowest."""
+    """Whether the curve's value at the highest of the scores [N] is above that at the lowest."""
     x = np.asarray(scores, dtype=np.float64)
     ends = fit([x.min(), x.max()])
     return bool(ends[1] > ends[0])

@@ -1,4 +1,4 @@
-"""One protocol: the same frame for the same time on every back end that loads here; the others say why they do not."""
+"""The same frame for the same time on every back end that loads here; the others give the reason why they do not."""
 
 from typing import get_args
 

@@ -1,4 +1,4 @@
-"""What a damaged file has lost is told: no clip comes out whole but shorter, and no good one is suspected."""
+"""Frames that a damaged file has lost are in its packet table; good files have none."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vqa.errors import UsageError
+from vqa.imports import require
 
 Format = Literal["csv", "txt", "mat", "json", "jsonl", "xlsx", "parquet"]
 Separator = Literal["comma", "blank", "bar", "semicolon"]
@@ -144,10 +145,9 @@ def _unfold(name: str, value: Any, found: Cells) -> None:
 
 
 def _xlsx(path: Path) -> Cells:
-    try:
-        from openpyxl import load_workbook
-    except ModuleNotFoundError as error:
-        raise UsageError(f"labels {path}: reading .xlsx needs openpyxl: pip install 'vqa[xlsx]'") from error
+    require("xlsx", "openpyxl", doing=f"labels {path}: reading .xlsx")
+    from openpyxl import load_workbook
+
     rows = list(load_workbook(path, read_only=True, data_only=True).worksheets[0].iter_rows(values_only=True))
     names = [str(cell).strip() for cell in rows[0]] if rows else []
     return {name: [row[at] for row in rows[1:] if row[0] is not None] for at, name in enumerate(names)}

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import scipy  # its parts load when first used
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
-from scipy import ndimage
 
 from vqa.types import Pixels
 
@@ -148,7 +148,7 @@ def blocks_lost(frames: Pixels, severity: float, generator: np.random.Generator)
 
 def smooth(values: NDArray[Any], sigma: float) -> NDArray[Any]:
     """A random walk made gentle (hand shake of the pans over photographs)."""
-    return np.asarray(ndimage.gaussian_filter1d(values, sigma, mode="nearest"))
+    return np.asarray(scipy.ndimage.gaussian_filter1d(values, sigma, mode="nearest"))
 
 
 DISTORTIONS: dict[str, Distortion] = {

@@ -1,4 +1,4 @@
-"""`vqa train` and what belongs to it."""
+"""`vqa train`: train a model by a recipe. Light to import."""
 
 from pathlib import Path
 from typing import Annotated
@@ -23,21 +23,27 @@ def train(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes, placed and replaced by Ray. [default: this one, without Ray]")
     ] = None,
+    max_restarts: Annotated[
+        int, typer.Option(min=0, help="With --workers: how often the group is restarted after it lost a worker.")
+    ] = 3,
     ray_address: Annotated[str | None, typer.Option(help="With --workers: as for `vqa score`.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print steps, answers, memory and data, and do nothing.")
     ] = False,
 ) -> None:
-    """Train a model by a recipe; the same command goes on where it was stopped."""
+    """Train a model by a recipe; the same command again resumes."""
     from vqa.errors import UsageError
-    from vqa.train.recipe import load_recipe, run
+    from vqa.imports import require
+
+    require("train", "trl", "accelerate", "datasets", doing="vqa train")
+    from vqa.train.recipe import load_recipe
 
     chosen = load_recipe(recipe, assignments or ())
     places = [*(data or []), *(ladder or [])]
     if dry_run:
-        from vqa.train.dry_run import plan
+        from vqa.train.dry_run import estimate
 
-        for line in plan(chosen, data=places):
+        for line in estimate(chosen, data=places):
             typer.echo(line)
         return
     if out is None:
@@ -45,9 +51,12 @@ def train(
     if workers is None:
         from accelerate import PartialState
 
-        typer.echo(f"{run(chosen, data=places, out=out, until=until)}")
+        from vqa.train.runner import run_recipe
+
+        typer.echo(f"{run_recipe(chosen, data=places, out=out, until=until)}")
         PartialState().destroy_process_group()  # of `accelerate launch`: its threads may outlive the interpreter
         return
     from jobs.train import run as run_on_ray
 
-    typer.echo(f"{run_on_ray(chosen, data=places, out=out, until=until, workers=workers, ray_address=ray_address)}")
+    group = {"workers": workers, "max_restarts": max_restarts}
+    typer.echo(f"{run_on_ray(chosen, data=places, out=out, until=until, ray_address=ray_address, **group)}")
