@@ -1,6 +1,7 @@
 """Everything that can go wrong, as a small family; each message names the thing, its value, the limit and the way
 out."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 ErrorKind = Literal[
@@ -46,3 +47,8 @@ class ClipError(VqaError):
 
 class ModelError(VqaError):
     """A model cannot be loaded or run as asked."""
+
+
+def first_few(items: Sequence[object], *, most: int = 5) -> str:
+    """Return the first `most` items for a message, and how many more there are: `a, b and 7 more`."""
+    return ", ".join(map(str, items[:most])) + (f" and {len(items) - most} more" if len(items) > most else "")

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from jobs.score import score
+from vqa.cli.calibrate import calibrate
+from vqa.cli.compare import compare
 from vqa.cli.data import data_app
-from vqa.cli.judge import calibrate, compare, evaluate
+from vqa.cli.evaluate import evaluate
 from vqa.cli.learn import train
-from vqa.cli.page import report
 from vqa.cli.ready import prepare, push
+from vqa.cli.report import report
 from vqa.cli.rewards import rewards_app
 from vqa.console import assigning, enter
 
