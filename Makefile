@@ -2,12 +2,13 @@
 PYTHON ?= python3
 VIDEOS ?=
 OUT ?= out
+FAST = tests/cli tests/data tests/evaluate tests/jobs tests/metrics tests/rewards tests/samplers tests/support tests/test_*.py
 BIN := .venv/bin
 # uv leaves compiling to the first import. Where this is set, as in many containers, every process would compile torch,
 # transformers and Ray anew: 23 s more for each `vqa score`.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup score test check bench wheel-check clean
+.PHONY: setup score test lane-ray lane-rest test-all test-fast check bench docs wheel-check clean
 
 setup: .venv/ready
 
@@ -15,7 +16,7 @@ setup: .venv/ready
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,decord]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,decord,docs]'
 	touch $@
 
 # VIDEOS=folder scores your own; without it, the bundled clips and a small ladder of damage made from them.
@@ -29,8 +30,30 @@ endif
 
 # Hypothesis draws the same examples for the same code here, so that a commit passes or fails once and for all;
 # pytest called by hand draws new ones.
-test: check
-	$(BIN)/python -m pytest --hypothesis-profile ci
+PYTEST = $(BIN)/python -m pytest --hypothesis-profile ci --durations 25
+# A file's tests stay together, so that what its fixtures make is made once.
+LANES = --numprocesses 2 --dist loadfile
+
+# Two lanes at once: the tests that start a Ray, one after the other in one process, beside all others in two. Then,
+# with the machine to themselves, those that hold a call to a deadline. The first lane is shown when it has ended.
+test: check docs
+	$(MAKE) --no-print-directory --keep-going --jobs 2 --output-sync=target lane-ray lane-rest
+	$(PYTEST) -m "alone and not full"
+
+lane-ray:
+	$(PYTEST) -m "ray and not full"
+
+lane-rest:
+	+$(PYTEST) -m "not ray and not alone and not full" $(LANES)
+
+# Everything at its full size: random kills, all mutations, 200 clips in every batch and order; ZeRO-3 and vLLM where
+# they are installed.
+test-all: check docs
+	VQA_TEST_FULL=1 $(PYTEST)
+
+# Under a minute while working on what needs no model, no encoder and no Ray.
+test-fast: setup
+	$(PYTEST) -m "not slow and not ray and not alone" $(LANES) $(FAST)
 
 check: setup
 	$(BIN)/ruff check .
@@ -45,5 +68,9 @@ bench: setup
 wheel-check: setup
 	bash tests/wheel_check.sh
 
+# Warnings are errors; nothing is fetched.
+docs: setup
+	$(BIN)/sphinx-build -W --keep-going -q docs build/docs
+
 clean:
-	rm -rf .venv build dist
+	rm -rf .venv build dist .cache

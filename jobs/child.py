@@ -1,11 +1,10 @@
 """What runs in the guarded child; a module of its own, so that the child imports no Arrow and no torch."""
 
 from functools import lru_cache
-from typing import Any
 
 from vqa.media.probe import PacketTable, probe
 from vqa.types import Clip, MediaInfo, Views
-from vqa.views import look
+from vqa.views import ViewsConfig, look
 
 
 @lru_cache(maxsize=1)
@@ -19,6 +18,6 @@ def media_info(uri: str, stamp: tuple[int, int] | None, max_frames: int) -> Medi
     return _probe_once(uri, stamp, max_frames)[0]
 
 
-def look_at(clip: Clip, stamp: tuple[int, int] | None, max_frames: int, **views: Any) -> Views:
+def look_at(clip: Clip, stamp: tuple[int, int] | None, max_frames: int, views: ViewsConfig, *, seed: int) -> Views:
     """`look`, without demuxing the same file twice in a row. Raises ClipError."""
-    return look(clip, probed=_probe_once(clip.uri, stamp, max_frames), **views)
+    return look(clip, views, seed=seed, probed=_probe_once(clip.uri, stamp, max_frames))

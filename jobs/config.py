@@ -88,7 +88,7 @@ def _with_named_model(values: Mapping[str, Any]) -> Values:
 def looking(config: ScoreConfig, *, settings: str, clip_seconds: float | None) -> Values:
     """The arguments of SampleStage; `settings` is the digest of the run."""
     return {
-        "views": config.views.model_dump(),
+        "views": config.views,
         "settings": settings,
         "clip_seconds": clip_seconds,
         "max_frames": config.limits.max_frames,
@@ -124,7 +124,7 @@ def settings_digest(config: ScoreConfig, *, model_id: str, model_revision: str) 
 
     Batch size, workers, limits and paths are not among them.
     """
-    views = config.views.model_dump(mode="json", exclude={"max_pixels"})
+    views = config.views.identity()
     generation = config.generation.model_dump(mode="json", exclude={"batch_size", "token_budget"})
     card = config.model.model_dump(mode="json", include={"dtype", "attention", "min_pixels", "max_pixels"})
     prompt = messages(config.model.prompt, global_count=1, local_count=1)

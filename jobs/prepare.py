@@ -80,7 +80,7 @@ def prepare(request: Request) -> Job:
     clips = manifest_clips(request.manifest)
     if not clips:
         raise UsageError(f"{request.manifest}: holds no clips")
-    looks = {"views": config.views.model_dump(mode="json", exclude={"max_pixels"}), "seed": request.seed}
+    looks = {"views": config.views.identity(), "seed": request.seed}
     files = [Clip(clip_id=uri, uri=uri) for uri in dict.fromkeys(clip["uri"] for clip in clips)]
     settings = digest(KEY_VERSION, looks)
     return Job(request=request, config=config, clips=clips, files=files, looks=looks, settings=settings)

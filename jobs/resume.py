@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from vqa.data.windows import video_id, windows
 from vqa.errors import ClipError, UsageError
-from vqa.media.storage.source import local_path
+from vqa.media.storage.open import local_path
 from vqa.media.storage.stores import is_remote, remote_stamp
 from vqa.types import Clip
 

@@ -25,7 +25,7 @@ from vqa.media.probe import MAX_FRAMES
 from vqa.media.sandbox import Guard
 from vqa.media.storage.fingerprint import fingerprint
 from vqa.types import Clip, MediaInfo, Score, Views
-from vqa.views import view_seed
+from vqa.views import ViewsConfig, view_seed
 
 KEPT = "kept"  # status of a marker, never of a row: the row on disk is good, only its file's stamp or place is new
 WORK_SCHEMA = pa.schema(
@@ -55,16 +55,16 @@ class SampleStage:
     def __init__(
         self,
         *,
-        views: Mapping[str, Any],
+        views: ViewsConfig,
         settings: str,
         clip_seconds: float | None,
         guard: Mapping[str, Any],
         max_frames: int = MAX_FRAMES,
         seed: int = 0,
     ) -> None:
-        """`views`: keyword arguments of `look`; `settings`: the digest that goes into each run key; `guard`: the limits
-        of Guard; another `seed` than scoring's 0 draws other frames and boxes, where the samplers draw any."""
-        self._views, self._settings, self._clip_seconds, self._seed = dict(views), settings, clip_seconds, seed
+        """`settings`: the digest that goes into each run key; `guard`: the limits of Guard; another `seed` than
+        scoring's 0 draws other frames and boxes, where the samplers draw any."""
+        self._views, self._settings, self._clip_seconds, self._seed = views, settings, clip_seconds, seed
         self._max_frames = max_frames
         self._guard = Guard(**guard, preload=["jobs.child"])
 
@@ -116,7 +116,7 @@ class SampleStage:
         started = time.perf_counter()
         try:
             seed = view_seed(row["fingerprint"], clip) + self._seed
-            views: Views = self._guarded(look_at, clip, of_stamp, self._max_frames, seed=seed, **self._views)
+            views: Views = self._guarded(look_at, clip, of_stamp, self._max_frames, self._views, seed=seed)
         except ClipError as error:
             elapsed = {"decode_seconds": time.perf_counter() - started}
             facts = {} if error.kind in ("crashed", "timeout") else self._facts(clip, of_stamp)

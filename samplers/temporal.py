@@ -1,7 +1,7 @@
 """Which frames of a clip to look at: times in, ascending int64 indices into those times out.
 
 All samplers but `fps` share one rule. Give every frame a weight (how long it is shown), lay the weights end to end, cut
-the line into `count` equal parts and take from each part the frame that lies under its middle (letters are frames):
+the line into `count` equal parts and take from each part the frame that lies under its middle (letters are frames)::
 
     uniform, 3 of 7   |aaaabbc|cccddee|eeffffg|   -> a d f    even in time, also where the frame rate varies
                           ^       ^       ^

@@ -1,11 +1,44 @@
-"""Fixtures for every test: no test's random draws reach another."""
+"""Fixtures for every test: neither random draws nor a scheduling policy reach another."""
 
+import gc
+import os
 import random
 import sys
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
+
+# The gate has a test in each core: threads of one library would only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+# Words without which a file holds no test of a lane; the gate's lanes are chosen by `-m`.
+LANES = {"ray": (b"local_ray", b"mark.ray"), "alone": (b"mark.alone",)}
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """A lane imports no file that holds nothing for it: all of them together take 15 seconds."""
+    words = LANES.get(config.option.markexpr.partition(" ")[0])
+    if words is None or not collection_path.match("test_*.py"):
+        return None
+    text = collection_path.read_bytes()
+    return None if any(word in text for word in words) else True
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: collectors of garbage, which each run of a trainer starts, need not visit it."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What uses the Ray of this process goes to its lane of the gate; the other Ray tests are marked where they are."""
+    for item in items:
+        if "local_ray" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.ray)
 
 
 @pytest.fixture(autouse=True)
@@ -21,13 +54,36 @@ def _restore_random_state() -> Iterator[None]:
         torch.set_rng_state(torch_state)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _is_scheduled_as_before() -> Iterator[None]:
+    """No encoder makes this process real-time, as SVT-AV1 would (tests/support/clips.py): all else would starve."""
+    if sys.platform != "linux":
+        yield
+        return
+    before = os.sched_getscheduler(0)
+    yield
+    assert os.sched_getscheduler(0) == before
+
+
 @pytest.fixture(scope="session")
-def local_ray() -> Iterator[None]:
-    """One Ray for all tests that need it in this process: starting it takes seconds."""
+def _session_of_ray() -> Iterator[None]:
     from jobs.ray_executor import ray_session
 
     with ray_session(None):
         yield
+
+
+@pytest.fixture
+def local_ray(_session_of_ray: None) -> Iterator[None]:
+    """One Ray for all tests that need it in this process, as starting it takes seconds; each leaves its CPUs free, for
+    which the next one, such as a group of training workers, would wait without end."""
+    import ray
+
+    yield
+    deadline, cpus = time.monotonic() + 30, ray.cluster_resources()["CPU"]
+    while (free := ray.available_resources().get("CPU", 0.0)) < cpus:
+        assert time.monotonic() < deadline, f"{cpus - free:g} of {cpus:g} CPUs are still taken"
+        time.sleep(0.05)
 
 
 @pytest.fixture

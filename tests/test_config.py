@@ -42,12 +42,12 @@ def test_no_file_and_an_empty_file_are_the_defaults(tmp_path: Path) -> None:
     ("text", "says"),
     [
         ("iner: {}\n", ["unknown key 'iner'", "settings.yaml", "inner, maybe, rate"]),
-        ("inner: {kk: 1}\n", ["unknown key 'inner.kk'", "inner knows: k, name"]),
-        ("maybe: {kk: 1}\n", ["unknown key 'maybe.kk'", "maybe knows: k, name"]),
+        ("inner: {kk: 1}\n", ["unknown key 'inner.kk'", "Keys of inner: k, name"]),
+        ("maybe: {kk: 1}\n", ["unknown key 'maybe.kk'", "Keys of maybe: k, name"]),
         ("rate: fast\n", ["rate = 'fast'"]),
         ("inner: {k: 1\n", ["not YAML"]),
-        ("- a\n- b\n", ["list", "wanted"]),
-        ("1: a\n", ["wanted"]),
+        ("- a\n- b\n", ["list", "names as keys"]),
+        ("1: a\n", ["names as keys"]),
     ],
 )
 def test_a_wrong_file_is_refused_by_name(tmp_path: Path, text: str, says: list[str]) -> None:

@@ -9,22 +9,22 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from vqa.errors import UsageError
-from vqa.prompt import PRESETS, PresetName, answer_text, dimensions, is_closed, locate, messages, parse, reason
+from vqa.prompt import PROMPTS, PromptName, answer_text, dimensions, is_closed, locate, messages, parse, reason
 
 # --- questions --------------------------------------------------------------------------------------------------------
 
 
 def test_presets_have_the_published_dimensions() -> None:
-    assert {name: dimensions(name) for name in PRESETS} == {
+    assert {name: dimensions(name) for name in PROMPTS} == {
         "preresq_video": 2,
         "preresq_image": 5,
         "visualquality_r1": 1,
         "q_insight": 1,
     }
-    assert set(get_args(PresetName)) == set(PRESETS)
+    assert set(get_args(PromptName)) == set(PROMPTS)
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", PROMPTS)
 @pytest.mark.parametrize(("global_count", "local_count"), [(1, 3), (4, 0), (1, 0), (0, 2)])
 def test_every_picture_gets_a_place_behind_a_label_and_the_question_comes_last(
     preset: str, global_count: int, local_count: int

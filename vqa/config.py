@@ -1,4 +1,7 @@
-"""YAML into a typed schema, unknown keys refused. Knows no part: each schema stands beside what it configures."""
+"""Strict configs: YAML and `key=value` overrides to pydantic models, unknown keys refused.
+
+Each model is defined beside the package that it configures.
+"""
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -15,37 +18,44 @@ Values = dict[str, Any]
 
 
 class Strict(BaseModel):
-    """What schemas are made of: frozen, and unknown keys are refused."""
+    """Base of all settings: frozen, unknown keys refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def configs_folder() -> Path:
-    """The folder of shipped configs: `configs/` of a checkout, or `vqa/configs/` of an installed wheel."""
+    """Folder of the shipped configs: `configs/` of a checkout, or `vqa/configs/` of an installed wheel."""
     package = Path(__file__).resolve().parent
     for folder in (package / "configs", package.parent / "configs"):
         if folder.is_dir():
             return folder
-    raise UsageError(f"no configs folder beside {package}; reinstall vqa")
+    raise UsageError(f"no configs folder beside {package}. Reinstall vqa.")
 
 
 def load(
     path: Path | str | None, schema: type[Schema], overrides: Sequence[str] = (), base: Mapping[str, Any] | None = None
 ) -> Schema:
-    """A schema instance from, weakest first: its defaults, `base`, the YAML file, overrides (`"views.keyframes=8"`).
+    """Make settings from the schema's defaults, `base`, a YAML file and overrides, each over the ones before.
 
-    Raises UsageError naming the key, where it came from and the keys there are.
+    Args:
+        path: YAML file, or None.
+        schema: Class of the settings.
+        overrides: Assignments such as `"views.keyframes=8"`.
+        base: Values below those of the file.
+
+    Raises:
+        UsageError: Names each wrong key, where it came from, and the keys that exist.
     """
     values = merge(base or {}, read(path) if path is not None else {})
     return build(schema, override(values, overrides), where=str(path) if path is not None else "the settings")
 
 
 def read(path: Path | str) -> Values:
-    """The mapping in a YAML file; an empty file is an empty mapping. Raises UsageError naming file and line."""
+    """Read the mapping in a YAML file, empty for an empty file. Raises UsageError with file and line."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"config {path}: cannot be read ({error}); give a YAML file") from error
+        raise UsageError(f"config {path}: cannot be read ({error}). Give a YAML file.") from error
     return _mapping(text, str(path))
 
 
@@ -57,12 +67,12 @@ def _mapping(text: str, where: str) -> Values:
     if values is None:
         return {}
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise UsageError(f"{where}: holds {type(values).__name__}, wanted `key: value` lines with names as keys")
+        raise UsageError(f"{where}: holds {type(values).__name__}. Give `key: value` lines with names as keys.")
     return values
 
 
 def merge(weak: Mapping[str, Any], strong: Mapping[str, Any]) -> Values:
-    """Both mappings in one, sections merged key by key; where both have a value, the strong one's counts."""
+    """Merge two mappings, sections key by key; where both have a value, the one of `strong` is taken."""
     merged = dict(weak)
     for key, value in strong.items():
         old = merged.get(key)
@@ -71,13 +81,17 @@ def merge(weak: Mapping[str, Any], strong: Mapping[str, Any]) -> Values:
 
 
 def override(values: Mapping[str, Any], assignments: Sequence[str]) -> Values:
-    """The values with each `section.key=value` put over them; a value is read as YAML (`6`, `true`, `[1, 2]`)."""
+    """Put each `section.key=value` over the values; the text after `=` is YAML (`6`, `true`, `[1, 2]`).
+
+    Raises:
+        UsageError: An assignment of another form.
+    """
     result = dict(values)
     for assignment in assignments:
         dotted, equals, text = assignment.partition("=")
         names = dotted.strip().split(".")
         if not equals or not all(names):
-            raise UsageError(f"--set {assignment!r}: wanted section.key=value, e.g. generation.k=6")
+            raise UsageError(f"--set {assignment!r} is no assignment. Give section.key=value, as generation.k=6.")
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError:
@@ -89,7 +103,10 @@ def override(values: Mapping[str, Any], assignments: Sequence[str]) -> Values:
 
 
 def build(schema: type[Schema], values: Mapping[str, Any], *, where: str) -> Schema:
-    """The schema made from the values; raises UsageError with a line for each wrong key, saying which keys exist."""
+    """Validate values. Raises UsageError with a line for each wrong key, which names the keys that exist.
+
+    `where`: the file or option that the values come from, named in the message.
+    """
     try:
         return schema.model_validate(values)
     except ValidationError as error:
@@ -104,8 +121,8 @@ def _complaint(schema: type[BaseModel], problem: Values) -> str:
         known = _keys(schema, names[:-1])
         near = get_close_matches(names[-1], known, n=1)
         return (
-            f"unknown key {key!r}{f' (did you mean {near[0]!r}?)' if near else ''}; "
-            f"{'.'.join(names[:-1]) or 'this level'} knows: {', '.join(known) or 'nothing'}"
+            f"unknown key {key!r}{f' (did you mean {near[0]!r}?)' if near else ''}. "
+            f"Keys of {'.'.join(names[:-1]) or 'this level'}: {', '.join(known) or 'none'}."
         )
     if problem["type"] == "missing":
         return f"key {key!r} is missing"
@@ -123,6 +140,6 @@ def _keys(schema: type[BaseModel], path: Sequence[str]) -> list[str]:
 
 
 def _section(annotation: Any) -> type[BaseModel] | None:
-    """The schema inside an annotation such as `Limits` or `Limits | None`."""
+    """The model inside an annotation such as `Limits` or `Limits | None`."""
     options = (annotation, *get_args(annotation))
     return next((option for option in options if isinstance(option, type) and issubclass(option, BaseModel)), None)

@@ -1,5 +1,4 @@
-"""Everything that can go wrong, as a small family; each message names the thing, its value, the limit and the way
-out."""
+"""Errors that a user can cause. Each message names what is wrong, its value and the limit, then the way out."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -16,37 +15,42 @@ ErrorKind = Literal[
     "crashed",
     "model",
 ]
+"""Why a clip has no score: the column `error_kind`. vqa/media/probe.py has the table of kinds for files."""
 
 
 class VqaError(Exception):
-    """Base of all errors that a user can cause; `exit_code` is what the command line returns for it."""
+    """Base of all errors that a user can cause; `exit_code` is the command line's."""
 
     exit_code = 1
 
 
 class UsageError(VqaError):
-    """A wrong command, config key, value or file given by the user (exit code 2)."""
+    """Wrong command, config key, value or file (exit code 2)."""
 
     exit_code = 2
 
 
 class ClipError(VqaError):
-    """One clip cannot be scored; becomes the row's `error_kind` and `error`, never stops a job.
-
-    `frames`: how many were decoded and planned, where too few were.
-    """
+    """A clip that cannot be scored; becomes `error_kind` and `error` of its row, and never stops a job."""
 
     def __init__(self, kind: ErrorKind, message: str, frames: tuple[int, int] | None = None) -> None:
+        """Make the error.
+
+        Args:
+            kind: Class of the failure.
+            message: What is wrong, beginning with the URI of the file, and the way out.
+            frames: How many frames were decoded, and how many were planned, where too few were.
+        """
         super().__init__(message)
         self.kind: ErrorKind = kind
         self.frames = frames
 
     def __reduce__(self) -> tuple[type["ClipError"], tuple[ErrorKind, str, tuple[int, int] | None]]:
-        return ClipError, (self.kind, str(self), self.frames)  # crosses process borders with what it knows
+        return ClipError, (self.kind, str(self), self.frames)  # pickling keeps kind and frames
 
 
 class ModelError(VqaError):
-    """A model cannot be loaded or run as asked."""
+    """A model that cannot be loaded or run as configured."""
 
 
 def first_few(items: Sequence[object], *, most: int = 5) -> str:

@@ -1,4 +1,4 @@
-"""Atomic writes: a file appears whole and on disk under its name, or not at all."""
+"""Atomic writes: a file appears complete and on disk under its name, or not at all."""
 
 import json
 import os
@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`; what is written there takes the name, whole and on disk, when the block ends.
+    """Give a temporary path beside `path`, and rename it to `path`, flushed to disk, when the block ends.
 
-    Raises UsageError where `path` is a folder.
+    Raises:
+        UsageError: `path` is a folder.
     """
     if path.is_dir():
-        raise UsageError(f"{path}: is a folder; give the name of a file")
+        raise UsageError(f"{path}: is a folder. Give the name of a file.")
     draft = path.with_name(f".{path.name}.tmp")
     yield draft
     descriptor = os.open(draft, os.O_RDONLY)
@@ -42,13 +43,13 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """The values as indented JSON, atomically."""
+    """Write values as indented JSON, atomically. Raises ValueError for NaN and infinities."""
     with replacing(path) as draft:
         draft.write_text(json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def write_parquet(path: Path, rows: "pa.Table") -> None:
-    """The rows in a Parquet file, atomically."""
+    """Write rows to a Parquet file, atomically."""
     import pyarrow.parquet as pq  # not for --help
 
     with replacing(path) as draft:

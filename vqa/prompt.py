@@ -19,14 +19,14 @@ from typing import Any, Literal
 from vqa.errors import UsageError
 
 LOWEST, HIGHEST = 1.0, 5.0
-PresetName = Literal["preresq_video", "preresq_image", "visualquality_r1", "q_insight"]  # the keys of PRESETS
+PromptName = Literal["preresq_video", "preresq_image", "visualquality_r1", "q_insight"]  # the keys of PROMPTS
 
 _THINK = "Think in <think> </think>, then answer in <answer> </answer>"
 _SOURCE = "All pictures come from one video or image. How good does it look?"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Preset:
+class Prompt:
     """A question: the numbers it asks for, its words, and whether the pictures are named global and local."""
 
     dimensions: int
@@ -34,25 +34,25 @@ class Preset:
     is_global_local: bool = False
 
 
-PRESETS: dict[str, Preset] = {
-    "preresq_video": Preset(
+PROMPTS: dict[str, Prompt] = {
+    "preresq_video": Prompt(
         dimensions=2,
         question="How good does this video look? Compare the frames of the global picture over time, then study the "
         "detail in the local pictures. Give two scores from 1 (bad) to 5 (excellent) with two decimals: global, then "
         f"local. {_THINK}, one number per line.",
         is_global_local=True,
     ),
-    "preresq_image": Preset(
+    "preresq_image": Prompt(
         dimensions=5,
         question=f"{_SOURCE} Give five scores from 1 (bad) to 5 (excellent) with two decimals, in this order: "
         f"saturation, granularity, sharpness, foreground, background. {_THINK}, one number per line.",
     ),
-    "visualquality_r1": Preset(
+    "visualquality_r1": Prompt(
         dimensions=1,
         question=f"{_SOURCE} Give one score for the overall quality, from 1 (very poor) to 5 (excellent), with two "
         f"decimals. {_THINK}, which holds the number alone.",
     ),
-    "q_insight": Preset(
+    "q_insight": Prompt(
         dimensions=1,
         question=f"{_SOURCE} Rate the overall quality from 1 (very poor) to 5 (excellent), with two decimals. "
         f'{_THINK}, which holds JSON alone: {{"rating": <the number>}}.',
@@ -62,7 +62,7 @@ PRESETS: dict[str, Preset] = {
 
 def dimensions(preset: str) -> int:
     """How many numbers the preset asks for. Raises UsageError for an unknown name."""
-    return _preset(preset).dimensions
+    return _prompt(preset).dimensions
 
 
 def messages(preset: str, *, global_count: int, local_count: int, question: str | None = None) -> list[dict[str, Any]]:
@@ -71,7 +71,7 @@ def messages(preset: str, *, global_count: int, local_count: int, question: str 
     `question` stands in place of the preset's own words; training with several puts it there.
     Raises UsageError for an unknown preset or when there is no picture to show.
     """
-    chosen = _preset(preset)
+    chosen = _prompt(preset)
     if global_count < 0 or local_count < 0 or global_count + local_count == 0:
         raise UsageError(f"prompt: {global_count} global and {local_count} local pictures; at least one is needed")
     content: list[dict[str, str]] = []
@@ -205,10 +205,10 @@ def _in_order(readings: list[Reading], names: list[str | None], dimensions: int)
     return tuple(readings[names.index(name)] for name in expected)
 
 
-def _preset(name: str) -> Preset:
-    if name not in PRESETS:
-        raise UsageError(f"prompt {name!r} is not known; there are: {', '.join(PRESETS)}")
-    return PRESETS[name]
+def _prompt(name: str) -> Prompt:
+    if name not in PROMPTS:
+        raise UsageError(f"prompt {name!r} is not known; there are: {', '.join(PROMPTS)}")
+    return PROMPTS[name]
 
 
 def _labels(global_count: int, local_count: int, *, is_global_local: bool) -> list[str]:

@@ -1,4 +1,4 @@
-"""The values that cross boundaries: frozen, checked when made, carrying units in their names."""
+"""Values that packages exchange: frozen, checked on construction, with units in their names."""
 
 from dataclasses import dataclass, field
 
@@ -11,7 +11,7 @@ Seconds = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clip:
-    """What to score: a file, or the half-open span [start_seconds, end_seconds) of one."""
+    """A file to score, or the half-open span [start_seconds, end_seconds) of one."""
 
     clip_id: str
     uri: str
@@ -22,22 +22,24 @@ class Clip:
         start, end = self.start_seconds or 0.0, self.end_seconds
         if not start >= 0 or (end is not None and not end > start):
             raise ValueError(
-                f"clip {self.clip_id!r}: span [{start}, {end}) is empty or negative; give 0 <= start < end"
+                f"clip {self.clip_id!r}: span [{start}, {end}) is empty or negative. Give 0 <= start < end."
             )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MediaInfo:
-    """Facts of one video (or image) file. Sizes are as shown: square pixels, after rotation. Seconds count from
-    the first frame shown."""
+    """Facts of a video or image file.
+
+    Sizes are as shown: square pixels, after rotation. Seconds count from the first frame shown.
+    """
 
     uri: str
     codec: str
     container: str
     width: int
     height: int
-    rotation_degrees: int  # clockwise turn needed for display: 0, 90, 180, 270
-    is_mirrored: bool = False  # a still picture to be flipped upside down before that turn
+    rotation_degrees: int  # clockwise, for display: 0, 90, 180 or 270
+    is_mirrored: bool = False  # a still picture to be flipped upside down before that rotation
     fps: float  # mean rate over the packets; 0.0 for a still picture
     duration_seconds: float
     frame_count: int
@@ -46,7 +48,7 @@ class MediaInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Packets:
-    """The packet table of a video, in presentation order; all arrays have length N >= 1."""
+    """Packet table of a video in presentation order; all arrays have length N >= 1."""
 
     seconds: Seconds  # [N] presentation times, ascending, the first is 0.0
     sizes: NDArray[np.int64]  # [N] bytes
@@ -64,10 +66,10 @@ class Packets:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Frames:
-    """Decoded pictures and times; entry j answers request `requested[j]` of decode. Damaged ones are left out."""
+    """Decoded pictures and times; entry j answers request `requested[j]` of `decode`, lost frames are left out."""
 
     pixels: tuple[Pixels, ...]  # each uint8 [height, width, 3] RGB, at the size asked for
-    seconds: Seconds  # [M] presentation time of the frame that was really decoded
+    seconds: Seconds  # [M] presentation time of the decoded frame, not of the request
     requested: NDArray[np.int64]  # [M] ascending indices into the request
 
     def __post_init__(self) -> None:
@@ -82,7 +84,7 @@ class Frames:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CropBox:
-    """Where a local picture was cut: pixels of the frame as shown, at a time."""
+    """Place of a local picture: time in seconds, and pixels of the frame as shown."""
 
     second: float
     x: int
@@ -93,7 +95,7 @@ class CropBox:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Views:
-    """What the model looks at for one clip, and where it came from."""
+    """Pictures that the model is shown of a clip, and where they were taken."""
 
     clip: Clip
     info: MediaInfo
@@ -101,19 +103,19 @@ class Views:
     local_pictures: tuple[Pixels, ...]  # crops or whole frames at native size, in time order
     keyframe_seconds: tuple[float, ...]
     crop_boxes: tuple[CropBox, ...]
-    frames_planned: int  # distinct frames asked of the decoder
+    frames_planned: int  # distinct frames requested of the decoder
     frames_decoded: int
     decode_backend: str
     decode_seconds: float
 
     @property
     def pictures(self) -> tuple[Pixels, ...]:
-        """All pictures in the order the prompt shows them: global first."""
+        """All pictures in the order of the prompt: global first."""
         return self.global_pictures + self.local_pictures
 
     @property
     def is_partial(self) -> bool:
-        """True where fewer frames were decoded than planned."""
+        """Whether fewer frames were decoded than planned."""
         return self.frames_decoded < self.frames_planned
 
     def __repr__(self) -> str:
@@ -123,7 +125,7 @@ class Views:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """One rollout: the text as written and what the one parser read from it (None: no score could be read)."""
+    """One rollout: the text, and the values parsed from it (None where no score could be read)."""
 
     text: str
     values: tuple[float, ...] | None  # D numbers on 1-5
@@ -132,7 +134,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """The verdict on one clip, 1-5; every number is None unless it was read from an answer."""
+    """Score of a clip on 1-5; every number is None unless it was read from an answer."""
 
     score: float | None
     score_std: float | None  # population spread over parsed rollouts, 0.0 for one
@@ -144,5 +146,5 @@ class Score:
 
     @property
     def answers_parsed(self) -> int:
-        """Rollouts from which a score could be read."""
+        """Number of rollouts from which a score could be read."""
         return sum(answer.values is not None for answer in self.answers)

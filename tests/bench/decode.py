@@ -30,7 +30,7 @@ Ideas tried, CPU seconds on 2 shared, very busy cores (AMD EPYC, 2026-11-21), on
   and 0.92 CPU s. Not used; a job runs one thread in each of as many workers as there are cores.
 - Views through shared memory instead of the guard's pipe (medians of 7): 4 MB, as by default, 5.5 against 5.1 ms; 20 MB
   25 against 52 ms; 80 MB 126 against 339 ms. Only whole native frames would gain, 0.03 s of about 1 s. Not used.
-- The child kept warm: a fresh one costs 0.11-0.14 s a clip. Done (guard.py).
+- The child kept warm: a fresh one costs 0.11-0.14 s a clip. Done (sandbox.py).
 """
 
 import argparse
@@ -46,6 +46,8 @@ from pathlib import Path
 import av
 import imageio_ffmpeg
 import numpy as np
+
+from vqa.data.synthetic.ladder import without_realtime
 
 CLIP = Path(__file__).parents[2] / "vqa/assets/clips/big_buck_bunny.mp4"
 KEYFRAMES, TILE = 16, (256, 144)
@@ -76,7 +78,7 @@ def make(folder: Path, name: str) -> Path:
         quiet = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y"]
         short = folder / f"{name}.part.mp4"
         source = [*quiet, "-stream_loop", "5", "-i", CLIP, "-t", str(seconds), "-an", *encode.split()]
-        subprocess.run([*source, short], check=True)
+        subprocess.run(without_realtime([*map(str, source), str(short)]), check=True)
         subprocess.run([*quiet, "-stream_loop", str(times - 1), "-i", short, "-c", "copy", path], check=True)
         short.unlink()
     return path
@@ -88,17 +90,17 @@ def make(folder: Path, name: str) -> Path:
 def ours(backend: str) -> Callable[[str, np.ndarray, int], int | None]:
     """As `look` asks: tiles and native frames in one call."""
     from vqa.media import decode
-    from vqa.media.backends import pyav as feed
+    from vqa.media.backends import pyav
 
     fed = 0
-    real = feed._decode
+    real = pyav._decode
 
     def counted(decoder, packet):
         nonlocal fed
         fed += packet is not None
         return real(decoder, packet)
 
-    feed._decode = counted
+    pyav._decode = counted
 
     def run(path: str, times: np.ndarray, threads: int) -> int | None:
         nonlocal fed
@@ -168,16 +170,16 @@ def whole_file(path: str, times: np.ndarray, threads: int) -> int:
 def floor(path: str, times: np.ndarray, threads: int) -> tuple[Callable[[], int]]:
     """FFmpeg's decoder over just the needed part of the needed groups; returns what is to be timed."""
     from vqa.media import probe
-    from vqa.media.backends import pyav as feed
-    from vqa.media.plan import nearest, plan
+    from vqa.media.backends import pyav
+    from vqa.media.probe import nearest
 
     info, table = probe(path)
-    runs = plan(table, np.unique(nearest(table.seconds, times)))
+    ranges = pyav.decode_ranges(table, np.unique(nearest(table.seconds, times)))
 
     def run() -> int:
-        for _ in feed._feed(info, table, runs, threads, set(), set(), is_sifted=False, can_jump=True):
+        for _ in pyav._feed(info, table, ranges, threads, set(), set(), is_pruned=False, can_jump=True):
             pass
-        return sum(r.stop - r.start + 1 for r in runs)
+        return sum(r.stop - r.start + 1 for r in ranges)
 
     return (run,)
 

@@ -36,7 +36,7 @@ def examples(count: int) -> list[Example]:
     for number in range(count):
         name, sigma = rehearsal.CLIPS[number % 2], 0.5 * (number // 2)
         clip = Clip(clip_id=name, uri=str(rehearsal.ASSETS / "clips" / f"{name}.mp4"))
-        views = rehearsal.blur(look(clip, seed=0, **settings.model_dump()), sigma)
+        views = rehearsal.blur(look(clip, settings), sigma)
         opinion = max(1.0, 4.5 - sigma - 0.25 * (number % 2))
         made.append(Example(clip_id=f"{name}-{sigma}", dataset="bunny", opinion=opinion, load=partial(_same, views)))
     return made
@@ -60,12 +60,12 @@ def main() -> None:
                     Path(folder),
                     of=clips,
                     shared_prefill=shared,
-                    steps=asked.steps,
-                    clips=asked.clips,
-                    k=asked.k,
-                    rows=asked.clips * asked.k,
-                    max_new_tokens=asked.new_tokens,
-                    first_look=False,
+                    max_steps=asked.steps,
+                    clips_per_step=asked.clips,
+                    num_generations=asked.k,
+                    per_device_train_batch_size=asked.clips * asked.k,
+                    max_completion_length=asked.new_tokens,
+                    check_first_batch=False,
                     save_strategy="no",
                 )
                 started = time.process_time()

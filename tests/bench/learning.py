@@ -31,7 +31,7 @@ def recipe(presets: list[str], *, seeds: int, steps: int, model: str, cold: int,
     if cold:
         known = yaml.safe_load((RECIPES / "embedded.yaml").read_text())["stages"]
         start = "coldstart"
-        stages += [stage | {"name": start, "steps": cold} for stage in known if stage["kind"] == "coldstart"]
+        stages += [stage | {"name": start, "max_steps": cold} for stage in known if stage["kind"] == "coldstart"]
     for preset in presets:
         tiny = yaml.safe_load((RECIPES / f"{preset}_tiny.yaml").read_text())
         parts = [stage for stage in tiny["stages"] if stage["kind"] == "grpo"]
@@ -40,7 +40,7 @@ def recipe(presets: list[str], *, seeds: int, steps: int, model: str, cold: int,
             for number, stage in enumerate(parts):
                 name = f"{preset}-{seed}-{number}"
                 own = steps // len(parts)
-                length = {"steps": own, "judge_every": max(1, steps // 4), "save_every": own}
+                length = {"max_steps": own, "eval_steps": max(1, steps // 4), "save_steps": own}
                 stages.append(stage | length | {"name": name, "start": before, "seed": seed})
                 before = name
     whole = {"start": model, "card": "embedded", "validation_clips": held_out, "threads": 2, "stages": stages}

@@ -8,15 +8,15 @@ import time
 
 import numpy as np
 
-from vqa.prompt import PRESETS as QUESTIONS
-from vqa.rewards import PRESETS, compute
+from vqa.prompt import PROMPTS
+from vqa.rewards import REWARD_PRESETS, compute
 
 
 def main() -> None:
     """Print one line a preset."""
     generator = np.random.default_rng(0)
-    for preset in PRESETS:
-        numbers = QUESTIONS[preset].dimensions if preset in QUESTIONS else 1
+    for preset in REWARD_PRESETS:
+        numbers = PROMPTS[preset].dimensions if preset in PROMPTS else 1
         values = generator.uniform(1, 5, (64, 12, numbers)).round(2)
         values[generator.random((64, 12)) < 0.05] = np.nan
         chances = generator.random((64, 12))

@@ -127,7 +127,7 @@ def transient(rows: Sequence[dict[str, Any]], ladder: Path, out: Path) -> Iterat
 
 def score(scorer: Scorer, files: Sequence[Path], config: ViewsConfig) -> np.ndarray:
     """float [N], NaN where the answer could not be read."""
-    views = [look(Clip(clip_id=path.name, uri=str(path)), **config.model_dump(), seed=0) for path in files]
+    views = [look(Clip(clip_id=path.name, uri=str(path)), config) for path in files]
     return np.array([one.score if one.score is not None else np.nan for one in scorer.score(views)])
 
 

@@ -37,6 +37,7 @@ def scored(tmp_path: Path) -> Path:
     return out
 
 
+@pytest.mark.alone
 def test_help_and_version_come_at_once() -> None:
     command = [sys.executable, "-c", "from vqa.cli import main; main()", "--help"]
     seconds = []

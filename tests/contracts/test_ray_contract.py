@@ -15,6 +15,7 @@ from ray.data import ActorPoolStrategy, DataContext
 
 from jobs import ray_executor
 from jobs.stages import SampleStage, ScoreStage
+from vqa.views import ViewsConfig
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test file
 
@@ -87,7 +88,7 @@ def test_stages_travel_and_are_cheap_to_make() -> None:
     for stage in (SampleStage, ScoreStage):
         assert pickle.loads(pickle.dumps(stage)) is stage
     guard = {"deadline_seconds": 1.0, "memory_bytes": None}
-    SampleStage(views={}, settings="", clip_seconds=None, guard=guard)  # starts no process
+    SampleStage(views=ViewsConfig(), settings="", clip_seconds=None, guard=guard)  # starts no process
 
 
 def test_what_we_switch_off_is_still_there() -> None:

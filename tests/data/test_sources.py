@@ -10,7 +10,7 @@ import pytest
 
 from vqa.data.sources import list_clips, path_to_uri
 from vqa.errors import UsageError
-from vqa.media.storage.source import local_path
+from vqa.media.storage.open import local_path
 
 
 def touch(folder: Path, *names: str) -> None:

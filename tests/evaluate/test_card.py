@@ -119,7 +119,7 @@ def test_a_card_of_another_set_and_paths_that_are_in_the_way_are_refused(
     code, _, err = vqa("evaluate", scores, "--labels", labels, "--out", scores / "below", "--resamples", 0)
     assert (code, err) == (1, f"vqa: {scores}/below: Not a directory; give another path\n")
     code, _, err = vqa("calibrate", scores, "--labels", labels, "--out", tmp_path)
-    assert (code, err) == (2, f"vqa: {tmp_path}: is a folder; give the name of a file\n")
+    assert (code, err) == (2, f"vqa: {tmp_path}: is a folder. Give the name of a file.\n")
 
 
 def test_a_card_that_is_not_there_is_refused_with_those_there_are(vqa: Command, files: tuple[Path, Path]) -> None:

@@ -9,16 +9,26 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from jobs.run_record import Request
-from tests.jobs.test_kills import Run
-from tests.jobs.test_score import plain_loop, table
-from tests.support import clips
+from tests.support import clips, failing
+from tests.support.job_runs import Run, plain_loop, table
 from vqa.data.score_table import read_scores
 
-FILES = 60
+pytestmark = pytest.mark.ray
+
+FILES = 24
+HELD = [f"{n}.mp4" for n in range(8, FILES)]  # by nobody decoded while the node is there
 
 
 @pytest.fixture
-def cluster() -> Iterator[Cluster]:
+def marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the faults' marks are; the nodes take the environment along."""
+    for name, value in failing.environment(tmp_path / "marks", held=HELD).items():
+        monkeypatch.setenv(name, value)
+    return tmp_path / "marks"
+
+
+@pytest.fixture
+def cluster(marks: Path) -> Iterator[Cluster]:
     """A head that does no work."""
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     try:
@@ -28,22 +38,26 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.mark.slow
-def test_a_node_that_goes_away_takes_no_row_along(cluster: Cluster, tmp_path: Path, model_card: Path) -> None:
+def test_a_node_that_goes_away_takes_no_row_along(
+    cluster: Cluster, marks: Path, tmp_path: Path, model_card: Path
+) -> None:
     first, _ = (cluster.add_node(num_cpus=2) for _ in range(2))  # either has room for both stages
     folder, out = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
     for n in range(FILES):
         clips.write_video(folder / f"{n}.mp4", frames=8, seed=n)
-    assignments = ("job.seconds_per_write=0", "job.rows_per_part=7", "generation.k=8")
+    assignments = ("job.seconds_per_write=0", "job.rows_per_part=7")
     request = Request(sources=(str(folder),), out=out, model=str(model_card), assignments=assignments)
     options = [word for assignment in assignments for word in ("--set", assignment)]
-    command = [sys.executable, "-m", "jobs.score", str(folder), "--out", str(out), "--model", str(model_card), *options]
+    command = [sys.executable, "-m", "tests.support.failing", "score", str(folder), "--out", str(out)]
+    command += ["--model", str(model_card), *options]
     run = Run([*command, "--ray-address", cluster.address, "--json", "--max-failed", "0"], out)
-    run.wait_for_rows(5)
+    run.wait_for_rows(2)
     cluster.remove_node(first, allow_graceful=False)
-    assert read_scores(out, ["clip_id"]).num_rows < FILES, "it went away too late to mean anything"
+    assert read_scores(out, ["clip_id"]).num_rows <= FILES - len(HELD)
+    (marks / "free").touch()
     code, said, heard = run.end()
     summary = json.loads(said)
     assert (code, heard) == (0, "")
     assert (summary["clips"], summary["scored_now"]) == (FILES, FILES)
-    assert table(out) == plain_loop(request)
+    assert table(out) == plain_loop(request, score_stage=failing.FailingScoreStage)

@@ -101,6 +101,7 @@ def test_what_changes_a_number_changes_the_digest(tmp_path: Path, assignment: st
         "limits.max_frames=9",
         "job.score_workers=3",
         "views.max_pixels=9",
+        "views.prune=false",
     ],
 )
 def test_what_changes_no_number_leaves_the_digest(tmp_path: Path, assignment: str) -> None:

@@ -1,78 +1,68 @@
-"""Real kills at random moments: the job goes on, by itself or by the same command, and the table is the same."""
+"""Killed processes: the job resumes, by itself or by the same command, and the table is the same."""
 
-import contextlib
 import json
 import os
 import signal
-import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 
 from jobs.run_record import Request
-from tests.jobs.test_score import plain_loop, table
-from tests.support import clips
+from tests.support import clips, failing
+from tests.support.job_runs import Run, plain_loop, table
 from vqa.data.score_table import read_scores
 
-PATIENCE_SECONDS = 120.0
-FILES = 120
+pytestmark = pytest.mark.ray
+
+FILES = 40
 
 
-class Run:
-    """One start of the command, in a process group of its own, as a shell gives it."""
-
-    def __init__(self, command: list[str], out: Path) -> None:
-        self.out = out
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-        )
-
-    def wait_for_rows(self, count: int) -> None:
-        self.wait_until(lambda: read_scores(self.out, ["clip_id"]).num_rows >= count)
-
-    def wait_until(self, is_true: Callable[[], object]) -> None:
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while not is_true():
-            assert self.process.poll() is None, f"ended early: {self.process.communicate()}"
-            assert time.monotonic() < deadline, "nothing happened for two minutes"
-            time.sleep(0.02)
-
-    def kill(self, kind: str, *, delay_seconds: float = 0.0) -> None:
-        """SIGKILL to a worker of a stage, or to the process that decodes for one."""
-        stage = "ScoreStage" if kind == "scorer" else "SampleStage"
-        at_work = 2 if stage == "SampleStage" else 0  # its fork server and the child that decodes
-        found: list[psutil.Process] = []
-
-        def is_there() -> bool:
-            for one in psutil.Process(self.process.pid).children(recursive=True):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    is_worker = f"MapWorker(MapBatches({stage}))" in " ".join(one.cmdline())
-                    family = one.children(recursive=True) if is_worker else []
-                    if is_worker and len(family) >= at_work:
-                        found[:] = [one, *family]
-            return bool(found)
-
-        self.wait_until(is_there)
-        time.sleep(delay_seconds)
-        found[-1 if kind == "decoder" else 0].kill()
-
-    def end(self) -> tuple[int, str, str]:
-        out, err = self.process.communicate(timeout=PATIENCE_SECONDS)
-        return self.process.returncode, out, err
+def inputs(folder: Path, count: int) -> Path:
+    """So many clips and a text that is none."""
+    folder.mkdir()
+    for n in range(count):
+        clips.write_video(folder / f"{n}.mp4", frames=8, seed=n)
+    clips.write_text(folder / "text.mp4")
+    return folder
 
 
 @pytest.mark.slow
+def test_kills_in_every_process_change_nothing(tmp_path: Path, model_card: Path) -> None:
+    folder, out = inputs(tmp_path / "in", FILES), tmp_path / "out"
+    assignments = ("job.seconds_per_write=0", "job.rows_per_part=7")
+    request = Request(sources=(str(folder),), out=out, model=str(model_card), assignments=assignments)
+    options = [word for assignment in assignments for word in ("--set", assignment)]
+    command = [sys.executable, "-m", "tests.support.failing", "score", str(folder), "--out", str(out)]
+    command += ["--model", str(model_card), *options, "--json", "--max-failed", "1"]
+
+    faults = {"decoder": "1.mp4", "sampler": "11.mp4", "scorer": "13.mp4", "driver": 20}
+    code, said, _ = Run(command, out, failing.environment(tmp_path / "first", **faults)).end()
+    assert (code, said) == (-signal.SIGKILL, "")
+    assert {mark.name for mark in (tmp_path / "first").iterdir()} == set(faults)
+    rows = len(table(out))
+    assert 0 < rows < FILES
+
+    code, said, heard = Run(command, out, failing.environment(tmp_path / "second", interrupted=8)).end()
+    assert code == 130, heard
+    assert json.loads(said)["state"] == "interrupted"
+    assert "Traceback" not in heard
+    safe = read_scores(out, ["clip_id"]).num_rows
+    assert rows < safe < FILES + 1
+
+    code, said, heard = Run(command, out).end()
+    summary = json.loads(said)
+    assert (code, heard) == (0, "")
+    assert (summary["kept"], summary["scored_now"]) == (safe, FILES + 1 - safe)
+    assert table(out) == plain_loop(request, score_stage=failing.FailingScoreStage)
+    assert not (out / "superseded").exists(), "no row had to be written twice"
+
+
+@pytest.mark.full
 def test_kills_at_random_moments_change_nothing(tmp_path: Path, model_card: Path) -> None:
-    folder, out = tmp_path / "in", tmp_path / "out"
-    folder.mkdir()
-    for n in range(FILES):
-        clips.write_video(folder / f"{n}.mp4", frames=8, seed=n)
-    clips.write_text(folder / "text.mp4")
+    count = 120
+    folder, out = inputs(tmp_path / "in", count), tmp_path / "out"
     assignments = ("job.seconds_per_write=0", "job.rows_per_part=7", "generation.k=8")
     request = Request(sources=(str(folder),), out=out, model=str(model_card), assignments=assignments)
     options = [word for assignment in assignments for word in ("--set", assignment)]
@@ -100,11 +90,11 @@ def test_kills_at_random_moments_change_nothing(tmp_path: Path, model_card: Path
     assert json.loads(said)["state"] == "interrupted"
     assert "Traceback" not in heard
     safe = read_scores(out, ["clip_id"]).num_rows
-    assert rows < safe < FILES + 1, "the interruption came too late to mean anything"
+    assert rows < safe < count + 1, "the interruption came too late to mean anything"
 
     code, said, heard = Run(command, out).end()
     summary = json.loads(said)
     assert (code, heard) == (0, "")
-    assert (summary["kept"], summary["scored_now"]) == (safe, FILES + 1 - safe)
+    assert (summary["kept"], summary["scored_now"]) == (safe, count + 1 - safe)
     assert table(out) == plain_loop(request)
     assert not (out / "superseded").exists(), "no row had to be written twice"

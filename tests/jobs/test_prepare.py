@@ -6,8 +6,8 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.prepare import Request, run
-from tests.support import clips
+from tests.support import clips, failing
+from tests.support.job_runs import Run
 from vqa.data.manifest import Scale, make_manifest, write_manifest
 from vqa.data.score_table import read_scores
 from vqa.data.view_cache import read_prepared
@@ -27,7 +28,7 @@ from vqa.views import ViewsConfig, look, view_seed
 
 SMALL = {"keyframes": 4, "global_pixels": 112, "local_pictures": 1, "crop_pixels": 56, "temporal": "segment"}
 SETTINGS = tuple(f"views.{name}={value}" for name, value in SMALL.items())
-PATIENCE_SECONDS = 180.0
+COUNT = 24  # clips of the run that is killed
 # Loaded by every process of the command: notes each opening of a clip.
 NOTES = """
 import os, sys
@@ -53,7 +54,7 @@ def manifest(path: Path, uris: dict[str, Path]) -> Path:
 def seen(uri: str) -> Views:
     clip = Clip(clip_id=uri, uri=uri)
     settings = ViewsConfig(**{**model_views(), **SMALL})
-    return look(clip, **settings.model_dump(), seed=view_seed(fingerprint(uri), clip))
+    return look(clip, settings, seed=view_seed(fingerprint(uri), clip))
 
 
 def model_views() -> dict[str, Any]:
@@ -155,33 +156,32 @@ def test_wrong_manifests_are_named(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "pictures").exists()
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_killed_and_begun_again_it_comes_to_the_same_and_nothing_is_decoded_twice(tmp_path: Path) -> None:
-    files = {f"{n}": clips.write_video(tmp_path / f"{n}.mp4", frames=8, seed=n) for n in range(60)}
+    files = {f"{n}": clips.write_video(tmp_path / f"{n}.mp4", frames=8, seed=n) for n in range(COUNT)}
     listed = manifest(tmp_path / "m.parquet", files)
     opened = tmp_path / "opened"
     opened.touch()
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "sitecustomize.py").write_text(NOTES)
-    noting = os.environ | {"PYTHONPATH": str(tmp_path / "notes"), "OPENED": str(opened)}
+    paths = os.pathsep.join([str(tmp_path / "notes"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    noting = os.environ | {"PYTHONPATH": paths, "OPENED": str(opened)}
 
-    def start(out: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
+    def run_command(out: Path, environment: Mapping[str, str]) -> tuple[int, str, str]:
         options = [word for one in (*SETTINGS, "job.seconds_per_write=0") for word in ("--set", one)]
-        command = [sys.executable, "-m", "vqa.cli", "prepare", str(listed), "--out", str(out), "--json", *options]
-        return subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
-        )
+        command = [sys.executable, "-m", "tests.support.failing", "prepare", str(listed), "--out", str(out), "--json"]
+        return Run([*command, *options], out, environment).end()
 
-    whole = start(tmp_path / "whole", noting)
-    said, heard = whole.communicate(timeout=PATIENCE_SECONDS)
-    assert (whole.returncode, heard) == (0, "")
-    assert json.loads(said)["looked_at_now"] == 60
+    code, said, heard = run_command(tmp_path / "whole", noting)
+    assert (code, heard) == (0, "")
+    assert json.loads(said)["looked_at_now"] == COUNT
     times = Counter(opened.read_text().splitlines())
     opened.write_text("")
     alone = (
-        "import sys; from vqa.media.storage.fingerprint import fingerprint; from vqa.views import look; "
+        "import sys; from vqa.media.storage.fingerprint import fingerprint; from vqa.views import ViewsConfig, look; "
         "from vqa.types import Clip; fingerprint(sys.argv[1]); "
-        "look(Clip(clip_id='a', uri=sys.argv[1]), keyframes=4, local_pictures=1)"
+        "look(Clip(clip_id='a', uri=sys.argv[1]), ViewsConfig(keyframes=4, local_pictures=1))"
     )
     subprocess.run([sys.executable, "-c", alone, str(files["0"])], env=noting, check=True)
     assert times == dict.fromkeys(map(str, files.values()), len(opened.read_text().splitlines())), "as for one look"
@@ -194,22 +194,16 @@ def test_killed_and_begun_again_it_comes_to_the_same_and_nothing_is_decoded_twic
     assert opened.read_text() == "", "training opens no clip"
 
     out = tmp_path / "out"
-    first = start(out, dict(os.environ))
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while read_scores(out, ["clip_id"], folder="files").num_rows < 9:
-        assert first.poll() is None and time.monotonic() < deadline
-        time.sleep(0.02)
-    os.kill(first.pid, signal.SIGKILL)
-    first.communicate()
+    code, _, _ = run_command(out, failing.environment(tmp_path / "marks", driver=9))
+    assert code == -signal.SIGKILL
     safe = read_scores(out, ["clip_id"], folder="files").num_rows
-    assert 9 <= safe < 60, "the kill came too late to mean anything"
+    assert 0 < safe < COUNT
     with pytest.raises(UsageError, match="give a folder that `vqa prepare` has finished"):
         read_prepared(out)
 
-    second = start(out, dict(os.environ))
-    said, heard = second.communicate(timeout=PATIENCE_SECONDS)
+    code, said, heard = run_command(out, {})
     summary = json.loads(said)
-    assert (second.returncode, heard, summary["kept"], summary["looked_at_now"]) == (0, "", safe, 60 - safe)
+    assert (code, heard, summary["kept"], summary["looked_at_now"]) == (0, "", safe, COUNT - safe)
     assert rows(out) == rows(tmp_path / "whole")
     assert pictures(out) == pictures(tmp_path / "whole")
-    assert len(stored(out)) == len(set(stored(out))) == 60
+    assert len(stored(out)) == len(set(stored(out))) == COUNT

@@ -9,55 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 
-from jobs.config import pinned_card
-from jobs.ray_executor import _blocks
-from jobs.resume import Work
 from jobs.run_record import Request
 from jobs.scoring import prepare, run
-from jobs.stages import SampleStage, ScoreStage
 from tests.support import clips
+from tests.support.job_runs import plain_loop, table
 from tests.support.zoo import make_zoo
-from vqa.data.score_table import TIMINGS, read_scores
 from vqa.errors import UsageError
-
-Rows = dict[str, dict[str, Any]]
-
-
-def table(out: Path) -> Rows:
-    """Rows by clip_id, without what differs between two runs over the same files."""
-    rows = read_scores(out).to_pylist()
-    assert len({row["clip_id"] for row in rows}) == len(rows), "a clip twice"
-    return {row["clip_id"]: {name: value for name, value in row.items() if name not in TIMINGS} for row in rows}
-
-
-def plain_loop(request: Request) -> Rows:
-    """The same stages one after another in this process: what a run has to come to."""
-    job = prepare(request)
-    config = job.config
-    sampler = SampleStage(
-        views=config.views.model_dump(),
-        settings=job.settings,
-        clip_seconds=config.clip_seconds,
-        guard={"deadline_seconds": 60.0, "memory_bytes": 2**31},
-    )
-    scorer = ScoreStage(
-        model_id=job.model_id,
-        model_revision=job.model_revision,
-        card=pinned_card(config, revision=job.model_revision),
-        generation=config.generation.model_dump(),
-    )
-    samples = [s for block in _blocks([Work(clip=clip) for clip in job.listing.clips]) for s in sampler(block)]
-    sampler.close()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as in a worker; more only get into each other's way with so small a model
-    rows = [row for n in range(0, len(samples), 8) for row in scorer(pa.concat_tables(samples[n : n + 8])).to_pylist()]
-    torch.set_num_threads(threads)
-    return {row["clip_id"]: {name: value for name, value in row.items() if name not in TIMINGS} for row in rows}
 
 
 def test_a_run_over_everything_that_goes_wrong(

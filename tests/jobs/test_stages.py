@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
 import pytest
@@ -15,6 +16,7 @@ from tests.support.zoo import make_zoo
 from vqa.data.score_table import SCHEMA
 from vqa.data.sources import list_clips
 from vqa.types import Clip
+from vqa.views import ViewsConfig
 
 
 def stage(
@@ -22,12 +24,12 @@ def stage(
     clip_seconds: float | None = None,
     deadline_seconds: float = 60.0,
     settings: str = "s",
-    on_damage: str = "partial",
+    on_damage: Literal["fail", "partial"] = "partial",
     max_frames: int = 1000,
     **limits: int,
 ) -> SampleStage:
     return SampleStage(
-        views={"keyframes": 4, "global_pixels": 128, "crop_pixels": 32, "local_pictures": 2, "on_damage": on_damage},
+        views=ViewsConfig(keyframes=4, global_pixels=128, crop_pixels=32, local_pictures=2, on_damage=on_damage),
         settings=settings,
         clip_seconds=clip_seconds,
         guard={"deadline_seconds": deadline_seconds, "memory_bytes": 2**31, **limits},

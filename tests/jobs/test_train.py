@@ -1,9 +1,6 @@
 """A recipe on two workers by Ray Train: one is killed in the middle, the run goes on from its last checkpoint."""
 
 import io
-import os
-import signal
-import subprocess
 import sys
 import threading
 import time
@@ -11,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import ray
 
 from jobs.train import run
-from tests.support import clips
+from tests.support import clips, failing
+from tests.support.job_runs import Run
 from vqa.data.view_cache import LOOKED_AT, pack
 from vqa.data.view_cache_writer import PreparedTable
 from vqa.errors import VqaError
@@ -26,14 +23,15 @@ from vqa.types import Clip
 from vqa.views import ViewsConfig, look
 
 PATIENCE_SECONDS = 900.0
-STEPS = 12
+STEPS = 6
 RECIPE = f"""
 start: embedded
 threads: 1
 validation_clips: 0
 export: float16
 stages:
-- {{kind: coldstart, name: cold, steps: {STEPS}, batch: 2, rows: 1, rate: 1.0e-4, vision_rate: 0, every: 1}}
+- {{kind: coldstart, name: cold, max_steps: {STEPS}, global_batch_size: 2, per_device_train_batch_size: 1,
+   learning_rate: 1.0e-4, vision_learning_rate: 0, save_steps: 1, eval_steps: 1}}
 """
 
 
@@ -54,7 +52,7 @@ def prepared(tmp_path: Path) -> Path:
     out, rows, listed = tmp_path / "prepared", [], []
     for n in range(4):
         clip = Clip(clip_id=f"{n}", uri=str(clips.write_video(tmp_path / f"{n}.mp4", frames=8, seed=n)))
-        seen = look(clip, **views.model_dump())
+        seen = look(clip, views)
         rows.append({"clip_id": clip.uri, "uri": clip.uri, "status": "ok", "run_key": f"{n}"} | pack(seen))
         facts: dict[str, Any] = {"dataset": "ladder", "content_id": f"{n}", "split": "train", "opinion": 1.5 + n}
         listed.append(facts | {"clip_id": f"{n}", "uri": clip.uri, "distortions": ["noise"], "severities": [0.2 * n]})
@@ -69,38 +67,17 @@ def checkpoints(out: Path) -> set[int]:
     return {int(path.name.rpartition("-")[2]) for path in (out / "cold").glob("checkpoint-*")}
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_a_lost_worker_is_replaced_and_the_run_goes_on_from_its_last_checkpoint(tmp_path: Path, recipe: Path) -> None:
-    out = tmp_path / "out"
-    command = [sys.executable, "-m", "jobs.train", str(recipe), "--out", str(out), "--data", str(prepared(tmp_path))]
-    process = subprocess.Popen([*command, "--workers", "2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-    def workers() -> list[psutil.Process]:
-        return [
-            one
-            for one in psutil.Process(process.pid).children(recursive=True)
-            if one.is_running() and one.name().startswith("ray::RayTrainWo")
-        ]
-
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not (saved := checkpoints(out)) or max(saved) < 4:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    first = workers()
-    assert len(first) == 2
-    os.kill(first[0].pid, signal.SIGKILL)
-    before = max(checkpoints(out))
-    assert before < STEPS, "the kill came too late to mean anything"
-
-    later: set[int] = set()
-    while process.poll() is None:
-        later |= checkpoints(out) - saved
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    said, heard = process.communicate()
-    assert (process.returncode, said.strip()) == (0, str(out / "model")), heard
-    assert min(later) > max(saved), "not from the beginning"
+    out, marks = tmp_path / "out", tmp_path / "marks"
+    command = [sys.executable, "-m", "tests.support.failing_training", str(recipe), "--out", str(out)]
+    command += ["--data", str(prepared(tmp_path)), "--workers", "2"]
+    code, said, heard = Run(command, out, failing.environment(marks, step=3)).end()
+    assert (code, said.strip()) == (0, str(out / "model")), heard
+    assert (marks / "killed").exists()
+    saved = [int(line) for line in (marks / "saved").read_text().split()]
+    assert saved == list(range(1, STEPS + 1)), "no step was done twice"
     assert max(checkpoints(out)) == STEPS
     assert (out / "model" / "model.safetensors").is_file()
     assert not (out / "ray").exists()

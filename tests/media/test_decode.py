@@ -16,7 +16,8 @@ from PIL import Image, ImageOps
 from tests.support import clips
 from vqa.errors import ClipError
 from vqa.media import decode, probe
-from vqa.media.plan import nearest, plan
+from vqa.media.backends.pyav import decode_ranges
+from vqa.media.probe import nearest
 from vqa.types import Frames
 
 SCALER = 0x4 | 0x40000 | 0x80000  # bicubic, accurate rounding, to the bit: what decode.py promises to use
@@ -176,12 +177,12 @@ def test_only_the_needed_part_of_the_needed_groups_is_decoded(zoo, fed, wanted, 
 @given(wanted=st.sets(st.integers(0, FRAMES - 1), min_size=1), back=st.integers(0, 3))
 def test_no_packet_is_planned_twice_and_every_wanted_frame_is(zoo, name, wanted, back) -> None:
     _, table = probe(str(zoo(name)[0]))
-    runs = plan(table, sorted(wanted), back=back)
-    assert sorted(entry for run in runs for entry in run.wanted) == sorted(wanted)
-    assert all(earlier.stop + 1 < later.start for earlier, later in pairwise(runs))
-    for run in runs:
-        assert run.start == 0 or table.starts[run.start]
-        assert all(run.start <= table.order[entry] <= run.stop for entry in run.wanted)
+    ranges = decode_ranges(table, sorted(wanted), back=back)
+    assert sorted(entry for one in ranges for entry in one.wanted) == sorted(wanted)
+    assert all(earlier.stop + 1 < later.start for earlier, later in pairwise(ranges))
+    for one in ranges:
+        assert one.start == 0 or table.starts[one.start]
+        assert all(one.start <= table.order[entry] <= one.stop for entry in one.wanted)
 
 
 # --- colour -----------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
-"""Every codec, container and oddity of time in the table of vqa/media/README.md, as real encoders write them.
+"""Every codec, container and oddity of time in the table of docs/concepts/files.md, as real encoders write them.
 
 Frames are told by the number in their pixels. What stands elsewhere: variable frame rate, open GOP, intra refresh
-(test_decode.py); one frame, cover art, sound only (test_probe.py); colours, shapes and sizes (test_paint.py).
+(test_decode.py); one frame, cover art, sound only (test_probe.py); colours, shapes and sizes (color/test_convert.py).
 """
 
 import re
@@ -12,7 +12,6 @@ import av
 import numpy as np
 import pytest
 
-import vqa.media
 from tests.support import clips
 from vqa.media import decode, probe
 
@@ -201,7 +200,7 @@ def test_8k_is_decoded_at_the_size_asked_for(tmp_path) -> None:
 
 
 def test_every_test_that_the_table_of_formats_names_exists() -> None:
-    table = (Path(vqa.media.__file__).parent / "README.md").read_text(encoding="utf-8")
+    table = (Path(__file__).resolve().parents[2] / "docs/concepts/files.md").read_text(encoding="utf-8")
     named = set(re.findall(r"`(test_\w+)`", table))
     written = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.rglob("test_*.py"))
     assert len(named) > 25

@@ -3,6 +3,8 @@
 import os
 import shutil
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import av
@@ -28,7 +30,7 @@ def kind_of(path: Path | str, **limits: int) -> str:
         probe(str(path), **limits)
     message = str(caught.value)
     assert message.startswith(str(path)), "the message names the file"
-    assert ";" in message, "the message names a way out"
+    assert message.endswith(".") and ". " in message.removeprefix(str(path)), "a second sentence names a way out"
     return caught.value.kind
 
 
@@ -251,6 +253,16 @@ def test_wrong_files_are_named_in_silence(tmp_path, capfd) -> None:
     kind_of(clips.write_text(tmp_path / "text.mp4"))
     capture = capfd.readouterr()
     assert (capture.out, capture.err) == ("", "")
+
+
+def test_the_log_level_that_a_program_sets_for_ffmpeg_stays(tmp_path) -> None:
+    path = clips.write_video(tmp_path / "a.mp4", frames=3)
+    code = (
+        "import sys, av; av.logging.set_level(av.logging.ERROR); from vqa.media import decode, probe; "
+        "decode(sys.argv[1], [0.0], sizes=[None]); print(av.logging.get_level() == av.logging.ERROR)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], check=True, capture_output=True, text=True)
+    assert done.stdout == "True\n"
 
 
 def test_bit_flips_anywhere_end_in_a_table_or_a_clip_error(tmp_path) -> None:

@@ -19,6 +19,8 @@ from vqa.media import sandbox as guard_module
 from vqa.media.sandbox import Guard
 from vqa.types import Clip
 
+pytestmark = pytest.mark.alone
+
 DEADLINE = 0.5
 MARGIN = 2.0  # the machine may be busy; without the kill the call would never end
 MEBIBYTE = 1 << 20

@@ -1,4 +1,4 @@
-"""Every wrong file of the zoo ends as it must, looked at as a job looks: in the guarded child."""
+"""Every wrong file of the zoo gets its error kind in the guarded child, as in a job."""
 
 from collections.abc import Iterator
 from pathlib import Path

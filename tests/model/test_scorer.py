@@ -14,11 +14,12 @@ import torch
 from tests.references.make_checkpoints import FAMILIES, Family, make_chain
 from tests.support.clips import write_image, write_video
 from tests.support.samples import random_views
+from tests.support.scale import full
 from vqa.errors import ClipError, ModelError, UsageError
 from vqa.media.storage.fingerprint import fingerprint
 from vqa.model.scorer import Scorer
 from vqa.types import Clip, Score, Views
-from vqa.views import look, view_seed
+from vqa.views import ViewsConfig, look, view_seed
 
 Checkpoints = Callable[[Family], Path]
 
@@ -46,9 +47,10 @@ def small_views(count: int) -> list[Views]:
 
 
 @pytest.mark.parametrize("k", [1, 4])
-def test_200_clips_answer_token_for_token_the_same_in_any_batch_and_order(k: int, checkpoint: Checkpoints) -> None:
-    views = small_views(200)
-    order = np.random.default_rng(0).permutation(200)
+def test_many_clips_answer_token_for_token_the_same_in_any_batch_and_order(k: int, checkpoint: Checkpoints) -> None:
+    count = full(200, gate=40)
+    views = small_views(count)
+    order = np.random.default_rng(0).permutation(count)
     answers = {}
     for batch_size in (1, 3, 8):
         model = scorer(checkpoint("qwen2_5_vl"), k=k, generation="sample", batch_size=batch_size)
@@ -57,7 +59,7 @@ def test_200_clips_answer_token_for_token_the_same_in_any_batch_and_order(k: int
             shuffled = texts(model.score([views[i] for i in order]))
             assert [answers[8][i] for i in order] == shuffled
     assert answers[1] == answers[3] == answers[8]
-    assert len({text for clip in answers[1] for text in clip}) > 190 * k
+    assert len({text for clip in answers[1] for text in clip}) > 0.95 * count * k
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -239,8 +241,8 @@ def test_a_file_is_seen_as_a_job_sees_it_where_samplers_draw(checkpoint: Checkpo
     settings = {"temporal": "segment", "keyframes": 4, "global_pixels": 112, "spatial": "fragments"}
     model = scorer(checkpoint("qwen2_5_vl"), views=settings)
     clip = Clip(clip_id="a.mp4", uri=str(path))
-    views = look(clip, seed=view_seed(fingerprint(str(path)), clip), **settings)
-    other = look(clip, seed=1, **settings)
+    views = look(clip, ViewsConfig(**settings), seed=view_seed(fingerprint(str(path)), clip))
+    other = look(clip, ViewsConfig(**settings), seed=1)
     assert not np.array_equal(views.local_pictures[0], other.local_pictures[0])
     assert texts([model.score_file(path)]) == texts(model.score([views])) != texts(model.score([other]))
 

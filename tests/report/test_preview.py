@@ -9,7 +9,7 @@ from vqa.report import canvas
 from vqa.report.canvas import nice, shortened, text_width
 from vqa.report.preview import MARGIN, WIDTH, picture
 from vqa.types import Clip
-from vqa.views import look
+from vqa.views import ViewsConfig, look
 
 
 def contains(page: np.ndarray, part: np.ndarray) -> bool:
@@ -22,9 +22,9 @@ def contains(page: np.ndarray, part: np.ndarray) -> bool:
 def test_the_page_shows_the_pictures_that_the_model_gets(tmp_path):
     path = clips.write_video(tmp_path / "clip.mp4", width=640, height=360, frames=40)
     clip = Clip(clip_id="a", uri=str(path))
-    page = np.asarray(picture(clip, crop_pixels=160))
+    page = np.asarray(picture(clip, ViewsConfig(crop_pixels=160)))
     assert page.shape[1] == WIDTH and page.dtype == np.uint8
-    views = look(clip, crop_pixels=160)
+    views = look(clip, ViewsConfig(crop_pixels=160))
     assert all(contains(page, crop) for crop in views.local_pictures)
     second_row = views.global_pictures[0][144 + 8 : 288 - 8, 8 : 256 - 8]  # a tile without outline
     assert contains(page, second_row)
@@ -42,7 +42,8 @@ def test_the_page_shows_the_pictures_that_the_model_gets(tmp_path):
 )
 def test_every_kind_of_view_can_be_drawn(tmp_path, settings):
     path = clips.write_video(tmp_path / "clip.mp4", width=108, height=192, frames=20)
-    assert picture(Clip(clip_id="a", uri=str(path), start_seconds=0.2, end_seconds=0.7), **settings).width == WIDTH
+    span = Clip(clip_id="a", uri=str(path), start_seconds=0.2, end_seconds=0.7)
+    assert picture(span, ViewsConfig(**settings)).width == WIDTH
 
 
 def test_stills_tiny_and_damaged_clips_and_strange_names_can_be_drawn(tmp_path):
@@ -54,7 +55,7 @@ def test_stills_tiny_and_damaged_clips_and_strange_names_can_be_drawn(tmp_path):
         clips.write_animation(tmp_path / ("long" * 50 + ".gif"), frames=2),
     ]
     for path in files:
-        assert picture(Clip(clip_id="a", uri=str(path))).width == WIDTH
+        assert picture(Clip(clip_id="a", uri=str(path)), ViewsConfig()).width == WIDTH
 
 
 def drawn(words: str) -> np.ndarray:

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from tests.support import reward_loops as slow
 from vqa.errors import UsageError
-from vqa.rewards import PRESETS, compute
+from vqa.rewards import REWARD_PRESETS, compute
 
 NAN = float("nan")
-NAMES = sorted(PRESETS)
+NAMES = sorted(REWARD_PRESETS)
 
 
 def draw(seed, *, clips=6, answers=5, numbers=2, lost=0.2):
@@ -109,7 +109,7 @@ def test_finite_zero_where_unparsed_and_the_weighted_sum(preset, seed, clips, an
         assert term.shape == (clips, answers)
         assert np.isfinite(term).all(), name
         assert not term[unparsed].any(), name
-    total = sum(weight * terms[name] for name, weight in PRESETS[preset].weights.items())
+    total = sum(weight * terms[name] for name, weight in REWARD_PRESETS[preset].weights.items())
     np.testing.assert_allclose(terms["total"], total)
     assert (terms["total"][~unparsed] > 0).all()  # an answer that can be read is never worse than none
     np.testing.assert_array_equal(terms["format"], ~unparsed)

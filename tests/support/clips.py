@@ -1,12 +1,15 @@
 """Real media files for the tests: small, seeded, made by real encoders; frame n carries the number n in its pixels.
 
-`import clips` works in every test (`pythonpath = ["tests"]`). Nothing here fakes a decoder: wrong files are good files,
-damaged.
+Nothing here fakes a decoder: wrong files are good files, damaged.
 """
 
+import hashlib
 import itertools
+import os
+import pickle
 import struct
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +20,9 @@ import numpy as np
 from av.video.reformatter import Interpolation
 from numpy.typing import NDArray
 from PIL import Image
+
+from tests.support.kept import ROOT, kept
+from vqa.data.synthetic.ladder import without_realtime
 
 Pixels = NDArray[np.uint8]
 
@@ -86,7 +92,36 @@ def write_video(
     `container_options` to the muxer (mp4: {"movflags": "faststart"} puts the index in front, so that a cut-off file can
     be opened). One thread, so bytes repeat.
     """
-    path = Path(path)
+    settings = {name: value for name, value in locals().items() if name != "path"}
+    encode = _encode_in_child if codec == "libsvtav1" else _encode
+    return kept(Path(path), lambda draft: encode(draft, **settings), "write_video", settings)
+
+
+def _encode_in_child(path: Path, **settings: object) -> None:
+    """As `_encode`, in a process that cannot become real-time, as SVT-AV1 makes the one that root encodes in."""
+    child = without_realtime([sys.executable, "-m", __name__])
+    where = {"cwd": ROOT, "env": os.environ | {"SVT_LOG": "1"}}
+    subprocess.run(child, input=pickle.dumps((path.absolute(), settings)), check=True, **where)
+
+
+def _encode(
+    path: Path,
+    *,
+    codec: str,
+    width: int,
+    height: int,
+    fps: int,
+    frames: int,
+    seconds: Sequence[float] | None,
+    options: Mapping[str, str] | None,
+    pixel_format: str,
+    rotation_degrees: int,
+    audio: bool,
+    container_options: Mapping[str, str] | None,
+    container: str | None,
+    seed: int,
+    noise: float,
+) -> None:
     steady = {"mbtree": "0"} if codec == "libx264" else {}  # x264's macroblock tree does not repeat itself to the bit
     with av.open(str(path), "w", format=container, options=dict(container_options or {})) as output:
         stream = output.add_stream(codec, rate=fps, options={**steady, **(options or {})})
@@ -107,13 +142,26 @@ def write_video(
         if sound is not None:
             duration = frames / fps if seconds is None else seconds[-1]
             _encode_tone(output, sound, duration)
-    return path
 
 
 def ffmpeg(*arguments: object) -> None:
-    """Run the FFmpeg that imageio-ffmpeg brings along: other versions of the encoders and muxers than PyAV's."""
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-loglevel", "error", "-nostdin", "-y"]
-    subprocess.run([*command, *map(str, arguments)], check=True)
+    """Run the FFmpeg that imageio-ffmpeg brings along: other versions of the encoders and muxers than PyAV's.
+
+    The last argument is the file to write; those before that are files count by their content.
+    """
+    *words, out = map(str, arguments)
+
+    def make(draft: Path) -> None:
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-loglevel", "error", "-nostdin", "-y"]
+        command += [*words, str(draft)]
+        subprocess.run(without_realtime(command) if "libsvtav1" in words else command, check=True)
+
+    kept(Path(out), make, "ffmpeg", [_digest(Path(word)) if Path(word).is_file() else word for word in words])
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()
 
 
 def _encode_tone(output: av.container.OutputContainer, stream: av.AudioStream, duration_seconds: float) -> None:
@@ -234,3 +282,8 @@ def rename_codec(path: Path | str, *, old: bytes = b"avc1", new: bytes = b"zzz9"
     data = path.read_bytes()
     path.write_bytes(data[:64] + data[64:].replace(old, new))  # the first 64 bytes name the brands
     return path
+
+
+if __name__ == "__main__":
+    place, its_settings = pickle.load(sys.stdin.buffer)
+    _encode(place, **its_settings)

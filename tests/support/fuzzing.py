@@ -1,4 +1,4 @@
-"""Looking at mutants as a job looks at clips: in one warm guarded child, each with a row of what came of it."""
+"""Mutants scored as a job scores clips: in one warm guarded child, one row each."""
 
 import os
 import time
@@ -14,9 +14,9 @@ from tests.support.zoo_good import good
 from vqa.errors import ClipError
 from vqa.media import Guard
 from vqa.types import Clip, Views
-from vqa.views import look
+from vqa.views import ViewsConfig, look
 
-SETTINGS: dict[str, Any] = {"keyframes": 8, "global_pixels": 128, "local_pictures": 1, "crop_pixels": 32}
+SETTINGS = ViewsConfig(keyframes=8, global_pixels=128, local_pictures=1, crop_pixels=32)
 MEMORY_BYTES = 2 << 30
 
 
@@ -52,7 +52,7 @@ def outcome(guard: Guard, path: Path, *, like: Views | None = None) -> dict[str,
     """The row of one file: `outcome` is ok, partial, an error kind, or "fault" for what must never happen."""
     started = time.perf_counter()
     try:
-        views = guard.run(look, Clip(clip_id=path.name, uri=str(path)), **SETTINGS)
+        views = guard.run(look, Clip(clip_id=path.name, uri=str(path)), SETTINGS)
     except ClipError as error:
         row = {"outcome": error.kind, "error": str(error).replace(str(path), "FILE")}
         if "FILE" not in row["error"]:
@@ -88,7 +88,7 @@ class Runner:
         """Looks at one mutant, and at its seed the first time."""
         if found.seed not in self._like:
             path = self.write(found.seed, good(found.seed))
-            self._like[found.seed] = self._guard.run(look, Clip(clip_id=found.seed, uri=str(path)), **SETTINGS)
+            self._like[found.seed] = self._guard.run(look, Clip(clip_id=found.seed, uri=str(path)), SETTINGS)
         path = self.write(f"{found.number} {found.seed}", found.data)
         row = outcome(self._guard, path, like=self._like[found.seed])
         path.unlink()

@@ -8,18 +8,43 @@ import yaml
 from vqa.train.recipe import Recipe, load_recipe
 
 SIZES = {"vocabulary": 300, "vision_width": 48, "vision_layers": 1, "text_width": 64, "text_layers": 1}
-WARMUP = {"name": "warmup", "kind": "warmup", "steps": 2, "batch": 4, "rate": 1e-3, "frames": 2, "crops": 2}
-COLDSTART = {"name": "coldstart", "kind": "coldstart", "steps": 3, "batch": 2, "rate": 1e-3, "every": 1}
+WARMUP = {
+    "name": "warmup",
+    "kind": "warmup",
+    "max_steps": 2,
+    "per_device_train_batch_size": 4,
+    "learning_rate": 1e-3,
+    "frames": 2,
+    "crops": 2,
+}
+COLDSTART = {
+    "name": "coldstart",
+    "kind": "coldstart",
+    "max_steps": 3,
+    "global_batch_size": 2,
+    "learning_rate": 1e-3,
+    "save_steps": 1,
+    "eval_steps": 1,
+}
 # Nothing is learned yet that could be read: the trainer's look before the first step would stop it.
-GRPO = {"name": "grpo", "kind": "grpo", "steps": 3, "clips": 2, "k": 2, "rows": 4, "rate": 1e-3, "save_every": 1}
+GRPO = {
+    "name": "grpo",
+    "kind": "grpo",
+    "max_steps": 3,
+    "clips_per_step": 2,
+    "num_generations": 2,
+    "per_device_train_batch_size": 4,
+    "learning_rate": 1e-3,
+    "save_steps": 1,
+}
 # Its loss is Q-Hawkeye's regulariser, then: no reward is earned.
 GRPO |= {
     "perception_eta": 0.1,
-    "max_new_tokens": 6,
-    "first_look": False,
+    "max_completion_length": 6,
+    "check_first_batch": False,
     "patience": 99,
-    "judge_every": 99,
-    "recompute": False,
+    "eval_steps": 99,
+    "gradient_checkpointing": False,
 }
 
 

@@ -23,13 +23,13 @@ torch.set_num_threads(1)  # these models are so small that threads only wait for
 ASSETS = Path(__file__).parents[2] / "vqa" / "assets"
 CLIPS = ("big_buck_bunny", "big_buck_bunny_end")
 SMALL = {
-    "k": 3,
-    "clips": 2,
-    "steps": 1,
-    "max_new_tokens": 48,
-    "rate": 1e-4,
+    "num_generations": 3,
+    "clips_per_step": 2,
+    "max_steps": 1,
+    "max_completion_length": 48,
+    "learning_rate": 1e-4,
     "beta": 0.0,
-    "recompute": False,
+    "gradient_checkpointing": False,
     "temperature": 0.7,
 }
 
@@ -39,7 +39,7 @@ def clean(name: str) -> Views:
     """What the embedded model sees of a bundled clip, with two local pictures."""
     views = find_card("embedded")["views"] | {"local_pictures": 2, "global_pixels": 112, "spatial": "centre"}
     clip = Clip(clip_id=name, uri=str(ASSETS / "clips" / f"{name}.mp4"))
-    return look(clip, seed=0, **ViewsConfig(**views).model_dump())
+    return look(clip, ViewsConfig(**views))
 
 
 def blur(views: Views, sigma: float) -> Views:

@@ -17,9 +17,15 @@ from vqa.train.publish import make_folder
 
 EMBEDDED = Path(__file__).parents[2] / "vqa" / "assets" / "embedded"
 CARD = {"min_pixels": 3136, "max_pixels": 112896, "views": {"keyframes": 4}}
-COLD: dict[str, Any] = {"kind": "coldstart", "steps": 7, "rate": 1e-4, "asked": "preresq_video", "card": CARD}
+COLD: dict[str, Any] = {
+    "kind": "coldstart",
+    "max_steps": 7,
+    "learning_rate": 1e-4,
+    "asked": "preresq_video",
+    "card": CARD,
+}
 COLD |= {"from": "qwen2.5-vl-3b-instruct", "clips": "20 clips (abc)"}
-GRPO = COLD | {"kind": "grpo", "steps": 9, "reward": "visualquality_r1", "prompt": "visualquality_r1", "from": "1f"}
+GRPO = COLD | {"kind": "grpo", "max_steps": 9, "reward": "visualquality_r1", "prompt": "visualquality_r1", "from": "1f"}
 
 
 @pytest.fixture

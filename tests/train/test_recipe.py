@@ -16,7 +16,9 @@ from tests.support import clips
 from tests.support.recipes import COLDSTART, GRPO, WARMUP, small, written
 from vqa.errors import ModelError, UsageError
 from vqa.model.card import settle
+from vqa.train.finished import begin
 from vqa.train.recipe import run
+from vqa.train.recipe_stages import KINDS, RENAMED, Lora
 
 hf: Any = transformers
 
@@ -31,10 +33,10 @@ def refused(call: Any, *parts: str, kind: type[Exception] = UsageError) -> None:
 
 def test_all_stages_run_once_and_a_change_is_refused(ladder: Path, tmp_path: Path) -> None:
     file, out = tmp_path / "a.yaml", tmp_path / "out"
-    frozen = COLDSTART | {"vision_rate": 0.0, "keep_features": True, "average": 0.9, "answer_weight": 3.0}
+    frozen = COLDSTART | {"vision_learning_rate": 0.0, "cache_features": True, "ema_decay": 0.9, "answer_weight": 3.0}
     other = {"prompt": "visualquality_r1"}
     again = WARMUP | {"name": "again"}
-    values = small(WARMUP, again, frozen | other, GRPO | {"steps": 1, "reward": "visualquality_r1"} | other)
+    values = small(WARMUP, again, frozen | other, GRPO | {"max_steps": 1, "reward": "visualquality_r1"} | other)
     model = run(written(file, values), data=[ladder], out=out)
     assert {"config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"} <= set(names(model))
     assert len({(model / name).stat().st_mode for name in names(model)}) == 1  # whoever reads one file can read all
@@ -54,8 +56,12 @@ def test_all_stages_run_once_and_a_change_is_refused(ladder: Path, tmp_path: Pat
     assert run(written(file, values), data=[ladder], out=out) == model
     assert (out / "log.jsonl").read_text().splitlines() == lines  # nothing ran again
 
-    changed = written(file, values, "stages.coldstart.rate=0.5")
-    refused(lambda: run(changed, data=[ladder], out=out), "coldstart: this stage is finished", "rate is 0.5, was 0.001")
+    changed = written(file, values, "stages.coldstart.learning_rate=0.5")
+    refused(
+        lambda: run(changed, data=[ladder], out=out),
+        "coldstart: this stage is finished",
+        "learning_rate is 0.5, was 0.001",
+    )
     changed = written(file, values, "seed=7")
     refused(lambda: run(changed, data=[ladder], out=out), "warmup", "seed is 7, was 0", "another --out, or delete")
     table = pq.read_table(ladder / "ladder.parquet")
@@ -85,11 +91,11 @@ def test_stages_hand_texts_on(ladder: Path, tmp_path: Path) -> None:
     texts = {"kind": "write", "plain": True, "max_new_tokens": 6}
     again = {"question": "Say it anew: {reason}", "rewrites": ["told"]}
     values = small(
-        COLDSTART | {"steps": 1},
+        COLDSTART | {"max_steps": 1},
         texts | {"name": "told"},
         texts | {"name": "retold"} | again,
-        COLDSTART | {"name": "tower", "steps": 1, "start": "coldstart", "reasons": ["retold"], "text": "freeze"},
-        GRPO | {"steps": 1, "perception_eta": 0.0, "captions": "told", "caption_lambda": 0.1},
+        COLDSTART | {"name": "tower", "max_steps": 1, "start": "coldstart", "reasons": ["retold"], "text": "freeze"},
+        GRPO | {"max_steps": 1, "perception_eta": 0.0, "captions": "told", "caption_lambda": 0.1},
         validation_clips=0,
     )
     recipe, out = written(tmp_path / "a.yaml", values), tmp_path / "out"
@@ -116,20 +122,23 @@ def names(folder: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("values", "parts"),
     [
-        (small(COLDSTART | {"lr": 1}), ["stage 'coldstart'", "unknown key 'lr'", "rate, vision_rate"]),
+        (
+            small(COLDSTART | {"lr": 1}),
+            ["stage 'coldstart'", "unknown key 'lr'", "learning_rate, vision_learning_rate"],
+        ),
         (small(COLDSTART, sed=1), ["unknown key 'sed'", "seed"]),
         (small(COLDSTART | {"kind": "sft"}), ["kind is 'sft'", "warmup, coldstart, grpo, write"]),
-        (small(COLDSTART | {"epochs": 1}), ["give one of steps and epochs"]),
+        (small(COLDSTART | {"num_train_epochs": 1}), ["give one of max_steps and num_train_epochs"]),
         (small(COLDSTART | {"reasons": ["coldstart"]}), ["'coldstart' is no earlier stage of kind write"]),
         (small(COLDSTART | {"start": "coldstart"}), ["'coldstart' is no earlier stage that trains"]),
-        (small(COLDSTART | {"keep_features": True}), ["frozen tower; set vision_rate: 0"]),
-        (small(COLDSTART | {"lora": {}, "vision_rate": 0.1}), ["lora trains the text model alone"]),
+        (small(COLDSTART | {"cache_features": True}), ["frozen tower; set vision_learning_rate: 0"]),
+        (small(COLDSTART | {"lora": {}, "vision_learning_rate": 0.1}), ["lora trains the text model alone"]),
         (small(WARMUP, start="embedded"), ["one of start", "and model"]),
         (small(WARMUP, start="embedded", model=None), ["sizes under model, and start: embedded at the"]),
-        (small(GRPO | {"k": 1}), ["stage 'grpo'", "k = 1", "greater than or equal to 2"]),
-        (small(COLDSTART | {"rwos": 1}), ["did you mean 'rows'?"]),
-        (small({"kind": "grpo", "steps": 1}), ["stage None", "key 'name' is missing"]),
-        (small(GRPO, GRPO | {"steps": 7}), ["stages need different names, these are grpo, grpo"]),
+        (small(GRPO | {"num_generations": 1}), ["stage 'grpo'", "num_generations = 1", "greater than or equal to 2"]),
+        (small(COLDSTART | {"sav_steps": 1}), ["did you mean 'save_steps'?"]),
+        (small({"kind": "grpo", "max_steps": 1}), ["stage None", "key 'name' is missing"]),
+        (small(GRPO, GRPO | {"max_steps": 7}), ["stages need different names, these are grpo, grpo"]),
         ({"start": "embedded"}, ["no stages"]),
     ],
 )
@@ -137,9 +146,38 @@ def test_a_wrong_recipe_is_refused_by_name(tmp_path: Path, values: dict[str, Any
     refused(lambda: written(tmp_path / "a.yaml", values), *parts)
 
 
+@pytest.mark.parametrize(
+    ("stage", "old", "new"),
+    [
+        (stage, old, new)
+        for stage in (WARMUP, COLDSTART, GRPO, {"name": "told", "kind": "write"})
+        for old, new in RENAMED[KINDS[stage["kind"]].__name__].items()
+    ],
+)
+def test_an_old_key_is_refused_with_the_new_name(tmp_path: Path, stage: dict[str, Any], old: str, new: str) -> None:
+    refused(lambda: written(tmp_path / "a.yaml", small(stage | {old: 1})), f"key {old!r} is now {new}", stage["name"])
+    fields = KINDS[stage["kind"]].model_fields
+    assert old not in fields and all(name in fields for name in re.findall(r"'(\w+)'", new))
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED["Lora"].items())
+def test_an_old_key_of_lora_is_refused_with_pefts_name(tmp_path: Path, old: str, new: str) -> None:
+    stage = COLDSTART | {"vision_learning_rate": 0, "lora": {old: 1}}
+    refused(lambda: written(tmp_path / "a.yaml", small(stage)), f"key {old!r} is now {new}")
+    assert new.strip("'") in Lora.model_fields
+
+
+def test_a_folder_trained_with_the_old_keys_is_refused(tmp_path: Path) -> None:
+    settings = {"kind": "coldstart", "rate": 0.001}
+    (tmp_path / "stage.json").write_text(json.dumps({"settings": settings, "is_finished": True}))
+    refused(
+        lambda: begin(tmp_path, settings), "by another version of vqa", "stage.json has version 1, wanted 2", "--out"
+    )
+
+
 def test_an_assignment_to_no_stage_is_refused(tmp_path: Path) -> None:
     words = "--set stages.gpo: no stage of that name in", "there are coldstart, grpo"
-    refused(lambda: written(tmp_path / "a.yaml", small(COLDSTART, GRPO), "stages.gpo.steps=3"), *words)
+    refused(lambda: written(tmp_path / "a.yaml", small(COLDSTART, GRPO), "stages.gpo.max_steps=3"), *words)
 
 
 def manifest(path: Path, **columns: list[Any]) -> Path:
@@ -170,7 +208,7 @@ def test_data_that_cannot_teach_is_refused(tmp_path: Path) -> None:
     known = manifest(tmp_path / "known", opinion=[3.0, 4.0], dataset=["spaq"] * 2)
     refused(lambda: run(koniq, data=[known], out=tmp_path / "out"), "no clips of koniq in", "which hold spaq; give")
     refused(lambda: run(recipe, out=tmp_path / "out"), "stage coldstart: no data; give --data FOLDER")
-    batch = written(tmp_path / "a.yaml", small(WARMUP | {"batch": 3}))
+    batch = written(tmp_path / "a.yaml", small(WARMUP | {"per_device_train_batch_size": 3}))
     assert batch  # whether it is a multiple is for the stage to say
     assert not (tmp_path / "out" / "coldstart" / "model").exists()
 
@@ -185,12 +223,12 @@ def test_a_checkpoint_of_another_architecture_is_refused(ladder: Path, tmp_path:
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_leaves_the_last_good_weights(ladder: Path, tmp_path: Path) -> None:
-    recipe = written(tmp_path / "a.yaml", small(COLDSTART | {"steps": 9, "rate": 1e30}))
+    recipe = written(tmp_path / "a.yaml", small(COLDSTART | {"max_steps": 9, "learning_rate": 1e30}))
     with pytest.raises(ModelError) as caught:
         run(recipe, data=[ladder], out=tmp_path / "out")
     found = re.fullmatch(
-        r"cold start: the (loss|gradient's norm) is (nan|inf) at step \d; lower `rate` and go on from "
-        r"(.*) \(as `start`, in another --out\)",
+        r"cold start: the (loss|gradient's norm) is (nan|inf) at step \d\. Lower `learning_rate` and resume from "
+        r"(.*) \(as `start`, in another --out\)\.",
         str(caught.value),
     )
     assert found

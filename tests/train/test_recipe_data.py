@@ -56,7 +56,7 @@ def test_a_recipe_learns_from_a_prepared_folder_alone(tmp_path: Path, local_ray:
         video.unlink()
 
     file, made = tmp_path / "a.yaml", tmp_path / "run"
-    values = small(COLDSTART | {"steps": 1}, GRPO | {"steps": 2, "judge_every": 1})
+    values = small(COLDSTART | {"max_steps": 1}, GRPO | {"max_steps": 2, "eval_steps": 1})
     model = run(written(file, values), data=[out], out=made)
     assert (model / "model.safetensors").is_file()
     facts = json.loads((made / "grpo" / "stage.json").read_text())["settings"]

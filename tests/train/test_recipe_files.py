@@ -8,7 +8,7 @@ from accelerate.commands.config.config_args import load_config_from_file
 
 from vqa.config import configs_folder
 from vqa.errors import UsageError
-from vqa.rewards import PRESETS
+from vqa.rewards import REWARD_PRESETS
 from vqa.train.dry_run import plan
 from vqa.train.grpo.reward import UNFED
 from vqa.train.recipe import load_recipe
@@ -46,9 +46,9 @@ def test_a_plan_refuses_a_folder_without_a_model(tmp_path: Path) -> None:
 
 def test_every_preset_has_a_recipe_and_every_recipe_a_small_one() -> None:
     large = {file.stem for file in FILES if not file.stem.endswith("_tiny")} - {"embedded"}
-    assert large == {*PRESETS, "ract"}
+    assert large == {*REWARD_PRESETS, "ract"}
     assert {file.stem for file in FILES if file.stem.endswith("_tiny")} == {f"{name}_tiny" for name in large}
-    for name in PRESETS:
+    for name in REWARD_PRESETS:
         for file in (f"{name}.yaml", f"{name}_tiny.yaml"):
             stages = load_recipe(FOLDER / file).stages
             assert {stage.reward for stage in stages if isinstance(stage, Reinforce)} == {name}
@@ -64,12 +64,12 @@ def test_a_launch_file_is_one_of_accelerate(name: str) -> None:
 def test_explore_asks_in_many_words_and_settle_in_one() -> None:
     explore, settle = load_recipe(FOLDER / "preresq_video.yaml").stages
     assert isinstance(explore, Reinforce) and isinstance(settle, Reinforce)
-    assert (explore.k, len(explore.questions), explore.stage) == (12, 5, 1)
-    assert (settle.k, len(settle.questions), settle.stage) == (6, 0, 2)
+    assert (explore.num_generations, len(explore.questions), explore.reward_stage) == (12, 5, 1)
+    assert (settle.num_generations, len(settle.questions), settle.reward_stage) == (6, 0, 2)
 
 
 def test_a_header_names_the_term_that_its_data_do_not_feed_and_no_other() -> None:
-    for name in PRESETS:
+    for name in REWARD_PRESETS:
         header = [line for line in (FOLDER / f"{name}.yaml").read_text().splitlines() if line.startswith("#")]
         said = [line for line in header if re.search(r"\bis 0\b", line)]
         term = UNFED.get(name, "").partition(":")[0]

@@ -6,26 +6,26 @@ On CPUs over gloo, where accelerate starts neither by itself: `_half` does.
 
 import importlib.util
 import os
-import socket
 from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from accelerate import PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
 from safetensors.torch import load_file
 
+from tests.support import children
 from vqa.train.recipe import load_recipe, run
 
 COMMON = "{start: embedded, prompt: preresq_video, threads: 1, export: float32, "
 RECIPES = {
-    "cold": COMMON + "validation_clips: 2, stages: [{kind: coldstart, name: cold, steps: 1, batch: 2, rows: 1, "
-    "rate: 2.0e-3, vision_rate: 2.0e-4, recompute: true}]}",
-    "settle": COMMON + "validation_clips: 2, stages: [{kind: grpo, name: settle, reward: preresq_video, stage: 2, "
-    "steps: 1, clips: 2, k: 4, rows: 4, rate: 1.0e-4, vision_rate: 1.0e-5, max_new_tokens: 64, save_every: 1, "
-    "judge_every: 1}]}",
+    "cold": COMMON + "validation_clips: 2, stages: [{kind: coldstart, name: cold, max_steps: 1, global_batch_size: 2, "
+    "per_device_train_batch_size: 1, learning_rate: 2.0e-3, vision_learning_rate: 2.0e-4, "
+    "gradient_checkpointing: true}]}",
+    "settle": COMMON + "validation_clips: 2, stages: [{kind: grpo, name: settle, reward: preresq_video, "
+    "reward_stage: 2, max_steps: 1, clips_per_step: 2, num_generations: 4, per_device_train_batch_size: 4, "
+    "learning_rate: 1.0e-4, vision_learning_rate: 1.0e-5, max_completion_length: 64, save_steps: 1, eval_steps: 1}]}",
 }
 # What `accelerate launch` makes of the files in configs/train/accelerate.
 LAUNCHED = {
@@ -45,7 +45,7 @@ LAUNCHED = {
 }
 
 
-def _half(rank: int, folder: Path, ladder: Path, port: int, kind: str) -> None:
+def _half(rank: int, port: int, folder: Path, ladder: Path, kind: str) -> None:
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_MIXED_PRECISION": "no"}
     os.environ["ACCELERATE_USE_CPU"] = str(kind != "zero3").lower()
@@ -78,10 +78,7 @@ def test_a_run_with_weights_in_parts_ends_where_whole_copies_end(tmp_path: Path,
         pytest.skip("deepspeed is not installed")
     for name, recipe in RECIPES.items():
         (tmp_path / f"{name}.yaml").write_text(recipe)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(_half, args=(tmp_path, ladder, port, kind), nprocs=2)
+    children.both(_half, tmp_path, ladder, kind)
     start = load_file(Path(__file__).parents[2] / "vqa/assets/embedded/model.safetensors")
     for name in RECIPES:
         whole, parts = (load_file(tmp_path / f"{name}-{way}/model/model.safetensors") for way in ("whole", "parts"))

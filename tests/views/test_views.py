@@ -1,7 +1,7 @@
 """Views: what the model sees of real files, with frames that carry their own number."""
 
-import inspect
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from samplers.temporal import change_from_packets
 from tests.support import clips
 from vqa.errors import ClipError
-from vqa.media.backends import pyav as feed
+from vqa.media.backends import pyav
 from vqa.media.decode import decode
 from vqa.media.probe import probe
 from vqa.types import Clip, Views
@@ -18,8 +18,9 @@ from vqa.views import ViewsConfig, flow, look, pictures
 from vqa.views.frames import global_frames
 
 
-def see(path: Path, *, start: float | None = None, end: float | None = None, **settings: object) -> Views:
-    return look(Clip(clip_id=path.name, uri=str(path), start_seconds=start, end_seconds=end), **settings)
+def see(path: Path, *, start: float | None = None, end: float | None = None, seed: int = 0, **keys: Any) -> Views:
+    clip = Clip(clip_id=path.name, uri=str(path), start_seconds=start, end_seconds=end)
+    return look(clip, ViewsConfig(**keys), seed=seed)
 
 
 def tiles_of(views: Views, columns: int, rows: int) -> list[np.ndarray]:
@@ -248,8 +249,7 @@ def test_luma_differences_find_the_change_that_packets_hide(tmp_path):
     flash = "negate=enable='between(t,1.6,1.9)*mod(n,2)'"
     clips.ffmpeg("-f", "lavfi", "-i", "color=0x404040:s=160x96:r=25:d=4", "-vf", flash, "-c:v", "mjpeg", path)
     by_packets, by_luma = (
-        np.array(look(Clip(clip_id="c", uri=str(path)), change=change, local_pictures=0).keyframe_seconds)
-        for change in ("packets", "luma")
+        np.array(see(path, change=change, local_pictures=0).keyframe_seconds) for change in ("packets", "luma")
     )
     burst = [((seconds >= 1.5) & (seconds <= 2.0)).sum() for seconds in (by_packets, by_luma)]
     assert burst[1] > burst[0] + 2 and len(by_luma) == 16
@@ -266,13 +266,6 @@ def test_motion_lights_up_where_the_object_is_now():
     assert pictures._motion(tiles, 0.5) is None and pictures._motion(tiles[:1], 0.0) is None
 
 
-def test_the_settings_are_the_arguments_with_the_same_defaults():
-    arguments = inspect.signature(look).parameters
-    settings = {name: p for name, p in arguments.items() if p.kind is p.KEYWORD_ONLY and name not in ("seed", "probed")}
-    defaults = {name: p.default for name, p in settings.items()}
-    assert ViewsConfig().model_dump() == defaults
-
-
 def test_unknown_settings_are_refused():
     with pytest.raises(ValidationError, match="key_frames"):
         ViewsConfig(key_frames=3)
@@ -283,17 +276,36 @@ def test_snapped_to_keyframes_only_intra_frames_are_seen_and_decoded(tmp_path, m
     path = clips.write_video(tmp_path / "v.mp4", frames=60, options={"g": "8", "bf": "2"})
     _, packets = probe(str(path))
     intra = packets.seconds[packets.is_key]
-    real, fed = feed._decode, []
-    monkeypatch.setattr(feed, "_decode", lambda decoder, packet: fed.append(packet) or real(decoder, packet))
-    views = look(Clip(clip_id="v", uri=str(path)), snap="keyframes", spatial=spatial)
+    real, fed = pyav._decode, []
+    monkeypatch.setattr(pyav, "_decode", lambda decoder, packet: fed.append(packet) or real(decoder, packet))
+    views = see(path, snap="keyframes", spatial=spatial)
     assert set(views.keyframe_seconds) == set(intra)
     assert {box.second for box in views.crop_boxes} <= set(intra)
     assert len(views.local_pictures) == 3
     assert sum(packet is not None for packet in fed) == len(intra)
 
 
+@pytest.mark.parametrize("change", ["packets", "luma"])
+def test_without_pruning_the_views_are_the_same_from_more_packets(tmp_path, monkeypatch, change):
+    path = clips.write_video(tmp_path / "v.mp4", frames=120, options={"g": "60", "bf": "3"})
+    real, fed = pyav._decode, []
+    monkeypatch.setattr(pyav, "_decode", lambda decoder, packet: fed.append(packet) or real(decoder, packet))
+    seen, counts = [], []
+    for prune in (True, False):
+        fed.clear()
+        seen.append(see(path, keyframes=5, change=change, prune=prune))
+        counts.append(sum(packet is not None for packet in fed))
+    on, off = seen
+    assert counts[0] < counts[1]
+    assert (on.keyframe_seconds, on.crop_boxes) == (off.keyframe_seconds, off.crop_boxes)
+    for one, other in zip(
+        on.global_pictures + on.local_pictures, off.global_pictures + off.local_pictures, strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_snapped_to_keyframes_a_clip_with_one_intra_frame_shows_that_one(tmp_path):
     path = clips.write_video(tmp_path / "v.mp4", frames=40, options={"g": "100"})
-    views = look(Clip(clip_id="v", uri=str(path)), snap="keyframes")
+    views = see(path, snap="keyframes")
     assert views.keyframe_seconds == (0.0,)
     assert {box.second for box in views.crop_boxes} == {0.0}

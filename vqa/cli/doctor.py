@@ -18,7 +18,7 @@ from jobs.run_record import PACKAGES as JOB_PACKAGES
 from jobs.run_record import versions
 from vqa.console import printable
 from vqa.errors import ClipError, VqaError
-from vqa.media.inventory import backends, codecs, libraries
+from vqa.media.backends.registry import backend_states, codec_support, ffmpeg_versions
 
 PACKAGES = (*JOB_PACKAGES, "torchvision", "imageio-ffmpeg", "pydantic")
 
@@ -31,9 +31,9 @@ def examine(*, as_json: bool = False) -> bool:
         "machine": {"platform": platform.platform(), "cores": len(os.sched_getaffinity(0))},
         "gpus": _gpus(),
         "keeps_bytecode": _keeps_bytecode(),
-        "decoders": backends(),
-        "codecs": codecs(),
-        "ffmpeg": libraries(),
+        "decoders": backend_states(),
+        "codecs": codec_support(),
+        "ffmpeg": ffmpeg_versions(),
         "self_test": test,
     }
     if as_json:

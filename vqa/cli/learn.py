@@ -18,7 +18,7 @@ def train(
     ] = None,
     ladder: Annotated[list[Path] | None, typer.Option(help="The same as --data, for ladders.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for checkpoints, log and the trained model.")] = None,
-    assignments: Annotated[list[str] | None, assigning("seed=1, stages.coldstart.steps=500")] = None,
+    assignments: Annotated[list[str] | None, assigning("seed=1, stages.coldstart.max_steps=500")] = None,
     until: Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage.")] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes, placed and replaced by Ray. [default: this one, without Ray]")

@@ -17,9 +17,9 @@ def plot(
 ) -> None:
     """Plot reward against predicted score for several opinions, in total and per term."""
     from vqa.report.rewards import plot_preset
-    from vqa.rewards import PRESETS
+    from vqa.rewards import REWARD_PRESETS
 
-    pictures = {name: plot_preset(name) for name in presets or PRESETS}
+    pictures = {name: plot_preset(name) for name in presets or REWARD_PRESETS}
     out.mkdir(parents=True, exist_ok=True)
     for name, picture in pictures.items():
         picture.save(out / f"{name}.png")

@@ -8,7 +8,7 @@ from vqa.data.sources import path_to_uri
 from vqa.files import replacing
 from vqa.media.sandbox import Guard
 from vqa.media.storage.fingerprint import fingerprint
-from vqa.media.storage.source import local_path
+from vqa.media.storage.open import local_path
 from vqa.media.storage.stores import is_remote
 from vqa.report.preview import picture
 from vqa.types import Clip
@@ -30,6 +30,6 @@ def draw(
     clip = Clip(clip_id=source, uri=uri, start_seconds=span[0], end_seconds=span[1])
     with Guard(**guarding(settings.limits)) as guard:
         seed = view_seed(guard.run(fingerprint, uri), clip)
-        image = guard.run(picture, clip, seed=seed, **settings.views.model_dump())
+        image = guard.run(picture, clip, settings.views, seed=seed)
     with replacing(out) as draft:
         image.save(draft, format="PNG")

@@ -23,7 +23,7 @@ from vqa.media.decode import decode
 from vqa.media.probe import probe
 from vqa.media.sandbox import Guard
 from vqa.media.storage.fingerprint import fingerprint
-from vqa.media.storage.source import local_path
+from vqa.media.storage.open import local_path
 from vqa.media.storage.stores import is_remote
 from vqa.types import Pixels
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from vqa.data.tables import ROW_SUFFIXES, Row, number, read_lines, read_rows
 from vqa.data.windows import WINDOW_ID, span_suffix
 from vqa.errors import ClipError, UsageError
-from vqa.media.storage.source import local_path
+from vqa.media.storage.open import local_path
 from vqa.media.storage.stores import is_remote, list_remote
 from vqa.types import Clip
 

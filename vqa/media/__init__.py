@@ -1,9 +1,10 @@
-"""Video and image files: packet tables, exact frames, and the child process that can be killed.
+"""Video and image files: facts and packet tables, exact frames, and a child process that can be killed.
 
-What is read, and how it is shown: the tables in README.md beside this file.
+docs/concepts/files.md lists what is read and how it is shown.
 """
 
-from vqa.media.backends.registry import BACKENDS, BackendName
+from vqa.media.backends.base import BackendName
+from vqa.media.backends.registry import BACKENDS
 from vqa.media.decode import decode
 from vqa.media.probe import PacketTable, probe
 from vqa.media.sandbox import Guard

@@ -1,32 +1,31 @@
-"""Exact frames at given times, as RGB at the sizes asked for: one forward pass, each group of pictures at most once.
+"""Decode exact frames at given times to RGB pictures of given sizes, in one forward pass.
 
 Which packets are decoded follows from the packet table: from the last place before each wanted frame where decoding can
-start, to that frame, without those that no wanted frame needs (plan.py, feed.py, discard.py). A frame is identified by
-its presentation time, never by counting (files without usable times are the exception: they are decoded from their
-beginning).
+start, up to that frame, without those that no wanted frame needs (backends/pyav.py, bitstream/prune.py). Each group of
+pictures is decoded at most once. A frame is identified by its presentation time, never by counting, but for files
+without usable times, which are decoded from their beginning. Colours, sizes and rotation: color/convert.py.
 
-Colours, sizes and turning: paint.py.
-
-Damage: a frame is left out when its packet is cut off or fails, or when the decoder flags it as corrupt or concealed;
-nothing stands in for it. What damage does to later frames depends on the timing of decoder threads (seen in most
-bit-flipped files), so that a file found damaged is decoded by one thread, which repeats itself to the bit. Only damage
-that the decoder does not notice (seen in HEVC) can still differ when several threads are asked for; the default is one.
+A frame is left out when its packet is cut off or fails, or when the decoder flags it as corrupt or concealed; nothing
+replaces it. What damage does to later frames depends on the timing of decoder threads (seen in most bit-flipped files),
+so that a file found damaged is decoded by one thread, which repeats to the bit. Only damage that the decoder does not
+notice (seen in HEVC) can still differ with several threads; the default is one.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import av
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vqa.errors import ClipError
-from vqa.media.backends.pyav import StrayedError, UncleanError
-from vqa.media.backends.registry import BACKENDS, BackendName
-from vqa.media.color.convert import Painter, Size
+from vqa.media.backends.base import BackendName, Reader, StrayedError, UncleanError
+from vqa.media.backends.pyav import read_pyav
+from vqa.media.backends.registry import BACKENDS
+from vqa.media.color.convert import FrameConverter, Size
 from vqa.media.containers.images import webp_pictures
-from vqa.media.plan import nearest
-from vqa.media.probe import PacketTable, probe
-from vqa.media.storage.source import media_errors, open_source
+from vqa.media.probe import PacketTable, nearest, probe
+from vqa.media.storage.open import media_errors, open_source
 from vqa.types import Frames, MediaInfo, Pixels
 
 
@@ -37,34 +36,50 @@ def decode(
     sizes: Sequence[Size],
     backend: BackendName = "pyav",
     thread_count: int = 1,
+    prune: bool = True,
     info: MediaInfo | None = None,
     packets: PacketTable | None = None,
 ) -> Frames:
-    """The frames shown nearest to `seconds` (float [N], any order, repeats allowed; ties go to the earlier frame).
+    """Decode the frames shown nearest to the given times.
 
-    `sizes`: one (width, height) as shown for each request, or None for the native size. Give `info` and `packets` from
-    `probe` to avoid a second demuxing. `thread_count` changes the speed only. Raises ClipError: the kinds of `probe`,
-    and `corrupt` when not one of the wanted frames could be decoded.
+    Args:
+        uri: Path or URL.
+        seconds: Times, float [N], in any order, repeats allowed; ties go to the earlier frame.
+        sizes: (width, height) as shown for each time, or None for the native size.
+        backend: Decoder; the frames are the same, colours differ slightly (backends/registry.py).
+        thread_count: Threads of the decoder; changes the speed only.
+        prune: Skip packets that no wanted frame needs (PyAV only); the frames are the same either way.
+        info: Facts of the file from `probe`; with `packets`, saves a second demuxing.
+        packets: Its packet table from `probe`.
+
+    Returns:
+        Pictures (uint8 [height, width, 3]), times, and which requests they answer; requests whose frame is lost are
+        left out.
+
+    Raises:
+        ClipError: The kinds of `probe`; `corrupt` when none of the wanted frames could be decoded.
+        UsageError: The back end cannot be used in this installation.
+        ValueError: Unequal counts, times that are not finite, or an unknown back end.
     """
     times = np.asarray(seconds, np.float64).reshape(-1)
     if len(times) != len(sizes) or not np.isfinite(times).all():
         raise ValueError(
-            f"decode: {len(times)} times and {len(sizes)} sizes; give one size for each time, times finite"
+            f"decode: {len(times)} times and {len(sizes)} sizes. Give one size for each time, and finite times."
         )
     if backend not in BACKENDS:
-        raise ValueError(f"decode: unknown backend {backend!r}; use one of {', '.join(BACKENDS)}")
+        raise ValueError(f"decode: unknown backend {backend!r}. Use one of {', '.join(BACKENDS)}.")
     if info is None or packets is None:
         info, packets = probe(uri)
     try:
-        entries, pictures = _pictures(info, packets, times, sizes, backend, thread_count)
-    except StrayedError:  # an index that is wrong about its file
+        entries, pictures = _pictures(info, packets, times, sizes, _reader(info, backend, prune=prune), thread_count)
+    except StrayedError:  # the index does not describe the file
         info, packets = probe(uri, by_index=False)
-        entries, pictures = _pictures(info, packets, times, sizes, backend, thread_count)
+        entries, pictures = _pictures(info, packets, times, sizes, _reader(info, backend, prune=prune), thread_count)
     if len(times) and not pictures:
         wanted = len(np.unique(entries))
         raise ClipError(
             "corrupt",
-            f"{uri}: none of the {wanted} wanted frames could be decoded; copy or encode the file again",
+            f"{uri}: none of the {wanted} wanted frames could be decoded. Copy or encode the file again.",
             (0, wanted),
         )
     requested = np.array(sorted(pictures), np.int64)
@@ -75,30 +90,37 @@ def decode(
     )
 
 
+def _reader(info: MediaInfo, backend: BackendName, *, prune: bool) -> Reader:
+    if info.container == "webp":
+        return _read_webp
+    if info.is_image or backend == "pyav":
+        return partial(read_pyav, prune=prune)
+    return BACKENDS[backend]
+
+
 def _pictures(
     info: MediaInfo,
     packets: PacketTable,
     times: NDArray[np.float64],
     sizes: Sequence[Size],
-    backend: BackendName,
+    read: Reader,
     thread_count: int,
 ) -> tuple[NDArray[np.int64], dict[int, Pixels]]:
-    """(table entry of each request, picture of each request that could be decoded)."""
+    """Table entry of each request [N], and the picture of each request that could be decoded."""
     entries = nearest(packets.seconds, times)
     wanted = np.unique(entries)
-    read = _read_webp if info.container == "webp" else BACKENDS["pyav" if info.is_image else backend]
-    painter = Painter(info=info)
+    converter = FrameConverter(info=info)
     pictures: dict[int, Pixels] = {}
     with media_errors(info.uri, doing="decoding"):
         for threads in (thread_count, 1):
             pictures.clear()
             try:
-                for entry, frame in read(info, packets, wanted, threads):
+                for entry, frame in read(info, packets, wanted, thread_count=threads):
                     made: dict[Size, Pixels] = {}
                     for request in np.flatnonzero(entries == entry):
                         size = sizes[int(request)]
                         if size not in made:
-                            made[size] = painter.paint(frame, size)
+                            made[size] = converter.convert(frame, size)
                         pictures[int(request)] = made[size]
             except UncleanError:
                 continue
@@ -107,7 +129,7 @@ def _pictures(
 
 
 def _read_webp(
-    info: MediaInfo, table: PacketTable, wanted: NDArray[np.int64], thread_count: int
+    info: MediaInfo, table: PacketTable, wanted: NDArray[np.int64], *, thread_count: int
 ) -> Iterator[tuple[int, av.VideoFrame]]:
     with open_source(info.uri) as file:
         for entry, pixels in webp_pictures(file, [int(entry) for entry in wanted if not table.is_damaged[entry]]):

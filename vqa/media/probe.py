@@ -1,6 +1,6 @@
-"""What is in a file, from its headers, index and packets alone: no picture is decoded.
+"""Facts and packet table of a file, from its headers, index and packets, without decoding a picture.
 
-How a file that cannot be judged is named (`ClipError.kind`):
+How a file that cannot be scored is classified (`ClipError.kind`):
 
 | the file | kind |
 | --- | --- |
@@ -8,13 +8,13 @@ How a file that cannot be judged is named (`ClipError.kind`):
 | folder, pipe, socket, device; permission denied; disk or network error | `not_readable` |
 | text, random bytes, a playlist, any format without its known first bytes | `not_video` |
 | sound only; the only picture is cover art | `not_video` |
-| 0 bytes; a full header and no packet behind it | `no_frames` |
+| 0 bytes; a full header without packets | `no_frames` |
 | a known container whose header is cut off or broken (an mp4 without its index); no size | `corrupt` |
 | a codec that this FFmpeg has no decoder for; colours that cannot be shown; an unknown URI scheme | `unsupported` |
 | more than `max_pixels` in a frame, more than `max_frames` packets; memory ran out | `too_large` |
 
-Times: presentation times in seconds, the first frame shown is 0.0. Sizes: as shown, with square pixels and after the
-rotation of the display matrix or the EXIF orientation. A still picture is a clip of one frame.
+Times are presentation times in seconds, and the first frame shown is at 0.0. Sizes are as shown, with square pixels and
+after the rotation of the display matrix or the EXIF orientation. A still picture is a clip of one frame.
 """
 
 import os
@@ -33,7 +33,7 @@ from vqa.media.containers.ffmpeg import check_colours, open_container, packets_o
 from vqa.media.containers.images import declared_size, exif_turn, is_webp, webp_table
 from vqa.media.containers.missing import lost_packets
 from vqa.media.containers.mp4 import NO_TIME, Columns, Container, Ticks, indexed_packets
-from vqa.media.storage.source import media_errors, open_source
+from vqa.media.storage.open import media_errors, open_source
 from vqa.types import MediaInfo, Packets
 
 MAX_PIXELS = 8192 * 8192  # 8K film and 64-megapixel photographs pass
@@ -45,36 +45,46 @@ _STILL_BRANDS = {"avif", "heic", "heix", "mif1"}
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class PacketTable(Packets):
-    """`Packets`, and what `decode` needs to find each frame again without demuxing twice."""
+    """`Packets`, and what `decode` needs to find each frame without demuxing again.
 
-    order: NDArray[np.int64]  # [N] place of each frame's packet in file order; >= M: declared, but not in the file
+    N: frames shown, in order of time. M: packets that the file holds, in file order.
+    """
+
+    order: NDArray[np.int64]  # [N] each frame's packet; >= M: declared, but not in the file
     is_damaged: NDArray[np.bool_]  # [N] the packet is cut off, marked corrupt by the demuxer, or missing
-    ticks: NDArray[np.int64]  # [M] presentation time of each packet in file order, in the stream's own unit
-    starts: NDArray[np.bool_]  # [M] in file order: decoding can start here
-    is_counted: bool  # the file has no usable times: frames are told apart by counting, from the first one on
+    ticks: NDArray[np.int64]  # [M] presentation time in the stream's own unit
+    starts: NDArray[np.bool_]  # [M] whether decoding can start here
+    is_counted: bool  # without usable times, frames are counted from the first one on
     is_indexed: bool = False  # read from the container's index, without demuxing
     jump_ticks: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    # [M] in file order: the time that leads the container's index to this packet; empty where there is no such index
+    # [M] the time by which the container's index finds the packet; empty where there is no such index
 
 
 def probe(
     uri: str, *, max_pixels: int = MAX_PIXELS, max_frames: int = MAX_FRAMES, by_index: bool = True
 ) -> tuple[MediaInfo, PacketTable]:
-    """The facts and the packet table of a video or image, without decoding. Raises ClipError (kinds: see the module).
+    """Read the facts and the packet table of a video or image, without decoding.
 
-    Where an mp4 or mov has a complete index, this alone is read; the others, and all with `by_index` false, are
-    demuxed from end to end.
+    Of an mp4 or mov with a complete index only the index is read; all others are demuxed from end to end. Frames that a
+    file declares but does not hold (containers/missing.py) are in the table, marked as damaged: decoding then reports
+    them as lost, where the clip would only seem shorter.
 
-    Frames that a file declares but no longer holds (lost.py) are in the table, marked as damaged: a plan over them
-    comes out partial instead of pretending that the clip was short.
+    Args:
+        uri: Path or URL.
+        max_pixels: Largest frame accepted, width times height as shown.
+        max_frames: Most packets accepted.
+        by_index: False to demux in any case.
+
+    Raises:
+        ClipError: The kinds in the table above; for URLs also `timeout`.
     """
     with open_source(uri) as file:
         if file.seek(0, os.SEEK_END) == 0:
-            raise ClipError("no_frames", f"{uri}: the file is empty (0 bytes); copy or encode it again")
+            raise ClipError("no_frames", f"{uri}: the file is empty (0 bytes). Copy or encode it again.")
         file.seek(0)
         if is_webp(file):
             return _probe_webp(uri, file, max_pixels=max_pixels)
-        if size := declared_size(file):  # before FFmpeg makes room for the picture, or says no more than "broken"
+        if size := declared_size(file):  # before FFmpeg makes room for the picture, or reports it as broken
             _check_size(uri, *size, max_pixels)
         with open_container(uri, file) as container:
             stream = video_stream(uri, file, container)
@@ -114,11 +124,29 @@ def probe(
     return info, table
 
 
-def _square(stream: av.VideoStream, *, is_picture: bool) -> tuple[int, int]:
-    """Width and height with square pixels: the axis that its pixels are too short on is stretched, so none is lost.
+def nearest(frame_seconds: NDArray[np.float64], seconds: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Index of the frame nearest to each time; ties go to the earlier frame.
 
-    A still picture is shown as stored, as browsers do (its ratio is one of inches, often wrong); so is a video whose
-    ratio is within 1 % of square (rounding in some encoders) or beyond 4 (a broken header).
+    Args:
+        frame_seconds: Times of frames, float [F], ascending, F > 0.
+        seconds: Requested times, float [N].
+
+    Returns:
+        Indices of frames, int64 [N]; of several frames with the same time, the first.
+    """
+    right = np.searchsorted(frame_seconds, seconds).clip(1, max(1, len(frame_seconds) - 1))
+    left = right - 1
+    right = np.minimum(right, len(frame_seconds) - 1)
+    is_right = frame_seconds[right] - seconds < seconds - frame_seconds[left]
+    found = np.where(is_right, right, left)
+    return np.searchsorted(frame_seconds, frame_seconds[found]).astype(np.int64)
+
+
+def _square(stream: av.VideoStream, *, is_picture: bool) -> tuple[int, int]:
+    """Width and height with square pixels, by stretching the axis on which pixels are too short, so that none is lost.
+
+    Still pictures are shown as stored, as in browsers (their ratio is one of inches, often wrong); so are videos with a
+    ratio within 1 % of square (rounding in some encoders) or beyond 4 (a broken header).
     """
     width, height = stream.codec_context.width, stream.codec_context.height
     ratio = 1.0 if is_picture or stream.codec_context.name == "gif" else float(stream.sample_aspect_ratio or 1)
@@ -131,11 +159,10 @@ def _square(stream: av.VideoStream, *, is_picture: bool) -> tuple[int, int]:
 
 def _check_size(uri: str, width: int, height: int, max_pixels: int) -> None:
     if width <= 0 or height <= 0:
-        raise ClipError("corrupt", f"{uri}: no picture size could be found in it; copy or encode the file again")
+        raise ClipError("corrupt", f"{uri}: no picture size could be found in it. Copy or encode the file again.")
     if width * height > max_pixels:
-        raise ClipError(
-            "too_large", f"{uri}: {width}x{height} is more than {max_pixels} pixels; scale it down or raise max_pixels"
-        )
+        message = f"{uri}: {width}x{height} is more than {max_pixels} pixels. Scale it down or raise max_pixels."
+        raise ClipError("too_large", message)
 
 
 def _mean_rate(seconds: NDArray[np.float64]) -> float:
@@ -152,25 +179,23 @@ def _packet_table(
     must_end: bool,
     by_index: bool,
 ) -> tuple[PacketTable, float]:
-    """Read the index, or demux to the end (or to `limit` packets); the table, and the seconds of the last frame."""
+    """Read the index, or demux to the end or to `limit` packets; returns the table and the last frame's duration."""
     unit = float(stream.time_base or 1)
     source = packets_of(container, stream)
     first = next(source, None)
     packets = chain([first] if first else [], source)
     declared = max(len(stream.index_entries), stream.frames) if container.format.name.startswith("mov") else 0
     if must_end and declared > limit:  # before a table of them is made
-        raise ClipError(
-            "too_large", f"{uri}: its index declares {declared} frames, above {limit}; cut it up or raise max_frames"
-        )
+        message = f"{uri}: its index declares {declared} frames, above {limit}. Cut it up or raise max_frames."
+        raise ClipError("too_large", message)
     indexed = indexed_packets(file, container, stream, first) if by_index and first else None
     columns = indexed or _demuxed(packets if must_end else islice(packets, limit), limit=limit)
     presentation, decoding, durations = columns.pts, columns.dts, columns.durations
     if len(presentation) > limit:
-        raise ClipError("too_large", f"{uri}: more than {limit} frames; cut it into parts or raise max_frames")
+        raise ClipError("too_large", f"{uri}: more than {limit} frames. Cut it into parts or raise max_frames.")
     if columns.is_discarded.all():
-        raise ClipError(
-            "no_frames", f"{uri}: its {stream.codec_context.name} track has no frame; encode the file again"
-        )
+        message = f"{uri}: its {stream.codec_context.name} track has no frame. Encode the file again."
+        raise ClipError("no_frames", message)
 
     is_reordered = container.format.name == "avi" and bool(stream.codec_context.has_b_frames)
     ticks, is_counted = _ticks(presentation, decoding, is_made_up=is_reordered)
@@ -204,9 +229,9 @@ def _packet_table(
 
 
 def _demuxed(packets: "Iterable[av.Packet[av.VideoStream]]", *, limit: int) -> Columns:
-    """What each packet says, of at most one more than `limit`."""
+    """Facts of each packet, of at most one more than `limit`."""
     pts, dts, durations, sizes, positions, is_key, is_corrupt, is_discarded = (array("q") for _ in Columns._fields)
-    for packet in islice(packets, limit + 1):  # 8 bytes a number; in lists Python's would take 40
+    for packet in islice(packets, limit + 1):  # 8 bytes per number, 40 in a list
         pts.append(NO_TIME if packet.pts is None else packet.pts)
         dts.append(NO_TIME if packet.dts is None else packet.dts)
         durations.append(packet.duration or 0)
@@ -230,7 +255,7 @@ def _demuxed(packets: "Iterable[av.Packet[av.VideoStream]]", *, limit: int) -> C
 def _ticks(presentation: Ticks, decoding: Ticks, *, is_made_up: bool) -> tuple[Ticks, bool]:
     """Presentation times in file order, and whether frames have to be counted.
 
-    AVI stores no times; FFmpeg makes them up in file order, which is wrong where frames are reordered (`is_made_up`).
+    `is_made_up`: AVI stores no times and FFmpeg makes them up in file order, which is wrong where frames are reordered.
     """
     if _differ(presentation) and not is_made_up:
         return presentation, False
@@ -245,7 +270,7 @@ def _differ(ticks: Ticks) -> bool:
 
 
 def _jump_ticks(container: str, ticks: Ticks, decoding: Ticks, *, is_counted: bool) -> Ticks:
-    """mp4 and mov index decoding times, Matroska and WebM presentation times; other formats guess where to land."""
+    """Times of the container's index: decoding times in mp4 and mov, presentation times in Matroska, else none."""
     if container.startswith("matroska") and not is_counted:
         return ticks
     if container.startswith("mov") and not is_counted and (decoding != NO_TIME).all():
@@ -254,7 +279,7 @@ def _jump_ticks(container: str, ticks: Ticks, decoding: Ticks, *, is_counted: bo
 
 
 def _probe_webp(uri: str, file: BinaryIO, *, max_pixels: int) -> tuple[MediaInfo, PacketTable]:
-    """WebP by its own chunks: FFmpeg reads no animated ones."""
+    """Facts and table of a WebP file from its chunks, since FFmpeg reads no animated ones."""
     webp = webp_table(uri, file)
     _check_size(uri, webp.width, webp.height, max_pixels)
     count = len(webp.sizes)

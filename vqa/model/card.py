@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from vqa.config import Strict, Values, build, configs_folder, merge, read
 from vqa.errors import UsageError
-from vqa.prompt import PresetName
+from vqa.prompt import PromptName
 
 # What a folder says of itself: never what would run code or reach beyond it.
 CARD = "vqa.yaml"
@@ -24,7 +24,7 @@ class ModelCard(Strict):
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
     device_map: str | None = Field(None, description="null = the first GPU, else the CPU; auto = spread over all GPUs")
     trust_remote_code: bool = Field(False, description="run Python code that comes with the weights")
-    prompt: PresetName = Field("preresq_video", description="the question that it was trained on")
+    prompt: PromptName = Field("preresq_video", description="the question that it was trained on")
     min_pixels: int | None = Field(None, ge=1, description="area below which its processor enlarges a picture")
     max_pixels: int | None = Field(None, ge=1, description="area above which its processor reduces a picture")
     cpu_threads: int | None = Field(None, ge=1, description="threads of torch in this process; null = leave as it is")

@@ -120,7 +120,7 @@ class Scorer:
         settings = build(ViewsConfig, self.card.views, where=f"model {self.model_id}, views")
         clip = Clip(clip_id=clip_id or Path(path).name, uri=str(path))
         seed = view_seed(self._guard.run(fingerprint, clip.uri), clip)
-        views: Views = self._guard.run(look, clip, seed=seed, **settings.model_dump())
+        views: Views = self._guard.run(look, clip, settings, seed=seed)
         return self.score([views])[0]
 
     def _question(self, place: int, views: Views) -> _Question:

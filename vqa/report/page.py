@@ -27,7 +27,7 @@ from vqa.evaluate.calibrate import load_calibration
 from vqa.evaluate.evaluation import CLIP_FIELDS
 from vqa.evaluate.schema import Metrics, SetMetrics, Splits, Statistic
 from vqa.files import replacing
-from vqa.media.storage.source import local_path
+from vqa.media.storage.open import local_path
 from vqa.metrics.fits import Fit
 from vqa.report.thumbnails import clip_thumbnails
 

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from pathlib import PurePath
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -42,23 +41,21 @@ PLOT_HEIGHT, FRAME_HEIGHT = 130, 420
 COLUMNS = 3
 
 
-def picture(clip: Clip, *, seed: int = 0, **settings: Any) -> Image.Image:
+def picture(clip: Clip, config: ViewsConfig, *, seed: int = 0) -> Image.Image:
     """Draw what `vqa.views.look` returns for a clip.
 
     Args:
         clip: The clip.
+        config: Settings of the views.
         seed: Seed of stochastic samplers.
-        **settings: Fields of `ViewsConfig`.
 
     Returns:
         An RGB picture, 1600 pixels wide.
 
     Raises:
         ClipError: As of `look`.
-        pydantic.ValidationError: If a setting is unknown.
     """
-    config = ViewsConfig(**settings)
-    views = look(clip, seed=seed, **config.model_dump())
+    views = look(clip, config, seed=seed)
     _, packets = probe(clip.uri)
     rows = -(-len(views.local_pictures) // COLUMNS)
     sheet = Image.new("RGB", (WIDTH, 3_000 + rows * 1_300), PAPER)  # higher than needed, cropped at the end

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from vqa.prompt import HIGHEST, LOWEST, PRESETS
+from vqa.prompt import HIGHEST, LOWEST, PROMPTS
 from vqa.report import canvas
 from vqa.rewards import presets as rewards
 
@@ -39,7 +39,7 @@ def curves(
     """
     generator = np.random.default_rng(seed)
     scores = np.arange(LOWEST + 0.02, HIGHEST, 0.05)  # two decimals each, since some recipes reward decimals
-    numbers = PRESETS[preset].dimensions if preset in PRESETS else 1
+    numbers = PROMPTS[preset].dimensions if preset in PROMPTS else 1
     weights = rewards.known(preset).weights | {"total": 1.0}
     earned = {name: np.zeros((len(truths), len(scores))) for name in weights}
     for _ in range(draws):

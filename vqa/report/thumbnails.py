@@ -19,7 +19,7 @@ from vqa.media.probe import probe
 from vqa.media.sandbox import Guard
 from vqa.report.canvas import fitted
 from vqa.types import Clip, Pixels
-from vqa.views import look
+from vqa.views import ViewsConfig, look
 
 MOSAIC_SIDE, CROP_SIDE = 640, 240  # pixels
 DEADLINE_SECONDS, MEMORY_BYTES = 30.0, 4 * 2**30
@@ -70,7 +70,7 @@ def decode_thumbnails(clip: Clip, *, seconds: Sequence[float], boxes: Sequence[M
         ClipError: If the clip cannot be decoded.
     """
     if not seconds:
-        views = look(clip)
+        views = look(clip, ViewsConfig())
         return _encoded(views.global_pictures, views.local_pictures[:3])
     info, packets = probe(clip.uri)
     columns = math.ceil(math.sqrt(len(seconds)))

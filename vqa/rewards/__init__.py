@@ -5,6 +5,6 @@ scale (1-5), NaN where the answer was not parsed; opinions float [B]; peers bool
 one data set. A term is float [B, K], 0 for an unparsed answer, never NaN.
 """
 
-from vqa.rewards.presets import PRESETS, compute
+from vqa.rewards.presets import REWARD_PRESETS, compute
 
-__all__ = ["PRESETS", "compute"]
+__all__ = ["REWARD_PRESETS", "compute"]

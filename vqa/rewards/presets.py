@@ -23,7 +23,7 @@ Term = Callable[[Batch, Terms], Numbers]  # the terms before it in the list are 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Preset:
+class RewardPreset:
     """A recipe's reward: `total` is the sum of weight x term. `source` names the paper and what it does not tell."""
 
     source: str
@@ -52,11 +52,11 @@ def compute(preset: str, values: ArrayLike, opinions: ArrayLike, datasets: Seque
     return {**terms, "total": total}
 
 
-def known(preset: str) -> Preset:
+def known(preset: str) -> RewardPreset:
     """The preset of this name. Raises UsageError, with the names there are."""
-    if preset not in PRESETS:
-        raise UsageError(f"reward {preset!r} is not known; there are: {', '.join(PRESETS)}")
-    return PRESETS[preset]
+    if preset not in REWARD_PRESETS:
+        raise UsageError(f"reward {preset!r} is not known; there are: {', '.join(REWARD_PRESETS)}")
+    return REWARD_PRESETS[preset]
 
 
 def _regression(batch: Batch, _: Terms) -> Numbers:
@@ -148,8 +148,8 @@ def _consistency(batch: Batch, _: Terms) -> Numbers:
 
 _PRERESQ_R1 = "PreResQ-R1 (arXiv 2511.05393), as in its released code; the paper's own names and weights: NOT FOUND. "
 
-PRESETS: Mapping[str, Preset] = {
-    "preresq_video": Preset(
+REWARD_PRESETS: Mapping[str, RewardPreset] = {
+    "preresq_video": RewardPreset(
         source=_PRERESQ_R1 + "The spread penalty in stage 1 only, as in its figure; the code has no such switch.",
         terms={
             "pairwise": (0.375, _pairwise),
@@ -159,7 +159,7 @@ PRESETS: Mapping[str, Preset] = {
             "format": (1.0, _format),
         },
     ),
-    "preresq_image": Preset(
+    "preresq_image": RewardPreset(
         source=_PRERESQ_R1 + "Its fifth aspect takes no part in `balance`, as in the code.",
         terms={
             "pairwise": (0.375 / 3, _pairwise),
@@ -170,11 +170,11 @@ PRESETS: Mapping[str, Preset] = {
             "format": (1.0, _format),
         },
     ),
-    "visualquality_r1": Preset(
+    "visualquality_r1": RewardPreset(
         source="VisualQuality-R1 (arXiv 2505.14460).",
         terms={"fidelity": (1.0, _fidelity), "format": (1.0, _format)},
     ),
-    "vqathinker": Preset(
+    "vqathinker": RewardPreset(
         source="VQAThinker (arXiv 2508.06051). Whether perturbed answers are ranked among themselves: NOT FOUND; here "
         "they are.",
         terms={
@@ -184,7 +184,7 @@ PRESETS: Mapping[str, Preset] = {
             "format": (1.0, _format),
         },
     ),
-    "q_insight": Preset(
+    "q_insight": RewardPreset(
         source="Q-Insight (arXiv 2503.22679): scores and damage questions side by side.",
         terms={
             "threshold": (1.0, lambda batch, _: regression.threshold(batch.scores, batch.opinions, within=0.35)),
@@ -192,7 +192,7 @@ PRESETS: Mapping[str, Preset] = {
             "format": (1.0, _format),
         },
     ),
-    "vq_insight": Preset(
+    "vq_insight": RewardPreset(
         source="VQ-Insight (arXiv 2506.18564), its score task; opinions on 0-100 there, only their ratio enters.",
         terms={
             "regression": (1.0, _relative),
@@ -201,7 +201,7 @@ PRESETS: Mapping[str, Preset] = {
             "format": (1.0, _format),
         },
     ),
-    "q_hawkeye": Preset(
+    "q_hawkeye": RewardPreset(
         source="Q-Hawkeye (arXiv 2601.22920); its uncertainty weight and perception loss are hooks of the trainer.",
         terms={
             "accuracy": (1.0, lambda batch, _: regression.laplace(batch.scores, batch.opinions)),
@@ -209,14 +209,14 @@ PRESETS: Mapping[str, Preset] = {
             "format": (0.8, _format),
         },
     ),
-    "omniquality_r": Preset(
+    "omniquality_r": RewardPreset(
         source="OmniQuality-R (arXiv 2510.10609): sigma 0.8 points, of a 0-5 scale there; how it shrinks: NOT FOUND.",
         terms={
             "regression": (1.0, lambda batch, _: regression.gaussian(batch.scores, batch.opinions, sigma=0.8)),
             "format": (0.5, _format),
         },
     ),
-    "aes_r1": Preset(
+    "aes_r1": RewardPreset(
         source="Aes-R1 (arXiv 2509.21871); its scale is 0-1, so 0.1 there is 0.4 of 1-5.",
         terms={
             "fidelity": (
@@ -232,7 +232,7 @@ PRESETS: Mapping[str, Preset] = {
             "format": (1.0, _format),
         },
     ),
-    "refine_iqa": Preset(
+    "refine_iqa": RewardPreset(
         source="Refine-IQA (arXiv 2508.03763), stage 2; a script's name says 0.35, the code 0.5.",
         terms={
             "threshold": (
@@ -243,7 +243,7 @@ PRESETS: Mapping[str, Preset] = {
             "probability": (1.0, _probability),
         },
     ),
-    "q_ponder": Preset(
+    "q_ponder": RewardPreset(
         source="Q-Ponder (arXiv 2506.05384): continuous accuracy and consistency of reason and score. Their forms and "
         "weights: NOT FOUND; both are linear here, with weight 1.",
         terms={
@@ -252,7 +252,7 @@ PRESETS: Mapping[str, Preset] = {
             "format": (1.0, _format),
         },
     ),
-    "cappo": Preset(
+    "cappo": RewardPreset(
         source="CapPO (arXiv 2509.21854) acts on the loss by a hook of the trainer. It has no score reward of its own "
         "(NOT FOUND), so VQAThinker's Gaussian (sigma 0.5) stands here.",
         terms={"regression": (1.0, _regression), "format": (1.0, _format)},

@@ -14,6 +14,7 @@ from trl.extras.profiling import profiling_context
 from vqa.errors import ModelError
 from vqa.model.rollout import Sampling, prefill, roll_out
 from vqa.prompt import dimensions
+from vqa.train.checkpoints import unsharded
 from vqa.train.clips.dataset import seed_of
 from vqa.train.clips.degradation import NONE, QUESTION
 from vqa.train.grpo import objectives as hooks
@@ -24,7 +25,6 @@ from vqa.train.grpo.perturbations import AGAIN, digit_of, out_of_order
 from vqa.train.modules import vocabulary_of
 from vqa.train.question import Shown
 from vqa.train.safe import SafeTrainer
-from vqa.train.whole import whole
 from vqa.types import Views
 
 
@@ -51,7 +51,7 @@ class Asking(SafeTrainer):
 
     def _rollouts(self, prompts: list[Any], _: GRPOTrainer) -> dict[str, Any]:
         """trl's rollout_func; what it returns beside trl's own goes to the reward."""
-        with whole(self) as model:
+        with unsharded(self) as model:
             written = self._write(model, range(len(prompts)), self._asked)
             more = self._again(model, written)
         return {"prompt_ids": self._prompt_ids(), "completion_ids": written, "logprobs": None} | more
@@ -125,7 +125,7 @@ class Asking(SafeTrainer):
     def _vllm_rollouts(self, prompts: list[Any], _: GRPOTrainer) -> dict[str, Any]:
         """The same by vLLM (trl has given it the weights), which keeps a prompt's prefix for its K answers."""
         ids = self._prompt_ids()
-        is_server, picture = self._settings.vllm == "server", self.processing_class.image_token_id
+        is_server, picture = self._settings.vllm_mode == "server", self.processing_class.image_token_id
         # trl drops the prefixes of old weights, not what the old tower saw.
         if not is_server:
             self.vllm_generation.llm.llm_engine.reset_encoder_cache()

@@ -1,25 +1,39 @@
-"""Weights in and out: loaded to be trained, saved whole after a stage, shipped at the end."""
+"""Checkpoints of a training run: weights in and out, whole or not at all, and a stop at the first NaN."""
 
 import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import transformers
 import yaml
 from accelerate import PartialState
 from safetensors import SafetensorError
+from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
+from transformers.trainer_utils import rotate_checkpoints
+from trl.models.utils import unwrap_model_for_generation
 
-from vqa.errors import ModelError
+from vqa.errors import ModelError, UsageError
 from vqa.model.card import CARD, CARRIED, ModelCard
 from vqa.model.load import load
-from vqa.train.guarded import cannot_write
 
 hf: Any = transformers
 
 
-def load_to_write(card: ModelCard, *, threads: int | None = None, processes: PartialState) -> tuple[Any, Any]:
-    """(model as stored, processor): spread over all GPUs for one process, else on the process's own device."""
+def load_for_generation(card: ModelCard, *, threads: int | None = None, processes: PartialState) -> tuple[Any, Any]:
+    """Load a model to write answers with.
+
+    Returns:
+        The model in its stored precision, spread over all GPUs where there is one process and on the process's own
+        device otherwise, and the processor.
+
+    Raises:
+        ModelError: as `vqa.model.load.load`.
+    """
     is_alone = torch.cuda.is_available() and processes.num_processes == 1
     place = "auto" if is_alone else str(processes.device)
     _forget_deepspeed()
@@ -28,24 +42,41 @@ def load_to_write(card: ModelCard, *, threads: int | None = None, processes: Par
 
 
 def load_for_training(card: ModelCard, *, threads: int | None = None) -> tuple[Any, Any]:
-    """(model in float32 on the CPU, processor); the trainer moves it. Raises ModelError, as scoring does."""
+    """Load a model to train.
+
+    Returns:
+        The model in float32 on the CPU (the trainer moves it), all weights trained, and the processor.
+
+    Raises:
+        ModelError: as `vqa.model.load.load`.
+    """
     _forget_deepspeed()
     policy = load(card.model_copy(update={"dtype": "float32", "device_map": "cpu", "cpu_threads": threads}))
     return policy.model.requires_grad_(True).train(), policy.processor
 
 
 def _forget_deepspeed() -> None:
-    """What a stage before has left: under it transformers would part what it loads over all processes, and wait for
-    them. DeepSpeed itself parts the weights that are to be trained later."""
+    """Drop the configuration that an earlier stage left: under it transformers shards what it loads over all processes
+    and waits for them. DeepSpeed itself shards the weights that are trained later."""
     hf.integrations.unset_hf_deepspeed_config()
 
 
-def save(trained: Any, processor: Any, folder: Path, *, processes: PartialState) -> None:
-    """A model, or what a trainer holds of it on all processes, into the folder: whole or not at all."""
+def save_model(trained: Any, processor: Any, folder: Path, *, processes: PartialState) -> None:
+    """Save a model into a folder, whole or not at all; every process calls it.
+
+    Args:
+        trained: a model, or the trainer that holds its shards on all processes.
+        processor: saved beside it.
+        folder: replaced by the new one.
+        processes: the first one writes.
+
+    Raises:
+        ModelError: where the disk is full.
+    """
     draft = folder.with_name("unfinished")
     is_trainer = hasattr(trained, "save_model")
     model = trained.accelerator.unwrap_model(trained.model) if is_trainer else trained
-    processor.tokenizer.padding_side = "right"  # trl turns it about; nobody who loads the folder should notice
+    processor.tokenizer.padding_side = "right"  # trl sets left, which must not reach whoever loads the folder
     try:
         if is_trainer:
             trained.save_model(str(draft))  # gathers what is sharded
@@ -58,13 +89,22 @@ def save(trained: Any, processor: Any, folder: Path, *, processes: PartialState)
             (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle
     except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors wrap what the disk says
         shutil.rmtree(draft, ignore_errors=True)
-        raise ModelError(cannot_write("the model", model, folder.parent, error)) from error
+        raise ModelError(_disk_full("the model", model, folder.parent, error)) from error
     processes.wait_for_everyone()
 
 
-def ship(made: Path, folder: Path, *, dtype: torch.dtype, card: ModelCard) -> None:
-    """The model as it is given away: safetensors in `dtype`, and in vqa.yaml how it wants to be asked: `vqa score
-    --model FOLDER` sees what the training saw."""
+def export_model(made: Path, folder: Path, *, dtype: torch.dtype, card: ModelCard) -> None:
+    """Write a trained model for scoring: safetensors in `dtype`, the processor, and vqa.yaml.
+
+    Args:
+        made: the last stage's model.
+        folder: replaced; `vqa score --model FOLDER` uses the prompt and views of training, which are in its vqa.yaml.
+        dtype: of the stored weights.
+        card: with prompt and views.
+
+    Raises:
+        ModelError: where the disk is full.
+    """
     draft = folder.with_name("unfinished")
     _forget_deepspeed()
     try:
@@ -74,14 +114,148 @@ def ship(made: Path, folder: Path, *, dtype: torch.dtype, card: ModelCard) -> No
         (draft / CARD).write_text(yaml.safe_dump(asked, sort_keys=False))
         _finish(draft, folder)
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"{folder} could not be written ({error}); make room; {made} is whole") from error
+        raise ModelError(f"{folder} could not be written ({error}). Make room; {made} is whole.") from error
 
 
 def _finish(draft: Path, folder: Path) -> None:
-    """Puts the draft in the folder's place. safetensors writes for the owner's eyes alone: the workers of a cluster may
-    run as somebody else."""
+    """Put the draft in the folder's place. safetensors makes files that only the owner reads, and the workers of a
+    cluster may run as another user."""
     mode = (draft / "config.json").stat().st_mode
     for path in draft.glob("*.safetensors"):
         path.chmod(mode)
     shutil.rmtree(folder, ignore_errors=True)
     draft.replace(folder)
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint-* in the folder, which is whole; None where there is none."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    return found[-1] if found else None
+
+
+class Guarded:
+    """Mixin before transformers' Trainer: atomic checkpoints, and no step on a loss or gradient that is not finite.
+
+    `what` names the stage in messages.
+    """
+
+    what = "training"
+    args: Any
+    model: Any
+    state: Any
+    accelerator: Any
+    is_fsdp_enabled: bool
+    is_deepspeed_enabled: bool
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether FSDP or DeepSpeed holds the weights."""
+        return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
+
+    def checked(self, loss: Tensor) -> Tensor:
+        """The loss as given. Raises ModelError where it is NaN or infinite."""
+        if not torch.isfinite(loss):
+            self._stop(f"the loss is {loss.item()}")
+        return loss
+
+    def _stop(self, what: str) -> NoReturn:
+        saved = last_checkpoint(Path(self.args.output_dir))
+        way = f"resume from {saved} (as `start`, in another --out)" if saved else "begin again"
+        raise ModelError(f"{self.what}: {what} at step {self.state.global_step}. Lower `learning_rate` and {way}.")
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        norm = super()._clip_grad_norm(model)  # type: ignore[misc]
+        if self.accelerator.scaler is None and norm is not None and not torch.isfinite(torch.as_tensor(norm)):
+            self._stop(f"the gradient's norm is {float(norm)}")
+        return norm
+
+    def _load_from_checkpoint(self, checkpoint: str, model: Any = None) -> None:
+        if not _restored(self, checkpoint):
+            super()._load_from_checkpoint(checkpoint, model)  # type: ignore[misc]
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Write aside, then rename. Raises ModelError where the disk is full."""
+        out, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
+        draft = out / "unfinished"
+        self.args.output_dir = str(draft)
+        try:
+            super()._save_checkpoint(model, trial)  # type: ignore[misc]
+        except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors wrap what the disk says
+            shutil.rmtree(draft, ignore_errors=True)
+            self.args.output_dir = str(out)
+            raise ModelError(f"{self.what}: {_disk_full(name, self.model, out, error)}") from error
+        finally:
+            self.args.output_dir = str(out)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            shutil.rmtree(out / name, ignore_errors=True)
+            (draft / name).replace(out / name)
+            shutil.rmtree(draft)
+            rotate_checkpoints(str(out), self.args.save_total_limit)
+        self.accelerator.wait_for_everyone()
+
+
+def _restored(trainer: Any, checkpoint: str) -> bool:
+    """Load a checkpoint's weights into the trainer's model; False where the trainer must do it (sharded, LoRA).
+
+    transformers' Trainer reads the names as they are on disk, which for Qwen2.5-VL are not those of the model: it then
+    resumes from the weights it began with, and only warns.
+    """
+    if trainer.is_sharded or not (Path(checkpoint) / "config.json").is_file():
+        return False
+    model = trainer.model
+    model.load_state_dict(type(model).from_pretrained(checkpoint, dtype=model.dtype).state_dict())
+    return True
+
+
+def _disk_full(name: str, model: Any, out: Path, error: Exception) -> str:
+    """The message for a disk that takes no more."""
+    size = 3 * sum(one.numel() * one.element_size() for one in model.parameters()) / 2**30
+    free = shutil.disk_usage(out).free / 2**30
+    saved = last_checkpoint(out)
+    return (
+        f"{name} could not be written to {out} ({' '.join(str(error).split())[:200]}). A checkpoint takes about "
+        f"{size:.2g} GB, {free:.2g} GB are free there. Make room and run the same command again"
+        + (f"; it resumes from {saved.name}." if saved else ".")
+    )
+
+
+@contextmanager
+def unsharded(trainer: Any) -> Iterator[Any]:
+    """Context manager that yields the trainer's model in eval mode with all weights on every process (FSDP2, ZeRO-3).
+
+    Inside, each process runs at its own pace. All processes must enter, and each needs memory for all weights.
+
+    Raises:
+        UsageError: under FSDP 1.
+    """
+    if trainer.is_fsdp_enabled and not trainer.accelerator.is_fsdp2:
+        raise UsageError(
+            "fsdp_version is 1, under which processes can generate only in step. Set fsdp_version: 2, as in "
+            "configs/train/accelerate/fsdp.yaml."
+        )
+    kwargs = trainer.args.gradient_checkpointing_kwargs
+    with unwrap_model_for_generation(  # gathers what ZeRO-3 shards, and switches gradient checkpointing off
+        trainer.model_wrapped, trainer.accelerator, gradient_checkpointing_kwargs=kwargs
+    ) as model:
+        shards = [one for one in model.modules() if isinstance(one, FSDPModule)]
+        for shard in shards:
+            shard.set_reshard_after_forward(False, recurse=False)
+            shard.unshard()
+        was_training = model.training
+        model.eval()
+        yield model
+        model.train(was_training)
+        for shard in shards:
+            plan = trainer.accelerator.state.fsdp_plugin.reshard_after_forward
+            shard.set_reshard_after_forward(plan, recurse=False)
+            shard.reshard()
+
+
+@contextmanager
+def without_rename_warnings() -> Iterator[None]:
+    """Context manager that drops the warnings about transformers' old names for checkpointing, which trl calls."""
+    with warnings.catch_warnings():
+        message = r"`(is_)?gradient_checkpointing(_enable|_disable)?` is deprecated"
+        warnings.filterwarnings("ignore", message=message, category=FutureWarning)
+        yield

@@ -14,10 +14,10 @@ import transformers
 from vqa.errors import UsageError
 from vqa.model.card import ModelCard, settle
 from vqa.model.resolve import EMBEDDED
-from vqa.prompt import PRESETS
-from vqa.rewards import PRESETS as REWARDS
+from vqa.prompt import PROMPTS
+from vqa.rewards import REWARD_PRESETS
 from vqa.rewards.presets import known
-from vqa.train.clips.dataset import Known, listed, parted
+from vqa.train.clips.dataset import ListedClip, list_clips, split_clips
 from vqa.train.grpo.build import check
 from vqa.train.modules import tower_of
 from vqa.train.recipe_stages import ColdStart, Recipe, Reinforce, Stage, Warmup
@@ -72,45 +72,48 @@ def _data(place: str) -> Iterator[str]:
     if not Path(place).exists():
         yield f"data {place}: not there yet"
         return
-    counts = Counter((clip.dataset, clip.split) for clip in listed([place]))
+    counts = Counter((clip.dataset, clip.split) for clip in list_clips([place]))
     for dataset in sorted({dataset for dataset, _ in counts}):
         splits = ", ".join(f"{split} {count:,}" for (name, split), count in sorted(counts.items()) if name == dataset)
         yield f"data {place}: {dataset}: {splits} clips"
 
 
-def _clips(recipe: Recipe, stage: Stage, places: Sequence[str]) -> tuple[list[Known], list[Known]]:
+def _clips(recipe: Recipe, stage: Stage, places: Sequence[str]) -> tuple[list[ListedClip], list[ListedClip]]:
     there = [place for place in places if Path(place).exists()]
     if not there or len(there) < len(places):
         return [], []
-    return parted(listed(there, datasets=stage.datasets), held_out=recipe.validation_clips, seed=recipe.seed)
+    return split_clips(list_clips(there, datasets=stage.datasets), held_out=recipe.validation_clips, seed=recipe.seed)
 
 
 def _work(
-    recipe: Recipe, stage: Stage, card: ModelCard, train: Sequence[Known], held_out: Sequence[Known]
+    recipe: Recipe, stage: Stage, card: ModelCard, train: Sequence[ListedClip], held_out: Sequence[ListedClip]
 ) -> Iterator[str]:
     if train:
         yield f"learns from {len(train):,} clips, {len(held_out):,} held out"
     if isinstance(stage, Warmup):
-        yield f"{stage.steps:,} steps x {stage.batch} crops = {stage.steps * stage.batch:,} crops"
+        crops = stage.max_steps * stage.per_device_train_batch_size
+        yield f"{stage.max_steps:,} steps x {stage.per_device_train_batch_size} crops = {crops:,} crops"
     elif isinstance(stage, ColdStart):
         clips = len(train) * recipe.views_per_clip
-        steps = stage.steps or (math.ceil((stage.epochs or 0) * clips / stage.batch) if clips else None)
-        length = f"{steps:,} steps" if steps else f"{stage.epochs:g} epochs of clips not there yet"
-        yield f"{length} x {stage.batch} answers" + (f" = {steps * stage.batch:,} answers" if steps else "")
+        size = stage.global_batch_size
+        steps = stage.max_steps or (math.ceil((stage.num_train_epochs or 0) * clips / size) if clips else None)
+        length = f"{steps:,} steps" if steps else f"{stage.num_train_epochs:g} epochs of clips not there yet"
+        yield f"{length} x {size} answers" + (f" = {steps * size:,} answers" if steps else "")
     elif isinstance(stage, Reinforce):
         settings = stage.settings(recipe.prompt or card.prompt, recipe.seed)
         known(settings.reward)
-        check(settings.model_copy(update={"vllm": None, "caption_lambda": 0.0, "caption_tau": 0.0}), [])
-        answers = stage.steps * stage.clips * stage.k // stage.iterations
-        yield f"reward {stage.reward}: {', '.join(REWARDS[stage.reward].weights)}"
+        check(settings.model_copy(update={"vllm_mode": None, "caption_lambda": 0.0, "caption_tau": 0.0}), [])
+        answers = stage.max_steps * stage.clips_per_step * stage.num_generations // stage.num_iterations
+        yield f"reward {stage.reward}: {', '.join(REWARD_PRESETS[stage.reward].weights)}"
         yield (
-            f"{stage.steps:,} steps x {stage.clips} clips x {stage.k} answers = {answers:,} answers, at most "
-            f"{answers * stage.max_new_tokens:,} tokens"
+            f"{stage.max_steps:,} steps x {stage.clips_per_step} clips x {stage.num_generations} answers = "
+            f"{answers:,} answers, at most {answers * stage.max_completion_length:,} tokens"
         )
         if train:
-            yield f"{stage.steps * stage.clips / len(train):.1f} times through the clips"
+            yield f"{stage.max_steps * stage.clips_per_step / len(train):.1f} times through the clips"
     else:
-        yield f"{stage.k} answers for each of {f'{len(train):,}' if train else 'the'} clips, one is kept"
+        count = f"{len(train):,}" if train else "the"
+        yield f"{stage.num_return_sequences} answers for each of {count} clips, one is kept"
 
 
 def _memory(recipe: Recipe, stage: Stage, card: ModelCard, counted: Counted) -> str:
@@ -121,13 +124,13 @@ def _memory(recipe: Recipe, stage: Stage, card: ModelCard, counted: Counted) -> 
     if isinstance(stage, Warmup):
         trained = tower
     elif isinstance(stage, ColdStart):
-        trained = tower if stage.text == "freeze" else total - tower * (stage.vision_rate == 0)
+        trained = tower if stage.text == "freeze" else total - tower * (stage.vision_learning_rate == 0)
         if stage.lora:
-            trained = LORA_LAYERS * 2 * stage.lora.rank * (counted.width or 0) * (counted.layers or 0)
+            trained = LORA_LAYERS * 2 * stage.lora.r * (counted.width or 0) * (counted.layers or 0)
             total += trained
-        extra = 4 * trained * (stage.average > 0)
+        extra = 4 * trained * (stage.ema_decay > 0)
     elif isinstance(stage, Reinforce):
-        trained = total - tower * (stage.vision_rate == 0)
+        trained = total - tower * (stage.vision_learning_rate == 0)
         extra = 4 * total * (stage.beta > 0)
     else:
         trained = 0.0
@@ -147,14 +150,15 @@ def _tokens(recipe: Recipe, stage: Stage, card: ModelCard) -> tuple[int, bool]:
     """Tokens that one process sends through at once, and whether activations are made anew."""
     prompt = stage.prompt if not isinstance(stage, Warmup) else None
     asked = _picture_tokens(ViewsConfig(**card.views), card)
-    asked += len(PRESETS[prompt or recipe.prompt or card.prompt].question) // 4
+    asked += len(PROMPTS[prompt or recipe.prompt or card.prompt].question) // 4
     if isinstance(stage, Reinforce):
-        rows = min(stage.rows, stage.clips * stage.k)
-        prompts = math.ceil(rows / stage.k) if stage.shared_prefill else rows
-        return prompts * asked + rows * stage.max_new_tokens, stage.recompute
+        rows = min(stage.per_device_train_batch_size, stage.clips_per_step * stage.num_generations)
+        prompts = math.ceil(rows / stage.num_generations) if stage.shared_prefill else rows
+        return prompts * asked + rows * stage.max_completion_length, stage.gradient_checkpointing
     if isinstance(stage, ColdStart):
-        return (stage.rows or stage.batch) * (asked + stage.max_new_tokens), stage.recompute
-    return asked + (0 if isinstance(stage, Warmup) else stage.k * stage.max_new_tokens), True
+        rows = stage.per_device_train_batch_size or stage.global_batch_size
+        return rows * (asked + stage.max_new_tokens), stage.gradient_checkpointing
+    return asked + (0 if isinstance(stage, Warmup) else stage.num_return_sequences * stage.max_new_tokens), True
 
 
 def _picture_tokens(views: ViewsConfig, card: ModelCard) -> int:
@@ -168,7 +172,7 @@ def _picture_tokens(views: ViewsConfig, card: ModelCard) -> int:
 
 def _count(recipe: Recipe) -> Counted:
     if recipe.model is not None:
-        tokenizer = make_tokenizer([preset.question for preset in PRESETS.values()], vocabulary=300)
+        tokenizer = make_tokenizer([prompt.question for prompt in PROMPTS.values()], vocabulary=300)
         model = make_model(tokenizer, **recipe.model.model_dump(exclude={"vocabulary"}), seed=0)
         more = max(0, recipe.model.vocabulary - 300) * recipe.model.text_width
         return _counted(model, "made from nothing", more=more)

@@ -1,4 +1,4 @@
-"""A stage that trains nothing: a model writes answers to clips, which a later cold start imitates."""
+"""Answers of a model to clips, the best of which a later cold start imitates (rejection sampling)."""
 
 import json
 from collections.abc import Sequence
@@ -7,69 +7,79 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
 
 from vqa.errors import UsageError
 from vqa.files import replacing
 from vqa.model.rollout import Sampling, prefill, roll_out
-from vqa.prompt import PresetName, dimensions, parse, reason
-from vqa.train.clips.dataset import Sample, seed_of
-from vqa.train.metrics_log import Log
+from vqa.prompt import dimensions, parse, reason
+from vqa.train.clips.dataset import TrainingClip, seed_of
+from vqa.train.context import StageContext
 from vqa.train.modules import vocabulary_of
 from vqa.train.recipe_stages import Write
-from vqa.train.validation import question
+from vqa.train.validation import encode_question
 
-REASONS = "reasons.jsonl"  # a record a clip, as vqa.train.clips.conversations reads it
+REASONS = "reasons.jsonl"  # one record per clip, as vqa.train.clips.conversations reads it
 
 
 @torch.no_grad()
-def write(
+def generate_reasons(
     model: Any,
     processor: Any,
-    samples: Sequence[Sample],
+    clips: Sequence[TrainingClip],
     texts: Sequence[Path],
     *,
     stage: Write,
-    prompt: PresetName,
-    folder: Path,
-    seed: int,
-    log: Log,
-    state: PartialState,
+    context: StageContext,
 ) -> None:
-    """Into FOLDER/reasons.jsonl: of each clip the answer nearest to its opinion among those that can be read.
+    """Write FOLDER/reasons.jsonl: of each clip the parsed answer nearest to its opinion.
 
-    Clips whose answers cannot be read, or are further off than `within`, are left out. A stopped stage goes on behind
-    the last whole line. Each process writes for its share of the clips. Raises UsageError where no answer was of use.
+    Clips without a parsed answer, or with none within `stage.max_error`, are skipped. A stopped stage resumes after
+    the last whole line. Each process answers for its share of the clips.
+
+    Args:
+        model: that answers.
+        processor: of the model.
+        clips: to answer for.
+        texts: files of earlier stages whose words `stage.question` quotes; clips that are not in them are skipped.
+        stage: settings.
+        context: of the stage.
+
+    Raises:
+        UsageError: where no clip got an answer.
     """
+    log, state, folder, prompt = context.log, context.processes, context.folder, context.prompt
     model.eval()
     vocabulary = vocabulary_of(model, processor)
-    given = said_of(texts)
+    given = texts_by_clip(texts)
     own = folder / f"part-{state.process_index}-of-{state.num_processes}.jsonl"
-    done = rows_of(own)
+    done = read_rows(own)
     with replacing(own) as draft:  # without a torn last line
         draft.write_text("".join(json.dumps(row) + "\n" for row in done), encoding="utf-8")
     known = {row["id"] for row in done}
-    share = [sample for sample in samples[state.process_index :: state.num_processes] if sample.clip_id not in known]
+    share = [clip for clip in clips[state.process_index :: state.num_processes] if clip.clip_id not in known]
     with own.open("a", encoding="utf-8") as file:
-        for sample in share:
-            if texts and sample.clip_id not in given:
+        for clip in share:
+            if texts and clip.clip_id not in given:
                 continue
-            words = stage.question and stage.question.replace("{reason}", reason(given.get(sample.clip_id, "")))
-            asked = question(processor, sample, prompt=prompt, words=words).to(model.device)
+            words = stage.question and stage.question.replace("{reason}", reason(given.get(clip.clip_id, "")))
+            asked = encode_question(processor, clip, prompt=prompt, question=words).to(model.device)
             (answers,) = roll_out(
                 model,
                 [prefill(model, asked)],
-                k=stage.k,
+                k=stage.num_return_sequences,
                 vocabulary=vocabulary,
                 max_new_tokens=stage.max_new_tokens,
-                seeds=[seed_of(seed, stage.name, sample.clip_id, number) for number in range(stage.k)],
+                seeds=[
+                    seed_of(context.seed, stage.name, clip.clip_id, number)
+                    for number in range(stage.num_return_sequences)
+                ],
                 sampling=Sampling(temperature=stage.temperature),
             )
-            said = [processor.tokenizer.decode(one.tokens, skip_special_tokens=True) for one in answers]
-            best: str | None = said[0]
+            written = [processor.tokenizer.decode(one.tokens, skip_special_tokens=True) for one in answers]
+            best: str | None = written[0]
             if not stage.plain:
-                best = _nearest(said, sample.opinion, numbers=dimensions(prompt), within=stage.within)
-            row: dict[str, Any] = {"id": sample.clip_id, "dataset_name": sample.dataset, "conversations": []}
+                best = _nearest(written, clip.opinion, numbers=dimensions(prompt), within=stage.max_error)
+            row: dict[str, Any] = {"id": clip.clip_id, "dataset_name": clip.dataset, "conversations": []}
             if best is not None:
                 row["conversations"] = [{"from": "gpt", "value": best}]
             log.add("kept", float(best is not None))
@@ -78,37 +88,37 @@ def write(
     state.wait_for_everyone()
     if state.is_main_process:
         parts = [folder / f"part-{rank}-of-{state.num_processes}.jsonl" for rank in range(state.num_processes)]
-        rows = [row for part in parts for row in rows_of(part) if row["conversations"]]
-        log.show(len(samples), len(samples), answers=len(rows))
+        rows = [row for part in parts for row in read_rows(part) if row["conversations"]]
+        log.write(len(clips), len(clips), answers=len(rows))
         if not rows:
             raise UsageError(
-                f"stage {stage.name}: none of {len(samples)} clips got an answer that can be read"
-                + (f" and lies within {stage.within:g} of its opinion" if stage.within else "")
-                + "; begin from a model that answers, or raise k or within"
+                f"stage {stage.name}: none of {len(clips)} clips got an answer that can be parsed"
+                + (f" and lies within {stage.max_error:g} of its opinion" if stage.max_error else "")
+                + ". Start from a model that answers, or raise num_return_sequences or max_error."
             )
         with replacing(folder / REASONS) as draft:
             draft.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 
-def _nearest(said: Sequence[str], opinion: float | None, *, numbers: int, within: float | None) -> str | None:
-    """The readable answer whose mean is nearest to the opinion; None where none is near enough."""
+def _nearest(written: Sequence[str], opinion: float | None, *, numbers: int, within: float | None) -> str | None:
+    """The parsed answer whose mean is nearest to the opinion; None where none is near enough."""
     found = []
-    for place, text in enumerate(said):
+    for place, text in enumerate(written):
         values = parse(text, numbers)
         if values is not None:
             found.append((abs(float(np.mean(values)) - opinion) if opinion is not None else 0.0, place))
     if not found or (within is not None and min(found)[0] > within):
         return None
-    return said[min(found)[1]]
+    return written[min(found)[1]]
 
 
-def said_of(paths: Sequence[Path]) -> dict[str, str]:
-    """The text of each clip in the files of earlier `write` stages."""
-    return {row["id"]: row["conversations"][-1]["value"] for path in paths for row in rows_of(path)}
+def texts_by_clip(paths: Sequence[Path]) -> dict[str, str]:
+    """The text of each clip in the files of earlier `write` stages, by clip id."""
+    return {row["id"]: row["conversations"][-1]["value"] for path in paths for row in read_rows(path)}
 
 
-def rows_of(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a file that may end in the middle of one; none where there is no file."""
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of a JSONL file, without a torn last line; none where there is no file."""
     if not path.is_file():
         return []
     lines = path.read_text(encoding="utf-8").split("\n")[:-1]

@@ -1,19 +1,23 @@
-"""One line of progress now and then, on the screen and as JSON lines in the run's folder."""
+"""Metrics of a run: JSON lines in its folder, lines on the terminal, experiment trackers, peak memory."""
 
+import importlib.util
 import json
+import os
+import resource
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import Trainer, TrainerCallback
 
 from vqa.errors import ModelError
 
 
-class Log:
-    """Averages what is added between two lines."""
+class MetricsLog:
+    """Means of the values added since the last line, one line per call of `write`."""
 
     def __init__(self, path: Path, stage: str) -> None:
         self._path, self._stage = path, stage
@@ -21,45 +25,64 @@ class Log:
         self._started = time.perf_counter()
 
     def add(self, name: str, value: float) -> None:
-        """Takes one value of a step."""
+        """Add one value of a step."""
         self._values.setdefault(name, []).append(value)
 
-    def show(self, step: int, steps: int, **more: float) -> None:
-        """Writes a line: means since the last one, and `more` as it is."""
+    def write(self, step: int, steps: int, **more: float) -> None:
+        """Write a line: the means since the last one, and `more` as it is. Raises ModelError where the disk is full."""
         means = {name: sum(values) / len(values) for name, values in self._values.items()} | more
         count = max((len(values) for values in self._values.values()), default=1)
         seconds = (time.perf_counter() - self._started) / count
-        line = {"stage": self._stage, "step": step, "steps": steps, "seconds_a_step": round(seconds, 3)}
+        line = {"stage": self._stage, "step": step, "steps": steps, "seconds_per_step": round(seconds, 3)}
         line |= {name: float(f"{value:.6g}") for name, value in means.items()}
         try:
             with self._path.open("a") as file:
                 file.write(json.dumps(line) + "\n")
         except OSError as error:
             raise ModelError(
-                f"{self._path} could not be written ({error}); make room and give the same command again, it goes on "
-                "from the last checkpoint"
+                f"{self._path} could not be written ({error}). Make room and run the same command again; it resumes "
+                "from the last checkpoint."
             ) from error
         print(" ".join(f"{key}={value}" for key, value in line.items()), file=sys.stderr, flush=True)
         self._values.clear()
         self._started = time.perf_counter()
 
 
-class Told(TrainerCallback):
-    """Writes what a trainer of transformers logs as lines of a Log, in place of its own printing."""
+class LogCallback(TrainerCallback):
+    """Callback that writes what transformers' Trainer logs as lines of a MetricsLog."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: MetricsLog) -> None:
         self._log = log
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        """One line."""
+        """Write one line, on the main process."""
         if state.is_world_process_zero and logs:
             numbers = {name: value for name, value in logs.items() if isinstance(value, int | float)}
-            self._log.show(state.global_step, state.max_steps, **numbers)
+            self._log.write(state.global_step, state.max_steps, **numbers)
 
 
 def log_held_out(trainer: Any, found: Mapping[str, float], control: Any) -> None:
-    """Tells the trainer's reporters what the held-out clips say, beside the step's own numbers."""
+    """Log figures of held-out clips to the trainer's trackers, apart from the step's own metrics."""
     is_due = control.should_log
-    # Past trl's own `log`, which would take the step's metrics along.
+    # Not by trl's own `log`, which would take the step's metrics along.
     Trainer.log(trainer, {f"held_out/{name}": value for name, value in found.items()})
-    control.should_log = is_due  # `log` struck it off, and the step's own numbers would be lost
+    control.should_log = is_due  # `log` resets it, and the step's own metrics would be lost
+
+
+def peak_memory_gb() -> float:
+    """Peak memory of this process in GiB, of its GPU where it has one."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)
+
+
+def reporters() -> list[str]:
+    """Enabled trackers: TensorBoard if installed, W&B if installed and configured (a key or a mode)."""
+    found = [name for name in ("tensorboard", "tensorboardX") if importlib.util.find_spec(name)][:1]
+    trackers = ["tensorboard"] if found else []
+    netrc = Path.home() / ".netrc"
+    is_configured = {"WANDB_API_KEY", "WANDB_MODE"} & set(os.environ) or (
+        netrc.exists() and "wandb" in netrc.read_text()
+    )
+    return trackers + (["wandb"] if importlib.util.find_spec("wandb") and is_configured else [])

@@ -1,27 +1,31 @@
-"""The parts of an MLLM, which of them are trained, and what is added to them."""
+"""Parts of an MLLM by role: the vision tower, groups for an optimiser, the vocabulary."""
 
-import re
 from typing import Any
 
 from torch import nn
 
-from vqa.errors import ModelError, UsageError
+from vqa.errors import ModelError
 from vqa.model.vocabulary import Vocabulary
-from vqa.train.recipe_stages import ColdStart
 
-TOWERS = ("visual", "vision_tower", "vision_model")  # what families call it
+TOWERS = ("visual", "vision_tower", "vision_model")  # its name in the families
 
 
 def tower_of(model: Any) -> nn.Module:
-    """The vision tower, projector included where the family keeps it inside. Raises ModelError where none is known."""
+    """The vision tower, with the projector where the family keeps it inside.
+
+    Raises:
+        ModelError: where no module has one of the names in TOWERS.
+    """
     for name, part in model.named_modules():
         if name.rpartition(".")[2] in TOWERS:
             return part  # type: ignore[no-any-return]  # the model is untyped
-    raise ModelError(f"{type(model).__name__}: no vision tower called {', '.join(TOWERS)}; its rate cannot be set")
+    raise ModelError(
+        f"{type(model).__name__}: no vision tower called {', '.join(TOWERS)}, so its learning rate cannot be set."
+    )
 
 
-def parts_by_rate(model: Any, *, rate: float, vision_rate: float | None) -> list[dict[str, Any]]:
-    """What of the model is trained, for an optimiser: the tower at its own rate (None: the same) and the rest."""
+def parameter_groups(model: Any, *, rate: float, vision_rate: float | None) -> list[dict[str, Any]]:
+    """Trained parameters in an optimiser's groups: the tower at `vision_rate` (None: `rate`), the rest at `rate`."""
     own = {id(one) for one in tower_of(model).parameters()}
     trained = [one for one in model.parameters() if one.requires_grad]
     rates = {False: rate, True: rate if vision_rate is None else vision_rate}
@@ -33,36 +37,6 @@ def parts_by_rate(model: Any, *, rate: float, vision_rate: float | None) -> list
 
 
 def vocabulary_of(model: Any, processor: Any) -> Vocabulary:
-    """What the model may write. Raises ModelError where nothing ends an answer."""
+    """The tokens that the model may write. Raises ModelError where none ends an answer."""
     size = model.get_output_embeddings().weight.shape[0]
     return Vocabulary.of(processor.tokenizer, model.config, size=size, ends=model.generation_config.eos_token_id)
-
-
-def ready(model: Any, settings: ColdStart) -> Any:
-    """The model in training mode with its trained parts marked, and LoRA put on where asked."""
-    model.train().requires_grad_(settings.text == "train")
-    tower_of(model).requires_grad_(settings.vision_rate != 0)
-    if settings.lora is None:
-        return model
-    try:
-        import peft
-    except ImportError as error:
-        raise UsageError("cold start: lora needs peft; `pip install vqa[lora]`") from error
-    names = "|".join(map(re.escape, settings.lora.targets))
-    config = peft.LoraConfig(
-        r=settings.lora.rank,
-        lora_alpha=settings.lora.alpha,
-        lora_dropout=settings.lora.dropout,
-        # The tower of Qwen2.5-VL has layers of the same names.
-        target_modules=rf"(?!.*\b({'|'.join(TOWERS)})\b).*\.({names})",
-        bias="none",
-    )
-    try:
-        return peft.get_peft_model(model, config)
-    except ValueError as error:
-        raise UsageError(f"cold start: lora.targets {', '.join(settings.lora.targets)}: {error}") from error
-
-
-def merged(model: Any) -> Any:
-    """The model with plain weights, LoRA added into them; whole files again."""
-    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model

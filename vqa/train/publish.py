@@ -23,7 +23,7 @@ from vqa.errors import UsageError, VqaError
 from vqa.files import write_json
 from vqa.model.card import find_card
 from vqa.model.resolve import locate
-from vqa.prompt import PRESETS
+from vqa.prompt import PROMPTS
 from vqa.train.finished import FILE
 
 TAKEN = (".safetensors", ".json", ".jinja", ".txt", ".model")  # what save_pretrained writes that is no code, no pickle
@@ -197,10 +197,10 @@ def _readme(
         model_name=repo if results else None,
         eval_results=results or None,
     )
-    question = "\n".join(f"> {line}" for line in PRESETS[card["prompt"]].question.splitlines())
+    question = "\n".join(f"> {line}" for line in PROMPTS[card["prompt"]].question.splitlines())
     parts = [
         f"---\n{data.to_yaml()}\n---\n\n# {repo}\n\nTells how good a video looks ({SCALE}): a reason, then "
-        f"the number{'s' if PRESETS[card['prompt']].dimensions > 1 else ''}. Trained with `vqa train`"
+        f"the number{'s' if PROMPTS[card['prompt']].dimensions > 1 else ''}. Trained with `vqa train`"
         f"{_origin(stages)}. Licence: {licence}.",
         "## Figures\n\n" + _figures(measured, _held_out(log)),
         "## How to ask it\n\n`vqa score VIDEOS --out OUT --model vqa.yaml`, with the file beside this one: it holds "
@@ -238,6 +238,6 @@ def _figures(
 def _recipe(stages: Sequence[Mapping[str, Any]]) -> str:
     lines = ["| stage | kind | steps | rate | reward | clips |", "| --- | --- | --- | --- | --- | --- |"]
     for stage in stages:
-        cells = (stage.get(name) for name in ("name", "kind", "steps", "rate", "reward", "clips"))
+        cells = (stage.get(name) for name in ("name", "kind", "max_steps", "learning_rate", "reward", "clips"))
         lines.append(f"| {' | '.join('' if cell is None else str(cell) for cell in cells)} |")
     return "\n".join(lines)

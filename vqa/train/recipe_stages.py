@@ -1,12 +1,59 @@
 """The stages of a recipe as a file describes them; imports no torch, so that a wrong key is told at once."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from vqa.config import Strict
-from vqa.prompt import PresetName
+from vqa.prompt import PromptName
 from vqa.train.grpo.config import Grpo
+
+# By schema: the keys of recipes before 0.1.0, and what they are called now.
+_SHARED = {"steps": "'max_steps'", "rate": "'learning_rate'"}
+_MODEL = {"vision_rate": "'vision_learning_rate'", "rows": "'per_device_train_batch_size'"}
+_MODEL |= {"recompute": "'gradient_checkpointing'"}
+RENAMED = {
+    "Warmup": _SHARED | {"batch": "'per_device_train_batch_size'"},
+    "ColdStart": _SHARED
+    | _MODEL
+    | {
+        "epochs": "'num_train_epochs'",
+        "batch": "'global_batch_size'",
+        "average": "'ema_decay'",
+        "every": "'save_steps' and 'eval_steps'",
+        "keep_features": "'cache_features'",
+        "rare": "'rare_oversampling'",
+        "workers": "'dataloader_num_workers'",
+    },
+    "Reinforce": _SHARED
+    | _MODEL
+    | {
+        "stage": "'reward_stage'",
+        "mode": "'reward_mode'",
+        "clips": "'clips_per_step'",
+        "k": "'num_generations'",
+        "iterations": "'num_iterations'",
+        "max_new_tokens": "'max_completion_length'",
+        "entropy_share": "'top_entropy_quantile'",
+        "save_every": "'save_steps'",
+        "judge_every": "'eval_steps'",
+        "first_look": "'check_first_batch'",
+        "vllm": "'vllm_mode'",
+        "vllm_server": "'vllm_server_base_url'",
+        "vllm_memory": "'vllm_gpu_memory_utilization'",
+    },
+    "Lora": {"rank": "'r'", "alpha": "'lora_alpha'", "dropout": "'lora_dropout'", "targets": "'target_modules'"},
+    "Write": {"k": "'num_return_sequences'", "within": "'max_error'"},
+}
+
+
+def _refuse_old(values: object, renamed: Mapping[str, str]) -> object:
+    if isinstance(values, Mapping) and (
+        old := [f"key {key!r} is now {renamed[key]}" for key in values if key in renamed]
+    ):
+        raise ValueError("; ".join(old))
+    return values
 
 
 class Sizes(Strict):
@@ -22,14 +69,19 @@ class Sizes(Strict):
 class Lora(Strict):
     """LoRA (arXiv 2106.09685), by peft: low-rank additions are trained, the weights themselves are not."""
 
-    rank: int = Field(16, ge=1)
-    alpha: int = Field(32, ge=1, description="the additions are scaled by alpha / rank")
-    dropout: float = Field(0.0, ge=0, lt=1)
-    targets: tuple[str, ...] = Field(
+    r: int = Field(16, ge=1, description="rank of the additions")
+    lora_alpha: int = Field(32, ge=1, description="the additions are scaled by lora_alpha / r")
+    lora_dropout: float = Field(0.0, ge=0, lt=1)
+    target_modules: tuple[str, ...] = Field(
         ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
         min_length=1,
-        description="layers of the text model that get them, by name",
+        description="layers of the text model that get additions, by name",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_no_old_key(cls, values: object) -> object:
+        return _refuse_old(values, RENAMED["Lora"])
 
 
 class Common(Strict):
@@ -43,14 +95,19 @@ class Common(Strict):
     data: tuple[str, ...] = Field((), description="as the recipe's, for this stage alone")
     datasets: tuple[str, ...] = Field((), description="only the clips of these data sets; default: all")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _has_no_old_key(cls, values: object) -> object:
+        return _refuse_old(values, RENAMED.get(cls.__name__, {}))
+
 
 class Warmup(Common):
     """The vision tower alone learns to see damage; needs a ladder."""
 
     kind: Literal["warmup"]
-    steps: int = Field(ge=1)
-    batch: int = Field(ge=1, description="crops a step")
-    rate: float = Field(gt=0)
+    max_steps: int = Field(ge=1)
+    per_device_train_batch_size: int = Field(ge=1, description="crops per step; a warm-up runs in one process")
+    learning_rate: float = Field(gt=0)
     frames: int = Field(8, ge=1, description="frames of each clip that crops are cut from")
     crops: int = Field(6, ge=1, description="crops of each frame")
 
@@ -59,37 +116,44 @@ class ColdStart(Common):
     """Supervised on reasons: those of a ladder, of prepared clips, or of JSONL files."""
 
     kind: Literal["coldstart"]
-    prompt: PresetName | None = Field(None, description="default: the recipe's")
+    prompt: PromptName | None = Field(None, description="default: the recipe's")
     reasons: tuple[str, ...] = Field(
         (), description="JSONL files in the conversations or messages form, or earlier `write` stages"
     )
-    steps: int | None = Field(None, ge=1)
-    epochs: float | None = Field(None, gt=0, description="in place of steps")
-    batch: int = Field(ge=1, description="answers of one step on all processes")
-    rows: int | None = Field(None, ge=1, description="answers that one process sends through at once; default: all")
-    rate: float = Field(gt=0)
-    vision_rate: float | None = Field(None, ge=0, description="the tower's own rate; 0 freezes it; default: rate")
+    max_steps: int | None = Field(None, ge=1)
+    num_train_epochs: float | None = Field(None, gt=0, description="in place of max_steps")
+    global_batch_size: int = Field(ge=1, description="answers per step over all processes")
+    per_device_train_batch_size: int | None = Field(
+        None, ge=1, description="answers per forward pass of one process; default: its share of global_batch_size"
+    )
+    learning_rate: float = Field(gt=0)
+    vision_learning_rate: float | None = Field(
+        None, ge=0, description="of the vision tower; 0 freezes it; default: learning_rate"
+    )
     text: Literal["train", "freeze"] = Field("train", description="freeze: the tower alone learns (RACT)")
     lora: Lora | None = None
     answer_weight: float = Field(1.0, gt=0, description="a token of <answer> counts this much more than one before it")
     weight_decay: float = Field(0.05, ge=0)
-    average: float = Field(0.0, ge=0, lt=1, description="how much of the running mean of the weights a step keeps")
-    every: int = Field(100, ge=1, description="steps between two checkpoints, and two looks at the held-out clips")
-    keep_features: bool = Field(
+    ema_decay: float = Field(
+        0.0, ge=0, lt=1, description="decay per step of the running mean of the weights; 0 for no mean"
+    )
+    save_steps: int = Field(100, ge=1, description="steps between two checkpoints")
+    eval_steps: int = Field(100, ge=1, description="steps between two evaluations on the held-out clips")
+    cache_features: bool = Field(
         False,
-        description="frozen tower, few clips: what it says of each is kept in memory, local pictures change places",
+        description="keep the frozen tower's features of each clip in memory and permute its local pictures per draw",
     )
     feature_noise: float = Field(
-        0.0, ge=0, description="keep_features: shifts each channel at random by this share of its spread over clips"
+        0.0, ge=0, description="cache_features: standard deviation of a shift per channel, as a share of its spread"
     )
-    rare: float = Field(
-        1.0,
-        ge=1,
-        description="keep_features: how much more often clips of rare damage are drawn, at most",
+    rare_oversampling: float = Field(
+        1.0, ge=1, description="cache_features: how much more often clips of rare damage are drawn, at most"
     )
-    max_new_tokens: int = Field(512, ge=1, description="of an answer when held-out clips are judged")
-    recompute: bool = Field(False, description="activations in the backward pass: less memory, more time")
-    workers: int = Field(0, ge=0, description="processes that load and encode pictures ahead")
+    max_new_tokens: int = Field(512, ge=1, description="of an answer to a held-out clip")
+    gradient_checkpointing: bool = Field(
+        False, description="recompute activations in the backward pass: less memory, more time"
+    )
+    dataloader_num_workers: int = Field(0, ge=0, description="processes that load and encode pictures ahead")
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -98,16 +162,16 @@ class ColdStart(Common):
 
     @model_validator(mode="after")
     def _fit(self) -> "ColdStart":
-        if (self.steps is None) == (self.epochs is None):
-            raise ValueError("give one of steps and epochs")
-        if self.keep_features and self.vision_rate != 0:
-            raise ValueError("keep_features needs a frozen tower; set vision_rate: 0")
-        if (self.feature_noise or self.rare > 1) and not self.keep_features:
-            raise ValueError("feature_noise and rare are for kept features; set keep_features: true")
-        if self.text == "freeze" and (self.vision_rate == 0 or self.lora):
-            raise ValueError("text: freeze leaves nothing to train here; leave out lora and give the tower a rate")
-        if self.lora and self.vision_rate:
-            raise ValueError("lora trains the text model alone; set vision_rate: 0 or leave lora out")
+        if (self.max_steps is None) == (self.num_train_epochs is None):
+            raise ValueError("give one of max_steps and num_train_epochs")
+        if self.cache_features and self.vision_learning_rate != 0:
+            raise ValueError("cache_features needs a frozen tower; set vision_learning_rate: 0")
+        if (self.feature_noise or self.rare_oversampling > 1) and not self.cache_features:
+            raise ValueError("feature_noise and rare_oversampling need cache_features: true")
+        if self.text == "freeze" and (self.vision_learning_rate == 0 or self.lora):
+            raise ValueError("text: freeze leaves nothing to train; remove lora and set vision_learning_rate above 0")
+        if self.lora and self.vision_learning_rate:
+            raise ValueError("lora trains the text model alone; set vision_learning_rate: 0 or remove lora")
         return self
 
 
@@ -115,7 +179,7 @@ class Reinforce(Common, Grpo):
     """GRPO; what is not said here stands in vqa/train/grpo/config.py."""
 
     kind: Literal["grpo"]
-    prompt: PresetName | None = Field(None, description="default: the recipe's")  # type: ignore[assignment]
+    prompt: PromptName | None = Field(None, description="default: the recipe's")  # type: ignore[assignment]
     seed: int | None = Field(None, description="default: the recipe's")  # type: ignore[assignment]
     captions: str | None = Field(None, description="for caption_*: an earlier `write` stage, or its reasons.jsonl")
 
@@ -130,7 +194,7 @@ class Reinforce(Common, Grpo):
             raise ValueError("captions go together with caption_lambda and caption_tau")
         return self
 
-    def settings(self, prompt: PresetName, seed: int) -> Grpo:
+    def settings(self, prompt: PromptName, seed: int) -> Grpo:
         """As the trainer takes them; the recipe's prompt and seed where it has none of its own."""
         own = {"prompt": self.prompt or prompt, "seed": seed if self.seed is None else self.seed}
         return Grpo(**self.model_dump(include=set(Grpo.model_fields)) | own)
@@ -140,11 +204,11 @@ class Write(Common):
     """A model writes an answer to each clip, for a later cold start to imitate; trains nothing."""
 
     kind: Literal["write"]
-    prompt: PresetName | None = Field(None, description="default: the recipe's")
+    prompt: PromptName | None = Field(None, description="default: the recipe's")
     question: str | None = Field(None, description="in place of the prompt's; {reason} becomes the text of `rewrites`")
     rewrites: tuple[str, ...] = Field((), description="earlier `write` stages whose texts this one writes anew")
-    k: int = Field(1, ge=1, description="answers to draw; the one nearest to the opinion is kept")
-    within: float | None = Field(None, gt=0, description="points from the opinion; an answer further off is dropped")
+    num_return_sequences: int = Field(1, ge=1, description="answers per clip; the one nearest to the opinion is kept")
+    max_error: float | None = Field(None, gt=0, description="points from the opinion; answers further off are dropped")
     plain: bool = Field(False, description="texts as they are (captions), not answers with numbers")
     temperature: float = Field(1.0, gt=0)
     max_new_tokens: int = Field(512, ge=1)
@@ -171,7 +235,7 @@ class Recipe(Strict):
     card: str | None = Field(None, description="whose prompt, views and picture sizes count; default: that of `start`")
     start: str | None = Field(None, description="a card, a hub id or a folder")
     model: Sizes | None = None
-    prompt: PresetName | None = Field(None, description="default: the card's")
+    prompt: PromptName | None = Field(None, description="default: the card's")
     max_pixels: int | None = Field(None, ge=1, description="area of a picture at most; default: the card's")
     data: tuple[str, ...] = Field(
         (), description="ladders, folders of `vqa prepare`, manifests; --data comes before it"

@@ -16,23 +16,29 @@ from transformers import PrinterCallback
 
 from vqa.errors import UsageError
 from vqa.model.card import settle
-from vqa.prompt import PRESETS, PresetName, dimensions
-from vqa.train.checkpoints import load_for_training, load_to_write, save, ship
+from vqa.prompt import PROMPTS, PromptName, dimensions
+from vqa.train.checkpoints import (
+    export_model,
+    last_checkpoint,
+    load_for_generation,
+    load_for_training,
+    save_model,
+    without_rename_warnings,
+)
 from vqa.train.clips.conversations import read_conversations
-from vqa.train.clips.dataset import Known, Sample, damage_asked, digest_of, saying
-from vqa.train.clips.ladder import cut_crops
+from vqa.train.clips.dataset import ListedClip, TrainingClip, answer_writer, damage_clips, digest_of
 from vqa.train.finished import begin, finish, key_of
-from vqa.train.generate import said_of, write
+from vqa.train.generate import generate_reasons, texts_by_clip
 from vqa.train.grpo.build import make_trainer
 from vqa.train.grpo.dataset import Example
-from vqa.train.guarded import last_checkpoint
-from vqa.train.metrics_log import Log, Told
+from vqa.train.metrics_log import LogCallback, MetricsLog
 from vqa.train.recipe_stages import ColdStart, Recipe, Reinforce, Stage, Warmup, Write
+from vqa.train.scratch.crops import cut_crops
 from vqa.train.scratch.model import make_model, make_processor, make_tokenizer
 from vqa.train.scratch.warmup import warm_up
 from vqa.train.sft.trainer import cold_start
 from vqa.train.shared import Run, make_run
-from vqa.train.validation import judged
+from vqa.train.validation import validate
 
 hf: Any = transformers  # its types do not hold what it does
 
@@ -75,13 +81,13 @@ def run_stages(recipe: Recipe, *, out: Path, data: Sequence[Path | str] = (), un
         return out
     if is_new and run.processes.is_main_process:
         card = run.card.model_copy(update={"prompt": prompt})
-        ship(out / last / "model", out / "model", dtype=getattr(torch, recipe.export), card=card)
+        export_model(out / last / "model", out / "model", dtype=getattr(torch, recipe.export), card=card)
     run.processes.wait_for_everyone()
     return out / "model"
 
 
 def _settings(
-    run: Run, stage: Stage, train: Sequence[Known], held_out: Sequence[Known], keys: dict[str, str]
+    run: Run, stage: Stage, train: Sequence[ListedClip], held_out: Sequence[ListedClip], keys: dict[str, str]
 ) -> dict[str, Any]:
     """All that the stage's weights hang on."""
     recipe, origin = run.recipe, run.recipe.origin(stage)
@@ -89,7 +95,7 @@ def _settings(
     texts = () if isinstance(stage, Warmup) else stage.texts
     return (
         shared
-        | stage.model_dump(mode="json", exclude={"workers", "data", "start"}, exclude_none=True)
+        | stage.model_dump(mode="json", exclude={"dataloader_num_workers", "data", "start"}, exclude_none=True)
         | {
             "card": run.card.model_dump(mode="json", include={"min_pixels", "max_pixels", "views"}),
             "asked": run.prompt,
@@ -102,45 +108,42 @@ def _settings(
     )
 
 
-def _run_stage(run: Run, stage: Stage, train: list[Known], held_out: list[Known], folder: Path) -> None:
-    log = Log(run.out / "log.jsonl", stage.name)
-    looks = run.recipe.views_per_clip if isinstance(stage, ColdStart) else 1
-    learned = [] if isinstance(stage, Warmup) else run.samples(train, looks=looks)
+@without_rename_warnings()
+def _run_stage(run: Run, stage: Stage, train: list[ListedClip], held_out: list[ListedClip], folder: Path) -> None:
+    log = MetricsLog(run.out / "log.jsonl", stage.name)
+    views_per_clip = run.recipe.views_per_clip if isinstance(stage, ColdStart) else 1
+    learned = [] if isinstance(stage, Warmup) else run.samples(train, views_per_clip=views_per_clip)
     model, processor = _start(run, stage, train)
-    if isinstance(stage, Warmup) or (isinstance(stage, ColdStart) and stage.keep_features):
+    if isinstance(stage, Warmup) or (isinstance(stage, ColdStart) and stage.cache_features):
         model.to(run.processes.device)  # no trainer has placed it yet
     if isinstance(stage, Warmup):
         _warm_up(run, stage, model, processor, train, held_out, folder, log)
-        save(model, processor, folder / "model", processes=run.processes)
+        save_model(model, processor, folder / "model", processes=run.processes)
         return
-    prompt, seed = run.asked(stage), run.recipe.seed
+    context = run.context(stage, folder, log)
     if isinstance(stage, Write):
-        shared: dict[str, Any] = {"folder": folder, "seed": seed, "log": log, "state": run.processes}
-        write(model, processor, learned, run.texts(stage), stage=stage, prompt=prompt, **shared)
+        generate_reasons(model, processor, learned, run.texts(stage), stage=stage, context=context)
         return
-    kept, processes = run.samples(held_out), run.processes.num_processes
+    kept = run.samples(held_out)
     if isinstance(stage, ColdStart):
-        shared = {"readout": run.readout, "seed": seed, "folder": folder, "log": log, "processes": processes}
         lessons = _lessons(run, stage, learned)
-        trained = cold_start(
-            model, processor, lessons, kept, settings=stage, prompt=prompt, precision=run.precision, **shared
-        )
+        trained = cold_start(model, processor, lessons, kept, settings=stage, context=context)
     else:
         judge = partial(
-            judged,
+            validate,
             processor=processor,
-            samples=kept,
-            prompt=prompt,
+            clips=kept,
+            prompt=context.prompt,
             readout=run.readout,
-            max_new_tokens=stage.max_new_tokens,
+            max_new_tokens=stage.max_completion_length,
         )
         trained = make_trainer(
-            stage.settings(prompt, seed),
+            stage.settings(context.prompt, context.seed),
             model.requires_grad_(True).train(),
             processor,
             _examples(run, stage, learned),
             folder=folder,
-            processes=processes,
+            processes=run.processes.num_processes,
             judge=judge if kept else None,
             bf16=run.precision == torch.bfloat16,
             use_cpu=not torch.cuda.is_available(),
@@ -148,20 +151,20 @@ def _run_stage(run: Run, stage: Stage, train: list[Known], held_out: list[Known]
             disable_tqdm=True,
         )
         trained.remove_callback(PrinterCallback)
-        trained.add_callback(Told(log))
+        trained.add_callback(LogCallback(log))
         saved = last_checkpoint(folder)
         trained.train(resume_from_checkpoint=str(saved) if saved else None)
-    save(trained, processor, folder / "model", processes=run.processes)
+    save_model(trained, processor, folder / "model", processes=run.processes)
 
 
-def _start(run: Run, stage: Stage, train: Sequence[Known]) -> tuple[Any, Any]:
+def _start(run: Run, stage: Stage, train: Sequence[ListedClip]) -> tuple[Any, Any]:
     recipe, card, origin = run.recipe, run.card, run.recipe.origin(stage)
     if origin is not None:
         earlier = {one.name for one in recipe.stages}
         source = str(run.out / origin / "model") if origin in earlier else settle(origin, {})[0].source
         card = card.model_copy(update={"source": source})
         if isinstance(stage, Write):
-            return load_to_write(card, threads=recipe.threads, processes=run.processes)
+            return load_for_generation(card, threads=recipe.threads, processes=run.processes)
         return load_for_training(card, threads=recipe.threads)
     if recipe.model is None or card.min_pixels is None or card.max_pixels is None:
         raise UsageError(f"card {recipe.whose}: a model made from nothing needs min_pixels and max_pixels there")
@@ -170,13 +173,13 @@ def _start(run: Run, stage: Stage, train: Sequence[Known]) -> tuple[Any, Any]:
     return make_model(tokenizer, **recipe.model.model_dump(exclude={"vocabulary"}), seed=recipe.seed), processor
 
 
-def _texts(train: Sequence[Known], prompt: PresetName) -> list[str]:
+def _texts(train: Sequence[ListedClip], prompt: PromptName) -> list[str]:
     """What the tokenizer learns from: answers as they will be written, and every question that may be asked."""
     generator = np.random.default_rng(0)
-    questions = [preset.question for preset in PRESETS.values()]
+    questions = [one.question for one in PROMPTS.values()]
     labels = ["Global multiframe picture:", "Local single frame picture 1:", "Picture 2:"]
-    says = [saying(clip) for clip in train]
-    said = [say(generator, dimensions(prompt)) for say in says if say is not None]
+    writers = [answer_writer(clip) for clip in train]
+    said = [write(generator, dimensions(prompt)) for write in writers if write is not None]
     return said + (questions + labels) * (len(said) // 4 + 1)
 
 
@@ -185,37 +188,35 @@ def _warm_up(
     stage: Warmup,
     model: Any,
     processor: Any,
-    train: list[Known],
-    held_out: list[Known],
+    train: list[ListedClip],
+    held_out: list[ListedClip],
     folder: Path,
-    log: Log,
+    log: MetricsLog,
 ) -> None:
     recipe = run.recipe
     if run.processes.num_processes > 1:
         raise UsageError(f"stage {stage.name}: a warm-up runs in one process; run it first, by `vqa train --until`")
     if not held_out:
         raise UsageError(f"stage {stage.name}: no held-out clips; set validation_clips")
-    if odd := {place for clip in train + held_out if not (Path(place := clip.place) / "ladder.parquet").is_file()}:
+    if odd := {clip.place for clip in train + held_out if not clip.is_of_ladder}:
         raise UsageError(f"stage {stage.name}: a warm-up needs ladders (vqa data synth), not {', '.join(sorted(odd))}")
     seed = recipe.seed + recipe.stages.index(stage)  # a second warm-up sees other squares, in another order
     with run.processes.main_process_first():
         crops = [
             cut_crops(
-                [clip.source for clip in some],
-                [Path(clip.place) / clip.source["uri"] for clip in some],
+                some,
                 path=folder / f"crops-{name}.npy",
                 frames=stage.frames,
-                each=stage.crops,
+                crops_per_frame=stage.crops,
                 seed=seed,
                 threads=recipe.threads or 1,
             )
             for name, some in (("train", train), ("validation", held_out))
         ]
-    shared = stage.model_dump(include={"steps", "batch", "rate"})
-    warm_up(model, processor, *crops, **shared, seed=seed, precision=run.precision, folder=folder, log=log)
+    warm_up(model, processor, *crops, settings=stage, seed=seed, context=run.context(stage, folder, log))
 
 
-def _lessons(run: Run, stage: ColdStart, learned: list[Sample]) -> list[Sample]:
+def _lessons(run: Run, stage: ColdStart, learned: list[TrainingClip]) -> list[TrainingClip]:
     """What a cold start imitates: the stage's reasons or the clips' own; under Q-Insight's prompt its damage too."""
     prompt = run.asked(stage)
     lessons = learned
@@ -223,12 +224,12 @@ def _lessons(run: Run, stage: ColdStart, learned: list[Sample]) -> list[Sample]:
         of = {sample.clip_id: sample for sample in learned}
         read = partial(read_conversations, views=run.views, numbers=dimensions(prompt), seed=run.recipe.seed)
         lessons = [sample for path in run.texts(stage) for sample in read(path, of)]
-    return lessons + damage_asked(learned, prompt) if prompt == "q_insight" else lessons
+    return lessons + damage_clips(learned, prompt) if prompt == "q_insight" else lessons
 
 
-def _examples(run: Run, stage: Reinforce, learned: list[Sample]) -> list[Example]:
+def _examples(run: Run, stage: Reinforce, learned: list[TrainingClip]) -> list[Example]:
     """What GRPO asks about: each clip's quality; for Q-Insight's reward its damage too, where it is known."""
-    captions = said_of(run.texts(stage))
+    captions = texts_by_clip(run.texts(stage))
     examples = [
         Example(
             clip_id=sample.clip_id,

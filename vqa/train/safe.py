@@ -2,8 +2,8 @@
 
 from trl import GRPOTrainer
 
-from vqa.train.guarded import Guarded
-from vqa.train.usage import peak_memory_gb
+from vqa.train.checkpoints import Guarded
+from vqa.train.metrics_log import peak_memory_gb
 
 
 class SafeTrainer(Guarded, GRPOTrainer):  # type: ignore[misc]  # trl has no types

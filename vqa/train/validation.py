@@ -1,4 +1,4 @@
-"""How well a model does on held-out clips, by the numbers of one greedy answer."""
+"""Correlation of a model's scores with opinions on held-out clips, by one greedy answer each."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,31 +13,47 @@ from vqa.model.card import Readout
 from vqa.model.encode import encode, encode_chat
 from vqa.model.readout import read_rollout
 from vqa.model.rollout import prefill, roll_out
-from vqa.prompt import PresetName, dimensions
-from vqa.train.clips.dataset import Sample
+from vqa.prompt import PromptName, dimensions
+from vqa.train.clips.dataset import TrainingClip
 from vqa.train.modules import vocabulary_of
 
 
 @torch.no_grad()
-def judged(
+def validate(
     model: Any,
     processor: Any,
-    samples: Sequence[Sample],
+    clips: Sequence[TrainingClip],
     *,
-    prompt: PresetName,
+    prompt: PromptName,
     readout: Readout,
     max_new_tokens: int,
-    at_once: int = 16,
+    batch_size: int = 16,
 ) -> dict[str, float]:
-    """`srcc` and `plcc` of the mean number, read as scoring would read it, with opinions, and the share of answers
-    `parsed`; NaN for none. Each process asks about its share of the samples, and all get the same figures."""
+    """Score held-out clips as `vqa score` would, and compare the scores with the clips' opinions.
+
+    Each process answers for its share of the clips, and all get the same figures.
+
+    Args:
+        model: in eval mode, with all its weights on this process.
+        processor: of the model.
+        clips: those without an opinion are skipped.
+        prompt: the question.
+        readout: of the numbers, as in scoring.
+        max_new_tokens: of an answer.
+        batch_size: clips per batch.
+
+    Returns:
+        `srcc` and `plcc` of the mean number with the opinion, NaN for fewer than two parsed answers, and `parsed`, the
+        share of answers that could be parsed.
+    """
     vocabulary, state = vocabulary_of(model, processor), PartialState()
-    known = [(sample, sample.opinion) for sample in samples if sample.opinion is not None]
+    known = [(clip, clip.opinion) for clip in clips if clip.opinion is not None]
     share = known[state.process_index :: state.num_processes]
     read: list[tuple[float, float]] = []
-    for start in range(0, len(share), at_once):
-        some = share[start : start + at_once]
-        prompts = [prefill(model, question(processor, sample, prompt=prompt).to(model.device)) for sample, _ in some]
+    for start in range(0, len(share), batch_size):
+        some = share[start : start + batch_size]
+        questions = [encode_question(processor, clip, prompt=prompt).to(model.device) for clip, _ in some]
+        prompts = [prefill(model, one) for one in questions]
         answers = roll_out(
             model,
             prompts,
@@ -61,9 +77,9 @@ def judged(
     }
 
 
-def question(processor: Any, sample: Sample, *, prompt: PresetName, words: str | None = None) -> Any:
-    """The processor's tensors of what a sample shows and asks; `words` in place of the prompt's own."""
-    views = sample.views()
-    if sample.chat is not None:
-        return encode_chat(processor, sample.chat(views), views.pictures)
-    return encode(processor, views, prompt=prompt, question=words)
+def encode_question(processor: Any, clip: TrainingClip, *, prompt: PromptName, question: str | None = None) -> Any:
+    """The processor's tensors for a clip's views and its question; `question` replaces the prompt's words."""
+    views = clip.views()
+    if clip.chat is not None:
+        return encode_chat(processor, clip.chat(views), views.pictures)
+    return encode(processor, views, prompt=prompt, question=question)

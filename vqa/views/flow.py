@@ -1,4 +1,4 @@
-"""What the model looks at: one clip in, global pictures (time) and local pictures (native pixels) out.
+"""Views of a clip: global pictures (over time) and local pictures (native pixels).
 
     probe --> packet table --> temporal sampler --> one decode call --> tiles  --> mosaic          (global)
               (no decoding)    (which frames)                           native --> boxes --> crops  (local)
@@ -18,12 +18,11 @@ from pydantic import Field
 from samplers import temporal as frames_of
 from samplers.spatial import SpatialName
 from samplers.temporal import TemporalName
-from vqa.config import Strict
+from vqa.config import Strict, Values
 from vqa.errors import ClipError
-from vqa.media.backends.registry import BackendName
+from vqa.media.backends.base import BackendName
 from vqa.media.decode import decode
-from vqa.media.plan import nearest
-from vqa.media.probe import PacketTable, probe
+from vqa.media.probe import PacketTable, nearest, probe
 from vqa.types import Clip, CropBox, MediaInfo, Views
 from vqa.views.frames import change_by_luma, global_frames, local_frames, span
 from vqa.views.pictures import cut_out, grid_of, laid_out, part, tile_size, within_area
@@ -37,7 +36,7 @@ LOCAL_FRAME_PIXELS = 1280 * 28 * 28
 
 
 class ViewsConfig(Strict):
-    """Settings of `look`; the keys are its keyword arguments."""
+    """Settings of `look`: which frames and crops the model is shown."""
 
     temporal: TemporalName = Field("keyframe", description="which frames make the global pictures")
     keyframes: int = Field(16, ge=1, le=256, description="frames at most; a shorter clip shows each of its frames once")
@@ -55,85 +54,96 @@ class ViewsConfig(Strict):
     min_decoded_share: float = Field(0.5, gt=0, le=1, description="with less of the frames asked for: corrupt")
     on_damage: Literal["fail", "partial"] = Field("partial", description="a clip that lost some frames fails, or not")
     max_pixels: int = Field(2**26, ge=1, description="largest frame accepted, width times height")
+    prune: bool = Field(
+        True, description="skip packets that no wanted frame needs (backend=pyav); same frames, off is slower"
+    )
+
+    def identity(self) -> Values:
+        """The settings that change which pictures a clip gives, for digests."""
+        return self.model_dump(mode="json", exclude={"max_pixels", "prune"})
 
 
 def look(
-    clip: Clip,
-    *,
-    temporal: TemporalName = "keyframe",
-    keyframes: int = 16,
-    change: ChangeName = "packets",
-    keyframe_rate: float = 1.0,
-    global_kind: Literal["mosaic", "frames"] = "mosaic",
-    global_pixels: int = 1024,
-    spatial: LocalName = "salient",
-    local_pictures: int = 3,
-    crop_pixels: int = 448,
-    snap: SnapName = "none",
-    backend: BackendName = "pyav",
-    min_decoded_share: float = 0.5,
-    on_damage: Literal["fail", "partial"] = "partial",
-    max_pixels: int = 2**26,
-    seed: int = 0,
-    probed: tuple[MediaInfo, PacketTable] | None = None,
+    clip: Clip, config: ViewsConfig, *, seed: int = 0, probed: tuple[MediaInfo, PacketTable] | None = None
 ) -> Views:
-    """Probe, plan on the packet table, decode once, cut.
+    """Probe, plan on the packet table, decode once, cut the pictures.
 
-    Settings as in `ViewsConfig`. `seed`: for the samplers that draw (segment, fragments); derive it from the clip, so
-    that a rerun sees the same. `probed`: what `probe` said of the file, where it is known (the windows of a long video
-    share one demuxing). A clip with fewer frames than asked for shows each once, so a still is one global picture.
+    Args:
+        clip: A file, or the span of one.
+        config: What to show of it. A clip with fewer frames than asked for shows each once, so a still is one global
+            picture.
+        seed: For the samplers that draw (segment, fragments); derive it from the clip with `view_seed`, so that a
+            rerun sees the same.
+        probed: What `probe` returned for the file, where it is known (the windows of a video share one demuxing).
 
-    Raises ClipError: what probe and decode raise; `no_frames` for a span without frames; `too_large` above
-    `max_pixels`; `corrupt` where too few frames could be decoded, or any was lost and `on_damage` is "fail".
+    Returns:
+        Global and local pictures, uint8 [height, width, 3] RGB, with their times and boxes.
+
+    Raises:
+        ClipError: What probe and decode raise; `no_frames` for a span without frames; `too_large` above
+            `config.max_pixels`; `corrupt` where too few frames could be decoded, or any was lost and
+            `config.on_damage` is "fail".
     """
     started = time.perf_counter()
     info, packets = probed or probe(clip.uri)
     native = (info.width, info.height)
-    if info.width * info.height > max_pixels:
-        what = f"{info.width}x{info.height} is above max_pixels={max_pixels}"
+    if info.width * info.height > config.max_pixels:
+        what = f"{info.width}x{info.height} is above max_pixels={config.max_pixels}"
         raise ClipError("too_large", f"{clip.uri}: {what}; scale it down or raise it")
     first, stop = span(clip, packets)
     seconds = packets.seconds[first:stop]
-    if change == "luma" and temporal == "keyframe":
-        signal = change_by_luma(seconds, info, packets, backend=backend)
+    if config.change == "luma" and config.temporal == "keyframe":
+        signal = change_by_luma(seconds, info, packets, backend=config.backend, prune=config.prune)
     else:
         signal = frames_of.change_from_packets(packets.sizes, packets.is_key)[first:stop]
-    chosen = global_frames(temporal, seconds, count=keyframes, rate=keyframe_rate, change=signal, seed=seed)
+    chosen = global_frames(
+        config.temporal, seconds, count=config.keyframes, rate=config.keyframe_rate, change=signal, seed=seed
+    )
     intra = np.flatnonzero(packets.is_key[first:stop])
-    if snap == "keyframes" and len(intra):
+    if config.snap == "keyframes" and len(intra):
         chosen = np.unique(intra[nearest(seconds[intra], seconds[chosen])])
-    local = local_frames(seconds, chosen, count=local_pictures, repeat=spatial != "frames")
-    if snap == "keyframes" and len(intra):
+    local = local_frames(seconds, chosen, count=config.local_pictures, repeat=config.spatial != "frames")
+    if config.snap == "keyframes" and len(intra):
         local = intra[nearest(seconds[intra], seconds[local])]  # with few intra frames: several crops of one
-        local = np.unique(local) if spatial == "frames" else local
+        local = np.unique(local) if config.spatial == "frames" else local
 
-    grid = grid_of(len(chosen)) if global_kind == "mosaic" else (1, 1)
-    tile = tile_size(native, grid=grid, long_side=global_pixels)
-    whole = within_area(native, LOCAL_FRAME_PIXELS) if spatial == "frames" else None
+    grid = grid_of(len(chosen)) if config.global_kind == "mosaic" else (1, 1)
+    tile = tile_size(native, grid=grid, long_side=config.global_pixels)
+    whole = within_area(native, LOCAL_FRAME_PIXELS) if config.spatial == "frames" else None
     # One call: a local frame that is a keyframe too is decoded once and converted twice.
     distinct, place = np.unique(local, return_inverse=True)
     asked = np.concatenate([chosen, distinct])
     sizes = [tile] * len(chosen) + [whole] * len(distinct)
-    frames = decode(clip.uri, seconds[asked], sizes=sizes, backend=backend, info=info, packets=packets)
+    frames = decode(
+        clip.uri,
+        seconds[asked],
+        sizes=sizes,
+        backend=config.backend,
+        prune=config.prune,
+        info=info,
+        packets=packets,
+    )
     tiles, natives = part(frames, 0, len(chosen)), part(frames, len(chosen), len(asked))
 
     planned, decoded = len(np.unique(asked)), len(np.unique(asked[frames.requested]))
-    needed = planned if on_damage == "fail" else max(1, math.ceil(min_decoded_share * planned))
+    needed = planned if config.on_damage == "fail" else max(1, math.ceil(config.min_decoded_share * planned))
     if decoded < needed or not tiles or (len(local) and not natives):
         raise ClipError(
             "corrupt",
             f"{clip.uri}: {decoded} of {planned} frames could be decoded ({len(tiles)} for global, {len(natives)} for "
             f"local pictures), {needed} are needed; encode it again, or "
-            + ("score it in part (on_damage=partial)" if on_damage == "fail" else "lower min_decoded_share"),
+            + ("score it in part (on_damage=partial)" if config.on_damage == "fail" else "lower min_decoded_share"),
             (decoded, planned),
         )
-    shown, global_pictures = laid_out(tiles, seconds[chosen], grid=grid if global_kind == "mosaic" else None)
+    shown, global_pictures = laid_out(tiles, seconds[chosen], grid=grid if config.global_kind == "mosaic" else None)
     local_shots = [natives[k] for k in place.tolist() if k in natives]
-    if spatial == "frames":
+    if config.spatial == "frames":
         crops = tuple(shot.pixels for shot in local_shots)
         boxes = tuple(CropBox(second=s.second, x=0, y=0, width=native[0], height=native[1]) for s in local_shots)
     else:
-        crops, boxes = cut_out(local_shots, tiles=list(tiles.values()), spatial=spatial, side=crop_pixels, seed=seed)
+        crops, boxes = cut_out(
+            local_shots, tiles=list(tiles.values()), spatial=config.spatial, side=config.crop_pixels, seed=seed
+        )
     return Views(
         clip=clip,
         info=info,
@@ -143,6 +153,6 @@ def look(
         crop_boxes=boxes,
         frames_planned=planned,
         frames_decoded=decoded,
-        decode_backend=backend,
+        decode_backend=config.backend,
         decode_seconds=time.perf_counter() - started,
     )

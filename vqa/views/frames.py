@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from samplers import temporal as frames_of
 from samplers.temporal import TemporalName
 from vqa.errors import ClipError
-from vqa.media.backends.registry import BackendName
+from vqa.media.backends.base import BackendName
 from vqa.media.decode import decode
 from vqa.media.probe import PacketTable
 from vqa.types import Clip, MediaInfo, Packets, Seconds
@@ -42,13 +42,16 @@ def span(clip: Clip, packets: Packets) -> tuple[int, int]:
     return first, stop
 
 
-def change_by_luma(seconds: Seconds, info: MediaInfo, packets: PacketTable, *, backend: BackendName) -> Seconds:
+def change_by_luma(
+    seconds: Seconds, info: MediaInfo, packets: PacketTable, *, backend: BackendName, prune: bool
+) -> Seconds:
     """How much each of the frames shown at `seconds` [N] differs from the one before, by small pictures of at most
     LUMA_FRAMES of them, evenly chosen; between these interpolated. Decodes them. Raises ClipError as `decode`."""
     looked = np.unique(np.linspace(0, len(seconds) - 1, LUMA_FRAMES).round().astype(np.int64))
     reduced = min(1.0, LUMA_SIDE / max(info.width, info.height))
     size = max(1, round(info.width * reduced)), max(1, round(info.height * reduced))
-    frames = decode(info.uri, seconds[looked], sizes=[size] * len(looked), backend=backend, info=info, packets=packets)
+    sizes = [size] * len(looked)
+    frames = decode(info.uri, seconds[looked], sizes=sizes, backend=backend, prune=prune, info=info, packets=packets)
     change = frames_of.change_from_luma(np.stack(frames.pixels) @ np.array(_LUMA))
     return np.interp(np.arange(len(seconds)), looked[frames.requested], change)
 

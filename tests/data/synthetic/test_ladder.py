@@ -1,8 +1,14 @@
 """The ladder: contents stay together, the same seed makes the same bytes, VMAF falls with harm."""
 
+import contextlib
+import os
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -17,6 +23,7 @@ from vqa.data.synthetic.ladder import (
     sample_distortions,
     synthesise,
     vmaf,
+    without_realtime,
 )
 from vqa.data.synthetic.sources import read_pristine
 from vqa.errors import UsageError
@@ -117,6 +124,39 @@ def test_vmaf_of_every_codec_falls_with_its_quality_number(codec: str, tmp_path:
         assert len(values) == len(frames)
         scores.append(np.mean(values))
     assert scores[0] > scores[1] + 1
+
+
+def policies(process: psutil.Process) -> set[int]:
+    """The scheduling policies of its threads."""
+    return {os.sched_getscheduler(thread.id) for thread in process.threads()}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the policies of Linux")
+@pytest.mark.parametrize("codec", sorted(CODECS))
+def test_no_thread_of_an_encoder_is_real_time(codec: str, tmp_path: Path) -> None:
+    # SVT-AV1 run by root makes its threads so, and the one that calls it.
+    frames = np.concatenate([moving(48)] * 4)
+    suffix = "webm" if codec == "vp9" else "mp4"
+    work = threading.Thread(target=lambda: encode_clip(frames, tmp_path / f"a.{suffix}", codec=codec, quality=32))
+    threads, seen = 0, policies(psutil.Process())
+    work.start()
+    while work.is_alive():
+        for child in psutil.Process().children():
+            with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+                threads = max(threads, child.num_threads())
+                seen |= policies(child)
+    work.join()
+    assert threads >= 5, "FFmpeg's own and the encoder's"
+    assert seen | policies(psutil.Process()) == {os.SCHED_OTHER}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the policies of Linux")
+def test_a_command_without_realtime_cannot_have_it_and_is_otherwise_itself(tmp_path: Path) -> None:
+    ask = "import os, sys; print(sys.argv[1:]); os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(99))"
+    command = without_realtime([sys.executable, "-c", ask, "a b", "-I"])
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "['a b', '-I']\n")
+    assert "PermissionError" in done.stderr
 
 
 def test_frames_are_paired_by_number(tmp_path: Path) -> None:

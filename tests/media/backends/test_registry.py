@@ -1,4 +1,6 @@
-"""One protocol: the same frame for the same time on every back end that loads here; the others say why they do not."""
+"""The same frame for the same time on every back end that loads here; the others give the reason why they do not."""
+
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -6,8 +8,8 @@ import pytest
 from tests.support import clips
 from vqa.errors import UsageError
 from vqa.media import decode, probe
-from vqa.media.backends.registry import BACKENDS, DEFAULT, unusable
-from vqa.media.inventory import backends
+from vqa.media.backends.base import BackendName
+from vqa.media.backends.registry import BACKENDS, DEFAULT, backend_states, unusable
 
 REASONS = unusable()
 VFR = np.cumsum(np.random.default_rng(2).uniform(0.02, 0.2, 40)).tolist()
@@ -48,8 +50,12 @@ def test_one_that_cannot_be_used_says_why_and_what_to_do(tmp_path, backend) -> N
         decode(str(path), [0.0], sizes=[None], backend=backend)
 
 
+def test_each_name_that_a_config_may_give_is_a_back_end() -> None:
+    assert set(BACKENDS) == set(get_args(BackendName))
+
+
 def test_the_inventory_names_every_back_end_its_state_and_the_reason_for_the_default() -> None:
-    found = backends()
+    found = backend_states()
     assert set(found) == set(BACKENDS)
     assert found[DEFAULT].startswith("default: ")
     for name, state in found.items():

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from tests.support import clips
 from vqa.errors import ClipError
 from vqa.media import decode, probe
-from vqa.media.color.convert import Painter
+from vqa.media.color.convert import FrameConverter
 from vqa.media.color.tonemap import HLG, PQ, to_sdr
 
 # --- shape and direction ----------------------------------------------------------------------------------------------
@@ -187,15 +187,15 @@ def test_matrix_and_range_are_those_that_the_stream_names(tmp_path, codec, matri
     assert np.abs(pixels - np.rint(255 * np.array(code))).max() <= 3
 
 
-def test_one_painter_follows_frames_that_change_their_colours_and_format(tmp_path) -> None:
+def test_one_converter_follows_frames_that_change_their_colours_and_format(tmp_path) -> None:
     info, _ = probe(str(clips.write_video(tmp_path / "c.mp4", frames=1)))
-    one = Painter(info=info)
+    one = FrameConverter(info=info)
     for seed, (layout, matrix, transfer) in enumerate(
         [("yuv420p", 1, 1), ("yuv420p", 5, 6), ("yuv420p", 9, PQ), ("yuv420p10le", 9, HLG), ("yuv420p", 1, 1)]
     ):
         frame = av.VideoFrame.from_ndarray(clips.picture(seed), format="rgb24").reformat(format=layout)
         frame.colorspace, frame.color_trc = matrix, transfer
-        np.testing.assert_array_equal(one.paint(frame, (80, 48)), Painter(info=info).paint(frame, (80, 48)))
+        np.testing.assert_array_equal(one.convert(frame, (80, 48)), FrameConverter(info=info).convert(frame, (80, 48)))
 
 
 def test_a_matrix_that_cannot_be_shown_is_unsupported(tmp_path) -> None:
@@ -315,6 +315,6 @@ def test_hdr_without_a_named_matrix_is_taken_as_bt2020(tmp_path) -> None:
     info, _ = probe(str(clips.write_video(tmp_path / "c.mp4", frames=1)))
     frame = av.VideoFrame.from_ndarray(clips.picture(3), format="rgb24").reformat(format="yuv420p10le")
     frame.color_trc, frame.colorspace = PQ, 2
-    unnamed = Painter(info=info).paint(frame, None)
+    unnamed = FrameConverter(info=info).convert(frame, None)
     frame.colorspace = 9
-    np.testing.assert_array_equal(unnamed, Painter(info=info).paint(frame, None))
+    np.testing.assert_array_equal(unnamed, FrameConverter(info=info).convert(frame, None))

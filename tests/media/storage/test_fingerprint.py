@@ -8,7 +8,7 @@ import pytest
 
 from tests.support import clips
 from vqa.errors import ClipError
-from vqa.media.storage import fingerprint
+from vqa.media import fingerprint
 from vqa.media.storage.fingerprint import BLOCK_BYTES, BLOCKS
 
 

@@ -91,7 +91,7 @@ def test_each_fault_has_its_kind_and_words(server: web.Server, fault: str, kind:
 
 
 def test_a_refused_connection_is_not_readable() -> None:
-    with pytest.raises(ClipError, match="check the network") as caught:
+    with pytest.raises(ClipError, match="Check the network") as caught:
         probe("http://127.0.0.1:9/a.mp4")
     assert caught.value.kind == "not_readable"
 
@@ -272,6 +272,7 @@ def test_a_passing_fault_of_a_store_changes_no_pixel(folder: Path, instead: Call
 # --- a job ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.ray
 def test_a_job_over_urls_and_a_folder_of_a_store_gives_the_rows_of_local_files(
     folder: Path, server: web.Server, bucket: str, tmp_path: Path
 ) -> None:

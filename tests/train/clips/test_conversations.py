@@ -11,13 +11,13 @@ from PIL import Image
 from tests.support import clips, samples
 from vqa.errors import UsageError
 from vqa.train.clips.conversations import read_conversations
-from vqa.train.clips.dataset import Sample
+from vqa.train.clips.dataset import TrainingClip
 from vqa.train.scratch.model import make_processor, make_tokenizer
-from vqa.train.validation import question
+from vqa.train.validation import encode_question
 from vqa.views import ViewsConfig
 
 SAID = "<think>Soft.</think><answer>\n2.50\n</answer>"
-CLIPS = {"a": Sample(clip_id="a", dataset="x", opinion=4.0, load=lambda: samples.random_views("a"))}
+CLIPS = {"a": TrainingClip(clip_id="a", dataset="x", opinion=4.0, load=lambda: samples.random_views("a"))}
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def read(folder: Path, *records: Any) -> list[Sample]:
+def read(folder: Path, *records: Any) -> list[TrainingClip]:
     path = folder / "reasons.jsonl"
     path.write_text("\n".join(one if isinstance(one, str) else json.dumps(one) for one in records))
     return read_conversations(path, CLIPS, views=ViewsConfig(keyframes=4), numbers=1)
@@ -62,7 +62,7 @@ def test_images_videos_turns_and_clips_of_the_data_are_read(folder: Path) -> Non
     assert kinds[3] == ["text", "image", "text", "text", "text"]
     processor = make_processor(make_tokenizer(["How good?"], vocabulary=300), min_pixels=784, max_pixels=12544)
     for one in found:
-        encoded = question(processor, one, prompt="visualquality_r1")
+        encoded = encode_question(processor, one, prompt="visualquality_r1")
         assert len(encoded["image_grid_thw"]) == len(one.views().pictures)
 
 

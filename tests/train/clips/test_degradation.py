@@ -9,8 +9,8 @@ import pytest
 from tests.support import rehearsal
 from tests.support.recipes import COLDSTART, GRPO, small, written
 from vqa.prompt import answer_text
-from vqa.train.clips.dataset import damage_asked, listed, parted, samples
-from vqa.train.clips.degradation import SEVERITIES, damage_of, read_damage, tell_damage
+from vqa.train.clips.dataset import damage_clips, list_clips, load_clips, split_clips
+from vqa.train.clips.degradation import SEVERITIES, damage_answer, damage_of, parse_damage
 from vqa.train.grpo.reward import RankAndScore
 from vqa.train.recipe import run
 from vqa.views import ViewsConfig
@@ -28,23 +28,23 @@ def test_the_truth_is_the_ladders() -> None:
 
 @pytest.mark.parametrize("truth", [("noise", "obvious"), ("null", "null")])
 def test_what_a_cold_start_says_is_read_again(truth: tuple[str, str]) -> None:
-    said = tell_damage(truth, np.random.default_rng(0), 1)
-    assert read_damage(said) == truth
+    said = damage_answer(truth, np.random.default_rng(0), 1)
+    assert parse_damage(said) == truth
     for broken in (
         said[:-3],
         said.replace("severity", "degree"),
         said.replace(f'"{truth[1]}"', "3"),
         answer_text("", [3]),
     ):
-        assert read_damage(broken) is None
-    assert read_damage("<answer>" + "[" * 9999 + "</answer>") is None
+        assert parse_damage(broken) is None
+    assert parse_damage("<answer>" + "[" * 9999 + "</answer>") is None
 
 
 def test_the_reward_is_the_papers_and_each_question_has_its_own_answers() -> None:
     """0.25 for the class, 0.75 more for the severity; 1 for the form (methods.md 4.1)."""
 
     def said(kind: str, degree: str) -> str:
-        return tell_damage((kind, degree), np.random.default_rng(0), 1)
+        return damage_answer((kind, degree), np.random.default_rng(0), 1)
 
     score = answer_text("", [3.2])
     texts = [said("noise", "slight"), said("noise", "obvious"), said("blur", "slight"), score]
@@ -64,16 +64,22 @@ def test_the_reward_is_the_papers_and_each_question_has_its_own_answers() -> Non
 
 def test_a_clip_of_a_ladder_is_asked_about_its_damage_too(ladder: Path, tmp_path: Path) -> None:
     """Six clips, the odd ones with noise of severity 0.5; the cold start tells both, GRPO pays both."""
-    train, _ = parted(listed([str(ladder)]), held_out=2, seed=0)
-    found = samples(train, views=ViewsConfig(keyframes=2, local_pictures=0, global_pixels=64), seed=0)
+    train, _ = split_clips(list_clips([str(ladder)]), held_out=2, seed=0)
+    found = load_clips(train, views=ViewsConfig(keyframes=2, local_pictures=0, global_pixels=64), seed=0)
     assert [one.damage for one in found] == [("null", "null"), ("noise", "obvious")] * 2
-    asked = damage_asked(found, "q_insight")
+    asked = damage_clips(found, "q_insight")
     (turn,) = asked[1].chat(asked[1].views())
     assert "What harmed it" in turn["content"][-1]["text"]
-    assert read_damage(asked[1].say(np.random.default_rng(0), 1)) == ("noise", "obvious")
+    assert parse_damage(asked[1].write_answer(np.random.default_rng(0), 1)) == ("noise", "obvious")
 
-    steps = {"reward": "q_insight", "prompt": "q_insight", "steps": 3, "clips": 2, "max_new_tokens": 6}
-    values = small(COLDSTART | {"steps": 1, "prompt": "q_insight"}, GRPO | steps)
+    steps = {
+        "reward": "q_insight",
+        "prompt": "q_insight",
+        "max_steps": 3,
+        "clips_per_step": 2,
+        "max_completion_length": 6,
+    }
+    values = small(COLDSTART | {"max_steps": 1, "prompt": "q_insight"}, GRPO | steps)
     run(written(tmp_path / "a.yaml", values), data=[ladder], out=tmp_path / "out")
     lines = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
     assert any("rewards/degradation" in line for line in lines)

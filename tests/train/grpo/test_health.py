@@ -55,6 +55,6 @@ def test_a_good_batch_between_starts_the_count_anew() -> None:
 def test_the_first_look_has_no_patience() -> None:
     bad = judged([[NAN, NAN], [NAN, NAN]], texts=DIFFERENT)
     with pytest.raises(ModelError, match=r"from its first answers: no answer could be parsed .*an answer reads 'a'"):
-        Watch(patience=20, first_look=True)(bad, is_first=True)
-    Watch(patience=20, first_look=True)(bad)
+        Watch(patience=20, check_first_batch=True)(bad, is_first=True)
+    Watch(patience=20, check_first_batch=True)(bad)
     Watch(patience=20)(bad, is_first=True)

@@ -20,7 +20,7 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, dict[str, Any]
         tmp_path_factory.mktemp("hooks"),
         its_model=rehearsal.model(dtype=torch.float64),
         of=rehearsal.examples(caption=CAPTION),
-        k=8,
+        num_generations=8,
         temperature=1.2,
         reward="refine_iqa",
     )
@@ -117,7 +117,7 @@ def test_a_group_without_spread_moves_nothing(tmp_path: Path) -> None:
     """Rewards that differ by a ten-thousandth: trl blows them up to whole advantages, the filter drops them."""
     kept = {}
     for on in (False, True):
-        trainer = rehearsal.trainer(tmp_path, spread_filter=on, k=4, first_look=False)
+        trainer = rehearsal.trainer(tmp_path, spread_filter=on, num_generations=4, check_first_batch=False)
         rows = [row for row in trainer.train_dataset if row["place"] in (0, 1) for _ in range(4)]
         reward = trainer._reward
         real = type(reward).__call__

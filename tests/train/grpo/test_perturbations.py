@@ -11,8 +11,8 @@ import torch
 
 from tests.support import rehearsal
 from vqa.prompt import answer_text, locate, parse
+from vqa.train.checkpoints import unsharded
 from vqa.train.grpo.perturbations import digit_of, disorder, out_of_order
-from vqa.train.whole import whole
 
 
 def test_each_way_of_disorder_is_one_of_the_papers() -> None:
@@ -81,7 +81,7 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, list[
     """A trainer that has judged two clips' four answers each, what was written, and how often each clip was loaded."""
     its = rehearsal.examples()
     folder = tmp_path_factory.mktemp("again")
-    trainer = rehearsal.trainer(folder, of=its, k=4, reward="vq_insight", first_look=False)
+    trainer = rehearsal.trainer(folder, of=its, num_generations=4, reward="vq_insight", check_first_batch=False)
     rows = [row for row in trainer.train_dataset if row["place"] in (0, 1) for _ in range(4)]
     batch = trainer._generate_and_score_completions(rows)
     lengths = batch["completion_mask"].sum(1).tolist()
@@ -94,7 +94,7 @@ def again(trainer: Any, written: list[list[int]], reward: str) -> dict[str, list
     before = trainer._settings
     trainer._settings = before.model_copy(update={"reward": reward})
     try:
-        with whole(trainer) as model:
+        with unsharded(trainer) as model:
             found: dict[str, list[Any]] = trainer._again(model, written)
             return found
     finally:

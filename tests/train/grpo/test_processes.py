@@ -4,27 +4,34 @@ They find the same on held-out clips too, each of which one of the two looks at.
 """
 
 import os
-import socket
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 
-from tests.support import rehearsal
-from vqa.train.clips.dataset import Sample
-from vqa.train.validation import judged
+from tests.support import children, rehearsal
+from vqa.train.clips.dataset import TrainingClip
+from vqa.train.validation import validate
 
 # Three clips of four answers on two processes: the second clip's answers lie on both.
-SETTINGS = {"clips": 3, "k": 4, "rows": 12, "rate": 1e-2, "optim": "sgd", "max_grad_norm": 1e9, "max_new_tokens": 32}
+SETTINGS = {
+    "clips_per_step": 3,
+    "num_generations": 4,
+    "per_device_train_batch_size": 12,
+    "learning_rate": 1e-2,
+    "optim": "sgd",
+    "max_grad_norm": 1e9,
+    "max_completion_length": 32,
+}
+REWARDS = ("preresq_video", "vq_insight")  # answers compared; and those to shuffled frames
 
 
 def one_step(folder: str, reward: str, *, processes: int) -> dict[str, object]:
     # float64 and plain gradient descent, so that rounding neither cancels nor is blown up by Adam's first step.
     looks = [one.load for one in rehearsal.examples(sigmas=(0.0, 2.0, 4.0))]
     held_out = [
-        Sample(clip_id=f"{place}", dataset="held out", opinion=1.5 + 0.5 * place, load=load)
+        TrainingClip(clip_id=f"{place}", dataset="held out", opinion=1.5 + 0.5 * place, load=load)
         for place, load in enumerate(looks)
     ]
     asking = {"prompt": "preresq_video", "readout": "answer", "max_new_tokens": 64}
@@ -33,8 +40,8 @@ def one_step(folder: str, reward: str, *, processes: int) -> dict[str, object]:
         its_model=rehearsal.model(dtype=torch.float64),
         processes=processes,
         reward=reward,
-        judge=partial(judged, processor=rehearsal.processor(), samples=held_out, **asking),
-        judge_every=1,
+        judge=partial(validate, processor=rehearsal.processor(), clips=held_out, **asking),
+        eval_steps=1,
         **SETTINGS,
     )
     before = rehearsal.weights(trainer.model)
@@ -55,25 +62,28 @@ def one_step(folder: str, reward: str, *, processes: int) -> dict[str, object]:
     }
 
 
-def _half(rank: int, folder: str, port: int, reward: str) -> None:
+def _half(rank: int, port: int, folder: Path) -> None:
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "1"}
-    result = one_step(folder, reward, processes=2)
-    torch.save(result, f"{folder}/rank{rank}.pt")
+    for reward in REWARDS:
+        torch.save(one_step(str(folder / reward), reward, processes=2), folder / f"{reward}-{rank}.pt")
     torch.distributed.destroy_process_group()  # its threads may outlive the interpreter otherwise, which aborts
 
 
+@pytest.fixture(scope="module")
+def halves(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What each of two processes found: `REWARD-RANK.pt`."""
+    folder = tmp_path_factory.mktemp("both")
+    children.both(_half, folder)
+    return folder
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("reward", ["preresq_video", "vq_insight"])  # answers compared; and those to shuffled frames
-def test_two_processes_take_the_step_that_one_takes(tmp_path: Path, reward: str) -> None:
-    alone = one_step(str(tmp_path / "alone"), reward, processes=1)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    (tmp_path / "both").mkdir()
-    mp.spawn(_half, args=(str(tmp_path / "both"), port, reward), nprocs=2)
+@pytest.mark.parametrize("reward", REWARDS)
+def test_two_processes_take_the_step_that_one_takes(tmp_path: Path, halves: Path, reward: str) -> None:
+    alone = one_step(str(tmp_path), reward, processes=1)
     for rank in range(2):
-        half = torch.load(tmp_path / "both" / f"rank{rank}.pt", weights_only=False)
+        half = torch.load(halves / f"{reward}-{rank}.pt", weights_only=False)
         assert half["texts"] == alone["texts"]
         torch.testing.assert_close(half["total"], alone["total"], rtol=0, atol=0)
         assert half["total"].std() > 0.1

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch.multiprocessing as mp
 
+from tests.support import children
 from vqa.errors import ModelError
 from vqa.prompt import answer_text
 from vqa.rewards import compute
-from vqa.rewards.presets import PRESETS
-from vqa.train.clips.degradation import tell_damage
+from vqa.rewards.presets import REWARD_PRESETS
+from vqa.train.clips.degradation import damage_answer
 from vqa.train.grpo.perturbations import AGAIN
 from vqa.train.grpo.reward import UNFED, RankAndScore, spoken
 
@@ -56,7 +56,7 @@ def test_every_term_pays_something_once_it_is_fed() -> None:
     given["completions"][5] = [
         {"role": "assistant", "content": answer_text("It is fair.", [3.0, 3.0])}
     ]  # the opinion itself
-    damage = tell_damage(("noise", "slight"), np.random.default_rng(0), 2)
+    damage = damage_answer(("noise", "slight"), np.random.default_rng(0), 2)
     more = {
         "perturbed": [answer_text("", [1.0, 1.0])] * 12,
         "think": [0.9] * 12,
@@ -67,7 +67,7 @@ def test_every_term_pays_something_once_it_is_fed() -> None:
         "opinion": given["opinion"][:9] + [np.nan] * 3,
         "damage": [["", ""]] * 9 + [["noise", "slight"]] * 3,
     }
-    for preset in PRESETS:
+    for preset in REWARD_PRESETS:
         reward = RankAndScore(preset, dimensions=2, k=K)
         reward(**asked if preset in UNFED else given, **more)
         assert reward.judged is not None
@@ -97,11 +97,11 @@ def test_a_torn_group_stops_the_run() -> None:
         RankAndScore("preresq_video", dimensions=2, k=K)(**given)
 
 
-def _half(rank: int, folder: str) -> None:
+def _half(rank: int, port: int, folder: str) -> None:
     import os
 
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29571"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     from accelerate import PartialState
 
     state = PartialState(cpu=True)
@@ -113,6 +113,6 @@ def _half(rank: int, folder: str) -> None:
 @pytest.mark.slow
 def test_two_processes_pay_what_one_pays(tmp_path: Path) -> None:
     alone = RankAndScore("preresq_video", dimensions=2, k=K)(**columns())
-    mp.spawn(_half, args=(str(tmp_path),), nprocs=2)
+    children.both(_half, str(tmp_path))
     halves = np.concatenate([np.load(tmp_path / f"{rank}.npy") for rank in (0, 1)])
     np.testing.assert_array_equal(halves, alone)

@@ -1,6 +1,5 @@
 """What stops a run, what is left then, and how it goes on: NaN, a full disk, SIGKILL, answers that teach nothing."""
 
-import multiprocessing
 import os
 import resource
 import signal
@@ -13,11 +12,11 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from tests.support import rehearsal
+from tests.support import children, rehearsal
 from tests.support.recipes import COLDSTART, small, written
 from vqa.errors import ModelError
+from vqa.train.metrics_log import reporters
 from vqa.train.recipe import run
-from vqa.train.usage import reporters
 
 
 class At(TrainerCallback):
@@ -37,17 +36,23 @@ def poison(trainer: Any) -> None:
 
 
 def test_nan_stops_before_a_step_and_names_the_last_good_checkpoint(tmp_path: Path) -> None:
-    trainer = rehearsal.trainer(tmp_path, k=2, steps=3, save_every=1, max_new_tokens=8, first_look=False)
+    trainer = rehearsal.trainer(
+        tmp_path, num_generations=2, max_steps=3, save_steps=1, max_completion_length=8, check_first_batch=False
+    )
     trainer.add_callback(At(1, lambda: poison(trainer)))
-    with pytest.raises(ModelError, match=rf"nan at step 1; lower `rate` and go on from {tmp_path}/checkpoint-1"):
+    with pytest.raises(
+        ModelError, match=rf"nan at step 1\. Lower `learning_rate` and resume from {tmp_path}/checkpoint-1"
+    ):
         trainer.train()
 
 
 def test_a_gradient_that_is_none_moves_nothing(tmp_path: Path) -> None:
-    trainer = rehearsal.trainer(tmp_path, k=2, max_new_tokens=8, first_look=False)
+    trainer = rehearsal.trainer(tmp_path, num_generations=2, max_completion_length=8, check_first_batch=False)
     before = rehearsal.weights(trainer.model)
     trainer.model.lm_head.weight.register_hook(lambda gradient: gradient * float("inf"))
-    with pytest.raises(ModelError, match=r"gradient's norm is (nan|inf) at step 0; lower `rate` and begin again"):
+    with pytest.raises(
+        ModelError, match=r"gradient's norm is (nan|inf) at step 0\. Lower `learning_rate` and begin again"
+    ):
         trainer.train()
     assert all(torch.equal(value, before[name]) for name, value in rehearsal.weights(trainer.model).items())
 
@@ -67,12 +72,18 @@ def small_disk(limit_bytes: int) -> Iterator[None]:
 
 @pytest.mark.parametrize("limit_mb", [1, 30])  # inside the weights (25 MB), and inside the optimiser's state (50 MB)
 def test_a_disk_that_fills_up_leaves_the_last_checkpoint_whole(tmp_path: Path, limit_mb: int) -> None:
-    settings = {"k": 2, "steps": 2, "save_every": 1, "max_new_tokens": 8, "first_look": False}
+    settings = {
+        "num_generations": 2,
+        "max_steps": 2,
+        "save_steps": 1,
+        "max_completion_length": 8,
+        "check_first_batch": False,
+    }
     trainer = rehearsal.trainer(tmp_path, **settings)
     disk = small_disk(limit_mb * 2**20)
     trainer.add_callback(At(2, disk.__enter__))
     try:
-        with pytest.raises(ModelError, match=r"checkpoint-2 could not be written to .* GB are free there; make room"):
+        with pytest.raises(ModelError, match=r"checkpoint-2 could not be written to .* GB are free there\. Make room"):
             trainer.train()
     finally:
         disk.__exit__(None, None, None)
@@ -82,7 +93,15 @@ def test_a_disk_that_fills_up_leaves_the_last_checkpoint_whole(tmp_path: Path, l
     assert again.state.global_step == 2 and (tmp_path / "checkpoint-2").is_dir()
 
 
-SETTINGS = {"k": 3, "steps": 4, "save_every": 2, "iterations": 2, "rows": 3, "max_new_tokens": 24, "first_look": False}
+SETTINGS = {
+    "num_generations": 3,
+    "max_steps": 4,
+    "save_steps": 2,
+    "num_iterations": 2,
+    "per_device_train_batch_size": 3,
+    "max_completion_length": 24,
+    "check_first_batch": False,
+}
 
 
 def killed(folder: str) -> None:
@@ -93,7 +112,7 @@ def killed(folder: str) -> None:
 
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     """Killed between two updates of the same answers, one step behind its checkpoint, in the second of two epochs."""
-    child = multiprocessing.get_context("spawn").Process(target=killed, args=(str(tmp_path / "killed"),))
+    child = children.forked().Process(target=killed, args=(str(tmp_path / "killed"),))
     child.start()
     straight = rehearsal.trainer(tmp_path / "straight", **SETTINGS)
     straight.train()
@@ -107,12 +126,12 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
 
 
 def test_a_run_that_cannot_learn_is_refused_before_its_first_step(tmp_path: Path) -> None:
-    trainer = rehearsal.trainer(tmp_path, k=2, max_new_tokens=4)
+    trainer = rehearsal.trainer(tmp_path, num_generations=2, max_completion_length=4)
     before = rehearsal.weights(trainer.model)
     with pytest.raises(ModelError, match="from its first answers: no answer could be parsed"):
         trainer.train()
     assert all(torch.equal(value, before[name]) for name, value in rehearsal.weights(trainer.model).items())
-    cold = rehearsal.trainer(tmp_path, k=2, temperature=1e-3)
+    cold = rehearsal.trainer(tmp_path, num_generations=2, temperature=1e-3)
     with pytest.raises(ModelError, match="the answers to each clip are all the same"):
         cold.train()
 
@@ -124,7 +143,15 @@ def test_the_log_shows_speed_memory_and_the_held_out_slice(tmp_path: Path) -> No
         looked.append(model.training)
         return {"srcc": 0.5}
 
-    trainer = rehearsal.trainer(tmp_path, k=2, steps=2, max_new_tokens=8, first_look=False, judge=judge, judge_every=2)
+    trainer = rehearsal.trainer(
+        tmp_path,
+        num_generations=2,
+        max_steps=2,
+        max_completion_length=8,
+        check_first_batch=False,
+        judge=judge,
+        eval_steps=2,
+    )
     trainer.train()
     logs = trainer.state.log_history
     assert [entry["step"] for entry in logs if "held_out/srcc" in entry] == [0, 2] and looked == [False, False]
@@ -143,7 +170,13 @@ def test_tensorboard_holds_what_the_held_out_clips_say(ladder: Path, tmp_path: P
         found.Reload()
         return {one.step: one.value for one in found.Scalars(f"train/{name}")}
 
-    settings = {"k": 2, "steps": 2, "max_new_tokens": 8, "first_look": False, "judge_every": 2}
+    settings = {
+        "num_generations": 2,
+        "max_steps": 2,
+        "max_completion_length": 8,
+        "check_first_batch": False,
+        "eval_steps": 2,
+    }
     said = {"srcc": 0.5, "plcc": 0.25}
     rehearsal.trainer(tmp_path / "grpo", judge=lambda _: said, report_to="tensorboard", **settings).train()
     assert {name: told(tmp_path / "grpo", f"held_out/{name}") for name in said} == {

@@ -20,7 +20,7 @@ def first_loss(trainer: Any) -> float:
 def test_an_update_learns_from_rewards_that_differ_and_repeats_to_the_bit(tmp_path: Path, recipe: str) -> None:
     after = []
     for number in range(2):
-        trainer = rehearsal.trainer(tmp_path / str(number), reward=recipe, k=4, temperature=1.2)
+        trainer = rehearsal.trainer(tmp_path / str(number), reward=recipe, num_generations=4, temperature=1.2)
         before = rehearsal.weights(trainer.model)
         trainer.train()
         judged = trainer._reward.judged
@@ -37,7 +37,9 @@ def test_recomputing_activations_changes_no_update(tmp_path: Path, vision_rate: 
     """The papers' recipes have it on; rollouts, which it would slow down, turn it off and on again between steps."""
     ends = []
     for recompute in (False, True):
-        trainer = rehearsal.trainer(tmp_path / f"{recompute}", recompute=recompute, steps=2, vision_rate=vision_rate)
+        trainer = rehearsal.trainer(
+            tmp_path / f"{recompute}", gradient_checkpointing=recompute, max_steps=2, vision_learning_rate=vision_rate
+        )
         before = rehearsal.weights(trainer.model)
         trainer.train()
         assert trainer.model.is_activation_checkpointing == recompute
@@ -49,11 +51,11 @@ def test_recomputing_activations_changes_no_update(tmp_path: Path, vision_rate: 
 
 def test_shared_prompts_give_trls_own_gradient(tmp_path: Path) -> None:
     """The batch that our path made goes through trl's path, pictures and prompts K times; float64, as much cancels."""
-    ours = rehearsal.trainer(tmp_path / "ours", k=3, its_model=rehearsal.model(dtype=torch.float64))
+    ours = rehearsal.trainer(tmp_path / "ours", num_generations=3, its_model=rehearsal.model(dtype=torch.float64))
     rows = [row for row in ours.train_dataset if row["place"] in (0, 1) for _ in range(3)]
     batch = ours._generate_and_score_completions(rows)
     theirs = rehearsal.trainer(
-        tmp_path / "theirs", k=3, shared_prefill=False, its_model=rehearsal.model(dtype=torch.float64)
+        tmp_path / "theirs", num_generations=3, shared_prefill=False, its_model=rehearsal.model(dtype=torch.float64)
     )
     clips = [ours._examples[place].load() for place in (0, 1)]
     processor = theirs.processing_class
@@ -87,7 +89,15 @@ def test_each_clip_is_loaded_and_encoded_once_a_batch_whatever_is_repeated(
 ) -> None:
     """Four answers a clip in two micro-batches with two updates each, over an epoch of two batches."""
     examples = rehearsal.examples()
-    trainer = rehearsal.trainer(tmp_path, of=examples, k=4, rows=4, iterations=2, steps=4, save_every=4)
+    trainer = rehearsal.trainer(
+        tmp_path,
+        of=examples,
+        num_generations=4,
+        per_device_train_batch_size=4,
+        num_iterations=2,
+        max_steps=4,
+        save_steps=4,
+    )
     encoded: list[int] = []
     images = trainer.processing_class.image_processor
     real = images.preprocess
@@ -110,7 +120,9 @@ def test_each_clip_is_loaded_and_encoded_once_a_batch_whatever_is_repeated(
 
 def test_what_no_answer_may_hold_is_never_drawn(tmp_path: Path) -> None:
     """Hot sampling draws every word there is, and not one placeholder, although their logits are raised."""
-    trainer = rehearsal.trainer(tmp_path, temperature=50.0, k=4, max_new_tokens=48, first_look=False)
+    trainer = rehearsal.trainer(
+        tmp_path, temperature=50.0, num_generations=4, max_completion_length=48, check_first_batch=False
+    )
     banned = set(vocabulary_of(trainer.model, trainer.processing_class).banned)
     assert trainer.model.config.image_token_id in banned
     trainer._places, rows = [0] * 4, [row for row in trainer.train_dataset if row["place"] == 0] * 4
@@ -123,7 +135,7 @@ def test_what_no_answer_may_hold_is_never_drawn(tmp_path: Path) -> None:
 
 
 def test_a_frozen_tower_stays_and_its_own_rate_counts(tmp_path: Path) -> None:
-    trainer = rehearsal.trainer(tmp_path, vision_rate=0.0, k=4)
+    trainer = rehearsal.trainer(tmp_path, vision_learning_rate=0.0, num_generations=4)
     before = rehearsal.weights(trainer.model)
     trainer.train()
     after = rehearsal.weights(trainer.model)
@@ -131,13 +143,13 @@ def test_a_frozen_tower_stays_and_its_own_rate_counts(tmp_path: Path) -> None:
     assert moved and not any("visual" in name for name in moved)
     assert all("visual" in name for name in before.keys() - moved)
     assert not trainer.args.bf16 and trainer.accelerator.mixed_precision == "no"
-    slow = rehearsal.trainer(tmp_path, vision_rate=1e-7)
+    slow = rehearsal.trainer(tmp_path, vision_learning_rate=1e-7)
     assert sorted(group["lr"] for group in slow.create_optimizer().param_groups) == [1e-7, 1e-4]
 
 
 def test_the_reference_is_the_model_before_training(tmp_path: Path) -> None:
     """With beta, the second step's loss holds beta times the KL that trl's k3 gives for the two models."""
-    trainer = rehearsal.trainer(tmp_path, beta=0.5, k=4, steps=2, rate=1e-3)
+    trainer = rehearsal.trainer(tmp_path, beta=0.5, num_generations=4, max_steps=2, learning_rate=1e-3)
     trainer.train()
     logs = [entry for entry in trainer.state.log_history if "kl" in entry]
     assert logs[0]["kl"] == pytest.approx(0.0, abs=1e-6) and logs[1]["kl"] > 1e-3
@@ -151,13 +163,13 @@ def test_the_reference_is_the_model_before_training(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"rows": 4, "k": 3}, "do not divide into 4 rows"),
+        ({"per_device_train_batch_size": 4, "num_generations": 3}, "do not divide into batches of 4"),
         ({"without_blame": True}, "belongs to the reward refine_iqa"),
-        ({"iterations": 2, "save_every": 3}, "choose a multiple"),
+        ({"num_iterations": 2, "save_steps": 3}, "choose a multiple"),
         ({"caption_lambda": 0.1}, "clip big_buck_bunny-0: no caption"),
         ({"perception_gamma": 0.1, "shared_prefill": False}, "perception_gamma need shared_prefill"),
-        ({"vllm": "colocate"}, "the package is not installed"),
-        ({"clips": 5}, "has 4 clips, a batch 5"),
+        ({"vllm_mode": "colocate"}, "the package is not installed"),
+        ({"clips_per_step": 5}, "has 4 clips, a batch 5"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(tmp_path: Path, settings: dict[str, Any], words: str) -> None:
@@ -174,7 +186,9 @@ def test_attention_that_cannot_share_a_prompt_is_refused(tmp_path: Path) -> None
 
 def test_several_questions_change_from_step_to_step_and_are_one_for_a_clip(tmp_path: Path) -> None:
     ways = ("How good is it? A", "How good is it? B", "How good is it? C")
-    trainer = rehearsal.trainer(tmp_path, questions=ways, first_look=False, k=2, max_new_tokens=4)
+    trainer = rehearsal.trainer(
+        tmp_path, questions=ways, check_first_batch=False, num_generations=2, max_completion_length=4
+    )
     asked = []
     for step in range(20):
         trainer.state.global_step = step

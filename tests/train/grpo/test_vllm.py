@@ -36,7 +36,9 @@ def test_answers_are_as_likely_to_vllm_as_to_the_trainer(tmp_path: Path, monkeyp
     # Cache of a CPU machine in GiB, and the engine in this process: both are read from the environment alone.
     for name, value in {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}.items():
         monkeypatch.setenv(name, value)
-    trainer = rehearsal.trainer(tmp_path, vllm="colocate", k=4, steps=3, max_new_tokens=64)
+    trainer = rehearsal.trainer(
+        tmp_path, vllm_mode="colocate", num_generations=4, max_steps=3, max_completion_length=64
+    )
     trainer.add_callback(_Rounded())
     trainer.train()
     log = [entry for entry in trainer.state.log_history if "rewards/format" in entry]
@@ -106,7 +108,13 @@ def test_answers_of_a_server_are_as_likely_to_it_as_to_the_trainer(
     ]
     with _serving(tmp_path / "log", *more) as address:
         trainer = rehearsal.trainer(
-            tmp_path, vllm="server", vllm_server=address, k=4, steps=3, rate=1e-3, max_new_tokens=64
+            tmp_path,
+            vllm_mode="server",
+            vllm_server_base_url=address,
+            num_generations=4,
+            max_steps=3,
+            learning_rate=1e-3,
+            max_completion_length=64,
         )
         trainer.add_callback(_Rounded())
         trainer.train()
@@ -117,10 +125,14 @@ def test_answers_of_a_server_are_as_likely_to_it_as_to_the_trainer(
 
 
 def test_a_server_that_cannot_be_given_weights_is_refused(tmp_path: Path, server: str) -> None:
-    with pytest.raises(UsageError, match=rf"vllm_server {server}: The vLLM server .* has no weight-transfer engine"):
-        rehearsal.trainer(tmp_path, vllm="server", vllm_server=server)
+    with pytest.raises(
+        UsageError, match=rf"vllm_server_base_url {server}: The vLLM server .* has no weight-transfer engine"
+    ):
+        rehearsal.trainer(tmp_path, vllm_mode="server", vllm_server_base_url=server)
 
 
 def test_a_server_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"vllm_server http://127\.0\.0\.1:9: .* can't be reached"):
-        rehearsal.trainer(tmp_path, vllm="server", vllm_server="http://127.0.0.1:9", vllm_server_timeout=1.0)
+    with pytest.raises(UsageError, match=r"vllm_server_base_url http://127\.0\.0\.1:9: .* can't be reached"):
+        rehearsal.trainer(
+            tmp_path, vllm_mode="server", vllm_server_base_url="http://127.0.0.1:9", vllm_server_timeout=1.0
+        )

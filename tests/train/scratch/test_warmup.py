@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from vqa.train.clips.ladder import CLASSES, NAMES, Crops
+from vqa.train.clips.ladder import CLASSES, NAMES
+from vqa.train.scratch.crops import Crops
 from vqa.train.scratch.model import filters, make_model, make_processor, make_tokenizer
 from vqa.train.scratch.warmup import (
     HANDED,

@@ -15,14 +15,15 @@ from accelerate import PartialState
 from tests.support import samples
 from vqa.errors import UsageError
 from vqa.prompt import answer_text
-from vqa.train.checkpoints import save
-from vqa.train.clips.dataset import Sample
-from vqa.train.clips.ladder import shares
-from vqa.train.metrics_log import Log
+from vqa.train.checkpoints import save_model
+from vqa.train.clips.dataset import TrainingClip
+from vqa.train.clips.ladder import rarity_weights
+from vqa.train.context import StageContext
+from vqa.train.metrics_log import MetricsLog
 from vqa.train.recipe_stages import ColdStart
 from vqa.train.scratch.model import make_model, make_processor, make_tokenizer
 from vqa.train.scratch.warmup import HANDED
-from vqa.train.sft.features import kept_features, noisy, spread_of
+from vqa.train.sft.features import add_noise, cache_features, channel_spread
 from vqa.train.sft.trainer import cold_start
 
 hf: Any = transformers
@@ -33,12 +34,16 @@ def say(opinion: float, _: np.random.Generator, numbers: int) -> str:
 
 
 @pytest.fixture(scope="module")
-def learned() -> list[Sample]:
+def learned() -> list[TrainingClip]:
     found = []
     for place, opinion in enumerate((1.5, 3.0, 4.5)):
         pictures = [samples.smooth_picture(np.random.default_rng(place), height=56, width=84) for _ in range(2)]
         load = partial(samples.random_views, f"clip{place}", pictures)
-        found.append(Sample(clip_id=f"clip{place}", dataset="a", opinion=opinion, load=load, say=partial(say, opinion)))
+        found.append(
+            TrainingClip(
+                clip_id=f"clip{place}", dataset="a", opinion=opinion, load=load, write_answer=partial(say, opinion)
+            )
+        )
     return found
 
 
@@ -50,15 +55,29 @@ def made() -> tuple[Any, Any]:
     return make_model(tokenizer, **sizes, seed=0), processor
 
 
-def train(made: tuple[Any, Any], learned: list[Sample], folder: Path, **more: Any) -> tuple[Any, list[float]]:
+def train(made: tuple[Any, Any], learned: list[TrainingClip], folder: Path, **more: Any) -> tuple[Any, list[float]]:
     """The trained model, and the loss of each step."""
-    values = {"name": "cold", "kind": "coldstart", "steps": 8, "batch": 3, "rate": 0.01, "every": 1}
+    values = {
+        "name": "cold",
+        "kind": "coldstart",
+        "max_steps": 8,
+        "global_batch_size": 3,
+        "learning_rate": 0.01,
+        "save_steps": 1,
+        "eval_steps": 1,
+    }
     settings = ColdStart(**values | {"max_new_tokens": 4} | more)
     folder.mkdir(exist_ok=True)
-    log = Log(folder / "log.jsonl", "cold")
-    shared: dict[str, Any] = {"prompt": "visualquality_r1", "precision": torch.float32, "seed": 0, "folder": folder}
-    shared["readout"] = "answer"
-    model = cold_start(copy.deepcopy(made[0]), made[1], learned, [], settings=settings, log=log, **shared)
+    context = StageContext(
+        prompt="visualquality_r1",
+        readout="answer",
+        precision=torch.float32,
+        seed=0,
+        folder=folder,
+        log=MetricsLog(folder / "log.jsonl", "cold"),
+        processes=PartialState(cpu=True),
+    )
+    model = cold_start(copy.deepcopy(made[0]), made[1], learned, [], settings=settings, context=context)
     return model, [json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
@@ -74,15 +93,15 @@ def moved(before: Any, after: Any) -> tuple[bool, bool]:
     ("more", "tower", "text"),
     [
         ({}, True, True),
-        ({"vision_rate": 0.0}, False, True),
-        ({"vision_rate": 0.0, "keep_features": True, "rows": 1}, False, True),
+        ({"vision_learning_rate": 0.0}, False, True),
+        ({"vision_learning_rate": 0.0, "cache_features": True, "per_device_train_batch_size": 1}, False, True),
         ({"text": "freeze"}, True, False),
-        ({"lora": {"rank": 4, "alpha": 8}}, False, True),
+        ({"lora": {"r": 4, "lora_alpha": 8}}, False, True),
     ],
     ids=["full", "frozen-tower", "kept-features", "tower-alone", "lora"],
 )
 def test_the_loss_falls_and_only_what_may_move_moves(
-    made: tuple[Any, Any], learned: list[Sample], tmp_path: Path, more: dict[str, Any], tower: bool, text: bool
+    made: tuple[Any, Any], learned: list[TrainingClip], tmp_path: Path, more: dict[str, Any], tower: bool, text: bool
 ) -> None:
     model, losses = train(made, learned, tmp_path, **more)
     assert np.mean(losses[-2:]) < np.mean(losses[:2])
@@ -91,10 +110,12 @@ def test_the_loss_falls_and_only_what_may_move_moves(
 
 @pytest.mark.parametrize("vision_rate", [None, 0.0], ids=["full", "frozen-tower"])
 def test_recomputing_activations_changes_no_loss(
-    made: tuple[Any, Any], learned: list[Sample], tmp_path: Path, vision_rate: float | None
+    made: tuple[Any, Any], learned: list[TrainingClip], tmp_path: Path, vision_rate: float | None
 ) -> None:
     plain, again = (
-        train(made, learned, tmp_path / f"{recompute}", recompute=recompute, vision_rate=vision_rate)[1]
+        train(
+            made, learned, tmp_path / f"{recompute}", gradient_checkpointing=recompute, vision_learning_rate=vision_rate
+        )[1]
         for recompute in (False, True)
     )
     assert again == pytest.approx(plain, rel=1e-4)
@@ -102,10 +123,10 @@ def test_recomputing_activations_changes_no_loss(
 
 
 def test_lora_is_merged_into_weights_that_plain_transformers_load(
-    made: tuple[Any, Any], learned: list[Sample], tmp_path: Path
+    made: tuple[Any, Any], learned: list[TrainingClip], tmp_path: Path
 ) -> None:
-    model, _ = train(made, learned, tmp_path, lora={"rank": 4, "targets": ["q_proj"]})
-    save(model, made[1], tmp_path / "model", processes=PartialState(cpu=True))
+    model, _ = train(made, learned, tmp_path, lora={"r": 4, "target_modules": ["q_proj"]})
+    save_model(model, made[1], tmp_path / "model", processes=PartialState(cpu=True))
     assert not list((tmp_path / "model").glob("adapter*"))
     plain, report = hf.AutoModelForImageTextToText.from_pretrained(tmp_path / "model", output_loading_info=True)
     assert not report["missing_keys"] and not report["unexpected_keys"]
@@ -114,30 +135,35 @@ def test_lora_is_merged_into_weights_that_plain_transformers_load(
     assert changed == {"model.language_model.layers.0.self_attn.q_proj.weight"}
 
 
-def test_what_cannot_be_learned_from_is_refused(made: tuple[Any, Any], learned: list[Sample], tmp_path: Path) -> None:
-    bare = [Sample(clip_id="b", dataset="a", opinion=3.0, load=learned[0].load)]
-    with pytest.raises(UsageError, match="cold start: clip b has no reason to learn from; give `reasons`"):
+def test_what_cannot_be_learned_from_is_refused(
+    made: tuple[Any, Any], learned: list[TrainingClip], tmp_path: Path
+) -> None:
+    bare = [TrainingClip(clip_id="b", dataset="a", opinion=3.0, load=learned[0].load)]
+    with pytest.raises(UsageError, match=r"cold start: clip b has no reason to learn from\. Give `reasons`"):
         train(made, bare, tmp_path)
-    with pytest.raises(UsageError, match="batch of 3 does not divide into 2 rows on 1 processes; choose rows"):
-        train(made, learned, tmp_path, rows=2)
-    with pytest.raises(UsageError, match=r"lora\.targets nothing: "):
-        train(made, learned, tmp_path, lora={"targets": ["nothing"]})
+    with pytest.raises(
+        UsageError,
+        match=r"batch of 3 does not divide into batches of 2 on 1 processes\. Choose per_device_train_batch_size",
+    ):
+        train(made, learned, tmp_path, per_device_train_batch_size=2)
+    with pytest.raises(UsageError, match=r"lora\.target_modules nothing: "):
+        train(made, learned, tmp_path, lora={"target_modules": ["nothing"]})
 
     def broken() -> Any:
         raise ValueError("torn")
 
-    torn = Sample(clip_id="c", dataset="a", opinion=3.0, load=broken, say=learned[0].say)
-    with pytest.raises(UsageError, match=r"clip c of a: its pictures do not load \(torn\); prepare the data again"):
+    torn = TrainingClip(clip_id="c", dataset="a", opinion=3.0, load=broken, write_answer=learned[0].write_answer)
+    with pytest.raises(UsageError, match=r"clip c of a: its pictures do not load \(torn\)\. Prepare the data again"):
         train(made, [torn], tmp_path)
 
 
 def test_noise_moves_all_but_the_channels_handed_over_and_is_the_same_for_the_same_draw(
-    made: tuple[Any, Any], learned: list[Sample]
+    made: tuple[Any, Any], learned: list[TrainingClip]
 ) -> None:
-    looks = [look for one in kept_features(*made, learned, prompt="visualquality_r1") for look in one]
-    spread = spread_of(looks)
+    looks = [look for one in cache_features(*made, learned, prompt="visualquality_r1").by_clip for look in one]
+    spread = channel_spread(looks)
     assert (spread[:HANDED] == 0).all() and (spread[HANDED:] > 0).all()
-    first, again, other = (noisy(looks[0], spread, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    first, again, other = (add_noise(looks[0], spread, np.random.default_rng(seed)) for seed in (1, 1, 2))
     for plain, one, same, different in zip(
         looks[0].features, first.features, again.features, other.features, strict=True
     ):
@@ -149,9 +175,9 @@ def test_noise_moves_all_but_the_channels_handed_over_and_is_the_same_for_the_sa
 
 def test_clips_of_rare_damage_are_drawn_more_often_up_to_the_limit() -> None:
     clips = [["x264"]] * 50 + [["vp9", "scaling"]] * 40 + [["noise"]] * 9 + [["banding"]]
-    found = shares(clips, most=4)
+    found = rarity_weights(clips, most=4)
     assert found.sum() == pytest.approx(1)
     compressed, blurred, noisy, banded = found[[0, 50, 90, 99]] / found[0]
     assert (compressed, blurred) == pytest.approx((1, 1.5))  # codecs are one kind: 90 to 40
     assert (noisy, banded) == pytest.approx((10**0.5, 4))  # 90 to 9; the root of 90 to 1 is above the limit
-    assert shares([[], [], ["noise"]], most=4)[2] == pytest.approx(2**0.5 / (2 + 2**0.5))  # none is a kind too
+    assert rarity_weights([[], [], ["noise"]], most=4)[2] == pytest.approx(2**0.5 / (2 + 2**0.5))  # none is a kind too

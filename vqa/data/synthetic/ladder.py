@@ -7,8 +7,10 @@ shake). Every clip is a pure function of the source's bytes, its number and the 
 
 import hashlib
 import json
+import os
 import re
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -163,8 +165,36 @@ def sample_distortions(generator: np.random.Generator) -> list[tuple[str, float]
     return drawn
 
 
+_DROP_CAPABILITY = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+if libc.prctl(23, 23, 0, 0, 0) == 1 and libc.prctl(24, 23, 0, 0, 0):  # PR_CAPBSET_READ, PR_CAPBSET_DROP
+    sys.exit(f"CAP_SYS_NICE cannot be dropped: {os.strerror(ctypes.get_errno())}")
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+def without_realtime(command: Sequence[str]) -> list[str]:
+    """Command line that runs `command` unable to take a real-time scheduling policy.
+
+    SVT-AV1 run by root puts the calling thread and its own threads under SCHED_FIFO at priority 99, where they starve
+    everything else on the machine; no option of the encoder turns that off. Without the capability CAP_SYS_NICE, which
+    a small Python drops in the child before it becomes `command`, the encoder only warns.
+
+    Args:
+        command: Path of an executable and its arguments.
+
+    Returns:
+        The command itself where the user is not root or the system is not Linux.
+    """
+    if sys.platform != "linux" or os.geteuid() != 0:
+        return list(command)
+    return [sys.executable, "-I", "-S", "-c", _DROP_CAPABILITY, *command]
+
+
 def _ffmpeg(arguments: Sequence[str], stdin: bytes, folder: Path) -> None:
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-loglevel", "error", "-nostdin", "-y", *arguments]
+    command = without_realtime(command) if "libsvtav1" in arguments else command
     done = subprocess.run(command, input=stdin, capture_output=True, cwd=folder, check=False)
     if done.returncode:
         raise RuntimeError(f"ffmpeg failed ({done.returncode}): {done.stderr.decode(errors='replace')[-600:]}")

@@ -1,4 +1,4 @@
-"""Which frames of an AV1 stream the wanted ones need (AV1 bitstream and decoding process specification, 2019).
+"""Which AV1 frames the wanted ones need (AV1 bitstream and decoding process specification, 2019; 5.9.2, 7.20, 7.21).
 
 A frame header (5.9.2) names the slots it reads (`ref_frame_idx`) and those it writes (`refresh_frame_flags`). Pixels,
 motion vectors, probabilities, segment ids, loop filter deltas and film grain all travel in these slots (7.20, 7.21) and
@@ -17,12 +17,12 @@ _SEQUENCE, _DELIMITER, _HEADER, _TILES, _METADATA, _FRAME, _REPEATED_HEADER, _PA
 
 
 class NotPlainError(Exception):
-    """Something whose effect this module does not follow."""
+    """A feature whose effect on the slots this module does not follow."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Format:
-    """What of a sequence header (5.5.1) a frame header depends on."""
+    """Fields of a sequence header (5.5.1) that the parsing of frame headers depends on."""
 
     order_bits: int
     screen_content: int  # seq_force_screen_content_tools
@@ -31,7 +31,7 @@ class _Format:
 
 @dataclass(slots=True)
 class _Frame:
-    """One coded frame, or one shown from a slot: bytes of its packet, slots read and written (as bits)."""
+    """One coded frame, or one shown from a slot: its units, and the slots read and written (as bits)."""
 
     units: list[bytes]
     reads: int
@@ -41,8 +41,8 @@ class _Frame:
 
 
 @dataclass
-class Av1Sieve:
-    """A `Sieve` for one run; `extradata` is an AV1CodecConfigurationRecord or empty."""
+class Av1Pruner:
+    """A `Pruner` (prune.py) for one range; `extradata` is an AV1CodecConfigurationRecord or empty."""
 
     extradata: bytes
     _format: _Format | None = None
@@ -59,14 +59,14 @@ class Av1Sieve:
                 self._is_plain = False
 
     def __call__(self, packets: Sequence[bytes], is_wanted: Sequence[bool], is_end: bool) -> list[bytes | None]:
-        """What to feed for each packet; None for nothing."""
+        """Return what to feed for each packet; None for nothing."""
         try:
             parsed = [self._parse(packet) for packet in packets] if self._is_plain else []
         except (EndOfBitsError, NotPlainError):
             self._is_plain = False
         if not self._is_plain:
             return list(packets)
-        alive = 0 if is_end else _ALL  # slots that a frame behind needs
+        alive = 0 if is_end else _ALL  # slots that a later frame needs
         kept: list[bytes | None] = []
         for packet, (others, frames), wanted in zip(
             reversed(packets), reversed(parsed), reversed(is_wanted), strict=True
@@ -85,7 +85,7 @@ class Av1Sieve:
         return kept[::-1]
 
     def _parse(self, packet: bytes) -> tuple[list[bytes], list[_Frame]]:
-        """(units that stand for no frame, the frames) of one temporal unit."""
+        """(units that belong to no frame, the frames) of one temporal unit."""
         others: list[bytes] = []
         frames: list[_Frame] = []
         for kind, unit, payload in _units(packet):

@@ -1,12 +1,17 @@
-"""Bits of a header, most significant first."""
+"""Bits of a header, and the NAL units of a packet (H.264 and HEVC)."""
+
+from collections.abc import Iterator
 
 
 class EndOfBitsError(Exception):
-    """A header is shorter than it says: nothing can be concluded from it."""
+    """A header is shorter than it declares, so that nothing can be concluded from it."""
 
 
 class Bits:
-    """Reads fixed-length and Exp-Golomb numbers; `is_escaped`: the 3 of each 00 00 03 is left out (H.264, HEVC)."""
+    """Reader of fixed-length and Exp-Golomb numbers, most significant bit first.
+
+    `is_escaped`: the 3 of each 00 00 03 is left out (emulation prevention, ITU-T H.264 7.4.1).
+    """
 
     def __init__(self, data: bytes, *, is_escaped: bool = False) -> None:
         data = data.replace(b"\0\0\3", b"\0\0") if is_escaped else data
@@ -30,3 +35,35 @@ class Bits:
         """se(v), ITU-T H.264 9.1.1."""
         number = self.exp_golomb()
         return (number + 1) // 2 if number % 2 else -(number // 2)
+
+
+def nal_units(packet: bytes, length_bytes: int) -> Iterator[bytes]:
+    """NAL units of a packet: after lengths of `length_bytes` (ISO/IEC 14496-15, 5.3.2), or after start codes (Annex B)
+    where that is 0. Raises EndOfBitsError where the lengths do not add up."""
+    if not length_bytes:
+        starts = []
+        at = packet.find(b"\0\0\1")
+        while at >= 0:
+            starts.append(at + 3)
+            at = packet.find(b"\0\0\1", at + 3)
+        if not starts:
+            raise EndOfBitsError
+        for start, end in zip(starts, [*(s - 3 for s in starts[1:]), len(packet)], strict=True):
+            if end > start:
+                yield packet[start:end]
+        return
+    at = 0
+    while at < len(packet):
+        start = at + length_bytes
+        at = start + int.from_bytes(packet[at:start], "big")
+        if start >= len(packet) or at > len(packet) or at == start:
+            raise EndOfBitsError
+        yield packet[start:at]
+
+
+def sized_unit(data: bytes, at: int) -> tuple[bytes, int]:
+    """A parameter set after its two bytes of length at `at`, and where it ends. Raises EndOfBitsError."""
+    end = at + 2 + int.from_bytes(data[at : at + 2], "big")
+    if end > len(data) or end == at + 2:
+        raise EndOfBitsError
+    return data[at + 2 : end], end

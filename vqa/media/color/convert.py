@@ -1,19 +1,20 @@
-"""From a decoded frame to the picture that is shown: RGB of 8 bits, full range, square pixels, the right way up.
+"""Conversion of decoded frames to pictures as shown: 8-bit RGB, full range, square pixels, upright.
 
 swscale converts and scales in one step (bicubic, bit-exact code paths: pixels do not depend on the processor). The
 matrix is the frame's own (BT.601, BT.709, BT.2020, ...); where the stream names none, BT.2020 for HDR, BT.709 for
 frames wider than 1024 or higher than 576 pixels, else BT.601, as players do. The range (limited or full) is the
-frame's own, limited where unnamed. HDR and BT.2020 colours: tone.py.
+frame's own, limited where unnamed. HDR and BT.2020 colours: tonemap.py.
 """
 
 import struct
 from dataclasses import dataclass, field
-from typing import Any
+from typing import cast
 
 import av
 import numpy as np
 from av.sidedata.sidedata import Type
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from numpy.typing import NDArray
 
 from vqa.errors import ClipError
 from vqa.media.color.tonemap import BT2020, HLG, PQ, to_sdr
@@ -27,18 +28,27 @@ _UNKNOWN = {8: "YCgCo", 11: "Y'D'zD'x", 14: "ICtCp", 15: "IPT-C2", 16: "YCgCo-Re
 
 
 @dataclass(kw_only=True)
-class Painter:
-    """Turns decoded frames into RGB pictures as shown; keeps one scaler for each size."""
+class FrameConverter:
+    """Converter of the frames of one file; keeps one scaler for each size."""
 
     info: MediaInfo
     _scalers: dict[tuple[int, int], VideoReformatter] = field(default_factory=dict)
     _is_flipped: bool | None = None  # by the stream's display matrix; None: no frame seen yet
 
-    def paint(self, frame: av.VideoFrame, size: Size) -> Pixels:
-        """The frame as uint8 [height, width, 3] at `size` (width, height) as shown, None for the native size.
+    def convert(self, frame: av.VideoFrame, size: Size) -> Pixels:
+        """Convert a frame to a picture as shown.
 
         A frame stored in another size than the others (the size changed in mid-stream) is scaled to that of the first.
-        Raises ClipError unsupported for a colour matrix that swscale has not.
+
+        Args:
+            frame: As decoded.
+            size: (width, height) as shown, None for the native size.
+
+        Returns:
+            uint8 [height, width, 3], R'G'B' of BT.709, full range.
+
+        Raises:
+            ClipError: `unsupported` for a colour matrix that swscale does not have.
         """
         width, height = size or (self.info.width, self.info.height)
         if self.info.rotation_degrees in (90, 270):
@@ -52,8 +62,8 @@ class Painter:
         elif frame.colorspace in _UNKNOWN:
             raise ClipError(
                 "unsupported",
-                f"{self.info.uri}: its colours are coded as {_UNKNOWN[frame.colorspace]}, which cannot be shown; "
-                "convert it to BT.709 first",
+                f"{self.info.uri}: its colours are coded as {_UNKNOWN[frame.colorspace]}, which cannot be shown. "
+                "Convert it to BT.709 first.",
             )
         picture = scaler.reformat(
             frame,
@@ -65,8 +75,9 @@ class Painter:
             interpolation=_SCALING,
             threads=1,
         )
-        coded: Any = picture.to_ndarray()  # uint16 or uint8
-        pixels: Pixels = to_sdr(coded, transfer=int(frame.color_trc)) if is_toned else coded
+        coded = picture.to_ndarray()  # uint16 or uint8
+        wide = cast("NDArray[np.uint16]", coded)
+        pixels = to_sdr(wide, transfer=int(frame.color_trc)) if is_toned else cast(Pixels, coded)
         if self._is_flipped is None:
             self._is_flipped = _is_flipped(frame)
         if self.info.is_mirrored or self._is_flipped:
@@ -75,16 +86,16 @@ class Painter:
 
 
 def _is_flipped(frame: av.VideoFrame) -> bool:
-    """Whether the display matrix of a video flips its pictures: only frames carry the matrix in full.
+    """Whether the display matrix of a video flips its pictures; only frames carry the matrix in full.
 
-    Asked of a thumbnail: a frame whose side data were looked at is part of a cycle (PyAV), and one that the garbage
-    collector returns to the decoder late makes what damaged HEVC leaves unwritten differ from one decoding to the next.
+    Read from a thumbnail: PyAV makes a frame part of a reference cycle when its side data are read, and one that the
+    garbage collector returns late to the decoder changes what damaged HEVC leaves unwritten from run to run.
     """
     scaler = VideoReformatter()
     thumbnail = scaler.reformat(frame, width=16, height=16, format="gray", interpolation=Interpolation.POINT)
     try:
         matrix = thumbnail.side_data.get(Type.DISPLAYMATRIX)  # type: ignore[call-overload]  # PyAV's stubs name str
-    except ValueError:  # a kind of side data newer than PyAV's list, such as EXIF
+    except ValueError:  # side data newer than PyAV's list of kinds, such as EXIF
         return False
     a, b, _, c, d = struct.unpack("=5i", bytes(matrix)[:20]) if matrix else (1, 0, 0, 0, 1)
     return bool(a * d < b * c)

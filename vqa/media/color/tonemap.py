@@ -1,4 +1,4 @@
-"""HDR and wide-gamut pictures as an SDR screen shows them: BT.709 colours, gamma 2.4, 8 bits.
+"""Tone mapping of HDR and wide-gamut pictures to SDR: BT.709 colours, gamma 2.4, 8 bits.
 
 1. To light. PQ: SMPTE ST 2084 (BT.2100-2, table 4), clipped at 1000 cd/m2. HLG: inverse OETF and OOTF of a screen of
    1000 cd/m2, gamma 1.2 (BT.2100-2, table 5). SDR coding in BT.2020 colours: gamma 2.4 (BT.1886).
@@ -30,8 +30,15 @@ Floats = NDArray[np.float32]
 
 
 def to_sdr(pixels: NDArray[np.uint16], *, transfer: int) -> Pixels:
-    """R'G'B' in BT.2020 colours, uint16 [height, width, 3] of full range -> uint8 of the same shape, as an SDR screen
-    shows it. `transfer`: PQ, HLG, or any other number for SDR coding."""
+    """Convert R'G'B' in BT.2020 colours to what an SDR screen shows.
+
+    Args:
+        pixels: uint16 [height, width, 3], full range.
+        transfer: PQ, HLG, or any other number for SDR coding (ITU-T H.273).
+
+    Returns:
+        uint8 [height, width, 3], R'G'B' of BT.709, full range.
+    """
     shown = np.empty(pixels.shape, np.uint8)
     rows = max(1, _STRIP_PIXELS // pixels.shape[1])
     for top in range(0, len(pixels), rows):
@@ -52,12 +59,13 @@ def _convert(pixels: NDArray[np.uint16], transfer: int, shown: Pixels) -> None:
 
 
 def _weighted(weights: tuple[float, float, float], light: list[Floats]) -> Floats:
-    """Not a matrix product: its order of sums depends on the machine."""
+    """Weighted sum of the channels; not a matrix product, whose order of sums depends on the machine."""
     red, green, blue = (np.float32(weight) * channel for weight, channel in zip(weights, light, strict=True))
     return np.asarray(red + green + blue, np.float32)
 
 
 def _step(values: Floats) -> NDArray[np.uint16]:
+    """Index into a table, of values from 0 to 1."""
     return (np.minimum(values, 1) * np.float32(65535) + np.float32(0.5)).astype(np.uint16)
 
 
@@ -86,7 +94,7 @@ def _system_of_root() -> Floats:
 
 @cache
 def _gain() -> Floats:
-    """What light of 0 to 1000 cd/m2 is multiplied by, so that 1.0 becomes the SDR white."""
+    """Factor for light of 0 to 1000 cd/m2 by BT.2390's EETF, so that 1.0 becomes the SDR white."""
     light = np.maximum(np.arange(65536), 1) / 65535
     top, white = (float(_pq_of_nits(np.array(nits))) for nits in (_PEAK, _WHITE))
     code, most = _pq_of_nits(light * _PEAK) / top, white / top

@@ -1,5 +1,9 @@
-"""What FFmpeg leaves to others: WebP (frames from the chunks of RFC 9649, pictures by Pillow), EXIF orientation, sizes
-before anything is decoded, JPEGs that are cut off."""
+"""Images: WebP frames (chunks by RFC 9649, pictures by Pillow), EXIF orientation, declared sizes, cut-off JPEGs.
+
+FFmpeg reads no animated WebP, ignores EXIF, and makes room for a picture before its size can be checked. Chunks and
+headers are parsed here since Pillow decodes the frames of a WebP to learn their times, does not open one that is cut
+off, and checks a PNG's checksum before it gives the size.
+"""
 
 import io
 import re
@@ -15,7 +19,7 @@ from PIL import Image, UnidentifiedImageError
 from vqa.errors import ClipError
 from vqa.types import Pixels, Seconds
 
-_SHORTEST_SECONDS = 0.010  # browsers show frames of at most this time for a tenth of a second; so do we
+_SHORTEST_SECONDS = 0.010  # browsers show frames of at most this time for a tenth of a second
 _DEFAULT_SECONDS = 0.100
 _EXIF_ORIENTATION = 0x0112
 # Orientation -> (clockwise turn in degrees, whether flipped upside down before it)
@@ -31,7 +35,7 @@ _DAMAGED = (UnidentifiedImageError, EOFError, OSError, ValueError, SyntaxError, 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class WebpTable:
-    """Canvas size of a WebP file, and per frame: bytes, time on screen, whether its bytes are all there."""
+    """Canvas size of a WebP file in pixels, and the size, duration and completeness of each frame."""
 
     width: int
     height: int
@@ -41,14 +45,14 @@ class WebpTable:
 
 
 def is_webp(file: BinaryIO) -> bool:
-    """Whether an open file begins as a WebP file does; leaves it at its start."""
+    """Whether an open file begins as a WebP file does; rewinds it."""
     head = file.read(12)
     file.seek(0)
     return head[:4] == b"RIFF" and head[8:12] == b"WEBP"
 
 
 def webp_table(uri: str, file: BinaryIO) -> WebpTable:
-    """Read the chunk headers. Raises ClipError corrupt (no usable header) or no_frames (no frame in an animation)."""
+    """Read the chunk headers. Raises ClipError "corrupt" (no usable header) or "no_frames" (an empty animation)."""
     width = height = 0
     is_animated = False
     sizes: list[int] = []
@@ -77,9 +81,9 @@ def webp_table(uri: str, file: BinaryIO) -> WebpTable:
         position += 8 + size + size % 2
     file.seek(0)
     if not sizes and is_animated:
-        raise ClipError("no_frames", f"{uri}: an animated WebP without any frame; save it again")
+        raise ClipError("no_frames", f"{uri}: an animated WebP without any frame. Save it again.")
     if not sizes or width == 0 or height == 0:
-        raise ClipError("corrupt", f"{uri}: the WebP header is cut off or broken; save the file again")
+        raise ClipError("corrupt", f"{uri}: the WebP header is cut off or broken. Save the file again.")
     return WebpTable(
         width=width,
         height=height,
@@ -103,8 +107,7 @@ def _still_size(name: bytes, body: bytes) -> tuple[int, int]:
 
 
 def declared_size(file: BinaryIO) -> tuple[int, int] | None:
-    """Width and height that the header of a PNG, GIF, JPEG, BMP or Y4M declares, None where it says none; leaves the
-    file at its start."""
+    """(width, height) by the header of a PNG, GIF, JPEG, BMP or Y4M, None without one; rewinds the file."""
     head = file.read(_MAX_HEADER_BYTES)
     file.seek(0)
     if head[:8] == b"\x89PNG\r\n\x1a\n" and len(head) >= 24:
@@ -124,12 +127,12 @@ def declared_size(file: BinaryIO) -> tuple[int, int] | None:
 
 
 def is_jpeg_cut_off(data: bytes) -> bool:
-    """Whether the end marker that must follow the last scan is missing (T.81, B.2.1): decoders paint the rest grey."""
+    """Whether the end marker is missing (ITU-T T.81, B.2.1); decoders paint grey what is cut off."""
     return all(kind != _JPEG_END for kind, _ in _jpeg_segments(data))
 
 
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """(marker, body) of the first picture, up to its end or that of the data; of scans only the header."""
+    """(marker, body) of each segment of the first picture, up to its end or that of the data; of scans the header."""
     found = _JPEG_MARKER.search(data, 2)
     while found:
         kind, at = found[1][0], found.end()
@@ -141,8 +144,10 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def exif_turn(file: BinaryIO) -> tuple[int, bool]:
-    """Clockwise turn for display in degrees, and whether the picture is flipped upside down before it, by the EXIF
-    orientation of an open picture; (0, False) where none can be read."""
+    """Clockwise rotation for display in degrees, and whether to flip the picture upside down before it.
+
+    By the EXIF orientation of an open picture; (0, False) where none can be read.
+    """
     file.seek(0)
     try:
         with Image.open(file) as image:
@@ -152,9 +157,9 @@ def exif_turn(file: BinaryIO) -> tuple[int, bool]:
 
 
 def webp_pictures(file: BinaryIO, wanted: list[int]) -> Iterator[tuple[int, Pixels]]:
-    """The wanted frames (ascending indices), as shown: each painted over those before; transparency is dropped.
+    """(index, RGB picture as shown) of the wanted frames of a WebP file: each painted over those before, without alpha.
 
-    Ends early where the file cannot be read any further.
+    `wanted`: ascending indices. Ends early where the file cannot be read any further.
     """
     try:
         with Image.open(io.BytesIO(_whole_chunks(file.read())), formats=["WEBP"]) as image:
@@ -162,11 +167,11 @@ def webp_pictures(file: BinaryIO, wanted: list[int]) -> Iterator[tuple[int, Pixe
                 image.seek(index)
                 yield index, np.asarray(image.convert("RGB"))
     except _DAMAGED:
-        return  # the frames not given are left out by the caller
+        return  # the caller counts the frames that it does not get as lost
 
 
 def _whole_chunks(data: bytes) -> bytes:
-    """The file up to its last whole chunk, its size field made to fit: a cut-off one is then read as far as it goes."""
+    """The file up to its last whole chunk, its size field made to fit, so that Pillow reads what is there."""
     end = 12
     while end + 8 <= len(data):
         size = struct.unpack("<I", data[end + 4 : end + 8])[0]

@@ -1,9 +1,9 @@
-"""Frames that a file tells of but does not hold: samples of an mp4 beyond its end, blocks that Matroska's reader skips.
+"""Frames that a file declares but does not hold: samples of an mp4 beyond its end, blocks that a Matroska reader skips.
 
-A demuxer that meets a damaged Matroska element goes on at the next place that looks sound and says nothing: the clip
-would only seem shorter. Wherever frames are further apart than usual, or end before the duration of the header, the
-chain of elements there is followed: whole, the times are meant (variable frame rate, longer sound); broken, the
-frames that are missing at the usual distance are lost.
+A demuxer that meets a damaged Matroska element resumes at the next place that looks sound and reports nothing, so that
+the clip only seems shorter. Wherever frames are further apart than usual, or end before the duration of the header, the
+chain of elements there is followed. Where it is whole, the times are meant (variable frame rate, longer sound); where
+it is broken, the frames that are missing at the usual distance are lost.
 """
 
 import os
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from vqa.media.containers.mp4 import NO_TIME, Columns, Container, Ticks
 
 _SUSPICIOUS = 1.5  # times the median distance of frames
-_MAX_PLACES = 64  # the widest gaps of a file that are looked into
+_MAX_PLACES = 64  # how many of the widest gaps are checked
 _REORDER = 32  # packets: a lost one lies at most this far from its neighbours in time
 
 _CLOCK = re.compile(r"(\d+):(\d+):([\d.]+)")
@@ -30,7 +30,7 @@ _INSIDE = {  # what may follow a block (RFC 9559, 5.1): in its group, its cluste
 
 
 class Lost(NamedTuple):
-    """Packets that are not there, each [L]."""
+    """Lost packets, each field [L]."""
 
     sizes: NDArray[np.int64]
     is_key: NDArray[np.bool_]
@@ -40,8 +40,16 @@ class Lost(NamedTuple):
 def lost_packets(
     file: BinaryIO, container: Container, stream: av.VideoStream, ticks: Ticks, columns: Columns, *, limit: int
 ) -> Lost:
-    """What the file declares of a stream and does not hold, at most `limit` packets; `ticks`: the presentation times of
-    those it holds, in file order."""
+    """Packets of a stream that the file declares and does not hold.
+
+    Args:
+        file: The open file.
+        container: The container over it.
+        stream: The stream.
+        ticks: Presentation times of the packets that the file holds, int64 [M] in file order.
+        columns: The other facts of these packets.
+        limit: How many lost packets to return at most.
+    """
     if container.format.name.startswith("mov"):
         return _samples(container, stream, ticks, columns)
     if container.format.name.startswith("matroska") and len(np.unique(ticks)) > 2:
@@ -58,9 +66,9 @@ def _none() -> Lost:
 
 
 def _samples(container: Container, stream: av.VideoStream, ticks: Ticks, columns: Columns) -> Lost:
-    """Samples that the index declares beyond the end of the file.
+    """Samples that an mp4's index declares beyond the end of the file.
 
-    Their presentation times are not in the index: decoding times, moved by the reordering delay, stand for them.
+    Their presentation times are not in the index; decoding times, moved by the reordering delay, replace them.
     """
     if len(stream.index_entries) <= len(ticks):
         return _none()
@@ -78,6 +86,7 @@ def _samples(container: Container, stream: av.VideoStream, ticks: Ticks, columns
 def _blocks(
     file: BinaryIO, container: Container, stream: av.VideoStream, ticks: Ticks, columns: Columns, *, limit: int
 ) -> Lost:
+    """Blocks of a Matroska file that should lie in its gaps, by the median distance of its frames."""
     by_time = np.argsort(ticks, kind="stable")
     shown = ticks[by_time]
     gaps = np.diff(shown)
@@ -100,7 +109,7 @@ def _blocks(
 
 
 def _declared_seconds(container: Container, stream: av.VideoStream) -> float:
-    """When the stream ends by its own tag, which most muxers write, else by the header, which counts sound as well."""
+    """End of the stream in seconds: by its own tag, which most muxers write, else by the header, which counts sound."""
     tag = _CLOCK.match(stream.metadata.get("DURATION", ""))
     if tag:
         return sum(float(n) * unit for n, unit in zip(tag.groups(), (3600, 60, 1), strict=True))
@@ -108,8 +117,11 @@ def _declared_seconds(container: Container, stream: av.VideoStream) -> float:
 
 
 def _is_chained(file: BinaryIO, start: int, stop: int) -> bool:
-    """Whether elements follow one another without a break from the block with its body at `start` to the one with its
-    body at `stop`, or to the end of the file; true as well where `start` is no block that we can read."""
+    """Whether elements follow one another without a break between two places of the file.
+
+    From the block with its body at `start` to the one with its body at `stop`, or to the end of the file; True as well
+    where `start` is no block that can be read here.
+    """
     file.seek(max(0, start - 9))
     before = file.read(min(start, 9))
     heads = [n for n in range(1, len(before)) if before[-n - 1] in (_BLOCK, _SIMPLE_BLOCK) and _length(before[-n]) == n]
@@ -133,5 +145,5 @@ def _is_chained(file: BinaryIO, start: int, stop: int) -> bool:
 
 
 def _length(first: int) -> int:
-    """Bytes of the number that begins with this one (RFC 8794, 4)."""
+    """Length in bytes of the variable-size integer that begins with this byte (RFC 8794, 4)."""
     return 9 - first.bit_length()

@@ -1,18 +1,19 @@
-"""The packets of an mp4 or mov from its index alone (ISO/IEC 14496-12, 8.6): no byte of the pictures is read.
+"""Packets of an mp4 or mov from its index alone (ISO/IEC 14496-12, 8.6), without reading the pictures.
 
-Offsets, sizes, decoding times and key flags come from FFmpeg's own index, after its edit lists; the one thing that it
-keeps to itself, presentation minus decoding time, is read from the `ctts` box. The first packet proves the two to agree
-on the origin of time, and `decode` checks each packet that it feeds; where anything differs, the file is demuxed.
+Offsets, sizes, decoding times and key flags come from FFmpeg's own index, after its edit lists; what it does not
+expose, presentation minus decoding time, is read from the `ctts` box. The first packet shows that both have the same
+origin of time, and `decode` checks each packet that it feeds; where anything differs, the file is demuxed.
 """
 
+import os
+from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 import av
 import numpy as np
 from numpy.typing import NDArray
 
-from vqa.media.containers.boxes import sample_boxes
-
+_MAX_INDEX_BYTES = 1 << 27
 _MAX_OFFSET = 1 << 28  # FFmpeg ignores a table that holds larger ones
 _KEY, _DISCARD = 1, 2  # AVINDEX_KEYFRAME, AVINDEX_DISCARD_FRAME
 _ENTRY = np.dtype([("places", np.int64), ("sizes", np.int64), ("dts", np.int64), ("flags", np.int64)])
@@ -23,7 +24,7 @@ Ticks = NDArray[np.int64]  # times in the stream's unit
 
 
 class Columns(NamedTuple):
-    """What `av.Packet` says of each of N packets, in file order; times in the stream's unit, or NO_TIME."""
+    """Fields of `av.Packet` for each of N packets, in file order; times in the stream's unit, or NO_TIME."""
 
     pts: Ticks
     dts: Ticks
@@ -38,16 +39,18 @@ class Columns(NamedTuple):
 def indexed_packets(
     file: BinaryIO, container: Container, stream: av.VideoStream, first: "av.Packet[av.VideoStream]"
 ) -> Columns | None:
-    """All packets, `first` being the first; None where the index is not proof enough (fragments, a cut-off file, edits
-    that drop samples)."""
+    """All packets by the index; None where it cannot be relied on (fragments, a cut-off file, edits that drop samples).
+
+    `first`: the first packet, demuxed.
+    """
     if not container.format.name.startswith("mov"):
         return None
     position = file.tell()  # the container reads through the same file
     try:
-        boxes = sample_boxes(file, track=stream.id)
+        boxes = _sample_boxes(file, track=stream.id)
     finally:
         file.seek(position)
-    # Straight into an array: as Python's numbers the entries of an hour would take more than its frames.
+    # Into an array at once: as Python numbers, the entries of an hour would take more memory than its frames.
     entries = np.fromiter(((e.pos, e.size, e.timestamp, e.flags) for e in stream.index_entries), _ENTRY)
     offsets = _composition_offsets(boxes, len(entries)) if boxes else None
     if not boxes or offsets is None:
@@ -71,7 +74,7 @@ def indexed_packets(
 
 
 def _composition_offsets(boxes: dict[bytes, bytes], count: int) -> Ticks | None:
-    """Presentation minus decoding time of each sample (8.6.1.3), but for a constant."""
+    """Presentation minus decoding time per sample (8.6.1.3), up to a constant; None for a table that does not fit."""
     if not count or int.from_bytes(boxes.get(b"stsz", bytes(12))[8:12], "big") != count:
         return None
     table = boxes.get(b"ctts")
@@ -84,3 +87,67 @@ def _composition_offsets(boxes: dict[bytes, bytes], count: int) -> Ticks | None:
     if (pairs[:, 0] < 0).any() or pairs[:, 0].sum() != count or (np.abs(pairs[:, 1]) >= _MAX_OFFSET).any():
         return None
     return np.repeat(pairs[:, 1], pairs[:, 0])
+
+
+# --- boxes (ISO/IEC 14496-12, 4.2) ------------------------------------------------------------------------------------
+
+
+def is_index_cut_off(file: BinaryIO) -> bool:
+    """Whether the file ends inside its movie box (`moov`); keeps the file's position."""
+    position = file.tell()
+    size = file.seek(0, os.SEEK_END)
+    is_cut_off = any(kind == b"moov" and end > size for kind, _, end in _top_boxes(file))
+    file.seek(position)
+    return is_cut_off
+
+
+def _sample_boxes(file: BinaryIO, *, track: int) -> dict[bytes, bytes] | None:
+    """Boxes of a track's sample table; None with fragments, or without a movie box of at most _MAX_INDEX_BYTES."""
+    movie = None
+    for kind, start, end in _top_boxes(file):
+        if kind == b"moof":
+            return None
+        if kind == b"moov" and end - start <= _MAX_INDEX_BYTES:
+            file.seek(start)
+            movie = file.read(end - start)
+            break
+    if movie is None:
+        return None
+    for kind, body in _boxes(movie):
+        if kind == b"mvex":
+            return None
+        if kind != b"trak":
+            continue
+        inside = dict(_boxes(body))
+        header = inside.get(b"tkhd", b"")
+        at = 20 if header[:1] == b"\1" else 12
+        if int.from_bytes(header[at : at + 4], "big") == track:
+            media = dict(_boxes(dict(_boxes(inside.get(b"mdia", b""))).get(b"minf", b"")))
+            return dict(_boxes(media.get(b"stbl", b"")))
+    return None
+
+
+def _top_boxes(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
+    """(kind, first byte of the body, end) of each box of the file, as far as they can be followed."""
+    at = 0
+    while True:
+        file.seek(at)
+        head = file.read(16)
+        size, kind, start = int.from_bytes(head[:4], "big"), head[4:8], at + 8
+        if size == 1:
+            size, start = int.from_bytes(head[8:16], "big"), at + 16
+        if len(head) < 8 or at + size < start:
+            return
+        yield kind, start, at + size
+        at += size
+
+
+def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """(kind, body) of each box inside a box."""
+    at = 0
+    while at + 8 <= len(data):
+        size = int.from_bytes(data[at : at + 4], "big")
+        if size < 8:
+            return
+        yield data[at + 4 : at + 8], data[at + 8 : at + size]
+        at += size

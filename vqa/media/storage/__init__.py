@@ -1,1 +1,1 @@
-"""Where files lie: local paths and remote stores, byte ranges, fingerprints."""
+"""Local files and remote stores, byte ranges, fingerprints."""

@@ -1,10 +1,10 @@
-"""A short digest of a file's content, cheap even for huge files: the part of `run_key` that notices a changed clip."""
+"""Digest of a file's content, cheap for files of any size; makes `run_key` change with the clip."""
 
 import hashlib
 import os
 
+from vqa.media.storage.open import media_errors, open_source
 from vqa.media.storage.ranges import RemoteFile
-from vqa.media.storage.source import media_errors, open_source
 
 BLOCK_BYTES = 1 << 20
 REMOTE_BLOCK_BYTES = 1 << 16
@@ -12,12 +12,15 @@ BLOCKS = 16
 
 
 def fingerprint(uri: str) -> str:
-    """blake2b (32 hex digits) over size and content: all of a file up to 16 MiB, else 16 blocks of 1 MiB.
+    """BLAKE2b digest (32 hex digits) of size and content: all of a file up to 16 MiB, else 16 blocks of 1 MiB.
 
-    The blocks are the head, the tail and 14 evenly spaced between them, so that in larger files a change between two
-    blocks that keeps the length goes unnoticed. Of a remote file no content is read where its store names a state
-    (an ETag, else the time of change): size and state stand for it, so that it differs from that of a local copy. Where
-    the store names none, the blocks are 64 KiB. Raises ClipError: the kinds of `open_source`.
+    The blocks are the head, the tail and 14 evenly spaced between them: in larger files a change between two blocks
+    that leaves the length as it is goes unnoticed. Of a remote file no content is read where its store names a state
+    (an ETag, else the time of change): the digest is of size and state, and differs from that of a local copy. Where
+    the store names none, the blocks are 64 KiB.
+
+    Raises:
+        ClipError: The kinds of `open_source`.
     """
     digest = hashlib.blake2b(digest_size=16)
     with open_source(uri) as file, media_errors(uri, doing="reading it"):

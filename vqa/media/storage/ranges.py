@@ -1,9 +1,8 @@
-"""A file behind a URL of any store (stores.py), read by ranges.
+"""Files behind URLs, read by byte ranges through a cache of blocks.
 
-Reads go through a cache of blocks that a process's opens share, as long as the store names the file's state (an ETag or
-a time of change): probing and decoding fetch the index of an mp4 once. A gap is skipped, a stretch that is read on and
-on is fetched in growing pieces, at most an eighth more than was asked for. A server without ranges is copied to a
-temporary file.
+The cache is shared by all opens of a process as long as the store names the file's state (an ETag or a time of change),
+so that probing and decoding fetch the index of an mp4 once. Gaps are skipped; sequential reads are fetched in growing
+pieces, at most an eighth more than was asked for. From a server without ranges the file is copied to a temporary one.
 """
 
 import io
@@ -12,10 +11,13 @@ import tempfile
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from vqa.errors import ClipError
-from vqa.media.storage.stores import state_of, store_of, tried
+from vqa.media.storage.stores import FileFacts, Store, state_of, store_of, with_retries
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 BLOCK_BYTES = 1 << 16
 _CACHE_BLOCKS = 512  # 32 MiB
@@ -28,19 +30,19 @@ _copy: tuple[str, BinaryIO] | None = None  # the last file of a server without r
 
 @contextmanager
 def open_remote(uri: str) -> Iterator["RemoteFile"]:
-    """Open a file behind a URL. Raises ClipError; the kinds: stores.py.
+    """Open a file behind a URL. Raises ClipError (kinds: stores.py).
 
-    What fails while it is read is raised again when it is left, whatever a decoder has made of it: a broken line must
-    not look like a broken file.
+    What fails while it is read is raised when the block is left, whatever a decoder has made of it: a broken connection
+    must not look like a broken file.
     """
     store, path = store_of(uri)
-    facts = tried(uri, lambda: store.info(path))
+    facts = with_retries(uri, lambda: store.info(path))
     if facts["type"] == "directory":
-        raise ClipError("not_readable", f"{uri}: is a folder, not a file; give a video or image file")
+        raise ClipError("not_readable", f"{uri}: is a folder, not a file. Give a video or image file.")
     file = RemoteFile(uri, store, path, facts)
     try:
         yield file
-    except Exception:  # whatever it is, it may come of what we failed to read
+    except Exception:  # whatever it is, it may come of a failed read
         if file.failure is not None:
             raise file.failure from None
         raise
@@ -49,25 +51,25 @@ def open_remote(uri: str) -> Iterator["RemoteFile"]:
 
 
 class RemoteFile(io.RawIOBase):
-    """A file of a store: seekable, read-only; each read is answered in full."""
+    """A file of a store, seekable and read-only; each read is answered in full."""
 
     buffer_bytes = BLOCK_BYTES // 2  # what FFmpeg may read beyond what it needs
 
-    def __init__(self, uri: str, store: Any, path: str, facts: dict[str, Any]) -> None:
-        """`facts`: the store's `info` of the path."""
+    def __init__(self, uri: str, store: Store, path: str, facts: FileFacts) -> None:
+        """Open the file; `facts` is the store's `info` of the path. Raises ClipError."""
         super().__init__()
         self.uri, self.failure = uri, cast("ClipError | None", None)
         self.state = state_of(facts)
         self._store, self._path = store, path
-        self._key = f"{uri} {facts['size']} {self.state or id(self)}"  # blocks of an unknown state are for us alone
+        self._key = f"{uri} {facts['size']} {self.state or id(self)}"  # without a state, blocks are not shared
         self._at = self._next = self._streak = 0
         self._whole: BinaryIO | None = None
         self._size: int = facts["size"] or 0
-        self._remote: Any = None
+        self._remote: BinaryIO | None = None
         if facts["size"] is None or not facts.get("partial", True):
             self._copy_all()
         elif self._size:
-            self._remote = tried(uri, lambda: store.open(path, "rb", cache_type="none", size=self._size))
+            self._remote = with_retries(uri, lambda: store.open(path, "rb", cache_type="none", size=self._size))
 
     def readable(self) -> bool:
         """True."""
@@ -78,18 +80,21 @@ class RemoteFile(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        """The place of the next read."""
+        """Offset of the next read, in bytes."""
         return self._at
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """As of any file."""
+        """Move the offset of the next read; returns it."""
         self._at = max(0, offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence])
         return self._at
 
-    def readinto(self, buffer: Any) -> int:
-        """Fills the buffer, but for the end of the file. After a failure the file has ended: a decoder would print or
-        swallow what is raised into it, so that `open_remote` raises it."""
-        stop = min(self._size, self._at + len(buffer))
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        """Fill the buffer, but for the end of the file.
+
+        After a failure the file has ended: a decoder would print or swallow an exception, so `open_remote` raises it.
+        """
+        target = memoryview(buffer)
+        stop = min(self._size, self._at + len(target))
         if stop <= self._at or self.failure is not None:
             return 0
         try:
@@ -98,7 +103,7 @@ class RemoteFile(io.RawIOBase):
             self.failure = error
             return 0
         self._at += len(data)
-        buffer[: len(data)] = data
+        target[: len(data)] = data
         return len(data)
 
     def _span(self, start: int, stop: int) -> bytes:
@@ -109,7 +114,7 @@ class RemoteFile(io.RawIOBase):
         while index <= last:
             block = _blocks.pop((self._key, index), None)
             got = [block] if block is not None else self._fetch(index, last)
-            if self._whole is not None:  # it has turned out that there are no ranges
+            if self._whole is not None:  # the server turned out to send no ranges
                 return self._span(start, stop)
             for number, data in enumerate(got):
                 _blocks[self._key, index + number] = data
@@ -121,7 +126,7 @@ class RemoteFile(io.RawIOBase):
         return b"".join(parts)[skipped : skipped + stop - start]
 
     def _fetch(self, index: int, last: int) -> list[bytes]:
-        """Block `index`, those up to `last` that are missing as well, and some more where reading goes on and on."""
+        """Block `index`, those up to `last` that are missing as well, and more where reading is sequential."""
         self._streak = self._streak if index == self._next else 0
         count = 1
         while index + count <= last and (self._key, index + count) not in _blocks:
@@ -129,29 +134,32 @@ class RemoteFile(io.RawIOBase):
         count = max(count, min(self._streak // 8, _AHEAD_BLOCKS))
         start, stop = index * BLOCK_BYTES, min(self._size, (index + count) * BLOCK_BYTES)
 
+        remote = self._remote
+        assert remote is not None
+
         def fetch() -> bytes:
-            self._remote.seek(start)
+            remote.seek(start)
             try:
-                data: bytes = self._remote.read(stop - start)
-            except ValueError as error:  # fsspec's word for a server that answers a range with the whole file
+                data = remote.read(stop - start)
+            except ValueError as error:  # fsspec, for a server that answers a range with the whole file
                 if "range requests" not in str(error):
                     raise
                 self._copy_all()
                 return b""
             if len(data) != stop - start:
-                raise EOFError(f"{len(data)} of {stop - start} bytes came")
+                raise EOFError(f"{len(data)} of {stop - start} bytes received")
             return data
 
-        data = tried(self.uri, fetch)
+        data = with_retries(self.uri, fetch)
         self._streak += count
         self._next = index + count
         return [data[at : at + BLOCK_BYTES] for at in range(0, len(data), BLOCK_BYTES)]
 
     def _copy_all(self) -> None:
-        """The whole file into a temporary one, which the next open of the same state finds."""
+        """Copy the file to a temporary one, which the next open of the same state uses."""
         global _copy
         if _copy is None or _copy[0] != self._key:
-            _copy = (self._key, tried(self.uri, self._copied))
+            _copy = (self._key, with_retries(self.uri, self._copied))
         self._whole = _copy[1]
         self._size = os.fstat(self._whole.fileno()).st_size
 
@@ -163,8 +171,8 @@ class RemoteFile(io.RawIOBase):
                 if file.tell() > _MAX_COPY_BYTES:
                     raise ClipError(
                         "too_large",
-                        f"{self.uri}: its server sends no ranges, and a copy of it would pass {_MAX_COPY_BYTES} bytes; "
-                        "copy it here first",
+                        f"{self.uri}: its server sends no ranges, and a copy of it is above {_MAX_COPY_BYTES} bytes. "
+                        "Copy the file first.",
                     )
         file.flush()
         return cast(BinaryIO, file)

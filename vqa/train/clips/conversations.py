@@ -21,7 +21,7 @@ import numpy as np
 
 from vqa.errors import UsageError
 from vqa.prompt import parse
-from vqa.train.clips.dataset import Sample, Say
+from vqa.train.clips.dataset import AnswerWriter, TrainingClip
 from vqa.types import Clip, Views
 from vqa.views import ViewsConfig, look
 
@@ -32,8 +32,8 @@ Turn = tuple[str, str]  # role, text
 
 
 def read_conversations(
-    path: Path, clips: Mapping[str, Sample], *, views: ViewsConfig, numbers: int, seed: int = 0
-) -> list[Sample]:
+    path: Path, clips: Mapping[str, TrainingClip], *, views: ViewsConfig, numbers: int, seed: int = 0
+) -> list[TrainingClip]:
     """A sample for each answer in the file, the turns before it as its question. `views`: how a video is looked at.
 
     `clips` are those of the data by id; `numbers` how many an answer holds. Raises UsageError naming file and line.
@@ -42,7 +42,7 @@ def read_conversations(
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"reasons {path}: cannot be read ({error}); give a JSONL file of conversations") from error
-    found: list[Sample] = []
+    found: list[TrainingClip] = []
     for number, line in enumerate(lines, 1):
         if line.strip():
             where = f"{path}, line {number}"
@@ -68,12 +68,12 @@ def _samples(
     record: dict[str, Any],
     path: Path,
     where: str,
-    clips: Mapping[str, Sample],
+    clips: Mapping[str, TrainingClip],
     *,
     views: ViewsConfig,
     numbers: int,
     seed: int,
-) -> list[Sample]:
+) -> list[TrainingClip]:
     turns = [_turn(turn, where) for turn in record.get("conversations", record.get("messages", []))]
     images, videos = (_media(record, name, path.parent, where) for name in ("image", "video"))
     name = str(record.get("id", f"{path.stem}:{where.rpartition(' ')[2]}"))
@@ -105,7 +105,11 @@ def _samples(
         opinion = float(np.mean(read)) if read else (clip.opinion if clip else None)
         chat = partial(_chat, before) if before else None
         dataset = clip.dataset if clip else str(record.get("dataset_name", path.stem))
-        found.append(Sample(clip_id=name, dataset=dataset, opinion=opinion, load=load, say=_saying(text), chat=chat))
+        found.append(
+            TrainingClip(
+                clip_id=name, dataset=dataset, opinion=opinion, load=load, write_answer=_fixed(text), chat=chat
+            )
+        )
     return found
 
 
@@ -136,16 +140,16 @@ def _media(record: dict[str, Any], name: str, folder: Path, where: str) -> list[
 
 
 def _images(name: str, paths: list[Path]) -> Views:
-    still = {"global_kind": "frames", "keyframes": 1, "global_pixels": _LONGEST_SIDE, "local_pictures": 0}
-    seen = [look(Clip(clip_id=name, uri=str(path)), **still) for path in paths]  # type: ignore[arg-type]  # a dict of kinds
+    still = ViewsConfig(global_kind="frames", keyframes=1, global_pixels=_LONGEST_SIDE, local_pictures=0)
+    seen = [look(Clip(clip_id=name, uri=str(path)), still) for path in paths]
     return dataclasses.replace(seen[0], global_pictures=tuple(one.global_pictures[0] for one in seen))
 
 
 def _video(name: str, path: Path, views: ViewsConfig, seed: int) -> Views:
-    return look(Clip(clip_id=name, uri=str(path)), **views.model_dump(), seed=seed)
+    return look(Clip(clip_id=name, uri=str(path)), views, seed=seed)
 
 
-def _saying(text: str) -> Say:
+def _fixed(text: str) -> AnswerWriter:
     return lambda _, __: text
 
 

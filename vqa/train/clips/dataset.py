@@ -1,30 +1,34 @@
-"""What a recipe learns from: clips of ladders, prepared folders and manifests, listed first, loaded when asked for."""
+"""Training clips of a recipe: listed from ladders, prepared folders and manifests, and loaded on request."""
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vqa.data.manifest import read_manifest
 from vqa.errors import ClipError, UsageError
-from vqa.prompt import HIGHEST, LOWEST, PresetName, answer_text, messages
-from vqa.train.clips.degradation import QUESTION, Damage, damage_of, tell_damage
-from vqa.train.clips.ladder import answer, look_at, read_ladder
+from vqa.prompt import HIGHEST, LOWEST, PromptName, answer_text, messages
+from vqa.train.clips.degradation import QUESTION, Damage, damage_answer, damage_of
+from vqa.train.clips.ladder import ladder_answer, read_ladder
 from vqa.types import Clip, Views
 from vqa.views import ViewsConfig, look
 
-Say = Callable[[np.random.Generator, int], str]  # an answer, with so many numbers
+if TYPE_CHECKING:
+    from vqa.data.view_cache import PreparedClip
+
+AnswerWriter = Callable[[np.random.Generator, int], str]  # an answer that holds so many numbers
 HELD_OUT = ("validation", "val")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
-    """A clip as listed: nothing of it is loaded yet."""
+class ListedClip:
+    """A clip as listed, with its label; no picture of it is loaded yet."""
 
     clip_id: str
     dataset: str
@@ -32,160 +36,225 @@ class Known:
     content_id: str
     opinion: float  # 1-5
     place: str  # the ladder, prepared folder or manifest
-    source: Any  # its row there
+    uri: str  # the file to decode
+    seed: int = 0  # of a ladder's clip
+    reason: str | None = None  # an answer's words, of the data set
+    distortions: tuple[str, ...] | None = None  # by a ladder's names; None: not known
+    severities: tuple[float, ...] = ()  # 0-1, one for each distortion
+    prepared: "PreparedClip | None" = None  # where its views are cached
+
+    @property
+    def is_of_ladder(self) -> bool:
+        """Whether it is decoded from a ladder's folder."""
+        return (Path(self.place) / "ladder.parquet").is_file()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Sample:
-    """A clip to learn from. `say` is None where there is no reason; `chat` where the prompt's own question is asked;
-    `damage` where nobody knows it, or it has no name (see `vqa.train.clips.degradation`)."""
+class TrainingClip:
+    """A clip with the views to load and the answer to learn.
+
+    `write_answer` is None where there is no reason to learn, `chat` where the prompt's own question is asked, `damage`
+    where the damage is not known or not one of Q-Insight's classes (see `vqa.train.clips.degradation`).
+    """
 
     clip_id: str
     dataset: str
     opinion: float | None
     load: Callable[[], Views]
-    say: Say | None = None
+    write_answer: AnswerWriter | None = None
     chat: Callable[[Views], list[dict[str, Any]]] | None = None
     damage: Damage | None = None
     distortions: tuple[str, ...] = ()  # known to be there, by a ladder's names
 
     def views(self) -> Views:
-        """Its pictures. Raises UsageError where they do not load."""
+        """Load the pictures. Raises UsageError where they do not load."""
         try:
             return self.load()
         except (ClipError, OSError, ValueError) as error:
             words = " ".join(str(error).split())[:300]
             raise UsageError(
-                f"clip {self.clip_id} of {self.dataset}: its pictures do not load ({words}); prepare the data again, "
-                "or leave the clip out"
+                f"clip {self.clip_id} of {self.dataset}: its pictures do not load ({words}). Prepare the data again, "
+                "or remove the clip."
             ) from error
 
 
-def listed(places: Iterable[str], *, datasets: Sequence[str] = ()) -> list[Known]:
-    """All clips of the places (of these data sets, if any are named). Raises UsageError for what cannot teach."""
+def list_clips(places: Iterable[str], *, datasets: Sequence[str] = ()) -> list[ListedClip]:
+    """All clips of the places: ladders, folders of `vqa prepare`, and manifests.
+
+    Args:
+        places: paths.
+        datasets: names of data sets to take; empty for all.
+
+    Raises:
+        UsageError: for a place that holds no clips, a data set that is not there or has a single clip, and an opinion
+            that is missing or not on 1-5.
+    """
     every = [clip for place in places for clip in _list(Path(place))]
     clips = [clip for clip in every if not datasets or clip.dataset in datasets]
     missing = set(datasets) - {clip.dataset for clip in clips}
     if missing:
         there = ", ".join(sorted({clip.dataset for clip in every})) or "none"
         raise UsageError(
-            f"data: no clips of {', '.join(sorted(missing))} in {', '.join(places) or 'no place'}, which hold {there}; "
-            "give --data with them, or mend `datasets`"
+            f"data: no clips of {', '.join(sorted(missing))} in {', '.join(places) or 'no place'}, which hold {there}. "
+            "Give --data with them, or correct `datasets`."
         )
-    by_set: dict[str, list[Known]] = defaultdict(list)
+    by_set: dict[str, list[ListedClip]] = defaultdict(list)
     for clip in clips:
         if not LOWEST <= clip.opinion <= HIGHEST:
             raise UsageError(
-                f"{clip.place}: clip {clip.clip_id} has the opinion {clip.opinion:g}, wanted {LOWEST:g}-{HIGHEST:g}; "
-                "import it with its scale: vqa data import --scale LOW,HIGH"
+                f"{clip.place}: clip {clip.clip_id} has the opinion {clip.opinion:g}, not on {LOWEST:g}-{HIGHEST:g}. "
+                "Import it with its scale: vqa data import --scale LOW,HIGH."
             )
         by_set[clip.dataset].append(clip)
     for name, some in by_set.items():
         if len(some) < 2:
             raise UsageError(
-                f"data set {name!r} in {some[0].place} has one clip, {some[0].clip_id}: nothing to compare it with; "
-                "add clips or leave the set out"
+                f"data set {name!r} in {some[0].place} has one clip, {some[0].clip_id}, and nothing to compare it "
+                "with. Add clips, or remove the data set."
             )
     return clips
 
 
-def _list(place: Path) -> list[Known]:
+def _list(place: Path) -> Iterator[ListedClip]:
     if (place / "ladder.parquet").is_file():
-        rows = read_ladder(place)
-        return [_known(row, str(place), row) for row in rows]
+        yield from (_of_row(row, place, opinion=row["opinion"], folder=place) for row in read_ladder(place))
+        return
     if place.suffix == ".parquet" and place.is_file():
-        rows = read_manifest(place).table.to_pylist()
-        return [_known(row | {"opinion": row["mos"]}, str(place), row) for row in rows]
+        yield from (_of_row(row, place, opinion=row["mos"]) for row in read_manifest(place).table.to_pylist())
+        return
     if place.is_file():
-        raise UsageError(f"data {place}: no manifest (.parquet); make one of a label file by `vqa data import`")
+        raise UsageError(f"data {place}: not a manifest (.parquet). Make one of a label file by `vqa data import`.")
     if not place.is_dir():
         raise UsageError(
-            f"data {place}: no such folder; make it by `vqa data synth` (a ladder) or `vqa prepare` (a data set)"
+            f"data {place}: no such folder. Make it by `vqa data synth` (a ladder) or `vqa prepare` (a data set)."
         )
     from vqa.data.view_cache import read_prepared  # here, so that ladders need nothing of it
 
-    found = []
     for clip in read_prepared(place):
-        fields = ("clip_id", "dataset", "split", "content_id", "opinion")
-        found.append(_known({name: getattr(clip, name) for name in fields}, str(place), clip))
-    return found
+        yield ListedClip(
+            clip_id=clip.clip_id,
+            dataset=clip.dataset or "ladder",
+            split=clip.split or "train",
+            content_id=clip.content_id or clip.clip_id,
+            opinion=_opinion(clip.opinion, clip.clip_id, place),
+            place=str(place),
+            uri=clip.uri,
+            reason=clip.reason,
+            distortions=clip.distortions,
+            severities=clip.severities,
+            prepared=clip,
+        )
 
 
-def _known(row: dict[str, Any], place: str, source: Any) -> Known:
-    if row["opinion"] is None:
-        raise UsageError(f"{place}: clip {row['clip_id']} has no opinion; import the set with its labels")
-    return Known(
+def _of_row(row: dict[str, Any], place: Path, *, opinion: float | None, folder: Path | None = None) -> ListedClip:
+    done = row.get("distortions")
+    return ListedClip(
         clip_id=row["clip_id"],
         dataset=row.get("dataset") or "ladder",
         split=row["split"] or "train",
         content_id=row.get("content_id") or row["clip_id"],
-        opinion=float(row["opinion"]),
-        place=place,
-        source=source,
+        opinion=_opinion(opinion, row["clip_id"], place),
+        place=str(place),
+        uri=str(folder / row["uri"]) if folder else row["uri"],
+        seed=row["seed"] if folder else 0,
+        reason=row.get("reason"),
+        distortions=None if done is None else tuple(done),
+        severities=tuple(row.get("severities") or ()),
     )
 
 
-def parted(clips: Sequence[Known], *, held_out: int, seed: int) -> tuple[list[Known], list[Known]]:
-    """Clips to learn from, and at most `held_out` to choose and judge by; those of other splits are left alone.
+def _opinion(given: float | None, clip_id: str, place: Path) -> float:
+    if given is None:
+        raise UsageError(f"{place}: clip {clip_id} has no opinion. Import the data set with its labels.")
+    return float(given)
 
-    Without a validation split, whole contents are held out, a tenth of the clips at most.
+
+def split_clips(clips: Sequence[ListedClip], *, held_out: int, seed: int) -> tuple[list[ListedClip], list[ListedClip]]:
+    """Clips to train on, and clips to validate on; those of other splits (test) are in neither.
+
+    Args:
+        clips: as listed.
+        held_out: how many to validate on, at most. Without a validation split, whole contents are held out, a tenth of
+            the clips at most.
+        seed: of the choice.
+
+    Raises:
+        UsageError: where fewer than two different opinions are left to train on.
     """
     train = [clip for clip in clips if clip.split in ("train", "training")]
-    kept = [clip for clip in clips if clip.split in HELD_OUT]
-    if not kept:
+    validation = [clip for clip in clips if clip.split in HELD_OUT]
+    if not validation:
         most, chosen = min(held_out, len(train) // 10), set[tuple[str, str]]()
         sizes = Counter((clip.dataset, clip.content_id) for clip in train)
         for content in sorted(sizes, key=lambda content: _digest(seed, *content)):
             if sum(sizes[one] for one in chosen) + sizes[content] <= most:
                 chosen.add(content)
-        kept = [clip for clip in train if (clip.dataset, clip.content_id) in chosen]
+        validation = [clip for clip in train if (clip.dataset, clip.content_id) in chosen]
         train = [clip for clip in train if (clip.dataset, clip.content_id) not in chosen]
-    if len(kept) > held_out:
-        order = sorted(kept, key=lambda clip: _digest(seed, clip.clip_id))
+    if len(validation) > held_out:
+        order = sorted(validation, key=lambda clip: _digest(seed, clip.clip_id))
         few = {clip.clip_id for clip in order[:held_out]}
-        kept = [clip for clip in kept if clip.clip_id in few]
+        validation = [clip for clip in validation if clip.clip_id in few]
     if len({clip.opinion for clip in train}) < 2:
         where = ", ".join(sorted({clip.place for clip in clips})) or "data"
-        raise UsageError(f"{where}: {len(train)} train clips without two different opinions; add clips")
-    return train, kept
+        raise UsageError(f"{where}: {len(train)} train clips without two different opinions. Add clips.")
+    return train, validation
 
 
-def samples(clips: Sequence[Known], *, views: ViewsConfig, seed: int, looks: int = 1, threads: int = 1) -> list[Sample]:
-    """The clips ready to be loaded. Those of ladders are looked at here and now, `looks` times, and kept in memory."""
-    found: list[Sample] = []
-    by_place: dict[str, list[Known]] = defaultdict(list)
+def load_clips(
+    clips: Sequence[ListedClip], *, views: ViewsConfig, seed: int, views_per_clip: int = 1, threads: int = 1
+) -> list[TrainingClip]:
+    """Clips with their views to load.
+
+    Args:
+        clips: of one or several places.
+        views: how a clip is decoded; prepared clips have been decoded already.
+        seed: of samplers that draw.
+        views_per_clip: how often each clip of a ladder is decoded, with other frames and crops.
+        threads: that decode ladders.
+
+    Returns:
+        One training clip per clip, or `views_per_clip` for those of ladders, which are decoded at once and kept in
+        memory; clips of a ladder that cannot be decoded are skipped.
+    """
+    found: list[TrainingClip] = []
+    by_place: dict[str, list[ListedClip]] = defaultdict(list)
     for clip in clips:
         by_place[clip.place].append(clip)
-    for place, some in by_place.items():
-        if (Path(place) / "ladder.parquet").is_file():
-            found += _of_ladder(Path(place), some, views=views, seed=seed, looks=looks, threads=threads)
-        elif isinstance(some[0].source, dict):
-            found += [_sample(clip, _look(clip, views, seed)) for clip in some]
+    for some in by_place.values():
+        if some[0].is_of_ladder:
+            for number in range(views_per_clip):
+                shown = _ladder_views(some, number, views=views, seed=seed + number, threads=threads)
+                found += [_training_clip(clip, partial(_same, one)) for clip, one in shown]
+        elif some[0].prepared is None:
+            found += [_training_clip(clip, partial(_decode, clip, views, seed)) for clip in some]
         else:
-            is_ladder = any(clip.source.distortions for clip in some)  # then one without any is whole
-            found += [_sample(clip, clip.source.load, is_ladder=is_ladder) for clip in some]
+            is_ladder = any(clip.distortions for clip in some)  # then a clip without any is undamaged
+            found += [_training_clip(clip, clip.prepared.load, is_ladder=is_ladder) for clip in some if clip.prepared]
     return found
 
 
-def _of_ladder(
-    folder: Path, clips: Sequence[Known], *, views: ViewsConfig, seed: int, looks: int, threads: int
-) -> list[Sample]:
-    of = {clip.clip_id: clip for clip in clips}
-    found = []
-    rows = [clip.source for clip in clips]
-    for number in range(looks):
-        settings = partial(_drawn, views, number)
-        seen = look_at(rows, folder, settings=settings, seed=seed + number, threads=threads)
-        found += [_sample(of[one.views.clip.clip_id], partial(_same, one.views)) for one in seen]
-    return found
+def _ladder_views(
+    clips: Sequence[ListedClip], number: int, *, views: ViewsConfig, seed: int, threads: int
+) -> list[tuple[ListedClip, Views]]:
+    """The clips that can be decoded, in their order."""
+
+    def one(clip: ListedClip) -> Views | None:
+        try:
+            return _decode(clip, _varied(views, number, clip.seed), seed + clip.seed % 1_000_003)
+        except ClipError:
+            return None
+
+    with ThreadPoolExecutor(threads) as pool:
+        return [(clip, found) for clip, found in zip(clips, pool.map(one, clips), strict=True) if found is not None]
 
 
-def _drawn(views: ViewsConfig, number: int, row: dict[str, Any]) -> ViewsConfig:
-    """The first look sees what scoring sees. Later ones draw their frames and boxes afresh, and how many there are: a
-    model that has only met twelve local pictures writes nothing that can be read of three."""
+def _varied(views: ViewsConfig, number: int, seed: int) -> ViewsConfig:
+    """The first decoding is that of scoring. Later ones draw frames and boxes, and how many there are: a model that has
+    only met twelve local pictures writes nothing that can be parsed for three."""
     if number == 0:
         return views
-    generator = np.random.default_rng((number, row["seed"]))
+    generator = np.random.default_rng((number, seed))
     drawn = {
         "temporal": "segment",
         "spatial": "grid",
@@ -196,61 +265,53 @@ def _drawn(views: ViewsConfig, number: int, row: dict[str, Any]) -> ViewsConfig:
     return views.model_copy(update=drawn)
 
 
+def _decode(clip: ListedClip, views: ViewsConfig, seed: int) -> Views:
+    return look(Clip(clip_id=clip.clip_id, uri=clip.uri), views, seed=seed)
+
+
 def _same(views: Views) -> Views:
     return views
 
 
-def _look(clip: Known, views: ViewsConfig, seed: int) -> Callable[[], Views]:
-    source = Clip(clip_id=clip.clip_id, uri=clip.source["uri"])
-    return partial(look, source, **views.model_dump(), seed=seed)
-
-
-def _sample(clip: Known, load: Callable[[], Views], *, is_ladder: bool = False) -> Sample:
-    harms = _harms(clip, is_ladder=is_ladder)
-    return Sample(
+def _training_clip(clip: ListedClip, load: Callable[[], Views], *, is_ladder: bool = False) -> TrainingClip:
+    done = _distortions(clip, is_ladder=is_ladder)
+    return TrainingClip(
         clip_id=clip.clip_id,
         dataset=clip.dataset,
         opinion=clip.opinion,
         load=load,
-        say=saying(clip, is_ladder=is_ladder),
-        damage=None if harms is None else damage_of(*harms),
-        distortions=tuple(harms[0]) if harms else (),
+        write_answer=answer_writer(clip, is_ladder=is_ladder),
+        damage=None if done is None else damage_of(done, clip.severities),
+        distortions=done or (),
     )
 
 
-def saying(clip: Known, *, is_ladder: bool = False) -> Say | None:
-    """What a clip teaches to say: its own reason, or what was done to it on a ladder; None for neither."""
-    reason, harms = _told(clip, "reason"), _harms(clip, is_ladder=is_ladder)
-    if reason:
-        return partial(_reasoned, reason, clip.opinion)
-    return harms and partial(answer, opinion=clip.opinion, distortions=harms[0], severities=harms[1])
+def answer_writer(clip: ListedClip, *, is_ladder: bool = False) -> AnswerWriter | None:
+    """The answer to learn: the clip's own reason, or the ladder's facts about it; None where there is neither."""
+    if clip.reason:
+        return partial(_reasoned, clip.reason, clip.opinion)
+    done = _distortions(clip, is_ladder=is_ladder)
+    if done is None:
+        return None
+    return partial(ladder_answer, opinion=clip.opinion, distortions=done, severities=clip.severities)
 
 
-def _harms(clip: Known, *, is_ladder: bool) -> tuple[Sequence[str], Sequence[float]] | None:
-    """What was done to the clip, and how strongly (0-1); None where nobody knows. None done is known of a ladder."""
-    done = _told(clip, "distortions")
-    is_known = done or (done is not None and (is_ladder or isinstance(clip.source, dict)))
-    return (done, _told(clip, "severities")) if is_known else None
+def _distortions(clip: ListedClip, *, is_ladder: bool) -> tuple[str, ...] | None:
+    """The clip's distortions; None where not known. An empty list in a view cache means none only on a ladder."""
+    is_known = clip.distortions or (clip.distortions is not None and (is_ladder or clip.prepared is None))
+    return clip.distortions if is_known else None
 
 
-def _told(clip: Known, name: str) -> Any:
-    return clip.source.get(name) if isinstance(clip.source, dict) else getattr(clip.source, name)
-
-
-def damage_asked(samples: Sequence[Sample], prompt: PresetName) -> list[Sample]:
-    """The clips whose damage is known, asked for it, with an answer that is true."""
+def damage_clips(clips: Sequence[TrainingClip], prompt: PromptName) -> list[TrainingClip]:
+    """The clips whose damage is known, each with the question for it and the true answer."""
     return [
-        replace(
-            one,
-            say=partial(tell_damage, one.damage),
-            chat=partial(_asking, prompt),
-        )
-        for one in samples
-        if one.damage is not None
+        replace(clip, write_answer=partial(damage_answer, clip.damage), chat=partial(_damage_chat, prompt))
+        for clip in clips
+        if clip.damage is not None
     ]
 
 
-def _asking(prompt: PresetName, views: Views) -> list[dict[str, Any]]:
+def _damage_chat(prompt: PromptName, views: Views) -> list[dict[str, Any]]:
     counts = {"global_count": len(views.global_pictures), "local_count": len(views.local_pictures)}
     return messages(prompt, **counts, question=QUESTION)
 
@@ -259,8 +320,8 @@ def _reasoned(reason: str, opinion: float, _: np.random.Generator, numbers: int)
     return answer_text(reason, [opinion] * numbers)
 
 
-def digest_of(clips: Sequence[Known]) -> str:
-    """Of what is learned from: ids, sets, splits and opinions, in their order."""
+def digest_of(clips: Sequence[ListedClip]) -> str:
+    """Digest of ids, data sets, splits and opinions, in their order."""
     return _digest(*((clip.clip_id, clip.dataset, clip.split, clip.opinion) for clip in clips))
 
 
@@ -269,5 +330,5 @@ def _digest(*parts: object) -> str:
 
 
 def seed_of(*parts: object) -> int:
-    """The same seed for the same parts, on any machine."""
+    """A seed that depends on the parts alone, not on machine or process."""
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=7).digest())

@@ -32,7 +32,7 @@ def damage_of(distortions: Sequence[str], severities: Sequence[float]) -> Damage
     return CLASSES[distortions[0]], SEVERITIES[min(len(SEVERITIES) - 1, int(severities[0] * len(SEVERITIES)))]
 
 
-def tell_damage(damage: Damage, generator: np.random.Generator, _: int) -> str:
+def damage_answer(damage: Damage, generator: np.random.Generator, _: int) -> str:
     """An answer that is true, for a cold start."""
     found = "no damage" if damage[0] == "null" else f"{damage[1]} {damage[0]}"
     reason = str(generator.choice([f"The clip shows {found}.", f"I see {found}."]))
@@ -40,7 +40,7 @@ def tell_damage(damage: Damage, generator: np.random.Generator, _: int) -> str:
     return f"<think>{reason}</think><answer>\n{named}\n</answer>"
 
 
-def read_damage(text: str) -> Damage | None:
+def parse_damage(text: str) -> Damage | None:
     """Class and severity that an answer names, in the last `<answer>` block and nowhere else; None for another form."""
     block, closed, _ = text.rpartition("<answer>")[2].partition("</answer>")
     try:

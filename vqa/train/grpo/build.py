@@ -13,16 +13,15 @@ from trl import GRPOConfig
 from vqa.errors import UsageError
 from vqa.model.vocabulary import Vocabulary
 from vqa.prompt import dimensions
+from vqa.train.checkpoints import unsharded
 from vqa.train.clips.degradation import NONE
 from vqa.train.grpo.config import Grpo
 from vqa.train.grpo.dataset import Example, as_dataset
 from vqa.train.grpo.perturbations import AGAIN
 from vqa.train.grpo.reward import UNFED, RankAndScore
 from vqa.train.grpo.trainer import Trainer
-from vqa.train.metrics_log import log_held_out
+from vqa.train.metrics_log import log_held_out, reporters
 from vqa.train.modules import tower_of, vocabulary_of
-from vqa.train.usage import reporters
-from vqa.train.whole import whole
 
 Judge = Callable[[Any], Mapping[str, float]]
 
@@ -40,57 +39,65 @@ def make_trainer(
 ) -> Trainer:
     """A trainer ready for `.train()`, or `.train(resume_from_checkpoint=True)` where `folder` holds a checkpoint-*.
 
-    `judge` is given the model every `judge_every` steps and returns numbers for the log, such as SRCC on a held-out
+    `judge` is given the model every `eval_steps` steps and returns numbers for the log, such as SRCC on a held-out
     slice; every process calls it. `more` goes to trl's GRPOConfig (bf16, use_cpu, report_to, save_total_limit ...).
     Raises UsageError for settings that do not fit each other or the machine, and for examples that cannot teach.
     """
     check(settings, examples, processes=processes)
     if settings.shared_prefill:
         _check_attention(model)
-    answers = settings.clips * settings.k
-    rows = min(settings.rows, answers // processes)
+    answers = settings.clips_per_step * settings.num_generations
+    rows = min(settings.per_device_train_batch_size, answers // processes)
     accumulation = answers // (rows * processes)
     processor.tokenizer.padding_side = "left"  # trl pads prompts so
-    if settings.vision_rate is not None:
-        tower_of(model).requires_grad_(settings.vision_rate > 0)
+    if settings.vision_learning_rate is not None:
+        tower_of(model).requires_grad_(settings.vision_learning_rate > 0)
     arguments: dict[str, Any] = {
         "output_dir": str(folder),
         "per_device_train_batch_size": rows,
         "gradient_accumulation_steps": accumulation,
         "steps_per_generation": accumulation,
-        "num_generations": settings.k,
-        "num_iterations": settings.iterations,
-        "max_steps": settings.steps,
-        "learning_rate": settings.rate,
+        "num_generations": settings.num_generations,
+        "num_iterations": settings.num_iterations,
+        "max_steps": settings.max_steps,
+        "learning_rate": settings.learning_rate,
         "beta": settings.beta,
         "epsilon": settings.epsilon,
         "epsilon_high": settings.epsilon_high,
         "temperature": settings.temperature,
         "top_p": settings.top_p,
-        "max_completion_length": settings.max_new_tokens,
-        "top_entropy_quantile": settings.entropy_share,
+        "max_completion_length": settings.max_completion_length,
+        "top_entropy_quantile": settings.top_entropy_quantile,
         "loss_type": "grpo",
         "scale_rewards": "group",
-        "save_steps": settings.save_every,
+        "save_steps": settings.save_steps,
         "logging_steps": 1,
-        "gradient_checkpointing": settings.recompute,
+        "gradient_checkpointing": settings.gradient_checkpointing,
         "bf16": model.dtype == torch.bfloat16,  # trl's default is true whatever the weights are
-        "generation_kwargs": _banned(processor, vocabulary_of(model, processor), is_vllm=settings.vllm is not None),
+        "generation_kwargs": _banned(
+            processor, vocabulary_of(model, processor), is_vllm=settings.vllm_mode is not None
+        ),
         "seed": settings.seed,
         "data_seed": settings.seed,
         "report_to": reporters() or "none",
     }
-    if settings.vllm is not None:
+    if settings.vllm_mode is not None:
         arguments |= {
             "use_vllm": True,
-            "vllm_mode": settings.vllm,
-            "vllm_server_base_url": settings.vllm_server,
-            "vllm_gpu_memory_utilization": settings.vllm_memory,
+            "vllm_mode": settings.vllm_mode,
+            "vllm_server_base_url": settings.vllm_server_base_url,
+            "vllm_gpu_memory_utilization": settings.vllm_gpu_memory_utilization,
         }
     for lack in _unfed(settings, examples):
         logging.getLogger(__name__).warning("reward %s goes without %s", settings.reward, lack)
     asked = dimensions(settings.prompt)
-    reward = RankAndScore(settings.reward, dimensions=asked, k=settings.k, stage=settings.stage, mode=settings.mode)
+    reward = RankAndScore(
+        settings.reward,
+        dimensions=asked,
+        k=settings.num_generations,
+        stage=settings.reward_stage,
+        mode=settings.reward_mode,
+    )
     try:
         trainer = Trainer(
             settings,
@@ -102,29 +109,31 @@ def make_trainer(
             train_dataset=as_dataset(examples),
         )
     except (OSError, RuntimeError) as error:  # what trl and requests raise for a server that cannot be used
-        if settings.vllm != "server" or isinstance(error, torch.OutOfMemoryError):
+        if settings.vllm_mode != "server" or isinstance(error, torch.OutOfMemoryError):
             raise
-        raise UsageError(f"grpo: vllm_server {settings.vllm_server}: {' '.join(str(error).split())}") from error
+        raise UsageError(
+            f"grpo: vllm_server_base_url {settings.vllm_server_base_url}: {' '.join(str(error).split())}"
+        ) from error
     _check_reference(trainer)
     if judge is not None:
-        trainer.add_callback(_HeldOut(trainer, judge, every=settings.judge_every))
+        trainer.add_callback(_HeldOut(trainer, judge, every=settings.eval_steps))
     return trainer
 
 
 def check(settings: Grpo, examples: Sequence[Example], *, processes: int = 1) -> None:
     """Raises UsageError for settings that do not fit each other, the number of processes, the clips or the machine."""
-    answers = settings.clips * settings.k
-    if answers % processes or (settings.rows < answers // processes and answers % (settings.rows * processes)):
+    answers, size = settings.clips_per_step * settings.num_generations, settings.per_device_train_batch_size
+    if answers % processes or (size < answers // processes and answers % (size * processes)):
         raise UsageError(
-            f"grpo: {settings.clips} clips x {settings.k} answers do not divide into {settings.rows} rows on "
-            f"{processes} processes; choose rows so that they do"
+            f"grpo: {settings.clips_per_step} clips x {settings.num_generations} answers do not divide into batches of "
+            f"{size} on {processes} processes; choose per_device_train_batch_size so that they do"
         )
     if settings.without_blame and settings.reward != "refine_iqa":
         raise UsageError(f"grpo: without_blame belongs to the reward refine_iqa, not {settings.reward}")
-    if settings.save_every % settings.iterations:
+    if settings.save_steps % settings.num_iterations:
         raise UsageError(
-            f"grpo: save_every is {settings.save_every}, iterations {settings.iterations}; choose a multiple, so that "
-            "a run can go on between two batches of answers"
+            f"grpo: save_steps is {settings.save_steps}, not a multiple of num_iterations ({settings.num_iterations}); "
+            "choose a multiple, so that a run can resume between two batches of answers"
         )
     if settings.caption_lambda or settings.caption_tau:
         bare = next((one.clip_id for one in examples if not one.caption), None)
@@ -134,18 +143,22 @@ def check(settings: Grpo, examples: Sequence[Example], *, processes: int = 1) ->
     asked = [name for name in again if getattr(settings, name)]
     if asked and not settings.shared_prefill:
         raise UsageError(f"grpo: {', '.join(asked)} need shared_prefill: true")
-    if settings.vllm is not None and not importlib.util.find_spec("vllm"):
-        raise UsageError(f"grpo: vllm is {settings.vllm}, but the package is not installed; `pip install trl[vllm]`")
-    if settings.vllm == "server" and not settings.vllm_server:
-        raise UsageError("grpo: vllm is server; give vllm_server, the address of a running `vllm serve` (see README)")
+    if settings.vllm_mode is not None and not importlib.util.find_spec("vllm"):
+        raise UsageError(
+            f"grpo: vllm_mode is {settings.vllm_mode}, but the package is not installed; `pip install trl[vllm]`"
+        )
+    if settings.vllm_mode == "server" and not settings.vllm_server_base_url:
+        raise UsageError(
+            "grpo: vllm_mode is server; give vllm_server_base_url, the address of a running `vllm serve` (see README)"
+        )
 
 
 def _unfed(settings: Grpo, examples: Sequence[Example]) -> list[str]:
     """The reward's term that pays nothing in this run, and what it lacks."""
     if settings.reward in UNFED and all(one.damage == NONE for one in examples):
         return [UNFED[settings.reward]]
-    if settings.reward in AGAIN and (settings.vllm or not settings.shared_prefill):
-        return [f"{AGAIN[settings.reward]}: shared_prefill: true, and no vllm"]
+    if settings.reward in AGAIN and (settings.vllm_mode or not settings.shared_prefill):
+        return [f"{AGAIN[settings.reward]}: shared_prefill: true, and no vllm_mode"]
     return []
 
 
@@ -196,5 +209,5 @@ class _HeldOut(transformers.TrainerCallback):
             self._look(control)
 
     def _look(self, control: Any) -> None:
-        with whole(self._trainer) as model:
+        with unsharded(self._trainer) as model:
             log_held_out(self._trainer, self._judge(model), control)

@@ -12,20 +12,20 @@ FEWEST_PARSED = 0.05
 class Watch:
     """Counts, for each complaint, the batches in a row that gave cause; raises ModelError at `patience` of them.
 
-    With `first_look` the first batch, whose answers were written before any step, must give no cause at all.
+    With `check_first_batch` the first batch, whose answers were written before any step, must give no cause at all.
     """
 
-    def __init__(self, *, patience: int, first_look: bool = False) -> None:
-        self._patience, self._first_look = patience, first_look
+    def __init__(self, *, patience: int, check_first_batch: bool = False) -> None:
+        self._patience, self._check_first_batch = patience, check_first_batch
         self._rows: dict[str, int] = {}
 
     def __call__(self, judged: Judged, *, is_first: bool = False) -> None:
         """Look at one batch."""
         found = complaints(judged)
-        if found and is_first and self._first_look:
+        if found and is_first and self._check_first_batch:
             raise ModelError(
                 f"grpo: this run cannot learn, from its first answers: {'; '.join(found)}; an answer reads "
-                f"{judged.texts[0][0][:200]!r} (first_look: false goes on all the same)"
+                f"{judged.texts[0][0][:200]!r} (check_first_batch: false trains all the same)"
             )
         self._rows = {words: self._rows.get(words, 0) + 1 for words in found}
         for words, batches in self._rows.items():
@@ -50,5 +50,5 @@ def complaints(judged: Judged) -> list[str]:
         )
     scores, opinions = (values[~np.isnan(values)] for values in (judged.scores, judged.opinions))
     if len(scores) > 1 and np.ptp(opinions) > 0.5 and np.std(scores) < SAME_SCORE:
-        found.append("every clip gets the same score (lower the rate, or begin from an earlier checkpoint)")
+        found.append("every clip gets the same score (lower learning_rate, or begin from an earlier checkpoint)")
     return found

@@ -14,7 +14,7 @@ from vqa.errors import ModelError
 from vqa.prompt import parse, reason
 from vqa.rewards import compute
 from vqa.rewards.presets import known
-from vqa.train.clips.degradation import NONE, Damage, read_damage
+from vqa.train.clips.degradation import NONE, Damage, parse_damage
 from vqa.train.clips.ladder import GRADES
 
 Numbers = NDArray[np.float64]
@@ -122,7 +122,7 @@ _GRADE = re.compile(rf"\b(?<!not )({'|'.join(_GRADES)})\b")
 def _damage(texts: Sequence[Sequence[str]], damage: Sequence[Damage]) -> dict[str, Any]:
     """Context of the term `degradation`: what was asked of each clip, and what each answer names."""
     named = [
-        [read_damage(text) if truth[0] else None for text in group] for group, truth in zip(texts, damage, strict=True)
+        [parse_damage(text) if truth[0] else None for text in group] for group, truth in zip(texts, damage, strict=True)
     ]
     return {
         "true_classes": [truth[0] for truth in damage],

@@ -24,7 +24,7 @@ from vqa.train.grpo.dataset import Example, OneSetSampler
 from vqa.train.grpo.health import Watch
 from vqa.train.grpo.packing import Asked, ask
 from vqa.train.grpo.reward import RankAndScore
-from vqa.train.modules import parts_by_rate
+from vqa.train.modules import parameter_groups
 from vqa.train.question import captioned, show
 
 
@@ -33,7 +33,7 @@ class Trainer(Asking):
 
     def __init__(self, settings: Grpo, reward: RankAndScore, examples: Sequence[Example], **kwargs: Any) -> None:
         self._settings, self._reward, self._examples = settings, reward, examples
-        self._watch = Watch(patience=settings.patience, first_look=settings.first_look)
+        self._watch = Watch(patience=settings.patience, check_first_batch=settings.check_first_batch)
         self._shown, self._places, self._noise = {}, [], None
         self._seen: Tensor | None = None  # log-probabilities of the last forward pass
         self._ready: tuple[Any, ...] | None = None  # a forward pass that trl's loss is to use again
@@ -56,9 +56,11 @@ class Trainer(Asking):
 
     def create_optimizer(self, model: Any = None) -> Any:
         """trl's own, unless the tower has its own rate. Made here and not handed over: FSDP parts the weights first."""
-        if self._settings.vision_rate is None:
+        if self._settings.vision_learning_rate is None:
             return super().create_optimizer(model)
-        groups = parts_by_rate(model or self.model, rate=self._settings.rate, vision_rate=self._settings.vision_rate)
+        groups = parameter_groups(
+            model or self.model, rate=self._settings.learning_rate, vision_rate=self._settings.vision_learning_rate
+        )
         self.optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
         return self.optimizer
 

@@ -18,8 +18,10 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_
 
 from vqa.errors import UsageError
 from vqa.metrics import srcc
-from vqa.train.clips.ladder import CLASSES, Crops, by_class
-from vqa.train.metrics_log import Log
+from vqa.train.clips.ladder import CLASSES
+from vqa.train.context import StageContext
+from vqa.train.recipe_stages import Warmup
+from vqa.train.scratch.crops import Crops, by_class
 from vqa.train.scratch.model import filters
 from vqa.types import Pixels
 
@@ -151,23 +153,29 @@ def turned_about(crop: Pixels, generator: np.random.Generator) -> Pixels:
 
 
 def warm_up(
-    model: Any,
-    processor: Any,
-    train: Crops,
-    held_out: Crops,
-    *,
-    steps: int,
-    batch: int,
-    rate: float,
-    precision: torch.dtype,
-    seed: int,
-    folder: Path,
-    log: Log,
+    model: Any, processor: Any, train: Crops, held_out: Crops, *, settings: Warmup, seed: int, context: StageContext
 ) -> None:
-    """Trains `model.model.visual` in place, on the device it lies on; a checkpoint in `folder` every 250 steps, from
-    which a stopped run goes on."""
+    """Train `model.model.visual` in place, on its device; resumes from a checkpoint that is made every 250 steps.
+
+    Args:
+        model: a Qwen2.5-VL.
+        processor: of the model.
+        train: crops to learn from.
+        held_out: crops whose SRCC is logged.
+        settings: of the stage.
+        seed: of head and draws.
+        context: of the stage.
+
+    Raises:
+        UsageError: for a batch size that is no multiple of 4.
+    """
+    steps, batch, rate = settings.max_steps, settings.per_device_train_batch_size, settings.learning_rate
+    folder, log, precision = context.folder, context.log, context.precision
     if batch % EACH:
-        raise UsageError(f"warmup.batch={batch}: crops come in groups of {EACH} of a clip; give a multiple of it")
+        raise UsageError(
+            f"warm-up: per_device_train_batch_size is {batch}, but crops come in groups of {EACH} per clip. Give a "
+            f"multiple of {EACH}."
+        )
     visual, images = model.model.visual, processor.image_processor
     # A step of AdamW moves each of a filter's 1,176 weights by the rate, and brightness, which is the same in all
     # pixels, drowns what the filter was for: held-out SRCC after 300 steps 0.38 with, 0.59 without moving them.
@@ -213,7 +221,7 @@ def warm_up(
         optimiser.step()
         log.add("loss", loss.item())
         if (step + 1) % 250 == 0 or step + 1 == steps:
-            log.show(step + 1, steps, held_out_srcc=evaluate(visual, head, images, held_out))
+            log.write(step + 1, steps, held_out_srcc=evaluate(visual, head, images, held_out))
             state = {"visual": visual.state_dict(), "head": head.state_dict(), "optimiser": optimiser.state_dict()}
             _save(state | {"step": step + 1}, saved)
     hand_over(visual, head, images, train)

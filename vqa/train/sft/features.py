@@ -1,4 +1,4 @@
-"""Questions and answers as tensors, for supervised training."""
+"""Questions and answers as tensors for supervised training, and features of a frozen tower kept in memory."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -7,24 +7,25 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from vqa.prompt import PresetName
-from vqa.train.clips.dataset import Sample
+from vqa.prompt import PromptName
+from vqa.train.clips.dataset import TrainingClip
+from vqa.train.clips.ladder import rarity_weights
 from vqa.train.scratch.warmup import HANDED
-from vqa.train.validation import question
+from vqa.train.validation import encode_question
 
-hf_output: Any = BaseModelOutputWithPooling  # a picture's features come one by one, which its types do not say
 IGNORED = -100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Asked:
-    """One look at a clip as the model takes it."""
+class EncodedClip:
+    """One view of a clip as the model takes it."""
 
-    sample: Sample
+    clip: TrainingClip
     inputs: dict[str, Tensor]  # of the processor; without the pixels where there are features
     features: tuple[Tensor, ...] = ()  # [tokens, width] of each picture, from a frozen tower
 
@@ -34,88 +35,131 @@ class Asked:
         return self.inputs["image_grid_thw"]
 
 
-def ask(processor: Any, sample: Sample, *, prompt: PresetName) -> Asked:
-    """The look with its pixels."""
-    return Asked(sample=sample, inputs=dict(question(processor, sample, prompt=prompt)))
+def encode_clip(processor: Any, clip: TrainingClip, *, prompt: PromptName) -> EncodedClip:
+    """The clip's question with its pixels."""
+    return EncodedClip(clip=clip, inputs=dict(encode_question(processor, clip, prompt=prompt)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FeatureCache:
+    """Encoded views of N clips whose pictures went through the frozen tower already."""
+
+    by_clip: list[list[EncodedClip]]  # N
+    noise: Tensor | None = None  # [width]: standard deviation of the shift of each channel per draw
+    weights: NDArray[np.float64] | None = None  # [N], summing to 1; None: all clips alike
+
+    def draw(self, generator: np.random.Generator) -> EncodedClip:
+        """One clip with its local pictures permuted and, where there is noise, its channels shifted."""
+        views = self.by_clip[int(generator.choice(len(self.by_clip), p=self.weights))]
+        encoded = shuffle_pictures(views, generator)
+        return encoded if self.noise is None else add_noise(encoded, self.noise, generator)
 
 
 @torch.no_grad()
-def kept_features(model: Any, processor: Any, samples: Sequence[Sample], *, prompt: PresetName) -> list[list[Asked]]:
-    """The looks by clip, with what the tower says of their pictures in place of the pixels. For Qwen's families."""
+def cache_features(
+    model: Any,
+    processor: Any,
+    clips: Sequence[TrainingClip],
+    *,
+    prompt: PromptName,
+    noise: float = 0.0,
+    rare_oversampling: float = 1.0,
+) -> FeatureCache:
+    """Run the tower over all clips, once; for Qwen's families.
+
+    Args:
+        model: on its device.
+        processor: of the model.
+        clips: views of the same clip share its id.
+        prompt: the question.
+        noise: standard deviation of the shift per channel, as a share of the channel's spread; 0 for none.
+        rare_oversampling: how much more often clips of rare damage are drawn, at most.
+    """
     model.eval()
-    by_clip: dict[str, list[Asked]] = defaultdict(list)
-    for sample in samples:
-        asked = ask(processor, sample, prompt=prompt)
-        pixels, grids = (part.to(model.device) for part in (asked.inputs.pop("pixel_values"), asked.grids))
+    by_clip: dict[str, list[EncodedClip]] = defaultdict(list)
+    for clip in clips:
+        encoded = encode_clip(processor, clip, prompt=prompt)
+        pixels, grids = (part.to(model.device) for part in (encoded.inputs.pop("pixel_values"), encoded.grids))
         seen = model.model.get_image_features(pixels, grids, return_dict=True).pooler_output
         features = tuple(part.cpu() for part in seen)
-        by_clip[sample.clip_id].append(Asked(sample=sample, inputs=asked.inputs, features=features))
-    return list(by_clip.values())
+        by_clip[clip.clip_id].append(EncodedClip(clip=clip, inputs=encoded.inputs, features=features))
+    views = list(by_clip.values())
+    weights = None
+    if rare_oversampling > 1:
+        weights = rarity_weights([some[0].clip.distortions for some in views], most=rare_oversampling)
+    spread = noise * channel_spread([one for some in views for one in some]) if noise else None
+    return FeatureCache(by_clip=views, noise=spread, weights=weights)
 
 
-def shuffled(looks: Sequence[Asked], generator: np.random.Generator) -> Asked:
-    """One of a clip's looks with its local pictures (all but the first) drawn from all of them, in any order.
+def shuffle_pictures(views: Sequence[EncodedClip], generator: np.random.Generator) -> EncodedClip:
+    """One of a clip's views with its local pictures (all but the first) drawn from all views, in any order.
 
-    Only pictures of the same size change places, so that the prompt stays as it is.
+    Only pictures of the same size change places, so that the prompt's tokens stay the same.
     """
-    one = looks[int(generator.integers(len(looks)))]
+    one = views[int(generator.integers(len(views)))]
     pool = [
         part
-        for look in looks
-        for part, grid in zip(look.features[1:], look.grids[1:], strict=True)
+        for view in views
+        for part, grid in zip(view.features[1:], view.grids[1:], strict=True)
         if torch.equal(grid, one.grids[-1])
     ]
     features = list(one.features)
     places = [i for i in range(1, len(features)) if torch.equal(one.grids[i], one.grids[-1])]
     for place, pick in zip(places, generator.permutation(len(pool)), strict=False):
         features[place] = pool[pick]
-    return Asked(sample=one.sample, inputs=one.inputs, features=tuple(features))
+    return EncodedClip(clip=one.clip, inputs=one.inputs, features=tuple(features))
 
 
-def spread_of(looks: Sequence[Asked]) -> Tensor:
-    """float32 [width]: how far each channel of the pooled local pictures spreads over looks; 0 for what the warm-up
-    handed over (see `vqa.train.scratch.warmup.hand_over`)."""
-    means = torch.stack([torch.cat(one.features[1:] or one.features).float().mean(0) for one in looks])
+def channel_spread(views: Sequence[EncodedClip]) -> Tensor:
+    """Standard deviation over views of the pooled local pictures, float32 [width].
+
+    0 in the channels that the warm-up filled (see `vqa.train.scratch.warmup.hand_over`).
+    """
+    means = torch.stack([torch.cat(one.features[1:] or one.features).float().mean(0) for one in views])
     spread = means.std(0)
     spread[:HANDED] = 0
     return spread
 
 
-def noisy(asked: Asked, spread: Tensor, generator: np.random.Generator) -> Asked:
-    """The look with its channels shifted by Gaussians of `spread` [width], alike in all its pictures: a clip cannot be
-    known by them again."""
+def add_noise(encoded: EncodedClip, spread: Tensor, generator: np.random.Generator) -> EncodedClip:
+    """Shift the channels by Gaussians of `spread` [width], alike in all pictures, so that no clip can be memorised."""
     shift = spread * torch.from_numpy(generator.standard_normal(len(spread), dtype=np.float32))
-    features = tuple(part + shift.to(part.dtype) for part in asked.features)
-    return Asked(sample=asked.sample, inputs=asked.inputs, features=features)
+    features = tuple(part + shift.to(part.dtype) for part in encoded.features)
+    return EncodedClip(clip=encoded.clip, inputs=encoded.inputs, features=features)
 
 
-def collate(processor: Any, batch: Sequence[tuple[Asked, str]], *, answer_weight: float) -> dict[str, Any]:
-    """Model inputs of a batch padded on the right, with `labels` [B, L] (-100 outside the answers), `weights` [B, L],
-    and how many last `columns` hold all answers and the token before each."""
+def collate(processor: Any, batch: Sequence[tuple[EncodedClip, str]], *, answer_weight: float) -> dict[str, Any]:
+    """A batch of B questions with their answers, padded on the right.
+
+    Returns:
+        The model's inputs, `labels` int64 [B, L] (-100 outside the answers), `weights` float32 [B, L] of their tokens
+        (`answer_weight` from `<answer>` on, 1 before), and `columns`, how many of the last L hold all answers and the
+        token before each.
+    """
     tokenizer = processor.tokenizer
-    labels, weights, said = [], [], []
-    for asked, answer in batch:
+    labels, weights, answers = [], [], []
+    for encoded, answer in batch:
         text = answer + tokenizer.eos_token
         tokens = tokenizer(text, return_tensors="pt", add_special_tokens=False, return_offsets_mapping=True)
-        said.append(tokens["input_ids"][0])
-        before = asked.inputs["input_ids"][0]
-        labels.append(torch.cat([torch.full_like(before, IGNORED), said[-1]]))
+        answers.append(tokens["input_ids"][0])
+        before = encoded.inputs["input_ids"][0]
+        labels.append(torch.cat([torch.full_like(before, IGNORED), answers[-1]]))
         found = text.find("<answer>")
         is_answer = tokens["offset_mapping"][0, :, 1] > (found if found >= 0 else len(text))
         weights.append(torch.cat([torch.zeros(len(before)), 1 + (answer_weight - 1) * is_answer]))
     inputs: dict[str, Any] = {}
     for name, first in batch[0][0].inputs.items():
         if first.shape[:2] != batch[0][0].inputs["input_ids"].shape:  # of pictures, not of tokens
-            inputs[name] = torch.cat([asked.inputs[name] for asked, _ in batch])
+            inputs[name] = torch.cat([encoded.inputs[name] for encoded, _ in batch])
             continue
         fill = {"input_ids": tokenizer.pad_token_id}.get(name, 0)
-        ends = [own if name == "input_ids" else torch.full_like(own, name == "attention_mask") for own in said]
-        rows = [torch.cat([asked.inputs[name][0], end]) for (asked, _), end in zip(batch, ends, strict=True)]
+        ends = [own if name == "input_ids" else torch.full_like(own, name == "attention_mask") for own in answers]
+        rows = [torch.cat([encoded.inputs[name][0], end]) for (encoded, _), end in zip(batch, ends, strict=True)]
         inputs[name] = pad_sequence(rows, padding_value=fill, batch_first=True)
     if batch[0][0].features:
-        parts = tuple(part for asked, _ in batch for part in asked.features)
-        inputs["mm_encoder_outputs"] = {"image": hf_output(pooler_output=parts)}
-    shortest = min(asked.inputs["input_ids"].shape[1] for asked, _ in batch)
+        parts = tuple(part for encoded, _ in batch for part in encoded.features)
+        inputs["mm_encoder_outputs"] = {"image": BaseModelOutputWithPooling(pooler_output=parts)}  # type: ignore[arg-type]  # a tensor each
+    shortest = min(encoded.inputs["input_ids"].shape[1] for encoded, _ in batch)
     return inputs | {
         "labels": pad_sequence(labels, padding_value=IGNORED, batch_first=True),
         "weights": pad_sequence(weights, batch_first=True),

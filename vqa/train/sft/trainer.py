@@ -1,118 +1,136 @@
-"""Supervised cold start: the MLLM learns to write a short true reason and the numbers, over transformers' Trainer.
+"""Supervised fine-tuning (the stage "cold start") over transformers' Trainer: a short reason, then the numbers.
 
-Each step's draw hangs on the seed and its place in the run alone, whatever the number of processes or stops. Where the
-tower is frozen and `keep_features` set, each look goes through it once, and a step is one of the text model alone.
+The example drawn at each step depends only on the seed and the step, not on the number of processes or on restarts.
+Where the tower is frozen and `cache_features` set, each view goes through it once, and a step trains the text model
+alone.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import transformers
-from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Dataset, SequentialSampler
-from transformers import PrinterCallback, TrainerCallback
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from vqa.errors import UsageError
 from vqa.files import replacing
-from vqa.model.card import Readout
-from vqa.prompt import PresetName, dimensions
-from vqa.train.clips.dataset import Sample
-from vqa.train.clips.ladder import shares
-from vqa.train.guarded import Guarded, last_checkpoint
-from vqa.train.metrics_log import Log, log_held_out
-from vqa.train.modules import merged, parts_by_rate, ready
+from vqa.prompt import PromptName, dimensions
+from vqa.train.checkpoints import Guarded, last_checkpoint, unsharded
+from vqa.train.clips.dataset import TrainingClip
+from vqa.train.context import StageContext
+from vqa.train.metrics_log import log_held_out, reporters
+from vqa.train.modules import parameter_groups
 from vqa.train.recipe_stages import ColdStart
 from vqa.train.scratch.warmup import rate_at
-from vqa.train.sft.features import IGNORED, Asked, ask, collate, kept_features, noisy, shuffled, spread_of
-from vqa.train.usage import reporters
-from vqa.train.validation import judged
-from vqa.train.whole import whole
+from vqa.train.sft.features import IGNORED, EncodedClip, FeatureCache, cache_features, collate, encode_clip
+from vqa.train.sft.lora import mark_trained, merge_lora
+from vqa.train.validation import validate
 
-hf: Any = transformers
 MEAN = "mean.safetensors"
 
 
-class Draws(Dataset[tuple[Asked, str]]):
-    """Place i in the run: a look drawn from all, and one of its answers; the same i, the same draw."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Draws(Dataset[tuple[EncodedClip, str]]):
+    """Draws of a clip and one of its answers, a function of seed and index alone."""
 
-    def __init__(self, samples: Sequence[Sample], processor: Any, prompt: PresetName, *, count: int, seed: int) -> None:
-        self._samples, self._processor, self._prompt = samples, processor, prompt
-        self._count, self._seed = count, seed
-        self.kept: list[list[Asked]] = []  # by clip, the looks whose features are in memory
-        self.noise: torch.Tensor | None = None  # of their channels
-        self.shares: NDArray[np.float64] | None = None  # of the draws for each clip; None: all alike
+    clips: Sequence[TrainingClip]
+    processor: Any
+    prompt: PromptName
+    count: int
+    seed: int
+    cache: FeatureCache | None = None  # drawn from in place of the clips
 
     def __len__(self) -> int:
-        return self._count
+        return self.count
 
-    def __getitem__(self, index: int) -> tuple[Asked, str]:
-        generator = np.random.default_rng((self._seed, 1, index))
-        if self.kept:
-            asked = shuffled(self.kept[int(generator.choice(len(self.kept), p=self.shares))], generator)
-            if self.noise is not None:
-                asked = noisy(asked, self.noise, generator)
+    def __getitem__(self, index: int) -> tuple[EncodedClip, str]:
+        generator = np.random.default_rng((self.seed, 1, index))
+        if self.cache is not None:
+            encoded = self.cache.draw(generator)
         else:
-            sample = self._samples[int(generator.integers(len(self._samples)))]
-            asked = ask(self._processor, sample, prompt=self._prompt)
-        say = asked.sample.say
-        if say is None:
-            raise UsageError(f"clip {asked.sample.clip_id}: no reason to learn from; give `reasons`")
-        return asked, say(generator, dimensions(self._prompt))
+            clip = self.clips[int(generator.integers(len(self.clips)))]
+            encoded = encode_clip(self.processor, clip, prompt=self.prompt)
+        write = encoded.clip.write_answer
+        if write is None:
+            raise UsageError(f"clip {encoded.clip.clip_id}: no reason to learn from. Give `reasons`.")
+        return encoded, write(generator, dimensions(self.prompt))
 
 
-class Supervised(Guarded, hf.Trainer):  # type: ignore[misc]  # transformers' types do not hold what it does
-    """See the module. `mean` are running means of the trained weights, in their order; empty without `average`."""
+class Supervised(Guarded, Trainer):
+    """Trainer of a cold start; `mean` are running means of the trained weights, empty without `ema_decay`."""
 
     what = "cold start"
 
-    def __init__(self, settings: ColdStart, precision: torch.dtype, log: Log, **kwargs: Any) -> None:
-        self._settings, self._precision, self.told = settings, precision, log
-        super().__init__(**kwargs)
-        self.model_accepts_loss_kwargs = False  # a mean over rows is taken here
+    def __init__(
+        self,
+        settings: ColdStart,
+        context: StageContext,
+        *,
+        model: nn.Module,
+        args: TrainingArguments,
+        draws: Draws,
+    ) -> None:
+        self._settings, self._precision, self._draws, self.metrics = settings, context.precision, draws, context.log
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=draws,
+            processing_class=draws.processor,  # a checkpoint is a whole model, to score with or to start from
+            data_collator=partial(collate, draws.processor, answer_weight=settings.answer_weight),
+        )
+        self.model_accepts_loss_kwargs = False  # the loss is a mean over answers
         self.trained = [one for one in self.model.parameters() if one.requires_grad]
-        self.mean = [one.detach().clone() for one in self.trained] if settings.average else []
+        self.mean = [one.detach().clone() for one in self.trained] if settings.ema_decay else []
         self.remove_callback(PrinterCallback)
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
-        return SequentialSampler(train_dataset or self.train_dataset)
+    def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> SequentialSampler:
+        return SequentialSampler(self._draws)
 
-    def create_optimizer(self, model: Any = None) -> Any:
-        """AdamW; the tower has its own rate."""
+    def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
+        """AdamW with the tower at its own learning rate."""
         settings = self._settings
-        groups = parts_by_rate(model or self.model, rate=settings.rate, vision_rate=settings.vision_rate)
+        groups = parameter_groups(
+            model or self.model, rate=settings.learning_rate, vision_rate=settings.vision_learning_rate
+        )
         self.optimizer = torch.optim.AdamW(groups, weight_decay=settings.weight_decay, betas=(0.9, 0.98))
         return self.optimizer
 
-    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """Linear over 20 steps, then half a cosine down to a twentieth."""
-        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer or self.optimizer, lambda step: rate_at(step, steps=num_training_steps, peak=1.0, warm=20)
+    def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> LambdaLR:
+        """Linear over 20 steps, then half a cosine down to a twentieth.
+
+        Not transformers' cosine_with_min_lr, whose first step has a learning rate of 0.
+        """
+        self.lr_scheduler = LambdaLR(
+            optimizer or self.optimizer or self.create_optimizer(),
+            lambda step: rate_at(step, steps=num_training_steps, peak=1.0, warm=20),
         )
         self._created_lr_scheduler = True
         return self.lr_scheduler
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *_: Any, **__: Any) -> Tensor:
-        """Cross-entropy of the answers' tokens, by weight."""
+        """Weighted cross-entropy of the answers' tokens."""
         labels, weights, columns = (inputs.pop(name) for name in ("labels", "weights", "columns"))
         wanted = labels[:, -columns + 1 :] != IGNORED
-        # Only the columns of answers go through the head.
+        # Only the columns of answers go through the output layer.
         is_reduced = self._precision != torch.float32
         with torch.autocast(labels.device.type, self._precision) if is_reduced else nullcontext():
             logits = model(**inputs, logits_to_keep=columns, use_cache=False).logits[:, :-1][wanted]
         losses = F.cross_entropy(logits.float(), labels[:, -columns + 1 :][wanted], reduction="none")
         weight = weights[:, -columns + 1 :][wanted]
         loss = self.checked((losses * weight).sum() / weight.sum())
-        self.told.add("loss", loss.item())
+        self.metrics.add("loss", loss.item())
         return loss
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
@@ -128,43 +146,44 @@ class Supervised(Guarded, hf.Trainer):  # type: ignore[misc]  # transformers' ty
                 one.copy_(saved[str(place)])
 
 
-class _Kept(TrainerCallback):
-    """After each step the running mean; every few, a look at held-out clips, and the best weights so far on disk.
+class _BestWeights(TrainerCallback):
+    """Callback that averages the weights, evaluates their mean on held-out clips, and keeps the best so far on disk.
 
-    Numbers of single steps rank 0.05 better or worse than those 40 steps before: judged and kept is their mean.
+    The SRCC of single steps differs by 0.05 from that of 40 steps before, so their mean is evaluated and kept. Not
+    transformers' load_best_model_at_end, which evaluates and keeps the weights of a single step.
     """
 
-    def __init__(self, trainer: Supervised, held_out: Sequence[Sample], judge: Callable[..., dict[str, float]]) -> None:
-        self._trainer, self._held_out, self._judge = trainer, held_out, judge
+    def __init__(self, trainer: Supervised, validate: Callable[..., dict[str, float]] | None) -> None:
+        self._trainer, self._validate = trainer, validate
         self.path = Path(trainer.args.output_dir) / "best.safetensors"
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         trainer, settings = self._trainer, self._trainer._settings
-        weight_of_new = max(1 - settings.average, 9 / (9 + state.global_step))  # the first steps are soon forgotten
+        weight_of_new = max(1 - settings.ema_decay, 9 / (9 + state.global_step))  # so that the start is soon forgotten
         for old, new in zip(trainer.mean, trainer.trained, strict=False):
             old.lerp_(new.detach(), weight_of_new)
-        if state.global_step % settings.every and state.global_step != state.max_steps:
+        if state.global_step % settings.eval_steps and state.global_step != state.max_steps:
             return
-        found = self._look() if self._held_out else {}
+        found = {} if self._validate is None else self._evaluate(self._validate)
         if found:
             log_held_out(trainer, found, control)
         trainer.accelerator.wait_for_everyone()
         if trainer.is_world_process_zero():
-            told = {f"held_out_{name}": value for name, value in found.items()}
-            trainer.told.show(state.global_step, state.max_steps, **told)
+            held_out = {f"held_out_{name}": value for name, value in found.items()}
+            trainer.metrics.write(state.global_step, state.max_steps, **held_out)
 
-    def _look(self) -> dict[str, float]:
+    def _evaluate(self, validate: Callable[..., dict[str, float]]) -> dict[str, float]:
         trainer = self._trainer
-        if trainer.is_sharded:  # no process could save the weights by itself: the last ones are kept
-            with whole(trainer) as model:
-                return self._judge(model)
+        if trainer.is_sharded:  # no process can save the weights by itself, so the last ones are used
+            with unsharded(trainer) as model:
+                return validate(model)
         own = [one.data for one in trainer.trained]
         try:
             for one, mean in zip(trainer.trained, trainer.mean or own, strict=True):
                 one.data = mean
-            with whole(trainer) as model:
-                found = self._judge(model)
-            worth = found["srcc"] * found["parsed"]  # an answer that cannot be read ranks nothing
+            with unsharded(trainer) as model:
+                found = validate(model)
+            worth = found["srcc"] * found["parsed"]  # an answer that cannot be parsed ranks nothing
             worth = -2.0 if math.isnan(worth) else worth
             if trainer.is_world_process_zero() and worth > self.record():
                 weights = {str(place): one.detach().contiguous() for place, one in enumerate(trainer.trained)}
@@ -176,7 +195,7 @@ class _Kept(TrainerCallback):
         return found
 
     def record(self) -> float:
-        """SRCC times share read of the best so far."""
+        """SRCC times the share of parsed answers of the best weights so far; -inf before the first."""
         if not self.path.is_file():
             return -math.inf
         with safe_open(self.path, "pt") as file:
@@ -184,89 +203,105 @@ class _Kept(TrainerCallback):
 
 
 def cold_start(
-    model: Any,
+    model: nn.Module,
     processor: Any,
-    samples: Sequence[Sample],
-    held_out: Sequence[Sample],
+    clips: Sequence[TrainingClip],
+    held_out: Sequence[TrainingClip],
     *,
     settings: ColdStart,
-    prompt: PresetName,
-    readout: Readout,
-    precision: torch.dtype,
-    seed: int,
-    folder: Path,
-    log: Log,
-    processes: int = 1,
+    context: StageContext,
 ) -> Any:
-    """Trains, and returns the model with the weights that were best on `held_out` (choose there, report elsewhere) by
-    SRCC times share read; with the last ones where there is nothing to judge by, and under FSDP and ZeRO.
+    """Train a model on the clips' answers; resumes from the last checkpoint in the stage's folder.
 
-    Goes on from the last checkpoint in `folder`. Raises UsageError for samples without reasons and settings that do
-    not fit the machine, ModelError for NaN and a full disk.
+    Args:
+        model: in float32, as `vqa.train.checkpoints.load_for_training` gives it.
+        processor: of the model.
+        clips: each with `write_answer`; several may show the same clip.
+        held_out: clips that choose the weights, and so are no test; may be empty.
+        settings: of the stage.
+        context: of the stage.
+
+    Returns:
+        The model with the weights of the best SRCC times share of parsed answers on `held_out`; with the last ones
+        where that is empty. Under FSDP and ZeRO the trainer, which holds the last weights.
+
+    Raises:
+        UsageError: for clips without an answer, and settings that do not fit the machine.
+        ModelError: for a loss or gradient that is not finite, and a full disk.
     """
-    bare = next((one.clip_id for one in samples if one.say is None), None)
+    bare = next((clip.clip_id for clip in clips if clip.write_answer is None), None)
     if bare is not None:
-        raise UsageError(f"cold start: clip {bare} has no reason to learn from; give `reasons`, or data with reasons")
-    rows = settings.rows or max(1, settings.batch // processes)
-    if settings.batch % (rows * processes):
+        raise UsageError(f"cold start: clip {bare} has no reason to learn from. Give `reasons`, or data with reasons.")
+    processes, seed = context.processes.num_processes, context.seed
+    rows = settings.per_device_train_batch_size or max(1, settings.global_batch_size // processes)
+    if settings.global_batch_size % (rows * processes):
         raise UsageError(
-            f"cold start: a batch of {settings.batch} does not divide into {rows} rows on {processes} processes; choose"
-            " rows so that it does"
+            f"cold start: a batch of {settings.global_batch_size} does not divide into batches of {rows} on "
+            f"{processes} processes. Choose per_device_train_batch_size so that it does."
         )
-    steps = settings.steps or math.ceil((settings.epochs or 0) * len(samples) / settings.batch)
-    draws = Draws(samples, processor, prompt, count=steps * settings.batch, seed=seed)
-    if settings.keep_features:
-        draws.kept = kept_features(model, processor, samples, prompt=prompt)
-        if settings.feature_noise:
-            draws.noise = settings.feature_noise * spread_of([look for looks in draws.kept for look in looks])
-        if settings.rare > 1:
-            draws.shares = shares([looks[0].sample.distortions for looks in draws.kept], most=settings.rare)
-    torch.manual_seed(seed)  # LoRA draws its start
-    model = ready(model, settings)
+    steps = settings.max_steps or math.ceil((settings.num_train_epochs or 0) * len(clips) / settings.global_batch_size)
+    cache = None
+    if settings.cache_features:
+        cache = cache_features(
+            model,
+            processor,
+            clips,
+            prompt=context.prompt,
+            noise=settings.feature_noise,
+            rare_oversampling=settings.rare_oversampling,
+        )
+    draws = Draws(
+        clips=clips,
+        processor=processor,
+        prompt=context.prompt,
+        count=steps * settings.global_batch_size,
+        seed=seed,
+        cache=cache,
+    )
+    torch.manual_seed(seed)  # LoRA's additions start at random
+    model = mark_trained(model, settings)
     processor.tokenizer.padding_side = "right"
-    args = hf.TrainingArguments(
-        output_dir=str(folder),
+    args = TrainingArguments(
+        output_dir=str(context.folder),
         per_device_train_batch_size=rows,
-        gradient_accumulation_steps=settings.batch // (rows * processes),
+        gradient_accumulation_steps=settings.global_batch_size // (rows * processes),
         max_steps=steps,
-        learning_rate=settings.rate,
+        learning_rate=settings.learning_rate,
         max_grad_norm=1.0,
-        save_steps=settings.every,
+        save_steps=settings.save_steps,
         save_total_limit=2,
         logging_steps=10,
-        **({"gradient_checkpointing": True} if settings.recompute else {}),
-        dataloader_num_workers=settings.workers,
+        gradient_checkpointing=True if settings.gradient_checkpointing else None,
+        dataloader_num_workers=settings.dataloader_num_workers,
         remove_unused_columns=False,
         use_cpu=not torch.cuda.is_available(),
         disable_tqdm=True,
         seed=seed,
         report_to=reporters() or "none",
     )
-    trainer = Supervised(
-        settings,
-        precision,
-        log,
-        model=model,
-        args=args,
-        train_dataset=draws,
-        processing_class=processor,  # a checkpoint is a whole model, to score with or to start from
-        data_collator=lambda batch: collate(processor, batch, answer_weight=settings.answer_weight),
-    )
-    if trainer.is_sharded and (settings.average or settings.lora):
+    trainer = Supervised(settings, context, model=model, args=args, draws=draws)
+    if trainer.is_sharded and (settings.ema_decay or settings.lora):
         raise UsageError(
-            "cold start: under FSDP and ZeRO no process has all the weights; set average: 0 and no lora, or launch with"
-            " ddp.yaml"
+            "cold start: under FSDP and ZeRO no process has all the weights. Set ema_decay: 0 and no lora, or "
+            "launch with ddp.yaml."
         )
-    asking: dict[str, Any] = {"prompt": prompt, "readout": readout, "max_new_tokens": settings.max_new_tokens}
-    kept = _Kept(trainer, held_out, partial(judged, processor=processor, samples=held_out, **asking))
-    trainer.add_callback(kept)
-    saved = last_checkpoint(folder)
+    judge = partial(
+        validate,
+        processor=processor,
+        clips=held_out,
+        prompt=context.prompt,
+        readout=context.readout,
+        max_new_tokens=settings.max_new_tokens,
+    )
+    weights = _BestWeights(trainer, judge if held_out else None)
+    trainer.add_callback(weights)
+    saved = last_checkpoint(context.folder)
     trainer.train(resume_from_checkpoint=str(saved) if saved else None)
     if trainer.is_sharded:
         return trainer
-    best = load_file(kept.path) if kept.path.is_file() else {}
+    best = load_file(weights.path) if weights.path.is_file() else {}
     with torch.no_grad():
         for place, one in enumerate(trainer.trained):
             if best or trainer.mean:
                 one.copy_(best[str(place)] if best else trainer.mean[place])
-    return merged(trainer.accelerator.unwrap_model(trainer.model))
+    return merge_lora(trainer.accelerator.unwrap_model(trainer.model))

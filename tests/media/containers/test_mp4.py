@@ -1,14 +1,12 @@
-"""An index instead of a demuxing, and jumps over gaps: the same table, the same frames, fewer bytes read."""
+"""The index of an mp4 or mov: the same table as by demuxing."""
 
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 
 from tests.support import clips
-from vqa.media import decode, probe
-from vqa.media.backends import pyav as feed
+from vqa.media import probe
 
 FRAMES = 60
 X264 = {"g": "10", "bf": "3"}
@@ -80,45 +78,3 @@ def test_a_damaged_index_gives_a_table_or_the_error_of_demuxing(files, tmp_path,
         except Exception as error:  # whatever it is, both ways meet it
             found.append((type(error), str(error)))
     assert found[0] == found[1]
-
-
-@pytest.fixture
-def demuxed(monkeypatch) -> list[int]:
-    """Sizes of the packets that the reader demuxes; nothing is replaced."""
-    real, sizes = feed.packets_of, []
-
-    def watched(container, stream):
-        for packet in real(container, stream):
-            sizes.append(packet.size)
-            yield packet
-
-    monkeypatch.setattr(feed, "packets_of", watched)
-    monkeypatch.setattr(feed, "_JUMP_BYTES", 0)
-    return sizes
-
-
-@pytest.mark.parametrize(
-    "name", ["plain.mp4", "open-gop.mp4", "hevc.mp4", "vfr.mp4", "late.mp4", "plain.mkv", "plain.ts"]
-)
-def test_gaps_are_jumped_over_and_the_frames_are_the_same(files, demuxed, name) -> None:
-    path = str(files(name))
-    info, table = probe(path)
-    with av.open(path) as container:
-        reference = {frame.pts: frame.to_ndarray() for frame in container.decode(video=0)}
-    for wanted in ([55], [1, 31, 58], [29, 30]):
-        demuxed.clear()
-        got = dict(feed.read_pyav(info, table, np.array(wanted), 1))
-        assert sorted(got) == wanted
-        for entry, frame in got.items():
-            np.testing.assert_array_equal(frame.to_ndarray(), reference[int(table.ticks[table.order[entry]])])
-        assert name.endswith(".ts") or len(demuxed) <= 22 * len(wanted)  # at most two groups of ten each
-
-
-def test_a_file_exchanged_after_planning_is_read_anew(tmp_path) -> None:
-    """Its packets are not those of the index: nothing is decoded by a table that does not fit."""
-    path = clips.write_video(tmp_path / "a.mp4", frames=FRAMES, options=X264)
-    info, table = probe(str(path))
-    clips.write_video(path, frames=FRAMES, fps=50, options={"g": "15", "bf": "2"}, seed=3)
-    frames = decode(str(path), [0.6, 1.0], sizes=[None, None], info=info, packets=table)
-    assert [clips.read_number(pixels) for pixels in frames.pixels] == [30, 50]
-    assert frames.seconds.tolist() == pytest.approx([0.6, 1.0])

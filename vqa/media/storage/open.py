@@ -1,4 +1,4 @@
-"""From a URI to bytes: the checks on the file itself, and one place where FFmpeg's errors become ours."""
+"""Open a file by path or URL for reading, and turn errors of the system and of FFmpeg into ClipErrors."""
 
 import errno
 import os
@@ -15,17 +15,14 @@ from vqa.errors import ClipError, ErrorKind
 from vqa.media.storage.ranges import open_remote
 from vqa.media.storage.stores import is_remote
 
-# The decoders' own messages name neither the clip nor a way out, and they would tear the progress line: silence.
-av.logging.set_level(None)
-
 _MISSING = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}
 _TOO_MANY = {errno.EMFILE, errno.ENFILE}
 
 
 def local_path(uri: str) -> Path:
-    """The file that a local path or a file:// URL names; other schemes raise ClipError("unsupported")."""
+    """The file that a local path or a file:// URL names. Raises ClipError "unsupported" for other schemes."""
     if is_remote(uri):
-        raise ClipError("unsupported", f"{uri}: only a local file can be read here; copy it first")
+        raise ClipError("unsupported", f"{uri}: only local files can be read here. Copy it first.")
     scheme, mark, place = uri.partition("://")
     if scheme.lower() != "file" or not mark:
         return Path(uri)
@@ -34,10 +31,15 @@ def local_path(uri: str) -> Path:
 
 @contextmanager
 def open_source(uri: str) -> Iterator[BinaryIO]:
-    """Open a regular file, or one behind a URL (remote.py), for reading. Raises ClipError not_found or not_readable;
-    for a URL also timeout or unsupported.
+    """Open a regular file, or a file behind a URL (ranges.py), for reading.
 
     FFmpeg is given this open file, never a name: a name can be a protocol, a pattern or a playlist that opens others.
+
+    Args:
+        uri: Path, file:// URL, or URL of a scheme that fsspec reads.
+
+    Raises:
+        ClipError: `not_found`, `not_readable`, `too_large` (too many open files); for URLs `timeout`, `unsupported`.
     """
     if is_remote(uri):
         with open_remote(uri) as remote:
@@ -47,13 +49,12 @@ def open_source(uri: str) -> Iterator[BinaryIO]:
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116 (follows links; before opening, since opening a device can have effects)
         if not stat.S_ISREG(mode):
-            raise ClipError(
-                "not_readable", f"{uri}: is a {_file_type(mode)}, not a regular file; give a video or image file"
-            )
-        # Without O_NONBLOCK, a pipe put in the file's place between the two calls would hang us.
+            kind = _file_type(mode)
+            raise ClipError("not_readable", f"{uri}: is a {kind}, not a regular file. Give a video or image file.")
+        # Without O_NONBLOCK, a pipe put in the file's place between the two calls would block for ever.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except ValueError as error:  # a NUL inside the name
-        raise ClipError("not_found", f"{uri!r}: no file can have this name ({error})") from error
+        raise ClipError("not_found", f"{uri!r}: no file can have this name ({error}). Correct the list.") from error
     except OSError as error:
         raise _file_error(uri, error) from error
     with os.fdopen(descriptor, "rb") as file:
@@ -68,28 +69,34 @@ def _file_type(mode: int) -> str:
 def _file_error(uri: str, error: OSError) -> ClipError:
     reason = os.strerror(error.errno) if error.errno else str(error)
     if error.errno in _MISSING:
-        return ClipError("not_found", f"{uri}: {reason}; check the path (relative ones start at {Path.cwd()})")
+        return ClipError("not_found", f"{uri}: {reason}. Check the path (relative ones start at {Path.cwd()}).")
     if error.errno in _TOO_MANY:
-        return ClipError("too_large", f"{uri}: {reason}; raise the limit on open files")
-    return ClipError("not_readable", f"{uri}: {reason}; check the permissions and the disk")
+        return ClipError("too_large", f"{uri}: {reason}. Raise the limit on open files.")
+    return ClipError("not_readable", f"{uri}: {reason}. Check the permissions and the disk.")
 
 
 @contextmanager
 def media_errors(uri: str, *, doing: str) -> Iterator[None]:
-    """Turn whatever FFmpeg or the file system raises while `doing` something with `uri` into a ClipError."""
+    """Turn what FFmpeg or the file system raises inside the block into a ClipError.
+
+    Args:
+        uri: The file, named in the message.
+        doing: What is being done with it, such as "decoding".
+
+    Raises:
+        ClipError: `too_large` (memory), `unsupported`, `corrupt`, `not_found` or `not_readable`.
+    """
     try:
         yield
     except MemoryError as error:  # also av.error.MemoryError
-        raise ClipError(
-            "too_large", f"{uri}: out of memory while {doing}; raise the memory limit or scale the clip down first"
-        ) from error
+        message = f"{uri}: out of memory while {doing}. Raise the memory limit or scale the clip down."
+        raise ClipError("too_large", message) from error
     except av.error.FFmpegError as error:
         kind: ErrorKind = "corrupt"
         if isinstance(error, av.error.LookupError | av.error.PatchWelcomeError | av.error.NotImplementedError):
             kind = "unsupported"
         reason = error.strerror or type(error).__name__
-        raise ClipError(
-            kind, f"{uri}: FFmpeg says {reason!r} while {doing}; check that a player can show the file"
-        ) from error
+        message = f"{uri}: FFmpeg reports {reason!r} while {doing}. Check that a player can show the file."
+        raise ClipError(kind, message) from error
     except OSError as error:
         raise _file_error(uri, error) from error

@@ -1,0 +1,123 @@
+"""The commands of the how-to pages run as they stand, each page in a folder of its own, on the demo clips."""
+
+import csv
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from tests.support.pages import HOWTO, ROOT, Block, blocks, command_lines, parsed
+from vqa.data.score_table import SCHEMA, ScoreTable, read_scores
+
+MANY = 60  # clips of the made-up KoNViD-1k
+FIRST = "score_a_folder"
+OVER_MANY = {"calibrate", "evaluate"}  # pages whose `out` holds scores of those
+LISTED = {"big_buck_bunny": 71.5, "compressed": 48.0, "noisy": 30.2}  # the clips of `mine`
+RUN = {"shell": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}
+
+
+def run_page(page: str, folder: Path) -> int:
+    """Run the blocks of a page; returns how many there were."""
+    found = [block for block in blocks(ROOT / "docs" / "howto" / f"{page}.md") if block.language in RUN]
+    runnable = [block for block in found if block.not_run is None]
+    for block in runnable:
+        run(block, folder)
+    return len(runnable)
+
+
+def run(block: Block, folder: Path) -> None:
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "COLUMNS": "120",
+    }
+    done = subprocess.run(
+        [*RUN[block.language], block.text], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{block.text}\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.fixture(scope="session")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the pages take for granted: the first page's `clips` and `out`, a small KoNViD-1k, and tables of labels."""
+    base = tmp_path_factory.mktemp("howto")
+    run_page(FIRST, base)
+    make_sets(base)
+    return base
+
+
+def make_sets(base: Path) -> None:
+    """Beside `clips` and `out`: a KoNViD-1k of hard links to the clips, its scores in `out-many`, and other labels."""
+    scored = [row for row in read_scores(base / "out").to_pylist() if row["score"] is not None]
+    videos = base / "videos" / "KoNViD_1k_videos"
+    videos.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    rows, labels, rivals = [], [], []
+    for place in range(MANY):
+        like, video = scored[place % len(scored)], videos / f"{1000 + place}.mp4"
+        os.link(base / "clips" / like["clip_id"], video)
+        score = float(np.clip(like["score"] + random.normal(0, 0.2), 1, 5))
+        rows.append(like | {"clip_id": f"KoNViD_1k_videos/{video.name}", "uri": str(video), "score": score})
+        opinion = float(np.clip(1.5 + 0.7 * (score - 1) + random.normal(0, 0.2), 1, 5))
+        labels.append({"flickr_id": 1000 + place, "mos": f"{opinion:.3f}"})
+        rivals.append({"path": str(video), "score": f"{random.normal(opinion, 1):.3f}"})
+    table = ScoreTable(base / "out-many")
+    table.add(pa.Table.from_pylist(rows, schema=SCHEMA))
+    table.flush()
+    shutil.copy(base / "out" / "run.json", base / "out-many" / "run.json")
+    write(base / "KoNViD_1k_attributes.csv", labels)
+    write(base / "rival.csv", rivals)
+    votes = {f"clip{place}": mean for place, mean in enumerate(np.linspace(1.5, 4.5, 16))}
+    write(
+        base / "ratings.csv",
+        [
+            {"clip": f"{clip}.mp4", "subject": f"s{subject}", "rating": round(np.clip(random.normal(mean, 0.6), 1, 5))}
+            for subject in range(12)
+            for clip, mean in votes.items()
+        ],
+    )
+    (base / "labels.txt").write_text("".join(f"{name}.mp4,5.28,25,{mos}\n" for name, mos in LISTED.items()))
+    imports = (
+        "vqa data import konvid-1k --root videos --labels KoNViD_1k_attributes.csv --out konvid-1k.parquet\n"
+        "vqa data import fast-vqa-txt --dataset mine --root clips --labels labels.txt --scale 0,100 --kind video "
+        "--out mine.parquet\n"
+    )
+    run(Block(language="shell", text=imports, not_run=None), base)
+
+
+def write(path: Path, rows: list[dict[str, object]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [FIRST, *(page.stem for page in HOWTO if page.stem != FIRST)])
+def test_the_commands_of_a_page_run(page: str, material: Path, tmp_path: Path) -> None:
+    if page == FIRST:
+        assert (material / "scores.csv").is_file(), "the last command of the page that the others build on"
+        return
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    (tmp_path / "videos").symlink_to(material / "videos")
+    shutil.copytree(material / "clips", tmp_path / "clips")
+    shutil.copytree(material / ("out-many" if page in OVER_MANY else "out"), tmp_path / "out")
+    for name in ("KoNViD_1k_attributes.csv", "rival.csv", "ratings.csv", "konvid-1k.parquet", "mine.parquet"):
+        shutil.copy(material / name, tmp_path)
+    if not run_page(page, tmp_path):
+        pytest.skip("nothing on this page can run here")
+
+
+def test_blocks_that_are_not_run_say_why_and_their_commands_parse() -> None:
+    skipped = [(page.stem, block) for page in HOWTO for block in blocks(page) if block.not_run]
+    for page, block in skipped:
+        print(f"{page}: {block.not_run}")
+        for words in command_lines(block.text):
+            parsed(words)
+    assert len(skipped) == 11
+    assert {block.language for page in HOWTO for block in blocks(page)} <= {*RUN, "text"}

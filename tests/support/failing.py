@@ -1,0 +1,138 @@
+"""`vqa score` and `vqa prepare` with faults at chosen places, each of which happens once; the score needs no model.
+
+`python -m tests.support.failing score …` is the command with the stages of this file. `VQA_FAULTS` (JSON) names the
+folder of `marks`, one for each fault that has happened, and where each happens: a clip for the processes that work on
+one, a number of finished clips for the driver. Kills are SIGKILL.
+"""
+
+import functools
+import hashlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jobs.scoring
+from jobs.progress import JobProgress
+from jobs.stages import Row, Sample, SampleStage, ScoreStage
+from vqa.errors import ClipError
+from vqa.types import Answer, Clip, Score, Views
+
+VARIABLE = "VQA_FAULTS"
+
+
+def environment(marks: Path, **faults: str | int | list[str]) -> dict[str, str]:
+    """The variable for a run with these faults.
+
+    Args:
+        marks: Folder for the marks of faults that have happened.
+        faults: `decoder`, `sampler` and `scorer` (a clip_id: who works on it is killed), `driver` and `interrupted`
+            (finished clips after which it is killed, or its process group gets SIGINT), `held` (clip_ids that nobody
+            decodes before there is a mark `free`).
+    """
+    marks.mkdir(exist_ok=True)
+    return {VARIABLE: json.dumps({"marks": str(marks), **faults})}
+
+
+def _faults() -> dict[str, Any]:
+    return dict(json.loads(os.environ.get(VARIABLE) or "{}"))
+
+
+def _happens(name: str, place: object) -> bool:
+    """Whether the fault is due here and has not happened yet; marks it."""
+    faults = _faults()
+    if faults.get(name) != place:
+        return False
+    try:
+        (Path(faults["marks"]) / name).touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class FailingSampleStage(SampleStage):
+    """Is killed over a clip, or the process that decodes it for this one."""
+
+    def samples(self, clip: Clip, *, finished: frozenset[str] = frozenset()) -> Iterator[Sample]:
+        """As SampleStage."""
+        if _happens("sampler", clip.clip_id):
+            _die()
+        faults = _faults()
+        while clip.clip_id in faults.get("held", ()) and not (Path(faults["marks"]) / "free").exists():
+            time.sleep(0.02)
+        yield from super().samples(clip, finished=finished)
+
+    def _guarded(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        return super()._guarded(_in_child, *arguments, function=function, **options)
+
+
+def _in_child(subject: Any, *arguments: Any, function: Callable[..., Any], **options: Any) -> Any:
+    if isinstance(subject, Clip) and _happens("decoder", subject.clip_id):
+        _die()
+    return function(subject, *arguments, **options)
+
+
+class FailingScoreStage(ScoreStage):
+    """Is killed over a clip; scores by `digest_score`, so that a mix-up of clips shows and no worker loads a model."""
+
+    def __init__(self, *, model_id: str, model_revision: str, **_: Any) -> None:
+        """As ScoreStage; the card and the generation are not used."""
+        self._columns = {"model_id": model_id, "model_revision": model_revision}
+        self._scorer = _DigestScorer()
+
+    def rows(self, samples: Sequence[Sample]) -> list[Row]:
+        """As ScoreStage."""
+        for sample in samples:
+            if _happens("scorer", sample.row["clip_id"]):
+                _die()
+        return super().rows(samples)
+
+
+class _DigestScorer:
+    def try_score(self, views: Sequence[Views]) -> list[Score | ClipError]:
+        return [digest_score(one) for one in views]
+
+
+def digest_score(views: Views) -> Score:
+    """A score that follows from the clip's name and every pixel."""
+    digest = hashlib.blake2b(views.clip.clip_id.encode(), digest_size=4)
+    for picture in views.pictures:
+        digest.update(picture.tobytes())
+    value = 1 + 4 * int.from_bytes(digest.digest(), "big") / 2**32
+    answer = Answer(text=f"{value:.4f}", values=(value,), reason="")
+    return Score(
+        score=value, score_std=0.0, score_global=None, score_local=None, reason="", answers=(answer,), score_seconds=0.0
+    )
+
+
+def arm() -> None:
+    """Puts the faults into this process, which drives a run."""
+    jobs.scoring.SampleStage, jobs.scoring.ScoreStage = FailingSampleStage, FailingScoreStage
+    advance = JobProgress.advance
+
+    @functools.wraps(advance)
+    def counted(self: JobProgress, **finished: Any) -> None:
+        advance(self, **finished)
+        faults = _faults()
+        if self.clips_done >= faults.get("driver", sys.maxsize) and _happens("driver", faults["driver"]):
+            _die()
+        if self.clips_done >= faults.get("interrupted", sys.maxsize) and _happens("interrupted", faults["interrupted"]):
+            os.killpg(0, signal.SIGINT)  # what Ctrl-C does
+
+    JobProgress.advance = counted  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    from tests.support import failing  # by a name that workers can import
+    from vqa.cli import main
+
+    failing.arm()
+    main()

@@ -1,0 +1,101 @@
+"""Whole runs of `vqa score` as tests see them: the table they leave, what it has to be, and a run to be killed."""
+
+import contextlib
+import os
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow as pa
+import torch
+
+from jobs.config import pinned_card
+from jobs.ray_executor import _blocks
+from jobs.resume import Work
+from jobs.run_record import Request
+from jobs.scoring import prepare
+from jobs.stages import SampleStage, ScoreStage
+from tests.support.kept import ROOT
+from vqa.data.score_table import TIMINGS, read_scores
+
+PATIENCE_SECONDS = 500.0
+Rows = dict[str, dict[str, Any]]
+
+
+def table(out: Path) -> Rows:
+    """Rows by clip_id, without what differs between two runs over the same files."""
+    rows = read_scores(out).to_pylist()
+    assert len({row["clip_id"] for row in rows}) == len(rows), "a clip twice"
+    return {row["clip_id"]: {name: value for name, value in row.items() if name not in TIMINGS} for row in rows}
+
+
+def plain_loop(request: Request, *, score_stage: type[ScoreStage] = ScoreStage) -> Rows:
+    """The same stages one after another in this process: what a run has to come to."""
+    job = prepare(request)
+    config = job.config
+    sampler = SampleStage(
+        views=config.views,
+        settings=job.settings,
+        clip_seconds=config.clip_seconds,
+        guard={"deadline_seconds": 60.0, "memory_bytes": 2**31},
+    )
+    scorer = score_stage(
+        model_id=job.model_id,
+        model_revision=job.model_revision,
+        card=pinned_card(config, revision=job.model_revision),
+        generation=config.generation.model_dump(),
+    )
+    samples = [s for block in _blocks([Work(clip=clip) for clip in job.listing.clips]) for s in sampler(block)]
+    sampler.close()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in a worker; more only get into each other's way with so small a model
+    rows = [row for n in range(0, len(samples), 8) for row in scorer(pa.concat_tables(samples[n : n + 8])).to_pylist()]
+    torch.set_num_threads(threads)
+    return {row["clip_id"]: {name: value for name, value in row.items() if name not in TIMINGS} for row in rows}
+
+
+class Run:
+    """One start of the command, in a process group of its own, as a shell gives it."""
+
+    def __init__(self, command: list[str], out: Path, environment: Mapping[str, str] | None = None) -> None:
+        self.out = out
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))  # for Ray's workers too
+        variables = os.environ | {"PYTHONPATH": paths} | dict(environment or {})
+        self.process = subprocess.Popen(command, env=variables, start_new_session=True, **streams)
+
+    def wait_for_rows(self, count: int) -> None:
+        self.wait_until(lambda: read_scores(self.out, ["clip_id"]).num_rows >= count)
+
+    def wait_until(self, is_true: Callable[[], object]) -> None:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not is_true():
+            assert self.process.poll() is None, f"ended early: {self.process.communicate()}"
+            assert time.monotonic() < deadline, "nothing happened for minutes"
+            time.sleep(0.02)
+
+    def kill(self, kind: str, *, delay_seconds: float = 0.0) -> None:
+        """SIGKILL to a worker of a stage, or to the process that decodes for one."""
+        stage = "ScoreStage" if kind == "scorer" else "SampleStage"
+        at_work = 2 if stage == "SampleStage" else 0  # its fork server and the child that decodes
+        found: list[psutil.Process] = []
+
+        def is_there() -> bool:
+            for one in psutil.Process(self.process.pid).children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    is_worker = f"MapWorker(MapBatches({stage}))" in " ".join(one.cmdline())
+                    family = one.children(recursive=True) if is_worker else []
+                    if is_worker and len(family) >= at_work:
+                        found[:] = [one, *family]
+            return bool(found)
+
+        self.wait_until(is_there)
+        time.sleep(delay_seconds)
+        found[-1 if kind == "decoder" else 0].kill()
+
+    def end(self) -> tuple[int, str, str]:
+        out, err = self.process.communicate(timeout=PATIENCE_SECONDS)
+        return self.process.returncode, out, err

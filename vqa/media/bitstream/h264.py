@@ -1,0 +1,104 @@
+"""Which H.264 pictures no other picture refers to (ITU-T H.264, 7.4.1).
+
+`nal_ref_idc` 0 in all slices of a picture, of both fields in a field pair, means that it is not used for inter
+prediction. What a packet may hold beside slices: SEI (6), access unit delimiter (9), filler (12).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from vqa.media.bitstream.bits import Bits, EndOfBitsError, nal_units, sized_unit
+
+
+@dataclass
+class H264Stream:
+    """Parameter sets of a stream.
+
+    `extradata`: an AVCDecoderConfigurationRecord, NAL units after start codes, or empty.
+    """
+
+    extradata: bytes
+    formats: set[tuple[bool, int, bool]] = field(default_factory=set)  # as `_format` returns it, of each parameter set
+
+    def __post_init__(self) -> None:
+        is_avcc = self.extradata[:1] == b"\1" and len(self.extradata) > 6
+        self.length_bytes = (self.extradata[4] & 3) + 1 if is_avcc else 0
+        try:
+            units = _avcc_sets(self.extradata) if is_avcc else nal_units(self.extradata, 0)
+            self._note([unit for unit in units if unit[0] & 31 == 7])
+        except EndOfBitsError:
+            pass  # without parameter sets, here or in the first packet, nothing is left out
+
+    def _note(self, parameter_sets: list[bytes]) -> None:
+        self.formats.update(_format(unit) for unit in parameter_sets)
+
+    def is_disposable(self, packet: bytes) -> bool:
+        """Whether no other picture refers to the one in this packet."""
+        try:
+            units = list(nal_units(packet, self.length_bytes))
+            self._note([unit for unit in units if unit[0] & 31 == 7])
+            slices = [unit for unit in units if unit[0] & 31 == 1]
+            others = {unit[0] & 31 for unit in units} - {1, 6, 9, 12}
+            if others or not slices or len(self.formats) != 1 or any(unit[0] & 0x60 for unit in slices):
+                return False
+            shown = {_parity(unit, *next(iter(self.formats))) for unit in slices}
+        except EndOfBitsError:
+            return False
+        return shown in ({None}, {0, 1})
+
+
+def _avcc_sets(extradata: bytes) -> Iterator[bytes]:
+    """Sequence parameter sets of an AVCDecoderConfigurationRecord (ISO/IEC 14496-15, 5.3.3.1)."""
+    at = 6
+    for _ in range(extradata[5] & 31):
+        unit, at = sized_unit(extradata, at)
+        yield unit
+
+
+def _format(parameter_set: bytes) -> tuple[bool, int, bool]:
+    """`seq_parameter_set_data` (7.3.2.1.1) up to frame_mbs_only_flag.
+
+    Returns whether colour planes are coded apart, the bits of frame_num, and whether fields may be coded.
+    """
+    bits = Bits(parameter_set[1:], is_escaped=True)
+    profile = bits.read(8)
+    bits.read(16)
+    bits.exp_golomb()
+    is_apart = False
+    if profile in (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135):
+        chroma = bits.exp_golomb()
+        is_apart = chroma == 3 and bool(bits.read(1))
+        bits.exp_golomb(), bits.exp_golomb(), bits.read(1)
+        if bits.read(1):
+            for index in range(12 if chroma == 3 else 8):
+                if bits.read(1):
+                    _skip_scaling_list(bits, 16 if index < 6 else 64)
+    frame_number_bits = bits.exp_golomb() + 4
+    order = bits.exp_golomb()
+    if order == 0:
+        bits.exp_golomb()
+    elif order == 1:
+        bits.read(1), bits.exp_golomb(), bits.exp_golomb()
+        for _ in range(bits.exp_golomb()):
+            bits.exp_golomb()
+    bits.exp_golomb(), bits.read(1), bits.exp_golomb(), bits.exp_golomb()
+    return is_apart, frame_number_bits, not bits.read(1)
+
+
+def _skip_scaling_list(bits: Bits, count: int) -> None:
+    """`scaling_list` (7.3.2.1.1.1)."""
+    last = following = 8
+    for _ in range(count):
+        if following:
+            following = (last + bits.signed_exp_golomb()) % 256
+        last = following or last
+
+
+def _parity(unit: bytes, is_apart: bool, frame_number_bits: int, has_fields: bool) -> int | None:
+    """`slice_header` (7.3.3): 0 for a top field, 1 for a bottom field, None for a slice of a frame."""
+    if not has_fields:
+        return None
+    bits = Bits(unit[1:40], is_escaped=True)
+    bits.exp_golomb(), bits.exp_golomb(), bits.exp_golomb()
+    bits.read(2 * is_apart + frame_number_bits)
+    return bits.read(1) if bits.read(1) else None
