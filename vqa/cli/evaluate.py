@@ -91,7 +91,7 @@ def evaluate(
         lower_is_better=lower_is_better,
         statistics=StatisticsConfig(resamples=resamples, seed=seed, splits=splits, allow_missing=allow_missing),
     )
-    evaluation = run_evaluation(config, published=chosen.published.model_dump() if chosen else None)
+    evaluation = run_evaluation(config, published=chosen.published if chosen else None)
     write_evaluation(evaluation, out)
     if report:
         from vqa.report.page import write_report

@@ -39,8 +39,8 @@ def metrics_table(metrics: "Metrics") -> RenderableType:
             _add(table, f"{column} = {name}", part["statistics"], part)
     if metrics["published"]:
         published: dict[str, Statistic] = {
-            name: {"value": metrics["published"].get(name), "low": None, "high": None, "reason": None}
-            for name in ("srcc", "plcc")
+            "srcc": {"value": metrics["published"]["srcc"], "low": None, "high": None, "reason": None},
+            "plcc": {"value": metrics["published"]["plcc"], "low": None, "high": None, "reason": None},
         }
         _add(table, "published", published)
     parts = [*metrics["datasets"].values(), *(one for groups in metrics["groups"].values() for one in groups.values())]

@@ -5,18 +5,19 @@ Files are opened in guarded children, several at a time, so that a damaged file 
 
 import csv
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 
 from vqa.data.manifest import Manifest
 from vqa.data.sources import MEDIA_SUFFIXES, path_to_uri, walk
+from vqa.data.tables import Row
 from vqa.errors import ClipError, UsageError
 from vqa.files import replacing
 from vqa.media.decode import decode
@@ -108,9 +109,7 @@ def check_files(
     return found
 
 
-def _failed_checks(
-    row: Mapping[str, Any], outcome: FileFacts | ClipError, by_content: dict[str, str]
-) -> Iterator[tuple[Check, str]]:
+def _failed_checks(row: Row, outcome: FileFacts | ClipError, by_content: dict[str, str]) -> Iterator[tuple[Check, str]]:
     reference = row["reference_uri"]
     if reference and not is_remote(reference) and not local_path(reference).exists():
         yield "reference", f"{reference} does not exist"

@@ -11,7 +11,7 @@ import io
 import json
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -21,8 +21,9 @@ from vqa.errors import UsageError
 ROW_SUFFIXES = frozenset({".csv", ".jsonl", ".parquet", ".txt"})
 Format = Literal["csv", "txt", "mat", "json", "jsonl", "xlsx", "parquet"]
 Separator = Literal["comma", "blank", "bar", "semicolon"]
-Row = dict[str, Any]
-Columns = dict[str, list[Any]]
+Row = dict[str, Any]  # cells by column
+Column = list[Any]
+Columns = dict[str, Column]
 
 _SEPARATORS: dict[Separator, str | None] = {"comma": ",", "blank": None, "bar": "|", "semicolon": ";"}
 _ENCODINGS = ("utf-8-sig", "gbk")  # of label files; LSVQ's CSV is read as GBK by some
@@ -112,7 +113,7 @@ def format_of(path: Path) -> Format:
     return suffix  # type: ignore[return-value]
 
 
-def column(columns: Columns, name: str) -> list[Any]:
+def column(columns: Columns, name: str) -> Column:
     """Return the cells of a column; `names[kinds]` is the entry of `names` that each of `kinds` counts, from 1."""
     base, bracket, index = name.partition("[")
     if not bracket:
@@ -235,7 +236,7 @@ def _json_columns(text: str, path: Path, *, lines: bool) -> Columns:
     return {name: [entry.get(name) for entry in flat] for name in dict.fromkeys(key for entry in flat for key in entry)}
 
 
-def _flattened(entry: Mapping[str, Any]) -> Row:
+def _flattened(entry: Row) -> Row:
     """The answer of `conversations` as `gpt`, `image` as one name: entries of the R1 projects.
 
     Several images are the pictures made of one video, video_0.png, video_1.png, ...: the name is `video`.
@@ -271,12 +272,12 @@ def _mat(paths: Iterable[Path]) -> Columns:
     return found
 
 
-def _unfold(name: str, value: Any, found: Columns) -> None:
+def _unfold(name: str, value: object, found: Columns) -> None:
     if isinstance(value, dict):
         for key, inner in value.items():
             _unfold(f"{name}.{key}", inner, found)
     elif isinstance(value, list) or getattr(value, "ndim", 0) == 1:  # no tables of split indices and the like
-        found[name] = value if isinstance(value, list) else value.tolist()
+        found[name] = value if isinstance(value, list) else value.tolist()  # type: ignore[attr-defined]  # an array
 
 
 def _xlsx(path: Path) -> Columns:

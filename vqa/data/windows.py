@@ -2,18 +2,33 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
+from vqa.data.tables import Row
 from vqa.types import Clip
 
 MOST_WINDOWS = 100_000  # a day in windows of a second
 # A window's id is its video's id plus a W3C media fragment: `talks/a.mp4#t=10,20`.
 WINDOW_ID = re.compile(r"#t=\d+(\.\d+)?,(\d+(\.\d+)?)?$")
+
+
+class VideoSummary(TypedDict):
+    """Row of videos.parquet: one video and the scores of its windows."""
+
+    video_id: str
+    uri: str
+    duration_seconds: float | None
+    windows: int
+    windows_scored: int
+    score_mean: float | None
+    score_min: float | None
+    score_p5: float | None  # 5th percentile
+    score_harmonic_mean: float | None
 
 
 def span_suffix(start_seconds: float | None, end_seconds: float | None) -> str:
@@ -58,7 +73,7 @@ def video_id(clip_id: str) -> str:
     return WINDOW_ID.sub("", clip_id)
 
 
-def summarise_videos(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def summarise_videos(rows: Iterable[Row]) -> list[VideoSummary]:
     """Summarise the scores of the windows of each video.
 
     Args:
@@ -68,13 +83,13 @@ def summarise_videos(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         One row per video, sorted by id: mean, minimum, 5th percentile (linear) and harmonic mean of the scores, null if
         no window has a score.
     """
-    grouped: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    grouped: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         grouped[video_id(row["clip_id"])].append(row)
     return [_summary(name, members) for name, members in sorted(grouped.items())]
 
 
-def _summary(name: str, members: list[Mapping[str, Any]]) -> dict[str, Any]:
+def _summary(name: str, members: list[Row]) -> VideoSummary:
     scores = np.array([row["score"] for row in members if row["score"] is not None])
     any_score = len(scores) > 0
     durations = (row["duration_seconds"] for row in members)

@@ -4,11 +4,10 @@ import csv
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,9 +15,10 @@ import pyarrow as pa
 from vqa.data.score_table import SCHEMA
 from vqa.data.tables import number_or_none
 from vqa.errors import UsageError
+from vqa.evaluate.card import Published
 from vqa.evaluate.inputs import InputTable, filter_split, read_table
 from vqa.evaluate.join import Joined, Pairing, UnusedRow, join
-from vqa.evaluate.schema import JoinKey, Metrics, ReliabilityBin, ScoresSource
+from vqa.evaluate.schema import ClipRow, JoinKey, Metrics, PublishedNumbers, ReliabilityBin, ScoresSource
 from vqa.evaluate.statistics import StatisticsConfig, compute_statistics, means
 from vqa.files import replacing, write_json, write_parquet
 from vqa.metrics.fits import Fit
@@ -63,7 +63,7 @@ class Evaluation:
     unused: list[UnusedRow]
 
 
-def evaluate(config: EvaluationConfig, *, published: Mapping[str, Any] | None = None) -> Evaluation:
+def evaluate(config: EvaluationConfig, *, published: Published | None = None) -> Evaluation:
     """Join scores with opinions and compute the statistics of all clips, data sets and groups.
 
     Args:
@@ -82,7 +82,6 @@ def evaluate(config: EvaluationConfig, *, published: Mapping[str, Any] | None = 
     clips = clip_rows(joined.pairings, {name: one.fits.get("logistic4") for name, one in sets.items()})
     counts = joined.counts()
     short = counts["used"] < counts["expected"] and not settings.allow_missing
-    selection = {"split": config.split, "by": list(config.by), "lower_is_better": config.lower_is_better}
     metrics: Metrics = {
         "schema": 1,
         "vqa": version("vqa"),
@@ -90,7 +89,16 @@ def evaluate(config: EvaluationConfig, *, published: Mapping[str, Any] | None = 
         "scores": _scores_source(scores, joined.score_column),
         "labels": {"source": str(labels.source), "mos_column": joined.mos_column, "rows": len(labels.rows)},
         "join": joined.key,
-        "settings": asdict(settings) | selection,
+        "settings": {
+            "resamples": settings.resamples,
+            "confidence": settings.confidence,
+            "seed": settings.seed,
+            "splits": settings.splits,
+            "allow_missing": settings.allow_missing,
+            "split": config.split,
+            "by": list(config.by),
+            "lower_is_better": config.lower_is_better,
+        },
         "counts": counts,
         "reported": not short,
         "reason": f"{counts['used']} of {counts['expected']} expected clips have a score" if short else None,
@@ -102,7 +110,7 @@ def evaluate(config: EvaluationConfig, *, published: Mapping[str, Any] | None = 
         },
         "means": means(sets, settings),
         "reliability": reliability(clips),
-        "published": dict(published) if published else None,
+        "published": _published_numbers(published) if published else None,
     }
     table = clip_table(clips, joined, texts=labels.kind in ("csv", "txt"))
     return Evaluation(metrics=metrics, clips=table, unused=joined.unused)
@@ -132,6 +140,15 @@ def _scores_source(scores: InputTable, column: str) -> ScoresSource:
         "column": column,
         "model_id": row.get("model_id"),
         "model_revision": row.get("model_revision"),
+    }
+
+
+def _published_numbers(published: Published) -> PublishedNumbers:
+    return {
+        "srcc": published.srcc,
+        "plcc": published.plcc,
+        "clips": published.clips,
+        "source": published.source,
     }
 
 
@@ -167,13 +184,20 @@ def _word(value: object) -> str:
     return "+".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def clip_rows(pairings: Sequence[Pairing], fits: Mapping[str, Fit | None]) -> list[dict[str, Any]]:
+def clip_rows(pairings: Sequence[Pairing], fits: Mapping[str, Fit | None]) -> list[ClipRow]:
     """Return the named columns of clips.parquet, a dict per clip; `fits` maps scores to opinions by data set."""
-    names = ("clip_id", "uri", "dataset", "mos", "score", "status", "used")
     return [
         {
-            **{name: getattr(pairing, name) for name in names},
-            **{name: pairing.row.get(name) for name in ("error_kind", "error", "reason")},
+            "clip_id": pairing.clip_id,
+            "uri": pairing.uri,
+            "dataset": pairing.dataset,
+            "mos": pairing.mos,
+            "score": pairing.score,
+            "status": pairing.status,
+            "used": pairing.used,
+            "error_kind": pairing.row.get("error_kind"),
+            "error": pairing.row.get("error"),
+            "reason": pairing.row.get("reason"),
             "mos_std": number_or_none(pairing.label.get("mos_std")),
             "score_std": number_or_none(pairing.row.get("score_std")),
             "mapped": mapped,
@@ -194,7 +218,7 @@ def _mapped(pairings: Sequence[Pairing], fits: Mapping[str, Fit | None]) -> list
     return mapped
 
 
-def clip_table(rows: Sequence[Mapping[str, Any]], joined: Joined, *, texts: bool) -> pa.Table:
+def clip_table(rows: Sequence[ClipRow], joined: Joined, *, texts: bool) -> pa.Table:
     """Return clips.parquet: the rows, columns of the scores table, and the other columns of the labels.
 
     Args:
@@ -235,7 +259,7 @@ def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
-def reliability(rows: Sequence[Mapping[str, Any]]) -> list[ReliabilityBin] | None:
+def reliability(rows: Sequence[ClipRow]) -> list[ReliabilityBin] | None:
     """Return the error of the scores by their spread, in ten equal bins of score_std; None without a spread."""
     known = [row for row in rows if row["residual"] is not None and row["score_std"] is not None]
     spread = np.array([row["score_std"] for row in known])

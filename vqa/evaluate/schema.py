@@ -1,6 +1,6 @@
 """Types of metrics.json and of the comparison's JSON. No number in them is NaN; a null comes with a reason."""
 
-from typing import Any, Literal, TypedDict
+from typing import Literal, TypedDict
 
 JoinKey = Literal["clip_id", "uri", "folder_and_name", "name"]
 
@@ -80,6 +80,47 @@ class Counts(TypedDict):
 ReliabilityBin = dict[str, float]
 
 
+class Settings(TypedDict):
+    """Settings of an evaluation."""
+
+    resamples: int
+    confidence: float
+    seed: int
+    splits: int
+    allow_missing: bool
+    split: str | None
+    by: list[str]
+    lower_is_better: bool
+
+
+class PublishedNumbers(TypedDict):
+    """What a reproduction card quotes."""
+
+    srcc: float | None
+    plcc: float | None
+    clips: int | None
+    source: str
+
+
+class ClipRow(TypedDict):
+    """The named columns of clips.parquet, see vqa.evaluate."""
+
+    clip_id: str
+    uri: str
+    dataset: str
+    mos: float
+    mos_std: float | None
+    score: float | None
+    score_std: float | None
+    status: str
+    error_kind: str | None
+    error: str | None
+    reason: str | None
+    used: bool
+    mapped: float | None
+    residual: float | None
+
+
 class Metrics(TypedDict):
     """metrics.json."""
 
@@ -89,7 +130,7 @@ class Metrics(TypedDict):
     scores: ScoresSource
     labels: LabelsSource
     join: JoinKey
-    settings: dict[str, Any]  # resamples confidence seed splits allow_missing split by lower_is_better
+    settings: Settings
     counts: Counts
     reported: bool  # False if clips lack a score and --allow-missing was not given: statistics of such sets are null
     reason: str | None  # why not
@@ -98,7 +139,7 @@ class Metrics(TypedDict):
     groups: dict[str, dict[str, SetMetrics]]  # by column of --by, then by value
     means: dict[str, dict[str, Statistic]]  # over data sets: plain, and weighted by the clips used
     reliability: list[ReliabilityBin] | None  # bins of score_std, from the most certain tenth on
-    published: dict[str, Any] | None  # of a reproduction card
+    published: PublishedNumbers | None
 
 
 class ComparedModel(Counts):

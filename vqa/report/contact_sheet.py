@@ -1,8 +1,7 @@
 """Contact sheet of data sets: how opinions are distributed, and the best, worst and most disputed clips."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +9,7 @@ from PIL import Image, ImageDraw
 
 from vqa.data.audit import map_files, middle_frame
 from vqa.data.manifest import Manifest
+from vqa.data.tables import Row
 from vqa.errors import ClipError
 from vqa.report.canvas import CURVE, INK, PANEL, PAPER, QUIET, RULE, Draw, fitted, shortened, text
 from vqa.types import Pixels
@@ -19,8 +19,6 @@ CELL, CAPTION, GAP, MARGIN = (256, 160), 44, 16, 32  # pixels
 HEADER, BARS, TITLE = 48, 110, 34
 LEAST_COLUMNS = 4
 _BLOCKS = " ▁▂▃▄▅▆▇█"
-
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from markupsafe import Markup
 
 from vqa.data.score_table import read_scores
+from vqa.data.tables import Row
 from vqa.data.windows import summarise_videos, video_id
 from vqa.errors import UsageError
 from vqa.evaluate.calibrate import load_calibration
@@ -49,8 +50,7 @@ STATISTICS = {
 MEDIANS = {"SRCC, splits": "srcc", "PLCC fitted, splits": "plcc_logistic4"}
 SHOWN = ("clip_id", "uri", "status", "error_kind", "error", "score", "score_std", "mos", "mapped", "residual", "reason")
 
-Row = dict[str, Any]
-Data = dict[str, Any]
+Data = dict[str, Any]  # of the page, as JSON
 
 
 def write_report(
@@ -198,7 +198,7 @@ def _label_columns(rows: Sequence[Row]) -> list[str]:
 
 def _columns(rows: Sequence[Row], *, extra: Sequence[str]) -> Data:
     """The rows as columns; those with a filter as words and indices of words (a list of them for cells with lists)."""
-    groups: dict[str, list[Any]] = {
+    groups: dict[str, list[str] | list[str | list[str]]] = {
         "data set": [str(row.get("dataset") or "") for row in rows],
         "status": [row["status"] for row in rows],
         "failure": [row.get("error_kind") or "none" for row in rows],
@@ -287,7 +287,7 @@ def _videos(rows: Sequence[Row]) -> list[Data]:
     return sorted(videos, key=lambda video: math.inf if video["p5"] is None else video["p5"])
 
 
-def _write(folder: Path, data: Mapping[str, Any], *, title: str, note: str) -> Path:
+def _write(folder: Path, data: Data, *, title: str, note: str) -> Path:
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(ASSETS), autoescape=True)
     # "<" could end the script element.
     packed = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")

@@ -8,11 +8,12 @@ import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import numpy as np
 from PIL import Image
 
+from vqa.data.tables import Row
 from vqa.errors import ClipError
 from vqa.media.decode import decode
 from vqa.media.probe import probe
@@ -33,7 +34,7 @@ class Thumbnails(TypedDict, total=False):
     missing: str
 
 
-def clip_thumbnails(rows: Iterable[Mapping[str, Any]], *, root: Path) -> dict[str, Thumbnails]:
+def clip_thumbnails(rows: Iterable[Row], *, root: Path) -> dict[str, Thumbnails]:
     """Decode thumbnails by clip_id. A file that cannot be decoded has a reason in place of pictures.
 
     Args:
@@ -58,7 +59,7 @@ def clip_thumbnails(rows: Iterable[Mapping[str, Any]], *, root: Path) -> dict[st
     return found
 
 
-def decode_thumbnails(clip: Clip, *, seconds: Sequence[float], boxes: Sequence[Mapping[str, Any]]) -> Thumbnails:
+def decode_thumbnails(clip: Clip, *, seconds: Sequence[float], boxes: Sequence[Mapping[str, float]]) -> Thumbnails:
     """Decode the mosaic and up to three crops of a clip; runs in the guarded child.
 
     Args:

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,7 +115,7 @@ def _matrix(cells: Columns, path: Path) -> list[tuple[str, str, float]]:
     )
 
 
-def _rated(cells: Iterable[tuple[str, str, Any, str]]) -> list[tuple[str, str, float]]:
+def _rated(cells: Iterable[tuple[str, str, object, str]]) -> list[tuple[str, str, float]]:
     """Clip, subject and rating of the cells that hold one; the fourth value is the place of the cell."""
     entries = []
     for clip, subject, cell, where in cells:

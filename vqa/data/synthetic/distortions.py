@@ -5,10 +5,9 @@ the last step of a clip and need an encoder.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageFilter
 from scipy import ndimage
 
@@ -21,7 +20,7 @@ def _mix(low: float, high: float, severity: float) -> float:
     return low + (high - low) * severity
 
 
-def _clip(frames: NDArray[Any]) -> Pixels:
+def _clip(frames: ArrayLike) -> Pixels:
     return np.asarray(np.clip(np.rint(frames), 0, 255), dtype=np.uint8)
 
 
@@ -144,7 +143,7 @@ def transmission_loss(frames: Pixels, severity: float, generator: np.random.Gene
     return out
 
 
-def smooth(values: NDArray[Any], sigma: float) -> NDArray[Any]:
+def smooth(values: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
     """Smooth a series with a Gaussian (camera shake of the pans over photographs)."""
     return np.asarray(ndimage.gaussian_filter1d(values, sigma, mode="nearest"))
 
