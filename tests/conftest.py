@@ -16,7 +16,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 # Words without which a file holds no test of a lane; the gate's lanes are chosen by `-m`.
-LANES = {"ray": (b"local_ray", b"mark.ray"), "alone": (b"mark.alone",)}
+LANES = {"ray": (b"local_ray", b"mark.ray", b"engine: Engine"), "alone": (b"mark.alone",)}
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

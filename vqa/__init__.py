@@ -1,4 +1,4 @@
-"""How good a video looks, as a person would judge it: a score on 1-5, how sure it is, and a short reason."""
+"""Video quality assessment by a reasoning video MLLM: a score on 1-5, its spread, and a short reason."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,9 +9,12 @@ __all__ = ["Scorer"]
 
 
 def __getattr__(name: str) -> Any:
-    """`from vqa import Scorer`, loaded when asked for: `import vqa` brings neither torch nor transformers."""
+    """Load `Scorer` on first access: `import vqa` imports neither torch nor transformers."""
     if name == "Scorer":
-        from vqa.model.scorer import Scorer
+        from vqa.imports import uncollected
+
+        with uncollected():
+            from vqa.model.scorer import Scorer
 
         return Scorer
     raise AttributeError(f"module 'vqa' has no attribute {name!r}")

@@ -1,5 +1,6 @@
 """What we lean on in transformers, so that an upgrade that takes it away fails here, by name."""
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from transformers.cache_utils import DynamicLayer
 
 from tests.references.make_checkpoints import FAMILIES, Family, make
 from tests.support.samples import random_views
+from vqa.model._compat import attention_of, position_ids
 from vqa.model.encode import encode
 
 torch.set_num_threads(1)
@@ -43,8 +45,7 @@ def test_positions_come_from_one_method_and_each_token_adds_one(
         model.generate(**inputs, max_new_tokens=4, min_new_tokens=4, do_sample=False)
     finally:
         hook.remove()
-    others = {key: value for key, value in inputs.items() if key != "input_ids"}
-    positions = model._prepare_position_ids_for_generation(inputs["input_ids"], others)
+    positions = position_ids(model, inputs)
     assert torch.equal(positions, seen[0])
     assert positions.shape[-2:] == inputs["input_ids"].shape
     for step, got in enumerate(seen[1:], start=1):
@@ -78,8 +79,7 @@ def test_a_ready_made_mask_reaches_the_attention_as_it_is(family: Family, loaded
     model, processor = loaded(family)
     inputs = encode(processor, random_views(), prompt="q_insight")
     length = inputs["input_ids"].shape[1]
-    others = {key: value for key, value in inputs.items() if key != "input_ids"}
-    positions = model._prepare_position_ids_for_generation(inputs["input_ids"], others)[..., -1:] + 1
+    positions = position_ids(model, inputs)[..., -1:] + 1
     logits = []
     for mask in (None, torch.ones(1, 1, 1, length + 1, dtype=torch.bool), torch.ones(1, length + 1, dtype=torch.long)):
         cache = hf.DynamicCache(config=model.config.get_text_config(decoder=True))
@@ -134,3 +134,26 @@ def test_progress_bars_can_be_put_away() -> None:
     assert bars.is_progress_bar_enabled()
     if not before:
         bars.disable_progress_bar()
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_a_model_names_the_attention_it_was_loaded_with(attention: str, tmp_path: Path) -> None:
+    folder = make("qwen2_5_vl", tmp_path)
+    assert (
+        attention_of(hf.AutoModelForImageTextToText.from_pretrained(folder, attn_implementation=attention)) == attention
+    )
+
+
+def test_the_trainer_has_the_methods_that_are_overridden() -> None:
+    """See vqa/train/checkpoints.py and vqa/train/sft/trainer.py."""
+    wanted = {
+        "_get_train_sampler": ["self", "train_dataset"],
+        "_clip_grad_norm": ["self", "model"],
+        "_load_from_checkpoint": ["self", "resume_from_checkpoint", "model"],
+        "_save_checkpoint": ["self", "model", "trial"],
+        "_save_optimizer_and_scheduler": ["self", "output_dir"],
+        "_load_optimizer_and_scheduler": ["self", "checkpoint"],
+        "create_scheduler": ["self", "num_training_steps", "optimizer"],
+    }
+    found = {name: list(inspect.signature(getattr(hf.Trainer, name)).parameters) for name in wanted}
+    assert found == wanted

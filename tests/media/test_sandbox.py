@@ -115,7 +115,7 @@ def test_processor_time_is_limited_call_by_call() -> None:
             assert guard.run(native_faults.burn, 0.7) == 0.7
         assert guard.run(native_faults.sleep, 1.5) == 1.5, "waiting costs nothing"
         assert guard.run(native_faults.process_id) == child
-        with pytest.raises(ClipError, match="not done after 1 s of processor time; raise this limit") as caught:
+        with pytest.raises(ClipError, match=r"not done after 1 s of processor time\. Raise this limit") as caught:
             guard.run(native_faults.spin_holding_the_interpreter)
         assert caught.value.kind == "timeout"
         assert guard.run(native_faults.echo, 7) == 7
@@ -126,7 +126,7 @@ def test_open_files_are_limited_call_by_call(tmp_path) -> None:
     with Guard(deadline_seconds=20.0, memory_bytes=None, open_files=8) as guard:
         for _ in range(3):
             assert guard.run(native_faults.open_at_once, str(tmp_path / "a"), 7) == 7
-        with pytest.raises(ClipError, match="more than 8 open files; raise the limit") as caught:
+        with pytest.raises(ClipError, match=r"more than 8 open files\. Raise the limit") as caught:
             guard.run(native_faults.open_at_once, str(tmp_path / "a"), 9)
         assert caught.value.kind == "too_large"
         assert guard.run(native_faults.open_at_once, str(tmp_path / "a"), 7) == 7, "what failed has let go"
@@ -248,6 +248,28 @@ def test_a_plain_script_needs_no_main_guard_and_ends_quietly(tmp_path) -> None:
     assert (script.returncode, out.split(), err) == (0, ["imported", "crashed", "timeout", "exit", "answer"], "")
 
 
+def test_a_forked_process_starts_children_of_its_own(tmp_path) -> None:
+    script = start_script(
+        tmp_path,
+        """
+        import os
+        from tests.support import native_faults
+        from vqa.media import Guard
+        guard = Guard(deadline_seconds=60.0, memory_bytes=None)
+        print(guard.run(native_faults.echo, "before"), flush=True)
+        if process_id := os.fork():
+            print("exit", os.waitpid(process_id, 0)[1])
+            print(guard.run(native_faults.echo, "after"))
+        else:
+            with Guard(deadline_seconds=60.0, memory_bytes=None) as own:
+                print(own.run(native_faults.echo, "forked"), flush=True)
+            os._exit(0)
+        """,
+    )
+    out, err = script.communicate(timeout=60)
+    assert (script.returncode, out.split(), err) == (0, ["before", "forked", "exit", "0", "after"], "")
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_a_busy_child_dies_with_its_parent(tmp_path, how) -> None:
     script = start_script(
@@ -296,12 +318,12 @@ def test_killing_the_server_while_it_starts_the_child_loses_no_call() -> None:
     rng = np.random.default_rng(1)
 
     def kill_the_server(delay_seconds: float) -> None:
-        assert wait_until(lambda: guard_module._server._forkserver_pid is not None)
+        assert wait_until(lambda: guard_module._server()._forkserver_pid is not None)
         time.sleep(delay_seconds)
-        os.kill(guard_module._server._forkserver_pid, signal.SIGKILL)
+        os.kill(guard_module._server()._forkserver_pid, signal.SIGKILL)
 
     for _ in range(8):
-        guard_module._new_server()
+        guard_module._servers.clear()
         killer = threading.Thread(target=kill_the_server, args=(float(rng.uniform(0.0, 0.3)),))
         killer.start()
         start = time.monotonic()

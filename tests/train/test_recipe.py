@@ -218,7 +218,7 @@ def test_a_checkpoint_of_another_architecture_is_refused(ladder: Path, tmp_path:
     hf.GPT2LMHeadModel(config).save_pretrained(tmp_path / "gpt2")
     values = small(COLDSTART, model=None, start=str(tmp_path / "gpt2"))
     recipe = written(tmp_path / "a.yaml", values)
-    words = "gpt2 does not take pictures and write text; a scorer must do both"
+    words = "gpt2 does not take pictures and write text. A scorer must do both."
     refused(lambda: run(recipe, data=[ladder], out=tmp_path / "out"), words, kind=ModelError)
 
 

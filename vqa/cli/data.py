@@ -29,6 +29,9 @@ def synth(
     ] = None,
 ) -> None:
     """Make a ladder of distorted clips, labelled by VMAF as a stand-in for opinions of people."""
+    from vqa.imports import require
+
+    require("synth", "imageio_ffmpeg", doing="vqa data synth")
     from vqa.data.synthetic.ladder import synthesise
 
     for done, planned, problem in synthesise(
@@ -42,6 +45,9 @@ def synth(
 @data_app.command()
 def demo(out: Annotated[Path, typer.Option(help="Folder for the clips.")]) -> None:
     """Make a few clips to try scoring on: the bundled ones, distorted copies, a truncated file, a text named .mp4."""
+    from vqa.imports import require
+
+    require("synth", "imageio_ffmpeg", doing="vqa data demo")
     from vqa.data.synthetic.demo import make_demo
 
     typer.echo(f"{len(make_demo(out))} clips in {out}")

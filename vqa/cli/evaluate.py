@@ -118,8 +118,8 @@ def _score(settings: "Values", labels: Path, split: str | None, out: Path) -> Pa
     """Score the labelled clips with a card's settings; returns the folder of the scores."""
     import yaml
 
-    from jobs.run_record import Request
-    from jobs.scoring import run
+    from jobs.score import ScoreRequest
+    from jobs.score import score as run
     from vqa.data.sources import path_to_uri
     from vqa.evaluate.inputs import filter_split, read_table
 
@@ -133,7 +133,7 @@ def _score(settings: "Values", labels: Path, split: str | None, out: Path) -> Pa
             file.write(json.dumps({"clip_id": table.clip_id(row), "uri": place}) + "\n")
     config.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
     # The evaluation reports clips without a score, so any number of failures is allowed here.
-    code = run(Request(sources=(str(listed),), out=out / "scored", config=config, max_failed="100%"))
+    code = run(ScoreRequest(sources=(str(listed),), out=out / "scored", config=config, max_failed="100%"))
     if code:
         raise typer.Exit(code)
     return out / "scored"

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from vqa.errors import UsageError
+from vqa.imports import require
 
 ROW_SUFFIXES = frozenset({".csv", ".jsonl", ".parquet", ".txt"})
 Format = Literal["csv", "txt", "mat", "json", "jsonl", "xlsx", "parquet"]
@@ -281,10 +282,9 @@ def _unfold(name: str, value: object, found: Columns) -> None:
 
 
 def _xlsx(path: Path) -> Columns:
-    try:
-        from openpyxl import load_workbook
-    except ModuleNotFoundError as error:
-        raise UsageError(f"{path}: reading .xlsx needs openpyxl. Install it with: pip install 'vqa[xlsx]'.") from error
+    require("xlsx", "openpyxl", doing=f"{path}: reading .xlsx")
+    from openpyxl import load_workbook
+
     lines = list(load_workbook(path, read_only=True, data_only=True).worksheets[0].iter_rows(values_only=True))
     names = [str(cell).strip() for cell in lines[0]] if lines else []
     return {name: [line[at] for line in lines[1:] if line[0] is not None] for at, name in enumerate(names)}

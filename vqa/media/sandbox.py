@@ -1,34 +1,40 @@
-"""Run a function in a child process that can be killed: a hang, a crash or a memory hog in native code costs one call.
+"""Function calls in a child process with a deadline and limits on memory, processor time and open files.
 
-`pebble` keeps the pool of one warm child and its deadline. How the child starts and ends is ours, on three counts:
+A hang, a crash or a memory hog in native code costs one call. `pebble` keeps the pool of one warm child and its
+deadline. This module decides how the child starts and ends:
 
 - It is forked from a small server process (the standard library's fork server) that has the decoders loaded and nothing
-  else: a fresh child takes milliseconds, inherits no threads, locks or CUDA state of ours, and never imports the user's
-  script, so that scripts need no `if __name__ == "__main__"` and Ray workers pay for no second Ray.
-- It dies with us: the server ends when our end of a pipe closes, and the kernel kills the child with the server.
-- It ignores Ctrl-C (we stop it), dies at once on SIGTERM, and leaves no core files.
+  else. A fresh child takes milliseconds, inherits no threads, locks or CUDA state of its parent, and never imports the
+  user's script, so that scripts need no `if __name__ == "__main__"` and Ray workers pay for no second Ray.
+- It dies with its parent: the server ends when the parent's end of a pipe closes, and the kernel kills the child with
+  the server.
+- It ignores Ctrl-C (the parent stops it), dies at once on SIGTERM, and leaves no core files.
 """
 
 import ctypes
 import errno
 import io
+import itertools
+import math
 import os
 import pickle
 import resource
 import signal
 import sys
 import threading
+import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from multiprocessing import context, forkserver, popen_forkserver, process, reduction, spawn, util
+from pathlib import Path
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import Any, NamedTuple, ParamSpec, Self, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
 from vqa.errors import ClipError
-from vqa.media.limits import Limits, limited
 from vqa.types import Clip
 
 P = ParamSpec("P")
@@ -36,6 +42,14 @@ T = TypeVar("T")
 
 _START_SECONDS = 60.0  # allowance for a child to start on a machine that is swamped
 _PR_SET_PDEATHSIG = 1
+
+
+class Limits(NamedTuple):
+    """What one call may use on top of the idle child. None: no limit."""
+
+    memory_bytes: int | None
+    cpu_seconds: int | None
+    open_files: int | None
 
 
 class Guard:
@@ -50,17 +64,23 @@ class Guard:
         open_files: int | None = None,
         preload: Sequence[str] = (),
     ) -> None:
-        """Nothing is started yet.
+        """Set the limits of every call; the child starts with the first call.
 
-        `deadline_seconds`: per call, counted from when the child takes it up. What a call may use on top of the idle
-        child (None: no limit): `memory_bytes` (Linux), `cpu_seconds` of all its threads together, `open_files` at once.
-        `preload`: modules that a child imports before its first call.
+        Args:
+            deadline_seconds: wall-clock time per call, above 0, counted from when the child takes the call.
+            memory_bytes: private memory on top of the idle child, above 0 (Linux); None: no limit.
+            cpu_seconds: processor time of all threads of a call together, above 0; None: no limit.
+            open_files: files open at once on top of the idle child's, above 0; None: no limit.
+            preload: modules that a child imports before its first call.
+
+        Raises:
+            ValueError: a limit is 0 or negative.
         """
         allowed = {"deadline_seconds": deadline_seconds, "memory_bytes": memory_bytes}
         allowed |= {"cpu_seconds": cpu_seconds, "open_files": open_files}
         for name, limit in allowed.items():
             if limit is not None and not limit > 0:
-                raise ValueError(f"guard: {name} is {limit}; give a number above 0")
+                raise ValueError(f"Guard: {name} is {limit}. Give a number above 0.")
         self.deadline_seconds = deadline_seconds
         self.limits = Limits(memory_bytes, cpu_seconds, open_files)
         self._preload = tuple(preload)
@@ -68,16 +88,26 @@ class Guard:
         self._lock = threading.Lock()
 
     def start(self) -> None:
-        """Start the child now instead of at the first call."""
+        """Start the child now rather than at the first call. Raises ClipError as `run`."""
         self.run(os.getpid)
 
     def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """`function(*args, **kwargs)`, run in the child; what it raises is raised here.
+        """Run `function(*args, **kwargs)` in the child.
 
-        Raises ClipError "timeout" when the deadline passes or the processor time is used up, "too_large" when memory
-        runs out or too many files are open, "crashed" when the child dies twice over the same call (once could be
-        somebody else's doing). Function, arguments and result are pickled; the function must live in a module that the
-        child can import, not in `__main__`.
+        Args:
+            function: must live in a module that the child can import, not in `__main__`. It is pickled, as are the
+                arguments and the result.
+            args: positional arguments; the first Clip or string among them names the call in messages.
+            kwargs: keyword arguments.
+
+        Returns:
+            What the function returns.
+
+        Raises:
+            ClipError: "timeout" when the deadline passes or the processor time is used up, "too_large" when memory
+                runs out or too many files are open, "crashed" when the child dies twice in the same call (once could
+                be another process's doing).
+            BaseException: whatever the function raises.
         """
         call = pickle.dumps((function, args, kwargs), protocol=5)
         subject = next(
@@ -91,16 +121,16 @@ class Guard:
                 raise
         if outcome is None:
             raise ClipError(
-                "crashed", f"{subject}: the decoder's process died twice over it; convert the file or leave it out"
+                "crashed", f"{subject}: the decoder's process died twice over it. Convert the file or leave it out."
             )
         value, error = pickle.loads(outcome)  # noqa: S301 (bytes made by our own child)
         if isinstance(error, MemoryError):
             limit = f"of {self.limits.memory_bytes} bytes" if self.limits.memory_bytes else "of the machine"
-            said = f"{subject}: needs more than the memory {limit}; raise the limit or scale it down"
-            raise ClipError("too_large", said) from error
+            message = f"{subject}: needs more than the memory {limit}. Raise the limit or scale the clip down."
+            raise ClipError("too_large", message) from error
         if isinstance(error, OSError) and error.errno == errno.EMFILE:
-            said = f"{subject}: needs more than {self.limits.open_files} open files; raise the limit on them"
-            raise ClipError("too_large", said) from error
+            message = f"{subject}: needs more than {self.limits.open_files} open files. Raise the limit on them."
+            raise ClipError("too_large", message) from error
         if error is not None:
             raise error
         return value  # type: ignore[no-any-return]
@@ -111,13 +141,13 @@ class Guard:
             self._drop()
 
     def __enter__(self) -> Self:
-        """Nothing is started yet."""
+        """Return the guard; the child starts with the first call."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """As `close`."""
+        """End the child."""
         self.close()
 
     def _attempt(self, call: bytes, subject: str) -> bytes | None:
@@ -125,6 +155,7 @@ class Guard:
         if self._pool is not None and not self._pool.active:
             self._drop()  # the idle child was killed from outside: not this call's fault
         if self._pool is None:
+            _server(self._preload)
             self._pool = ProcessPool(
                 max_workers=1,
                 initializer=_prepare_child,
@@ -134,7 +165,7 @@ class Guard:
         try:
             with _sigint_blocked():
                 future = self._pool.schedule(_answer, args=(call, self.limits), timeout=self.deadline_seconds)
-        except RuntimeError:  # pebble: the pool broke since we looked
+        except RuntimeError:  # pebble: the pool broke since the check above
             self._drop()
             return None
         try:
@@ -146,15 +177,15 @@ class Guard:
                 return None
             raise ClipError(
                 "timeout",
-                f"{subject}: not done after {self.deadline_seconds:g} s; raise the deadline or convert the file",
+                f"{subject}: not done after {self.deadline_seconds:g} s. Raise the deadline or convert the file.",
             ) from error
         except (ProcessExpired, RuntimeError) as error:  # it died: at work, or before it took the call (broken pool)
             self._drop()
             if isinstance(error, ProcessExpired) and error.exitcode == -signal.SIGXCPU:
                 raise ClipError(
                     "timeout",
-                    f"{subject}: not done after {self.limits.cpu_seconds} s of processor time; raise this limit or "
-                    "convert the file",
+                    f"{subject}: not done after {self.limits.cpu_seconds} s of processor time. Raise this limit or "
+                    "convert the file.",
                 ) from error
             return None
         return outcome
@@ -190,7 +221,7 @@ def _answer(call: bytes, limits: Limits) -> bytes:
     """Run one pickled call under the limits; returns pickled (value, error)."""
     try:
         function, args, kwargs = pickle.loads(call)  # noqa: S301 (bytes made by our own parent)
-        with limited(limits):
+        with _limited(limits):
             value = function(*args, **kwargs)
         return pickle.dumps((value, None), protocol=5)
     except BaseException as error:  # even SystemExit: whatever it is, it is raised again in the parent
@@ -200,6 +231,47 @@ def _answer(call: bytes, limits: Limits) -> bytes:
             return pickle.dumps((None, error), protocol=5)
         except Exception:  # an exception that cannot travel: its text does
             return pickle.dumps((None, RuntimeError("".join(traceback.format_exception(error)))), protocol=5)
+
+
+# --- limits on one call ---------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _limited(limits: Limits) -> Iterator[None]:
+    """Set the kernel's limits for one call, then the old ones again: sending the answer is not the call's."""
+    now: dict[int, int] = {}
+    if limits.memory_bytes is not None:
+        now[resource.RLIMIT_DATA] = _data_bytes() + limits.memory_bytes
+    if limits.cpu_seconds is not None:
+        now[resource.RLIMIT_CPU] = math.ceil(time.process_time()) + limits.cpu_seconds
+    if limits.open_files is not None:
+        now[resource.RLIMIT_NOFILE] = _number_of_free_file(limits.open_files)
+    before = {kind: resource.getrlimit(kind) for kind in now}
+    try:
+        for kind, limit in now.items():
+            highest = before[kind][1]
+            resource.setrlimit(kind, (limit if highest < 0 else min(limit, highest), highest))
+        yield
+    finally:
+        for kind, limits_before in before.items():
+            resource.setrlimit(kind, limits_before)
+
+
+def _number_of_free_file(count: int) -> int:
+    """The limit on the numbers of open files (which is what the kernel limits) that leaves `count` of them free."""
+    listed = list(Path("/dev/fd").iterdir())
+    held = {int(path.name) for path in listed if path.exists()}  # without the list's own
+    free = (number for number in itertools.count() if number not in held)
+    return next(itertools.islice(free, count - 1, None)) + 1
+
+
+def _data_bytes() -> int:
+    """Private writable memory of this process, which is what RLIMIT_DATA counts; 0 on systems without /proc."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmData:")), 0)
 
 
 # --- how it starts --------------------------------------------------------------------------------------------------
@@ -215,15 +287,17 @@ class _sigint_blocked:  # noqa: N801 (reads as a statement)
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
 
-def _new_server() -> None:
-    global _server
-    _server = forkserver.ForkServer()
-    _server.set_forkserver_preload(["vqa.media"])
+_servers: dict[int, forkserver.ForkServer] = {}  # by process: a forked one is not the parent of its parent's server
 
 
-_server: forkserver.ForkServer
-_new_server()
-os.register_at_fork(after_in_child=_new_server)  # a forked process is not the parent of its parent's server
+def _server(preload: Sequence[str] = ()) -> forkserver.ForkServer:
+    """The server of this process; `preload`: what the first guard wants, which later children then find loaded."""
+    process_id = os.getpid()
+    if process_id not in _servers:
+        server = forkserver.ForkServer()
+        server.set_forkserver_preload(["vqa.media", *preload])
+        _servers.setdefault(process_id, server)
+    return _servers[process_id]
 
 
 def _close(*descriptors: int) -> None:
@@ -232,7 +306,7 @@ def _close(*descriptors: int) -> None:
 
 
 class _Popen(popen_forkserver.Popen):
-    """The standard library's, with our own server, and without the instruction to import the parent's main module."""
+    """The standard library's, with a server of this module's, and without importing the parent's main module."""
 
     _fds: list[int]
 
@@ -253,10 +327,10 @@ class _Popen(popen_forkserver.Popen):
             except (EOFError, OSError):  # the server itself was killed: an error here would stop pebble's threads
                 if is_last:
                     raise
-                _new_server()
+                _servers.pop(os.getpid(), None)
 
     def _fork(self, buffer: io.BytesIO) -> None:
-        self.sentinel, writer = _server.connect_to_new_process(self._fds)
+        self.sentinel, writer = _server().connect_to_new_process(self._fds)
         parent_writer = os.dup(writer)  # the child sees the end of its parent by this pipe
         self.finalizer = util.Finalize(self, _close, (parent_writer, self.sentinel))
         try:

@@ -3,8 +3,8 @@
 import math
 
 import numpy as np
+import scipy  # its parts load when first used
 from numpy.typing import ArrayLike
-from scipy import stats
 
 
 def half_width(residuals: ArrayLike, *, coverage: float = 0.9) -> float:
@@ -20,5 +20,5 @@ def half_width(residuals: ArrayLike, *, coverage: float = 0.9) -> float:
 
 def share_interval(hits: int, of: int, *, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's interval of a share, 0 to 1."""
-    found = stats.binomtest(hits, of).proportion_ci(confidence, method="wilson")
+    found = scipy.stats.binomtest(hits, of).proportion_ci(confidence, method="wilson")
     return float(found.low), float(found.high)

@@ -1,25 +1,25 @@
 """Agreement of two lists of numbers [N]: ranks, line, distance. Each is NaN where the data define no such number."""
 
 import numpy as np
+import scipy  # its parts load when first used
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 Numbers = NDArray[np.float64]
 
 
 def srcc(scores: ArrayLike, opinions: ArrayLike) -> float:
     """Spearman's rank correlation, -1 to 1, ties sharing ranks; NaN for fewer than two clips or a constant."""
-    return _correlation(stats.spearmanr, scores, opinions)
+    return _correlation(scipy.stats.spearmanr, scores, opinions)
 
 
 def plcc(scores: ArrayLike, opinions: ArrayLike) -> float:
     """Pearson's linear correlation, -1 to 1, without a fit before it; NaN for fewer than two clips or a constant."""
-    return _correlation(stats.pearsonr, scores, opinions)
+    return _correlation(scipy.stats.pearsonr, scores, opinions)
 
 
 def krcc(scores: ArrayLike, opinions: ArrayLike) -> float:
     """Kendall's rank correlation tau-b, -1 to 1 (Kendall 1945); NaN for fewer than two clips or a constant."""
-    return _correlation(stats.kendalltau, scores, opinions)
+    return _correlation(scipy.stats.kendalltau, scores, opinions)
 
 
 def _correlation(statistic: object, scores: ArrayLike, opinions: ArrayLike) -> float:

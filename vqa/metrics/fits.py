@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import scipy  # its parts load when first used
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, special
 
 from vqa.metrics.correlation import Numbers, pair
 
@@ -37,11 +37,11 @@ FORMULAS: dict[Kind, str] = {
 
 
 def _logistic4(x: Numbers, b: Numbers) -> Numbers:
-    return np.asarray(b[1] + (b[0] - b[1]) * special.expit((x - b[2]) / abs(b[3])))
+    return np.asarray(b[1] + (b[0] - b[1]) * scipy.special.expit((x - b[2]) / abs(b[3])))
 
 
 def _logistic5(x: Numbers, b: Numbers) -> Numbers:
-    return np.asarray(b[0] * (special.expit(b[1] * (x - b[2])) - 0.5) + b[3] * x + b[4])
+    return np.asarray(b[0] * (scipy.special.expit(b[1] * (x - b[2])) - 0.5) + b[3] * x + b[4])
 
 
 def _knots(x: Numbers, b: Numbers) -> Numbers:
@@ -101,7 +101,7 @@ def _shape(
         basis[:, 2] = z
 
     def coefficients(shape: Numbers) -> NDArray[np.float64]:
-        basis[:, 1] = special.expit((z - shape[0]) / np.exp(shape[1])) - 0.5
+        basis[:, 1] = scipy.special.expit((z - shape[0]) / np.exp(shape[1])) - 0.5
         return np.asarray(np.linalg.lstsq(basis, y, rcond=None)[0])
 
     def residuals(shape: Numbers) -> Numbers:
@@ -110,7 +110,7 @@ def _shape(
     limits = np.array([[z.min() - 3, np.log(0.01)], [z.max() + 3, np.log(LIMIT)]])
     grid = [np.array([m, w]) for m in (-2.0, -1.0, 0.0, 1.0, 2.0) for w in np.log([0.05, 0.2, 0.5, 1.0, 3.0, 10.0])]
     start = min((np.clip(point, *limits) for point in grid), key=lambda point: float(np.sum(residuals(point) ** 2)))
-    found = optimize.least_squares(residuals, np.clip(start, limits[0] + 1e-6, limits[1] - 1e-6), bounds=limits)
+    found = scipy.optimize.least_squares(residuals, np.clip(start, limits[0] + 1e-6, limits[1] - 1e-6), bounds=limits)
     c = coefficients(found.x)
     middle, width = centre + scale * float(found.x[0]), scale * float(np.exp(found.x[1]))
     # Back from z to x, and from (expit - 1/2) to expit.
@@ -130,7 +130,7 @@ def fit_isotonic(scores: ArrayLike, opinions: ArrayLike) -> Fit | None:
     if not len(x):
         return None
     knots, where, counts = np.unique(x, return_inverse=True, return_counts=True)
-    level = optimize.isotonic_regression(np.bincount(where, y) / counts, weights=counts).x
+    level = scipy.optimize.isotonic_regression(np.bincount(where, y) / counts, weights=counts).x
     # Of a run of equal levels only the ends say anything.
     inner = np.r_[False, (level[1:-1] == level[:-2]) & (level[1:-1] == level[2:]), False][: len(level)]
     keep = ~inner

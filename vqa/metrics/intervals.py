@@ -8,8 +8,8 @@ drawn twice ties with itself) sharing ranks as on any data.
 from collections.abc import Iterator, Mapping
 
 import numpy as np
+import scipy  # its parts load when first used
 from numpy.typing import ArrayLike, NDArray
-from scipy import special
 
 from vqa.metrics.correlation import Numbers, pair
 
@@ -190,7 +190,7 @@ def _moved(area: float, steps: Numbers) -> Numbers:
     """The area moved by small steps [b] along its log odds; where it is 0, 1 or NaN it stays."""
     if not 0 < area < 1:
         return np.full_like(steps, area)
-    return np.asarray(special.expit(special.logit(area) + steps / (area * (1 - area))))
+    return np.asarray(scipy.special.expit(scipy.special.logit(area) + steps / (area * (1 - area))))
 
 
 def _divide(above: Numbers, below: Numbers) -> Numbers:

@@ -7,8 +7,8 @@ methodology for performance evaluation. QoMEX 2016.
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # its parts load when first used
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from vqa.metrics.correlation import Numbers, pair
 
@@ -49,7 +49,7 @@ def analyse_pairs(
         different = np.abs(by_opinion) > apart
     else:
         variance = np.asarray(errors, dtype=np.float64) ** 2
-        different = np.abs(by_opinion) > stats.norm.ppf(0.975) * np.sqrt(variance[first] + variance[second])
+        different = np.abs(by_opinion) > scipy.stats.norm.ppf(0.975) * np.sqrt(variance[first] + variance[second])
     agreed = by_score[different] * np.sign(by_opinion[different])
     far, near = np.abs(by_score[different]), np.abs(by_score[~different])
     above, below = _won(far, near), 1 - _won(near, far)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
+import scipy  # its parts load when first used
 
 from vqa.metrics.correlation import Numbers
 
@@ -35,7 +35,7 @@ def steiger(first: float, second: float, between: float, *, clips: int) -> tuple
 
 
 def _two_sided(z: float) -> float:
-    return float(2 * stats.norm.sf(abs(z)))
+    return float(2 * scipy.stats.norm.sf(abs(z)))
 
 
 def bootstrap_p(differences: Numbers) -> float:

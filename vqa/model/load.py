@@ -1,8 +1,9 @@
-"""A model's weights and processor in memory, or a ModelError that says what is wrong with them."""
+"""Load a model's weights and processor, or say what is wrong with them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -11,16 +12,18 @@ from safetensors import SafetensorError
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
 from vqa.errors import ModelError
+from vqa.imports import require, uncollected
 from vqa.model.card import ModelCard
 from vqa.model.resolve import Location, locate
 from vqa.model.vocabulary import Vocabulary
 
 hf: Any = transformers  # its types do not hold what it does: from_pretrained returns a pair when asked to
+SPREAD = ("auto", "balanced", "balanced_low_0", "sequential")  # values of device_map that several GPUs share
 
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """A loaded model: what looks, thinks and writes."""
+    """A loaded model with its processor and the roles of its tokens."""
 
     location: Location
     model: Any  # a transformers image-text-to-text model, in eval mode
@@ -29,49 +32,55 @@ class Policy:
 
     @property
     def device(self) -> torch.device:
-        """Where its inputs go."""
+        """The device that its inputs go to."""
         return torch.device(self.model.device)
 
 
 def load(card: ModelCard) -> Policy:
-    """Load what the card says; sets torch's threads in this process if the card does.
+    """Load what a card names; sets torch's threads in this process if the card does.
 
-    Raises ModelError: not found, not image-text-to-text, no safetensors, weights incomplete or not the config's, no
-    chat template, no such device or attention.
+    Args:
+        card: the model, its data type, attention, device and processor limits.
+
+    Returns:
+        The model in eval mode, without gradients, on the card's device: by default the first GPU, else the CPU.
+
+    Raises:
+        ModelError: not found, not image-text-to-text, no safetensors, weights that are incomplete or not the
+            config's, no chat template, no such device or attention.
+        UsageError: a device_map for several GPUs without accelerate.
     """
     location = locate(card.source, revision=card.revision)
     if card.cpu_threads is not None:
         torch.set_num_threads(card.cpu_threads)
+    device = card.device_map or ("cuda:0" if torch.cuda.is_available() else "cpu")
+    if device in SPREAD:
+        require("train", "accelerate", doing=f"device_map {device}")
     options: dict[str, Any] = {"trust_remote_code": card.trust_remote_code}
     if location.commit:
         options["revision"] = location.commit
     where = f"model {location.model_id}"
     with _loading(where):
         config = hf.AutoConfig.from_pretrained(location.place, **options)
-    if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and "AutoModelForImageTextToText" not in getattr(
-        config, "auto_map", {}
-    ):
-        raise ModelError(f"{where}: {config.model_type} does not take pictures and write text; a scorer must do both")
+        mapping = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    if type(config) not in mapping and "AutoModelForImageTextToText" not in getattr(config, "auto_map", {}):
+        raise ModelError(f"{where}: {config.model_type} does not take pictures and write text. A scorer must do both.")
     with _loading(where):
+        # transformers places weights by accelerate, which scoring can do without: they are moved where it is missing.
+        is_placed = device != "cpu" and find_spec("accelerate") is not None
         model, report = hf.AutoModelForImageTextToText.from_pretrained(
             location.place,
             use_safetensors=True,
             dtype=card.dtype if card.dtype == "auto" else getattr(torch, card.dtype),
             attn_implementation=None if card.attention == "auto" else card.attention,
-            device_map=card.device_map or ("cuda:0" if torch.cuda.is_available() else "cpu"),
+            device_map=device if is_placed else None,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # told below, in words
+            ignore_mismatched_sizes=True,  # refused below, in words
             **options,
         )
-    if other := sorted(report["mismatched_keys"]):
-        name, found, wanted = other[0]
-        raise ModelError(
-            f"{where}: its config.json belongs to other weights: {len(other)} have other sizes, e.g. {name} is "
-            f"{list(found)} in the files, {list(wanted)} by the config; give the folder as save_pretrained wrote it"
-        )
-    # transformers fills what is missing with noise and only logs it: such a model must not give scores.
-    if missing := sorted(report["missing_keys"]):
-        raise ModelError(f"{where}: {len(missing)} weights are not in its files, e.g. {missing[0]}; download it again")
+        if not is_placed:
+            model.to(device)
+    _check_weights(report, where)
     with _loading(where):
         processor = hf.AutoProcessor.from_pretrained(location.place, **options)
     _check_processor(processor, where)
@@ -84,21 +93,33 @@ def load(card: ModelCard) -> Policy:
     return Policy(location=location, model=model, processor=processor, vocabulary=vocabulary)
 
 
+def _check_weights(report: Any, where: str) -> None:
+    """Raise ModelError where transformers filled weights with noise, which it only logs: it must not give scores."""
+    if other := sorted(report["mismatched_keys"]):
+        name, found, wanted = other[0]
+        raise ModelError(
+            f"{where}: its config.json belongs to other weights: {len(other)} have other sizes, e.g. {name} is "
+            f"{list(found)} in the files, {list(wanted)} by the config. Give the folder as save_pretrained wrote it."
+        )
+    if missing := sorted(report["missing_keys"]):
+        raise ModelError(f"{where}: {len(missing)} weights are not in its files, e.g. {missing[0]}. Download it again.")
+
+
 def _check_processor(processor: Any, where: str) -> None:
     if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
         raise ModelError(f"{where}: its processor is a {type(processor).__name__}, without pictures or without text")
     if not getattr(processor, "chat_template", None) and not getattr(processor.tokenizer, "chat_template", None):
-        raise ModelError(f"{where}: no chat template; it cannot be asked a question (add chat_template.jinja)")
+        raise ModelError(f"{where}: no chat template, so that it cannot be asked. Add chat_template.jinja.")
 
 
 def _limit_pixels(processor: Any, card: ModelCard, where: str) -> None:
-    """Set the areas between which pictures are resized. Only the Qwen families have them: they keep them as `edges`."""
+    """Set the areas between which pictures are resized, which the Qwen families alone have and keep as `edges`."""
     edges = {"shortest_edge": card.min_pixels, "longest_edge": card.max_pixels}
     wanted = {name: area for name, area in edges.items() if area is not None}
     images = processor.image_processor
     if wanted and "max_pixels" not in getattr(images.valid_kwargs, "__annotations__", {}):
         raise ModelError(
-            f"{where}: {type(images).__name__} has no min_pixels and max_pixels; leave them out of the card"
+            f"{where}: {type(images).__name__} has no min_pixels and max_pixels. Leave them out of the card."
         )
     if wanted:
         images.size = type(images.size)(**(dict(images.size) | wanted))
@@ -106,15 +127,16 @@ def _limit_pixels(processor: Any, card: ModelCard, where: str) -> None:
 
 @contextmanager
 def _loading(where: str) -> Iterator[None]:
-    """What transformers raises becomes a ModelError; its progress bars and its table of weights stay away."""
+    """Turn what transformers raises into a ModelError; hide its progress bars and its table of weights."""
     bars = hf.utils.logging
     shown, loudness = bars.is_progress_bar_enabled(), bars.get_verbosity()
     bars.disable_progress_bar()
     bars.set_verbosity_error()
     try:
-        yield
+        with uncollected():  # most classes are imported on the way
+            yield
     except SafetensorError as error:
-        raise ModelError(f"{where}: its weights cannot be read ({error}); copy or download them again") from error
+        raise ModelError(f"{where}: its weights cannot be read ({error}). Copy or download them again.") from error
     except Exception as error:  # a broken folder raises anything: KeyError, JSONDecodeError, SafetensorError, ...
         raise ModelError(f"{where}: {type(error).__name__}: {' '.join(str(error).split())[:500]}") from error
     finally:

@@ -1,11 +1,10 @@
-"""K answers from one look: each prompt runs once, its cache is laid out for K rows, and all rows write together.
+"""K answers per prompt from one prefill: the cache is repeated for K rows, and all rows are decoded together.
 
     clip a: pictures + question --> cache a, 7 tokens     ..aaaaaaa1111     rows of one batch: caches end at the same
-    clip b: pictures + question --> cache b, 9 tokens     bbbbbbbbb2222     column, answers grow behind; dots are masked
+    clip b: pictures + question --> cache b, 9 tokens     bbbbbbbbb2222     column, answers follow; dots are masked
 
-Prompts never share a forward pass, so what becomes of a clip's prompt cannot depend on its neighbours. Rows share the
-matrix products of the tokens they write, which may differ in the last bit; a token differs only where two are as good
-as tied.
+Prompts never share a forward pass, so a clip's prefill cannot depend on its neighbours. Rows share the matrix products
+of the tokens they generate, which may differ in the last bit; a token differs only where two are as good as tied.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,12 +16,13 @@ from torch import Tensor
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from vqa.model._compat import attention_of, position_ids
 from vqa.model.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """How tokens are drawn. See GenerationConfig."""
+    """Settings of sampling, as in `vqa.model.card.GenerationConfig`."""
 
     temperature: float = 1.0
     top_p: float = 1.0
@@ -31,19 +31,19 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
-    """One answer as written: tokens without the end, whether it came to an end, and its digits' logits if kept."""
+    """One generated answer."""
 
-    tokens: list[int]
-    is_finished: bool
+    tokens: list[int]  # without the end
+    is_finished: bool  # whether it came to an end
     digit_logits: Tensor | None  # float32 [tokens, digits], on the CPU
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prefill:
-    """A prompt that went through the model."""
+    """The state of a model after a prompt."""
 
     cache: Cache
-    logits: Tensor  # float32 [1, vocabulary]: what may come next
+    logits: Tensor  # float32 [1, vocabulary]: of the next token
     positions: Tensor  # [..., 1, 1]: of the last token, as many as the family uses (Qwen: text, time, height, width)
 
     @property
@@ -54,12 +54,15 @@ class Prefill:
 
 @torch.no_grad()  # not inference_mode: FSDP would keep such tensors for the update; 1 % slower
 def prefill(model: Any, inputs: Any) -> Prefill:
-    """Pictures and question of one clip through the model, once."""
+    """Run pictures and question of one clip through the model, once.
+
+    Args:
+        model: an image-text-to-text model of transformers, in eval mode.
+        inputs: the processor's tensors for the clip; see `vqa.model.encode.encode`.
+    """
     inputs = dict(inputs.to(model.device, dtype=model.dtype))
     cache = DynamicCache(config=model.config.get_text_config(decoder=True))
-    # The one place that knows how a family counts positions; `generate` asks it too. Afterwards each token adds one.
-    counted = {key: value for key, value in inputs.items() if key != "input_ids"}
-    positions = model._prepare_position_ids_for_generation(inputs["input_ids"], counted)
+    positions = position_ids(model, inputs)
     # Without a mask, as there is no padding: attention may then use its causal kernel.
     inputs.pop("attention_mask", None)
     out = model(**inputs, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
@@ -78,10 +81,23 @@ def roll_out(
     sampling: Sampling | None = None,
     keep_digits: bool = False,
 ) -> list[list[Rollout]]:
-    """K answers for each prompt: greedy, or drawn with one seed for each row (prompt-major) by `sampling`.
+    """Generate K answers for each of N prompts, greedily or by sampling.
 
-    A row is drawn by adding Gumbel noise to its logits and taking the largest (Gumbel-max: the same distribution as
-    drawing from softmax), the noise coming from the row's own generator: its neighbours cannot change it.
+    A token is sampled by adding Gumbel noise to the logits and taking the largest (Gumbel-max: the same distribution as
+    drawing from the softmax). The noise comes from the row's own generator, so its neighbours cannot change it.
+
+    Args:
+        model: an image-text-to-text model of transformers, in eval mode.
+        prompts: N; their caches are consumed.
+        k: answers per prompt.
+        vocabulary: of the model.
+        max_new_tokens: per answer.
+        seeds: N x K, those of a prompt side by side; None for greedy answers.
+        sampling: used with seeds.
+        keep_digits: whether to keep the logits of digits.
+
+    Returns:
+        N lists of K rollouts.
     """
     if len(prompts) > 1 and not all(_is_plain(prompt.cache) for prompt in prompts):
         # Sliding windows and recurrent states cannot be padded on the left: one clip after another.
@@ -91,11 +107,11 @@ def roll_out(
             roll_out(model, [prompt], k=k, seeds=own, keep_digits=keep_digits, **arguments)[0]
             for prompt, own in zip(prompts, each, strict=True)
         ]
-    used = max(prompt.length for prompt in prompts)  # columns; laying out empties the prompts' caches
+    used = max(prompt.length for prompt in prompts)  # columns; read before the prompts' caches are emptied
     cache, mask = _laid_out(model, prompts, k=k, room=max_new_tokens)
     logits = torch.cat([prompt.logits for prompt in prompts]).repeat_interleave(k, dim=0)
     positions = torch.cat([prompt.positions for prompt in prompts], dim=-2).repeat_interleave(k, dim=-2)
-    rows = torch.arange(len(logits), device=logits.device)  # which answer each row of the batch writes
+    rows = torch.arange(len(logits), device=logits.device)  # the answer of each row of the batch
     written = torch.full((len(rows), max_new_tokens), vocabulary.pad, device=logits.device)
     lengths = torch.full_like(rows, max_new_tokens)
     finished = torch.zeros_like(rows, dtype=torch.bool)
@@ -161,7 +177,11 @@ def _perturbed(logits: Tensor, sampling: Sampling, generators: Sequence[torch.Ge
 
 
 class _Row(DynamicLayer):  # type: ignore[no-untyped-call]  # transformers leaves __init_subclass__ untyped
-    """A cache layer with room ahead: a new token is written in place, where the library's copies all that is there."""
+    """Cache layer with preallocated room, in which a token is written in place.
+
+    DynamicLayer copies all keys and values per token (https://github.com/huggingface/transformers/pull/30536);
+    StaticCache attends over its whole length.
+    """
 
     def __init__(self, keys: Tensor, values: Tensor, used: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -191,8 +211,8 @@ def _is_plain(cache: Cache) -> bool:
 
 
 def _laid_out(model: Any, prompts: Sequence[Prefill], *, k: int, room: int) -> tuple[Any, Tensor | None]:
-    """The prompts' caches as `k` rows each, ending at the same column, and the mask (None where nothing is padded)."""
-    caches: list[Any] = [prompt.cache for prompt in prompts]  # the library wants a LongTensor where any tensor will do
+    """The prompts' caches with `k` rows each, right-aligned, and the mask (None where nothing is padded)."""
+    caches: list[Any] = [prompt.cache for prompt in prompts]  # `reorder_cache` is typed for LongTensor alone
     lengths = [prompt.length for prompt in prompts]
     if not all(_is_plain(cache) for cache in caches):
         (cache,) = caches
@@ -228,8 +248,8 @@ def _merged(caches: Sequence[Any], lengths: Sequence[int], *, k: int, room: int)
 
 
 def _shaped(model: Any, mask: Tensor) -> Tensor:
-    """The mask [rows, columns] as the attention takes it: ready-made where it can, so that no step has to make it."""
-    attention = model.config._attn_implementation
+    """The mask [rows, columns] in the form that the attention takes as it is, so that no step has to convert it."""
+    attention = attention_of(model)
     if attention == "sdpa":
         return mask[:, None, None, :]
     if attention == "eager":

@@ -199,7 +199,7 @@ def _restored(trainer: Any, checkpoint: str) -> bool:
     """Load a checkpoint's weights into the trainer's model; False where the trainer must do it (sharded, LoRA).
 
     transformers' Trainer reads the names as they are on disk, which for Qwen2.5-VL are not those of the model: it then
-    resumes from the weights it began with, and only warns.
+    resumes from the weights it began with, and only warns (https://github.com/QwenLM/Qwen3-VL/issues/1763).
     """
     if trainer.is_sharded or not (Path(checkpoint) / "config.json").is_file():
         return False

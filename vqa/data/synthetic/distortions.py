@@ -7,9 +7,9 @@ the last step of a clip and need an encoder.
 from collections.abc import Callable
 
 import numpy as np
+import scipy  # its parts load when first used
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageFilter
-from scipy import ndimage
 
 from vqa.types import Pixels
 
@@ -145,7 +145,7 @@ def transmission_loss(frames: Pixels, severity: float, generator: np.random.Gene
 
 def smooth(values: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
     """Smooth a series with a Gaussian (camera shake of the pans over photographs)."""
-    return np.asarray(ndimage.gaussian_filter1d(values, sigma, mode="nearest"))
+    return np.asarray(scipy.ndimage.gaussian_filter1d(values, sigma, mode="nearest"))
 
 
 DISTORTIONS: dict[str, Distortion] = {

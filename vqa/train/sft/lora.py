@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 from vqa.errors import UsageError
+from vqa.imports import require
 from vqa.train.modules import TOWERS, tower_of
 from vqa.train.recipe_stages import ColdStart
 
@@ -18,10 +19,9 @@ def mark_trained(model: Any, settings: ColdStart) -> Any:
     tower_of(model).requires_grad_(settings.vision_learning_rate != 0)
     if settings.lora is None:
         return model
-    try:
-        import peft
-    except ImportError as error:
-        raise UsageError("cold start: lora needs peft. Install it by `pip install vqa[lora]`.") from error
+    require("train", "peft", doing="lora of a cold start")
+    import peft
+
     names = "|".join(map(re.escape, settings.lora.target_modules))
     config = peft.LoraConfig(
         r=settings.lora.r,

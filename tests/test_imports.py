@@ -1,0 +1,143 @@
+"""Importing a module changes nothing in the process, `vqa --help` loads nothing heavy, missing extras are named."""
+
+import gc
+import json
+import os
+import re
+import subprocess
+import sys
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vqa import imports
+from vqa.errors import UsageError
+from vqa.imports import require, uncollected
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("vqa", "jobs", "samplers")
+OURS = [
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for package in PACKAGES
+    for path in sorted((ROOT / package).rglob("*.py"))
+]
+
+# Imports the modules named on stdin, then says what the process looks like and which modules were loaded, in order.
+STATE = """
+import json, os, sys
+registered = []
+register = os.register_at_fork
+def note(**callbacks):
+    registered.extend(str(getattr(callback, "__module__", None)) for callback in callbacks.values())
+    register(**callbacks)
+os.register_at_fork = note
+import importlib, logging, signal, threading, warnings
+for name in json.load(sys.stdin):
+    try:
+        importlib.import_module(name)
+    except Exception:
+        if name.split(".")[0] in ("vqa", "jobs", "samplers"):
+            raise
+loaded = list(sys.modules)  # before what follows
+import av, gc, torch
+state = {
+    "environment": dict(os.environ),
+    "warning filters": sorted({str(one) for one in warnings.filters}),
+    "FFmpeg's log level": av.logging.get_level(),
+    "signal handlers": {one.name: str(signal.getsignal(one)).split(" at ")[0] for one in signal.Signals},
+    "threads": sorted(thread.name for thread in threading.enumerate()),
+    "log": [logging.root.level, len(logging.root.handlers)],
+    "collects garbage": gc.isenabled(),
+    "torch": [torch.get_num_threads(), str(torch.get_default_dtype()), torch.is_grad_enabled()],
+    "folder": os.getcwd(),
+    "hooks": [sys.excepthook is sys.__excepthook__, sys.stdout is sys.__stdout__, sys.stderr is sys.__stderr__],
+}
+print(json.dumps({"state": state, "loaded": loaded, "at fork": registered}))
+"""
+
+
+def after_importing(names: list[str]) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", STATE],
+        input=json.dumps(names),
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.slow
+def test_importing_every_module_leaves_the_process_as_the_third_parties_alone_do() -> None:
+    found = after_importing(OURS)
+    others = [name for name in found["loaded"] if name.split(".")[0] not in (*PACKAGES, "__main__")]
+    assert {"torch", "trl", "ray", "av", "pebble"} <= set(others)
+    assert found["state"] == after_importing(others)["state"]
+    assert not [name for name in found["at fork"] if name.split(".")[0] in PACKAGES]
+
+
+@pytest.mark.parametrize(
+    ("module", "without"),
+    [
+        ("vqa", {"torch", "numpy", "pydantic", "av"}),
+        ("vqa.cli", {"torch", "numpy", "pydantic", "av", "pyarrow", "ray", "yaml"}),
+        ("vqa.media.sandbox", {"torch", "pyarrow", "ray", "scipy"}),
+        ("vqa.evaluate.calibrate", {"torch", "ray", "scipy.stats", "scipy.optimize"}),
+        ("jobs.scoring", {"torch", "ray", "transformers", "scipy.stats", "scipy.optimize"}),
+        ("vqa.model.scorer", {"ray", "trl", "accelerate", "pyarrow", "datasets", "scipy.stats"}),
+    ],
+)
+def test_what_a_module_does_without(module: str, without: set[str]) -> None:
+    code = f"import {module}, sys; print(*sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert not without & set(done.stdout.split())
+
+
+def test_the_collector_is_back_after_an_import_even_if_that_fails() -> None:
+    with pytest.raises(ImportError), uncollected():
+        assert not gc.isenabled()
+        raise ImportError
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with uncollected():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize(
+    ("command", "missing", "said"),
+    [
+        (["data", "synth", "x.png"], "imageio_ffmpeg", r"vqa data synth needs imageio-ffmpeg, .*'vqa\[synth\]'`"),
+        (["data", "demo"], "imageio_ffmpeg", r"vqa data demo needs imageio-ffmpeg, .*'vqa\[synth\]'`"),
+        (["train", "recipe.yaml"], "trl", r"vqa train needs trl, .*'vqa\[train\]'`"),
+        (["train", "recipe.yaml"], "accelerate", r"vqa train needs accelerate, .*'vqa\[train\]'`"),
+    ],
+)
+def test_a_command_names_the_extra_it_lacks(
+    command: list[str], missing: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vqa: Any
+) -> None:
+    found = imports.find_spec
+
+    def without(name: str, package: str | None = None) -> ModuleSpec | None:
+        return None if name == missing else found(name, package)
+
+    monkeypatch.setattr(imports, "find_spec", without)
+    code, _, error = vqa(*command, "--out", str(tmp_path / "out"))
+    assert code == 2
+    assert len(error.splitlines()) == 1
+    assert re.search(said, error)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_installed_is_not_missing() -> None:
+    require("train", "numpy", "av", doing="this test")
+    with pytest.raises(UsageError, match=r"^this test needs no-such-thing, which is not installed\. Install it with"):
+        require("train", "numpy", "no_such_thing", doing="this test")

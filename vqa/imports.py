@@ -1,0 +1,38 @@
+"""Imports made when a command runs: packages of optional extras, and heavy ones."""
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+
+from vqa.errors import UsageError
+
+
+def missing_extra(extra: str, package: str, *, doing: str) -> UsageError:
+    """Return the error that names a missing package and the command that installs it.
+
+    Args:
+        extra: the extra of pyproject.toml that brings the package, such as "train".
+        package: its name on PyPI.
+        doing: what needs it, the subject of the sentence, such as "vqa train".
+    """
+    return UsageError(f"{doing} needs {package}, which is not installed. Install it with `pip install 'vqa[{extra}]'`.")
+
+
+def require(extra: str, *modules: str, doing: str) -> None:
+    """Raise `missing_extra` for the first of the top-level modules that is not installed; imports none of them."""
+    for module in modules:
+        if find_spec(module) is None:
+            raise missing_extra(extra, module.replace("_", "-"), doing=doing)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Suspend garbage collection: importing torch and transformers makes a million objects and hardly any garbage."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
