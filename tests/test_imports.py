@@ -22,6 +22,7 @@ OURS = [
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     for package in PACKAGES
     for path in sorted((ROOT / package).rglob("*.py"))
+    if path.stem != "__main__"
 ]
 
 # Imports the modules named on stdin, then says what the process looks like and which modules were loaded, in order.
