@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from vqa.data.export import export
 from vqa.data.manifest import read_manifest
 from vqa.data.public.importer import import_ladder
-from vqa.data.public.layouts import Request
+from vqa.data.public.layouts import ImportRequest
 from vqa.data.score_table import ScoreRow, ScoreTable, read_scores
 from vqa.data.view_cache import CLIPS, FILES, PICTURES, PackedViews, PreparedRow
 from vqa.errors import UsageError
@@ -122,7 +122,7 @@ def manifest_clips(path: Path) -> list[dict[str, Any]]:
     """
     path = path / "ladder.parquet" if path.is_dir() else path
     if _is_ladder(path):
-        request = Request(name="ladder", labels=path, root=str(path.parent), check=False)
+        request = ImportRequest(name="ladder", labels=path, root=str(path.parent), check=False)
         table = import_ladder(request).manifest.table
     else:
         table = read_manifest(path).table
