@@ -1,1 +1,1 @@
-"""Ray at the rim: the only place where parts are chosen and joined."""
+"""Jobs over many files: scoring, preparing, training; in this process or on Ray, the only place that imports it."""

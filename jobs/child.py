@@ -1,9 +1,10 @@
-"""What runs in the guarded child; a module of its own, so that the child imports no Arrow and no torch."""
+"""Functions that run in the guarded child; a module of its own, so that the child imports no Arrow and no torch."""
 
+import pickle
 from functools import lru_cache
 
 from vqa.media.probe import PacketTable, probe
-from vqa.types import Clip, MediaInfo, Views
+from vqa.types import Clip, MediaInfo
 from vqa.views import ViewsConfig, look
 
 
@@ -18,6 +19,12 @@ def media_info(uri: str, stamp: tuple[int, int] | None, max_frames: int) -> Medi
     return _probe_once(uri, stamp, max_frames)[0]
 
 
-def look_at(clip: Clip, stamp: tuple[int, int] | None, max_frames: int, views: ViewsConfig, *, seed: int) -> Views:
-    """`look`, without demuxing the same file twice in a row. Raises ClipError."""
-    return look(clip, views, seed=seed, probed=_probe_once(clip.uri, stamp, max_frames))
+def pickled_views(
+    clip: Clip, stamp: tuple[int, int] | None, max_frames: int, config: ViewsConfig, *, seed: int
+) -> bytes:
+    """The clip's Views, pickled, for whoever needs the pixels; without demuxing the same file twice in a row.
+
+    Raises ClipError as `look`.
+    """
+    views = look(clip, config, seed=seed, probed=_probe_once(clip.uri, stamp, max_frames))
+    return pickle.dumps(views, protocol=5)

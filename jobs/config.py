@@ -1,4 +1,4 @@
-"""What a scoring run is set to: defaults < the model's card < --config < --set < the flags. One schema, one digest."""
+"""Settings of a scoring run: defaults < the model's card < --config < --set < the flags. One schema, one digest."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +9,7 @@ from pydantic import Field
 from jobs.resume import digest
 from vqa.config import Strict, Values, build, merge, override, read
 from vqa.media.probe import MAX_FRAMES
+from vqa.media.sandbox import Guard
 from vqa.model.card import GenerationConfig, ModelCard, find_card
 from vqa.model.resolve import locate
 from vqa.prompt import dimensions, messages
@@ -17,10 +18,10 @@ from vqa.views import ViewsConfig
 KEY_VERSION = 1  # raise it when the same settings begin to give other numbers
 
 
-class Limits(Strict):
-    """What one clip may cost; not part of a run key, and rows that failed by them are tried again by the next run."""
+class ClipLimits(Strict):
+    """What one clip may cost; not part of a run key, and rows that failed by them are retried by the next run."""
 
-    deadline_seconds: float = Field(120.0, gt=0, description="for each of: reading, looking at a file or window")
+    deadline_seconds: float = Field(120.0, gt=0, description="for each of: reading a file, decoding it or a window")
     memory_mb: int | None = Field(4096, gt=0, description="what decoding one clip may allocate; null = no limit")
     cpu_seconds: int | None = Field(120, gt=0, description="processor time for each, all threads; null = no limit")
     open_files: int | None = Field(256, gt=0, description="files and connections at once; null = no limit")
@@ -28,7 +29,7 @@ class Limits(Strict):
 
 
 class JobConfig(Strict):
-    """How the work is spread; changes the speed, never a number."""
+    """How the work is distributed; changes the speed, never a number."""
 
     sample_workers: int | None = Field(None, ge=1, description="decoding processes at most; null = by the cores")
     score_workers: int | None = Field(None, ge=1, description="model processes at most; null = by the GPUs or cores")
@@ -46,7 +47,7 @@ class ScoreConfig(Strict):
     calibration: Path | None = Field(None, description="file of vqa calibrate: adds mos, mos_low, mos_high")
     views: ViewsConfig = Field(default_factory=ViewsConfig)
     generation: GenerationConfig = Field(default_factory=GenerationConfig)
-    limits: Limits = Field(default_factory=Limits)
+    limits: ClipLimits = Field(default_factory=ClipLimits)
     job: JobConfig = Field(default_factory=JobConfig)
 
 
@@ -85,25 +86,15 @@ def _with_named_model(values: Mapping[str, Any]) -> Values:
     return {**values, "model": dict(model) if isinstance(model, Mapping) else {"name": model}}
 
 
-def looking(config: ScoreConfig, *, settings: str, clip_seconds: float | None) -> Values:
-    """The arguments of SampleStage; `settings` is the digest of the run."""
-    return {
-        "views": config.views,
-        "settings": settings,
-        "clip_seconds": clip_seconds,
-        "max_frames": config.limits.max_frames,
-        "guard": guarding(config.limits),
-    }
-
-
-def guarding(limits: Limits) -> Values:
-    """The arguments of Guard."""
-    return {
-        "deadline_seconds": limits.deadline_seconds,
-        "memory_bytes": limits.memory_mb and limits.memory_mb * 2**20,
-        "cpu_seconds": limits.cpu_seconds,
-        "open_files": limits.open_files,
-    }
+def make_guard(limits: ClipLimits, *, preload: Sequence[str] = ()) -> Guard:
+    """A guarded child that keeps to the limits; `preload`: modules that it imports before its first call."""
+    return Guard(
+        deadline_seconds=limits.deadline_seconds,
+        memory_bytes=limits.memory_mb and limits.memory_mb * 2**20,
+        cpu_seconds=limits.cpu_seconds,
+        open_files=limits.open_files,
+        preload=preload,
+    )
 
 
 def identify(config: ScoreConfig) -> tuple[str, str]:
@@ -112,15 +103,13 @@ def identify(config: ScoreConfig) -> tuple[str, str]:
     return location.model_id, location.revision
 
 
-def pinned_card(config: ScoreConfig, *, revision: str) -> Values:
-    """The model's card for the workers; a branch of the hub, which may move on, is replaced by the commit it stood
-    for."""
-    card = config.model.model_dump()
-    return card if revision.startswith("blake2b:") else card | {"revision": revision}
+def pinned_card(card: ModelCard, *, revision: str) -> ModelCard:
+    """The card with the commit that its branch of the hub stood for, as a branch may move on; folders have none."""
+    return card if revision.startswith("blake2b:") else card.model_copy(update={"revision": revision})
 
 
 def settings_digest(config: ScoreConfig, *, model_id: str, model_revision: str) -> str:
-    """The digest of all settings that change a number: what is seen, what is asked, who answers and how.
+    """The digest of all settings that change a number: views, prompt, model, generation.
 
     Batch size, workers, limits and paths are not among them.
     """

@@ -1,17 +1,16 @@
 """Double entry for a run: which clips each file should give, and which came back. Nothing twice, nothing missing."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-import pyarrow as pa
-
 from jobs.resume import Work
+from jobs.stages import Result
 from vqa.data.windows import video_id, windows
 from vqa.types import Clip
 
 
 @dataclass(slots=True)
-class Book:
+class Ledger:
     """Kept by the driver while rows come in."""
 
     clip_seconds: float | None
@@ -21,25 +20,24 @@ class Book:
     _counts: dict[str, tuple[float | None, int]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, work: Iterable[Work], *, clip_seconds: float | None) -> "Book":
-        """An empty book over the work."""
+    def of(cls, work: Iterable[Work], *, clip_seconds: float | None) -> "Ledger":
+        """An empty ledger over the work."""
         return cls(clip_seconds=clip_seconds, work={item.clip.clip_id: item for item in work})
 
-    def take(self, rows: pa.Table) -> tuple[pa.Table, float]:
-        """The rows that come for the first time (a task tried again may repeat some); how many files they make up."""
-        first_time: list[bool] = []
+    def take(self, results: Sequence[Result]) -> tuple[list[Result], float]:
+        """The results that come for the first time (a retried task may repeat some); how many files they make up."""
+        new: list[Result] = []
         files = 0.0
-        columns = (rows.column(name).to_pylist() for name in ("clip_id", "duration_seconds"))
-        for clip_id, seconds in zip(*columns, strict=True):
-            owner = clip_id if clip_id in self.work else video_id(clip_id)
-            if seconds is not None:
-                self._duration_seconds[owner] = seconds
+        for one in results:
+            owner = one.clip_id if one.clip_id in self.work else video_id(one.clip_id)
+            if one.duration_seconds is not None:
+                self._duration_seconds[owner] = one.duration_seconds
             seen = self._seen.setdefault(owner, set())
-            first_time.append(clip_id not in seen)
-            if first_time[-1]:
-                files += 1 / self._parts(owner, seconds) if clip_id != owner else 1.0
-            seen.add(clip_id)
-        return rows.filter(pa.array(first_time, pa.bool_())), files
+            if one.clip_id not in seen:
+                new.append(one)
+                files += 1 / self._parts(owner, one.duration_seconds) if one.clip_id != owner else 1.0
+            seen.add(one.clip_id)
+        return new, files
 
     def _parts(self, owner: str, seconds: float | None) -> int:
         """How many windows a file has, worked out once."""
@@ -66,5 +64,5 @@ class Book:
         return list({item.clip.clip_id: item for item, _ in self._missing()}.values())
 
     def vanished(self) -> list[str]:
-        """Rows of earlier runs whose file was looked at and no longer has such a part."""
+        """Rows of earlier runs whose file was inspected and no longer has such a window."""
         return [row for owner, item in self.work.items() for row in item.rows if row not in self._seen.get(owner, ())]

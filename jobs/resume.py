@@ -1,4 +1,4 @@
-"""What a run has to do: the clips asked for against the rows that are there, by names, stamps and keys."""
+"""What a run has to do: the clips asked for against the rows on disk, by names, stamps and keys."""
 
 import hashlib
 import json
@@ -17,13 +17,13 @@ from vqa.media.storage.open import local_path
 from vqa.media.storage.stores import is_remote, remote_stamp
 from vqa.types import Clip
 
-# These may turn out otherwise (limits are not part of the key); other failures are final until the file changes.
+# These may end otherwise (limits are not part of the key); other failures are final until the file changes.
 RETRIED = frozenset({"crashed", "timeout", "too_large", "model"})
 Stamp = tuple[int, int]  # size in bytes, time of last change in ns
 
 
-class Known(NamedTuple):
-    """What a row on disk says that matters for a resume."""
+class StoredRow(NamedTuple):
+    """The columns of a row on disk that decide whether it is reused."""
 
     clip_id: str
     uri: str
@@ -47,12 +47,12 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """The work, and what becomes of the rows that are there."""
+class WorkPlan:
+    """The work, and what becomes of the rows on disk."""
 
     work: list[Work]
-    kept: list[str]  # clip_ids of finished rows of unchanged files
-    stale: list[str]  # those of rows to supersede before anything else: other settings, or a failure to be tried again
+    reused: list[str]  # clip_ids of finished rows of unchanged files
+    stale: list[str]  # those of rows to supersede before anything else: other settings, or a failure to be retried
     retried: int  # how many of the stale ones are such failures
 
 
@@ -85,22 +85,25 @@ def stamp(uri: str) -> Stamp | None:
     return status.st_size, status.st_mtime_ns
 
 
-def known_rows(table: pa.Table) -> list[Known]:
-    """The rows of a scores table (or its columns in `Known`)."""
-    return list(map(Known._make, zip(*(table.column(name).to_pylist() for name in Known._fields), strict=True)))
+def stored_rows(table: pa.Table) -> list[StoredRow]:
+    """The rows of a scores table (or its columns in `StoredRow`)."""
+    columns = (table.column(name).to_pylist() for name in StoredRow._fields)
+    return list(map(StoredRow._make, zip(*columns, strict=True)))
 
 
-def make_plan(clips: Sequence[Clip], rows: Iterable[Known], *, settings: str, clip_seconds: float | None) -> Plan:
-    """Decides for each clip: keep its rows, look at the file again, or score it anew.
+def plan_work(
+    clips: Sequence[Clip], rows: Iterable[StoredRow], *, settings: str, clip_seconds: float | None
+) -> WorkPlan:
+    """Decide for each clip: reuse its rows, inspect the file again, or score it anew.
 
-    A file with the stamp it had is not opened. One with another stamp is looked at: where its fingerprint is the old
-    one, its rows are kept after all. Raises UsageError where a row under the same clip_id is of another file.
+    A file with the stamp it had is not opened. One with another stamp is inspected: where its fingerprint is the old
+    one, its rows are reused after all. Raises UsageError where a row under the same clip_id is of another file.
     """
     by_source = _by_source(clips, rows)
     with ThreadPoolExecutor(16) as threads:
         stamps = dict(zip(by_source, threads.map(stamp, (by_source[name][0].uri for name in by_source)), strict=True))
     work: list[Work] = []
-    kept: list[str] = []
+    reused: list[str] = []
     stale: list[str] = []
     retried = 0
     for clip in clips:
@@ -116,15 +119,15 @@ def make_plan(clips: Sequence[Clip], rows: Iterable[Known], *, settings: str, cl
         stale.extend({row.clip_id for row in old}.difference(good_ids))
         now = stamps[clip.clip_id]
         if now and all(_is_trusted(row, clip, now) for row in good) and _is_complete(clip, good, clip_seconds):
-            kept.extend(good_ids)
+            reused.extend(good_ids)
         else:
             work.append(Work(clip=clip, finished=tuple(row.run_key for row in good), rows=tuple(good_ids)))
-    return Plan(work=work, kept=kept, stale=stale, retried=retried)
+    return WorkPlan(work=work, reused=reused, stale=stale, retried=retried)
 
 
-def _by_source(clips: Sequence[Clip], rows: Iterable[Known]) -> dict[str, tuple[Clip, list[Known]]]:
+def _by_source(clips: Sequence[Clip], rows: Iterable[StoredRow]) -> dict[str, tuple[Clip, list[StoredRow]]]:
     asked = {clip.clip_id: clip for clip in clips}
-    found: dict[str, list[Known]] = defaultdict(list)
+    found: dict[str, list[StoredRow]] = defaultdict(list)
     for row in rows:
         name = row.clip_id if row.clip_id in asked else video_id(row.clip_id)
         if name in asked:
@@ -132,7 +135,7 @@ def _by_source(clips: Sequence[Clip], rows: Iterable[Known]) -> dict[str, tuple[
     return {name: (asked[name], members) for name, members in found.items()}
 
 
-def _refuse_other_file(clip: Clip, old: Sequence[Known]) -> None:
+def _refuse_other_file(clip: Clip, old: Sequence[StoredRow]) -> None:
     others = {row.uri for row in old if row.uri != clip.uri}
     for uri in sorted(others):
         if stamp(uri) is not None:
@@ -142,16 +145,16 @@ def _refuse_other_file(clip: Clip, old: Sequence[Known]) -> None:
             )
 
 
-def _key(row: Known, settings: str) -> str:
+def _key(row: StoredRow, settings: str) -> str:
     source = row.fingerprint or row.error_kind or ""
     return run_key(source, start_seconds=row.start_seconds, end_seconds=row.end_seconds, settings=settings)
 
 
-def _is_trusted(row: Known, clip: Clip, now: Stamp) -> bool:
+def _is_trusted(row: StoredRow, clip: Clip, now: Stamp) -> bool:
     return row.fingerprint is not None and row.uri == clip.uri and (row.source_bytes, row.source_mtime_ns) == now
 
 
-def _is_complete(clip: Clip, good: Sequence[Known], clip_seconds: float | None) -> bool:
+def _is_complete(clip: Clip, good: Sequence[StoredRow], clip_seconds: float | None) -> bool:
     duration = next((row.duration_seconds for row in good if row.duration_seconds is not None), None)
     wanted = windows(clip, duration_seconds=duration, clip_seconds=clip_seconds)
     return {part.clip_id for part in wanted} == {row.clip_id for row in good}

@@ -1,82 +1,261 @@
-"""The scoring job's door: `vqa score …` and `python -m jobs.score …` are this one function. Light to import."""
+"""The scoring job, from the command's arguments to the table on disk and the exit code.
 
+`python -m jobs.score ARGS` is `vqa score ARGS`, for launchers that want a module.
+"""
+
+import json
+import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import pyarrow as pa
+import pyarrow.compute as pc
+from rich.console import Console
 
-from vqa.console import DryRun, JsonSummary, RayAddress, assigning, enter_alone
+from jobs.config import ScoreConfig, identify, pinned_card, resolve, settings_digest
+from jobs.engine import TOO_MANY_FAILED, WITHOUT_SCORE, FailureLimit, JobOptions, choose_engine, run_stages
+from jobs.ledger import Ledger
+from jobs.progress import JobProgress, duration
+from jobs.resume import StoredRow, WorkPlan, plan_work, stored_rows
+from jobs.run_record import RunRecord
+from jobs.signals import locked
+from jobs.stages import SampleStage, ScoreStage, lost_row
+from jobs.summary import counts, overview
+from vqa.config import Values
+from vqa.console import INTERRUPTED, counted, printable
+from vqa.data.score_table import ScoreTable, read_scores, rewrite, write_videos
+from vqa.data.sources import Listing, list_clips
+from vqa.data.windows import video_id
+from vqa.errors import UsageError
+from vqa.evaluate.calibrate import Calibration, calibrated, load_calibration
 
 
-def score(
-    sources: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="SOURCE...", help="Files, folders, globs in quotes, or manifests (txt, csv, jsonl, parquet)."
-        ),
-    ],
-    out: Annotated[Path, typer.Option(help="Folder for the results; the same folder again resumes.")],
-    config: Annotated[Path | None, typer.Option(help="YAML settings, e.g. configs/score/preresq_video.yaml.")] = None,
-    assignments: Annotated[list[str] | None, assigning("generation.k=6")] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="A card's name (configs/models), a folder, or a Hugging Face id. [default: embedded]"),
-    ] = None,
-    k: Annotated[
-        int | None, typer.Option("--k", min=1, help="Answers per clip; their spread is the certainty.")
-    ] = None,
-    snap: Annotated[
-        str | None, typer.Option(help="keyframes: look at intra frames only, far cheaper to decode. [default: none]")
-    ] = None,
-    clip_seconds: Annotated[
-        float | None, typer.Option(min=0.1, help="Cut long videos into windows of this length, one row each.")
-    ] = None,
-    on_damage: Annotated[
-        str | None,
-        typer.Option(help="fail, or score in part, a clip that lost some of the frames asked for. [default: partial]"),
-    ] = None,
-    min_decoded_share: Annotated[
-        float | None, typer.Option(help="With less of the frames asked for, it fails in any case. [default: 0.5]")
-    ] = None,
-    calibration: Annotated[
-        Path | None, typer.Option(help="File of `vqa calibrate`: adds mos, mos_low and mos_high to every row.")
-    ] = None,
-    ray_address: RayAddress = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Move earlier rows aside and score everything again.")] = False,
-    max_failed: Annotated[
-        str, typer.Option(help="Exit with 3 where more clips than this (5% or a count) end without a score.")
-    ] = "5%",
-    dry_run: DryRun = False,
-    json_summary: JsonSummary = False,
-) -> None:
-    """Score videos and pictures: one honest row a clip, in OUT/scores/*.parquet. The same command again resumes.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreRequest(JobOptions):
+    """The arguments of `vqa score`, as given."""
 
-    Exit codes: 0 all good; 1 the job could not run; 2 wrong usage; 3 finished, but too many clips have no score;
-    130 stopped by Ctrl-C or SIGTERM (what was finished is kept).
-    """
-    from jobs.run_record import Request
-    from jobs.scoring import run  # Arrow, pydantic, Ray: not for --help
+    sources: tuple[str, ...]
+    k: int | None = None
+    snap: str | None = None
+    clip_seconds: float | None = None
+    on_damage: str | None = None
+    min_decoded_share: float | None = None
+    calibration: Path | None = None
 
-    request = Request(
-        sources=tuple(sources),
-        out=out,
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """What a request comes to: what to score, with which model and settings."""
+
+    config: ScoreConfig
+    listing: Listing
+    model_id: str
+    model_revision: str
+    settings: str  # digest
+    calibration: Calibration | None
+
+
+def score(request: ScoreRequest) -> int:
+    """Run the scoring job; return the exit code. Raises VqaError where it cannot run."""
+    limit = FailureLimit.parse(request.max_failed)
+    inputs = inputs_of(request)
+    if request.dry_run:
+        print(json.dumps(_forecast(request, inputs), indent=2, ensure_ascii=False))
+        return 0
+    with locked(request.out):
+        return _score(request, inputs, limit)
+
+
+def inputs_of(request: ScoreRequest) -> Inputs:
+    """Settle everything that can go wrong before anything is written. Raises UsageError, ModelError."""
+    config = resolve(request.config, assignments=request.assignments, flags=_flags(request))
+    calibration = load_calibration(config.calibration) if config.calibration else None
+    listing = list_clips(request.sources)
+    if not listing.clips:
+        skipped = f" (skipped: {listing.skipped})" * bool(listing.skipped)
+        raise UsageError(f"no video or picture in {', '.join(request.sources)}{skipped}")
+    model_id, revision = identify(config)
+    if calibration and calibration.model_id not in (None, model_id):
+        raise UsageError(f"calibration {config.calibration}: made for {calibration.model_id}, this run uses {model_id}")
+    settings = settings_digest(config, model_id=model_id, model_revision=revision)
+    return Inputs(
         config=config,
-        assignments=tuple(assignments or ()),
-        model=model,
-        k=k,
-        snap=snap,
-        clip_seconds=clip_seconds,
-        on_damage=on_damage,
-        min_decoded_share=min_decoded_share,
+        listing=listing,
+        model_id=model_id,
+        model_revision=revision,
+        settings=settings,
         calibration=calibration,
-        ray_address=ray_address,
-        fresh=fresh,
-        max_failed=max_failed,
-        dry_run=dry_run,
-        json_summary=json_summary,
     )
-    raise typer.Exit(run(request))
+
+
+def _flags(request: ScoreRequest) -> Values:
+    """The options that were given, as settings."""
+
+    def given(**values: object) -> Values:
+        return {name: value for name, value in values.items() if value not in (None, {})}
+
+    return given(
+        model=request.model,
+        clip_seconds=request.clip_seconds,
+        calibration=request.calibration,
+        generation=given(k=request.k),
+        views=given(snap=request.snap, on_damage=request.on_damage, min_decoded_share=request.min_decoded_share),
+    )
+
+
+def stages_of(inputs: Inputs) -> tuple[SampleStage, ScoreStage]:
+    """The stages of a scoring run."""
+    config, job = inputs.config, inputs.config.job
+    sample = SampleStage(
+        views=config.views,
+        settings=inputs.settings,
+        clip_seconds=config.clip_seconds,
+        limits=config.limits,
+        workers=job.sample_workers,
+    )
+    score_ = ScoreStage(
+        card=pinned_card(config.model, revision=inputs.model_revision),
+        generation=config.generation,
+        model_id=inputs.model_id,
+        model_revision=inputs.model_revision,
+        job=job,
+    )
+    return sample, score_
+
+
+def _plan(request: ScoreRequest, inputs: Inputs) -> WorkPlan:
+    rows = [] if request.fresh else stored_rows(read_scores(request.out, StoredRow._fields))
+    clip_seconds = inputs.config.clip_seconds
+    return plan_work(inputs.listing.clips, rows, settings=inputs.settings, clip_seconds=clip_seconds)
+
+
+def _forecast(request: ScoreRequest, inputs: Inputs) -> Values:
+    """What `--dry-run` prints."""
+    plan = _plan(request, inputs)
+    return {
+        "engine": choose_engine(request, files=len(plan.work)),
+        "files": len(inputs.listing.clips),
+        "to_inspect": len(plan.work),
+        "rows_reused": len(plan.reused),
+        "rows_superseded": len(plan.stale),
+        "failures_retried": plan.retried,
+        "skipped_by_suffix": inputs.listing.skipped_by_suffix,
+        "model_id": inputs.model_id,
+        "model_revision": inputs.model_revision,
+        "settings": inputs.settings,
+        "config": inputs.config.model_dump(mode="json"),
+    }
+
+
+def _score(request: ScoreRequest, inputs: Inputs, limit: FailureLimit) -> int:
+    """Score what has no finished row yet, as the only run in the folder."""
+    out, config, listing = request.out, inputs.config, inputs.listing
+    table = ScoreTable(out, rows_per_part=config.job.rows_per_part, seconds_per_write=config.job.seconds_per_write)
+    if request.fresh:
+        table.supersede_all()
+    plan = _plan(request, inputs)
+    table.supersede(plan.stale)
+    engine = choose_engine(request, files=len(plan.work))
+    record = RunRecord(
+        out / "run.json",
+        {
+            "sources": [printable(source) for source in request.sources],
+            "files": len(listing.clips),
+            "skipped_by_suffix": listing.skipped_by_suffix,
+            "unreadable_folders": list(listing.unreadable_folders),
+            "duplicates": listing.repeated,
+            "model_id": inputs.model_id,
+            "model_revision": inputs.model_revision,
+            "settings": inputs.settings,
+            "config": config.model_dump(mode="json"),
+            "engine": engine,
+        },
+    )
+    began = time.monotonic()
+    progress = JobProgress(len(plan.work), quiet=request.json_summary)
+    _announce(inputs, plan, progress)
+    ledger = Ledger.of(plan.work, clip_seconds=config.clip_seconds)
+    with record.failing():
+        is_interrupted = run_stages(
+            stages_of(inputs), ledger, table, progress, engine=engine, ray_address=request.ray_address
+        )
+        if not is_interrupted:
+            model = {"model_id": inputs.model_id, "model_revision": inputs.model_revision}
+            table.add([lost_row(clip, settings=inputs.settings, **model) for clip in ledger.lost()])
+            table.flush()
+            table.supersede(ledger.vanished())
+    # At the end and for every row, so that those of earlier runs say the same as the new ones.
+    if inputs.calibration or pc.any(pc.is_valid(read_scores(out, ["mos"]).column("mos"))).as_py():
+        rewrite(out, lambda rows: calibrated(rows, inputs.calibration))
+    videos = write_videos(out)
+    rows = _requested_rows(out, listing)
+    missing = _count_without_score(rows)
+    too_many = limit.is_exceeded(missing, of=rows.num_rows)
+    code = INTERRUPTED if is_interrupted else TOO_MANY_FAILED if too_many else 0
+    rate, seconds = progress.clips_per_second, time.monotonic() - began
+    record.finish(
+        state="interrupted" if is_interrupted else "finished",
+        exit_code=code,
+        clips=rows.num_rows,
+        counts=counts(rows, "status"),
+        errors=counts(rows, "error_kind"),
+        without_score=missing,
+        rows_new=progress.clips_done,
+        rows_reused=len(plan.reused),
+        videos=videos,
+        seconds=round(seconds, 3),
+        clips_per_second=None if rate is None else round(rate, 3),
+    )
+    if request.json_summary:
+        print(json.dumps(record.values | {"out": str(out)}, ensure_ascii=False))
+    elif not is_interrupted:
+        Console().print(overview(rows, out=out))
+    speed = f", {rate:.2f} clips/s" if rate else ""
+    progress.say(f"{counted(progress.clips_done, 'clip')} scored in {duration(seconds)}{speed}")
+    if is_interrupted:
+        safe = f"{counted(rows.num_rows, 'row')} safe in {printable(str(out))}"
+        progress.say(f"interrupted; {safe}; the same command resumes")
+    elif too_many:
+        share = f"{missing} of {rows.num_rows} clips"
+        progress.say(f"{share} without a score, more than --max-failed {limit.text}")
+    return code
+
+
+def _announce(inputs: Inputs, plan: WorkPlan, progress: JobProgress) -> None:
+    """Report what was found, what was skipped, what will be done."""
+    listing = inputs.listing
+    if listing.skipped:
+        progress.say(f"skipped files that are no video or picture by their name: {printable(listing.skipped)}")
+    for folder in listing.unreadable_folders:
+        progress.say(f"warning: folder cannot be read, its clips are not in the table: {printable(folder)}")
+    made = inputs.calibration
+    ours = (inputs.model_revision, inputs.settings)
+    if made and made.model_id and (made.model_revision, made.settings) != ours:
+        progress.say("warning: the calibration was made with another revision or other settings of this model")
+    reused = f"{counted(len(plan.reused), 'row')} reused, " * bool(plan.reused)
+    failed = f" ({plan.retried} failed before)" * bool(plan.retried)
+    stale = f"{len(plan.stale)} superseded{failed}, " * bool(plan.stale)
+    progress.say(
+        f"{counted(len(listing.clips), 'file')}: {reused}{stale}{len(plan.work)} to score "
+        f"with {inputs.model_id} at {inputs.model_revision}"
+    )
+
+
+def _requested_rows(out: Path, listing: Listing) -> pa.Table:
+    """The rows of the clips asked for (a folder of results may hold others)."""
+    rows = read_scores(out)
+    wanted = {clip.clip_id for clip in listing.clips}
+    names = rows.column("clip_id").to_pylist()
+    return rows.filter(pa.array([name in wanted or video_id(name) in wanted for name in names], pa.bool_()))
+
+
+def _count_without_score(rows: pa.Table) -> int:
+    return int(pc.sum(pc.is_in(rows.column("status"), value_set=pa.array(WITHOUT_SCORE))).as_py() or 0)
 
 
 if __name__ == "__main__":
-    enter_alone(score)
+    import runpy
+    import sys
+
+    sys.argv.insert(1, "score")
+    runpy.run_module("vqa.cli", run_name="__main__")

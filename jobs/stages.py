@@ -1,242 +1,344 @@
-"""The two stages of the scoring job, as plain classes that know nothing of Ray: cheap to send, loaded in the worker.
+"""The stages of the jobs: dataclasses that hold their settings, cheap to make and to pickle, set up in the worker.
 
-    files ──► SampleStage ──► samples (views, pickled) ──► ScoreStage ──► rows (Arrow, the scores table's columns)
-              guarded child                                the model
+    Work ──► SampleStage ──► Sample (views, pickled) ──► ScoreStage ──► ScoreRow
+             guarded child                              the model
 
-A sample that failed passes the second stage untouched. Both are called by Ray Data with batches, and by the benchmark
-in a plain loop.
+Rows that are final after the first stage pass the second untouched. Both executors run the same objects: `setup` once
+in each worker, `process` for every batch, `close` at the end.
 """
 
-import os
 import pickle
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeAlias, TypeVar
 
-import pyarrow as pa
-
-from jobs.child import look_at, media_info
-from jobs.resume import Stamp, run_key, stamp
-from vqa.data.score_table import SCHEMA
+from jobs.child import media_info, pickled_views
+from jobs.config import ClipLimits, JobConfig, make_guard
+from jobs.resume import Stamp, Work, run_key, stamp
+from vqa.data.score_table import ScoreRow, Status
+from vqa.data.view_cache import PreparedRow, pack
 from vqa.data.windows import windows
 from vqa.errors import ClipError, ModelError
-from vqa.media.probe import MAX_FRAMES
-from vqa.media.sandbox import Guard
 from vqa.media.storage.fingerprint import fingerprint
+from vqa.model.card import GenerationConfig, ModelCard
 from vqa.types import Clip, MediaInfo, Score, Views
 from vqa.views import ViewsConfig, view_seed
 
-KEPT = "kept"  # status of a marker, never of a row: the row on disk is good, only its file's stamp or place is new
-WORK_SCHEMA = pa.schema(
-    [
-        ("clip_id", pa.string()),
-        ("uri", pa.string()),
-        ("start_seconds", pa.float64()),
-        ("end_seconds", pa.float64()),
-        ("finished", pa.list_(pa.string())),
-    ]
-)
+if TYPE_CHECKING:
+    from vqa.media.sandbox import Guard
+    from vqa.model.scorer import Scorer
 
-Row = dict[str, Any]
+LOST = "its worker died or failed each time it was tried; run the same command to try again"
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unchanged:
+    """A clip whose row on disk is still good, and where its file is now."""
+
+    clip_id: str
+    uri: str
+    source_bytes: int | None
+    source_mtime_ns: int | None
+    duration_seconds: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """A row as far as it is known, and what the model shall look at (None: nothing, the row is final)."""
+    """A row as far as it is known, and the pickled Views that the model is to score."""
 
-    row: Row
-    views: Views | None = None
+    row: ScoreRow
+    views: bytes = field(repr=False)
+
+    def load(self) -> Views:
+        """The views."""
+        views: Views = pickle.loads(self.views)  # noqa: S301 (bytes made by our own child)
+        return views
 
 
+Result: TypeAlias = ScoreRow | Unchanged
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """What the workers of a stage take: how many at most (None: while there is room), and each of them."""
+
+    workers: int | None = None
+    cpus: float = 1.0
+    gpus: float = 0.0
+
+
+class Stage(Protocol):
+    """What an executor needs of a stage."""
+
+    @property
+    def batch_size(self) -> int | None:
+        """Items per batch at most; None: whatever comes at once."""
+
+    def resources(self, cluster: Mapping[str, float]) -> Resources:
+        """What its workers take of a machine or cluster with these totals ("CPU", "GPU")."""
+
+    def setup(self) -> None:
+        """Load what the worker needs. Raises VqaError where that cannot be had."""
+
+    def process(self, items: Sequence[Any]) -> Iterator[Any]:
+        """The results of a batch. Raises ModelError where this process can give no more."""
+
+    def close(self) -> None:
+        """Release what `setup` took."""
+
+
+@dataclass(kw_only=True)
 class SampleStage:
     """Files to samples: fingerprint, windows, views; whatever opens a file happens in a child that can be killed."""
 
-    def __init__(
-        self,
-        *,
-        views: ViewsConfig,
-        settings: str,
-        clip_seconds: float | None,
-        guard: Mapping[str, Any],
-        max_frames: int = MAX_FRAMES,
-        seed: int = 0,
-    ) -> None:
-        """`settings`: the digest that goes into each run key; `guard`: the limits of Guard; another `seed` than
-        scoring's 0 draws other frames and boxes, where the samplers draw any."""
-        self._views, self._settings, self._clip_seconds, self._seed = views, settings, clip_seconds, seed
-        self._max_frames = max_frames
-        self._guard = Guard(**guard, preload=["jobs.child"])
+    views: ViewsConfig
+    settings: str  # the digest that goes into each run key
+    clip_seconds: float | None = None
+    limits: ClipLimits = field(default_factory=ClipLimits)
+    seed: int = 0  # another than scoring's 0 draws other frames and boxes, where the samplers draw any
+    workers: int | None = None
+    batch_size: int | None = None
+    _child: "Guard | None" = field(default=None, init=False, repr=False)
 
-    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
-        """A batch of WORK_SCHEMA to one pickled sample at a time: a long video's windows come one after another."""
-        for sample in self.each(batch):
-            yield pa.table({"sample": pa.array([pickle.dumps(sample, protocol=5)], pa.large_binary())})
+    def resources(self, cluster: Mapping[str, float]) -> Resources:
+        """A core for each worker."""
+        return Resources(workers=self.workers)
 
-    def each(self, batch: pa.Table) -> Iterator[Sample]:
-        """The samples of a batch of WORK_SCHEMA."""
-        for work in batch.to_pylist():
-            finished = frozenset(work.pop("finished"))
-            yield from self.samples(Clip(**work), finished=finished)
+    def setup(self) -> None:
+        """Get the child ready; it starts with the first file."""
+        self._child = make_guard(self.limits, preload=["jobs.child"])
 
-    def samples(self, clip: Clip, *, finished: frozenset[str] = frozenset()) -> Iterator[Sample]:
-        """The samples of one file; a marker `kept` for each part whose run key is in `finished`."""
+    def close(self) -> None:
+        """End the child."""
+        if self._child:
+            self._child.close()
+
+    def process(self, items: Sequence[Work]) -> Iterator[Sample | Result]:
+        """The samples of each file, and rows for what failed; a long video's windows come one after another."""
+        for work in items:
+            yield from self._samples(work.clip, finished=frozenset(work.finished))
+
+    def _samples(self, clip: Clip, *, finished: frozenset[str]) -> Iterator[Sample | Result]:
         before = stamp(clip.uri)  # before reading: a file that changes meanwhile has another stamp afterwards
-        base: Row = {"uri": clip.uri, "source_bytes": before and before[0], "source_mtime_ns": before and before[1]}
         try:
             content = self._guarded(fingerprint, clip.uri)
         except ClipError as error:
-            row = base | _span(clip) | {"run_key": self._key(clip, error.kind)}
-            yield _kept(row) if row["run_key"] in finished else _failed(row, error)
+            row = self._row(clip, error.kind, before)
+            yield _unchanged(row) if row.run_key in finished else _failed(row, error)
             return
         parts, seconds = self._parts(clip, before)
-        base |= {"fingerprint": content, "duration_seconds": seconds}
         for part in parts:
-            row = base | _span(part) | {"run_key": self._key(part, content)}
-            yield _kept(row) if row["run_key"] in finished else self._sample(part, row, before)
+            row = replace(self._row(part, content, before), fingerprint=content, duration_seconds=seconds)
+            yield _unchanged(row) if row.run_key in finished else self._sample(part, row, before)
 
-    def close(self) -> None:
-        """Ends the child."""
-        self._guard.close()
+    def _row(self, clip: Clip, source: str, of_stamp: Stamp | None) -> ScoreRow:
+        """What is known of a clip before it is decoded; `source`: its fingerprint, or why it has none."""
+        size, changed = of_stamp or (None, None)
+        start, end = clip.start_seconds, clip.end_seconds
+        return ScoreRow(
+            clip_id=clip.clip_id,
+            uri=clip.uri,
+            start_seconds=start,
+            end_seconds=end,
+            run_key=run_key(source, start_seconds=start, end_seconds=end, settings=self.settings),
+            source_bytes=size,
+            source_mtime_ns=changed,
+        )
 
     def _parts(self, clip: Clip, of_stamp: Stamp | None) -> tuple[list[Clip], float | None]:
         """The windows and the file's length, where it is needed to know them."""
-        if self._clip_seconds is None:
+        if self.clip_seconds is None:
             return [clip], None
         try:
-            info: MediaInfo = self._guarded(media_info, clip.uri, of_stamp, self._max_frames)
+            info = self._guarded(media_info, clip.uri, of_stamp, self.limits.max_frames)
         except ClipError:
-            return [clip], None  # looking at it will meet the same error, and make the row
+            return [clip], None  # decoding it will meet the same error, and make the row
         seconds = info.duration_seconds
-        parts = windows(clip, duration_seconds=seconds, clip_seconds=self._clip_seconds)
+        parts = windows(clip, duration_seconds=seconds, clip_seconds=self.clip_seconds)
         # A header may lie about the length, and more windows than frames would mostly be empty.
         return parts if len(parts) <= info.frame_count else [clip], seconds
 
-    def _sample(self, clip: Clip, row: Row, of_stamp: Stamp | None) -> Sample:
+    def _sample(self, clip: Clip, row: ScoreRow, of_stamp: Stamp | None) -> Sample | ScoreRow:
         started = time.perf_counter()
+        limit, seed = self.limits.max_frames, view_seed(row.fingerprint or "", clip) + self.seed
         try:
-            seed = view_seed(row["fingerprint"], clip) + self._seed
-            views: Views = self._guarded(look_at, clip, of_stamp, self._max_frames, self._views, seed=seed)
+            return Sample(row=row, views=self._guarded(pickled_views, clip, of_stamp, limit, self.views, seed=seed))
         except ClipError as error:
-            elapsed = {"decode_seconds": time.perf_counter() - started}
-            facts = {} if error.kind in ("crashed", "timeout") else self._facts(clip, of_stamp)
-            return _failed(row | facts | elapsed, error)
-        return Sample(row=row | _seen(views), views=views)
+            row = replace(row, decode_seconds=time.perf_counter() - started)
+            if error.kind not in ("crashed", "timeout"):
+                row = self._with_facts(row, of_stamp)
+            return _failed(row, error)
 
-    def _facts(self, clip: Clip, of_stamp: Stamp | None) -> Row:
-        """What is known of a file that failed, as far as its headers can be read."""
+    def _with_facts(self, row: ScoreRow, of_stamp: Stamp | None) -> ScoreRow:
+        """With what is known of a file that failed, as far as its headers can be read."""
         try:
-            return _media_columns(self._guarded(media_info, clip.uri, of_stamp, self._max_frames))
+            return _with_media(row, self._guarded(media_info, row.uri, of_stamp, self.limits.max_frames))
         except ClipError:
-            return {}
+            return row
 
-    def _guarded(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    def _guarded(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        if self._child is None:
+            raise RuntimeError("SampleStage: setup() was not called")
         try:
-            return self._guard.run(function, *arguments, **options)
+            return self._child.run(function, *args, **kwargs)
         except ClipError:
             raise
-        except Exception as error:  # a fault of ours on one odd file must cost that file, not the job
-            subject = getattr(arguments[0], "uri", arguments[0])
+        except Exception as error:  # our own fault on one odd file must cost that file, not the job
+            subject = getattr(args[0], "uri", args[0])
             what = f"{type(error).__name__}: {error}"
             message = f"{subject}: unexpected {what} in {function.__name__}; please report it"
             raise ClipError("crashed", message) from error
 
-    def _key(self, clip: Clip, source: str) -> str:
-        return run_key(source, start_seconds=clip.start_seconds, end_seconds=clip.end_seconds, settings=self._settings)
+
+@dataclass(kw_only=True)
+class PrepareStage(SampleStage):
+    """Files to rows with their views packed."""
+
+    def process(self, items: Sequence[Work]) -> Iterator[Result]:
+        """A row for each file, with its views where it could be decoded."""
+        for sample in super().process(items):
+            if isinstance(sample, Sample):
+                views = sample.load()
+                row = _with_views(replace(sample.row, status=_seen_status(views)), views)
+                known = {column.name: getattr(row, column.name) for column in fields(row)}
+                yield PreparedRow(**known, views=pack(views))
+            else:
+                yield sample
 
 
+@dataclass(kw_only=True)
 class ScoreStage:
     """Samples to rows, with the model loaded once per worker."""
 
-    def __init__(
-        self, *, model_id: str, model_revision: str, card: Mapping[str, Any], generation: Mapping[str, Any]
-    ) -> None:
-        """`card`, `generation`: keys of ModelCard and GenerationConfig.
+    card: ModelCard
+    generation: GenerationConfig
+    model_id: str
+    model_revision: str
+    job: JobConfig = field(default_factory=JobConfig)
+    _scorer: "Scorer | None" = field(default=None, init=False, repr=False)
 
-        Raises ModelError where the model cannot be loaded, or is not in the state that the run's keys name.
-        """
-        from vqa.model.card import GenerationConfig, ModelCard
+    @property
+    def batch_size(self) -> int:
+        """Clips that the model answers at once."""
+        return self.generation.batch_size
+
+    def resources(self, cluster: Mapping[str, float]) -> Resources:
+        """GPUs where there are any; without them half the cores, as the decoders feed the model."""
+        gpus = self.job.gpus_per_worker if cluster.get("GPU", 0) else 0.0
+        by_cores = max(1, int(cluster.get("CPU", 2) / 2 / self.job.cpus_per_worker))
+        workers = self.job.score_workers or (None if gpus else by_cores)
+        return Resources(workers=workers, cpus=self.job.cpus_per_worker, gpus=gpus)
+
+    def setup(self) -> None:
+        """Load the model. Raises ModelError where it cannot be had, or is not in the state that the run keys name."""
+        from vqa import Scorer  # torch: seconds that only the worker pays
         from vqa.model.load import load
-        from vqa.model.scorer import Scorer  # torch: seconds that only this worker pays
 
-        self._columns = {"model_id": model_id, "model_revision": model_revision}
-        settings = ModelCard(**card)
-        self._scorer = Scorer(load(settings), card=settings, generation=GenerationConfig(**generation))
-        if self._scorer.model_revision != model_revision:
+        self._scorer = Scorer(load(self.card), card=self.card, generation=self.generation)
+        found = self._scorer.model_revision
+        if found != self.model_revision:
             raise ModelError(
-                f"model {model_id}: this worker has it at {self._scorer.model_revision}, the job was planned with "
-                f"{model_revision}; give every machine the same files"
+                f"model {self.model_id}: this worker has it at {found}, the job was planned with "
+                f"{self.model_revision}; give every machine the same files"
             )
 
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        """A batch of pickled samples to rows of SCHEMA."""
-        blobs = batch.column("sample").to_pylist()
-        samples = [pickle.loads(blob) for blob in blobs]  # noqa: S301 (our own bytes, from SampleStage)
-        try:
-            return pa.Table.from_pylist(self.rows(samples), schema=SCHEMA)
-        except ModelError:
-            # The device is lost to this process. Ray starts another and tries again only where a process dies.
-            os._exit(1)
+    def close(self) -> None:
+        """Let the model go."""
+        self._scorer = None
 
-    def rows(self, samples: Sequence[Sample]) -> list[Row]:
+    def process(self, items: Sequence[Sample | Result]) -> Iterator[Result]:
         """One row for each sample, in order. Raises ModelError where the device is lost."""
-        looked_at = [sample.views for sample in samples if sample.views is not None]
-        outcomes = iter(self._scorer.try_score(looked_at) if looked_at else ())
-        rows = []
-        for sample in samples:
-            row = sample.row | self._columns
-            if sample.views is not None:
-                row |= _answered(sample.views, next(outcomes))
-            rows.append(row)
-        return rows
+        if self._scorer is None:
+            raise RuntimeError("ScoreStage: setup() was not called")
+        views = [item.load() for item in items if isinstance(item, Sample)]
+        scored = zip(views, self._scorer.try_score(views) if views else (), strict=True)
+        for item in items:
+            if isinstance(item, Unchanged):
+                yield item
+                continue
+            row = item.row if isinstance(item, Sample) else item
+            row = replace(row, model_id=self.model_id, model_revision=self.model_revision)
+            yield _with_score(row, *next(scored)) if isinstance(item, Sample) else row
 
 
 # --- rows -----------------------------------------------------------------------------------------------------------
 
 
-def _span(clip: Clip) -> Row:
-    return {"clip_id": clip.clip_id, "start_seconds": clip.start_seconds, "end_seconds": clip.end_seconds}
+def _unchanged(row: ScoreRow) -> Unchanged:
+    return Unchanged(
+        clip_id=row.clip_id,
+        uri=row.uri,
+        source_bytes=row.source_bytes,
+        source_mtime_ns=row.source_mtime_ns,
+        duration_seconds=row.duration_seconds,
+    )
 
 
-def _kept(row: Row) -> Sample:
-    return Sample(row=row | {"status": KEPT})
-
-
-def _failed(row: Row, error: ClipError) -> Sample:
+def _failed(row: ScoreRow, error: ClipError) -> ScoreRow:
     decoded, planned = error.frames or (None, None)
-    frames = {"frames_decoded": decoded, "frames_planned": planned}
-    return Sample(row=row | frames | {"status": "failed", "error_kind": error.kind, "error": str(error)})
+    return replace(row, error_kind=error.kind, error=str(error), frames_decoded=decoded, frames_planned=planned)
 
 
-def _columns(source: MediaInfo | Views | Score, names: Iterable[str]) -> Row:
-    return {name: getattr(source, name) for name in names}
+def _with_media(row: ScoreRow, info: MediaInfo) -> ScoreRow:
+    return replace(
+        row,
+        width=info.width,
+        height=info.height,
+        fps=info.fps,
+        duration_seconds=info.duration_seconds,
+        codec=info.codec,
+    )
 
 
-def _media_columns(info: MediaInfo) -> Row:
-    return _columns(info, ("width", "height", "fps", "duration_seconds", "codec"))
+def _with_views(row: ScoreRow, views: Views) -> ScoreRow:
+    return replace(
+        _with_media(row, views.info),
+        keyframe_seconds=views.keyframe_seconds,
+        crop_boxes=views.crop_boxes,
+        frames_decoded=views.frames_decoded,
+        frames_planned=views.frames_planned,
+        decode_backend=views.decode_backend,
+        decode_seconds=views.decode_seconds,
+    )
 
 
-def _seen(views: Views) -> Row:
-    names = ("keyframe_seconds", "frames_decoded", "frames_planned", "decode_backend", "decode_seconds")
-    boxes = [asdict(box) for box in views.crop_boxes]
-    return _media_columns(views.info) | _columns(views, names) | {"crop_boxes": boxes}
-
-
-def seen_status(views: Views) -> str:
-    """`partial` where frames were lost."""
+def _seen_status(views: Views) -> Status:
     return "partial" if views.is_partial else "ok"
 
 
-def _answered(views: Views, score: Score | ClipError) -> Row:
+def _with_score(row: ScoreRow, views: Views, score: Score | ClipError) -> ScoreRow:
+    row = _with_views(row, views)
     if isinstance(score, ClipError):
-        return {"status": "failed", "error_kind": score.kind, "error": str(score)}
-    status = "unparsed" if score.score is None else seen_status(views)
-    names = ("score", "score_std", "score_global", "score_local", "answers_parsed", "reason", "score_seconds")
-    return _columns(score, names) | {"status": status, "answers_total": len(score.answers)}
+        return replace(row, error_kind=score.kind, error=str(score))
+    return replace(
+        row,
+        status="unparsed" if score.score is None else _seen_status(views),
+        score=score.score,
+        score_std=score.score_std,
+        score_global=score.score_global,
+        score_local=score.score_local,
+        answers_parsed=score.answers_parsed,
+        answers_total=len(score.answers),
+        reason=score.reason,
+        score_seconds=score.score_seconds,
+    )
 
 
-def crashed_row(clip: Clip, *, settings: str, message: str) -> Row:
+def lost_row(clip: Clip, *, settings: str, model_id: str | None = None, model_revision: str | None = None) -> ScoreRow:
     """The row of a clip that was lost with its worker, for good: retried by the next run."""
-    key = run_key("crashed", start_seconds=clip.start_seconds, end_seconds=clip.end_seconds, settings=settings)
-    row = {"uri": clip.uri, "status": "failed", "error_kind": "crashed", "error": message, "run_key": key}
-    return _span(clip) | row
+    start, end = clip.start_seconds, clip.end_seconds
+    return ScoreRow(
+        clip_id=clip.clip_id,
+        uri=clip.uri,
+        start_seconds=start,
+        end_seconds=end,
+        error_kind="crashed",
+        error=f"{clip.uri}: {LOST}",
+        model_id=model_id,
+        model_revision=model_revision,
+        run_key=run_key("crashed", start_seconds=start, end_seconds=end, settings=settings),
+    )

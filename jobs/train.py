@@ -1,8 +1,9 @@
-"""A recipe on several workers by Ray Train: `vqa train … --workers N`, and `python -m jobs.train …`. Light to import.
+"""A recipe on several workers by Ray Train: `vqa train … --workers N`.
 
-Each worker runs the recipe's stages as a process of one torch group. What a run goes on from is the recipe's own
-checkpoints in --out, which on a cluster is a folder that all machines see: when a worker is lost, Ray starts the whole
-group again and it goes on from the last checkpoint; so does the same command after the driver is killed.
+`python -m jobs.train ARGS` is `vqa train ARGS`, for launchers that want a module. Each worker runs the recipe's stages
+as a process of one torch group. A run resumes from the recipe's own checkpoints in --out, which on a cluster is a
+folder that all machines see: when a worker is lost, Ray restarts the whole group, which resumes from the last
+checkpoint; so does the same command after the driver is killed.
 """
 
 import contextlib
@@ -13,42 +14,21 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
+from jobs import _compat
 from jobs.signals import locked
-from vqa.console import RayAddress, assigning, enter_alone
+
+if TYPE_CHECKING:
+    from vqa.train.recipe import Recipe
 
 OUTCOME = "outcome.json"  # in --out while it runs: what the group made, or why no restart would mend it
 START_TRIES = 60  # Ray Train gives each a minute, and would go on for ever
 LOOK_SECONDS = 20.0  # how often it is looked whether the group is there
 
 
-def train(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A file of configs/train.")],
-    out: Annotated[Path, typer.Option(help="Folder for checkpoints, log and the trained model.")],
-    data: Annotated[
-        list[Path] | None, typer.Option(help="A folder of `vqa prepare`, a ladder or a manifest; may be given again.")
-    ] = None,
-    assignments: Annotated[list[str] | None, assigning("seed=1")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes; each takes a GPU where there are any.")] = 1,
-    max_restarts: Annotated[int, typer.Option(min=0, help="How often the group is started again.")] = 3,
-    ray_address: RayAddress = None,
-) -> None:
-    """Train a model by a recipe on several workers; the same command goes on where it was stopped."""
-    from vqa.imports import require
-
-    require("train", "trl", "accelerate", "datasets", doing="jobs.train")
-    from vqa.train.recipe import load_recipe
-
-    chosen = load_recipe(recipe, assignments or ())
-    place = run(chosen, data=data or (), out=out, workers=workers, max_restarts=max_restarts, ray_address=ray_address)
-    typer.echo(f"{place}")
-
-
 def run(
-    recipe: Any,
+    recipe: "Recipe",
     *,
     out: Path,
     data: Sequence[Path | str] = (),
@@ -170,13 +150,11 @@ def _told_what_is_awaited(workers: int, unit: str) -> Callable[[], None]:
     import ray
     import ray.exceptions
 
-    job, missed, told = ray.get_runtime_context().get_job_id(), 0, ""
+    missed, told = 0, ""
 
     def look() -> None:
         nonlocal missed, told
-        actors = ray._private.state.actors(actor_state_name="ALIVE").values()  # the public list needs the dashboard
-        alive = sum(one["JobID"] == job and one["ActorClassName"] == "RayTrainWorker" for one in actors)
-        missed = 0 if alive >= workers else missed + 1
+        missed = 0 if _compat.train_workers() >= workers else missed + 1
         # Ray gives these two functions no types.
         free, has = ray.available_resources().get(unit, 0), ray.cluster_resources().get(unit, 0)  # type: ignore[no-untyped-call]
         text = f"train: waiting for {workers} workers, one {unit} each: {free:g} of Ray's {has:g} {unit}s are free"
@@ -210,4 +188,7 @@ def _beside(work: Callable[[], None], *, every: float) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    enter_alone(train)
+    import runpy
+
+    sys.argv.insert(1, "train")
+    runpy.run_module("vqa.cli", run_name="__main__")

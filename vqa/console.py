@@ -1,10 +1,10 @@
-"""What commands share: options, and how they end: an exit code, and at most one clear message on stderr."""
+"""Options that commands share, and how a command ends: an exit code, and at most one clear message on stderr."""
 
 import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +13,18 @@ from vqa.errors import VqaError
 
 INTERRUPTED = 130
 
+
+class Engine(StrEnum):
+    """Where the stages of a job run."""
+
+    AUTO = "auto"
+    LOCAL = "local"
+    RAY = "ray"
+
+
+EngineOption = Annotated[
+    Engine, typer.Option(help="local: this process; ray; auto: local up to 64 files without an address of Ray.")
+]
 RayAddress = Annotated[
     str | None, typer.Option(help="A running Ray cluster, or auto; else $RAY_ADDRESS, else a Ray of its own here.")
 ]
@@ -23,13 +35,6 @@ JsonSummary = Annotated[bool, typer.Option("--json", help="One JSON object on st
 def assigning(example: str) -> Any:
     """`--set KEY=VALUE`."""
     return typer.Option("--set", metavar="KEY=VALUE", help=f"Override one setting: {example}.")
-
-
-def enter_alone(command: Callable[..., None]) -> None:
-    """`python -m jobs.NAME`: this command and no other."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(command)
-    sys.exit(enter(app))
 
 
 def enter(app: typer.Typer) -> int:

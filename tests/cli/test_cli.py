@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 import typer
 import yaml
@@ -17,7 +16,7 @@ from PIL import Image
 from tests.support import clips
 from vqa.config import configs_folder
 from vqa.console import enter
-from vqa.data.score_table import SCHEMA, ScoreTable
+from vqa.data.score_table import ScoreRow, ScoreTable
 
 Command = Callable[..., tuple[int, str, str]]
 CONFIGS = sorted(path for path in configs_folder().rglob("*.yaml") if path.parent.name != "accelerate")
@@ -26,13 +25,14 @@ CONFIGS = sorted(path for path in configs_folder().rglob("*.yaml") if path.paren
 @pytest.fixture
 def scored(tmp_path: Path) -> Path:
     out = tmp_path / "out"
+    names = [f"clip{n}.mp4" for n in range(12)]
     rows = [
-        {"clip_id": f"clip{n}.mp4", "uri": f"/clip{n}.mp4", "status": "ok", "score": 1.0 + n / 4, "run_key": str(n)}
-        for n in range(12)
+        ScoreRow(clip_id=name, uri=f"/{name}", status="ok", score=1.0 + n / 4, run_key=str(n))
+        for n, name in enumerate(names)
     ]
-    rows.append({"clip_id": "bad\n[b].mp4", "uri": "/bad", "status": "failed", "error_kind": "corrupt", "error": "e"})
+    rows.append(ScoreRow(clip_id="bad\n[b].mp4", uri="/bad", run_key="b", error_kind="corrupt", error="e"))
     table = ScoreTable(out)
-    table.add(pa.Table.from_pylist(rows, schema=SCHEMA))
+    table.add(rows)
     table.flush()
     return out
 

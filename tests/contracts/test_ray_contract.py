@@ -1,10 +1,9 @@
-"""The calls of Ray that jobs/ray_executor.py leans on: an upgrade that changes one breaks here, by name."""
+"""The calls of Ray that jobs leans on, its private parts first: an upgrade that changes one breaks here, by name."""
 
 import inspect
 import os
-import pickle
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,9 +12,11 @@ import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext
 
-from jobs import ray_executor
-from jobs.stages import SampleStage, ScoreStage
-from vqa.views import ViewsConfig
+from jobs import _compat, ray_executor
+from jobs.resume import Work
+from jobs.stages import Resources
+from vqa.errors import ModelError
+from vqa.types import Clip
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test file
 
@@ -84,13 +85,6 @@ def test_what_dies_is_tried_again_a_few_times_and_costs_only_its_own_rows(tmp_pa
     assert len((tmp_path / "50").read_text()) == 1, "an exception is not a lost worker"
 
 
-def test_stages_travel_and_are_cheap_to_make() -> None:
-    for stage in (SampleStage, ScoreStage):
-        assert pickle.loads(pickle.dumps(stage)) is stage
-    guard = {"deadline_seconds": 1.0, "memory_bytes": None}
-    SampleStage(views=ViewsConfig(), settings="", clip_seconds=None, guard=guard)  # starts no process
-
-
 def test_what_we_switch_off_is_still_there() -> None:
     assert ray._private.worker._worker_logs_enabled is False
     for name in ("enable_progress_bars", "print_on_execution_start", "max_errored_blocks"):
@@ -103,4 +97,45 @@ def test_the_session_tells_its_cores_and_where_its_logs_are() -> None:
     with ray_executor.ray_session(None) as resources:  # already connected: taken as it is
         assert resources["CPU"] >= 2
     assert ray.is_initialized()
-    assert Path(ray_executor.log_folder()).is_dir()
+    assert Path(_compat.log_folder()).is_dir()
+
+
+def test_the_workers_of_ray_train_are_found_by_the_name_of_their_class() -> None:
+    from ray.train.v2._internal.execution.worker_group.worker import RayTrainWorker
+
+    assert RayTrainWorker.__name__ == "RayTrainWorker"
+
+    @ray.remote(num_cpus=0)
+    class RayTrainWorker:  # type: ignore[no-redef]
+        def is_there(self) -> bool:
+            return True
+
+    before = _compat.train_workers()
+    worker = RayTrainWorker.remote()
+    assert ray.get(worker.is_there.remote())
+    assert _compat.train_workers() == before + 1
+    ray.kill(worker)
+
+
+class Unready:
+    """A stage whose model is not to be had."""
+
+    batch_size = None
+
+    def resources(self, cluster: Mapping[str, float]) -> Resources:
+        return Resources(workers=1)
+
+    def setup(self) -> None:
+        raise ModelError("model m: its weights cannot be read: try `that`")
+
+    def process(self, items: Sequence[object]) -> Iterator[object]:
+        yield from items
+
+    def close(self) -> None:
+        pass
+
+
+def test_what_a_stage_cannot_be_set_up_for_is_raised_as_it_was_said() -> None:
+    executor = ray_executor.RayExecutor([Unready(), Unready()])
+    with executor, pytest.raises(ModelError, match=r"^model m: its weights cannot be read: try `that`$"):
+        list(executor.stream([Work(clip=Clip(clip_id="a", uri="/a"))]))

@@ -11,14 +11,14 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from vqa.data.export import export
-from vqa.data.score_table import SCHEMA, ScoreTable, read_scores, write_videos
+from vqa.data.score_table import SCHEMA, ScoreRow, ScoreTable, read_scores, to_table, write_videos
 from vqa.errors import UsageError
 from vqa.files import replacing
+from vqa.types import CropBox
 
 CONTRACT = """
 clip_id uri start_seconds end_seconds status error_kind error score score_std score_global score_local
@@ -28,12 +28,11 @@ decode_backend model_id model_revision run_key decode_seconds score_seconds sour
 """
 
 
-def rows(*names: str, key: str = "k1", score: float | None = 3.0) -> pa.Table:
-    values = [
-        {"clip_id": name, "uri": f"/{name}", "status": "ok", "run_key": f"{key}-{name}", "score": score}
+def rows(*names: str, key: str = "k1", score: float | None = 3.0, end: float | None = None) -> list[ScoreRow]:
+    return [
+        ScoreRow(clip_id=name, uri=f"/{name}", status="ok", run_key=f"{key}-{name}", score=score, end_seconds=end)
         for name in names
     ]
-    return pa.Table.from_pylist(values, schema=SCHEMA)
 
 
 def keys(out: Path) -> list[str]:
@@ -52,16 +51,14 @@ def test_the_columns_are_the_contract() -> None:
 
 def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
     box = {"second": 1.5, "x": 1, "y": 2, "width": 3, "height": 4}
-    row = dict.fromkeys(SCHEMA.names) | {
-        "clip_id": "a\n🎬",
-        "run_key": "k",
-        "crop_boxes": [box],
-        "keyframe_seconds": [0.0, 1 / 3],
-    }
+    seen = {"keyframe_seconds": (0.0, 1 / 3), "crop_boxes": (CropBox(**box),)}
+    row = ScoreRow(clip_id="a\n🎬", uri="/a", run_key="k", source_mtime_ns=2**60, **seen)
     table = ScoreTable(tmp_path)
-    table.add(pa.Table.from_pylist([row], schema=SCHEMA))
+    table.add([row])
     table.flush()
-    assert read_scores(tmp_path).to_pylist() == [row]
+    wanted = {"clip_id": "a\n🎬", "uri": "/a", "status": "failed", "run_key": "k", "source_mtime_ns": 2**60}
+    wanted |= {"keyframe_seconds": [0.0, 1 / 3], "crop_boxes": [box]}
+    assert read_scores(tmp_path).to_pylist() == [dict.fromkeys(SCHEMA.names) | wanted]
 
 
 def test_a_part_grows_to_its_size_and_the_next_begins(tmp_path: Path) -> None:
@@ -142,7 +139,9 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
 
 def test_an_older_table_without_a_column_is_read_with_nulls(tmp_path: Path) -> None:
     (tmp_path / "scores").mkdir()
-    pq.write_table(rows("a").drop_columns(["fingerprint", "score_std"]), tmp_path / "scores/part-000001.parquet")
+    pq.write_table(
+        to_table(rows("a")).drop_columns(["fingerprint", "score_std"]), tmp_path / "scores/part-000001.parquet"
+    )
     assert read_scores(tmp_path).schema == SCHEMA
     ScoreTable(tmp_path).supersede(["a"])
     assert superseded(tmp_path) == ["k1-a"]
@@ -161,14 +160,12 @@ def test_a_file_that_is_no_parquet_is_named(tmp_path: Path) -> None:
 WRITER = """
     import sys
     from pathlib import Path
-    import pyarrow as pa
-    from vqa.data.score_table import SCHEMA, ScoreTable
+    from vqa.data.score_table import ScoreRow, ScoreTable
     out, names = Path(sys.argv[1]), [f"clip{n}" for n in range(12)]
     for turn in range(10_000):
         table = ScoreTable(out, rows_per_part=5, seconds_per_write=0.0)
         for start in range(0, 12, 3):
-            rows = [{"clip_id": name, "run_key": f"{turn}-{name}"} for name in names[start:start + 3]]
-            table.add(pa.Table.from_pylist(rows, schema=SCHEMA))
+            table.add([ScoreRow(clip_id=name, uri="", run_key=f"{turn}-{name}") for name in names[start:start + 3]])
         print(turn, flush=True)
 """
 
@@ -197,8 +194,7 @@ def test_videos_are_written_where_there_are_windows_and_only_there(tmp_path: Pat
     table.flush()
     assert write_videos(tmp_path) == 0
     assert not (tmp_path / "videos.parquet").exists()
-    window = rows("b.mp4#t=0,10", "b.mp4#t=10,20").set_column(3, "end_seconds", pa.array([10.0, 20.0]))
-    table.add(window)
+    table.add([*rows("b.mp4#t=0,10", end=10.0), *rows("b.mp4#t=10,20", end=20.0)])
     table.flush()
     assert write_videos(tmp_path) == 2
     assert pq.read_table(tmp_path / "videos.parquet").column("video_id").to_pylist() == ["a.mp4", "b.mp4"]
@@ -206,7 +202,7 @@ def test_videos_are_written_where_there_are_windows_and_only_there(tmp_path: Pat
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
 def test_an_export_holds_every_row_sorted(kind: str) -> None:
-    table = rows('b,"x"\n.mp4', "a.mp4", score=None)
+    table = to_table(rows('b,"x"\n.mp4', "a.mp4", score=None))
     file = io.StringIO(newline="")
     assert export(table, file, kind=kind) == 2  # type: ignore[arg-type]
     file.seek(0)

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from tests.support.samples import random_views
 from vqa.data.score_table import SCHEMA, read_scores
-from vqa.data.view_cache import LOOKED_AT, PreparedClip, pack, prepared_with, read_prepared, unpack
+from vqa.data.view_cache import PreparedClip, PreparedRow, pack, prepared_with, read_prepared, unpack
 from vqa.data.view_cache_writer import PreparedTable
 from vqa.errors import UsageError
 from vqa.types import Clip, CropBox, Views
@@ -34,12 +33,9 @@ def views(uri: str, *, seed: int, height: int = 40) -> Views:
     )
 
 
-def row(uri: str, *, key: str, seen: Views | None, status: str = "ok") -> dict[str, Any]:
-    return {"clip_id": uri, "uri": uri, "status": status, "run_key": key} | (pack(seen) if seen else {})
-
-
-def table(*rows: dict[str, Any]) -> pa.Table:
-    return pa.Table.from_pylist(list(rows), schema=LOOKED_AT)
+def row(uri: str, *, key: str, seen: Views | None) -> PreparedRow:
+    packed = pack(seen) if seen else None
+    return PreparedRow(clip_id=uri, uri=uri, status="ok" if seen else "failed", run_key=key, views=packed)
 
 
 def clip(name: str, uri: str, **more: Any) -> dict[str, Any]:
@@ -56,9 +52,9 @@ def same(one: Views, other: Views) -> bool:
 
 def prepared(out: Path) -> list[PreparedClip]:
     store = PreparedTable(out)
-    store.add(table(row("a", key="A", seen=views("a", seed=1)), row("b", key="A", seen=views("b", seed=1))))
+    store.add([row("a", key="A", seen=views("a", seed=1)), row("b", key="A", seen=views("b", seed=1))])
     store.flush()
-    store.add(table(row("c", key="C", seen=views("c", seed=2)), row("bad", key="X", seen=None, status="failed")))
+    store.add([row("c", key="C", seen=views("c", seed=2)), row("bad", key="X", seen=None)])
     store.flush()
     manifest = [clip("1", "c", distortions=["noise", "x264"], severities=[0.1, 0.9]), clip("2", "a"), clip("3", "b")]
     store.write_clips(out, [*manifest, clip("4", "bad"), clip("5", "a", reason="sharp", opinion=None)])
@@ -66,7 +62,7 @@ def prepared(out: Path) -> list[PreparedClip]:
 
 
 @pytest.mark.parametrize("height", [40, 20_000])  # WebP ends at 16383 pixels a side
-def test_a_look_comes_back_to_the_bit(height: int) -> None:
+def test_views_come_back_to_the_bit(height: int) -> None:
     one = views("a", seed=3, height=height)
     assert same(unpack(pack(one), one.clip), one)
 
@@ -88,7 +84,7 @@ def test_every_clip_finds_its_own_pictures_and_twins_share_them(tmp_path: Path) 
 
 def test_loading_reads_one_row_of_a_part(tmp_path: Path) -> None:
     store = PreparedTable(tmp_path)
-    store.add(table(*(row(f"{n}", key=f"{n}", seen=views(f"{n}", seed=n)) for n in range(9))))
+    store.add([row(f"{n}", key=f"{n}", seen=views(f"{n}", seed=n)) for n in range(9)])
     store.flush()
     store.write_clips(tmp_path, [clip(f"{n}", f"{n}") for n in range(9)])
     path = tmp_path / "pictures" / "part-000001.parquet"
@@ -121,8 +117,8 @@ def test_pictures_whose_rows_were_lost_are_not_stored_twice(tmp_path: Path) -> N
 
 def test_much_is_written_before_its_time(tmp_path: Path) -> None:
     store = PreparedTable(tmp_path, bytes_per_part=1)
-    store.add(table(row("a", key="A", seen=views("a", seed=1))))
-    assert store.looks == 1
+    store.add([row("a", key="A", seen=views("a", seed=1))])
+    assert store.views_stored == 1
     assert read_scores(tmp_path, folder="files").num_rows == 1
 
 

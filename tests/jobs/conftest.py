@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.references.make_checkpoints import make_chain
+from vqa.console import Engine
 
 
 @pytest.fixture(scope="session")
@@ -17,8 +18,17 @@ def model_card(tmp_path_factory: pytest.TempPathFactory) -> Path:
     card.write_text(
         f"source: {folder / 'chain'}\n"
         "prompt: visualquality_r1\n"
+        "cpu_threads: 1\n"  # more only get into each other's way with so small a model
         "views: {keyframes: 4, global_pixels: 112, local_pictures: 1, crop_pixels: 56}\n"
         "generation: {generation: sample, k: 3, max_new_tokens: 60, batch_size: 3}\n",
         encoding="utf-8",
     )
     return card
+
+
+@pytest.fixture(params=[Engine.LOCAL, pytest.param(Engine.RAY, marks=pytest.mark.ray)])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    """Either engine; Ray is started for the one that needs it."""
+    if request.param is Engine.RAY:
+        request.getfixturevalue("local_ray")
+    return Engine(request.param)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from ray.cluster_utils import Cluster
 
-from jobs.run_record import Request
+from jobs.score import ScoreRequest
 from tests.support import clips, failing
 from tests.support.job_runs import Run, plain_loop, table
 from vqa.data.score_table import read_scores
@@ -47,7 +47,7 @@ def test_a_node_that_goes_away_takes_no_row_along(
     for n in range(FILES):
         clips.write_video(folder / f"{n}.mp4", frames=8, seed=n)
     assignments = ("job.seconds_per_write=0", "job.rows_per_part=7")
-    request = Request(sources=(str(folder),), out=out, model=str(model_card), assignments=assignments)
+    request = ScoreRequest(sources=(str(folder),), out=out, model=str(model_card), assignments=assignments)
     options = [word for assignment in assignments for word in ("--set", assignment)]
     command = [sys.executable, "-m", "tests.support.failing", "score", str(folder), "--out", str(out)]
     command += ["--model", str(model_card), *options]
@@ -59,5 +59,5 @@ def test_a_node_that_goes_away_takes_no_row_along(
     code, said, heard = run.end()
     summary = json.loads(said)
     assert (code, heard) == (0, "")
-    assert (summary["clips"], summary["scored_now"]) == (FILES, FILES)
+    assert (summary["clips"], summary["rows_new"]) == (FILES, FILES)
     assert table(out) == plain_loop(request, score_stage=failing.FailingScoreStage)

@@ -114,5 +114,5 @@ def test_another_state_of_the_model_is_another_digest(tmp_path: Path) -> None:
 
 def test_workers_load_the_commit_that_the_keys_name(tmp_path: Path) -> None:
     config = resolve(flags={"model": str(card(tmp_path))})
-    assert pinned_card(config, revision="c0ffee")["revision"] == "c0ffee"
-    assert pinned_card(config, revision="blake2b:00")["revision"] == "main"
+    assert pinned_card(config.model, revision="c0ffee").revision == "c0ffee"
+    assert pinned_card(config.model, revision="blake2b:00").revision == "main"

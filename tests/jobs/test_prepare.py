@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.prepare import Request, run
+from jobs.prepare import PrepareRequest, prepare
 from tests.support import clips, failing
 from tests.support.job_runs import Run
+from vqa.console import Engine
 from vqa.data.manifest import Scale, make_manifest, write_manifest
 from vqa.data.score_table import read_scores
 from vqa.data.view_cache import read_prepared
@@ -79,25 +81,25 @@ def stored(out: Path) -> list[str]:
 
 
 def test_every_clip_has_a_row_and_what_scoring_sees(
-    tmp_path: Path, local_ray: None, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, engine: Engine, capfd: pytest.CaptureFixture[str]
 ) -> None:
     files = {f"{n}": clips.write_video(tmp_path / f"{n}.mp4", frames=12, seed=n) for n in range(3)}
     files["twin"] = Path(shutil.copy(files["0"], tmp_path / "twin.mp4"))
     files |= {"same file": files["1"], "text": clips.write_text(tmp_path / "text.mp4"), "gone": tmp_path / "gone.mp4"}
     listed, out = manifest(tmp_path / "m.parquet", files), tmp_path / "out"
-    request = Request(manifest=listed, out=out, assignments=SETTINGS, json_summary=True)
+    request = PrepareRequest(manifest=listed, out=out, assignments=SETTINGS, engine=engine, json_summary=True)
 
-    assert run(Request(manifest=listed, out=out, assignments=SETTINGS, dry_run=True)) == 0
-    assert json.loads(capfd.readouterr().out)["to_look_at"] == 6, "a file once, however many clips it makes"
+    assert prepare(replace(request, dry_run=True)) == 0
+    assert json.loads(capfd.readouterr().out)["to_inspect"] == 6, "a file once, however many clips it makes"
     assert not out.exists()
 
-    assert run(request) == 3
+    assert prepare(request) == 3
     summary = json.loads(capfd.readouterr().out)
-    assert (summary["counts"], summary["failed"], summary["looked_at_now"]) == ({"ok": 5, "failed": 2}, 2, 6)
+    assert (summary["counts"], summary["failed"], summary["rows_new"]) == ({"ok": 5, "failed": 2}, 2, 6)
     assert summary["errors"] == {"not_found": 1, "not_video": 1}
     failed = (out / "failed.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in failed] == ["clip_id", "gone", "text"]
-    assert summary["stored"] == len(stored(out)) == len(set(stored(out))) == 3, "the same content once"
+    assert summary["views_stored"] == len(stored(out)) == len(set(stored(out))) == 3, "the same content once"
 
     prepared = read_prepared(out)
     assert [one.clip_id for one in prepared] == ["0", "1", "2", "twin", "same file"]
@@ -112,22 +114,22 @@ def test_every_clip_has_a_row_and_what_scoring_sees(
         assert all(np.array_equal(a, b) for a, b in zip(views.pictures, wanted.pictures, strict=True))
 
     clips.write_video(files["2"], frames=12, seed=7)
-    assert run(Request(manifest=listed, out=out, assignments=SETTINGS, json_summary=True, max_failed="2")) == 0
+    assert prepare(replace(request, max_failed="2")) == 0
     summary = json.loads(capfd.readouterr().out)
-    assert (summary["kept"], summary["looked_at_now"]) == (4, 1), "only what changed; wrong files stay wrong"
+    assert (summary["rows_reused"], summary["rows_new"]) == (4, 1), "only what changed; wrong files stay wrong"
     assert np.array_equal(read_prepared(out)[2].load().pictures[0], seen(str(files["2"])).pictures[0])
 
     with pytest.raises(UsageError, match=r"prepared with keyframes = 4, now 3; use another --out, or --fresh"):
-        run(Request(manifest=listed, out=out, assignments=(*SETTINGS, "views.keyframes=3")))
+        prepare(PrepareRequest(manifest=listed, out=out, assignments=(*SETTINGS, "views.keyframes=3")))
     with pytest.raises(UsageError, match=r"prepared with seed = 0, now 1"):
-        run(Request(manifest=listed, out=out, assignments=SETTINGS, seed=1))
+        prepare(PrepareRequest(manifest=listed, out=out, assignments=SETTINGS, seed=1))
     before = pictures(out)
-    assert run(Request(manifest=listed, out=out, assignments=SETTINGS, seed=1, fresh=True, json_summary=True)) == 3
-    assert json.loads(capfd.readouterr().out)["looked_at_now"] == 6
+    assert prepare(replace(request, seed=1, fresh=True)) == 3
+    assert json.loads(capfd.readouterr().out)["rows_new"] == 6
     assert all(pictures(out)[name] != before[name] for name in before), "another seed, other frames"
 
 
-def test_a_ladder_is_prepared_with_its_distortions(tmp_path: Path, local_ray: None) -> None:
+def test_a_ladder_is_prepared_with_its_distortions(tmp_path: Path) -> None:
     from vqa.data.view_cache_writer import manifest_clips
 
     clips.write_video(tmp_path / "a.mp4", frames=6)
@@ -137,7 +139,9 @@ def test_a_ladder_is_prepared_with_its_distortions(tmp_path: Path, local_ray: No
 
     pq.write_table(pa.Table.from_pylist([label]), tmp_path / "ladder.parquet")
     assert manifest_clips(tmp_path) == manifest_clips(tmp_path / "ladder.parquet")
-    assert run(Request(manifest=tmp_path, out=tmp_path / "out", assignments=SETTINGS, json_summary=True)) == 0
+    assert (
+        prepare(PrepareRequest(manifest=tmp_path, out=tmp_path / "out", assignments=SETTINGS, json_summary=True)) == 0
+    )
     (one,) = read_prepared(tmp_path / "out")
     assert (one.distortions, one.severities, one.split, one.opinion) == (("noise", "x264"), (0.25, 0.75), "train", 2.5)
 
@@ -146,13 +150,13 @@ def test_wrong_manifests_are_named(tmp_path: Path) -> None:
     (tmp_path / "m.parquet").write_text("no table")
     for path, message in ((tmp_path / "m.parquet", "not a manifest"), (tmp_path, "ladder.parquet: no such file")):
         with pytest.raises(UsageError, match=message):
-            run(Request(manifest=path, out=tmp_path / "out"))
+            prepare(PrepareRequest(manifest=path, out=tmp_path / "out"))
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "run.json").write_text('{"state": "finished"}')
     listed = manifest(tmp_path / "n.parquet", {"a": clips.write_video(tmp_path / "a.mp4", frames=2)})
     for fresh in (False, True):
         with pytest.raises(UsageError, match="not written by `vqa prepare`"):
-            run(Request(manifest=listed, out=tmp_path / "out", fresh=fresh))
+            prepare(PrepareRequest(manifest=listed, out=tmp_path / "out", fresh=fresh))
     assert not (tmp_path / "out" / "pictures").exists()
 
 
@@ -175,7 +179,7 @@ def test_killed_and_begun_again_it_comes_to_the_same_and_nothing_is_decoded_twic
 
     code, said, heard = run_command(tmp_path / "whole", noting)
     assert (code, heard) == (0, "")
-    assert json.loads(said)["looked_at_now"] == COUNT
+    assert json.loads(said)["rows_new"] == COUNT
     times = Counter(opened.read_text().splitlines())
     opened.write_text("")
     alone = (
@@ -203,7 +207,7 @@ def test_killed_and_begun_again_it_comes_to_the_same_and_nothing_is_decoded_twic
 
     code, said, heard = run_command(out, {})
     summary = json.loads(said)
-    assert (code, heard, summary["kept"], summary["looked_at_now"]) == (0, "", safe, COUNT - safe)
+    assert (code, heard, summary["rows_reused"], summary["rows_new"]) == (0, "", safe, COUNT - safe)
     assert rows(out) == rows(tmp_path / "whole")
     assert pictures(out) == pictures(tmp_path / "whole")
     assert len(stored(out)) == len(set(stored(out))) == COUNT

@@ -1,4 +1,4 @@
-"""The plan: what is finished is kept, what could come out otherwise is done again, no file passes for another."""
+"""The work plan: what is finished is reused, what could end otherwise is retried, no file passes for another."""
 
 import os
 from pathlib import Path
@@ -7,9 +7,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from jobs.ledger import Book
-from jobs.resume import Known, Plan, Work, known_rows, make_plan, run_key, stamp
-from vqa.data.score_table import SCHEMA
+from jobs.ledger import Ledger
+from jobs.resume import StoredRow, Work, WorkPlan, plan_work, run_key, stamp, stored_rows
+from vqa.data.score_table import SCHEMA, ScoreRow
 from vqa.data.windows import windows
 from vqa.errors import UsageError
 from vqa.types import Clip
@@ -32,24 +32,24 @@ def row(clip: Clip, *, settings: str = SETTINGS, fingerprint: str | None = "f1",
     return values | span | {"source_bytes": size, "source_mtime_ns": changed} | other
 
 
-def planned(clips: list[Clip], rows: list[dict[str, Any]], *, clip_seconds: float | None = None) -> Plan:
-    known = known_rows(pa.Table.from_pylist(rows, schema=SCHEMA))
-    return make_plan(clips, known, settings=SETTINGS, clip_seconds=clip_seconds)
+def planned(clips: list[Clip], rows: list[dict[str, Any]], *, clip_seconds: float | None = None) -> WorkPlan:
+    known = stored_rows(pa.Table.from_pylist(rows, schema=SCHEMA))
+    return plan_work(clips, known, settings=SETTINGS, clip_seconds=clip_seconds)
 
 
 def test_a_first_run_does_everything(tmp_path: Path) -> None:
     clips = [file(tmp_path, name) for name in ("a.mp4", "b.mp4")]
-    assert planned(clips, []) == Plan(work=[Work(clip=clip) for clip in clips], kept=[], stale=[], retried=0)
+    assert planned(clips, []) == WorkPlan(work=[Work(clip=clip) for clip in clips], reused=[], stale=[], retried=0)
 
 
 def test_an_unchanged_file_under_the_same_settings_is_kept_unopened(tmp_path: Path) -> None:
     clip = file(tmp_path)
-    assert planned([clip], [row(clip)]) == Plan(work=[], kept=["a.mp4"], stale=[], retried=0)
+    assert planned([clip], [row(clip)]) == WorkPlan(work=[], reused=["a.mp4"], stale=[], retried=0)
 
 
 def test_a_final_failure_is_kept_too(tmp_path: Path) -> None:
     clip = file(tmp_path)
-    assert planned([clip], [row(clip, status="failed", error_kind="corrupt")]).kept == ["a.mp4"]
+    assert planned([clip], [row(clip, status="failed", error_kind="corrupt")]).reused == ["a.mp4"]
 
 
 @pytest.mark.parametrize("kind", ["crashed", "timeout", "model", "too_large"])
@@ -104,7 +104,7 @@ def test_windows_are_kept_when_all_are_there_and_looked_at_when_one_is_not(tmp_p
     clip = file(tmp_path)
     parts = windows(clip, duration_seconds=30.0, clip_seconds=10.0)
     rows = [row(part, duration_seconds=30.0) for part in parts]
-    assert planned([clip], rows, clip_seconds=10.0).kept == [part.clip_id for part in parts]
+    assert planned([clip], rows, clip_seconds=10.0).reused == [part.clip_id for part in parts]
     (work,) = planned([clip], rows[:2], clip_seconds=10.0).work
     assert work.finished == tuple(old["run_key"] for old in rows[:2])
 
@@ -122,39 +122,38 @@ def test_a_key_names_content_span_and_settings() -> None:
     assert run_key(**base) == run_key(**base)
 
 
-# --- the book -------------------------------------------------------------------------------------------------------
+# --- the ledger -------------------------------------------------------------------------------------------------------
 
 
-def back(*clips: Clip, seconds: float | None = None) -> pa.Table:
-    rows = [{"clip_id": clip.clip_id, "duration_seconds": seconds} for clip in clips]
-    return pa.Table.from_pylist(rows, schema=SCHEMA)
+def back(*clips: Clip, seconds: float | None = None) -> list[ScoreRow]:
+    return [ScoreRow(clip_id=clip.clip_id, uri=clip.uri, run_key="k", duration_seconds=seconds) for clip in clips]
 
 
 def test_a_row_that_comes_twice_is_taken_once() -> None:
     clip = Clip(clip_id="a", uri="/a")
-    book = Book.of([Work(clip=clip)], clip_seconds=None)
-    assert [book.take(back(clip, clip))[0].num_rows, book.take(back(clip))[0].num_rows] == [1, 0]
+    ledger = Ledger.of([Work(clip=clip)], clip_seconds=None)
+    assert [len(ledger.take(back(clip, clip))[0]), len(ledger.take(back(clip))[0])] == [1, 0]
 
 
 def test_what_never_came_is_known_down_to_the_window() -> None:
     one, two, three = (Clip(clip_id=name, uri=f"/{name}") for name in "abc")
     parts = windows(one, duration_seconds=30.0, clip_seconds=10.0)
-    book = Book.of([Work(clip=clip) for clip in (one, two, three)], clip_seconds=10.0)
-    _, share = book.take(back(*parts[:2], seconds=30.0))
+    ledger = Ledger.of([Work(clip=clip) for clip in (one, two, three)], clip_seconds=10.0)
+    _, share = ledger.take(back(*parts[:2], seconds=30.0))
     assert share == pytest.approx(2 / 3)
-    book.take(back(three))  # failed as a whole
-    assert [clip.clip_id for clip in book.lost()] == [parts[2].clip_id, "b"]
+    ledger.take(back(three))  # failed as a whole
+    assert [clip.clip_id for clip in ledger.lost()] == [parts[2].clip_id, "b"]
 
 
 def test_old_rows_that_a_changed_file_no_longer_gives_are_named() -> None:
     clip = Clip(clip_id="a", uri="/a")
     work = Work(clip=clip, rows=("a#t=0,10", "a#t=10,20", "a#t=20,30"))
-    book = Book.of([work], clip_seconds=10.0)
-    book.take(back(*windows(clip, duration_seconds=20.0, clip_seconds=10.0), seconds=20.0))
-    assert book.vanished() == ["a#t=20,30"]
+    ledger = Ledger.of([work], clip_seconds=10.0)
+    ledger.take(back(*windows(clip, duration_seconds=20.0, clip_seconds=10.0), seconds=20.0))
+    assert ledger.vanished() == ["a#t=20,30"]
 
 
-def test_known_rows_read_exactly_their_columns(tmp_path: Path) -> None:
-    (known,) = known_rows(pa.Table.from_pylist([row(file(tmp_path), duration_seconds=2.0)], schema=SCHEMA))
-    assert isinstance(known, Known)
+def test_stored_rows_read_exactly_their_columns(tmp_path: Path) -> None:
+    (known,) = stored_rows(pa.Table.from_pylist([row(file(tmp_path), duration_seconds=2.0)], schema=SCHEMA))
+    assert isinstance(known, StoredRow)
     assert (known.clip_id, known.fingerprint, known.duration_seconds) == ("a.mp4", "f1", 2.0)

@@ -1,4 +1,4 @@
-"""Whole runs through Ray: every clip one row, the same numbers as without Ray, and nothing done twice."""
+"""Whole runs on either engine: every clip one row, the numbers of a plain loop, and nothing done twice."""
 
 import json
 import os
@@ -12,27 +12,28 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.run_record import Request
-from jobs.scoring import prepare, run
+from jobs.score import ScoreRequest, inputs_of, score
 from tests.support import clips
 from tests.support.job_runs import plain_loop, table
 from tests.support.zoo import make_zoo
+from vqa.console import Engine
 from vqa.errors import UsageError
 
 
 def test_a_run_over_everything_that_goes_wrong(
-    tmp_path: Path, model_card: Path, local_ray: None, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, model_card: Path, engine: Engine, capfd: pytest.CaptureFixture[str]
 ) -> None:
     wanted = make_zoo(tmp_path / "in")
     clips.write_video(tmp_path / "in/files/long.mp4", fps=10, frames=65)
-    request = Request(
+    request = ScoreRequest(
         sources=(str(tmp_path / "in/list.txt"), str(tmp_path / "in/files")),
         out=tmp_path / "out",
         model=str(model_card),
+        engine=engine,
         clip_seconds=2.0,
         json_summary=True,
     )
-    assert run(request) == 3
+    assert score(request) == 3
     captured = capfd.readouterr()
     summary = json.loads(captured.out)
     assert captured.err == ""
@@ -47,7 +48,8 @@ def test_a_run_over_everything_that_goes_wrong(
     assert rows == plain_loop(request)
 
     assert summary == json.loads((request.out / "run.json").read_text()) | {"out": str(request.out)}
-    assert (summary["clips"], summary["scored_now"], summary["kept"]) == (len(rows), len(rows), 0)
+    assert (summary["clips"], summary["rows_new"], summary["rows_reused"]) == (len(rows), len(rows), 0)
+    assert summary["engine"] == engine
     assert sum(summary["counts"].values()) == len(rows)
     assert summary["errors"] == Counter(kind for kind in wanted.values() if kind)
     (video,) = [row for row in pq.read_table(request.out / "videos.parquet").to_pylist() if row["windows"] > 1]
@@ -55,33 +57,33 @@ def test_a_run_over_everything_that_goes_wrong(
     assert (video["video_id"], video["score_min"]) == ("long.mp4", min(scores))
     assert video["score_mean"] == pytest.approx(sum(scores) / 3)
     failed = sum(summary["errors"].values())
-    assert [run(replace(request, max_failed=str(most))) for most in (failed - 1, failed)] == [3, 0]
+    assert [score(replace(request, max_failed=str(most))) for most in (failed - 1, failed)] == [3, 0]
 
 
 def test_a_second_run_does_only_what_is_new(
-    tmp_path: Path, model_card: Path, local_ray: None, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, model_card: Path, engine: Engine, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, out = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
     for n in range(4):
         clips.write_video(folder / f"{n}.mp4", frames=8, seed=n)
-    request = Request(sources=(str(folder),), out=out, model=str(model_card), json_summary=True)
+    request = ScoreRequest(sources=(str(folder),), out=out, model=str(model_card), engine=engine, json_summary=True)
 
     def again(**changes: Any) -> dict[str, Any]:
-        assert run(replace(request, **changes)) == 0
+        assert score(replace(request, **changes)) == 0
         return dict(json.loads(capsys.readouterr().out))
 
-    assert again()["scored_now"] == 4
+    assert again()["rows_new"] == 4
     before = table(out)
-    assert again()["scored_now"] == 0  # starts no pipeline
-    assert again(assignments=("generation.batch_size=1", "limits.deadline_seconds=50"))["scored_now"] == 0
+    assert again()["rows_new"] == 0  # starts no pipeline
+    assert again(assignments=("generation.batch_size=1", "limits.deadline_seconds=50"))["rows_new"] == 0
 
     os.utime(folder / "0.mp4", ns=(1, 1))
     clips.write_video(folder / "1.mp4", frames=9, seed=10)
     (folder / "2.mp4").unlink()
     clips.write_video(folder / "new.mp4", frames=8, seed=4)
     summary = again()
-    assert (summary["scored_now"], summary["kept"]) == (2, 1)  # 3.mp4 unopened, 0.mp4 looked at
+    assert (summary["rows_new"], summary["rows_reused"]) == (2, 1)  # 3.mp4 unopened, 0.mp4 inspected
     after = table(out)
     assert after["3.mp4"] == before["3.mp4"]
     assert after["0.mp4"] == before["0.mp4"] | {"source_mtime_ns": 1}
@@ -91,22 +93,27 @@ def test_a_second_run_does_only_what_is_new(
     assert old["run_key"] == before["1.mp4"]["run_key"]
 
     capsys.readouterr()
-    assert run(Request(sources=(str(folder),), out=out, model=str(model_card), k=2, dry_run=True)) == 0
+    assert (
+        score(ScoreRequest(sources=(str(folder),), out=out, model=str(model_card), engine=engine, k=2, dry_run=True))
+        == 0
+    )
     plan = json.loads(capsys.readouterr().out)
-    assert (plan["to_look_at"], plan["rows_superseded"]) == (4, 4)
+    assert (plan["engine"], plan["to_inspect"], plan["rows_superseded"]) == (engine, 4, 4)
     assert table(out) == after
 
 
 def test_a_run_that_cannot_start_writes_nothing(tmp_path: Path, model_card: Path) -> None:
     (tmp_path / "empty").mkdir()
     for request in (
-        Request(sources=(str(tmp_path / "empty"),), out=tmp_path / "out", model=str(model_card)),
-        Request(sources=(str(tmp_path / "gone"),), out=tmp_path / "out", model=str(model_card)),
-        Request(sources=(str(model_card),), out=tmp_path / "out", model=str(model_card), max_failed="5 of 10"),
-        Request(sources=(str(model_card),), out=tmp_path / "out", model=str(model_card), assignments=("views.x=1",)),
+        ScoreRequest(sources=(str(tmp_path / "empty"),), out=tmp_path / "out", model=str(model_card)),
+        ScoreRequest(sources=(str(tmp_path / "gone"),), out=tmp_path / "out", model=str(model_card)),
+        ScoreRequest(sources=(str(model_card),), out=tmp_path / "out", model=str(model_card), max_failed="5 of 10"),
+        ScoreRequest(
+            sources=(str(model_card),), out=tmp_path / "out", model=str(model_card), assignments=("views.x=1",)
+        ),
     ):
         with pytest.raises(UsageError):
-            run(request)
+            score(request)
     assert not (tmp_path / "out").exists()
 
 
@@ -114,12 +121,12 @@ def test_the_flags_on_damage_lie_above_the_settings(tmp_path: Path, model_card: 
     clips.write_video(tmp_path / "a.mp4", frames=2)
     request = {"sources": (str(tmp_path),), "out": tmp_path / "out", "model": str(model_card)}
     assignments = ("views.on_damage=partial", "views.min_decoded_share=0.3")
-    views = prepare(Request(**request, assignments=assignments, on_damage="fail")).config.views
+    views = inputs_of(ScoreRequest(**request, assignments=assignments, on_damage="fail")).config.views
     assert (views.on_damage, views.min_decoded_share, views.keyframes) == ("fail", 0.3, 4)
-    views = prepare(Request(**request, min_decoded_share=0.9)).config.views
+    views = inputs_of(ScoreRequest(**request, min_decoded_share=0.9)).config.views
     assert (views.on_damage, views.min_decoded_share, views.keyframes) == ("partial", 0.9, 4)
     with pytest.raises(UsageError, match=r"views\.on_damage = 'maybe'"):
-        prepare(Request(**request, on_damage="maybe"))
+        inputs_of(ScoreRequest(**request, on_damage="maybe"))
 
 
 def test_the_module_is_the_same_door_as_the_command(tmp_path: Path, model_card: Path) -> None:

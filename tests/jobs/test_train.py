@@ -14,7 +14,7 @@ import ray
 from jobs.train import run
 from tests.support import clips, failing
 from tests.support.job_runs import Run
-from vqa.data.view_cache import LOOKED_AT, pack
+from vqa.data.view_cache import PreparedRow, pack
 from vqa.data.view_cache_writer import PreparedTable
 from vqa.errors import VqaError
 from vqa.model.card import find_card
@@ -44,20 +44,20 @@ def recipe(tmp_path: Path) -> Path:
 
 def prepared(tmp_path: Path) -> Path:
     """Four clips as `vqa prepare` leaves them, without Ray."""
-    import pyarrow as pa
-
     views = ViewsConfig(
         **find_card("embedded")["views"] | {"global_pixels": 64, "local_pictures": 1, "crop_pixels": 56}
     )
-    out, rows, listed = tmp_path / "prepared", [], []
+    out = tmp_path / "prepared"
+    rows: list[PreparedRow] = []
+    listed: list[dict[str, Any]] = []
     for n in range(4):
         clip = Clip(clip_id=f"{n}", uri=str(clips.write_video(tmp_path / f"{n}.mp4", frames=8, seed=n)))
         seen = look(clip, views)
-        rows.append({"clip_id": clip.uri, "uri": clip.uri, "status": "ok", "run_key": f"{n}"} | pack(seen))
+        rows.append(PreparedRow(clip_id=clip.uri, uri=clip.uri, status="ok", run_key=f"{n}", views=pack(seen)))
         facts: dict[str, Any] = {"dataset": "ladder", "content_id": f"{n}", "split": "train", "opinion": 1.5 + n}
         listed.append(facts | {"clip_id": f"{n}", "uri": clip.uri, "distortions": ["noise"], "severities": [0.2 * n]})
     table = PreparedTable(out)
-    table.add(pa.Table.from_pylist(rows, schema=LOOKED_AT))
+    table.add(rows)
     table.flush()
     table.write_clips(out, listed)
     return out

@@ -16,9 +16,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import jobs.scoring
+import jobs.score
 from jobs.progress import JobProgress
-from jobs.stages import Row, Sample, SampleStage, ScoreStage
+from jobs.resume import Work
+from jobs.stages import Result, Sample, SampleStage, ScoreStage
 from vqa.errors import ClipError
 from vqa.types import Answer, Clip, Score, Views
 
@@ -61,39 +62,39 @@ def _die() -> None:
 class FailingSampleStage(SampleStage):
     """Is killed over a clip, or the process that decodes it for this one."""
 
-    def samples(self, clip: Clip, *, finished: frozenset[str] = frozenset()) -> Iterator[Sample]:
+    def process(self, items: Sequence[Work]) -> Iterator[Sample | Result]:
         """As SampleStage."""
-        if _happens("sampler", clip.clip_id):
-            _die()
-        faults = _faults()
-        while clip.clip_id in faults.get("held", ()) and not (Path(faults["marks"]) / "free").exists():
-            time.sleep(0.02)
-        yield from super().samples(clip, finished=finished)
+        for work in items:
+            if _happens("sampler", work.clip.clip_id):
+                _die()
+            faults = _faults()
+            while work.clip.clip_id in faults.get("held", ()) and not (Path(faults["marks"]) / "free").exists():
+                time.sleep(0.02)
+            yield from super().process([work])
 
     def _guarded(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        return super()._guarded(_in_child, *arguments, function=function, **options)
+        return super()._guarded(_in_child, *arguments, work=function, **options)
 
 
-def _in_child(subject: Any, *arguments: Any, function: Callable[..., Any], **options: Any) -> Any:
+def _in_child(subject: Any, *arguments: Any, work: Callable[..., Any], **options: Any) -> Any:
     if isinstance(subject, Clip) and _happens("decoder", subject.clip_id):
         _die()
-    return function(subject, *arguments, **options)
+    return work(subject, *arguments, **options)
 
 
 class FailingScoreStage(ScoreStage):
     """Is killed over a clip; scores by `digest_score`, so that a mix-up of clips shows and no worker loads a model."""
 
-    def __init__(self, *, model_id: str, model_revision: str, **_: Any) -> None:
-        """As ScoreStage; the card and the generation are not used."""
-        self._columns = {"model_id": model_id, "model_revision": model_revision}
+    def setup(self) -> None:
+        """Loads nothing."""
         self._scorer = _DigestScorer()
 
-    def rows(self, samples: Sequence[Sample]) -> list[Row]:
+    def process(self, items: Sequence[Sample | Result]) -> Iterator[Result]:
         """As ScoreStage."""
-        for sample in samples:
-            if _happens("scorer", sample.row["clip_id"]):
+        for item in items:
+            if isinstance(item, Sample) and _happens("scorer", item.row.clip_id):
                 _die()
-        return super().rows(samples)
+        yield from super().process(items)
 
 
 class _DigestScorer:
@@ -115,7 +116,7 @@ def digest_score(views: Views) -> Score:
 
 def arm() -> None:
     """Puts the faults into this process, which drives a run."""
-    jobs.scoring.SampleStage, jobs.scoring.ScoreStage = FailingSampleStage, FailingScoreStage
+    jobs.score.SampleStage, jobs.score.ScoreStage = FailingSampleStage, FailingScoreStage
     advance = JobProgress.advance
 
     @functools.wraps(advance)

@@ -5,21 +5,17 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import psutil
-import pyarrow as pa
-import torch
 
-from jobs.config import pinned_card
-from jobs.ray_executor import _blocks
 from jobs.resume import Work
-from jobs.run_record import Request
-from jobs.scoring import prepare
-from jobs.stages import SampleStage, ScoreStage
+from jobs.score import ScoreRequest, inputs_of, stages_of
+from jobs.stages import ScoreStage
 from tests.support.kept import ROOT
-from vqa.data.score_table import TIMINGS, read_scores
+from vqa.data.score_table import TIMINGS, ScoreRow, read_scores, to_table
 
 PATIENCE_SECONDS = 500.0
 Rows = dict[str, dict[str, Any]]
@@ -32,29 +28,18 @@ def table(out: Path) -> Rows:
     return {row["clip_id"]: {name: value for name, value in row.items() if name not in TIMINGS} for row in rows}
 
 
-def plain_loop(request: Request, *, score_stage: type[ScoreStage] = ScoreStage) -> Rows:
+def plain_loop(request: ScoreRequest, *, score_stage: type[ScoreStage] = ScoreStage) -> Rows:
     """The same stages one after another in this process: what a run has to come to."""
-    job = prepare(request)
-    config = job.config
-    sampler = SampleStage(
-        views=config.views,
-        settings=job.settings,
-        clip_seconds=config.clip_seconds,
-        guard={"deadline_seconds": 60.0, "memory_bytes": 2**31},
-    )
-    scorer = score_stage(
-        model_id=job.model_id,
-        model_revision=job.model_revision,
-        card=pinned_card(config, revision=job.model_revision),
-        generation=config.generation.model_dump(),
-    )
-    samples = [s for block in _blocks([Work(clip=clip) for clip in job.listing.clips]) for s in sampler(block)]
+    inputs = inputs_of(request)
+    sampler, scorer = stages_of(inputs)
+    scorer = score_stage(**{one.name: getattr(scorer, one.name) for one in fields(scorer) if one.init})
+    for stage in (sampler, scorer):
+        stage.setup()
+    samples = list(sampler.process([Work(clip=clip) for clip in inputs.listing.clips]))
     sampler.close()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as in a worker; more only get into each other's way with so small a model
-    rows = [row for n in range(0, len(samples), 8) for row in scorer(pa.concat_tables(samples[n : n + 8])).to_pylist()]
-    torch.set_num_threads(threads)
-    return {row["clip_id"]: {name: value for name, value in row.items() if name not in TIMINGS} for row in rows}
+    rows = [row for n in range(0, len(samples), 8) for row in scorer.process(samples[n : n + 8])]
+    found = to_table([row for row in rows if isinstance(row, ScoreRow)]).to_pylist()
+    return {row["clip_id"]: {name: value for name, value in row.items() if name not in TIMINGS} for row in found}
 
 
 class Run:

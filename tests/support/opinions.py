@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
-from vqa.data.score_table import SCHEMA, ScoreTable
+from vqa.data.score_table import ScoreRow, ScoreTable
 
 Rows = list[dict[str, Any]]
 
@@ -43,8 +42,7 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
 
 def write_scores(out: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
     """An --out folder as `vqa score` leaves it, with these rows (clip_id and status are filled in)."""
-    full = [{"clip_id": row["uri"], "status": "ok", "run_key": row["uri"], **row} for row in rows]
     table = ScoreTable(out)
-    table.add(pa.Table.from_pylist(full, schema=SCHEMA))
+    table.add([ScoreRow(**{"clip_id": row["uri"], "status": "ok", "run_key": row["uri"], **row}) for row in rows])
     table.flush()
     return out

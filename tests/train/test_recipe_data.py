@@ -9,8 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.prepare import Request
-from jobs.prepare import run as prepare
+from jobs.prepare import PrepareRequest, prepare
 from tests.support import clips
 from tests.support.recipes import COLDSTART, GRPO, WARMUP, small, written
 from vqa.data.manifest import SCHEMA, Manifest, Scale, write_manifest
@@ -51,7 +50,10 @@ def test_a_recipe_learns_from_a_prepared_folder_alone(tmp_path: Path, local_ray:
     clips.write_text(tmp_path / "b0.mp4")
     out, assignments = tmp_path / "prepared", tuple(f"views.{name}={value}" for name, value in VIEWS.items())
     listed = manifest(tmp_path / "m.parquet", rows)
-    assert prepare(Request(manifest=listed, out=out, assignments=assignments, max_failed="1", json_summary=True)) == 0
+    assert (
+        prepare(PrepareRequest(manifest=listed, out=out, assignments=assignments, max_failed="1", json_summary=True))
+        == 0
+    )
     for video in tmp_path.glob("*.mp4"):
         video.unlink()
 

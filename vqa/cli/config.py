@@ -1,33 +1,29 @@
-"""`vqa config`: which schema a file is for, and its resolved values."""
+"""`vqa config`: a config with its defaults filled in, checked. Light to import."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel
+import typer
 
-from jobs.config import resolve, resolve_values
-from vqa.config import load
-from vqa.data.public.specs import SetSpec
+from vqa.console import assigning
 from vqa.errors import UsageError
-from vqa.evaluate.card import EvalCard
-from vqa.model.card import ModelCard
-from vqa.train.recipe import load_recipe
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+KINDS = ("score", "models", "eval", "data", "train")  # names of the folders under configs/
 
 
-def _evaluation(path: Path, assignments: Sequence[str]) -> BaseModel:
-    card = load(path, EvalCard, assignments)
-    return card.model_copy(update={"score": resolve_values(card.score, where=str(path)).model_dump(mode="json")})
+def config(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file of configs/, or one like them.")],
+    kind: Annotated[str | None, typer.Option(help="What it configures; else the name of its folder tells.")] = None,
+    assignments: Annotated[list[str] | None, assigning("views.keyframes=8")] = None,
+) -> None:
+    """Print a config with everything resolved, and check that it can be built."""
+    import yaml
 
-
-# By the name of the folder under configs/.
-KINDS: dict[str, Callable[[Path, Sequence[str]], BaseModel]] = {
-    "score": lambda path, assignments: resolve(path, assignments=assignments),
-    "models": lambda path, assignments: load(path, ModelCard, assignments, base={"name": path.stem}),
-    "eval": _evaluation,
-    "data": lambda path, assignments: load(path, SetSpec, assignments),
-    "train": lambda path, assignments: load_recipe(path, assignments),
-}
+    typer.echo(yaml.safe_dump(resolved(file, kind=kind, assignments=assignments or ()), sort_keys=False), nl=False)
 
 
 def resolved(path: Path, *, kind: str | None = None, assignments: Sequence[str] = ()) -> dict[str, Any]:
@@ -37,4 +33,28 @@ def resolved(path: Path, *, kind: str | None = None, assignments: Sequence[str] 
         raise UsageError(
             f"{path}: cannot tell what it configures by its folder {name!r}; give --kind {'|'.join(KINDS)}"
         )
-    return KINDS[name](path, assignments).model_dump(mode="json")
+    return _built(name, path, assignments).model_dump(mode="json")
+
+
+def _built(kind: str, path: Path, assignments: Sequence[str]) -> "BaseModel":
+    from jobs.config import resolve, resolve_values
+    from vqa.config import load
+
+    if kind == "score":
+        return resolve(path, assignments=assignments)
+    if kind == "models":
+        from vqa.model.card import ModelCard
+
+        return load(path, ModelCard, assignments, base={"name": path.stem})
+    if kind == "data":
+        from vqa.data.public.specs import SetSpec
+
+        return load(path, SetSpec, assignments)
+    if kind == "train":
+        from vqa.train.recipe import load_recipe
+
+        return load_recipe(path, assignments)
+    from vqa.evaluate.card import EvalCard
+
+    card = load(path, EvalCard, assignments)
+    return card.model_copy(update={"score": resolve_values(card.score, where=str(path)).model_dump(mode="json")})

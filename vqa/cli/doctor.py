@@ -1,4 +1,4 @@
-"""`vqa doctor`: versions, decoders, codecs, GPUs, and a bundled clip scored from end to end."""
+"""`vqa doctor`: versions, decoders, codecs, GPUs, and a bundled clip scored from end to end. Light to import."""
 
 import importlib.util
 import json
@@ -6,27 +6,30 @@ import os
 import platform
 import time
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+import typer
 
-from jobs.run_record import PACKAGES as JOB_PACKAGES
-from jobs.run_record import versions
 from vqa.console import printable
 from vqa.errors import ClipError, VqaError
-from vqa.media.backends.registry import backend_states, codec_support, ffmpeg_versions
 
-PACKAGES = (*JOB_PACKAGES, "torchvision", "imageio-ffmpeg", "pydantic")
 CLIP = Path(__file__).parents[1] / "assets" / "clips" / "big_buck_bunny_end.mp4"
 
 
+def doctor(json_report: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False) -> None:
+    """Check this machine: versions, decoders, codecs, GPUs, and a bundled clip scored from end to end."""
+    raise typer.Exit(0 if examine(as_json=json_report) else 1)
+
+
 def examine(*, as_json: bool = False) -> bool:
-    """Prints the findings; True where the self test passed."""
+    """Print the findings; True where the self test passed."""
+    from jobs.run_record import PACKAGES, versions
+    from vqa.media.backends.registry import backend_states, codec_support, ffmpeg_versions
+
+    packages = (*PACKAGES, "torchvision", "imageio-ffmpeg", "pydantic")
     test = self_test()
     findings = {
-        "versions": dict.fromkeys(("python", *PACKAGES)) | versions(PACKAGES),
+        "versions": dict.fromkeys(("python", *packages)) | versions(packages),
         "machine": {"platform": platform.platform(), "cores": len(os.sched_getaffinity(0))},
         "gpus": _gpus(),
         "keeps_bytecode": _keeps_bytecode(),
@@ -57,7 +60,7 @@ def self_test() -> dict[str, Any]:
 
 
 def _keeps_bytecode() -> bool:
-    """Whether imports find torch compiled; call it when torch has been imported."""
+    """Whether imports find torch's bytecode; call it when torch has been imported."""
     import torch
 
     return Path(importlib.util.cache_from_source(torch.__file__)).is_file()
@@ -70,6 +73,10 @@ def _gpus() -> list[str]:
 
 
 def _show(findings: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(show_header=False, box=None)
     for name in ("versions", "machine", "ffmpeg"):
         text = ", ".join(f"{key} {value or 'missing'}" for key, value in findings[name].items())

@@ -1,66 +1,100 @@
-"""The scores table: its columns, and a folder of Parquet files with at most one row a clip, whatever is killed when.
+"""The scores table: one typed row per clip, in a folder of Parquet files that is whole whatever is killed when.
 
-out/scores/part-000001.parquet     the rows; a part grows by being written anew and renamed over itself
+out/scores/part-000001.parquet        the rows; a part grows by being written anew and renamed over itself
 out/superseded/part-000001-….parquet  rows that a later run replaced; written before they leave scores/
-out/videos.parquet                 one row per video where there are windows
+out/videos.parquet                    one row per video where there are windows
 """
 
 import hashlib
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vqa.data.windows import summarise_videos
-from vqa.errors import UsageError
+from vqa.errors import ErrorKind, UsageError
 from vqa.files import sync_folder, write_parquet
+from vqa.types import CropBox
 
-CROP_BOX = pa.struct(
-    [("second", pa.float64()), ("x", pa.int32()), ("y", pa.int32()), ("width", pa.int32()), ("height", pa.int32())]
-)
-SCHEMA = pa.schema(
-    [
-        ("clip_id", pa.string()),
-        ("uri", pa.string()),
-        ("start_seconds", pa.float64()),
-        ("end_seconds", pa.float64()),
-        ("status", pa.string()),
-        ("error_kind", pa.string()),
-        ("error", pa.string()),
-        ("score", pa.float64()),
-        ("score_std", pa.float64()),
-        ("score_global", pa.float64()),
-        ("score_local", pa.float64()),
-        ("mos", pa.float64()),  # by --calibration, like the two ends of its interval
-        ("mos_low", pa.float64()),
-        ("mos_high", pa.float64()),
-        ("answers_parsed", pa.int32()),
-        ("answers_total", pa.int32()),
-        ("reason", pa.string()),
-        ("keyframe_seconds", pa.list_(pa.float64())),
-        ("crop_boxes", pa.list_(CROP_BOX)),
-        ("frames_decoded", pa.int32()),
-        ("frames_planned", pa.int32()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("fps", pa.float64()),
-        ("duration_seconds", pa.float64()),
-        ("codec", pa.string()),
-        ("decode_backend", pa.string()),
-        ("model_id", pa.string()),
-        ("model_revision", pa.string()),
-        ("run_key", pa.string()),
-        ("decode_seconds", pa.float64()),
-        ("score_seconds", pa.float64()),
-        ("source_bytes", pa.int64()),
-        ("source_mtime_ns", pa.int64()),
-        ("fingerprint", pa.string()),
-    ]
-)
+Status = Literal["ok", "partial", "unparsed", "failed"]
+Int64 = Annotated[int, pa.int64()]  # a plain int is a column of 32 bits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreRow:
+    """One row of the scores table. Its fields, in this order, are the table's columns."""
+
+    clip_id: str
+    uri: str
+    start_seconds: float | None = None
+    end_seconds: float | None = None
+    status: Status = "failed"  # until a score, or at least an answer, is there
+    error_kind: ErrorKind | None = None
+    error: str | None = None
+    score: float | None = None  # 1-5
+    score_std: float | None = None
+    score_global: float | None = None
+    score_local: float | None = None
+    mos: float | None = None  # by --calibration, like the two ends of its interval
+    mos_low: float | None = None
+    mos_high: float | None = None
+    answers_parsed: int | None = None
+    answers_total: int | None = None
+    reason: str | None = None
+    keyframe_seconds: tuple[float, ...] | None = None
+    crop_boxes: tuple[CropBox, ...] | None = None
+    frames_decoded: int | None = None
+    frames_planned: int | None = None
+    width: int | None = None
+    height: int | None = None
+    fps: float | None = None
+    duration_seconds: float | None = None
+    codec: str | None = None
+    decode_backend: str | None = None
+    model_id: str | None = None
+    model_revision: str | None = None
+    run_key: str
+    decode_seconds: float | None = None
+    score_seconds: float | None = None
+    source_bytes: Int64 | None = None
+    source_mtime_ns: Int64 | None = None
+    fingerprint: str | None = None
+
+
+def schema_of(kind: type) -> pa.Schema:
+    """The Arrow schema of a dataclass: a column per field, by its annotation."""
+    return pa.schema([(name, _arrow_type(hint)) for name, hint in get_type_hints(kind, include_extras=True).items()])
+
+
+def _arrow_type(hint: Any) -> pa.DataType:
+    origin, parts = get_origin(hint), [part for part in get_args(hint) if part is not type(None)]
+    if origin is Annotated:
+        return parts[1]
+    if origin is Literal:
+        return pa.string()
+    if origin is tuple:
+        return pa.list_(_arrow_type(parts[0]))
+    if parts:  # a union with None
+        return _arrow_type(parts[0])
+    if is_dataclass(hint):
+        return pa.struct(list(schema_of(hint)))  # type: ignore[arg-type]  # an instance is a dataclass too
+    return {str: pa.string(), bytes: pa.binary(), float: pa.float64(), int: pa.int32()}[hint]
+
+
+SCHEMA = schema_of(ScoreRow)
+
+
+def to_table(rows: Sequence[ScoreRow]) -> pa.Table:
+    """The rows as an Arrow table of SCHEMA."""
+    return pa.Table.from_pylist([asdict(row) for row in rows], schema=SCHEMA)
+
+
 TIMINGS = ("decode_seconds", "score_seconds")  # the only columns that differ between two runs over the same files
 VIDEO_SCHEMA = pa.schema(
     [
@@ -101,6 +135,13 @@ def _read_part(path: Path, names: Sequence[str]) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=pa.schema(fields))
 
 
+def existing_scores(out: Path) -> pa.Table:
+    """All rows of a scoring job that has begun. Raises UsageError where `out` is no such job's folder."""
+    if not (out / "scores").is_dir():
+        raise UsageError(f"{out}: holds no scores; give the --out folder of an earlier `vqa score`")
+    return read_scores(out)
+
+
 def _parts(folder: Path) -> list[Path]:
     return sorted(folder.glob("[!.]*.parquet"))
 
@@ -125,7 +166,7 @@ class ScoreTable:
         for path in _parts(self._folder):
             self._part_of.update(dict.fromkeys(_clip_ids(path), path))
         self._written: pa.Table = SCHEMA.empty_table()  # rows of the part in progress that are on disk
-        self._waiting: list[pa.Table] = []
+        self._waiting: list[ScoreRow] = []
         self._part = self._next_part()
         self._last_write = time.monotonic()
 
@@ -133,23 +174,22 @@ class ScoreTable:
         numbers = [int(path.stem.rpartition("-")[2]) for path in self._folder.glob("part-[0-9]*.parquet")]
         return self._folder / f"part-{max(numbers, default=0) + 1:06d}.parquet"
 
-    def add(self, rows: pa.Table) -> None:
-        """Takes rows of SCHEMA; they are on disk after `flush`, which happens here every `seconds_per_write`."""
-        if rows.num_rows:
-            self._waiting.append(rows)
+    def add(self, rows: Sequence[ScoreRow]) -> None:
+        """Take rows; they are on disk after `flush`, which happens here every `seconds_per_write`."""
+        self._waiting.extend(rows)
         if self._waiting and time.monotonic() - self._last_write >= self._seconds_per_write:
             self.flush()
 
     def flush(self) -> None:
-        """Writes what waits. Rows on disk with the same clip_id are superseded first."""
+        """Write what waits. Rows on disk with the same clip_id are superseded first."""
         if not self._waiting:
             return
-        new = pa.concat_tables(self._waiting)
-        self.supersede(new.column("clip_id").to_pylist())
+        clip_ids = [row.clip_id for row in self._waiting]
+        self.supersede(clip_ids)
+        rows = pa.concat_tables([self._written, to_table(self._waiting)]).combine_chunks()
         self._waiting.clear()
-        rows = pa.concat_tables([self._written, new]).combine_chunks()
         write_parquet(self._part, rows)
-        self._part_of.update(dict.fromkeys(new.column("clip_id").to_pylist(), self._part))
+        self._part_of.update(dict.fromkeys(clip_ids, self._part))
         self._written = rows
         if rows.num_rows >= self._rows_per_part:
             self._part, self._written = self._next_part(), SCHEMA.empty_table()

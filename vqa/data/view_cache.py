@@ -1,17 +1,16 @@
-"""Clips as the model sees them, decoded once and kept: what `vqa prepare` writes and training reads.
+"""Cache of decoded views: what `vqa prepare` writes and training reads.
 
-    DIR/clips.parquet                  one row a clip of the manifest: opinion, status, and where its pictures are
-    DIR/pictures/part-000001.parquet   one row a look, in a row group of its own; never rewritten
-    DIR/files/part-000001.parquet      one row a file, as in a scores table: fingerprint, size, time, what went wrong
+    DIR/clips.parquet                  one row per clip of the manifest: opinion, status, and where its pictures are
+    DIR/pictures/part-000001.parquet   one row per views, in a row group of its own; never rewritten
+    DIR/files/part-000001.parquet      one row per file, as in a scores table: fingerprint, size, time, what went wrong
     DIR/failed.csv, DIR/run.json       the clips without pictures and why; settings, counts, versions
 
-Two clips with the same content (or uri) share one look. Pictures are lossless WebP: of real keyframes and crops it
-made files a quarter smaller than PNG's, in less time for both writing and reading.
+Two clips with the same content (or uri) share one row of pictures. Pictures are lossless WebP: of real keyframes and
+crops it made files a quarter smaller than PNG's, in less time for both writing and reading.
 """
 
 import io
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,20 +21,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from vqa.data.score_table import SCHEMA
+from vqa.data.score_table import ScoreRow, schema_of
 from vqa.errors import UsageError
 from vqa.types import Clip, CropBox, MediaInfo, Pixels, Views
 
 FILES = "files"
-LOOK = pa.schema(
-    [
-        ("facts", pa.string()),  # JSON of the Views without its pictures
-        ("global_pictures", pa.list_(pa.binary())),
-        ("local_pictures", pa.list_(pa.binary())),
-    ]
-)
-PICTURES = pa.schema([("run_key", pa.string()), *LOOK])
-LOOKED_AT = pa.schema([*SCHEMA, *LOOK])
 CLIPS = pa.schema(
     [
         *((name, pa.string()) for name in ("clip_id", "uri", "dataset", "split", "content_id")),
@@ -47,6 +37,25 @@ CLIPS = pa.schema(
     ]
 )
 WEBP_LONGEST = 16383  # pixels of a side
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackedViews:
+    """Views with their pictures compressed, without loss."""
+
+    facts: str  # JSON of the Views without clip and pictures
+    global_pictures: tuple[bytes, ...]
+    local_pictures: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedRow(ScoreRow):
+    """The row of a file, and its views where there are any."""
+
+    views: PackedViews | None = None
+
+
+PICTURES = pa.schema([("run_key", pa.string()), *schema_of(PackedViews)])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,14 +83,11 @@ class PreparedClip:
         """
         try:
             status = self.path.stat()
-            look = (
-                _part(self.path, status.st_ino, status.st_mtime_ns)
-                .read_row_group(self.row, use_threads=False)
-                .to_pylist()[0]
-            )
-            if look.pop("run_key") != self.run_key:
+            part = _part(self.path, status.st_ino, status.st_mtime_ns)
+            stored = part.read_row_group(self.row, use_threads=False).to_pylist()[0]
+            if stored.pop("run_key") != self.run_key:
                 raise ValueError("another clip is in its place")
-            return unpack(look, Clip(clip_id=self.clip_id, uri=self.uri))
+            return unpack(PackedViews(**stored), Clip(clip_id=self.clip_id, uri=self.uri))
         except (OSError, ValueError, IndexError) as error:  # Arrow's and Pillow's are of these kinds
             _part.cache_clear()
             raise UsageError(
@@ -121,32 +127,34 @@ def read_prepared(folder: Path) -> list[PreparedClip]:
 
 
 def prepared_with(folder: Path) -> dict[str, Any]:
-    """The settings of the looks in a folder: `views` (keys of ViewsConfig) and `seed`; empty where there are none."""
+    """How a folder was sampled: `views` (keys of ViewsConfig) and `seed`; empty where nothing was prepared."""
     path = folder / "run.json"
     if not path.is_file():
         return {}
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))["looks"])
+        return dict(json.loads(path.read_text(encoding="utf-8"))["sampling"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path}: not written by `vqa prepare` ({error}); choose another folder") from error
 
 
-# --- one look -------------------------------------------------------------------------------------------------------
+# --- views of one clip ----------------------------------------------------------------------------------------------
 
 
-def pack(views: Views) -> dict[str, Any]:
-    """The columns of LOOK."""
+def pack(views: Views) -> PackedViews:
+    """Compress the pictures of views, without loss."""
     left_out = ("clip", "global_pictures", "local_pictures")
-    names = [name for name in Views.__dataclass_fields__ if name not in left_out]
-    facts = {name: getattr(views, name) for name in names}
+    facts = {name: getattr(views, name) for name in Views.__dataclass_fields__ if name not in left_out}
     facts |= {"info": asdict(views.info), "crop_boxes": [asdict(box) for box in views.crop_boxes]}
-    pictures = {name: [_encoded(one) for one in getattr(views, name)] for name in left_out[1:]}
-    return {"facts": json.dumps(facts)} | pictures
+    return PackedViews(
+        facts=json.dumps(facts),
+        global_pictures=tuple(map(_encoded, views.global_pictures)),
+        local_pictures=tuple(map(_encoded, views.local_pictures)),
+    )
 
 
-def unpack(look: Mapping[str, Any], clip: Clip) -> Views:
-    """What `pack` has packed, as a look at `clip`."""
-    facts = json.loads(look["facts"])
+def unpack(packed: PackedViews, clip: Clip) -> Views:
+    """The views that `pack` has packed, as those of `clip`."""
+    facts = json.loads(packed.facts)
     return Views(
         **facts
         | {
@@ -154,8 +162,8 @@ def unpack(look: Mapping[str, Any], clip: Clip) -> Views:
             "info": MediaInfo(**facts["info"] | {"uri": clip.uri}),
             "crop_boxes": tuple(CropBox(**box) for box in facts["crop_boxes"]),
             "keyframe_seconds": tuple(facts["keyframe_seconds"]),
-            "global_pictures": tuple(map(_decoded, look["global_pictures"])),
-            "local_pictures": tuple(map(_decoded, look["local_pictures"])),
+            "global_pictures": tuple(map(_decoded, packed.global_pictures)),
+            "local_pictures": tuple(map(_decoded, packed.local_pictures)),
         }
     )
 

@@ -1,6 +1,7 @@
-"""How a folder of prepared clips (vqa.data.view_cache) is written: nothing torn, nothing twice, whatever is killed."""
+"""Writer of the cache of decoded views (vqa.data.view_cache): nothing torn, nothing twice, whatever is killed."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,15 @@ import pyarrow.parquet as pq
 from vqa.data.export import export
 from vqa.data.manifest import read_manifest
 from vqa.data.public.importer import import_ladder
-from vqa.data.public.layouts import Request
-from vqa.data.score_table import SCHEMA, ScoreTable, read_scores
-from vqa.data.view_cache import CLIPS, FILES, PICTURES
+from vqa.data.public.layouts import ImportRequest
+from vqa.data.score_table import ScoreRow, ScoreTable, read_scores
+from vqa.data.view_cache import CLIPS, FILES, PICTURES, PackedViews, PreparedRow
 from vqa.errors import UsageError
 from vqa.files import replacing, write_parquet
 
 
 class PreparedTable(ScoreTable):
-    """A scores table of files, without scores, whose rows may carry a look; a row is only on disk after its look."""
+    """A scores table of files, without scores, whose rows may carry views; a row reaches the disk after its views."""
 
     def __init__(self, out: Path, *, seconds_per_write: float = 30.0, bytes_per_part: int = 2**27) -> None:
         """Takes the folder over. Rows whose pictures are no longer there are superseded, so that they are made again.
@@ -27,6 +28,7 @@ class PreparedTable(ScoreTable):
         Raises UsageError for a part that is not Parquet.
         """
         super().__init__(out, folder=FILES, seconds_per_write=seconds_per_write)
+        self._packed: dict[str, PackedViews] = {}  # run_key -> views that are not on disk yet
         self._pictures, self._bytes_per_part = out / "pictures", bytes_per_part
         self._pictures.mkdir(exist_ok=True)
         for leftover in self._pictures.glob(".*.tmp"):
@@ -41,34 +43,29 @@ class PreparedTable(ScoreTable):
     def _remember(self, part: str, keys: Iterable[str]) -> None:
         self._places |= {key: (part, row) for row, key in enumerate(keys)}
 
-    def add(self, rows: pa.Table) -> None:
-        """Takes rows of SCHEMA or LOOKED_AT; they are on disk after `flush`, which happens here now and then."""
+    def add(self, rows: Sequence[ScoreRow]) -> None:
+        """Take rows, with their views where they are `PreparedRow`; `flush`, called now and then, writes both."""
+        for row in rows:
+            if isinstance(row, PreparedRow) and row.views is not None and row.run_key not in self._places:
+                self._packed.setdefault(row.run_key, row.views)
         super().add(rows)
-        if sum(some.nbytes for some in self._waiting) >= self._bytes_per_part:
+        if sum(map(_size, self._packed.values())) >= self._bytes_per_part:
             self.flush()
 
     def flush(self) -> None:
-        """Writes the looks that are not there yet as one new part, then the rows."""
-        looks = [some for some in self._waiting if "facts" in some.column_names]
-        if looks:
-            self._store(pa.concat_tables(looks))
-        self._waiting = [some.select(SCHEMA.names) for some in self._waiting]
+        """Write the views that are not on disk yet as one new part, then the rows."""
+        self._store()
         super().flush()
 
-    def _store(self, rows: pa.Table) -> None:
-        new: dict[str, int] = {}
-        columns = (rows.column(name).to_pylist() for name in ("run_key", "facts"))
-        for place, (key, facts) in enumerate(zip(*columns, strict=True)):
-            if facts is not None and key not in self._places:
-                new.setdefault(key, place)
-        if not new:
+    def _store(self) -> None:
+        if not self._packed:
             return
-        looks = rows.select(PICTURES.names).take(list(new.values()))
+        stored = [{"run_key": key} | asdict(views) for key, views in self._packed.items()]
         numbers = [int(path.stem.rpartition("-")[2]) for path in self._pictures.glob("part-[0-9]*.parquet")]
         path = self._pictures / f"part-{max(numbers, default=0) + 1:06d}.parquet"
         with replacing(path) as draft:
             pq.write_table(
-                looks,
+                pa.Table.from_pylist(stored, schema=PICTURES),
                 draft,
                 row_group_size=1,  # a clip's pictures are read alone
                 compression="none",
@@ -76,16 +73,19 @@ class PreparedTable(ScoreTable):
                 write_statistics=False,
                 write_page_checksum=True,
             )
-        self._remember(path.name, new)
+        self._remember(path.name, self._packed)
+        self._packed.clear()
 
     @property
-    def looks(self) -> int:
-        """How many different looks are stored."""
+    def views_stored(self) -> int:
+        """How many different views are on disk."""
         return len(self._places)
 
     def write_clips(self, out: Path, manifest: Sequence[Mapping[str, Any]]) -> pa.Table:
-        """Writes `clips.parquet` and `failed.csv` for the clips of a manifest (rows of `manifest_clips`); returns the
-        rows of CLIPS, one for each clip."""
+        """Write `clips.parquet` and `failed.csv` for the clips of a manifest (rows of `manifest_clips`).
+
+        Returns the rows of CLIPS, one per clip.
+        """
         files = {row["clip_id"]: row for row in read_scores(out, folder=FILES).to_pylist()}
         rows = []
         for clip in manifest:
@@ -102,12 +102,16 @@ class PreparedTable(ScoreTable):
         return table
 
 
+def _size(views: PackedViews) -> int:
+    return sum(map(len, (*views.global_pictures, *views.local_pictures)))
+
+
 def _keys(path: Path) -> list[str]:
     try:
         return list(pq.read_table(path, columns=["run_key"]).column("run_key").to_pylist())
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(
-            f"{path}: cannot be read ({error}); remove it and run again: its clips are made anew"
+            f"{path}: cannot be read ({error}); remove it and run again: its clips are prepared anew"
         ) from error
 
 
@@ -118,7 +122,7 @@ def manifest_clips(path: Path) -> list[dict[str, Any]]:
     """
     path = path / "ladder.parquet" if path.is_dir() else path
     if _is_ladder(path):
-        request = Request(name="ladder", labels=path, root=str(path.parent), check=False)
+        request = ImportRequest(name="ladder", labels=path, root=str(path.parent), check=False)
         table = import_ladder(request).manifest.table
     else:
         table = read_manifest(path).table

@@ -1,4 +1,7 @@
-"""Views to what a model takes: chat template, pictures, tensors. One clip at a time, so neighbours cannot matter."""
+"""Encode views as a model's inputs: chat template, pictures, tensors.
+
+One clip at a time, so that its inputs cannot depend on its neighbours in a batch.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,17 +13,27 @@ from vqa.prompt import messages
 from vqa.types import Pixels, Views
 
 _LEAST_SIDE = 28  # pixels; a merged patch of Qwen2.5-VL, and enough for the others
-_MOST_ASPECT = 100  # the Qwen processors refuse 200
+_MOST_ASPECT = 100  # long side over short side; the Qwen processors refuse 200
 
 
 def encode(processor: Any, views: Views, *, prompt: str, question: str | None = None) -> Any:
-    """The processor's tensors for one clip: input_ids [1, length], attention_mask, and the family's pictures."""
+    """Encode one clip with a prompt.
+
+    Args:
+        processor: of transformers, with a tokenizer, an image processor and a chat template.
+        views: the clip's pictures, uint8 [height, width, 3] each: global ones first, then local ones.
+        prompt: name of a prompt of vqa.prompt.
+        question: text in place of the prompt's own question.
+
+    Returns:
+        The processor's tensors: input_ids [1, length], attention_mask [1, length], and the family's pictures.
+    """
     counts = {"global_count": len(views.global_pictures), "local_count": len(views.local_pictures)}
     return encode_chat(processor, messages(prompt, **counts, question=question), views.pictures)
 
 
 def encode_chat(processor: Any, chat: Sequence[dict[str, Any]], pictures: Sequence[Pixels]) -> Any:
-    """The same for any chat that shows these pictures, in their order."""
+    """Encode a chat that shows these pictures, uint8 [height, width, 3], in their order; returns as `encode`."""
     text = processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
     images = [Image.fromarray(padded(picture)) for picture in pictures]
     # The template has written the special tokens already.
@@ -28,9 +41,15 @@ def encode_chat(processor: Any, chat: Sequence[dict[str, Any]], pictures: Sequen
 
 
 def padded(picture: Pixels) -> Pixels:
-    """The picture with its border pixels repeated to the right and below until a processor accepts it.
+    """Repeat a picture's border pixels to the right and below until a processor accepts it.
 
-    At least 28 pixels a side, aspect at most 100; nothing is enlarged, which would look like blur.
+    Enlarging would look like blur.
+
+    Args:
+        picture: uint8 [height, width, 3].
+
+    Returns:
+        The picture, at least 28 pixels high and wide, with an aspect of at most 100.
     """
     height, width, _ = picture.shape
     least = max(_LEAST_SIDE, -(-max(height, width) // _MOST_ASPECT))

@@ -1,4 +1,4 @@
-"""Views in, scores out: batches, one prefill for each clip, K answers, one parser."""
+"""Scorer: views to scores in batches, with one prefill and K answers per clip."""
 
 import gc
 import hashlib
@@ -29,49 +29,74 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Question:
-    """A clip ready for the model."""
+    """A clip encoded for the model."""
 
     place: int  # in the caller's list
     views: Views
     inputs: Any
     length: int  # tokens
-    seconds: float  # that it took to get here
+    seconds: float  # of encoding
 
 
 class Scorer:
-    """A model with a question and a way to answer it. `Scorer.load("embedded").score_file("a.mp4").score`."""
+    """A loaded model with its prompt and settings of generation: `Scorer.load().score_file("a.mp4").score`."""
 
     def __init__(self, policy: Policy, *, card: ModelCard, generation: GenerationConfig | None = None) -> None:
-        """Wrap a loaded model; `Scorer.load` does the loading. Raises ModelError where readout and model do not fit."""
+        """Wrap a loaded model; `Scorer.load` also loads it.
+
+        Args:
+            policy: model, processor and vocabulary.
+            card: names the prompt and the views.
+            generation: how answers are drawn and read; None: the defaults.
+
+        Raises:
+            ModelError: readout "expected" with a vocabulary in which digits have no tokens of their own.
+        """
         self.card, self.generation = card, generation or GenerationConfig()
         self._policy = policy
         self._dimensions = dimensions(card.prompt)
         self._guard: Guard | None = None
         if self.generation.readout == "expected" and not policy.vocabulary.has_digits:
-            raise ModelError(f"model {self.model_id}: digits have no tokens of their own; set readout to answer")
+            raise ModelError(f"model {self.model_id}: digits have no tokens of their own. Set readout to answer.")
 
     @classmethod
     def load(cls, source: str = "embedded", **overrides: Any) -> Self:
-        """Load a model: a card's name (configs/models), a card's file, a model's folder, or an id on the hub.
+        """Load a model and its settings.
 
-        `overrides`: keys of ModelCard and GenerationConfig, such as `k=6, device_map="cpu"`. Raises UsageError for
-        unknown ones, ModelError for a model that cannot be loaded.
+        Args:
+            source: a card's name (configs/models), a card's file, a model's folder, or an id on the Hugging Face hub.
+            overrides: keys of ModelCard and GenerationConfig, such as `k=6, device_map="cpu"`.
+
+        Raises:
+            UsageError: an unknown card or key.
+            ModelError: the model cannot be loaded.
         """
         card, generation = settle(source, overrides)
         return cls(load(card), card=card, generation=generation)
 
     @property
     def model_id(self) -> str:
-        """What was loaded: "embedded", a hub id, or a folder."""
+        """The loaded model: "embedded", a hub id, or a folder."""
         return self._policy.location.model_id
 
     @property
     def model_revision(self) -> str:
-        """Which state of it: the hub's commit, or a digest of a folder's configs and weights."""
+        """The state of the loaded model: the hub's commit, or a digest of a folder's configs and weights."""
         return self._policy.location.revision
 
     def score(self, views: Sequence[Views]) -> list[Score]:
-        """A score for each clip, in order. Raises ClipError "model" if the model fails on one; see `try_score`."""
+        """Score clips.
+
+        Args:
+            views: of each clip, as `vqa.views.look` makes them.
+
+        Returns:
+            One score per clip, in order. Its `score` is on 1-5, or None where no answer holds one.
+
+        Raises:
+            ClipError: "model" for the first clip on which the model fails; see `try_score`.
+            ModelError: the device is lost.
+        """
         outcomes = self.try_score(views)
         for outcome in outcomes:
             if isinstance(outcome, ClipError):
@@ -79,13 +104,14 @@ class Scorer:
         return [outcome for outcome in outcomes if isinstance(outcome, Score)]
 
     def try_score(self, views: Sequence[Views]) -> list[Score | ClipError]:
-        """As `score`, with the error in place of the score where the model failed on a clip; the others are unharmed.
+        """Score clips as `score` does, with an error in place of the score of each clip on which the model fails.
 
-        Raises ModelError where the device is lost: nothing more can be scored in this process.
+        Raises:
+            ModelError: the device is lost, so that this process can score nothing more.
         """
         outcomes: dict[int, Score | ClipError] = {}
         batch: list[_Question] = []
-        # Like with like, so that little is padded; areas tell the lengths without encoding all at once. Longest first.
+        # Sorted by length, longest first, to pad little. Areas predict lengths without encoding all clips at once.
         order = sorted(
             range(len(views)), key=lambda place: -sum(p.shape[0] * p.shape[1] for p in views[place].pictures)
         )
@@ -109,10 +135,18 @@ class Scorer:
         deadline_seconds: float = 120.0,
         memory_mb: int | None = 4096,
     ) -> Score:
-        """Look at a file in a child process that can be killed, and score it. Raises ClipError.
+        """Decode a file in a child process that can be killed, and score it.
 
-        `clip_id`: what the seeds of sampled answers come from; none: the file's name. Give that of a job's row (the
-        path below the folder that was asked for) to get the row's score.
+        Args:
+            path: a video or picture, or a URL.
+            clip_id: the seed of sampled answers; None: the file's name. The clip_id of a job's row (the path below
+                the folder asked for) gives the row's score.
+            deadline_seconds: for reading and for decoding, each. The first call's limits hold for later ones.
+            memory_mb: what decoding may allocate, in MiB; None: no limit.
+
+        Raises:
+            ClipError: the file cannot be scored; `kind` says why.
+            ModelError: the device is lost.
         """
         if self._guard is None:
             memory = memory_mb and memory_mb * 2**20
@@ -135,7 +169,7 @@ class Scorer:
         return len(batch) <= self.generation.batch_size and tokens <= self.generation.token_budget
 
     def _answer_all(self, batch: Sequence[_Question], outcomes: dict[int, Score | ClipError]) -> None:
-        """Answer a batch; if it fails, its halves (out of memory) or its clips one by one."""
+        """Answer a batch. If it fails, answer its halves (out of memory) or its clips one by one."""
         if not batch:
             return
         scores = self._attempt(partial(self._answer, batch))
@@ -153,20 +187,21 @@ class Scorer:
             self._answer_all(batch[start : start + size], outcomes)
 
     def _attempt(self, work: Callable[[], T]) -> T | Exception:
-        """What `work` gives, or the exception it raised, without its traceback, which would hold on to tensors."""
+        """Return what `work` returns or raises, the exception without its traceback, which would hold on to tensors."""
         try:
             return work()
         except torch.AcceleratorError as error:
-            what = f"the device is lost ({error})"
-            raise ModelError(f"model {self.model_id}: {what}; start this process again") from error
-        except Exception as error:  # whatever a model raises on one clip must cost that clip, not its neighbours
+            raise ModelError(
+                f"model {self.model_id}: the device is lost ({error}). Start this process again."
+            ) from error
+        except Exception as error:  # whatever a model raises on one clip must cost that clip only
             return error.with_traceback(None)
 
     def _failure(self, views: Views, error: Exception) -> ClipError:
         what = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         way_out = ""
         if isinstance(error, torch.OutOfMemoryError):
-            way_out = "; lower k, max_new_tokens or max_pixels, or use a larger GPU"
+            way_out = ". Lower k, max_new_tokens or max_pixels, or use a larger GPU."
         return ClipError("model", f"{views.clip.clip_id}: the model failed ({what}){way_out}")
 
     def _answer(self, batch: Sequence[_Question]) -> list[Score]:
@@ -206,6 +241,6 @@ class Scorer:
 
 
 def _seed(seed: int, clip_id: str, rollout: int) -> int:
-    """A stream of its own for each rollout of each clip, 63 bits."""
+    """Seed of one rollout of one clip, 63 bits."""
     name = f"{seed}\0{clip_id}\0{rollout}".encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big") >> 1

@@ -1,4 +1,4 @@
-"""What the tokens of a tokenizer mean to us: where an answer ends, which may never be written, which are digits."""
+"""Roles of a tokenizer's tokens: ends of an answer, tokens that may not be written, digits."""
 
 import re
 from collections.abc import Sequence
@@ -24,15 +24,24 @@ class Vocabulary:
 
     @classmethod
     def of(cls, tokenizer: Any, config: Any, *, size: int, ends: int | Sequence[int] | None) -> "Vocabulary":
-        """Read from a tokenizer and a model's config; `ends`: the generation config's eos_token_id.
+        """Read the roles from a tokenizer and a model's config.
 
-        Banned are: placeholders of pictures (a model refuses its own text with one in it), special tokens but the ends
-        (no part of an answer), and ids without a token. Raises ModelError where nothing ends an answer.
+        Banned are placeholders of pictures (a model refuses its own text with one in it), special tokens except the
+        ends (no part of an answer), and ids without a token.
+
+        Args:
+            tokenizer: of transformers.
+            config: the model's, which names the placeholders.
+            size: columns of the model's logits.
+            ends: the generation config's eos_token_id; None: the tokenizer's.
+
+        Raises:
+            ModelError: no token ends an answer.
         """
         ends = tokenizer.eos_token_id if ends is None else ends
         ends = (ends,) if isinstance(ends, int) else tuple(ends or ())
         if not ends:
-            raise ModelError("the model has no end-of-sequence token (eos_token_id in generation_config.json)")
+            raise ModelError("The model has no end-of-sequence token. Set eos_token_id in its generation_config.json.")
         words: dict[str, int] = tokenizer.get_vocab()
         special = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
         banned = {

@@ -41,7 +41,7 @@ def test_what_a_cold_start_says_is_read_again(truth: tuple[str, str]) -> None:
 
 
 def test_the_reward_is_the_papers_and_each_question_has_its_own_answers() -> None:
-    """0.25 for the class, 0.75 more for the severity; 1 for the form (methods.md 4.1)."""
+    """0.25 for the class, 0.75 more for the severity; 1 for the form (arXiv 2503.22679)."""
 
     def said(kind: str, degree: str) -> str:
         return damage_answer((kind, degree), np.random.default_rng(0), 1)

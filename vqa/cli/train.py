@@ -1,4 +1,4 @@
-"""`vqa train` and what belongs to it."""
+"""`vqa train`: train a model by a recipe. Light to import."""
 
 from pathlib import Path
 from typing import Annotated
@@ -23,12 +23,15 @@ def train(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes, placed and replaced by Ray. [default: this one, without Ray]")
     ] = None,
+    max_restarts: Annotated[
+        int, typer.Option(min=0, help="With --workers: how often the group is restarted after it lost a worker.")
+    ] = 3,
     ray_address: Annotated[str | None, typer.Option(help="With --workers: as for `vqa score`.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print steps, answers, memory and data, and do nothing.")
     ] = False,
 ) -> None:
-    """Train a model by a recipe; the same command goes on where it was stopped."""
+    """Train a model by a recipe; the same command again resumes."""
     from vqa.errors import UsageError
     from vqa.imports import require
 
@@ -55,4 +58,5 @@ def train(
         return
     from jobs.train import run as run_on_ray
 
-    typer.echo(f"{run_on_ray(chosen, data=places, out=out, until=until, workers=workers, ray_address=ray_address)}")
+    group = {"workers": workers, "max_restarts": max_restarts}
+    typer.echo(f"{run_on_ray(chosen, data=places, out=out, until=until, ray_address=ray_address, **group)}")

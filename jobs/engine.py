@@ -1,0 +1,148 @@
+"""The engine of a job: which one, and the loop that takes planned work through its stages into a table."""
+
+import contextlib
+import os
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from jobs.ledger import Ledger
+from jobs.local_executor import LocalExecutor
+from jobs.progress import JobProgress
+from jobs.resume import Work
+from jobs.signals import Stop
+from jobs.stages import Result, Stage
+from vqa.console import Engine
+from vqa.data.score_table import ScoreRow, ScoreTable
+from vqa.errors import UsageError
+
+LOCAL_FILES = 64  # up to this many, `auto` takes this process: Ray's start-up would cost more than its workers gain
+TOO_MANY_FAILED = 3
+WITHOUT_SCORE = ("unparsed", "failed")  # statuses
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobOptions:
+    """The options that all jobs over files have, as given."""
+
+    out: Path
+    config: Path | None = None
+    assignments: tuple[str, ...] = ()
+    model: str | None = None
+    engine: Engine = Engine.AUTO
+    ray_address: str | None = None
+    fresh: bool = False
+    max_failed: str = "5%"
+    dry_run: bool = False
+    json_summary: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailureLimit:
+    """How many clips may fail: a share or a count."""
+
+    number: float
+    is_share: bool
+    text: str
+
+    @classmethod
+    def parse(cls, text: str) -> "FailureLimit":
+        """`5%` or `12`. Raises UsageError."""
+        is_share = text.strip().endswith("%")
+        try:
+            number = float(text.strip().removesuffix("%"))
+        except ValueError:
+            number = -1.0
+        if not 0 <= number < float("inf") or (is_share and number > 100) or (not is_share and number % 1):
+            raise UsageError(f"--max-failed {text!r}: wanted a share like 5% or a count like 12")
+        return cls(number=number, is_share=is_share, text=text)
+
+    def is_exceeded(self, failed: int, *, of: int) -> bool:
+        """Whether more have failed than may."""
+        return failed > (self.number / 100 * of if self.is_share else self.number)
+
+
+def choose_engine(options: JobOptions, *, files: int) -> Engine:
+    """LOCAL or RAY for a job with `files` to inspect. Raises UsageError for an address that would not be used."""
+    if options.engine is Engine.LOCAL and options.ray_address:
+        raise UsageError(f"--ray-address {options.ray_address}: not used by --engine local; leave one of them out")
+    if options.engine is not Engine.AUTO:
+        return options.engine
+    has_address = bool(options.ray_address or os.environ.get("RAY_ADDRESS"))
+    return Engine.RAY if has_address or files > LOCAL_FILES else Engine.LOCAL
+
+
+class Executor(Protocol):
+    """What runs stages."""
+
+    def stream(self, work: Sequence[Work], *, alone: bool = False) -> Generator[list[Result]]:
+        """The results of the work, in the order they are finished; what is lost yields none."""
+
+
+def run_stages(
+    stages: Sequence[Stage],
+    ledger: Ledger,
+    table: ScoreTable,
+    progress: JobProgress,
+    *,
+    engine: Engine,
+    ray_address: str | None = None,
+) -> bool:
+    """Take the ledger's work through the stages and fill the table; True where it was interrupted before the end."""
+    if not ledger.work:
+        return False
+    places: dict[str, tuple[str, int, int]] = {}
+    stop = Stop()
+    stop.arm()
+    try:
+        with contextlib.ExitStack() as session:
+            with stop.waiting():
+                executor = session.enter_context(_executor(engine, stages, ray_address))
+            stop.arm()  # Ray takes SIGTERM for itself when it starts
+            session.enter_context(progress)
+            batches = session.enter_context(contextlib.closing(_all_batches(executor, ledger)))
+            while True:
+                with stop.waiting():
+                    batch = next(batches, None)
+                if batch is None:
+                    break
+                new, files = ledger.take(batch)
+                rows = [one for one in new if isinstance(one, ScoreRow)]
+                for one in new:
+                    if (
+                        not isinstance(one, ScoreRow)
+                        and one.source_bytes is not None
+                        and one.source_mtime_ns is not None
+                    ):
+                        places[one.clip_id] = (one.uri, one.source_bytes, one.source_mtime_ns)
+                failed = sum(row.status in WITHOUT_SCORE for row in rows)
+                progress.advance(clips=len(rows), failed=failed, files=files)
+                table.add(rows)
+    except KeyboardInterrupt:
+        pass
+    except Exception:
+        if not stop.asked:  # Ctrl-C reaches Ray's processes too, and their end may be noticed first
+            raise
+    finally:
+        stop.disarm()
+        table.flush()
+    table.refresh(places)
+    return stop.asked
+
+
+def _executor(
+    engine: Engine, stages: Sequence[Stage], ray_address: str | None
+) -> contextlib.AbstractContextManager[Executor]:
+    if engine is Engine.LOCAL:
+        return LocalExecutor(stages)
+    from jobs.ray_executor import RayExecutor
+
+    return RayExecutor(stages, address=ray_address)
+
+
+def _all_batches(executor: Executor, ledger: Ledger) -> Generator[list[Result]]:
+    """Everything once; then what was lost with a worker (its neighbours in a batch are lost too) once more, alone."""
+    yield from executor.stream(list(ledger.work.values()))
+    if again := ledger.unfinished():
+        yield from executor.stream(again, alone=True)

@@ -1,0 +1,138 @@
+"""The stages in this process: clips are decoded ahead while the model scores. Imports no Ray."""
+
+import copy
+import logging
+import os
+import queue
+import threading
+from collections.abc import Generator, Iterator, Sequence
+from typing import Any, Self
+
+from jobs.resume import Work
+from jobs.stages import Resources, Result, Stage
+from vqa.errors import VqaError
+
+_log = logging.getLogger(__name__)
+POLL_SECONDS = 0.2  # how soon a decoder that waits for room notices that the run has ended
+
+
+class LocalExecutor:
+    """Threads that drive the first stage, each with a guarded child of its own; the caller's thread drives the rest."""
+
+    def __init__(self, stages: Sequence[Stage]) -> None:
+        """Nothing is started yet."""
+        self._first, *self._rest = stages
+        self._are_set_up = False
+
+    def __enter__(self) -> Self:
+        """Nothing is started yet."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the stages of this thread; those of the decoders are closed by their own."""
+        for stage in self._rest:
+            stage.close()
+
+    def stream(self, work: Sequence[Work], *, alone: bool = False) -> Generator[list[Result]]:
+        """Results in the order they are finished, a batch at a time; `alone`: one clip per batch.
+
+        What a stage raises costs the batch, which the caller counts. Raises VqaError where a stage cannot be set up, or
+        this process can give no more.
+        """
+        feed = _Feed(self._first, work, workers=self._workers(len(work)), room=self._room)
+        try:
+            if not self._are_set_up:  # while the first clips are decoded
+                for stage in self._rest:
+                    stage.setup()
+                self._are_set_up = True
+            for batch in feed.batches(1 if alone else self._room):
+                try:
+                    for stage in self._rest:
+                        batch = list(stage.process(batch))
+                except VqaError:
+                    raise
+                except Exception as error:  # our own fault on one odd clip must cost that clip, not the job
+                    _log.warning("a batch failed: %s: %s", type(error).__name__, error)
+                    continue
+                yield batch
+        finally:
+            feed.stop()
+
+    @property
+    def _room(self) -> int:
+        """Samples that wait for the model at most, and go to it together."""
+        return next((stage.batch_size for stage in self._rest if stage.batch_size), 1)
+
+    def _workers(self, files: int) -> int:
+        """As on Ray: the model may take half the cores, the decoders feed it."""
+        cores = len(os.sched_getaffinity(0))
+        wanted: Resources = self._first.resources({"CPU": cores})
+        return min(files, wanted.workers or max(1, cores // (1 + len(self._rest))))
+
+
+class _Feed:
+    """A bounded queue of what the first stage makes, filled by threads."""
+
+    def __init__(self, stage: Stage, work: Sequence[Work], *, workers: int, room: int) -> None:
+        """Starts the threads. They end with the process, however it ends, and with them their children."""
+        self._work = iter(work)
+        self._lock = threading.Lock()
+        self._made: queue.Queue[Any] = queue.Queue(room)
+        self._is_over = threading.Event()
+        self._at_work = workers
+        for _ in range(workers):
+            threading.Thread(target=self._drive, args=(copy.copy(stage),), daemon=True).start()
+
+    def _drive(self, stage: Stage) -> None:
+        fault: VqaError | None = None
+        try:
+            stage.setup()
+            while not self._is_over.is_set() and (item := self._next()) is not None:
+                try:
+                    for made in stage.process([item]):
+                        self._put(made)
+                except Exception as error:  # as above: the caller counts what never came
+                    _log.warning("%s failed: %s: %s", item.clip.uri, type(error).__name__, error)
+        except VqaError as error:
+            fault = error
+        finally:
+            stage.close()
+            self._put(_End(fault))
+
+    def _next(self) -> Work | None:
+        with self._lock:
+            return next(self._work, None)
+
+    def _put(self, made: object) -> None:
+        while not self._is_over.is_set():
+            try:
+                self._made.put(made, timeout=POLL_SECONDS)
+                return
+            except queue.Full:
+                continue
+
+    def batches(self, size: int) -> Iterator[list[Any]]:
+        """What is ready, at least one and at most `size`. Raises VqaError where a stage could not be set up."""
+        while self._at_work:
+            batch: list[Any] = []
+            while self._at_work and len(batch) < size and not (batch and self._made.empty()):
+                made = self._made.get()
+                if not isinstance(made, _End):
+                    batch.append(made)
+                    continue
+                self._at_work -= 1
+                if made.fault:
+                    raise made.fault
+            if batch:
+                yield batch
+
+    def stop(self) -> None:
+        """Have the threads end after the file that they are at; nobody waits for it."""
+        self._is_over.set()
+
+
+class _End:
+    """The last that a thread puts."""
+
+    def __init__(self, fault: VqaError | None) -> None:
+        self.fault = fault

@@ -1,0 +1,161 @@
+"""The local engine: decoding ahead but not far, what fails costs itself only, and a stop that waits for nothing."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from jobs.engine import JobOptions, choose_engine, run_stages
+from jobs.ledger import Ledger
+from jobs.local_executor import LocalExecutor
+from jobs.progress import JobProgress
+from jobs.resume import Work
+from jobs.stages import Resources
+from vqa.console import Engine
+from vqa.data.score_table import ScoreRow, ScoreTable, read_scores
+from vqa.errors import ModelError, UsageError
+from vqa.types import Clip
+
+
+@dataclass(kw_only=True)
+class Reader:
+    """A first stage: a row for each file, after what `slow` says."""
+
+    batch_size: int | None = None
+    workers: int = 1
+    fails: Sequence[str] = ()
+    hangs: Sequence[str] = ()
+    fault: ModelError | None = None
+    made: list[str] = field(default_factory=list)
+    closed: list[int] = field(default_factory=list)
+
+    def resources(self, cluster: Mapping[str, float]) -> Resources:
+        return Resources(workers=self.workers)
+
+    def setup(self) -> None:
+        if self.fault:
+            raise self.fault
+
+    def process(self, items: Sequence[Work]) -> Iterator[ScoreRow]:
+        for item in items:
+            name = item.clip.clip_id
+            if name in self.hangs:
+                time.sleep(60)
+            if name in self.fails:
+                raise TypeError(name)
+            self.made.append(name)
+            yield ScoreRow(clip_id=name, uri=item.clip.uri, run_key=name, status="ok", score=3.0)
+
+    def close(self) -> None:
+        self.closed.append(threading.get_ident())
+
+
+@dataclass(kw_only=True)
+class Model(Reader):
+    """A second stage, which notes its batches."""
+
+    batch_size: int | None = 4
+    batches: list[list[str]] = field(default_factory=list)
+
+    def process(self, items: Sequence[ScoreRow]) -> Iterator[ScoreRow]:  # type: ignore[override]
+        names = [item.clip_id for item in items]
+        self.batches.append(names)
+        if set(names) & set(self.fails):
+            raise TypeError("one of them")
+        yield from items
+
+
+def work(count: int) -> list[Work]:
+    return [Work(clip=Clip(clip_id=f"{n:02d}", uri=f"/{n}")) for n in range(count)]
+
+
+def test_decoding_runs_ahead_of_the_model_by_no_more_than_a_batch() -> None:
+    reader, model = Reader(), Model()
+    with LocalExecutor([reader, model]) as executor:
+        stream = executor.stream(work(40))
+        first = next(stream)
+        deadline = time.monotonic() + 30
+        while len(reader.made) < len(first) + 4 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.3)
+        assert len(first) + 4 <= len(reader.made) <= len(first) + 4 + 1, "a queue of a batch, and one in hand"
+        names = [row.clip_id for row in first] + [row.clip_id for batch in stream for row in batch]
+    assert names == [f"{n:02d}" for n in range(40)]
+    assert max(map(len, model.batches)) <= 4
+    assert (len(reader.closed), len(model.closed)) == (1, 1)
+    assert reader.closed[0] != threading.get_ident()
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_what_fails_costs_itself_and_its_neighbours_get_a_second_try(tmp_path: Path, workers: int) -> None:
+    reader, model = Reader(fails=["03"], workers=workers), Model(fails=["07"])
+    ledger = Ledger.of(work(10), clip_seconds=None)
+    table, progress = ScoreTable(tmp_path), JobProgress(10, quiet=True)
+    assert not run_stages([reader, model], ledger, table, progress, engine=Engine.LOCAL)
+    assert sorted(clip.clip_id for clip in ledger.lost()) == ["03", "07"]
+    assert sorted(read_scores(tmp_path)["clip_id"].to_pylist()) == [f"{n:02d}" for n in range(10) if n not in (3, 7)]
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_what_a_stage_cannot_be_set_up_for_is_raised(place: int) -> None:
+    stages = [Reader(), Model()]
+    stages[place].fault = ModelError("no weights")
+    with LocalExecutor(stages) as executor, pytest.raises(ModelError, match=r"^no weights$"):
+        list(executor.stream(work(3)))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_keeps_what_is_finished_and_waits_for_no_file(tmp_path: Path, number: signal.Signals) -> None:
+    reader, model = Reader(hangs=["05"]), Model()
+    ledger = Ledger.of(work(10), clip_seconds=None)
+    table, progress = ScoreTable(tmp_path), JobProgress(10, quiet=True)
+
+    def stop() -> None:
+        while progress.clips_done < 5:
+            time.sleep(0.01)
+        time.sleep(0.2)
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=stop, daemon=True).start()
+    started = time.monotonic()
+    assert run_stages([reader, model], ledger, table, progress, engine=Engine.LOCAL)
+    assert time.monotonic() - started < 30
+    assert read_scores(tmp_path)["clip_id"].to_pylist() == [f"{n:02d}" for n in range(5)]
+
+
+def test_auto_is_local_for_few_files_without_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    options = JobOptions(out=tmp_path)
+    assert [choose_engine(options, files=files) for files in (0, 64, 65)] == [Engine.LOCAL, Engine.LOCAL, Engine.RAY]
+    with_address = JobOptions(out=tmp_path, ray_address="auto")
+    assert choose_engine(with_address, files=1) is Engine.RAY
+    assert choose_engine(JobOptions(out=tmp_path, engine=Engine.RAY), files=1) is Engine.RAY
+    assert choose_engine(JobOptions(out=tmp_path, engine=Engine.LOCAL), files=1000) is Engine.LOCAL
+    with pytest.raises(UsageError, match="--engine local"):
+        choose_engine(JobOptions(out=tmp_path, engine=Engine.LOCAL, ray_address="auto"), files=1)
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
+    assert choose_engine(options, files=1) is Engine.RAY
+    assert choose_engine(JobOptions(out=tmp_path, engine=Engine.LOCAL), files=1) is Engine.LOCAL
+
+
+def test_a_local_run_imports_no_ray(tmp_path: Path, model_card: Path) -> None:
+    from tests.support import clips
+
+    clips.write_video(tmp_path / "a.mp4", frames=4)
+    command = ["score", str(tmp_path / "a.mp4"), "--out", str(tmp_path / "out"), "--model", str(model_card), "--json"]
+    code = (
+        "import atexit, sys; from vqa.cli import main\n"
+        "atexit.register(lambda: print([name for name in sys.modules if name.partition('.')[0] == 'ray']))\n"
+        f"sys.argv = {['vqa', *command]!r}; main()"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert '"engine": "local"' in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -1,0 +1,56 @@
+"""The `vqa` command line: every command, from the file of its name. Light to import."""
+
+import sys
+from importlib.metadata import version as installed_version
+from typing import Annotated
+
+import typer
+
+from vqa.cli.calibrate import calibrate
+from vqa.cli.compare import compare
+from vqa.cli.config import config
+from vqa.cli.data import data_app
+from vqa.cli.doctor import doctor
+from vqa.cli.evaluate import evaluate
+from vqa.cli.export import export
+from vqa.cli.prepare import prepare
+from vqa.cli.push import push
+from vqa.cli.report import report
+from vqa.cli.rewards import rewards_app
+from vqa.cli.score import score
+from vqa.cli.show import show
+from vqa.cli.train import train
+from vqa.cli.views import views
+from vqa.console import enter
+
+app = typer.Typer(
+    name="vqa",
+    help="How good does a video look? A score from 1 to 5, how sure it is, and why.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(data_app, name="data")
+app.add_typer(rewards_app, name="rewards")
+for command in (score, show, export, views, evaluate, compare, calibrate, report, prepare, train, push, doctor, config):
+    app.command()(command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"vqa {installed_version('vqa')}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """How good does a video look? A score from 1 to 5, how sure it is, and why."""
+
+
+def main() -> None:
+    """Entry point of the `vqa` command."""
+    sys.exit(enter(app))

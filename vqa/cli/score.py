@@ -1,0 +1,80 @@
+"""`vqa score`: score videos and pictures. Light to import."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vqa.console import DryRun, Engine, EngineOption, JsonSummary, RayAddress, assigning
+
+
+def score(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...", help="Files, folders, globs in quotes, or manifests (txt, csv, jsonl, parquet)."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the results; the same folder again resumes.")],
+    config: Annotated[Path | None, typer.Option(help="YAML settings, e.g. configs/score/preresq_video.yaml.")] = None,
+    assignments: Annotated[list[str] | None, assigning("generation.k=6")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="A card's name (configs/models), a folder, or a Hugging Face id. [default: embedded]"),
+    ] = None,
+    k: Annotated[
+        int | None, typer.Option("--k", min=1, help="Answers per clip; their spread is the certainty.")
+    ] = None,
+    snap: Annotated[
+        str | None, typer.Option(help="keyframes: decode intra frames only, far cheaper. [default: none]")
+    ] = None,
+    clip_seconds: Annotated[
+        float | None, typer.Option(min=0.1, help="Cut long videos into windows of this length, one row each.")
+    ] = None,
+    on_damage: Annotated[
+        str | None,
+        typer.Option(help="fail, or score in part, a clip that lost some of the frames asked for. [default: partial]"),
+    ] = None,
+    min_decoded_share: Annotated[
+        float | None, typer.Option(help="With less of the frames asked for, it fails in any case. [default: 0.5]")
+    ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="File of `vqa calibrate`: adds mos, mos_low and mos_high to every row.")
+    ] = None,
+    engine: EngineOption = Engine.AUTO,
+    ray_address: RayAddress = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Move earlier rows aside and score everything again.")] = False,
+    max_failed: Annotated[
+        str, typer.Option(help="Exit with 3 where more clips than this (5% or a count) end without a score.")
+    ] = "5%",
+    dry_run: DryRun = False,
+    json_summary: JsonSummary = False,
+) -> None:
+    """Score videos and pictures: one row per clip in OUT/scores/*.parquet. The same command again resumes.
+
+    Exit codes: 0 all good; 1 the job could not run; 2 wrong usage; 3 finished, but too many clips have no score;
+    130 interrupted by Ctrl-C or SIGTERM (finished rows are on disk).
+    """
+    from jobs.score import ScoreRequest
+    from jobs.score import score as run  # Arrow, pydantic: not for --help
+
+    request = ScoreRequest(
+        sources=tuple(sources),
+        out=out,
+        config=config,
+        assignments=tuple(assignments or ()),
+        model=model,
+        k=k,
+        snap=snap,
+        clip_seconds=clip_seconds,
+        on_damage=on_damage,
+        min_decoded_share=min_decoded_share,
+        calibration=calibration,
+        engine=engine,
+        ray_address=ray_address,
+        fresh=fresh,
+        max_failed=max_failed,
+        dry_run=dry_run,
+        json_summary=json_summary,
+    )
+    raise typer.Exit(run(request))
