@@ -24,7 +24,7 @@ from vqa.data.score_table import SCHEMA, VIDEO_SCHEMA
 from vqa.errors import ErrorKind
 from vqa.evaluate.card import EvalCard
 from vqa.rewards import REWARD_PRESETS
-from vqa.train.recipe_stages import KINDS, Recipe
+from vqa.train.recipe import KINDS, Recipe
 
 HERE = Path(__file__).resolve().parent
 COMMANDS = ("vqa ", "accelerate ", " ", "Data first", "The labels")  # lines of a config's header that are no notes

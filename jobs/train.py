@@ -37,7 +37,7 @@ def run(
     max_restarts: int = 3,
     ray_address: str | None = None,
 ) -> Path:
-    """As `vqa.train.recipe.run`: the stages of a Recipe (up to `until`); returns the folder of the model.
+    """As `vqa.train.runner.run_recipe`: the stages of a Recipe (up to `until`); returns the folder of the model.
 
     Raises UsageError where the workers do not fit the machines, VqaError as the recipe itself, and where workers were
     lost more often than `max_restarts`.
@@ -113,7 +113,7 @@ def _worker(config: dict[str, Any]) -> None:
 
     from vqa.errors import VqaError
     from vqa.files import write_json
-    from vqa.train.recipe import run as run_recipe
+    from vqa.train.runner import run_recipe
 
     out = Path(config["out"])
     if (out / OUTCOME).exists():

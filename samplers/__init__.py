@@ -1,1 +1,1 @@
-"""Which frames, which boxes: pure index arithmetic; opens no file, keeps no state, draws only from a given seed."""
+"""Frame and box samplers: pure index arithmetic that opens no file, keeps no state and draws only from a given seed."""

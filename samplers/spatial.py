@@ -1,7 +1,7 @@
-"""Which parts of a frame to look at: sizes (or luma) in, boxes out, int64[n, 4] of x, y, width, height in the frame.
+"""Spatial samplers: sizes (or luma) in, boxes out, int64 [n, 4] of x, y, width, height.
 
-Pixels of the frame as given, half-open. A box larger than the frame is clipped to it; all boxes of a call have one
-size.
+Boxes are in pixels of the frame as given and half-open. A box larger than the frame is clipped to it; all boxes of a
+call have one size.
 """
 
 import math
@@ -15,20 +15,45 @@ Boxes = NDArray[np.int64]
 Map = NDArray[np.float64]
 SpatialName = Literal["centre", "grid", "fragments", "salient"]
 
-MAP_SIDE_PIXELS = 480  # `salient` looks at a lattice of about this many points along the long side, whatever the size
-FREE_OVERLAP = 0.2  # two boxes of `salient` may share this part of their area; more only where there is no other choice
+MAP_SIDE_PIXELS = 480  # points of the lattice of `salient` along the long side, about, whatever the size
+FREE_OVERLAP = 0.2  # share of their area that two boxes of `salient` may have in common; more only without a choice
 
 
 def centre(width: int, height: int, *, box_width: int, box_height: int, count: int) -> Boxes:
-    """The box in the middle, `count` times: the same place in each of several frames. ValueError: a size below 1."""
+    """The box in the middle, `count` times: the same place in each of several frames.
+
+    Args:
+        width: of the frame, in pixels.
+        height: of the frame, in pixels.
+        box_width: in pixels.
+        box_height: in pixels.
+        count: boxes.
+
+    Returns:
+        int64 [count, 4].
+
+    Raises:
+        ValueError: for a size or count below 1.
+    """
     wide, high = _clipped(width, height, box_width, box_height, count)
     return np.tile(np.array([[(width - wide) // 2, (height - high) // 2, wide, high]], dtype=np.int64), (count, 1))
 
 
 def grid(width: int, height: int, *, box_width: int, box_height: int, count: int) -> Boxes:
-    """`count` boxes centred in the cells of a near-square lattice, row by row; a short row is spread out.
+    """Boxes centred in the cells of a near-square lattice, row by row; a short row is spread out.
 
-    Raises ValueError for a size or count below 1.
+    Args:
+        width: of the frame, in pixels.
+        height: of the frame, in pixels.
+        box_width: in pixels.
+        box_height: in pixels.
+        count: boxes.
+
+    Returns:
+        int64 [count, 4].
+
+    Raises:
+        ValueError: for a size or count below 1.
     """
     wide, high = _clipped(width, height, box_width, box_height, count)
     # As many columns to a row as the frame's aspect asks for, then no more rows than needed.
@@ -44,12 +69,24 @@ def grid(width: int, height: int, *, box_width: int, box_height: int, count: int
 
 
 def fragments(width: int, height: int, *, cells: int = 7, patch: int = 32, seed: int) -> Boxes:
-    """Grid mini-patch sampling of FAST-VQA (arXiv 2207.02595): one native patch drawn in each of cells x cells cells.
+    """Grid mini-patch sampling of FAST-VQA (arXiv 2207.02595): one native patch from each of cells x cells cells.
 
-    The same seed and size give the same boxes, so that the patches of several frames line up. FAST-VQA enlarges a
-    frame with less than cells * patch pixels along a side; here the patches get smaller instead, down to the cell, so
-    nothing is ever upscaled. Returns int64[cells * cells, 4], row by row; stitched in that order they make one picture,
-    224 x 224 by default. Raises ValueError for a size, cells or patch below 1.
+    The same seed and size give the same boxes, so that the patches of several frames line up. FAST-VQA enlarges a frame
+    with less than cells * patch pixels along a side; here the patches get smaller instead, down to the cell, so nothing
+    is ever enlarged.
+
+    Args:
+        width: of the frame, in pixels.
+        height: of the frame, in pixels.
+        cells: along each side.
+        patch: side of a patch, in pixels.
+        seed: draws the place in each cell.
+
+    Returns:
+        int64 [cells * cells, 4], row by row; stitched in that order they make one picture, 224 x 224 by default.
+
+    Raises:
+        ValueError: for a size, cells or patch below 1.
     """
     wide, high = _clipped(width, height, patch, patch, cells)
     wide, high = min(wide, max(1, width // cells)), min(high, max(1, height // cells))
@@ -76,17 +113,25 @@ def salient(
     count: int,
     avoid: ArrayLike | None = None,
 ) -> Boxes:
-    """The boxes with the most detail and motion, best first, overlapping little: greedy on sums over an integral image.
+    """Boxes with the most detail and motion, best first, with little overlap.
 
-    Detail is the gradient magnitude (the root of the gradient energy: the energy itself would chase the one hard edge
-    of a caption or letterbox); each of detail and motion is divided by its mean, so that both have a say. Ties go to
-    the box nearest the middle.
+    Greedy on sums over an integral image. Detail is the gradient magnitude (the root of the gradient energy: the energy
+    itself would follow the one hard edge of a caption or letterbox); detail and motion are each divided by their mean,
+    so that both count. Ties go to the box nearest the middle.
 
-    `luma`: [height, width] of the frame, any real dtype; the boxes are in its pixels. `motion`: [h, w] >= 0, how much
-    each place changes, on a map of any size that covers the frame. `avoid`: [m, 4] boxes taken before (in another frame
-    of the clip); the new ones keep off them as off each other. Returns int64[count, 4]; where the frame is too small
-    for `count` boxes apart, those with the least overlap. Raises ValueError: a size or count below 1, arrays that are
-    not two-dimensional.
+    Args:
+        luma: [height, width] of the frame, any real dtype; the boxes are in its pixels.
+        motion: [h, w] >= 0, how much each place changes, on a map of any size that covers the frame.
+        box_width: in pixels.
+        box_height: in pixels.
+        count: boxes.
+        avoid: [m, 4], earlier boxes (in another frame of the clip) to keep off as well.
+
+    Returns:
+        int64 [count, 4]; where the frame is too small for `count` boxes apart, those with the least overlap.
+
+    Raises:
+        ValueError: for a size or count below 1, and arrays that are not two-dimensional.
     """
     picture = np.asarray(luma)
     if picture.ndim != 2:

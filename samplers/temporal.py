@@ -1,4 +1,4 @@
-"""Which frames of a clip to look at: times in, ascending int64 indices into those times out.
+"""Temporal samplers: times in, ascending int64 indices into those times out.
 
 All samplers but `fps` share one rule. Give every frame a weight (how long it is shown), lay the weights end to end, cut
 the line into `count` equal parts and take from each part the frame that lies under its middle (letters are frames)::
@@ -22,38 +22,62 @@ CHANGE_CAP = 4.0  # change counts up to this many times its mean, so that one cu
 
 
 def uniform(frame_seconds: ArrayLike, *, count: int) -> Indices:
-    """Frames shown at the middles of `count` equal parts of the time: int64[count], ascending.
+    """Frames shown at the middles of `count` equal parts of the time.
 
-    `frame_seconds`: float[N], ascending presentation times. The indices are distinct where N >= count, else every
-    frame comes at least once. Raises ValueError: no frames, times that descend or are not finite, count < 1.
+    Args:
+        frame_seconds: float [N], ascending presentation times.
+        count: frames to take, at least 1.
+
+    Returns:
+        int64 [count], ascending; distinct where N >= count, else every frame comes at least once.
+
+    Raises:
+        ValueError: for no frames, times that descend or are not finite, and count < 1.
     """
     return _spread(_shown(frame_seconds), (np.arange(_checked(count)) + 0.5) / count)
 
 
 def segment(frame_seconds: ArrayLike, *, count: int, seed: int | None = None) -> Indices:
-    """One frame from each of `count` equal parts of the time: the middle one, or with a seed one drawn evenly.
+    """One frame from each of `count` equal parts of the time (Temporal Segment Networks, arXiv 1608.00859).
 
-    The sampling of Temporal Segment Networks (arXiv 1608.00859).
+    Args:
+        frame_seconds: float [N], ascending presentation times.
+        count: frames to take, at least 1.
+        seed: draws the place in each part; None takes the middle, as `uniform` does.
 
-    Arguments, return value and errors as in `uniform`; without a seed the two are the same.
+    Returns:
+        int64 [count], ascending; distinct where N >= count, else every frame comes at least once.
+
+    Raises:
+        ValueError: as `uniform`.
     """
     inside = 0.5 if seed is None else np.random.default_rng(seed).random(_checked(count))
     return _spread(_shown(frame_seconds), (np.arange(_checked(count)) + inside) / count)
 
 
 def keyframe(frame_seconds: ArrayLike, *, count: int, change: ArrayLike) -> Indices:
-    """Spends half of the budget evenly in time and half where the picture changes: int64[count] as in `uniform`.
+    """Half of the frames even in time, half where the picture changes.
 
-    `change`: float[N] >= 0, how much frame i differs from the one before, in any unit. A flat signal gives exactly
-    `uniform`. A stretch with share s of the time gets about s * count / 2 frames or more, however dull it is. Raises
-    ValueError: as in `uniform`; a signal of another length, negative or not finite.
+    A flat signal gives exactly `uniform`. A stretch with share s of the time gets about s * count / 2 frames or more,
+    however little it changes.
+
+    Args:
+        frame_seconds: float [N], ascending presentation times.
+        count: frames to take, at least 1.
+        change: float [N] >= 0, how much each frame differs from the one before, in any unit.
+
+    Returns:
+        int64 [count], ascending; distinct where N >= count, else every frame comes at least once.
+
+    Raises:
+        ValueError: as `uniform`, and for a signal of another length, negative or not finite.
     """
     shown = _shown(frame_seconds)
     signal = np.asarray(change, dtype=np.float64)
     if signal.shape != shown.shape or not np.all(np.isfinite(signal)) or signal.min() < 0:
-        raise ValueError(f"keyframe: change {signal.shape} must be {len(shown)} finite numbers >= 0, one a frame")
+        raise ValueError(f"keyframe: change {signal.shape} must be {len(shown)} finite numbers >= 0, one per frame")
     if signal.max() > 0:
-        # Smoothed over one part's length: a cut asks for a closer look around it, not for a burst of neighbours.
+        # Smoothed over one part's length: a cut asks for frames around it, not for a burst of neighbours.
         signal = _smooth(signal / signal.max(), width=max(1, len(shown) // _checked(count)))
         mean = float(np.average(signal, weights=shown))
         if mean > 0:
@@ -63,14 +87,22 @@ def keyframe(frame_seconds: ArrayLike, *, count: int, change: ArrayLike) -> Indi
 
 
 def fps(frame_seconds: ArrayLike, *, rate: float, limit: int) -> Indices:
-    """The first frame in each 1/rate seconds; where those are more than `limit`, `uniform` with `limit` frames.
+    """The first frame in each 1/rate seconds; `uniform` with `limit` frames where those are more.
 
-    `rate`: frames per second, > 0; above the clip's own it takes every frame. Returns int64[n], 1 <= n <= limit,
-    ascending, distinct where N >= limit. Raises ValueError: as in `uniform`; rate not above 0.
+    Args:
+        frame_seconds: float [N], ascending presentation times.
+        rate: frames per second, above 0; above the clip's own rate it takes every frame.
+        limit: frames at most.
+
+    Returns:
+        int64 [n], 1 <= n <= limit, ascending; distinct where N >= limit.
+
+    Raises:
+        ValueError: as `uniform`, and for a rate not above 0.
     """
     seconds = _times(frame_seconds)
     if not (np.isfinite(rate) and rate > 0):
-        raise ValueError(f"fps: rate is {rate} frames per second; give a finite number above 0")
+        raise ValueError(f"fps: rate is {rate} frames per second. Give a finite number above 0.")
     # The slack keeps 0.1 + 0.2 style rounding of a time stamp from moving a frame into the slot before its own.
     slots = np.floor((seconds - seconds[0]) * rate + 1e-6)
     first = np.unique(slots, return_index=True)[1].astype(np.int64)
@@ -78,12 +110,21 @@ def fps(frame_seconds: ArrayLike, *, rate: float, limit: int) -> Indices:
 
 
 def change_from_packets(sizes: ArrayLike, is_key: ArrayLike) -> Floats:
-    """Change per frame guessed from packet sizes: what an encoder spends on a predicted frame is what moved or was new.
+    """Change per frame, estimated from packet sizes: an encoder spends bytes on what moved or was new.
 
-    `sizes`: int[N] bytes; `is_key`: bool[N], decoding can start here. Returns float64[N] >= 0, in bytes of a predicted
-    frame. Key frames cost more without meaning change, so they are scaled to the median of the others. Where every
-    packet is a key frame (GIF, MJPEG, ProRes, raw, stills) a size says how much detail there is, not what changed: the
-    signal is then flat. Raises ValueError where lengths differ.
+    Key frames cost more without meaning change, so they are scaled to the median of the others. Where every packet is a
+    key frame (GIF, MJPEG, ProRes, raw, stills) a size shows how much detail there is, not what changed: the signal is
+    flat.
+
+    Args:
+        sizes: int [N], in bytes.
+        is_key: bool [N], whether decoding can start there.
+
+    Returns:
+        float64 [N] >= 0, in bytes of a predicted frame.
+
+    Raises:
+        ValueError: for vectors of different lengths.
     """
     size, key = np.asarray(sizes, dtype=np.float64), np.asarray(is_key, dtype=bool)
     if size.shape != key.shape or size.ndim != 1:
@@ -96,8 +137,16 @@ def change_from_packets(sizes: ArrayLike, is_key: ArrayLike) -> Floats:
 
 
 def change_from_luma(luma: ArrayLike) -> Floats:
-    """Mean absolute luma difference from the frame before, float64 [N] in the input's unit; the first takes the
-    second's. `luma`: float [N, height, width], small pictures are enough. Raises ValueError for another shape, or none.
+    """Mean absolute luma difference from the frame before; the first frame takes the second's.
+
+    Args:
+        luma: float [N, height, width]; small pictures are enough.
+
+    Returns:
+        float64 [N], in the unit of `luma`.
+
+    Raises:
+        ValueError: for no frames, or another number of dimensions.
     """
     pictures = np.asarray(luma, dtype=np.float64)
     if pictures.ndim != 3 or len(pictures) == 0:
@@ -111,7 +160,7 @@ def change_from_luma(luma: ArrayLike) -> Floats:
 
 def _checked(count: int) -> int:
     if count < 1:
-        raise ValueError(f"count is {count}; ask for at least 1 frame")
+        raise ValueError(f"count is {count}, at least 1 frame is needed")
     return count
 
 
@@ -120,7 +169,7 @@ def _times(frame_seconds: ArrayLike) -> Floats:
     if seconds.ndim != 1 or len(seconds) == 0:
         raise ValueError(f"frame_seconds of shape {seconds.shape} must be a vector of at least one time")
     if not np.all(np.isfinite(seconds)) or np.any(np.diff(seconds) < 0):
-        raise ValueError("frame_seconds must be finite and ascending; sort by presentation time first")
+        raise ValueError("frame_seconds must be finite and ascending. Sort by presentation time first.")
     return seconds
 
 

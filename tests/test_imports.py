@@ -87,7 +87,7 @@ def test_importing_every_module_leaves_the_process_as_the_third_parties_alone_do
         ("vqa.cli", {"torch", "numpy", "pydantic", "av", "pyarrow", "ray", "yaml"}),
         ("vqa.media.sandbox", {"torch", "pyarrow", "ray", "scipy"}),
         ("vqa.evaluate.calibrate", {"torch", "ray", "scipy.stats", "scipy.optimize"}),
-        ("jobs.scoring", {"torch", "ray", "transformers", "scipy.stats", "scipy.optimize"}),
+        ("jobs.score", {"torch", "ray", "transformers", "scipy.stats", "scipy.optimize"}),
         ("vqa.model.scorer", {"ray", "trl", "accelerate", "pyarrow", "datasets", "scipy.stats"}),
     ],
 )

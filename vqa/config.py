@@ -132,14 +132,24 @@ def _complaint(schema: type[BaseModel], problem: Values) -> str:
 
 
 def _keys(schema: type[BaseModel], path: Sequence[str]) -> list[str]:
-    current: type[BaseModel] | None = schema
+    """The keys below a path, which may hold places in a list and tags of a union (`objectives.0.caption_kl`)."""
+    current = [schema]
     for name in path:
-        field = current.model_fields.get(name) if current is not None else None
-        current = _section(field.annotation) if field is not None else None
-    return list(current.model_fields) if current is not None else []
+        if name.isdigit():
+            continue
+        tagged = [one for one in current if "kind" in one.model_fields and name in get_args(_annotation(one, "kind"))]
+        current = tagged or [
+            inner for one in current if name in one.model_fields for inner in _sections(_annotation(one, name))
+        ]
+    return list(dict.fromkeys(key for one in current for key in one.model_fields))
 
 
-def _section(annotation: Any) -> type[BaseModel] | None:
-    """The model inside an annotation such as `Limits` or `Limits | None`."""
-    options = (annotation, *get_args(annotation))
-    return next((option for option in options if isinstance(option, type) and issubclass(option, BaseModel)), None)
+def _annotation(schema: type[BaseModel], name: str) -> Any:
+    return schema.model_fields[name].annotation
+
+
+def _sections(annotation: Any) -> list[type[BaseModel]]:
+    """The models inside an annotation such as `Limits`, `Limits | None` or `tuple[A | B, ...]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [inner for option in get_args(annotation) for inner in _sections(option)]

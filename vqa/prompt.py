@@ -1,14 +1,14 @@
-"""The questions we ask, and the one parser of answers: rewards, scoring and evaluation all read with it.
+"""Prompts of the recipes and the one parser of answers, which rewards, scoring and evaluation share.
 
-An answer as we ask for it, D numbers on 1-5 (D=2 for video: global, local):
+An answer holds D numbers on 1-5 (D=2 for video: global, local):
 
     <think>The frames flicker, the crops are sharp.</think><answer>
     2.85
     3.90
     </answer>
 
-Asking for a list of numbers is PreResQ-R1's idea (arXiv 2511.05393), for one number VisualQuality-R1's (2505.14460),
-for JSON Q-Insight's (2503.22679); the wording is ours.
+A list of numbers is PreResQ-R1's idea (arXiv 2511.05393), one number VisualQuality-R1's (arXiv 2505.14460), JSON
+Q-Insight's (arXiv 2503.22679); the wording is our own.
 """
 
 import re
@@ -27,7 +27,7 @@ _SOURCE = "All pictures come from one video or image. How good does it look?"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """A question: the numbers it asks for, its words, and whether the pictures are named global and local."""
+    """A question: how many numbers it asks for, its words, and whether pictures are named global and local."""
 
     dimensions: int
     question: str
@@ -61,19 +61,30 @@ PROMPTS: dict[str, Prompt] = {
 
 
 def dimensions(preset: str) -> int:
-    """How many numbers the preset asks for. Raises UsageError for an unknown name."""
+    """How many numbers the prompt asks for. Raises UsageError for an unknown name."""
     return _prompt(preset).dimensions
 
 
 def messages(preset: str, *, global_count: int, local_count: int, question: str | None = None) -> list[dict[str, Any]]:
-    """Chat messages as Hugging Face templates take them, a `{"type": "image"}` for each picture of `Views.pictures`.
+    """Chat messages as Hugging Face chat templates take them.
 
-    `question` stands in place of the preset's own words; training with several puts it there.
-    Raises UsageError for an unknown preset or when there is no picture to show.
+    Args:
+        preset: a name in PROMPTS.
+        global_count: global pictures, which come first.
+        local_count: local pictures.
+        question: words in place of the prompt's own.
+
+    Returns:
+        One user turn with a `{"type": "image"}` for each picture of `Views.pictures`, in their order.
+
+    Raises:
+        UsageError: for an unknown prompt, and without a picture.
     """
     chosen = _prompt(preset)
     if global_count < 0 or local_count < 0 or global_count + local_count == 0:
-        raise UsageError(f"prompt: {global_count} global and {local_count} local pictures; at least one is needed")
+        raise UsageError(
+            f"prompt: {global_count} global and {local_count} local pictures; at least one picture is needed"
+        )
     content: list[dict[str, str]] = []
     for label in _labels(global_count, local_count, is_global_local=chosen.is_global_local):
         content += [{"type": "text", "text": label}, {"type": "image"}]
@@ -82,14 +93,19 @@ def messages(preset: str, *, global_count: int, local_count: int, question: str 
 
 
 def answer_text(reason: str, values: Sequence[float]) -> str:
-    """The answer we would like to read, for supervised training; values on 1-5 are written with two decimals."""
+    """An answer in the asked form, to learn from.
+
+    Args:
+        reason: the inside of `<think>`.
+        values: on 1-5, written with two decimals.
+    """
     numbers = "\n".join(f"{value:.2f}" for value in values)
     return f"<think>{reason.strip()}</think><answer>\n{numbers}\n</answer>"
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A number on 1-5 that was read from an answer, and where: the text's characters [start, stop)."""
+    """A number on 1-5 parsed from an answer, and the characters [start, stop) it was parsed from."""
 
     value: float
     start: int
@@ -97,19 +113,34 @@ class Reading:
 
 
 def parse(text: str, dimensions: int) -> tuple[float, ...] | None:
-    """The answer's numbers on 1-5: `dimensions` of them, or one where the model gave only an overall one; else None."""
+    """Parse an answer's numbers.
+
+    Args:
+        text: of the answer.
+        dimensions: how many numbers were asked for.
+
+    Returns:
+        `dimensions` numbers on 1-5, or one where the model gave only an overall one; None where the text is no answer.
+    """
     readings = locate(text, dimensions)
     return None if readings is None else tuple(reading.value for reading in readings)
 
 
 def locate(text: str, dimensions: int) -> tuple[Reading, ...] | None:
-    """As `parse`, with the places in the text. Never raises on any text, and never guesses: in doubt it is None.
+    """Parse an answer's numbers with their places in the text; never raises, and returns None in doubt.
 
-    What is read is the last `<answer>` block, which must be closed; without one, all that follows the reasoning. It
-    must hold nothing but numbers in ASCII digits, apart by lines, blanks or `, `, and these dialects of public
-    checkpoints: names before the numbers (`global: 3.4`, `The overall score is 3.4`), JSON (`{"rating": 3.4}`),
-    `3.4/5`, `4 out of 5`, Markdown fences and stars. Named numbers are put in order (global, local). One number that
-    names no part is an answer for any `dimensions`: the score as such.
+    The text that counts is the last `<answer>` block, which must be closed; without one, all that follows the
+    reasoning. It must hold nothing but numbers in ASCII digits, separated by lines, blanks or `, `, and these dialects
+    of public checkpoints: names before the numbers (`global: 3.4`, `The overall score is 3.4`), JSON (`{"rating":
+    3.4}`), `3.4/5`, `4 out of 5`, Markdown fences and stars. Named numbers are put in order (global, local). One number
+    that names no part is an answer for any `dimensions`: the score as such.
+
+    Args:
+        text: of the answer.
+        dimensions: how many numbers were asked for.
+
+    Returns:
+        As `parse`, with places.
     """
     tail_start = text.rfind(_CLOSE_THINK) + len(_CLOSE_THINK) if _CLOSE_THINK in text else 0
     is_thinking = text.find(_OPEN_THINK, tail_start) >= 0
@@ -130,13 +161,13 @@ def locate(text: str, dimensions: int) -> tuple[Reading, ...] | None:
 
 
 def is_closed(text: str) -> bool:
-    """Whether the last `<answer>` block was closed, so that no more can come."""
+    """Whether the last `<answer>` block is closed, so that the answer is complete."""
     opened = text.rfind(_OPEN_ANSWER)
     return opened >= 0 and _CLOSE_ANSWER in text[opened:]
 
 
 def reason(text: str) -> str:
-    """The reasoning of an answer, trimmed: the inside of `<think>`, or what stands before the answer; may be empty."""
+    """The reasoning of an answer, trimmed: the inside of `<think>`, or the text before the answer; may be empty."""
     start = text.find(_OPEN_THINK)
     start = 0 if start < 0 else start + len(_OPEN_THINK)
     stop = text.rfind(_CLOSE_THINK)
@@ -207,7 +238,7 @@ def _in_order(readings: list[Reading], names: list[str | None], dimensions: int)
 
 def _prompt(name: str) -> Prompt:
     if name not in PROMPTS:
-        raise UsageError(f"prompt {name!r} is not known; there are: {', '.join(PROMPTS)}")
+        raise UsageError(f"prompt {name!r} is not known. Known are: {', '.join(PROMPTS)}.")
     return PROMPTS[name]
 
 

@@ -18,7 +18,8 @@ import yaml
 from PIL import Image, ImageDraw
 
 from vqa.report import canvas
-from vqa.train.recipe import load_recipe, run
+from vqa.train.recipe import load_recipe
+from vqa.train.runner import run_recipe
 
 RECIPES = Path(__file__).parents[2] / "configs/train"
 LEFT, TOP, WIDTH, HEIGHT = 60, 48, 420, 240
@@ -113,7 +114,7 @@ def main() -> None:
     asked.out.mkdir(parents=True, exist_ok=True)
     given = {"seeds": asked.seeds, "steps": asked.steps, "model": asked.model, "cold": asked.cold}
     path = recipe(asked.presets, **given, held_out=asked.held_out, folder=asked.out)
-    run(load_recipe(path), out=asked.out / "run", data=[asked.ladder])
+    run_recipe(load_recipe(path), out=asked.out / "run", data=[asked.ladder])
     found = curves(asked.out / "run" / "log.jsonl")
     print(f"{'preset':18}{'seeds':>6}{'before':>9}{'after':>9}{'gain':>9}{'spread':>9}   SRCC; PLCC gain; read")
     for preset, seeds in found.items():

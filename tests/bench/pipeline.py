@@ -1,8 +1,8 @@
-"""Clips per second through Ray against the same stages in a plain loop, in one run: `python tests/bench/pipeline.py
-[--clips N] [--pairs P]`.
+"""Clips per second of both engines against the same stages in a plain loop, in one run: `python
+tests/bench/pipeline.py [--clips N] [--pairs P]`.
 
-Same clips, settings and cores, turn about. Through Ray a short run and a long one are measured and subtracted: what is
-left is the rate once running, whatever is looked at ahead while the model loads; the short run is the start-up, stated
+Same clips, settings and cores, turn about. For each engine a short run and a long one are measured and subtracted: what
+is left is the rate once running, whatever is decoded ahead while the model loads; the short run is the start-up, stated
 apart. Beside the clock stands the processor time of all processes (driver, Ray's own, workers, decoders), which tells
 the price of Ray on a busy machine too: the plain loop works on one thing at a time, Ray on as many as there are cores.
 """
@@ -10,22 +10,23 @@ the price of Ray on a busy machine too: the plain loop works on one thing at a t
 import argparse
 import contextlib
 import gc
+import pickle
 import statistics
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psutil
-import pyarrow as pa
-import torch
 
-from jobs.ray_executor import _blocks, ray_session, stream
+from jobs.engine import Executor
+from jobs.local_executor import LocalExecutor
+from jobs.ray_executor import RayExecutor
 from jobs.resume import Work
-from jobs.run_record import Job, Request
-from jobs.scoring import _pools, prepare
+from jobs.score import Inputs, ScoreRequest, inputs_of, stages_of
+from jobs.stages import Sample
 from vqa.data.synthetic.demo import make_demo
 
 SHORT = 8  # clips of the run that stands for the start-up
@@ -69,29 +70,50 @@ class Meter(threading.Thread):
 class PlainLoop:
     """The two stages one after another in this process, batch by batch, loaded before."""
 
-    def __init__(self, job: Job) -> None:
-        self._sampler, self._scorer = (pool.stage(**pool.arguments) for pool in _pools(job, {"CPU": 2.0}))
-        self._batch = job.config.generation.batch_size
-        torch.set_num_threads(1)  # as in a worker; more get into each other's way with so small a model
+    def __init__(self, inputs: Inputs) -> None:
+        self._sampler, self._scorer = stages_of(inputs)
+        for stage in (self._sampler, self._scorer):
+            stage.setup()
 
     def __call__(self, work: Sequence[Work]) -> None:
-        waiting: list[pa.Table] = []
+        waiting: list[Any] = []
         for number, item in enumerate(work, start=1):
-            waiting += [sample for block in _blocks([item]) for sample in self._sampler(block)]
-            if len(waiting) >= self._batch or number == len(work):
-                self._scorer(pa.concat_tables(waiting))
+            waiting += self._sampler.process([item])
+            if len(waiting) >= self._scorer.batch_size or number == len(work):
+                list(self._scorer.process(waiting))
                 waiting.clear()
 
     def close(self) -> None:
         self._sampler.close()
 
 
-def through_ray(job: Job, work: Sequence[Work], resources: dict[str, float]) -> None:
+def through(executor: Executor, work: Sequence[Work]) -> None:
     """A run of the pipeline, without the table on disk."""
-    rows = sum(table.num_rows for table in stream(work, _pools(job, resources)))
+    rows = sum(map(len, executor.stream(work)))
     if rows != len(work):
         raise RuntimeError(f"{rows} rows of {len(work)} clips")
     gc.collect()  # the actors end with the stream
+
+
+def pixels(work: Sequence[Work], inputs: Inputs, rounds: int) -> None:
+    """Prints what the views of a clip weigh, and what it takes to send them from stage to stage, as they are and as
+    Views unpickled by the first stage (as it was)."""
+    sampler, _ = stages_of(inputs)
+    sampler.setup()
+    samples = [one for one in sampler.process(work) if isinstance(one, Sample)]
+    sampler.close()
+    seconds = {"bytes": 0.0, "Views": 0.0}
+    for name in list(seconds) * rounds:
+        started = time.perf_counter()
+        for sample in samples:
+            sent = sample if name == "bytes" else (sample.row, sample.load())
+            arrived = pickle.loads(pickle.dumps(sent, protocol=5))
+            if name == "bytes":
+                arrived.load()
+        seconds[name] += (time.perf_counter() - started) / rounds / len(samples)
+    size = sum(len(sample.views) for sample in samples) / len(samples)
+    each = ", ".join(f"as {name} {1e3 * value:.2f} ms" for name, value in seconds.items())
+    print(f"views of a clip: {size / 2**20:.2f} MiB; from the child's answer to the model's pixels {each}")
 
 
 def main(count: int, pairs: int) -> None:
@@ -103,31 +125,39 @@ def main(count: int, pairs: int) -> None:
         for number in range(SHORT + count):
             source = sources[number % len(sources)]
             (clips / f"{number:04d}{source.suffix}").symlink_to(source)
-        job = prepare(Request(sources=(str(clips),), out=Path(folder) / "out"))
-        work = [Work(clip=clip) for clip in job.listing.clips]
+        inputs = inputs_of(ScoreRequest(sources=(str(clips),), out=Path(folder) / "out"))
+        work = [Work(clip=clip) for clip in inputs.listing.clips]
+        pixels(work[: len(sources)], inputs, rounds=20)
         meter = Meter()
         meter.start()
-        loop = PlainLoop(job)
+        loop = PlainLoop(inputs)
         loop(work[:1])
-        clock_ratios, processor_ratios = [], []
+        ratios: dict[str, list[Cost]] = {"local": [], "Ray": []}
         print(f"{count} clips, 640x360 and 1280x720, embedded model; clips/s by the clock, processor seconds a clip")
         started = time.perf_counter()
-        with ray_session(None) as resources:
+        with LocalExecutor(stages_of(inputs)) as here, RayExecutor(stages_of(inputs)) as ray:
             print(f"Ray itself starts in {time.perf_counter() - started:.1f} s")
+            through(here, work[:1])
             for _ in range(pairs):
                 plain = meter.cost_of(lambda: loop(work[SHORT:]))
-                short = meter.cost_of(lambda: through_ray(job, work[:SHORT], resources))
-                long = meter.cost_of(lambda: through_ray(job, work, resources))
-                ray = Cost(*(a - b for a, b in zip(long, short, strict=True)))
-                clock_ratios.append(plain.clock_seconds / ray.clock_seconds)
-                processor_ratios.append(plain.processor_seconds / ray.processor_seconds)
-                for name, cost in (("plain loop", plain), ("through Ray", ray)):
-                    rate, price = count / cost.clock_seconds, cost.processor_seconds / count
-                    print(f"{name:<12} {rate:6.2f} clips/s  {price:6.3f} s")
-                print(f"{'start-up':<12} {short.clock_seconds:6.1f} s, with the first {SHORT} clips", flush=True)
+                show("plain loop", plain, count)
+                for name, executor in (("local", here), ("Ray", ray)):
+                    short = meter.cost_of(lambda executor=executor: through(executor, work[:SHORT]))
+                    long = meter.cost_of(lambda executor=executor: through(executor, work))
+                    cost = Cost(*(a - b for a, b in zip(long, short, strict=True)))
+                    ratios[name].append(Cost(*(a / b for a, b in zip(plain, cost, strict=True))))
+                    show(name, cost, count)
+                    print(f"{'start-up':<12} {short.clock_seconds:6.1f} s, with the first {SHORT} clips", flush=True)
         loop.close()
-        print(f"Ray / plain by the clock       {statistics.median(clock_ratios):6.2f}   wanted >= 0.9")
-        print(f"Ray / plain by processor time  {statistics.median(processor_ratios):6.2f}")
+        for name, some in ratios.items():
+            clock, processor = (statistics.median(values) for values in zip(*some, strict=True))
+            print(f"{name} / plain by the clock {clock:.2f} (wanted >= 0.9), by processor time {processor:.2f}")
+
+
+def show(name: str, cost: Cost, count: int) -> None:
+    """Prints one line."""
+    rate, price = count / cost.clock_seconds, cost.processor_seconds / count
+    print(f"{name:<12} {rate:6.2f} clips/s  {price:6.3f} s")
 
 
 if __name__ == "__main__":

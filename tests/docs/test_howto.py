@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.support.pages import HOWTO, ROOT, Block, blocks, command_lines, parsed
-from vqa.data.score_table import SCHEMA, ScoreTable, read_scores
+from vqa.data.score_table import read_scores
 
 MANY = 60  # clips of the made-up KoNViD-1k
 FIRST = "score_a_folder"
@@ -66,9 +67,9 @@ def make_sets(base: Path) -> None:
         opinion = float(np.clip(1.5 + 0.7 * (score - 1) + random.normal(0, 0.2), 1, 5))
         labels.append({"flickr_id": 1000 + place, "mos": f"{opinion:.3f}"})
         rivals.append({"path": str(video), "score": f"{random.normal(opinion, 1):.3f}"})
-    table = ScoreTable(base / "out-many")
-    table.add(pa.Table.from_pylist(rows, schema=SCHEMA))
-    table.flush()
+    (base / "out-many" / "scores").mkdir(parents=True)
+    table = pa.Table.from_pylist(rows, schema=read_scores(base / "out").schema)
+    pq.write_table(table, base / "out-many" / "scores" / "part-000001.parquet")
     shutil.copy(base / "out" / "run.json", base / "out-many" / "run.json")
     write(base / "KoNViD_1k_attributes.csv", labels)
     write(base / "rival.csv", rivals)

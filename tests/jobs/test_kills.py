@@ -14,8 +14,6 @@ from tests.support import clips, failing
 from tests.support.job_runs import Run, plain_loop, table
 from vqa.data.score_table import read_scores
 
-pytestmark = pytest.mark.ray
-
 FILES = 40
 
 
@@ -29,15 +27,27 @@ def inputs(folder: Path, count: int) -> Path:
 
 
 @pytest.mark.slow
-def test_kills_in_every_process_change_nothing(tmp_path: Path, model_card: Path) -> None:
+@pytest.mark.parametrize(
+    ("engine", "faults"),
+    [
+        pytest.param(
+            "ray",
+            {"decoder": "1.mp4", "sampler": "11.mp4", "scorer": "13.mp4", "driver": 20},
+            marks=pytest.mark.ray,
+        ),
+        ("local", {"decoder": "1.mp4", "driver": 20}),
+    ],
+)
+def test_kills_in_every_process_change_nothing(
+    tmp_path: Path, model_card: Path, engine: str, faults: dict[str, str | int]
+) -> None:
     folder, out = inputs(tmp_path / "in", FILES), tmp_path / "out"
     assignments = ("job.seconds_per_write=0", "job.rows_per_part=7")
     request = ScoreRequest(sources=(str(folder),), out=out, model=str(model_card), assignments=assignments)
     options = [word for assignment in assignments for word in ("--set", assignment)]
     command = [sys.executable, "-m", "tests.support.failing", "score", str(folder), "--out", str(out)]
-    command += ["--model", str(model_card), *options, "--json", "--max-failed", "1", "--engine", "ray"]
+    command += ["--model", str(model_card), *options, "--json", "--max-failed", "1", "--engine", engine]
 
-    faults = {"decoder": "1.mp4", "sampler": "11.mp4", "scorer": "13.mp4", "driver": 20}
     code, said, _ = Run(command, out, failing.environment(tmp_path / "first", **faults)).end()
     assert (code, said) == (-signal.SIGKILL, "")
     assert {mark.name for mark in (tmp_path / "first").iterdir()} == set(faults)
@@ -60,6 +70,7 @@ def test_kills_in_every_process_change_nothing(tmp_path: Path, model_card: Path)
 
 
 @pytest.mark.full
+@pytest.mark.ray
 def test_kills_at_random_moments_change_nothing(tmp_path: Path, model_card: Path) -> None:
     count = 120
     folder, out = inputs(tmp_path / "in", count), tmp_path / "out"

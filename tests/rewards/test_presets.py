@@ -165,10 +165,10 @@ def test_the_callers_arrays_stay_as_they_are():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"preset": "magic"}, "there are: preresq_video"),
+        ({"preset": "magic"}, "Known are: preresq_video"),
         ({"values": [[3.0]]}, "shape"),
-        ({"opinions": [3.0, 4.0]}, "one of each a clip"),
-        ({"datasets": []}, "one of each a clip"),
+        ({"opinions": [3.0, 4.0]}, "one of each per clip"),
+        ({"datasets": []}, "one of each per clip"),
         ({"opinions": [NAN]}, "opinion nan"),
         ({"stage": 3}, "1, 2"),
         ({"mode": "kind"}, "paper_code, strict"),

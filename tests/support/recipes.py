@@ -39,7 +39,7 @@ GRPO = {
 }
 # Its loss is Q-Hawkeye's regulariser, then: no reward is earned.
 GRPO |= {
-    "perception_eta": 0.1,
+    "objectives": [{"kind": "sequence_entropy", "weight": 0.1}],
     "max_completion_length": 6,
     "check_first_batch": False,
     "patience": 99,

@@ -14,7 +14,8 @@ from scipy.ndimage import gaussian_filter
 from vqa.model.card import find_card
 from vqa.model.encode import padded
 from vqa.model.load import hf
-from vqa.train.grpo.build import Grpo, make_trainer
+from vqa.train.grpo.build import make_trainer
+from vqa.train.grpo.config import GrpoSettings
 from vqa.train.grpo.dataset import Example
 from vqa.types import Clip, Views
 from vqa.views import ViewsConfig, look
@@ -97,16 +98,18 @@ def processor() -> Any:
 
 
 def trainer(folder: Path, *, of: list[Example] | None = None, its_model: Any = None, **settings: Any) -> Any:
-    """A trainer of the embedded model on `examples()`; keys of Grpo are settings, all others go to make_trainer."""
-    own = {name: value for name, value in settings.items() if name in Grpo.model_fields}
+    """A trainer of the embedded model on `examples()`: keys of GrpoSettings are settings, others go to GRPOConfig."""
+    own = {name: value for name, value in settings.items() if name in GrpoSettings.model_fields}
     more = {name: value for name, value in settings.items() if name not in own}
+    direct = {name: more.pop(name) for name in ("processes", "evaluate") if name in more}
     return make_trainer(
-        Grpo(**SMALL | own),
+        GrpoSettings(**SMALL | own),
         its_model or model(),
         processor(),
         of or examples(),
         folder=folder,
-        **{"use_cpu": True, "report_to": "none", "disable_tqdm": True} | more,
+        arguments={"use_cpu": True, "report_to": "none", "disable_tqdm": True} | more,
+        **direct,
     )
 
 

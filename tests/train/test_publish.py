@@ -12,8 +12,8 @@ from huggingface_hub import ModelCard
 
 from vqa.errors import ModelError, UsageError
 from vqa.model.card import settle
-from vqa.train.finished import finish
 from vqa.train.publish import make_folder
+from vqa.train.runner import finish_stage
 
 EMBEDDED = Path(__file__).parents[2] / "vqa" / "assets" / "embedded"
 CARD = {"min_pixels": 3136, "max_pixels": 112896, "views": {"keyframes": 4}}
@@ -33,7 +33,7 @@ def run(tmp_path: Path) -> Path:
     """As `vqa train` leaves it: the stages' folders are not in the order in which they ran."""
     for name, settings in (("settle", COLD), ("explore", GRPO)):
         (tmp_path / name).mkdir()
-        finish(tmp_path / name, settings)
+        finish_stage(tmp_path / name, settings)
     shutil.copytree(EMBEDDED, tmp_path / "model")
     (tmp_path / "model" / "training_args.bin").write_bytes(b"\x80\x04N.")
     lines = [

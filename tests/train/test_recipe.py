@@ -16,9 +16,9 @@ from tests.support import clips
 from tests.support.recipes import COLDSTART, GRPO, WARMUP, small, written
 from vqa.errors import ModelError, UsageError
 from vqa.model.card import settle
-from vqa.train.finished import begin
-from vqa.train.recipe import run
-from vqa.train.recipe_stages import KINDS, RENAMED, Lora
+from vqa.train.grpo.config import OBJECTIVES
+from vqa.train.recipe import KINDS, RENAMED, Lora
+from vqa.train.runner import begin_stage, run_recipe
 
 hf: Any = transformers
 
@@ -37,7 +37,7 @@ def test_all_stages_run_once_and_a_change_is_refused(ladder: Path, tmp_path: Pat
     other = {"prompt": "visualquality_r1"}
     again = WARMUP | {"name": "again"}
     values = small(WARMUP, again, frozen | other, GRPO | {"max_steps": 1, "reward": "visualquality_r1"} | other)
-    model = run(written(file, values), data=[ladder], out=out)
+    model = run_recipe(written(file, values), data=[ladder], out=out)
     assert {"config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"} <= set(names(model))
     assert len({(model / name).stat().st_mode for name in names(model)}) == 1  # whoever reads one file can read all
     scored, _ = settle(str(model), {})  # as `vqa score --model out/model` asks it
@@ -53,21 +53,25 @@ def test_all_stages_run_once_and_a_change_is_refused(ladder: Path, tmp_path: Pat
     assert one != other  # the second warm-up sees other squares
     assert "training_args.bin" not in names(out / "grpo" / "model")
 
-    assert run(written(file, values), data=[ladder], out=out) == model
+    assert run_recipe(written(file, values), data=[ladder], out=out) == model
     assert (out / "log.jsonl").read_text().splitlines() == lines  # nothing ran again
 
     changed = written(file, values, "stages.coldstart.learning_rate=0.5")
     refused(
-        lambda: run(changed, data=[ladder], out=out),
+        lambda: run_recipe(changed, data=[ladder], out=out),
         "coldstart: this stage is finished",
         "learning_rate is 0.5, was 0.001",
     )
     changed = written(file, values, "seed=7")
-    refused(lambda: run(changed, data=[ladder], out=out), "warmup", "seed is 7, was 0", "another --out, or delete")
+    refused(
+        lambda: run_recipe(changed, data=[ladder], out=out), "warmup", "seed is 7, was 0", "another --out, or delete"
+    )
     table = pq.read_table(ladder / "ladder.parquet")
     (tmp_path / "fewer").mkdir()
     pq.write_table(table.slice(0, 5), tmp_path / "fewer" / "ladder.parquet")
-    refused(lambda: run(written(file, values), data=[tmp_path / "fewer"], out=out), "clips is 3 clips", "was 4 clips")
+    refused(
+        lambda: run_recipe(written(file, values), data=[tmp_path / "fewer"], out=out), "clips is 3 clips", "was 4 clips"
+    )
 
 
 def test_a_warm_up_learns_from_all_ladders(ladder: Path, tmp_path: Path) -> None:
@@ -79,8 +83,8 @@ def test_a_warm_up_learns_from_all_ladders(ladder: Path, tmp_path: Path) -> None
     for row in rows:  # other pictures, to tell whose they are
         clips.write_video(wider / row["uri"], width=160, height=96, frames=10, seed=9)
     recipe = written(tmp_path / "a.yaml", small(WARMUP))
-    run(recipe, data=[ladder], out=tmp_path / "one")
-    run(recipe, data=[ladder, wider], out=tmp_path / "both")
+    run_recipe(recipe, data=[ladder], out=tmp_path / "one")
+    run_recipe(recipe, data=[ladder, wider], out=tmp_path / "both")
     one, both = (np.load(tmp_path / out / "warmup" / "crops-train.npy") for out in ("one", "both"))
     assert (len(one), len(both)) == (4, 10)
     assert (both[:4] == one).all()
@@ -95,24 +99,26 @@ def test_stages_hand_texts_on(ladder: Path, tmp_path: Path) -> None:
         texts | {"name": "told"},
         texts | {"name": "retold"} | again,
         COLDSTART | {"name": "tower", "max_steps": 1, "start": "coldstart", "reasons": ["retold"], "text": "freeze"},
-        GRPO | {"max_steps": 1, "perception_eta": 0.0, "captions": "told", "caption_lambda": 0.1},
+        GRPO | {"max_steps": 1, "objectives": [{"kind": "caption_kl", "weight": 0.1}], "captions": "told"},
         validation_clips=0,
     )
     recipe, out = written(tmp_path / "a.yaml", values), tmp_path / "out"
-    run(recipe, data=[ladder], out=out, until="retold")
+    run_recipe(recipe, data=[ladder], out=out, until="retold")
     assert not (out / "tower").exists()
     told = [json.loads(line) for line in (out / "told" / "reasons.jsonl").read_text().splitlines()]
     assert [row["id"] for row in told] == ["2", "3", "4", "5"]  # those to learn from
     assert (out / "retold" / "reasons.jsonl").read_text() != (out / "told" / "reasons.jsonl").read_text()
-    run(recipe, data=[ladder], out=out)
+    run_recipe(recipe, data=[ladder], out=out)
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert [line["stage"] for line in lines if "answers" in line] == ["told", "retold"]
     assert any(line.get("caption_kl", 0) > 0 for line in lines if line["stage"] == "grpo")
-    refused(lambda: run(recipe, data=[ladder], out=out, until="sft"), "--until sft: no stage of that name", "retold")
+    refused(
+        lambda: run_recipe(recipe, data=[ladder], out=out, until="sft"), "--until sft: no stage of that name", "retold"
+    )
 
     values["stages"][1]["plain"] = False  # noise holds no numbers
     silent = written(tmp_path / "b.yaml", values)
-    refused(lambda: run(silent, data=[ladder], out=tmp_path / "b"), "stage told: none of 4 clips got an answer")
+    refused(lambda: run_recipe(silent, data=[ladder], out=tmp_path / "b"), "stage told: none of 4 clips got an answer")
 
 
 def names(folder: Path) -> list[str]:
@@ -157,7 +163,8 @@ def test_a_wrong_recipe_is_refused_by_name(tmp_path: Path, values: dict[str, Any
 def test_an_old_key_is_refused_with_the_new_name(tmp_path: Path, stage: dict[str, Any], old: str, new: str) -> None:
     refused(lambda: written(tmp_path / "a.yaml", small(stage | {old: 1})), f"key {old!r} is now {new}", stage["name"])
     fields = KINDS[stage["kind"]].model_fields
-    assert old not in fields and all(name in fields for name in re.findall(r"'(\w+)'", new))
+    assert old not in fields and all(name in fields for name in re.findall(r"'(\w+)'|^(\w+):", new)[0] if name)
+    assert all(kind in OBJECTIVES for kind in re.findall(r"kind: (\w+)", new))
 
 
 @pytest.mark.parametrize(("old", "new"), RENAMED["Lora"].items())
@@ -171,7 +178,10 @@ def test_a_folder_trained_with_the_old_keys_is_refused(tmp_path: Path) -> None:
     settings = {"kind": "coldstart", "rate": 0.001}
     (tmp_path / "stage.json").write_text(json.dumps({"settings": settings, "is_finished": True}))
     refused(
-        lambda: begin(tmp_path, settings), "by another version of vqa", "stage.json has version 1, wanted 2", "--out"
+        lambda: begin_stage(tmp_path, settings),
+        "by another version of vqa",
+        "stage.json has version 1, wanted 2",
+        "--out",
     )
 
 
@@ -194,20 +204,22 @@ def test_data_that_cannot_teach_is_refused(tmp_path: Path) -> None:
     recipe = written(tmp_path / "a.yaml", small(COLDSTART))
 
     def given(name: str, **columns: list[Any]) -> Any:
-        return lambda: run(recipe, data=[manifest(tmp_path / name, **columns)], out=tmp_path / "out")
+        return lambda: run_recipe(recipe, data=[manifest(tmp_path / name, **columns)], out=tmp_path / "out")
 
     refused(given("none", opinion=[None, None]), "none/ladder.parquet: 2 rows without an opinion on 1-5", "'clip0'")
     refused(given("high", opinion=[3.0, 91.2]), "rows without an opinion on 1-5, e.g. 'clip1'", "make the ladder again")
     refused(given("one", opinion=[3.0]), "has one clip, clip0: nothing to compare it with; add clips or leave the set")
     refused(given("flat", opinion=[3.0, 3.0]), "2 train clips without two different opinions; add clips")
-    refused(lambda: run(recipe, data=[tmp_path / "nowhere"], out=tmp_path / "out"), "nowhere", "vqa prepare")
+    refused(lambda: run_recipe(recipe, data=[tmp_path / "nowhere"], out=tmp_path / "out"), "nowhere", "vqa prepare")
     (tmp_path / "labels.csv").write_text("name,mos\na.mp4,3\n")
     listed = "labels.csv: no manifest (.parquet); make one of a label file by `vqa data import`"
-    refused(lambda: run(recipe, data=[tmp_path / "labels.csv"], out=tmp_path / "out"), listed)
+    refused(lambda: run_recipe(recipe, data=[tmp_path / "labels.csv"], out=tmp_path / "out"), listed)
     koniq = written(tmp_path / "b.yaml", small(COLDSTART | {"datasets": ["koniq"]}))
     known = manifest(tmp_path / "known", opinion=[3.0, 4.0], dataset=["spaq"] * 2)
-    refused(lambda: run(koniq, data=[known], out=tmp_path / "out"), "no clips of koniq in", "which hold spaq; give")
-    refused(lambda: run(recipe, out=tmp_path / "out"), "stage coldstart: no data; give --data FOLDER")
+    refused(
+        lambda: run_recipe(koniq, data=[known], out=tmp_path / "out"), "no clips of koniq in", "which hold spaq. Give"
+    )
+    refused(lambda: run_recipe(recipe, out=tmp_path / "out"), "stage coldstart: no data. Give --data FOLDER")
     batch = written(tmp_path / "a.yaml", small(WARMUP | {"per_device_train_batch_size": 3}))
     assert batch  # whether it is a multiple is for the stage to say
     assert not (tmp_path / "out" / "coldstart" / "model").exists()
@@ -219,13 +231,13 @@ def test_a_checkpoint_of_another_architecture_is_refused(ladder: Path, tmp_path:
     values = small(COLDSTART, model=None, start=str(tmp_path / "gpt2"))
     recipe = written(tmp_path / "a.yaml", values)
     words = "gpt2 does not take pictures and write text. A scorer must do both."
-    refused(lambda: run(recipe, data=[ladder], out=tmp_path / "out"), words, kind=ModelError)
+    refused(lambda: run_recipe(recipe, data=[ladder], out=tmp_path / "out"), words, kind=ModelError)
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_leaves_the_last_good_weights(ladder: Path, tmp_path: Path) -> None:
     recipe = written(tmp_path / "a.yaml", small(COLDSTART | {"max_steps": 9, "learning_rate": 1e30}))
     with pytest.raises(ModelError) as caught:
-        run(recipe, data=[ladder], out=tmp_path / "out")
+        run_recipe(recipe, data=[ladder], out=tmp_path / "out")
     found = re.fullmatch(
         r"cold start: the (loss|gradient's norm) is (nan|inf) at step \d\. Lower `learning_rate` and resume from "
         r"(.*) \(as `start`, in another --out\)\.",

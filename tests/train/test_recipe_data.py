@@ -14,7 +14,7 @@ from tests.support import clips
 from tests.support.recipes import COLDSTART, GRPO, WARMUP, small, written
 from vqa.data.manifest import SCHEMA, Manifest, Scale, write_manifest
 from vqa.errors import UsageError
-from vqa.train.recipe import run
+from vqa.train.runner import run_recipe
 
 VIEWS = {"keyframes": 4, "global_pixels": 64, "local_pictures": 1, "crop_pixels": 56}
 
@@ -59,7 +59,7 @@ def test_a_recipe_learns_from_a_prepared_folder_alone(tmp_path: Path, local_ray:
 
     file, made = tmp_path / "a.yaml", tmp_path / "run"
     values = small(COLDSTART | {"max_steps": 1}, GRPO | {"max_steps": 2, "eval_steps": 1})
-    model = run(written(file, values), data=[out], out=made)
+    model = run_recipe(written(file, values), data=[out], out=made)
     assert (model / "model.safetensors").is_file()
     facts = json.loads((made / "grpo" / "stage.json").read_text())["settings"]
     assert (facts["clips"].split(" (")[0], facts["held_out"].split(" (")[0]) == ("5 clips", "2 clips")
@@ -72,7 +72,7 @@ def test_a_recipe_learns_from_a_prepared_folder_alone(tmp_path: Path, local_ray:
     with pytest.raises(
         UsageError, match=r"clip \w\d: its pictures in .*parquet, row \d, cannot be read .*`vqa prepare` again"
     ):
-        run(written(file, values), data=[out], out=tmp_path / "torn")
+        run_recipe(written(file, values), data=[out], out=tmp_path / "torn")
     assert not (tmp_path / "torn" / "coldstart" / "model").exists()
 
 
@@ -95,7 +95,7 @@ def test_a_recipe_learns_from_a_prepared_folder_alone(tmp_path: Path, local_ray:
 def test_a_manifest_that_cannot_teach_is_refused(tmp_path: Path, rows: dict[str, Any], words: str) -> None:
     listed, values = manifest(tmp_path / "m.parquet", rows), small(GRPO, validation_clips=0)
     with pytest.raises(UsageError, match=words):
-        run(written(tmp_path / "a.yaml", values), data=[listed], out=tmp_path / "out")
+        run_recipe(written(tmp_path / "a.yaml", values), data=[listed], out=tmp_path / "out")
     assert not (tmp_path / "out" / "model").exists()
 
 
@@ -108,11 +108,11 @@ def test_a_prepared_folder_without_opinions_is_refused(tmp_path: Path) -> None:
         rows = [row | {"clip_id": "a", "opinion": 2.0}, row | {"clip_id": "b", "opinion": opinion}]
         pq.write_table(pa.Table.from_pylist(rows, schema=CLIPS), tmp_path / "clips.parquet")
         with pytest.raises(UsageError, match=words):
-            run(written(tmp_path / "a.yaml", small(GRPO)), data=[tmp_path], out=tmp_path / "out")
+            run_recipe(written(tmp_path / "a.yaml", small(GRPO)), data=[tmp_path], out=tmp_path / "out")
 
 
 def test_a_warm_up_takes_ladders_alone(ladder: Path, tmp_path: Path) -> None:
     listed = manifest(tmp_path / "m.parquet", {"a": {"mos": 2.0}, "b": {"mos": 3.0}})
     recipe = written(tmp_path / "a.yaml", small(WARMUP))
     with pytest.raises(UsageError, match=rf"stage warmup: a warm-up needs ladders .*, not {listed}"):
-        run(recipe, data=[ladder, listed], out=tmp_path / "out")
+        run_recipe(recipe, data=[ladder, listed], out=tmp_path / "out")

@@ -9,10 +9,9 @@ from accelerate.commands.config.config_args import load_config_from_file
 from vqa.config import configs_folder
 from vqa.errors import UsageError
 from vqa.rewards import REWARD_PRESETS
-from vqa.train.dry_run import plan
+from vqa.train.dry_run import estimate
 from vqa.train.grpo.reward import UNFED
-from vqa.train.recipe import load_recipe
-from vqa.train.recipe_stages import Reinforce
+from vqa.train.recipe import GrpoStage, load_recipe
 
 FOLDER = configs_folder() / "train"
 FILES = sorted(FOLDER.glob("*.yaml"))
@@ -30,18 +29,20 @@ def test_a_file_builds_and_is_planned(file: Path, ladder: Path) -> None:
         assert (configs_folder() / launch).is_file()
         assert f"-m vqa.cli train configs/train/{file.name}" in text
         assert re.search(r"arXiv \d{4}\.\d{5}", text) and "NOT FOUND" in text
-    lines = list(plan(recipe, data=[ladder] if is_small else ["prepared/not-there"]))
+    lines = list(estimate(recipe, data=[ladder] if is_small else ["prepared/not-there"]))
     for stage in recipe.stages:
         assert any(stage.name in line and stage.kind in line for line in lines)
-    memory = [line for line in lines if line.strip().startswith("memory a process")]
+    memory = [line for line in lines if line.strip().startswith("memory per process")]
     assert len(memory) == len(recipe.stages) and all("GB" in line for line in memory)
-    assert not is_small or "  learns from 4 clips, 2 held out" in lines
+    assert not is_small or "  4 clips to learn from, 2 held out" in lines
 
 
 def test_a_plan_refuses_a_folder_without_a_model(tmp_path: Path) -> None:
     recipe = load_recipe(FOLDER / "preresq_video_tiny.yaml", [f"start={tmp_path}", "card=embedded"])
-    with pytest.raises(UsageError, match=r"no config\.json in it of a model that takes pictures and writes text; give"):
-        list(plan(recipe))
+    with pytest.raises(
+        UsageError, match=r"no config\.json in it of a model that takes pictures and writes text\. Give"
+    ):
+        list(estimate(recipe))
 
 
 def test_every_preset_has_a_recipe_and_every_recipe_a_small_one() -> None:
@@ -51,7 +52,7 @@ def test_every_preset_has_a_recipe_and_every_recipe_a_small_one() -> None:
     for name in REWARD_PRESETS:
         for file in (f"{name}.yaml", f"{name}_tiny.yaml"):
             stages = load_recipe(FOLDER / file).stages
-            assert {stage.reward for stage in stages if isinstance(stage, Reinforce)} == {name}
+            assert {stage.reward for stage in stages if isinstance(stage, GrpoStage)} == {name}
 
 
 @pytest.mark.parametrize("name", ["ddp", "fsdp", "zero3"])
@@ -63,7 +64,7 @@ def test_a_launch_file_is_one_of_accelerate(name: str) -> None:
 
 def test_explore_asks_in_many_words_and_settle_in_one() -> None:
     explore, settle = load_recipe(FOLDER / "preresq_video.yaml").stages
-    assert isinstance(explore, Reinforce) and isinstance(settle, Reinforce)
+    assert isinstance(explore, GrpoStage) and isinstance(settle, GrpoStage)
     assert (explore.num_generations, len(explore.questions), explore.reward_stage) == (12, 5, 1)
     assert (settle.num_generations, len(settle.questions), settle.reward_stage) == (6, 0, 2)
 

@@ -13,7 +13,8 @@ from tests.support import children
 from tests.support.failing_training import when_saved
 from tests.support.recipes import COLDSTART, GRPO, WARMUP, small, written
 from vqa.errors import ModelError
-from vqa.train.recipe import load_recipe, run
+from vqa.train.recipe import load_recipe
+from vqa.train.runner import run_recipe
 
 LIMIT_SECONDS = 300
 
@@ -33,7 +34,7 @@ def train(recipe: Path, ladder: Path, out: Path, said: Path, stops: Mapping[tupl
     torch.set_num_threads(1)
     when_saved(stop)
     try:
-        run(load_recipe(recipe), data=[ladder], out=out)
+        run_recipe(load_recipe(recipe), data=[ladder], out=out)
     except ModelError as error:
         said.write_text(str(error))
 

@@ -16,7 +16,8 @@ from accelerate.utils import DistributedType
 from safetensors.torch import load_file
 
 from tests.support import children
-from vqa.train.recipe import load_recipe, run
+from vqa.train.recipe import load_recipe
+from vqa.train.runner import run_recipe
 
 COMMON = "{start: embedded, prompt: preresq_video, threads: 1, export: float32, "
 RECIPES = {
@@ -50,7 +51,7 @@ def _half(rank: int, port: int, folder: Path, ladder: Path, kind: str) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_MIXED_PRECISION": "no"}
     os.environ["ACCELERATE_USE_CPU"] = str(kind != "zero3").lower()
     for name in RECIPES:
-        run(load_recipe(folder / f"{name}.yaml"), out=folder / f"{name}-whole", data=[ladder])
+        run_recipe(load_recipe(folder / f"{name}.yaml"), out=folder / f"{name}-whole", data=[ladder])
     os.environ |= LAUNCHED[kind]
     AcceleratorState._reset_state(reset_partial_state=True)
     begin = PartialState.__init__
@@ -67,7 +68,7 @@ def _half(rank: int, port: int, folder: Path, ladder: Path, kind: str) -> None:
     # For good: this process ends with the test.
     PartialState.__init__ = begin_in_parts  # type: ignore[method-assign]
     for name in RECIPES:
-        run(load_recipe(folder / f"{name}.yaml"), out=folder / f"{name}-parts", data=[ladder])
+        run_recipe(load_recipe(folder / f"{name}.yaml"), out=folder / f"{name}-parts", data=[ladder])
     torch.distributed.destroy_process_group()  # its threads may outlive the interpreter otherwise, which aborts
 
 

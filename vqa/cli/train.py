@@ -36,14 +36,14 @@ def train(
     from vqa.imports import require
 
     require("train", "trl", "accelerate", "datasets", doing="vqa train")
-    from vqa.train.recipe import load_recipe, run
+    from vqa.train.recipe import load_recipe
 
     chosen = load_recipe(recipe, assignments or ())
     places = [*(data or []), *(ladder or [])]
     if dry_run:
-        from vqa.train.dry_run import plan
+        from vqa.train.dry_run import estimate
 
-        for line in plan(chosen, data=places):
+        for line in estimate(chosen, data=places):
             typer.echo(line)
         return
     if out is None:
@@ -51,7 +51,9 @@ def train(
     if workers is None:
         from accelerate import PartialState
 
-        typer.echo(f"{run(chosen, data=places, out=out, until=until)}")
+        from vqa.train.runner import run_recipe
+
+        typer.echo(f"{run_recipe(chosen, data=places, out=out, until=until)}")
         PartialState().destroy_process_group()  # of `accelerate launch`: its threads may outlive the interpreter
         return
     from jobs.train import run as run_on_ray

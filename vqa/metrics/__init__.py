@@ -1,4 +1,4 @@
-"""How well scores follow opinions; numpy and scipy only. NaN stands for "no such number", never for a fault."""
+"""Agreement of scores with opinions; numpy and scipy only. NaN means that the data define no such number."""
 
 from vqa.metrics.correlation import krcc, mae, outlier_ratio, pairwise_accuracy, plcc, rmse, srcc
 

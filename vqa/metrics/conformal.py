@@ -1,4 +1,4 @@
-"""Intervals that hold without a model of the errors: split conformal prediction, and how often they held."""
+"""Intervals that need no model of the errors: split conformal prediction, and how often they hold."""
 
 import math
 
@@ -8,10 +8,14 @@ from numpy.typing import ArrayLike
 
 
 def half_width(residuals: ArrayLike, *, coverage: float = 0.9) -> float:
-    """The +- within which a new clip's residual falls with at least this probability, on average over samples.
+    """Half the width of an interval that holds a new clip's opinion (Lei et al. 2018, JASA 113, algorithm 2).
 
-    The ceil((n + 1) coverage)-th smallest absolute residual of n clips that the curve was not fitted on (Lei et al.
-    2018, JASA 113, algorithm 2); infinite where n is too small.
+    Args:
+        residuals: [n], of clips that the curve was not fitted on.
+        coverage: probability that a new residual lies inside, at least, on average over samples.
+
+    Returns:
+        The ceil((n + 1) coverage)-th smallest absolute residual; infinite where n is too small.
     """
     sizes = np.sort(np.abs(np.asarray(residuals, dtype=np.float64)))
     rank = math.ceil((len(sizes) + 1) * coverage - 1e-9)  # 0.9 x 10 is 9, not 9.000000000000002
@@ -19,6 +23,6 @@ def half_width(residuals: ArrayLike, *, coverage: float = 0.9) -> float:
 
 
 def share_interval(hits: int, of: int, *, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's interval of a share, 0 to 1."""
+    """Wilson's interval of the share `hits` / `of`, 0 to 1."""
     found = scipy.stats.binomtest(hits, of).proportion_ci(confidence, method="wilson")
     return float(found.low), float(found.high)

@@ -1,4 +1,4 @@
-"""Agreement of two lists of numbers [N]: ranks, line, distance. Each is NaN where the data define no such number."""
+"""Agreement of two lists of numbers: ranks, line, distance."""
 
 import numpy as np
 import scipy  # its parts load when first used
@@ -8,17 +8,50 @@ Numbers = NDArray[np.float64]
 
 
 def srcc(scores: ArrayLike, opinions: ArrayLike) -> float:
-    """Spearman's rank correlation, -1 to 1, ties sharing ranks; NaN for fewer than two clips or a constant."""
+    """Spearman's rank correlation coefficient; ties share ranks.
+
+    Args:
+        scores: [N].
+        opinions: [N], in the same order.
+
+    Returns:
+        -1 to 1; NaN for fewer than two clips or a constant.
+
+    Raises:
+        ValueError: for lists of different lengths.
+    """
     return _correlation(scipy.stats.spearmanr, scores, opinions)
 
 
 def plcc(scores: ArrayLike, opinions: ArrayLike) -> float:
-    """Pearson's linear correlation, -1 to 1, without a fit before it; NaN for fewer than two clips or a constant."""
+    """Pearson's linear correlation coefficient, without a fit before it.
+
+    Args:
+        scores: [N].
+        opinions: [N], in the same order.
+
+    Returns:
+        -1 to 1; NaN for fewer than two clips or a constant.
+
+    Raises:
+        ValueError: for lists of different lengths.
+    """
     return _correlation(scipy.stats.pearsonr, scores, opinions)
 
 
 def krcc(scores: ArrayLike, opinions: ArrayLike) -> float:
-    """Kendall's rank correlation tau-b, -1 to 1 (Kendall 1945); NaN for fewer than two clips or a constant."""
+    """Kendall's rank correlation coefficient tau-b (Kendall 1945).
+
+    Args:
+        scores: [N].
+        opinions: [N], in the same order.
+
+    Returns:
+        -1 to 1; NaN for fewer than two clips or a constant.
+
+    Raises:
+        ValueError: for lists of different lengths.
+    """
     return _correlation(scipy.stats.kendalltau, scores, opinions)
 
 
@@ -30,30 +63,69 @@ def _correlation(statistic: object, scores: ArrayLike, opinions: ArrayLike) -> f
 
 
 def rmse(predicted: ArrayLike, opinions: ArrayLike) -> float:
-    """Root of the mean squared difference, in units of the opinions; NaN for no clips."""
+    """Root mean squared error.
+
+    Args:
+        predicted: [N], on the scale of the opinions.
+        opinions: [N], in the same order.
+
+    Returns:
+        In points of the opinions' scale, at least 0; NaN for no clips.
+
+    Raises:
+        ValueError: for lists of different lengths.
+    """
     x, y = pair(predicted, opinions)
     return float(np.sqrt(np.mean((x - y) ** 2))) if len(x) else float("nan")
 
 
 def mae(predicted: ArrayLike, opinions: ArrayLike) -> float:
-    """Mean absolute difference, in units of the opinions; NaN for no clips."""
+    """Mean absolute error.
+
+    Args:
+        predicted: [N], on the scale of the opinions.
+        opinions: [N], in the same order.
+
+    Returns:
+        In points of the opinions' scale, at least 0; NaN for no clips.
+
+    Raises:
+        ValueError: for lists of different lengths.
+    """
     x, y = pair(predicted, opinions)
     return float(np.mean(np.abs(x - y))) if len(x) else float("nan")
 
 
 def outlier_ratio(predicted: ArrayLike, opinions: ArrayLike, spreads: ArrayLike) -> float:
-    """Share (0 to 1) of clips predicted more than two spreads away from their opinion; NaN for no clips.
+    """Share of clips predicted more than two spreads from their opinion (VQEG FR-TV Phase I, 2000, metric 4).
 
-    VQEG FR-TV Phase I (2000), metric 4, takes as spread the standard error of the mean opinion.
+    Args:
+        predicted: [N], on the scale of the opinions.
+        opinions: [N], in the same order.
+        spreads: [N]; VQEG takes the standard error of the mean opinion.
+
+    Returns:
+        0 to 1; NaN for no clips.
+
+    Raises:
+        ValueError: for lists of different lengths.
     """
     x, y = pair(predicted, opinions)
     return float(np.mean(np.abs(x - y) > 2 * np.asarray(spreads, dtype=np.float64))) if len(x) else float("nan")
 
 
 def pairwise_accuracy(scores: ArrayLike, opinions: ArrayLike) -> float:
-    """Share (0 to 1) of the pairs of unequal opinion that scores put in the same order; equal scores count a half.
+    """Share of pairs of unequal opinion that scores put in the same order; equal scores count a half.
 
-    NaN where no two opinions differ.
+    Args:
+        scores: [N].
+        opinions: [N], in the same order.
+
+    Returns:
+        0 to 1; NaN where no two opinions differ.
+
+    Raises:
+        ValueError: for lists of different lengths.
     """
     x, y = pair(scores, opinions)
     pairs = _pairs(len(x)) - tied_pairs(y)
@@ -67,7 +139,7 @@ def pairwise_accuracy(scores: ArrayLike, opinions: ArrayLike) -> float:
 
 
 def tied_pairs(values: Numbers) -> int:
-    """How many pairs of equal values there are."""
+    """Number of pairs of equal values in [N]."""
     _, counts = np.unique(values, return_counts=True)
     return int((counts * (counts - 1) // 2).sum())
 
@@ -77,7 +149,7 @@ def _pairs(count: int) -> int:
 
 
 def pair(scores: ArrayLike, opinions: ArrayLike) -> tuple[Numbers, Numbers]:
-    """Both as float64 [N]; ValueError where the lengths differ."""
+    """Both lists as float64 [N]. Raises ValueError for lists of different lengths, or more than one dimension."""
     x, y = np.asarray(scores, dtype=np.float64), np.asarray(opinions, dtype=np.float64)
     if x.ndim != 1 or x.shape != y.shape:
         raise ValueError(f"scores of shape {x.shape} and opinions of shape {y.shape}: wanted two lists of one length")

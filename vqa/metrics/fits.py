@@ -1,4 +1,4 @@
-"""Curves from scores to opinions: the logistics of VQEG, and isotonic steps."""
+"""Curves from scores to opinions: the logistics of VQEG, and isotonic regression."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ LINE = 20.0  # by this width it is a line for every score there is
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fit:
-    """A curve that was fitted; call it with scores [N] for opinions [N]."""
+    """A fitted curve; call it with scores [N] for opinions [N]."""
 
     kind: Kind
     parameters: tuple[float, ...]  # b1, b2, ... of FORMULAS; isotonic: the knots' scores, then their opinions
@@ -25,7 +25,7 @@ class Fit:
     note: str = ""
 
     def __call__(self, scores: ArrayLike) -> Numbers:
-        """Opinions for the scores."""
+        """Opinions [N] for scores [N]."""
         return CURVES[self.kind](np.asarray(scores, dtype=np.float64), np.array(self.parameters))
 
 
@@ -57,9 +57,16 @@ CURVES: dict[Kind, Callable[[Numbers, Numbers], Numbers]] = {
 
 
 def fit_logistic4(scores: ArrayLike, opinions: ArrayLike) -> Fit | None:
-    """The monotone 4-parameter logistic of least squares (VQEG FR-TV Phase II, 2003); None without a curve.
+    """Fit the monotone 4-parameter logistic by least squares (VQEG FR-TV Phase II, 2003).
 
-    None for fewer than five clips or a constant. It may fall as scores rise: see `rises`.
+    It may fall as scores rise: see `rises`.
+
+    Args:
+        scores: [N].
+        opinions: [N], in the same order.
+
+    Returns:
+        The curve; None for fewer than five clips or a constant.
     """
     found = _shape(scores, opinions, slope=False)
     if found is None:
@@ -69,9 +76,14 @@ def fit_logistic4(scores: ArrayLike, opinions: ArrayLike) -> Fit | None:
 
 
 def fit_logistic5(scores: ArrayLike, opinions: ArrayLike) -> Fit | None:
-    """The logistic plus a line of least squares (Sheikh, Sabir, Bovik 2006, eq. 8); None as for `fit_logistic4`.
+    """Fit the logistic plus a line by least squares (Sheikh, Sabir, Bovik 2006, eq. 8); it need not be monotone.
 
-    It need not be monotone.
+    Args:
+        scores: [N].
+        opinions: [N], in the same order.
+
+    Returns:
+        The curve; None for fewer than five clips or a constant.
     """
     found = _shape(scores, opinions, slope=True)
     if found is None:
@@ -122,9 +134,16 @@ def _shape(
 
 
 def fit_isotonic(scores: ArrayLike, opinions: ArrayLike) -> Fit | None:
-    """The non-falling steps of least squares (pool adjacent violators), joined by lines; None for no clips.
+    """Fit non-falling steps by least squares (pool adjacent violators), joined by lines.
 
     Clips of one score count with their mean opinion.
+
+    Args:
+        scores: [N].
+        opinions: [N], in the same order.
+
+    Returns:
+        The curve; None for no clips.
     """
     x, y = pair(scores, opinions)
     if not len(x):
@@ -138,7 +157,7 @@ def fit_isotonic(scores: ArrayLike, opinions: ArrayLike) -> Fit | None:
 
 
 def rises(fit: Fit, scores: ArrayLike) -> bool:
-    """True where the curve's value at the highest score lies above that at the lowest."""
+    """Whether the curve's value at the highest of the scores [N] is above that at the lowest."""
     x = np.asarray(scores, dtype=np.float64)
     ends = fit([x.min(), x.max()])
     return bool(ends[1] > ends[0])

@@ -1,4 +1,4 @@
-"""Bootstrap: the same statistics on clips drawn again with replacement, thousands of times, in seconds.
+"""Bootstrap of rank and distance statistics, thousands of resamples in seconds.
 
 A resample is how often each clip was drawn (counts [N]). No resample is sorted: the clips are, once, and the ranks
 within each resample follow from running sums of counts in that order. So rank statistics are exact, with ties (a clip
@@ -26,14 +26,27 @@ def replicates(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> dict[str, Numbers]:
-    """[resamples] values each of srcc krcc pairwise_accuracy plcc rmse mae; NaN where a resample defines none.
+    """Statistics on bootstrap resamples of clips.
 
-    For each curve of `mapped` (name -> its values at the scores [N]) also plcc_NAME, rmse_NAME and mae_NAME. The
-    curve is held: it is not fitted anew in each resample. With `spreads` [N] also outlier_ratio, of the curve
-    logistic4. With `areas` (name -> value, 0 to 1, and each clip's influence on it [N]) also those, followed along the
-    tangent at the whole sample (Efron 1982, ch. 6) and on the log odds, so that they stay within 0 and 1: to measure
-    an area over all pairs on each resample is too costly. The draws depend on N and `seed` alone, so the replicates of
-    two models are paired.
+    The draws depend on N and `seed` alone, so the replicates of two models are paired.
+
+    Args:
+        scores: [N].
+        opinions: [N].
+        mapped: curves by name, each its values at the scores [N]. A curve is held: it is not fitted to each resample.
+        spreads: [N] of each opinion, for the outlier ratio of the curve `logistic4`.
+        areas: by name a value, 0 to 1, and each clip's influence on it [N]. They follow the tangent at the whole sample
+            (Efron 1982, ch. 6) on the log odds, so that they stay within 0 and 1; an area over all pairs is too costly
+            to compute on each resample.
+        resamples: how many.
+        seed: of the draws.
+
+    Returns:
+        [resamples] values each of srcc, krcc, pairwise_accuracy, plcc, rmse and mae; for each curve also plcc_NAME,
+        rmse_NAME and mae_NAME; with spreads outlier_ratio; and the areas. NaN where a resample defines none.
+
+    Raises:
+        ValueError: for lists of different lengths.
     """
     x, y = pair(scores, opinions)
     areas = areas or {}
@@ -55,7 +68,15 @@ def replicates(
 
 
 def interval(values: Numbers, *, confidence: float = 0.95) -> tuple[float, float] | None:
-    """The percentile interval of replicates; None where more than one in twenty defines no number."""
+    """Percentile interval of replicates.
+
+    Args:
+        values: [resamples].
+        confidence: share of the replicates inside.
+
+    Returns:
+        Low and high; None where more than one in twenty replicates is not a number.
+    """
     defined = values[np.isfinite(values)]
     if len(defined) < max(1.0, 0.95 * len(values)):
         return None
@@ -64,7 +85,7 @@ def interval(values: Numbers, *, confidence: float = 0.95) -> tuple[float, float
 
 
 def draws(size: int, resamples: int, seed: int) -> Iterator[Counts]:
-    """Counts [size, b] of b resamples each, until there are enough; b is such that they fit in memory."""
+    """Counts [size, b] of b resamples at a time, as many as fit in memory, until there are `resamples`."""
     generator = np.random.default_rng(seed)
     width = int(np.clip(6_000_000 // max(size, 1), 16, 2000))
     for start in range(0, resamples, width):

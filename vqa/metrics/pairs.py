@@ -1,4 +1,4 @@
-"""Krasula's analysis: can the model tell pairs that people tell apart, and say which is better?
+"""Krasula's analysis of pairs: are pairs that people tell apart told apart, and is the better clip found?
 
 L. Krasula, K. Fliegel, P. Le Callet, M. Klima: On the accuracy of objective image and video quality models: new
 methodology for performance evaluation. QoMEX 2016.
@@ -17,7 +17,7 @@ MAX_PAIRS = 2_000_000  # more would cost seconds and gigabytes; the clips themse
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairAnalysis:
-    """Areas under two curves, 0 to 1 (a coin: 0.5); NaN where a class holds no pair."""
+    """Areas under two ROC curves, 0 to 1 (chance: 0.5); NaN where a class holds no pair."""
 
     auc_different_similar: float  # does the size of the difference in score tell different pairs from similar ones?
     auc_better_worse: float  # of different pairs: does the sign tell the better clip?
@@ -31,11 +31,21 @@ class PairAnalysis:
 def analyse_pairs(
     scores: ArrayLike, opinions: ArrayLike, *, errors: ArrayLike | None = None, apart: float = 0.0, seed: int = 0
 ) -> PairAnalysis:
-    """Both areas over all pairs of clips [N], or over MAX_PAIRS drawn with `seed` where there are more.
+    """Both areas over all pairs of clips, or over MAX_PAIRS random ones where there are more.
 
-    A pair is different where its opinions differ by more than 1.96 of their joint standard error (`errors` [N], of
-    each mean opinion), or, without errors, by more than `apart`. Each pair of the second analysis counts in both
-    orders, so that the order of the clips is of no consequence.
+    A pair is different where its opinions differ by more than 1.96 of their joint standard error or, without errors, by
+    more than `apart`. Each pair of the second analysis counts in both orders, so that the order of the clips does not
+    matter.
+
+    Args:
+        scores: [N].
+        opinions: [N].
+        errors: [N], standard error of each mean opinion.
+        apart: in points of the opinions' scale.
+        seed: of random pairs.
+
+    Raises:
+        ValueError: for lists of different lengths.
     """
     x, y = pair(scores, opinions)
     total = len(x) * (len(x) - 1) // 2

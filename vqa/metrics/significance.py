@@ -1,4 +1,4 @@
-"""Do two models differ on the same clips? Tests of dependent correlations that share the opinions, and Holm's rule."""
+"""Significance of a difference between two models on the same clips, and Holm's correction."""
 
 from collections.abc import Sequence
 
@@ -9,10 +9,18 @@ from vqa.metrics.correlation import Numbers
 
 
 def meng(first: float, second: float, between: float, *, clips: int) -> tuple[float, float]:
-    """z and two-sided p of two correlations with the opinions; `between` is that of the two models' scores.
+    """Test of two dependent correlations (Meng, Rosenthal and Rubin 1992, Psychological Bulletin 111, eq. 1).
 
-    Meng, Rosenthal and Rubin 1992, Psychological Bulletin 111, eq. 1. Made for Pearson's; with Spearman's an
-    approximation. NaN for fewer than four clips or where a correlation is 1.
+    Made for Pearson's correlation; with Spearman's it is an approximation.
+
+    Args:
+        first: correlation of one model with the opinions.
+        second: correlation of the other model with the opinions.
+        between: correlation of the two models' scores.
+        clips: how many they were computed on.
+
+    Returns:
+        z and two-sided p; NaN for fewer than four clips or where a correlation is 1.
     """
     square = (first**2 + second**2) / 2
     if clips < 4 or np.isnan([first, second, between]).any() or max(abs(first), abs(second), between) >= 1:
@@ -24,7 +32,17 @@ def meng(first: float, second: float, between: float, *, clips: int) -> tuple[fl
 
 
 def steiger(first: float, second: float, between: float, *, clips: int) -> tuple[float, float]:
-    """z and two-sided p as `meng`, by Steiger 1980, Psychological Bulletin 87, eq. 3 and 14 (pooled correlation)."""
+    """Test of two dependent correlations (Steiger 1980, Psychological Bulletin 87, eq. 3 and 14, pooled correlation).
+
+    Args:
+        first: correlation of one model with the opinions.
+        second: correlation of the other model with the opinions.
+        between: correlation of the two models' scores.
+        clips: how many they were computed on.
+
+    Returns:
+        z and two-sided p; NaN for fewer than four clips or where a correlation is 1.
+    """
     mean = (first + second) / 2
     if clips < 4 or np.isnan([first, second, between]).any() or max(abs(first), abs(second), between) >= 1:
         return float("nan"), float("nan")
@@ -39,9 +57,14 @@ def _two_sided(z: float) -> float:
 
 
 def bootstrap_p(differences: Numbers) -> float:
-    """Two-sided p of paired replicates [R] of a difference: twice the smaller share beyond 0, never below 1 / R.
+    """Two-sided p of paired bootstrap replicates of a difference.
 
-    NaN where more than one in twenty replicates is no number.
+    Args:
+        differences: [R].
+
+    Returns:
+        Twice the smaller share beyond 0, never below 1 / R; NaN where more than one in twenty replicates is not a
+        number.
     """
     defined = differences[np.isfinite(differences)]
     if len(defined) < max(1.0, 0.95 * len(differences)):

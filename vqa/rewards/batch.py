@@ -1,4 +1,4 @@
-"""A batch of answers, opinions and data sets as the terms take it, checked once."""
+"""Input of the reward terms: a batch of answers, opinions and data sets, checked once."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from vqa.errors import UsageError
 
 Numbers = NDArray[np.float64]
 
-# What `compute` takes beside the numbers, for B clips with K answers; a term whose part is missing is 0.
+# What `compute` takes beside the numbers, for B clips with K answers; a term without its entry is 0.
 CONTEXT = {
     "stage": "1 or 2, of PreResQ-R1's two: the spread penalty is of stage 1 only (default 1)",
     "mode": "paper_code (default) or strict: what the pairwise term pays for a wrong order",
-    "perturbed": "float [B, K', D], answers to the clips with their frames put out of order (NaN: unparsed)",
+    "perturbed": "float [B, K', D], answers to the clips with their frames in another order (NaN: unparsed)",
     "tokens": "int [B, K], length of each answer",
     "texts": "str [B, K], each answer",
     "well_formed": "bool [B, K], answers of the asked form although they hold no score (damage questions)",
@@ -23,15 +23,19 @@ CONTEXT = {
     "severities": "str [B, K], its severity",
     "true_classes": "str [B], the damage, empty where none was asked for; the opinion may be NaN there",
     "true_severities": "str [B], its severity",
-    "think": "float [B, K], chance of the opinion's digit after the reasoning",
+    "think": "float [B, K], probability of the opinion's digit after the reasoning",
     "no_think": "float [B, K], the same without it",
-    "reason_scores": "float [B, K], the score that the reasoning alone speaks for (NaN: none)",
+    "reason_scores": "float [B, K], the score that the reasoning alone implies (NaN: none)",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One call's numbers: values [B, K, D] and their means [B, K], NaN where unparsed; opinions [B]; peers [B, B]."""
+    """B clips with K answers of D numbers each.
+
+    `values` [B, K, D] and their means `scores` [B, K] are on 1-5 and NaN where unparsed; `opinions` [B] are on 1-5;
+    `peers` bool [B, B] is true for two different clips of one data set; `context` holds keys of CONTEXT.
+    """
 
     values: Numbers
     scores: Numbers
@@ -40,7 +44,11 @@ class Batch:
     context: Mapping[str, Any]
 
     def array(self, name: str) -> NDArray[Any] | None:
-        """A part of the context with its shape checked, or None."""
+        """An entry of the context as an array, or None where it is missing.
+
+        Raises:
+            UsageError: for a shape other than [B, K], or [B] for the true classes and severities.
+        """
         if self.context.get(name) is None:
             return None
         is_text = name in ("texts", "classes", "severities", "true_classes", "true_severities")
@@ -52,19 +60,29 @@ class Batch:
 
 
 def make_batch(values: Numbers, opinions: Numbers, datasets: Sequence[str], context: Mapping[str, Any]) -> Batch:
-    """Checked and masked; `values` and `opinions` are the caller's to give away. Raises UsageError."""
+    """Check a batch and mask unparsed answers.
+
+    Args:
+        values: float [B, K, D], changed in place: an answer with one number that is not finite becomes NaN as a whole.
+        opinions: float [B].
+        datasets: B names.
+        context: keys of CONTEXT.
+
+    Raises:
+        UsageError: for shapes that do not fit, unknown keys, and clips without an opinion.
+    """
     if values.ndim != 3 or 0 in values.shape[1:]:
-        raise UsageError(f"rewards: values have shape {list(values.shape)}; wanted [clips, answers, numbers]")
+        raise UsageError(f"rewards: values have shape {list(values.shape)}, not [clips, answers, numbers]")
     if opinions.shape != values.shape[:1] or len(datasets) != len(values) or isinstance(datasets, str):
         raise UsageError(
             f"rewards: {len(values)} clips with opinions of shape {list(opinions.shape)} and {len(datasets)} data "
-            "sets; give one of each a clip"
+            "sets. Give one of each per clip."
         )
     for name, allowed in (("stage", (1, 2)), ("mode", ("paper_code", "strict"))):
         if context.get(name, allowed[0]) not in allowed:
-            raise UsageError(f"rewards: {name} is {context[name]!r}; it is one of {', '.join(map(str, allowed))}")
+            raise UsageError(f"rewards: {name} is {context[name]!r}; allowed are {', '.join(map(str, allowed))}.")
     if unknown := sorted(set(context) - set(CONTEXT)):
-        raise UsageError(f"rewards: {', '.join(unknown)} is not known; there are: {', '.join(CONTEXT)}")
+        raise UsageError(f"rewards: {', '.join(unknown)} is not known. Known are: {', '.join(CONTEXT)}.")
     values[~np.isfinite(values).all(axis=2)] = np.nan
     _, places = np.unique(np.asarray(datasets, dtype=str), return_inverse=True)
     judged = np.isfinite(opinions)
@@ -74,7 +92,7 @@ def make_batch(values: Numbers, opinions: Numbers, datasets: Sequence[str], cont
     missing = np.flatnonzero(~judged & (True if asked is None else asked == ""))
     if len(missing):
         raise UsageError(
-            f"rewards: clip {missing[0]} of {datasets[missing[0]]!r} has the opinion {opinions[missing[0]]}; "
-            "leave clips without an opinion out of training"
+            f"rewards: clip {missing[0]} of {datasets[missing[0]]!r} has the opinion {opinions[missing[0]]}. "
+            "Remove clips without an opinion from training."
         )
     return batch

@@ -1,4 +1,4 @@
-"""Terms of an answer's form and length: read by the one parser, in the asked length, without repetition."""
+"""Terms of an answer's form: parsed by the one parser, within a length, without repetition."""
 
 import re
 from collections import Counter
@@ -11,17 +11,29 @@ Numbers = NDArray[np.float64]
 
 
 def parsed(values: Numbers) -> Numbers:
-    """1 where all D numbers were read by `vqa.prompt.parse`, else 0: values [B, K, D] -> [B, K].
+    """1 for an answer that was parsed, else 0.
 
-    The papers' own patterns differ a little from each other; here what is read is what is paid.
+    The papers' own patterns differ a little from each other; here `vqa.prompt.parse` decides for all.
+
+    Args:
+        values: [B, K, D], NaN where unparsed.
+
+    Returns:
+        float [B, K], 0 or 1.
     """
     return np.isfinite(values).all(axis=2).astype(float)
 
 
 def length_band(tokens: NDArray[np.int64], accuracy: Numbers, *, bonus: float = 0.2) -> Numbers:
-    """`bonus` where accuracy > 0.1 and 320 <= tokens <= 512, if more than one answer of the group is so: [B, K].
+    """Bonus for accurate answers of 320 to 512 tokens (VQ-Insight, arXiv 2506.18564).
 
-    VQ-Insight (arXiv 2506.18564).
+    Args:
+        tokens: int [B, K], length of each answer.
+        accuracy: float [B, K], of which more than 0.1 is needed.
+        bonus: paid where more than one answer of the group qualifies.
+
+    Returns:
+        float [B, K], 0 or `bonus`.
     """
     fits = (accuracy > 0.1) & (tokens >= 320) & (tokens <= 512)
     paid: Numbers = bonus * (fits & (fits.sum(axis=1, keepdims=True) > 1))
@@ -31,10 +43,20 @@ def length_band(tokens: NDArray[np.int64], accuracy: Numbers, *, bonus: float = 
 def repetition(
     texts: Sequence[Sequence[str]], *, more_than: int = 5, each: float = 0.25, floor: float = -2.0
 ) -> Numbers:
-    """`-each` for every use of a word, and of a character, used over `more_than` times in the answer: [B, K], <= 0.
+    """Penalty for words and characters that an answer uses too often (Q-Hawkeye, arXiv 2601.22920).
 
-    Q-Hawkeye (arXiv 2601.22920); the floor from methods.md, the rest read in the released `grpo_am.py`: the inside of
-    the first `<answer>`, else the whole text, without punctuation; words split at single blanks.
+    Every use of a word, and of a character, used over `more_than` times costs `each`. Floor and form
+    follow the released code (`grpo_am.py`): it reads the inside of the first `<answer>`, else the whole text, without
+    punctuation, and splits words at single blanks.
+
+    Args:
+        texts: B groups of K answers.
+        more_than: uses that are free.
+        each: penalty per use.
+        floor: least value.
+
+    Returns:
+        float [B, K], `floor` to 0.
     """
 
     def one(text: str) -> float:

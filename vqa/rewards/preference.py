@@ -1,4 +1,4 @@
-"""Terms between the clips of a batch: order and distance of two or three clips of one data set."""
+"""Terms between clips: order and distance of two or three clips of one data set."""
 
 from typing import Literal
 
@@ -12,13 +12,23 @@ Mode = Literal["paper_code", "strict"]
 
 
 def pairwise(scores: Numbers, opinions: Numbers, peers: Truths, *, mode: Mode = "paper_code") -> Numbers:
-    """Pairwise score-and-rank of PreResQ-R1 (arXiv 2511.05393, released code): [B, K], 0..1.
+    """Pairwise score-and-rank term of PreResQ-R1 (arXiv 2511.05393, released code).
 
     The k-th lowest answer of a clip meets the k-th lowest of each peer. With c = 1 for the right order and
-    m = |dg| / (|dg| + both errors) it pays sqrt(m) for c = 1 and sqrt(1 - m) for c = 0; the mean over peers. A wrong
-    order thus pays at least 0.707, more for a larger error: `strict` pays nothing for it, with the same peak.
-    Equal opinions say nothing about order (and the code's formula pays them the wrong way round): such pairs are left
-    out, as are ranks that a clip with unparsed answers lacks. Equal answers keep their order, as in the code.
+    m = |dg| / (|dg| + both errors) it pays sqrt(m) for c = 1 and sqrt(1 - m) for c = 0, averaged over peers. A wrong
+    order thus pays at least 0.707, more for a larger error; `strict` pays nothing for it, with the same peak.
+
+    Pairs of equal opinions are skipped (they say nothing about order, and the code's formula pays them the wrong way
+    round), as are ranks that a clip with unparsed answers lacks. Equal answers keep their order, as in the code.
+
+    Args:
+        scores: [B, K] on 1-5, NaN where unparsed.
+        opinions: [B] on 1-5.
+        peers: bool [B, B], two different clips of one data set.
+        mode: `paper_code` as released, or `strict`.
+
+    Returns:
+        float [B, K], 0 to 1; 0 where unparsed.
     """
     order = np.argsort(scores, axis=1, kind="stable")  # NaN comes last
     ranked = np.take_along_axis(scores, order, axis=1)
@@ -36,10 +46,18 @@ def pairwise(scores: Numbers, opinions: Numbers, peers: Truths, *, mode: Mode = 
 
 
 def triplet(scores: Numbers, opinions: Numbers, peers: Truths) -> Numbers:
-    """Share of right orders in the triples of clips (i, a, b), a before b, same answer j: [B, K], 0..1.
+    """Share of right orders in triples of clips (PreResQ-R1, arXiv 2511.05393, released code).
 
-    An order counts as right when [s_p > s_q] equals [g_p > g_q] for (i,a), (a,b), (i,b); the mean over all pairs of
-    peers (PreResQ-R1, released code, answers matched by their place). Needs three clips of a data set, else 0.
+    In each triple (i, a, b), a before b, at the same answer j, an order counts as right when [s_p > s_q] equals
+    [g_p > g_q] for (i,a), (a,b), (i,b); averaged over all pairs of peers. Needs three clips of a data set, else 0.
+
+    Args:
+        scores: [B, K] on 1-5, NaN where unparsed.
+        opinions: [B] on 1-5.
+        peers: bool [B, B], two different clips of one data set.
+
+    Returns:
+        float [B, K], 0 to 1; 0 where unparsed.
     """
     known = ~np.isnan(scores)
     above = scores[:, None] > scores
@@ -64,12 +82,22 @@ def fidelity(
     ties_win: bool = False,
     epsilon: float = 1e-6,
 ) -> Numbers:
-    """Thurstone fidelity of VisualQuality-R1 (arXiv 2505.14460): [B, K], 0..about 1.
+    """Thurstone fidelity term of VisualQuality-R1 (arXiv 2505.14460).
 
-    p = Phi((s_ij - mean_z) / sqrt(var_i + var_z + e)) is the chance that answer j of clip i beats clip z, p* is 1, 1/2
-    or 0 by the opinions (Aes-R1, arXiv 2509.21871: `ties_win`, a tie counts as 1); the mean over peers of
-    sqrt(p p* + e) + sqrt((1 - p)(1 - p*) + e), e = 1e-6, unbiased variances (0 for a single parsed answer).
-    Unparsed answers are left out, where the released code puts a random score; without a peer it is 0.
+    p = Phi((s_ij - mean_z) / sqrt(var_i + var_z + e)) is the probability that answer j of clip i beats clip z, and p*
+    is 1, 1/2 or 0 by the opinions. The term is sqrt(p p* + e) + sqrt((1 - p)(1 - p*) + e), averaged over peers, with
+    unbiased variances (0 for a single parsed answer). Unparsed answers are skipped, where the released code puts a
+    random score.
+
+    Args:
+        scores: [B, K] on 1-5, NaN where unparsed.
+        opinions: [B] on 1-5.
+        peers: bool [B, B], two different clips of one data set.
+        ties_win: whether p* is 1 for equal opinions, as in Aes-R1 (arXiv 2509.21871), in place of 1/2.
+        epsilon: e.
+
+    Returns:
+        float [B, K], 0 to about 1; 0 where unparsed or without a peer.
     """
     count = (~np.isnan(scores)).sum(axis=1)
     filled = np.nan_to_num(scores)

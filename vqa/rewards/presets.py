@@ -1,7 +1,7 @@
-"""Published recipes as weighted lists of terms, with their papers' constants, and `compute`, which adds them up.
+"""Published recipes as weighted lists of terms with their papers' constants, and `compute`, which sums them.
 
-Where a constant or a form is marked NOT FOUND, no public source that we could read gives it, and what stands there is
-ours. Every format term is 1 where the one parser reads the answer; the papers' own patterns are a little stricter.
+NOT FOUND marks a constant or form that no public source we could read gives; the value in its place is our own. Every
+format term is 1 where the one parser reads the answer; the papers' own patterns are a little stricter.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,23 +24,36 @@ Term = Callable[[Batch, Terms], Numbers]  # the terms before it in the list are 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewardPreset:
-    """A recipe's reward: `total` is the sum of weight x term. `source` names the paper and what it does not tell."""
+    """The reward of a recipe.
+
+    `total` is the sum of weight x term; `source` names the paper and what it does not state.
+    """
 
     source: str
     terms: Mapping[str, tuple[float, Term]]
 
     @property
     def weights(self) -> dict[str, float]:
-        """Weight of each term."""
+        """Weight of each term, by name."""
         return {name: weight for name, (weight, _) in self.terms.items()}
 
 
 def compute(preset: str, values: ArrayLike, opinions: ArrayLike, datasets: Sequence[str], **context: Any) -> Terms:
-    """Each term and `total`, float [B, K], of a preset; `total` is never NaN, and pairs never cross data sets.
+    """Compute the reward of a preset for a batch; pairs never cross data sets.
 
-    values [B, K, D] on 1-5, NaN where an answer was not parsed (one NaN makes the whole answer unparsed: 0 in every
-    term but `repetition`); opinions [B] on 1-5; datasets, B names; context: see CONTEXT in
-    `vqa.rewards.batch`. Raises UsageError.
+    Args:
+        preset: a name in REWARD_PRESETS.
+        values: [B, K, D] on 1-5: D numbers of K answers to B clips, NaN where an answer was not parsed. One NaN makes
+            the whole answer unparsed, which is 0 in every term but `repetition`.
+        opinions: [B] on 1-5.
+        datasets: B names.
+        context: what some terms take beside the numbers; see CONTEXT in `vqa.rewards.batch`. A term without it is 0.
+
+    Returns:
+        Each term and `total`, float [B, K]; `total` is never NaN.
+
+    Raises:
+        UsageError: for an unknown preset or key, shapes that do not fit, and clips without an opinion.
     """
     chosen = known(preset)
     batch = make_batch(np.array(values, float), np.array(opinions, float), datasets, context)
@@ -53,9 +66,9 @@ def compute(preset: str, values: ArrayLike, opinions: ArrayLike, datasets: Seque
 
 
 def known(preset: str) -> RewardPreset:
-    """The preset of this name. Raises UsageError, with the names there are."""
+    """The preset of this name. Raises UsageError, which lists the names, for another."""
     if preset not in REWARD_PRESETS:
-        raise UsageError(f"reward {preset!r} is not known; there are: {', '.join(REWARD_PRESETS)}")
+        raise UsageError(f"reward {preset!r} is not known. Known are: {', '.join(REWARD_PRESETS)}.")
     return REWARD_PRESETS[preset]
 
 
@@ -185,7 +198,7 @@ REWARD_PRESETS: Mapping[str, RewardPreset] = {
         },
     ),
     "q_insight": RewardPreset(
-        source="Q-Insight (arXiv 2503.22679): scores and damage questions side by side.",
+        source="Q-Insight (arXiv 2503.22679): score and damage questions side by side.",
         terms={
             "threshold": (1.0, lambda batch, _: regression.threshold(batch.scores, batch.opinions, within=0.35)),
             "degradation": (1.0, _degradation),
@@ -202,7 +215,7 @@ REWARD_PRESETS: Mapping[str, RewardPreset] = {
         },
     ),
     "q_hawkeye": RewardPreset(
-        source="Q-Hawkeye (arXiv 2601.22920); its uncertainty weight and perception loss are hooks of the trainer.",
+        source="Q-Hawkeye (arXiv 2601.22920); its uncertainty weight and perception loss are objectives.",
         terms={
             "accuracy": (1.0, lambda batch, _: regression.laplace(batch.scores, batch.opinions)),
             "repetition": (1.0, _repetition),
@@ -253,7 +266,7 @@ REWARD_PRESETS: Mapping[str, RewardPreset] = {
         },
     ),
     "cappo": RewardPreset(
-        source="CapPO (arXiv 2509.21854) acts on the loss by a hook of the trainer. It has no score reward of its own "
+        source="CapPO (arXiv 2509.21854) acts on the loss, as an objective. It has no score reward of its own "
         "(NOT FOUND), so VQAThinker's Gaussian (sigma 0.5) stands here.",
         terms={"regression": (1.0, _regression), "format": (1.0, _format)},
     ),

@@ -1,4 +1,4 @@
-"""Terms of one answer against its clip's opinion: scores [B, K], opinions [B] -> [B, K]; unparsed answers get 0."""
+"""Terms of one answer against its clip's opinion."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,23 +7,51 @@ Numbers = NDArray[np.float64]
 
 
 def threshold(scores: Numbers, opinions: Numbers, *, within: float, inclusive: bool = False) -> Numbers:
-    """1 where |s - g| < `within` (or <= where `inclusive`), else 0.
+    """1 for an answer near the opinion, else 0.
 
-    Q-Insight (arXiv 2503.22679): below 0.35. Refine-IQA (2508.03763): up to 0.5.
+    Q-Insight (arXiv 2503.22679): |s - g| < 0.35. Refine-IQA (arXiv 2508.03763): |s - g| <= 0.5.
+
+    Args:
+        scores: [B, K] on 1-5, NaN where unparsed.
+        opinions: [B] on 1-5.
+        within: limit of |s - g|, in points.
+        inclusive: whether the limit itself counts.
+
+    Returns:
+        float [B, K], 0 or 1.
     """
     error = _error(scores, opinions)
     return (error <= within if inclusive else error < within).astype(float)
 
 
 def linear(scores: Numbers, opinions: Numbers, *, width: float = 4.0) -> Numbers:
-    """`1 - |s - g| / width`, not below 0. Ours: stands in where a paper's continuous accuracy was NOT FOUND."""
+    """`1 - |s - g| / width`, not below 0.
+
+    Our own: it stands in where a paper's continuous accuracy was NOT FOUND.
+
+    Args:
+        scores: [B, K] on 1-5, NaN where unparsed.
+        opinions: [B] on 1-5.
+        width: error that pays nothing, in points.
+
+    Returns:
+        float [B, K], 0 to 1; 0 where unparsed.
+    """
     return np.nan_to_num(np.maximum(0.0, 1.0 - _error(scores, opinions) / width))
 
 
 def relative(scores: Numbers, opinions: Numbers) -> Numbers:
-    """`1 - min(1, |s - g| / |g|)`, relative L1 of VQ-Insight (arXiv 2506.18564); an opinion of 0 pays exact hits alone.
+    """`1 - min(1, |s - g| / |g|)`, relative L1 of VQ-Insight (arXiv 2506.18564).
 
-    The paper's opinions are on 0-100. Only the ratio enters: 1-5 here is as 20-100 there.
+    The paper's opinions are on 0-100. Only the ratio enters: 1-5 here is as 20-100 there. An opinion of 0 pays exact
+    hits alone.
+
+    Args:
+        scores: [B, K] on 1-5, NaN where unparsed.
+        opinions: [B] on 1-5.
+
+    Returns:
+        float [B, K], 0 to 1; 0 where unparsed.
     """
     error = _error(scores, opinions)
     size = np.abs(opinions)[:, None]
@@ -33,23 +61,47 @@ def relative(scores: Numbers, opinions: Numbers) -> Numbers:
 
 
 def laplace(scores: Numbers, opinions: Numbers, *, scale: float = 0.30) -> Numbers:
-    """`exp(-|s - g| / scale)`; Q-Hawkeye (arXiv 2601.22920): 0.30."""
+    """`exp(-|s - g| / scale)` of Q-Hawkeye (arXiv 2601.22920), whose scale is 0.30.
+
+    Args:
+        scores: [B, K] on 1-5, NaN where unparsed.
+        opinions: [B] on 1-5.
+        scale: in points.
+
+    Returns:
+        float [B, K], 0 to 1; 0 where unparsed.
+    """
     return np.nan_to_num(np.exp(-_error(scores, opinions) / scale))
 
 
 def gaussian(scores: Numbers, opinions: Numbers, *, sigma: float) -> Numbers:
-    """`exp(-(s - g)^2 / (2 sigma^2))`, sigma in points of the opinions' scale.
+    """`exp(-(s - g)^2 / (2 sigma^2))`.
 
-    VQAThinker (arXiv 2508.06051) 0.5; OmniQuality-R (2510.10609) 0.8 at its start; Aes-R1 (2509.21871) 0.1 of a 0-1
-    scale, which is 0.4 of 1-5.
+    VQAThinker (arXiv 2508.06051): sigma 0.5. OmniQuality-R (arXiv 2510.10609): 0.8 at its start. Aes-R1 (arXiv
+    2509.21871): 0.1 of a 0-1 scale, which is 0.4 of 1-5.
+
+    Args:
+        scores: [B, K] on 1-5, NaN where unparsed.
+        opinions: [B] on 1-5.
+        sigma: in points.
+
+    Returns:
+        float [B, K], 0 to 1; 0 where unparsed.
     """
     return np.nan_to_num(np.exp(-0.5 * (_error(scores, opinions) / sigma) ** 2))
 
 
 def decimals(values: Numbers, *, factor: float = 0.8) -> Numbers:
-    """`factor` where a number of the answer has fewer than two decimals, trailing zeros not counted; else 1.
+    """Factor for answers with fewer than two decimals (VQAThinker, arXiv 2508.06051, times its Gaussian).
 
-    VQAThinker (arXiv 2508.06051), times the Gaussian: 3.40 counts as 3.4. Values [B, K, D] as read from the text.
+    Trailing zeros are not counted: 3.40 counts as 3.4.
+
+    Args:
+        values: [B, K, D] as read from the text.
+        factor: for an answer with such a number.
+
+    Returns:
+        float [B, K], `factor` or 1.
     """
     tenths = values * 10
     is_short = np.abs(tenths - np.round(tenths)) < 1e-4  # room for numbers that went through float32
@@ -57,9 +109,18 @@ def decimals(values: Numbers, *, factor: float = 0.8) -> Numbers:
 
 
 def rank_to_truth(scores: Numbers, opinions: Numbers, *, hit: float = 0.02) -> Numbers:
-    """1 within `hit` of the opinion, else exp(-|rank(s) - rank(g)| / (n + 1)) among the n parsed answers and g.
+    """Rank of an answer beside the rank of the opinion (PreResQ-R1, arXiv 2511.05393, released image script).
 
-    Equal values share the first rank. PreResQ-R1's image script (arXiv 2511.05393, released code).
+    1 within `hit` of the opinion, else exp(-|rank(s) - rank(g)| / (n + 1)) among the n parsed answers and g. Equal
+    values share the first rank.
+
+    Args:
+        scores: [B, K] on 1-5, NaN where unparsed.
+        opinions: [B] on 1-5.
+        hit: limit of |s - g| for a full reward, in points.
+
+    Returns:
+        float [B, K], 0 to 1; 0 where unparsed.
     """
     known = ~np.isnan(scores)
     truth = opinions[:, None]
@@ -75,9 +136,16 @@ def degradation(
     true_classes: NDArray[np.object_],
     true_severities: NDArray[np.object_],
 ) -> Numbers:
-    """0.25 for the right class of damage, 0.75 more when the severity is right too (Q-Insight, arXiv 2503.22679).
+    """0.25 for the right class of damage, 0.75 more for the right severity too (Q-Insight, arXiv 2503.22679).
 
-    Answers [B, K], truths [B]; an empty true class is a clip without this task, which gets 0.
+    Args:
+        classes: str [B, K], as answered.
+        severities: str [B, K], as answered.
+        true_classes: str [B]; empty for a clip that was not asked about its damage.
+        true_severities: str [B].
+
+    Returns:
+        float [B, K], 0, 0.25 or 1.
     """
     is_class = (classes == true_classes[:, None]) & (true_classes != "")[:, None]
     paid: Numbers = 0.25 * is_class + 0.75 * (is_class & (severities == true_severities[:, None]))
@@ -87,8 +155,13 @@ def degradation(
 def probability(think: Numbers, no_think: Numbers, earned: Numbers) -> Numbers:
     """`clamp(P_think - P_no_think, 0, 1) * (earned // 2)` (Refine-IQA, arXiv 2508.03763, stage 2).
 
-    Both [B, K]: the chance of the opinion's digit with and without the reasoning; `earned` is the sum of the other
-    rewards (threshold and format), so that it is paid only where both are.
+    Args:
+        think: [B, K], probability of the opinion's digit after the reasoning.
+        no_think: [B, K], the same without it.
+        earned: [B, K], sum of threshold and format terms, so that the term is paid only where both are.
+
+    Returns:
+        float [B, K], 0 to 1.
     """
     return np.nan_to_num(np.clip(think - no_think, 0.0, 1.0)) * (earned // 2)
 

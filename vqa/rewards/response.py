@@ -1,4 +1,4 @@
-"""Terms inside one group of K answers (PreResQ-R1, arXiv 2511.05393, its response rewards, as in the released code)."""
+"""Terms inside one group of K answers (response rewards of PreResQ-R1, arXiv 2511.05393, as in the released code)."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,22 +7,39 @@ Numbers = NDArray[np.float64]
 
 
 def spread(values: Numbers, *, least: float = 0.5, weight: float = 0.5) -> Numbers:
-    """Penalty for aspects that hardly differ, `weight * max(0, least - std)`: values [B, K, D] -> [B, K], >= 0.
+    """Penalty for aspects that hardly differ, `weight * max(0, least - std)`.
 
-    The std is the population's, over the D numbers of an answer; with D=2 it is half their difference, so nothing is
-    paid back before global and local differ by 1. PreResQ-R1's code: 0.5 and 0.5; its figure: stage 1 only.
+    The std is the population's, over the D numbers of an answer; with D=2 it is half their difference, so there is a
+    penalty until global and local differ by 1. PreResQ-R1's code has 0.5 and 0.5; in its figure it is part of stage 1
+    only.
+
+    Args:
+        values: [B, K, D] on 1-5, NaN where unparsed.
+        least: std without a penalty, in points.
+        weight: of the penalty.
+
+    Returns:
+        float [B, K], at least 0; a preset gives it a negative weight.
     """
     penalty: Numbers = np.nan_to_num(weight * np.maximum(0.0, least - values.std(axis=2)))
     return penalty
 
 
 def balance(values: Numbers, *, near: float = 0.05, weight: float = 0.5, aspects: int | None = None) -> Numbers:
-    """How often an answer stands in the middle of its group: values [B, K, D] -> [B, K] in 0..weight.
+    """How often an answer is the median of triples of its group.
 
     Over each triple of a clip's answers and each of the first `aspects` numbers: 1 for the median and for whatever is
-    less than `near` from it; the mean over the C(K-1, 2) triples of an answer and the aspects, times `weight`.
-    Unparsed answers are in no triple; with fewer than three parsed it is 0. PreResQ-R1's code: 0.05, 0.5, four aspects
-    of five for images, two for videos.
+    less than `near` from it, averaged over the C(K-1, 2) triples of an answer and the aspects, times `weight`. Unparsed
+    answers are in no triple. PreResQ-R1's code: 0.05, 0.5, four aspects of five for images, two for videos.
+
+    Args:
+        values: [B, K, D] on 1-5, NaN where unparsed.
+        near: in points.
+        weight: of the share.
+        aspects: how many of the D numbers; None for all.
+
+    Returns:
+        float [B, K], 0 to `weight`; 0 with fewer than three parsed answers.
     """
     v = values[..., :aspects].swapaxes(1, 2)  # [B, D', K]
     step = v[..., None, :] - v[..., :, None]  # [.., j, o]: how far other o stands above answer j; NaN compares false
@@ -40,9 +57,17 @@ def balance(values: Numbers, *, near: float = 0.05, weight: float = 0.5, aspects
 
 
 def consistency(scores: Numbers, reason_scores: Numbers, *, width: float = 4.0) -> Numbers:
-    """`1 - |s - r| / width`, 0..1: the answer against the score r [B, K] that its own reasoning speaks for.
+    """`1 - |s - r| / width`, not below 0: agreement of an answer with its own reasoning.
 
-    Q-Ponder (arXiv 2506.05384) rewards such agreement; its form was NOT FOUND, this one is ours. NaN in r pays 0.
+    Q-Ponder (arXiv 2506.05384) rewards such agreement; its form was NOT FOUND, this one is our own.
+
+    Args:
+        scores: [B, K] on 1-5, NaN where unparsed.
+        reason_scores: [B, K], the score that the reasoning alone implies; NaN for none.
+        width: difference that pays nothing, in points.
+
+    Returns:
+        float [B, K], 0 to 1; 0 where either is NaN.
     """
     return np.nan_to_num(1.0 - np.minimum(1.0, np.abs(scores - reason_scores) / width))
 

@@ -1,4 +1,7 @@
-"""What a recipe would take: `vqa train FILE --dry-run`. Loads no weights, writes nothing, asks no network."""
+"""Estimate of a recipe's steps, answers and memory, for `vqa train FILE --dry-run`.
+
+Loads no weights, writes nothing, uses no network.
+"""
 
 import math
 import re
@@ -20,27 +23,27 @@ from vqa.rewards.presets import known
 from vqa.train.clips.dataset import ListedClip, list_clips, split_clips
 from vqa.train.grpo.build import check
 from vqa.train.modules import tower_of
-from vqa.train.recipe_stages import ColdStart, Recipe, Reinforce, Stage, Warmup
+from vqa.train.recipe import ColdStart, GrpoStage, Recipe, Stage, Warmup
+from vqa.train.runner import card_of
 from vqa.train.scratch.model import make_model, make_tokenizer
-from vqa.train.shared import card_of
 from vqa.views import ViewsConfig
 
 hf: Any = transformers
-PIXELS_A_TOKEN = 28 * 28  # Qwen2.5-VL merges 2x2 patches of 14 pixels
-LORA_LAYERS = 7  # of a block of the text model
+PIXELS_PER_TOKEN = 28 * 28  # Qwen2.5-VL merges 2x2 patches of 14 pixels
+LORA_LAYERS = 7  # linear layers per block of the text model
 GB = 1e9
 FORMULA = (
-    "memory, float32 weights: 16 bytes a trained parameter (weight 4, gradient 4, AdamW 8), 4 a frozen one, 4 more for "
-    "a running mean, 4 for each of the KL's reference; activations 34 x tokens x width x layers x bytes/2 "
-    "(arXiv 2205.05198, attention not counted; with recompute 2 in place of 34, and one layer whole). The first "
-    "part is divided by the number of processes under FSDP and ZeRO-3 (while answers are written all weights come on "
-    "top, in the precision of the products); so do the allocator and the tower's activations."
+    "memory: 16 bytes per trained float32 parameter (weight 4, gradient 4, AdamW 8), 4 per frozen one, 4 more with a "
+    "running mean, 4 per parameter of the KL's reference; activations 34 x tokens x width x layers x bytes / 2 "
+    "(arXiv 2205.05198, without attention; with gradient_checkpointing 2 in place of 34, and one layer in full). FSDP "
+    "and ZeRO-3 divide the first part by the number of processes. Not counted: all weights once more on each of them "
+    "while answers are generated, in the precision of matrix products; the allocator; the tower's activations."
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Counted:
-    """Parameters of a model, as far as they can be known; None where they cannot."""
+class ParameterCount:
+    """Parameters of a model; None where they are not known."""
 
     total: float | None
     tower: float | None = None
@@ -49,22 +52,30 @@ class Counted:
     origin: str
 
 
-def plan(recipe: Recipe, *, data: Sequence[Path | str] = ()) -> Iterator[str]:
-    """Lines to print: the start, the data, and each stage. Raises UsageError for what would be refused later."""
+def estimate(recipe: Recipe, *, data: Sequence[Path | str] = ()) -> Iterator[str]:
+    """Yield lines about the start, the data and each stage.
+
+    Args:
+        recipe: of `vqa.train.recipe.load_recipe`.
+        data: in place of the recipe's, as for a run; folders may be missing.
+
+    Raises:
+        UsageError: for what the run would refuse.
+    """
     card, _ = card_of(recipe)
     places = tuple(map(str, data)) or recipe.data
     counted = _count(recipe)
     size = f"about {counted.total / 1e6:,.1f} million parameters" if counted.total else "parameters not known"
-    yield f"start: {recipe.start or 'from nothing'}, {size} ({counted.origin})"
+    yield f"start: {recipe.start or 'random weights'}, {size} ({counted.origin})"
     for place in dict.fromkeys([*places, *(one for stage in recipe.stages for one in stage.data)]):
         yield from _data(place)
     if not places:
-        yield "data: none named; give --data FOLDER"
+        yield "data: none; give --data FOLDER"
     for number, stage in enumerate(recipe.stages, 1):
         train, held_out = _clips(recipe, stage, stage.data or places)
-        yield f"stage {number}, {stage.name} ({stage.kind}), from {recipe.origin(stage) or 'nothing'}:"
+        yield f"stage {number}, {stage.name} ({stage.kind}), from {recipe.origin(stage) or 'random weights'}:"
         yield from (f"  {line}" for line in _work(recipe, stage, card, train, held_out))
-        yield f"  memory a process: {_memory(recipe, stage, card, counted)}"
+        yield f"  memory per process: {_memory(recipe, stage, card, counted)}"
     yield FORMULA
 
 
@@ -89,7 +100,7 @@ def _work(
     recipe: Recipe, stage: Stage, card: ModelCard, train: Sequence[ListedClip], held_out: Sequence[ListedClip]
 ) -> Iterator[str]:
     if train:
-        yield f"learns from {len(train):,} clips, {len(held_out):,} held out"
+        yield f"{len(train):,} clips to learn from, {len(held_out):,} held out"
     if isinstance(stage, Warmup):
         crops = stage.max_steps * stage.per_device_train_batch_size
         yield f"{stage.max_steps:,} steps x {stage.per_device_train_batch_size} crops = {crops:,} crops"
@@ -97,12 +108,12 @@ def _work(
         clips = len(train) * recipe.views_per_clip
         size = stage.global_batch_size
         steps = stage.max_steps or (math.ceil((stage.num_train_epochs or 0) * clips / size) if clips else None)
-        length = f"{steps:,} steps" if steps else f"{stage.num_train_epochs:g} epochs of clips not there yet"
+        length = f"{steps:,} steps" if steps else f"{stage.num_train_epochs:g} epochs of clips that are not there yet"
         yield f"{length} x {size} answers" + (f" = {steps * size:,} answers" if steps else "")
-    elif isinstance(stage, Reinforce):
+    elif isinstance(stage, GrpoStage):
         settings = stage.settings(recipe.prompt or card.prompt, recipe.seed)
         known(settings.reward)
-        check(settings.model_copy(update={"vllm_mode": None, "caption_lambda": 0.0, "caption_tau": 0.0}), [])
+        check(settings.model_copy(update={"vllm_mode": None}), [])
         answers = stage.max_steps * stage.clips_per_step * stage.num_generations // stage.num_iterations
         yield f"reward {stage.reward}: {', '.join(REWARD_PRESETS[stage.reward].weights)}"
         yield (
@@ -110,15 +121,15 @@ def _work(
             f"{answers:,} answers, at most {answers * stage.max_completion_length:,} tokens"
         )
         if train:
-            yield f"{stage.max_steps * stage.clips_per_step / len(train):.1f} times through the clips"
+            yield f"{stage.max_steps * stage.clips_per_step / len(train):.1f} epochs of the clips"
     else:
         count = f"{len(train):,}" if train else "the"
-        yield f"{stage.num_return_sequences} answers for each of {count} clips, one is kept"
+        yield f"{stage.num_return_sequences} answers per clip for {count} clips, of which one is kept"
 
 
-def _memory(recipe: Recipe, stage: Stage, card: ModelCard, counted: Counted) -> str:
+def _memory(recipe: Recipe, stage: Stage, card: ModelCard, counted: ParameterCount) -> str:
     if counted.total is None:
-        return "not known without the config"
+        return "not known without the model's config"
     total, tower = counted.total, counted.tower or 0.0
     trained, extra = total, 0.0
     if isinstance(stage, Warmup):
@@ -129,17 +140,17 @@ def _memory(recipe: Recipe, stage: Stage, card: ModelCard, counted: Counted) -> 
             trained = LORA_LAYERS * 2 * stage.lora.r * (counted.width or 0) * (counted.layers or 0)
             total += trained
         extra = 4 * trained * (stage.ema_decay > 0)
-    elif isinstance(stage, Reinforce):
+    elif isinstance(stage, GrpoStage):
         trained = total - tower * (stage.vision_learning_rate == 0)
         extra = 4 * total * (stage.beta > 0)
     else:
         trained = 0.0
     state = 16 * trained + 4 * (total - trained) + extra
-    parts = f"weights {4 * total / GB:.3g} + gradients {4 * trained / GB:.3g} + optimiser {8 * trained / GB:.3g} GB" + (
-        f" + {'reference' if isinstance(stage, Reinforce) else 'mean'} {extra / GB:.3g} GB" if extra else ""
+    parts = f"weights {4 * total / GB:.3g} + gradients {4 * trained / GB:.3g} + optimizer {8 * trained / GB:.3g} GB" + (
+        f" + {'reference' if isinstance(stage, GrpoStage) else 'mean'} {extra / GB:.3g} GB" if extra else ""
     )
     if counted.width is None or counted.layers is None or isinstance(stage, Warmup):
-        return f"{parts} = {state / GB:.3g} GB; activations not counted"
+        return f"{parts} = {state / GB:.3g} GB, without activations"
     tokens, recompute = _tokens(recipe, stage, card)
     one = tokens * counted.width * (2 if recipe.precision == "float32" else 1)
     active = one * (2 * counted.layers + 34 if recompute else 34 * counted.layers)
@@ -147,11 +158,11 @@ def _memory(recipe: Recipe, stage: Stage, card: ModelCard, counted: Counted) -> 
 
 
 def _tokens(recipe: Recipe, stage: Stage, card: ModelCard) -> tuple[int, bool]:
-    """Tokens that one process sends through at once, and whether activations are made anew."""
+    """Tokens of one forward pass of a process, and whether activations are recomputed."""
     prompt = stage.prompt if not isinstance(stage, Warmup) else None
     asked = _picture_tokens(ViewsConfig(**card.views), card)
     asked += len(PROMPTS[prompt or recipe.prompt or card.prompt].question) // 4
-    if isinstance(stage, Reinforce):
+    if isinstance(stage, GrpoStage):
         rows = min(stage.per_device_train_batch_size, stage.clips_per_step * stage.num_generations)
         prompts = math.ceil(rows / stage.num_generations) if stage.shared_prefill else rows
         return prompts * asked + rows * stage.max_completion_length, stage.gradient_checkpointing
@@ -162,44 +173,47 @@ def _tokens(recipe: Recipe, stage: Stage, card: ModelCard) -> tuple[int, bool]:
 
 
 def _picture_tokens(views: ViewsConfig, card: ModelCard) -> int:
-    """Of a 16:9 clip's pictures, within the card's areas."""
+    """Tokens of the pictures of a 16:9 clip, within the card's areas."""
     whole = views.global_pixels**2 * 9 // 16
     areas = [whole] * (1 if views.global_kind == "mosaic" else views.keyframes)
     areas += [views.crop_pixels**2] * views.local_pictures
     least, most = card.min_pixels or 0, card.max_pixels or 2**40
-    return sum(min(max(area, least), most) // PIXELS_A_TOKEN for area in areas)
+    return sum(min(max(area, least), most) // PIXELS_PER_TOKEN for area in areas)
 
 
-def _count(recipe: Recipe) -> Counted:
+def _count(recipe: Recipe) -> ParameterCount:
     if recipe.model is not None:
         tokenizer = make_tokenizer([prompt.question for prompt in PROMPTS.values()], vocabulary=300)
         model = make_model(tokenizer, **recipe.model.model_dump(exclude={"vocabulary"}), seed=0)
         more = max(0, recipe.model.vocabulary - 300) * recipe.model.text_width
-        return _counted(model, "made from nothing", more=more)
+        return _counted(model, "made from sizes", more=more)
     source = settle(str(recipe.start), {})[0].source
     place = str(EMBEDDED) if source == "embedded" else source
     try:
         config = hf.AutoConfig.from_pretrained(place, local_files_only=True)
         with torch.device("meta"):
             return _counted(hf.AutoModelForImageTextToText.from_config(config), "by its config")
-    except (OSError, ValueError) as error:  # transformers' words for: not on this machine, or not such a model
+    except (
+        OSError,
+        ValueError,
+    ) as error:  # how transformers reports a model that is not on this machine, or not such a model
         if Path(place).is_dir():
             raise UsageError(
-                f"start {source}: no config.json in it of a model that takes pictures and writes text; give the folder "
-                "that save_pretrained wrote"
+                f"start {source}: no config.json in it of a model that takes pictures and writes text. Give the folder "
+                "that save_pretrained wrote."
             ) from error
     without = f"the config of {source} is not on this machine"
     if recipe.parameters is not None:
-        return Counted(total=recipe.parameters, origin=f"by the recipe; {without}")
+        return ParameterCount(total=recipe.parameters, origin=f"by the recipe; {without}")
     named = re.search(r"(?<![0-9.])(\d+(?:\.\d+)?)b(?![a-z])", source.lower())
     if named:
-        return Counted(total=float(named[1]) * 1e9, origin=f"by its name; {without}")
-    return Counted(total=None, origin=without)
+        return ParameterCount(total=float(named[1]) * 1e9, origin=f"by its name; {without}")
+    return ParameterCount(total=None, origin=without)
 
 
-def _counted(model: Any, origin: str, *, more: int = 0) -> Counted:
+def _counted(model: Any, origin: str, *, more: int = 0) -> ParameterCount:
     text = model.config.get_text_config()
-    return Counted(
+    return ParameterCount(
         total=sum(one.numel() for one in model.parameters()) + more,
         tower=sum(one.numel() for one in tower_of(model).parameters()),
         width=text.hidden_size,

@@ -15,7 +15,7 @@ from vqa.prompt import dimensions, parse, reason
 from vqa.train.clips.dataset import TrainingClip, seed_of
 from vqa.train.context import StageContext
 from vqa.train.modules import vocabulary_of
-from vqa.train.recipe_stages import Write
+from vqa.train.recipe import Write
 from vqa.train.validation import encode_question
 
 REASONS = "reasons.jsonl"  # one record per clip, as vqa.train.clips.conversations reads it

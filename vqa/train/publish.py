@@ -24,7 +24,7 @@ from vqa.files import write_json
 from vqa.model.card import find_card
 from vqa.model.resolve import locate
 from vqa.prompt import PROMPTS
-from vqa.train.finished import FILE
+from vqa.train.recipe import STAGE_FILE
 
 TAKEN = (".safetensors", ".json", ".jinja", ".txt", ".model")  # what save_pretrained writes that is no code, no pickle
 SCALE = "opinions on 1-5, higher is better"
@@ -103,13 +103,13 @@ def _link(source: Path, target: Path) -> None:
 
 def _stages(run: Path) -> list[dict[str, Any]]:
     found = []
-    for path in sorted(run.glob(f"*/{FILE}")):
+    for path in sorted(run.glob(f"*/{STAGE_FILE}")):
         stage = json.loads(path.read_text(encoding="utf-8"))
         if not stage["is_finished"]:
             raise UsageError(f"{path}: this stage is not finished; give the `vqa train` command again")
         found.append({"name": path.parent.name} | stage["settings"])
     if not found:
-        raise UsageError(f"{run}: no stages there (*/{FILE}); give the --out of `vqa train`")
+        raise UsageError(f"{run}: no stages there (*/{STAGE_FILE}); give the --out of `vqa train`")
     return found
 
 

@@ -1,55 +1,340 @@
-"""A recipe file: a list of stages run by one command, each into its folder, and what a stopped run goes on from.
+"""Recipes: the schema of configs/train/*.yaml, and how a file is read.
 
-OUT/log.jsonl          a line now and then
-OUT/STAGE/stage.json   its settings, and whether it is finished
-OUT/STAGE/checkpoint-* to go on from, the last two; of a warm-up warmup.pt
-OUT/STAGE/model        what it made, in float32
-OUT/model              what the last one made, as it is shipped
+A recipe is a list of stages, each of one kind: warmup, coldstart, write or grpo. Imports no torch, so that a wrong key
+is refused at once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-from vqa.config import build, override, read
+from pydantic import Field, model_validator
+
+from vqa.config import Strict, build, override, read
 from vqa.errors import UsageError
-from vqa.train.recipe_stages import KINDS, Recipe, named
+from vqa.prompt import PromptName
+from vqa.train.grpo.config import OBJECTIVES, GrpoSettings
 
-__all__ = ["Recipe", "load_recipe", "run"]
+STAGE_FILE = "stage.json"  # in the folder of each stage of a run
+
+# By schema: the keys of recipes before 0.1.0, and what they are called now.
+_SHARED = {"steps": "'max_steps'", "rate": "'learning_rate'"}
+_MODEL = {"vision_rate": "'vision_learning_rate'", "rows": "'per_device_train_batch_size'"}
+_MODEL |= {"recompute": "'gradient_checkpointing'"}
+RENAMED = {
+    "Warmup": _SHARED | {"batch": "'per_device_train_batch_size'"},
+    "ColdStart": _SHARED
+    | _MODEL
+    | {
+        "epochs": "'num_train_epochs'",
+        "batch": "'global_batch_size'",
+        "average": "'ema_decay'",
+        "every": "'save_steps' and 'eval_steps'",
+        "keep_features": "'cache_features'",
+        "rare": "'rare_oversampling'",
+        "workers": "'dataloader_num_workers'",
+    },
+    "GrpoStage": _SHARED
+    | _MODEL
+    | {
+        "stage": "'reward_stage'",
+        "mode": "'reward_mode'",
+        "clips": "'clips_per_step'",
+        "k": "'num_generations'",
+        "iterations": "'num_iterations'",
+        "max_new_tokens": "'max_completion_length'",
+        "entropy_share": "'top_entropy_quantile'",
+        "save_every": "'save_steps'",
+        "judge_every": "'eval_steps'",
+        "first_look": "'check_first_batch'",
+        "vllm": "'vllm_mode'",
+        "vllm_server": "'vllm_server_base_url'",
+        "vllm_memory": "'vllm_gpu_memory_utilization'",
+        "uncertainty_weight": "objectives: [{kind: uncertainty_weight}]",
+        "spread_filter": "objectives: [{kind: spread_filter}]",
+        "without_blame": "objectives: [{kind: zero_negative_advantages}]",
+        "perception_gamma": "objectives: [{kind: perception_kl, weight: ...}]",
+        "perception_eta": "objectives: [{kind: sequence_entropy, weight: ...}]",
+        "caption_lambda": "objectives: [{kind: caption_kl, weight: ...}]",
+        "caption_tau": "objectives: [{kind: caption_kl, tau: ...}]",
+    },
+    "Lora": {"rank": "'r'", "alpha": "'lora_alpha'", "dropout": "'lora_dropout'", "targets": "'target_modules'"},
+    "Write": {"k": "'num_return_sequences'", "within": "'max_error'"},
+}
+
+
+def _refuse_old(values: object, renamed: Mapping[str, str]) -> object:
+    if isinstance(values, Mapping) and (
+        old := [f"key {key!r} is now {renamed[key]}" for key in values if key in renamed]
+    ):
+        raise ValueError("; ".join(old))
+    return values
+
+
+class Sizes(Strict):
+    """Sizes of a model initialised at random."""
+
+    vocabulary: int = Field(1024, ge=300, description="byte-level BPE tokens, without the special ones")
+    vision_width: int = Field(192, ge=48, multiple_of=48, description="hidden size of the vision tower")
+    vision_layers: int = Field(4, ge=1, description="blocks of the vision tower")
+    text_width: int = Field(256, ge=64, multiple_of=64, description="hidden size of the text model")
+    text_layers: int = Field(4, ge=1, description="blocks of the text model")
+
+
+class Lora(Strict):
+    """LoRA (arXiv 2106.09685) by peft: low-rank additions are trained, the weights are not; peft's names."""
+
+    r: int = Field(16, ge=1, description="rank of the additions")
+    lora_alpha: int = Field(32, ge=1, description="the additions are scaled by lora_alpha / r")
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description="before the additions")
+    target_modules: tuple[str, ...] = Field(
+        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+        min_length=1,
+        description="layers of the text model that get additions, by name",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_no_old_key(cls, values: object) -> object:
+        return _refuse_old(values, RENAMED["Lora"])
+
+
+class Common(Strict):
+    """Settings of every stage."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="of the stage and of its folder in --out")
+    start: str | None = Field(
+        None,
+        description="model to start from: an earlier stage, `base` (the recipe's start), a card, a hub id or a folder; "
+        "default: the stage before",
+    )
+    data: tuple[str, ...] = Field((), description="as the recipe's, for this stage alone")
+    datasets: tuple[str, ...] = Field((), description="only the clips of these data sets; default: all")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_no_old_key(cls, values: object) -> object:
+        return _refuse_old(values, RENAMED.get(cls.__name__, {}))
+
+
+class Warmup(Common):
+    """Training of the vision tower alone to recognise damage; needs a ladder."""
+
+    kind: Literal["warmup"]
+    max_steps: int = Field(ge=1, description="updates of the weights")
+    per_device_train_batch_size: int = Field(ge=1, description="crops per step; a warm-up runs in one process")
+    learning_rate: float = Field(gt=0, description="peak, after a linear start; a half cosine follows")
+    frames: int = Field(8, ge=1, description="per clip, that crops are cut from")
+    crops: int = Field(6, ge=1, description="per frame")
+
+
+class ColdStart(Common):
+    """Supervised fine-tuning on answers with reasons, of a ladder, of prepared clips, or of JSONL files."""
+
+    kind: Literal["coldstart"]
+    prompt: PromptName | None = Field(None, description="default: the recipe's")
+    reasons: tuple[str, ...] = Field(
+        (), description="JSONL files in the conversations or messages form, or earlier `write` stages"
+    )
+    max_steps: int | None = Field(None, ge=1, description="updates of the weights")
+    num_train_epochs: float | None = Field(None, gt=0, description="in place of max_steps")
+    global_batch_size: int = Field(ge=1, description="answers per step over all processes")
+    per_device_train_batch_size: int | None = Field(
+        None, ge=1, description="answers per forward pass of one process; default: its share of global_batch_size"
+    )
+    learning_rate: float = Field(gt=0, description="peak, after a linear start; a half cosine follows")
+    vision_learning_rate: float | None = Field(
+        None, ge=0, description="of the vision tower; 0 freezes it; default: learning_rate"
+    )
+    text: Literal["train", "freeze"] = Field("train", description="freeze: the vision tower alone is trained")
+    lora: Lora | None = Field(None, description="train low-rank additions; merged into the weights at the end")
+    answer_weight: float = Field(1.0, gt=0, description="weight of a token of <answer>; 1 for those before it")
+    weight_decay: float = Field(0.05, ge=0, description="of AdamW")
+    ema_decay: float = Field(
+        0.0, ge=0, lt=1, description="decay per step of the running mean of the weights; 0 for no mean"
+    )
+    save_steps: int = Field(100, ge=1, description="steps between two checkpoints")
+    eval_steps: int = Field(100, ge=1, description="steps between two evaluations on the held-out clips")
+    cache_features: bool = Field(
+        False,
+        description="keep the frozen tower's features of each clip in memory and permute its local pictures per draw",
+    )
+    feature_noise: float = Field(
+        0.0, ge=0, description="cache_features: standard deviation of a shift per channel, as a share of its spread"
+    )
+    rare_oversampling: float = Field(
+        1.0, ge=1, description="cache_features: how much more often clips of rare damage are drawn, at most"
+    )
+    max_new_tokens: int = Field(512, ge=1, description="of an answer to a held-out clip")
+    gradient_checkpointing: bool = Field(
+        False, description="recompute activations in the backward pass: less memory, more time"
+    )
+    dataloader_num_workers: int = Field(0, ge=0, description="processes that load and encode pictures ahead")
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Files and earlier stages whose texts it takes."""
+        return self.reasons
+
+    @model_validator(mode="after")
+    def _fit(self) -> "ColdStart":
+        if (self.max_steps is None) == (self.num_train_epochs is None):
+            raise ValueError("give one of max_steps and num_train_epochs")
+        if self.cache_features and self.vision_learning_rate != 0:
+            raise ValueError("cache_features needs a frozen tower; set vision_learning_rate: 0")
+        if (self.feature_noise or self.rare_oversampling > 1) and not self.cache_features:
+            raise ValueError("feature_noise and rare_oversampling need cache_features: true")
+        if self.text == "freeze" and (self.vision_learning_rate == 0 or self.lora):
+            raise ValueError("text: freeze leaves nothing to train; remove lora and set vision_learning_rate above 0")
+        if self.lora and self.vision_learning_rate:
+            raise ValueError("lora trains the text model alone; set vision_learning_rate: 0 or remove lora")
+        return self
+
+
+class GrpoStage(Common, GrpoSettings):
+    """Reinforcement by a reward preset; most settings are in vqa/train/grpo/config.py."""
+
+    kind: Literal["grpo"]
+    prompt: PromptName | None = Field(None, description="default: the recipe's")  # type: ignore[assignment]
+    seed: int | None = Field(None, description="default: the recipe's")  # type: ignore[assignment]
+    captions: str | None = Field(None, description="of each clip: an earlier `write` stage, or its reasons.jsonl")
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The earlier stage or file whose texts it takes."""
+        return (self.captions,) if self.captions else ()
+
+    @model_validator(mode="after")
+    def _fit(self) -> "GrpoStage":
+        users = [one.kind for one in self.objectives if one.needs_captions]
+        if bool(self.captions) != bool(users):
+            kinds = ", ".join(kind for kind, one in OBJECTIVES.items() if one.needs_captions)
+            raise ValueError(f"captions and objectives that need them ({kinds}) go together; give both or neither")
+        return self
+
+    def settings(self, prompt: PromptName, seed: int) -> GrpoSettings:
+        """The trainer's settings, with the recipe's prompt and seed where the stage has none of its own."""
+        own = {"prompt": self.prompt or prompt, "seed": seed if self.seed is None else self.seed}
+        return GrpoSettings(**{name: getattr(self, name) for name in GrpoSettings.model_fields} | own)
+
+
+class Write(Common):
+    """Generation of an answer per clip for a later stage to learn from (rejection sampling); trains nothing."""
+
+    kind: Literal["write"]
+    prompt: PromptName | None = Field(None, description="default: the recipe's")
+    question: str | None = Field(
+        None, description="in place of the prompt's; {reason} is replaced by the clip's text of `rewrites`"
+    )
+    rewrites: tuple[str, ...] = Field((), description="earlier `write` stages whose texts this one rewrites")
+    num_return_sequences: int = Field(1, ge=1, description="answers per clip; the one nearest to the opinion is kept")
+    max_error: float | None = Field(None, gt=0, description="points from the opinion; answers further off are dropped")
+    plain: bool = Field(False, description="keep texts as they are (captions); false: answers with numbers only")
+    temperature: float = Field(1.0, gt=0, description="of sampling")
+    max_new_tokens: int = Field(512, ge=1, description="of an answer")
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Earlier stages whose texts it takes."""
+        return self.rewrites
+
+    @model_validator(mode="after")
+    def _fit(self) -> "Write":
+        if bool(self.rewrites) != ("{reason}" in (self.question or "")):
+            raise ValueError("rewrites and a question with {reason} go together")
+        return self
+
+
+Stage = Warmup | ColdStart | GrpoStage | Write
+KINDS: dict[str, type[Common]] = {"warmup": Warmup, "coldstart": ColdStart, "grpo": GrpoStage, "write": Write}
+
+
+class Recipe(Strict):
+    """Schema of configs/train/*.yaml; training begins with `start`, or with a random model of the sizes in `model`."""
+
+    card: str | None = Field(
+        None, description="model card with prompt, views and picture sizes; default: that of `start`"
+    )
+    start: str | None = Field(None, description="a card, a hub id or a folder")
+    model: Sizes | None = Field(None, description="sizes of a random model, in place of `start`")
+    prompt: PromptName | None = Field(None, description="default: the card's")
+    max_pixels: int | None = Field(None, ge=1, description="area of a picture; default: the card's")
+    data: tuple[str, ...] = Field((), description="ladders, folders of `vqa prepare`, manifests; replaced by --data")
+    views_per_clip: int = Field(1, ge=1, description="coldstart on a ladder: views per clip, with different crops")
+    validation_clips: int = Field(150, ge=0, description="held-out clips for evaluation and choosing weights; 0: none")
+    seed: int = Field(0, description="of all that is drawn")
+    threads: int | None = Field(None, ge=1, description="of torch on the CPU; default: torch's")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="of matrix products; weights are float32")
+    export: Literal["float32", "bfloat16", "float16"] = Field("bfloat16", description="of the weights in OUT/model")
+    parameters: float | None = Field(None, gt=0, description="of the model, for --dry-run without its config")
+    stages: tuple[Stage, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _fit(self) -> "Recipe":
+        if (self.model is None) == (self.start is None):
+            raise ValueError("give one of start (a card, a hub id or a folder) and model (sizes)")
+        if self.card is None and self.start is None:
+            raise ValueError("a model made from sizes needs card: whose prompt and views it is made for")
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) < len(names):
+            raise ValueError(f"stages need different names, these are {', '.join(names)}")
+        for place, stage in enumerate(self.stages):
+            earlier = {one.name: one.kind for one in self.stages[:place]}
+            if not isinstance(stage, Warmup):
+                wrong = [one for one in stage.texts if one in names and earlier.get(one) != "write"]
+                if wrong:
+                    raise ValueError(f"stage {stage.name}: {wrong[0]!r} is no earlier stage of kind write")
+            if stage.start in names and earlier.get(str(stage.start), "write") == "write":
+                raise ValueError(f"stage {stage.name}: start {stage.start!r} is no earlier stage that trains")
+            if stage.kind == "warmup" and self.model is None:
+                way = f"give its sizes under model, and start: {self.start} at the stage instead of above"
+                raise ValueError(f"stage {stage.name}: a warm-up needs a model made from sizes; {way}")
+        return self
+
+    def origin(self, stage: Stage) -> str | None:
+        """Where a stage starts: an earlier stage's name, a card, hub id or folder, or None for `model`."""
+        if stage.start is not None:
+            return self.start if stage.start == "base" else stage.start
+        before = [one.name for one in self.stages[: self.stages.index(stage)] if one.kind != "write"]
+        return before[-1] if before else self.start
+
+    @property
+    def card_name(self) -> str:
+        """Name of the card whose prompt and views count."""
+        return self.card or str(self.start)
 
 
 def load_recipe(path: Path, assignments: Sequence[str] = ()) -> Recipe:
-    """The recipe in a YAML file, with each `stages.NAME.key=value` or `key=value` put over it.
+    """Read a recipe from a YAML file.
 
-    Raises UsageError naming the file, the stage and the key, with the keys there are.
+    Args:
+        path: the file.
+        assignments: `key=value` or `stages.NAME.key=value`, which override it.
+
+    Raises:
+        UsageError: naming the file, the stage and the key, with the keys there are.
     """
     values = read(path)
     listed = values.get("stages")
     if not isinstance(listed, list) or not listed or not all(isinstance(stage, dict) for stage in listed):
-        raise UsageError(f"{path}: no stages; give a list of them, each with kind ({', '.join(KINDS)}) and name")
+        raise UsageError(f"{path}: no stages. Give a list of them, each with kind ({', '.join(KINDS)}) and name.")
     names = [stage.get("name") for stage in listed]
     if len({str(name) for name in names}) < len(names):
-        raise UsageError(f"{path}: stages need different names, these are {', '.join(map(str, names))}")
-    values = override(named(values), assignments)
+        raise UsageError(f"{path}: stages need different names, these are {', '.join(map(str, names))}.")
+    values = override(values | {"stages": {stage.get("name"): stage for stage in listed}}, assignments)
     stages = values["stages"]
     for name in stages if isinstance(stages, dict) else [stages]:
         if name not in names:
             raise UsageError(
-                f"--set stages.{name}: no stage of that name in {path}; there are {', '.join(map(str, names))}"
+                f"--set stages.{name}: no stage of that name in {path}. There are {', '.join(map(str, names))}."
             )
     made = [_stage(name, stage, str(path)) for name, stage in stages.items()]
     return build(Recipe, values | {"stages": made}, where=str(path))
 
 
-def _stage(name: object, values: Any, path: str) -> Any:
-    kind = values.get("kind") if isinstance(values, dict) else None
+def _stage(name: object, values: object, path: str) -> Common:
+    fields = values if isinstance(values, Mapping) else {}
+    kind = fields.get("kind")
     if kind not in KINDS:
-        raise UsageError(f"{path}: stage {name!r}: kind is {kind!r}; there are {', '.join(KINDS)}")
-    return build(KINDS[kind], values, where=f"{path}: stage {name!r}")
-
-
-def run(recipe: Recipe, *, out: Path, data: Sequence[Path | str] = (), until: str | None = None) -> Path:
-    """All stages, or those `until` one; returns OUT/model. See `runner`, only imported here: it brings torch."""
-    from vqa.train.runner import run_stages
-
-    return run_stages(recipe, out=out, data=data, until=until)
+        raise UsageError(f"{path}: stage {name!r}: kind is {kind!r}. There are {', '.join(KINDS)}.")
+    return build(KINDS[kind], fields, where=f"{path}: stage {name!r}")

@@ -1,10 +1,18 @@
-"""A recipe's stages one after the other, each from where its `start` ended. A stopped run goes on in the middle of one.
+"""Running a recipe: its stages one after the other, and what a stopped run resumes from.
 
-Every process of a launch runs this; the first one notes what is finished.
+    OUT/log.jsonl            a line of metrics now and then
+    OUT/STAGE/stage.json     the stage's settings, and whether it is finished
+    OUT/STAGE/checkpoint-*   the last two; of a warm-up warmup.pt
+    OUT/STAGE/model          the model after the stage, in float32
+    OUT/model                the model after the last stage, for scoring
+
+Every process of a launch runs this; the main process writes.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,10 +20,12 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from accelerate import PartialState
 from transformers import PrinterCallback
 
 from vqa.errors import UsageError
-from vqa.model.card import settle
+from vqa.files import write_json
+from vqa.model.card import GenerationConfig, ModelCard, Readout, settle
 from vqa.prompt import PROMPTS, PromptName, dimensions
 from vqa.train.checkpoints import (
     export_model,
@@ -26,55 +36,166 @@ from vqa.train.checkpoints import (
     without_rename_warnings,
 )
 from vqa.train.clips.conversations import read_conversations
-from vqa.train.clips.dataset import ListedClip, TrainingClip, answer_writer, damage_clips, digest_of
-from vqa.train.finished import begin, finish, key_of
-from vqa.train.generate import generate_reasons, texts_by_clip
+from vqa.train.clips.dataset import (
+    ListedClip,
+    TrainingClip,
+    answer_writer,
+    damage_clips,
+    digest_of,
+    list_clips,
+    load_clips,
+    split_clips,
+)
+from vqa.train.context import StageContext
+from vqa.train.generate import REASONS, generate_reasons, texts_by_clip
 from vqa.train.grpo.build import make_trainer
 from vqa.train.grpo.dataset import Example
 from vqa.train.metrics_log import LogCallback, MetricsLog
-from vqa.train.recipe_stages import ColdStart, Recipe, Reinforce, Stage, Warmup, Write
+from vqa.train.recipe import STAGE_FILE, ColdStart, GrpoStage, Recipe, Stage, Warmup, Write
 from vqa.train.scratch.crops import cut_crops
 from vqa.train.scratch.model import make_model, make_processor, make_tokenizer
 from vqa.train.scratch.warmup import warm_up
 from vqa.train.sft.trainer import cold_start
-from vqa.train.shared import Run, make_run
 from vqa.train.validation import validate
+from vqa.views import ViewsConfig
 
 hf: Any = transformers  # its types do not hold what it does
+SETTINGS_VERSION = 2  # of stage.json; raised when settings are renamed, as the key of a stage is a digest of them
 
 
-def run_stages(recipe: Recipe, *, out: Path, data: Sequence[Path | str] = (), until: str | None = None) -> Path:
-    """All stages of the recipe, or those `until` one; returns OUT/model.
+@dataclass(slots=True, kw_only=True)
+class RunContext:
+    """What the stages of one run share."""
 
-    The same command again goes on where it was stopped, runs no finished stage twice, and refuses settings that differ
-    from those of a stage that was begun.
-    Clips of a `test` split are not touched. Raises UsageError for data and settings that cannot teach, ModelError where
-    the training itself fails.
+    recipe: Recipe
+    card: ModelCard
+    prompt: PromptName
+    readout: Readout  # of held-out answers
+    views: ViewsConfig
+    out: Path
+    places: tuple[str, ...]
+    processes: PartialState
+    loaded: dict[tuple[str, int], list[TrainingClip]] = field(default_factory=dict)  # by digest and views per clip
+
+    @classmethod
+    def of(cls, recipe: Recipe, *, out: Path, data: Sequence[Path | str] = ()) -> "RunContext":
+        """Read the recipe's card; loads no model and no clip."""
+        card, generation = card_of(recipe)
+        return cls(
+            recipe=recipe,
+            card=card,
+            prompt=recipe.prompt or card.prompt,
+            readout=generation.readout,
+            views=ViewsConfig(**card.views),
+            out=out,
+            places=tuple(map(str, data)) or recipe.data,
+            processes=PartialState(cpu=not torch.cuda.is_available()),
+        )
+
+    @property
+    def precision(self) -> torch.dtype:
+        """Of matrix products."""
+        found: torch.dtype = getattr(torch, self.recipe.precision)
+        return found
+
+    def clips(self, stage: Stage) -> tuple[list[ListedClip], list[ListedClip]]:
+        """List the stage's clips: to learn from, and held out. Raises UsageError without data."""
+        places = stage.data or self.places
+        if not places and not (isinstance(stage, ColdStart) and stage.reasons):
+            raise UsageError(f"stage {stage.name}: no data. Give --data FOLDER (of `vqa prepare`, or a ladder).")
+        if not places:
+            return [], []
+        return split_clips(
+            list_clips(places, datasets=stage.datasets), held_out=self.recipe.validation_clips, seed=self.recipe.seed
+        )
+
+    def load(self, clips: Sequence[ListedClip], *, views_per_clip: int = 1) -> list[TrainingClip]:
+        """Make clips ready to be loaded; those of a ladder are decoded once per run."""
+        recipe, key = self.recipe, (digest_of(clips), views_per_clip)
+        if key not in self.loaded:
+            found = load_clips(
+                clips,
+                views=self.views,
+                seed=recipe.seed,
+                views_per_clip=views_per_clip,
+                threads=recipe.threads or 1,
+            )
+            for dataset in {clip.dataset for clip in found}:
+                next(clip for clip in found if clip.dataset == dataset).views()  # refused before the model is loaded
+            self.loaded[key] = found
+        return self.loaded[key]
+
+    def text_files(self, stage: ColdStart | GrpoStage | Write) -> list[Path]:
+        """Files of texts that the stage reads."""
+        names = {one.name for one in self.recipe.stages}
+        return [self.out / name / REASONS if name in names else Path(name) for name in stage.texts]
+
+    def prompt_of(self, stage: ColdStart | GrpoStage | Write) -> PromptName:
+        """The stage's prompt."""
+        return stage.prompt or self.prompt
+
+    def stage_context(self, stage: Stage, folder: Path, log: MetricsLog) -> StageContext:
+        """What a stage is run with beside its own settings."""
+        return StageContext(
+            prompt=self.prompt if isinstance(stage, Warmup) else self.prompt_of(stage),
+            readout=self.readout,
+            precision=self.precision,
+            seed=self.recipe.seed,
+            folder=folder,
+            log=log,
+            processes=self.processes,
+        )
+
+
+def card_of(recipe: Recipe) -> tuple[ModelCard, GenerationConfig]:
+    """The card whose prompt and views count, with the recipe's `max_pixels`, and its generation settings."""
+    card, generation = settle(recipe.card_name, {})
+    return (card.model_copy(update={"max_pixels": recipe.max_pixels}) if recipe.max_pixels else card), generation
+
+
+def run_recipe(recipe: Recipe, *, out: Path, data: Sequence[Path | str] = (), until: str | None = None) -> Path:
+    """Run the stages of a recipe that are not finished.
+
+    The same call again resumes where it was stopped and runs no finished stage twice. Clips of a `test` split are not
+    used.
+
+    Args:
+        recipe: of `vqa.train.recipe.load_recipe`.
+        out: folder for checkpoints, log and models.
+        data: ladders, folders of `vqa prepare` and manifests, in place of the recipe's.
+        until: name of the last stage to run.
+
+    Returns:
+        OUT/model, or `out` where no stage that trains has run.
+
+    Raises:
+        UsageError: for data and settings that cannot teach, and for a stage in `out` that has other settings.
+        ModelError: where training fails.
     """
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
     names = [stage.name for stage in recipe.stages]
     if until is not None and until not in names:
-        raise UsageError(f"--until {until}: no stage of that name; there are {', '.join(names)}")
+        raise UsageError(f"--until {until}: no stage of that name. There are {', '.join(names)}.")
     hf.utils.logging.disable_progress_bar()
-    run = make_run(recipe, out=out, data=data)
+    run = RunContext.of(recipe, out=out, data=data)
     keys: dict[str, str] = {}
     last, prompt, is_new = "", run.prompt, not (out / "model").exists()
     for stage in recipe.stages:
         train, held_out = run.clips(stage)
-        settings = _settings(run, stage, train, held_out, keys)
+        settings = _stage_settings(run, stage, train, held_out, keys)
         keys[stage.name] = key_of(settings)
         folder = out / stage.name
         with run.processes.main_process_first():
-            is_finished = begin(folder, settings)
+            is_finished = begin_stage(folder, settings)
         if not is_finished:
             is_new = True
             _run_stage(run, stage, train, held_out, folder)
             run.processes.wait_for_everyone()
             if run.processes.is_main_process:
-                finish(folder, settings)
+                finish_stage(folder, settings)
         last = last if isinstance(stage, Write) else stage.name
-        prompt = run.asked(stage) if isinstance(stage, ColdStart | Reinforce) else prompt
+        prompt = run.prompt_of(stage) if isinstance(stage, ColdStart | GrpoStage) else prompt
         if stage.name == until:
             break
     if not last:
@@ -86,10 +207,10 @@ def run_stages(recipe: Recipe, *, out: Path, data: Sequence[Path | str] = (), un
     return out / "model"
 
 
-def _settings(
-    run: Run, stage: Stage, train: Sequence[ListedClip], held_out: Sequence[ListedClip], keys: dict[str, str]
+def _stage_settings(
+    run: RunContext, stage: Stage, train: Sequence[ListedClip], held_out: Sequence[ListedClip], keys: dict[str, str]
 ) -> dict[str, Any]:
-    """All that the stage's weights hang on."""
+    """All settings that the stage's weights depend on."""
     recipe, origin = run.recipe, run.recipe.origin(stage)
     shared = recipe.model_dump(mode="json", include={"model", "seed", "precision", "views_per_clip"})
     texts = () if isinstance(stage, Warmup) else stage.texts
@@ -109,10 +230,12 @@ def _settings(
 
 
 @without_rename_warnings()
-def _run_stage(run: Run, stage: Stage, train: list[ListedClip], held_out: list[ListedClip], folder: Path) -> None:
+def _run_stage(
+    run: RunContext, stage: Stage, train: list[ListedClip], held_out: list[ListedClip], folder: Path
+) -> None:
     log = MetricsLog(run.out / "log.jsonl", stage.name)
     views_per_clip = run.recipe.views_per_clip if isinstance(stage, ColdStart) else 1
-    learned = [] if isinstance(stage, Warmup) else run.samples(train, views_per_clip=views_per_clip)
+    learned = [] if isinstance(stage, Warmup) else run.load(train, views_per_clip=views_per_clip)
     model, processor = _start(run, stage, train)
     if isinstance(stage, Warmup) or (isinstance(stage, ColdStart) and stage.cache_features):
         model.to(run.processes.device)  # no trainer has placed it yet
@@ -120,16 +243,16 @@ def _run_stage(run: Run, stage: Stage, train: list[ListedClip], held_out: list[L
         _warm_up(run, stage, model, processor, train, held_out, folder, log)
         save_model(model, processor, folder / "model", processes=run.processes)
         return
-    context = run.context(stage, folder, log)
+    context = run.stage_context(stage, folder, log)
     if isinstance(stage, Write):
-        generate_reasons(model, processor, learned, run.texts(stage), stage=stage, context=context)
+        generate_reasons(model, processor, learned, run.text_files(stage), stage=stage, context=context)
         return
-    kept = run.samples(held_out)
+    kept = run.load(held_out)
     if isinstance(stage, ColdStart):
         lessons = _lessons(run, stage, learned)
         trained = cold_start(model, processor, lessons, kept, settings=stage, context=context)
     else:
-        judge = partial(
+        evaluate = partial(
             validate,
             processor=processor,
             clips=kept,
@@ -144,11 +267,13 @@ def _run_stage(run: Run, stage: Stage, train: list[ListedClip], held_out: list[L
             _examples(run, stage, learned),
             folder=folder,
             processes=run.processes.num_processes,
-            judge=judge if kept else None,
-            bf16=run.precision == torch.bfloat16,
-            use_cpu=not torch.cuda.is_available(),
-            save_total_limit=2,
-            disable_tqdm=True,
+            evaluate=evaluate if kept else None,
+            arguments={
+                "bf16": run.precision == torch.bfloat16,
+                "use_cpu": not torch.cuda.is_available(),
+                "save_total_limit": 2,
+                "disable_tqdm": True,
+            },
         )
         trained.remove_callback(PrinterCallback)
         trained.add_callback(LogCallback(log))
@@ -157,7 +282,7 @@ def _run_stage(run: Run, stage: Stage, train: list[ListedClip], held_out: list[L
     save_model(trained, processor, folder / "model", processes=run.processes)
 
 
-def _start(run: Run, stage: Stage, train: Sequence[ListedClip]) -> tuple[Any, Any]:
+def _start(run: RunContext, stage: Stage, train: Sequence[ListedClip]) -> tuple[Any, Any]:
     recipe, card, origin = run.recipe, run.card, run.recipe.origin(stage)
     if origin is not None:
         earlier = {one.name for one in recipe.stages}
@@ -167,14 +292,16 @@ def _start(run: Run, stage: Stage, train: Sequence[ListedClip]) -> tuple[Any, An
             return load_for_generation(card, threads=recipe.threads, processes=run.processes)
         return load_for_training(card, threads=recipe.threads)
     if recipe.model is None or card.min_pixels is None or card.max_pixels is None:
-        raise UsageError(f"card {recipe.whose}: a model made from nothing needs min_pixels and max_pixels there")
+        raise UsageError(
+            f"card {recipe.card_name}: no min_pixels and max_pixels, which a model made from sizes needs. Add them"
+        )
     tokenizer = make_tokenizer(_texts(train, run.prompt), vocabulary=recipe.model.vocabulary)
     processor = make_processor(tokenizer, min_pixels=card.min_pixels, max_pixels=card.max_pixels)
     return make_model(tokenizer, **recipe.model.model_dump(exclude={"vocabulary"}), seed=recipe.seed), processor
 
 
 def _texts(train: Sequence[ListedClip], prompt: PromptName) -> list[str]:
-    """What the tokenizer learns from: answers as they will be written, and every question that may be asked."""
+    """Texts to train the tokenizer on: answers as they will be written, and every question that may be asked."""
     generator = np.random.default_rng(0)
     questions = [one.question for one in PROMPTS.values()]
     labels = ["Global multiframe picture:", "Local single frame picture 1:", "Picture 2:"]
@@ -184,7 +311,7 @@ def _texts(train: Sequence[ListedClip], prompt: PromptName) -> list[str]:
 
 
 def _warm_up(
-    run: Run,
+    run: RunContext,
     stage: Warmup,
     model: Any,
     processor: Any,
@@ -195,12 +322,15 @@ def _warm_up(
 ) -> None:
     recipe = run.recipe
     if run.processes.num_processes > 1:
-        raise UsageError(f"stage {stage.name}: a warm-up runs in one process; run it first, by `vqa train --until`")
+        raise UsageError(
+            f"stage {stage.name}: a warm-up runs in one process, not {run.processes.num_processes}. "
+            "Run it first, by `vqa train --until`."
+        )
     if not held_out:
-        raise UsageError(f"stage {stage.name}: no held-out clips; set validation_clips")
+        raise UsageError(f"stage {stage.name}: no held-out clips. Set validation_clips.")
     if odd := {clip.place for clip in train + held_out if not clip.is_of_ladder}:
         raise UsageError(f"stage {stage.name}: a warm-up needs ladders (vqa data synth), not {', '.join(sorted(odd))}")
-    seed = recipe.seed + recipe.stages.index(stage)  # a second warm-up sees other squares, in another order
+    seed = recipe.seed + recipe.stages.index(stage)  # a second warm-up sees other crops, in another order
     with run.processes.main_process_first():
         crops = [
             cut_crops(
@@ -213,23 +343,23 @@ def _warm_up(
             )
             for name, some in (("train", train), ("validation", held_out))
         ]
-    warm_up(model, processor, *crops, settings=stage, seed=seed, context=run.context(stage, folder, log))
+    warm_up(model, processor, *crops, settings=stage, seed=seed, context=run.stage_context(stage, folder, log))
 
 
-def _lessons(run: Run, stage: ColdStart, learned: list[TrainingClip]) -> list[TrainingClip]:
-    """What a cold start imitates: the stage's reasons or the clips' own; under Q-Insight's prompt its damage too."""
-    prompt = run.asked(stage)
+def _lessons(run: RunContext, stage: ColdStart, learned: list[TrainingClip]) -> list[TrainingClip]:
+    """Clips of a cold start: with the stage's reasons or their own; under Q-Insight's prompt about damage too."""
+    prompt = run.prompt_of(stage)
     lessons = learned
     if stage.reasons:
         of = {sample.clip_id: sample for sample in learned}
         read = partial(read_conversations, views=run.views, numbers=dimensions(prompt), seed=run.recipe.seed)
-        lessons = [sample for path in run.texts(stage) for sample in read(path, of)]
+        lessons = [sample for path in run.text_files(stage) for sample in read(path, of)]
     return lessons + damage_clips(learned, prompt) if prompt == "q_insight" else lessons
 
 
-def _examples(run: Run, stage: Reinforce, learned: list[TrainingClip]) -> list[Example]:
-    """What GRPO asks about: each clip's quality; for Q-Insight's reward its damage too, where it is known."""
-    captions = texts_by_clip(run.texts(stage))
+def _examples(run: RunContext, stage: GrpoStage, learned: list[TrainingClip]) -> list[Example]:
+    """Examples of GRPO: each clip's quality; for Q-Insight's reward its damage too, where it is known."""
+    captions = texts_by_clip(run.text_files(stage))
     examples = [
         Example(
             clip_id=sample.clip_id,
@@ -244,3 +374,53 @@ def _examples(run: Run, stage: Reinforce, learned: list[TrainingClip]) -> list[E
     return examples + [
         replace(one, damage=sample.damage, opinion=float("nan")) for one, sample in asked if sample.damage is not None
     ]
+
+
+def key_of(settings: Mapping[str, Any]) -> str:
+    """Digest of a stage's settings, among them the key of the stage before: same key, same weights."""
+    return hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def begin_stage(folder: Path, settings: Mapping[str, Any]) -> bool:
+    """Return whether the stage in `folder` is finished; write its settings there where it is new.
+
+    Raises:
+        UsageError: where the folder holds a stage, finished or begun, with other settings.
+    """
+    path = folder / STAGE_FILE
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_stage(folder, settings, is_finished=False)
+        return False
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+        before, is_finished, version = known["settings"], bool(known["is_finished"]), known.get("version", 1)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{path}: not a stage's settings ({error}). Delete {folder} to train it again.") from error
+    if version != SETTINGS_VERSION:
+        raise UsageError(
+            f"{folder}: this stage was trained by another version of vqa, whose settings have other names "
+            f"({STAGE_FILE} has version {version}, wanted {SETTINGS_VERSION}). Give another --out, or delete {folder} "
+            "to train it again; a finished model in it can be named as `start`."
+        )
+    now = json.loads(json.dumps(settings))
+    changed = [
+        f"{key} is {now.get(key)}, was {before.get(key)}" for key in now | before if now.get(key) != before.get(key)
+    ]
+    if changed:
+        state = "finished" if is_finished else "begun"
+        raise UsageError(
+            f"{folder}: this stage is {state} with other settings ({'; '.join(changed)}). Give another --out, or delete"
+            f" {folder} to train it again."
+        )
+    return is_finished
+
+
+def finish_stage(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Write that the stage is finished."""
+    _write_stage(folder, settings, is_finished=True)
+
+
+def _write_stage(folder: Path, settings: Mapping[str, Any], *, is_finished: bool) -> None:
+    state = {"version": SETTINGS_VERSION, "settings": dict(settings), "is_finished": is_finished}
+    write_json(folder / STAGE_FILE, state)

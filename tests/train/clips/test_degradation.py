@@ -12,7 +12,7 @@ from vqa.prompt import answer_text
 from vqa.train.clips.dataset import damage_clips, list_clips, load_clips, split_clips
 from vqa.train.clips.degradation import SEVERITIES, damage_answer, damage_of, parse_damage
 from vqa.train.grpo.reward import RankAndScore
-from vqa.train.recipe import run
+from vqa.train.runner import run_recipe
 from vqa.views import ViewsConfig
 
 
@@ -41,7 +41,7 @@ def test_what_a_cold_start_says_is_read_again(truth: tuple[str, str]) -> None:
 
 
 def test_the_reward_is_the_papers_and_each_question_has_its_own_answers() -> None:
-    """0.25 for the class, 0.75 more for the severity; 1 for the form (methods.md 4.1)."""
+    """0.25 for the class, 0.75 more for the severity; 1 for the form (arXiv 2503.22679)."""
 
     def said(kind: str, degree: str) -> str:
         return damage_answer((kind, degree), np.random.default_rng(0), 1)
@@ -80,7 +80,7 @@ def test_a_clip_of_a_ladder_is_asked_about_its_damage_too(ladder: Path, tmp_path
         "max_completion_length": 6,
     }
     values = small(COLDSTART | {"max_steps": 1, "prompt": "q_insight"}, GRPO | steps)
-    run(written(tmp_path / "a.yaml", values), data=[ladder], out=tmp_path / "out")
+    run_recipe(written(tmp_path / "a.yaml", values), data=[ladder], out=tmp_path / "out")
     lines = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
     assert any("rewards/degradation" in line for line in lines)
 
@@ -96,9 +96,9 @@ def test_the_trainer_asks_and_pays_for_damage(tmp_path: Path) -> None:
         of=[quality, damage, *rehearsal.examples()[2:]],
         reward="q_insight",
         prompt="q_insight",
-        first_look=False,
+        check_first_batch=False,
     )
     rows = [row for row in trainer.train_dataset if row["place"] in (0, 1) for _ in range(3)]
     trainer._generate_and_score_completions(rows)
-    assert "What harmed it" in trainer._shown[1].question and "Rate the overall" in trainer._shown[0].question
-    assert np.isnan(trainer._reward.judged.scores[1]).all()
+    assert "What harmed it" in trainer._clips[1].question and "Rate the overall" in trainer._clips[0].question
+    assert np.isnan(trainer._reward.batch.scores[1]).all()

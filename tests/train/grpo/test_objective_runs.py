@@ -1,4 +1,4 @@
-"""Each hook changes a real batch's advantages or loss as its formula says, worked out here another way."""
+"""Each objective changes a real batch's advantages or loss as its formula says, computed here another way."""
 
 import math
 from pathlib import Path
@@ -9,6 +9,12 @@ import pytest
 import torch
 
 from tests.support import rehearsal
+from vqa.train.grpo.objective import AdvantageObjective, Objective
+from vqa.train.grpo.objectives.caption_kl import CaptionKl
+from vqa.train.grpo.objectives.perception_kl import PerceptionKl
+from vqa.train.grpo.objectives.sequence_entropy import SequenceEntropy
+from vqa.train.grpo.objectives.uncertainty_weight import UncertaintyWeight
+from vqa.train.grpo.objectives.zero_negative_advantages import ZeroNegativeAdvantages
 
 CAPTION = "A rabbit on a meadow, softly blurred."
 
@@ -31,13 +37,13 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, dict[str, Any]
     return trainer, batch
 
 
-def with_settings(trainer: Any, **changed: Any) -> None:
-    trainer._settings = trainer._settings.model_copy(update=changed)
+def with_objectives(trainer: Any, *objectives: Objective) -> None:
+    trainer._settings = trainer._settings.model_copy(update={"objectives": objectives})
 
 
-def loss_and_gradient(trainer: Any, batch: dict[str, Any], **changed: Any) -> tuple[float, torch.Tensor]:
+def loss_and_gradient(trainer: Any, batch: dict[str, Any], *objectives: Objective) -> tuple[float, torch.Tensor]:
     plain = trainer._settings
-    with_settings(trainer, **changed)
+    with_objectives(trainer, *objectives)
     try:
         trainer.model.zero_grad()
         loss = trainer._compute_loss(trainer.model, dict(batch))
@@ -57,12 +63,12 @@ def by_hand(trainer: Any, batch: dict[str, Any], *, pixels: Any = None, blind: b
         if blind:
             question = trainer._examples[place]
             content = [{"type": "text", "text": f"What the pictures show: {question.caption}\n"}]
-            content.append({"type": "text", "text": trainer._shown[place].chat[0]["content"][-1]["text"]})
+            content.append({"type": "text", "text": trainer._clips[place].chat[0]["content"][-1]["text"]})
             chat = [{"role": "user", "content": content}]
             text = trainer.processing_class.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
             inputs = dict(trainer.processing_class(text=[text], return_tensors="pt", add_special_tokens=False))
         else:
-            inputs = dict(trainer._shown[place].asked.inputs)
+            inputs = dict(trainer._clips[place].prompt.inputs)
         if pixels is not None:
             inputs["pixel_values"] = pixels[place]
         inputs["input_ids"] = torch.cat([inputs["input_ids"], written[None]], dim=1)
@@ -84,15 +90,15 @@ def policy_loss(logps: torch.Tensor, advantages: torch.Tensor, mask: torch.Tenso
 
 def test_advantages_are_the_papers_and_hooks_change_them(ready: tuple[Any, dict[str, Any]]) -> None:
     trainer, batch = ready
-    judged = trainer._reward.judged
+    judged = trainer._reward.batch
     total = judged.terms["total"]
     plain = (total - total.mean(1, keepdims=True)) / (total.std(1, ddof=1, keepdims=True) + 1e-4)
     np.testing.assert_allclose(batch["advantages"].view(2, 8), plain, atol=1e-4)
     rows = [row for row in trainer.train_dataset if row["place"] in (0, 1) for _ in range(8)]
 
-    def hooked(**changed: Any) -> np.ndarray:
+    def hooked(objective: AdvantageObjective) -> np.ndarray:
         before = trainer._settings
-        with_settings(trainer, **changed)
+        with_objectives(trainer, objective)
         try:
             return trainer._generate_and_score_completions(rows)["advantages"].view(2, 8).numpy()
         finally:
@@ -105,27 +111,31 @@ def test_advantages_are_the_papers_and_hooks_change_them(ready: tuple[Any, dict[
         variance = sum((score - mean) ** 2 for score in read) / len(read)
         factors.append(math.exp(-0.2 * min(1.0, variance / 4.0)))
     assert factors[0] != 1.0
-    np.testing.assert_allclose(hooked(uncertainty_weight=True), plain * np.array(factors)[:, None], atol=1e-4)
+    np.testing.assert_allclose(
+        hooked(UncertaintyWeight(kind="uncertainty_weight")), plain * np.array(factors)[:, None], atol=1e-4
+    )
     right = (judged.terms["threshold"] == 1) & (judged.terms["format"] == 1)
     assert right.any()
     spared = np.where(right.any(1, keepdims=True), np.maximum(plain, 0.0), plain)
     assert not np.array_equal(spared, plain)
-    np.testing.assert_allclose(hooked(without_blame=True), spared, atol=1e-4)
+    np.testing.assert_allclose(hooked(ZeroNegativeAdvantages(kind="zero_negative_advantages")), spared, atol=1e-4)
 
 
 def test_a_group_without_spread_moves_nothing(tmp_path: Path) -> None:
     """Rewards that differ by a ten-thousandth: trl blows them up to whole advantages, the filter drops them."""
     kept = {}
     for on in (False, True):
-        trainer = rehearsal.trainer(tmp_path, spread_filter=on, num_generations=4, check_first_batch=False)
+        trainer = rehearsal.trainer(
+            tmp_path, objectives=[{"kind": "spread_filter"}] * on, num_generations=4, check_first_batch=False
+        )
         rows = [row for row in trainer.train_dataset if row["place"] in (0, 1) for _ in range(4)]
         reward = trainer._reward
         real = type(reward).__call__
 
         def faint(*args: Any, its: Any = reward, call: Any = real, **kwargs: Any) -> list[float]:
             call(its, **kwargs)
-            its.judged.terms["total"][0] = 1.0 + 1e-4 * np.arange(4)
-            return its.judged.terms["total"].ravel().tolist()
+            its.batch.terms["total"][0] = 1.0 + 1e-4 * np.arange(4)
+            return its.batch.terms["total"].ravel().tolist()
 
         trainer.reward_funcs = [faint]
         kept[on] = trainer._generate_and_score_completions(rows)["advantages"].view(2, 4)
@@ -163,7 +173,7 @@ def test_the_perception_loss_is_subtracted_as_its_formula_says(ready: tuple[Any,
     trainer, batch = ready
     mask = batch["completion_mask"]
     pixels = {}
-    asked = {place: trainer._shown[place].asked.inputs["pixel_values"] for place in (0, 1)}
+    asked = {place: trainer._clips[place].prompt.inputs["pixel_values"] for place in (0, 1)}
     # The noise is drawn over the clips of the batch in order, one clip once.
     both = torch.cat([asked[0], asked[1]])
     spread = 25 / 255 / np.mean(trainer.processing_class.image_processor.image_std)
@@ -183,7 +193,12 @@ def test_the_perception_loss_is_subtracted_as_its_formula_says(ready: tuple[Any,
     loss = policy_loss(seen, batch["advantages"], mask) - 0.5 * gain - 0.01 * entropy
     loss.backward()
     expected = torch.cat([one.grad.flatten() for one in trainer.model.parameters()]).clone()
-    value, found = loss_and_gradient(trainer, batch, perception_gamma=0.5, perception_eta=0.01)
+    value, found = loss_and_gradient(
+        trainer,
+        batch,
+        PerceptionKl(kind="perception_kl", weight=0.5),
+        SequenceEntropy(kind="sequence_entropy", weight=0.01),
+    )
     assert value == pytest.approx(loss.item(), abs=1e-5)
     assert torch.nn.functional.cosine_similarity(found, expected, dim=0) > 0.999999
     assert loss_and_gradient(trainer, batch)[0] != pytest.approx(value, abs=1e-3)
@@ -202,6 +217,6 @@ def test_the_caption_pulls_and_weighs_as_its_formula_says(ready: tuple[Any, dict
     loss = policy_loss(seen, batch["advantages"] * torch.exp(-2.0 * kl.detach()), mask) + 0.3 * kl.mean()
     loss.backward()
     expected = torch.cat([one.grad.flatten() for one in trainer.model.parameters()]).clone()
-    value, found = loss_and_gradient(trainer, batch, caption_lambda=0.3, caption_tau=2.0)
+    value, found = loss_and_gradient(trainer, batch, CaptionKl(kind="caption_kl", weight=0.3, tau=2.0))
     assert value == pytest.approx(loss.item(), abs=1e-5)
     assert torch.nn.functional.cosine_similarity(found, expected, dim=0) > 0.999999

@@ -10,7 +10,7 @@ from tests.references.make_checkpoints import make
 from tests.support import samples
 from vqa.model.encode import encode
 from vqa.model.load import hf
-from vqa.train.grpo.packing import ask, once, pack, unpack
+from vqa.train.grpo.packing import collapse_repeats, encode_prompt, pack_answers, unpack_answers
 
 ANSWERS = ([[5, 9, 7], [5], [8, 6, 6, 4, 9]], [[7, 7], [9, 5, 6, 8]])
 
@@ -33,14 +33,14 @@ def apart(model: Any, processor: Any, clips: list[Any]) -> torch.Tensor:
 
 
 def together(model: Any, processor: Any, clips: list[Any]) -> torch.Tensor:
-    asked = [ask(model, encode(processor, views, prompt="preresq_video")) for views in clips]
+    asked = [encode_prompt(model, encode(processor, views, prompt="preresq_video")) for views in clips]
     answers = [[torch.tensor(answer) for answer in group] for group in ANSWERS]
     is_eager = model.config._attn_implementation == "eager"
-    inputs, labels = pack(asked, answers, is_eager=is_eager, dtype=model.dtype)
+    inputs, labels = pack_answers(asked, answers, is_eager=is_eager, dtype=model.dtype)
     logps = model(**inputs).logits[:, :-1].log_softmax(dim=-1)
     picked = logps.gather(-1, labels[:, 1:].clamp(min=0)[..., None])[..., 0]
     mask = torch.tensor([[1] * len(answer) + [0] * (5 - len(answer)) for group in ANSWERS for answer in group])
-    return unpack(picked, labels, mask)
+    return unpack_answers(picked, labels, mask)
 
 
 @pytest.mark.parametrize(
@@ -68,5 +68,5 @@ def test_one_row_a_clip_gives_what_one_row_an_answer_gives(tmp_path: Path, famil
 
 
 def test_a_run_of_one_token_is_one_and_others_stay() -> None:
-    assert once([7, 7, 1, 2, 2, 7, 3, 7, 7, 7], 7) == [7, 1, 2, 2, 7, 3, 7]
-    assert once([], 7) == []
+    assert collapse_repeats([7, 7, 1, 2, 2, 7, 3, 7, 7, 7], 7) == [7, 1, 2, 2, 7, 3, 7]
+    assert collapse_repeats([], 7) == []

@@ -95,7 +95,7 @@ def again(trainer: Any, written: list[list[int]], reward: str) -> dict[str, list
     trainer._settings = before.model_copy(update={"reward": reward})
     try:
         with unsharded(trainer) as model:
-            found: dict[str, list[Any]] = trainer._again(model, written)
+            found: dict[str, list[Any]] = trainer._perturbed(model, written)
             return found
     finally:
         trainer._settings = before
@@ -104,9 +104,9 @@ def again(trainer: Any, written: list[list[int]], reward: str) -> dict[str, list
 def test_half_as_many_answers_are_written_to_shuffled_frames(ready: tuple[Any, list[list[int]], list[int]]) -> None:
     trainer, written, loads = ready
     assert loads == [1, 1, 0, 0]  # both orders come from one look
-    temporal = trainer._reward.judged.terms["temporal"]
-    texts = trainer._texts(written)
-    paid = trainer._reward.judged.terms["regression"]
+    temporal = trainer._reward.batch.terms["temporal"]
+    texts = trainer._decode(written)
+    paid = trainer._reward.batch.terms["regression"]
     other = again(trainer, written, "vq_insight")["perturbed"]
     assert [one is None for one in other] == [False, False, True, True] * 2
     assert not set(filter(None, other)) & set(texts)
@@ -129,7 +129,7 @@ def test_the_chance_of_the_opinions_digit_is_the_models(ready: tuple[Any, list[l
     found = again(trainer, written, "refine_iqa")
     row = next(row for row, one in enumerate(found["think"]) if not math.isnan(one))
     place = trainer._places[row]
-    text = trainer._texts(written)[row]
+    text = trainer._decode(written)[row]
     reading = locate(text, 2)
     assert reading is not None
     digit = str(int(trainer._examples[place].opinion))
@@ -137,7 +137,7 @@ def test_the_chance_of_the_opinions_digit_is_the_models(ready: tuple[Any, list[l
     bare = "<think></think>" + kept[kept.rindex("</think>") + len("</think>") :]
     trainer.model.eval()
     for name, before in (("think", kept), ("no_think", bare)):
-        inputs = dict(trainer._shown[place].asked.inputs)
+        inputs = dict(trainer._clips[place].prompt.inputs)
         ids = trainer.processing_class.tokenizer(before, return_tensors="pt", add_special_tokens=False)["input_ids"]
         inputs["input_ids"] = torch.cat([inputs["input_ids"], ids], dim=1)
         for mask in {"attention_mask", "mm_token_type_ids"} & set(inputs):

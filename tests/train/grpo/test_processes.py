@@ -40,13 +40,13 @@ def one_step(folder: str, reward: str, *, processes: int) -> dict[str, object]:
         its_model=rehearsal.model(dtype=torch.float64),
         processes=processes,
         reward=reward,
-        judge=partial(validate, processor=rehearsal.processor(), clips=held_out, **asking),
+        evaluate=partial(validate, processor=rehearsal.processor(), clips=held_out, **asking),
         eval_steps=1,
         **SETTINGS,
     )
     before = rehearsal.weights(trainer.model)
     trainer.train()
-    paid = trainer._reward.judged
+    paid = trainer._reward.batch
     update = {name: value - before[name] for name, value in rehearsal.weights(trainer.model).items()}
     found = [
         [entry[f"held_out/{name}"] for name in ("srcc", "plcc", "parsed")]

@@ -12,7 +12,7 @@ from vqa.prompt import answer_text
 from vqa.rewards import compute
 from vqa.rewards.presets import REWARD_PRESETS
 from vqa.train.clips.degradation import damage_answer
-from vqa.train.grpo.perturbations import AGAIN
+from vqa.train.grpo.perturbations import TERM_OF_REWARD
 from vqa.train.grpo.reward import UNFED, RankAndScore, spoken
 
 K = 3
@@ -36,8 +36,8 @@ def test_it_is_compute_over_the_groups() -> None:
     given = columns()
     seen: dict[str, float] = {}
     paid = reward(**given, prompts=[""] * 12, trainer_state=None, log_metric=seen.__setitem__)
-    assert reward.__name__ == "preresq_video" and reward.judged is not None
-    scores = reward.judged.scores
+    assert reward.__name__ == "preresq_video" and reward.batch is not None
+    scores = reward.batch.scores
     assert np.isnan(scores[1, 1]) and np.isnan(scores).sum() == 1
     values = [
         [[float(x) for x in one[0]["content"].split("\n")[1:3]] if "<answer>" in one[0]["content"] else [np.nan] * 2]
@@ -70,11 +70,11 @@ def test_every_term_pays_something_once_it_is_fed() -> None:
     for preset in REWARD_PRESETS:
         reward = RankAndScore(preset, dimensions=2, k=K)
         reward(**asked if preset in UNFED else given, **more)
-        assert reward.judged is not None
-        assert {name for name, term in reward.judged.terms.items() if not term.any()} == set(), preset
+        assert reward.batch is not None
+        assert {name for name, term in reward.batch.terms.items() if not term.any()} == set(), preset
         reward(**given)
-        idle = {name for name, term in reward.judged.terms.items() if not term.any()}
-        assert idle == {one for one in (AGAIN.get(preset), UNFED.get(preset, "").split(":")[0]) if one}, preset
+        idle = {name for name, term in reward.batch.terms.items() if not term.any()}
+        assert idle == {one for one in (TERM_OF_REWARD.get(preset), UNFED.get(preset, "").split(":")[0]) if one}, preset
 
 
 def test_the_last_grade_word_of_a_reason_is_its_score() -> None:

@@ -16,7 +16,7 @@ from tests.support import children, rehearsal
 from tests.support.recipes import COLDSTART, small, written
 from vqa.errors import ModelError
 from vqa.train.metrics_log import reporters
-from vqa.train.recipe import run
+from vqa.train.runner import run_recipe
 
 
 class At(TrainerCallback):
@@ -149,7 +149,7 @@ def test_the_log_shows_speed_memory_and_the_held_out_slice(tmp_path: Path) -> No
         max_steps=2,
         max_completion_length=8,
         check_first_batch=False,
-        judge=judge,
+        evaluate=judge,
         eval_steps=2,
     )
     trainer.train()
@@ -178,13 +178,13 @@ def test_tensorboard_holds_what_the_held_out_clips_say(ladder: Path, tmp_path: P
         "eval_steps": 2,
     }
     said = {"srcc": 0.5, "plcc": 0.25}
-    rehearsal.trainer(tmp_path / "grpo", judge=lambda _: said, report_to="tensorboard", **settings).train()
+    rehearsal.trainer(tmp_path / "grpo", evaluate=lambda _: said, report_to="tensorboard", **settings).train()
     assert {name: told(tmp_path / "grpo", f"held_out/{name}") for name in said} == {
         name: {0: value, 2: value} for name, value in said.items()
     }
     assert set(told(tmp_path / "grpo", "loss")) == {1, 2}
     recipe = written(tmp_path / "a.yaml", small(COLDSTART | {"steps": 2}))
-    run(recipe, data=[ladder], out=tmp_path / "out")
+    run_recipe(recipe, data=[ladder], out=tmp_path / "out")
     for name in ("srcc", "plcc"):
         assert set(told(tmp_path / "out", f"held_out/{name}")) == {1, 2}
 

@@ -23,7 +23,7 @@ def test_an_update_learns_from_rewards_that_differ_and_repeats_to_the_bit(tmp_pa
         trainer = rehearsal.trainer(tmp_path / str(number), reward=recipe, num_generations=4, temperature=1.2)
         before = rehearsal.weights(trainer.model)
         trainer.train()
-        judged = trainer._reward.judged
+        judged = trainer._reward.batch
         assert np.ptp(judged.terms["total"], axis=1).max() > 0.1
         assert np.isfinite(first_loss(trainer)) and trainer.state.log_history[0]["grad_norm"] > 0
         after.append(rehearsal.weights(trainer.model))
@@ -61,7 +61,7 @@ def test_shared_prompts_give_trls_own_gradient(tmp_path: Path) -> None:
     processor = theirs.processing_class
     texts, pictures = [], []
     for views in clips:
-        chat = ours._shown[0].chat
+        chat = ours._clips[0].chat
         texts += [processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)] * 3
         pictures += [[rehearsal.picture(one) for one in views.pictures]] * 3
     encoded = processor(images=pictures, text=texts, padding=True, return_tensors="pt")
@@ -164,10 +164,10 @@ def test_the_reference_is_the_model_before_training(tmp_path: Path) -> None:
     ("settings", "words"),
     [
         ({"per_device_train_batch_size": 4, "num_generations": 3}, "do not divide into batches of 4"),
-        ({"without_blame": True}, "belongs to the reward refine_iqa"),
-        ({"num_iterations": 2, "save_steps": 3}, "choose a multiple"),
-        ({"caption_lambda": 0.1}, "clip big_buck_bunny-0: no caption"),
-        ({"perception_gamma": 0.1, "shared_prefill": False}, "perception_gamma need shared_prefill"),
+        ({"objectives": [{"kind": "zero_negative_advantages"}]}, "needs reward refine_iqa, not preresq_video"),
+        ({"num_iterations": 2, "save_steps": 3}, "Choose a multiple"),
+        ({"objectives": [{"kind": "caption_kl", "weight": 0.1}]}, "clip big_buck_bunny-0 has no caption"),
+        ({"objectives": [{"kind": "perception_kl"}], "shared_prefill": False}, "perception_kl needs shared_prefill"),
         ({"vllm_mode": "colocate"}, "the package is not installed"),
         ({"clips_per_step": 5}, "has 4 clips, a batch 5"),
     ],

@@ -20,7 +20,7 @@ from vqa.train.clips.dataset import TrainingClip
 from vqa.train.clips.ladder import rarity_weights
 from vqa.train.context import StageContext
 from vqa.train.metrics_log import MetricsLog
-from vqa.train.recipe_stages import ColdStart
+from vqa.train.recipe import ColdStart
 from vqa.train.scratch.model import make_model, make_processor, make_tokenizer
 from vqa.train.scratch.warmup import HANDED
 from vqa.train.sft.features import add_noise, cache_features, channel_spread

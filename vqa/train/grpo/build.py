@@ -1,4 +1,4 @@
-"""GRPO (arXiv 2402.03300) over trl: a trainer from settings, a model, and clips to learn from."""
+"""Building a GRPO trainer from settings, a model and examples, with the checks that come before."""
 
 import importlib.util
 import logging
@@ -11,37 +11,57 @@ import transformers
 from trl import GRPOConfig
 
 from vqa.errors import UsageError
+from vqa.model._compat import attention_of
 from vqa.model.vocabulary import Vocabulary
 from vqa.prompt import dimensions
+from vqa.train import _compat
 from vqa.train.checkpoints import unsharded
 from vqa.train.clips.degradation import NONE
-from vqa.train.grpo.config import Grpo
+from vqa.train.grpo.config import GrpoSettings
 from vqa.train.grpo.dataset import Example, as_dataset
-from vqa.train.grpo.perturbations import AGAIN
+from vqa.train.grpo.perturbations import TERM_OF_REWARD
 from vqa.train.grpo.reward import UNFED, RankAndScore
 from vqa.train.grpo.trainer import Trainer
 from vqa.train.metrics_log import log_held_out, reporters
 from vqa.train.modules import tower_of, vocabulary_of
 
-Judge = Callable[[Any], Mapping[str, float]]
+Evaluate = Callable[[Any], Mapping[str, float]]
+
+# Settings that go to GRPOConfig under their own names.
+_OF_TRL = (
+    *("num_generations", "num_iterations", "max_steps", "learning_rate", "beta", "epsilon", "epsilon_high"),
+    *("temperature", "top_p", "max_completion_length", "top_entropy_quantile", "save_steps"),
+    *("gradient_checkpointing", "seed"),
+)
+_OF_VLLM = ("vllm_mode", "vllm_server_base_url", "vllm_gpu_memory_utilization")
 
 
 def make_trainer(
-    settings: Grpo,
+    settings: GrpoSettings,
     model: Any,
     processor: Any,
     examples: Sequence[Example],
     *,
     folder: Path,
     processes: int = 1,
-    judge: Judge | None = None,
-    **more: Any,
+    evaluate: Evaluate | None = None,
+    arguments: Mapping[str, Any] | None = None,
 ) -> Trainer:
-    """A trainer ready for `.train()`, or `.train(resume_from_checkpoint=True)` where `folder` holds a checkpoint-*.
+    """Build a trainer, ready for `.train()`.
 
-    `judge` is given the model every `eval_steps` steps and returns numbers for the log, such as SRCC on a held-out
-    slice; every process calls it. `more` goes to trl's GRPOConfig (bf16, use_cpu, report_to, save_total_limit ...).
-    Raises UsageError for settings that do not fit each other or the machine, and for examples that cannot teach.
+    Args:
+        settings: of the stage.
+        model: in training mode.
+        processor: of the model; its padding side is set to left, as trl wants it.
+        examples: clips to learn from; at least `clips_per_step` of each data set.
+        folder: for checkpoints; `.train(resume_from_checkpoint=True)` resumes from its last one.
+        processes: of the launch.
+        evaluate: takes the model before the first step and every `eval_steps` and returns figures for the log, such as
+            SRCC on held-out clips; every process calls it.
+        arguments: for trl's GRPOConfig, over those of the settings (bf16, use_cpu, report_to, save_total_limit ...).
+
+    Raises:
+        UsageError: for settings that do not fit each other or the machine, and for examples that cannot teach.
     """
     check(settings, examples, processes=processes)
     if settings.shared_prefill:
@@ -49,51 +69,32 @@ def make_trainer(
     answers = settings.clips_per_step * settings.num_generations
     rows = min(settings.per_device_train_batch_size, answers // processes)
     accumulation = answers // (rows * processes)
-    processor.tokenizer.padding_side = "left"  # trl pads prompts so
+    processor.tokenizer.padding_side = "left"
     if settings.vision_learning_rate is not None:
         tower_of(model).requires_grad_(settings.vision_learning_rate > 0)
-    arguments: dict[str, Any] = {
+    names = (*_OF_TRL, *(_OF_VLLM if settings.vllm_mode else ()))
+    config: dict[str, Any] = {name: getattr(settings, name) for name in names}
+    config |= {
         "output_dir": str(folder),
         "per_device_train_batch_size": rows,
         "gradient_accumulation_steps": accumulation,
         "steps_per_generation": accumulation,
-        "num_generations": settings.num_generations,
-        "num_iterations": settings.num_iterations,
-        "max_steps": settings.max_steps,
-        "learning_rate": settings.learning_rate,
-        "beta": settings.beta,
-        "epsilon": settings.epsilon,
-        "epsilon_high": settings.epsilon_high,
-        "temperature": settings.temperature,
-        "top_p": settings.top_p,
-        "max_completion_length": settings.max_completion_length,
-        "top_entropy_quantile": settings.top_entropy_quantile,
         "loss_type": "grpo",
         "scale_rewards": "group",
-        "save_steps": settings.save_steps,
         "logging_steps": 1,
-        "gradient_checkpointing": settings.gradient_checkpointing,
         "bf16": model.dtype == torch.bfloat16,  # trl's default is true whatever the weights are
         "generation_kwargs": _banned(
             processor, vocabulary_of(model, processor), is_vllm=settings.vllm_mode is not None
         ),
-        "seed": settings.seed,
         "data_seed": settings.seed,
         "report_to": reporters() or "none",
+        "use_vllm": settings.vllm_mode is not None,
     }
-    if settings.vllm_mode is not None:
-        arguments |= {
-            "use_vllm": True,
-            "vllm_mode": settings.vllm_mode,
-            "vllm_server_base_url": settings.vllm_server_base_url,
-            "vllm_gpu_memory_utilization": settings.vllm_gpu_memory_utilization,
-        }
     for lack in _unfed(settings, examples):
-        logging.getLogger(__name__).warning("reward %s goes without %s", settings.reward, lack)
-    asked = dimensions(settings.prompt)
+        logging.getLogger(__name__).warning("reward %s is computed without %s", settings.reward, lack)
     reward = RankAndScore(
         settings.reward,
-        dimensions=asked,
+        dimensions=dimensions(settings.prompt),
         k=settings.num_generations,
         stage=settings.reward_stage,
         mode=settings.reward_mode,
@@ -104,75 +105,70 @@ def make_trainer(
             reward,
             examples,
             model=model,
-            args=GRPOConfig(**arguments | more),
-            processing_class=processor,
-            train_dataset=as_dataset(examples),
+            args=GRPOConfig(**config | dict(arguments or {})),
+            processor=processor,
+            dataset=as_dataset(examples),
         )
     except (OSError, RuntimeError) as error:  # what trl and requests raise for a server that cannot be used
         if settings.vllm_mode != "server" or isinstance(error, torch.OutOfMemoryError):
             raise
-        raise UsageError(
-            f"grpo: vllm_server_base_url {settings.vllm_server_base_url}: {' '.join(str(error).split())}"
-        ) from error
+        words = " ".join(str(error).split())
+        raise UsageError(f"grpo: vllm_server_base_url {settings.vllm_server_base_url}: {words}") from error
     _check_reference(trainer)
-    if judge is not None:
-        trainer.add_callback(_HeldOut(trainer, judge, every=settings.eval_steps))
+    if evaluate is not None:
+        trainer.add_callback(_HeldOut(trainer, evaluate, every=settings.eval_steps))
     return trainer
 
 
-def check(settings: Grpo, examples: Sequence[Example], *, processes: int = 1) -> None:
-    """Raises UsageError for settings that do not fit each other, the number of processes, the clips or the machine."""
+def check(settings: GrpoSettings, examples: Sequence[Example], *, processes: int = 1) -> None:
+    """Check that settings fit each other, the number of processes, the clips and the machine.
+
+    Raises:
+        UsageError: naming the setting, its value and the way out.
+    """
     answers, size = settings.clips_per_step * settings.num_generations, settings.per_device_train_batch_size
     if answers % processes or (size < answers // processes and answers % (size * processes)):
         raise UsageError(
             f"grpo: {settings.clips_per_step} clips x {settings.num_generations} answers do not divide into batches of "
-            f"{size} on {processes} processes; choose per_device_train_batch_size so that they do"
+            f"{size} on {processes} processes. Choose per_device_train_batch_size so that they do."
         )
-    if settings.without_blame and settings.reward != "refine_iqa":
-        raise UsageError(f"grpo: without_blame belongs to the reward refine_iqa, not {settings.reward}")
     if settings.save_steps % settings.num_iterations:
         raise UsageError(
-            f"grpo: save_steps is {settings.save_steps}, not a multiple of num_iterations ({settings.num_iterations}); "
-            "choose a multiple, so that a run can resume between two batches of answers"
+            f"grpo: save_steps is {settings.save_steps}, not a multiple of num_iterations ({settings.num_iterations}). "
+            "Choose a multiple, so that a run can resume between two batches of answers."
         )
-    if settings.caption_lambda or settings.caption_tau:
-        bare = next((one.clip_id for one in examples if not one.caption), None)
-        if bare is not None:
-            raise UsageError(f"clip {bare}: no caption; caption_lambda and caption_tau need one for every clip")
-    again = ("perception_gamma", "perception_eta", "caption_lambda", "caption_tau")
-    asked = [name for name in again if getattr(settings, name)]
-    if asked and not settings.shared_prefill:
-        raise UsageError(f"grpo: {', '.join(asked)} need shared_prefill: true")
+    for objective in settings.objectives:
+        objective.check(settings, examples)
     if settings.vllm_mode is not None and not importlib.util.find_spec("vllm"):
         raise UsageError(
-            f"grpo: vllm_mode is {settings.vllm_mode}, but the package is not installed; `pip install trl[vllm]`"
+            f"grpo: vllm_mode is {settings.vllm_mode}, but the package is not installed. Run `pip install vqa[vllm]`."
         )
     if settings.vllm_mode == "server" and not settings.vllm_server_base_url:
         raise UsageError(
-            "grpo: vllm_mode is server; give vllm_server_base_url, the address of a running `vllm serve` (see README)"
+            "grpo: vllm_mode is server without vllm_server_base_url. Give the address of a running `vllm serve`."
         )
 
 
-def _unfed(settings: Grpo, examples: Sequence[Example]) -> list[str]:
-    """The reward's term that pays nothing in this run, and what it lacks."""
+def _unfed(settings: GrpoSettings, examples: Sequence[Example]) -> list[str]:
+    """The reward's term that is 0 in this run, and what it lacks."""
     if settings.reward in UNFED and all(one.damage == NONE for one in examples):
         return [UNFED[settings.reward]]
-    if settings.reward in AGAIN and (settings.vllm_mode or not settings.shared_prefill):
-        return [f"{AGAIN[settings.reward]}: shared_prefill: true, and no vllm_mode"]
+    if settings.reward in TERM_OF_REWARD and (settings.vllm_mode or not settings.shared_prefill):
+        return [f"{TERM_OF_REWARD[settings.reward]}: shared_prefill: true, and no vllm_mode"]
     return []
 
 
 def _check_attention(model: Any) -> None:
-    """Answers behind one prompt need attention that takes a mask, and layers that do nothing but attend."""
-    text, kind = model.config.get_text_config(), model.config._attn_implementation
+    """Check that attention takes a mask and that no layer is recurrent, which answers behind one prompt need."""
+    text, kind = model.config.get_text_config(), attention_of(model)
     layers = set(getattr(text, "layer_types", None) or ()) - {"full_attention"}
     if kind not in ("sdpa", "eager") or layers:
         found = f"layers of {', '.join(sorted(layers))}" if layers else f"attention {kind}"
-        raise UsageError(f"grpo: {found} cannot share a prompt; use attention sdpa, or set shared_prefill: false")
+        raise UsageError(f"grpo: {found} cannot share a prompt. Use attention sdpa, or set shared_prefill: false.")
 
 
 def _banned(processor: Any, vocabulary: Vocabulary, *, is_vllm: bool) -> dict[str, Any]:
-    """What trl's and vLLM's generation may not draw: as in `roll_out`; vLLM takes words, so ids without one stay."""
+    """Tokens that trl's and vLLM's generation must not draw, as in `roll_out`; vLLM takes words only."""
     if not is_vllm:
         return {"suppress_tokens": list(vocabulary.banned)}
     words = processor.tokenizer.convert_ids_to_tokens(list(vocabulary.banned))
@@ -180,34 +176,34 @@ def _banned(processor: Any, vocabulary: Vocabulary, *, is_vllm: bool) -> dict[st
 
 
 def _check_reference(trainer: Trainer) -> None:
-    """trl reads the reference of the KL from where the model came from: it must still be the same."""
+    """Check the reference of the KL, which trl loads again from where the model came from."""
     reference = trainer.ref_model
     if reference is None or trainer.is_sharded:
         return
     pairs = zip(trainer.model.named_parameters(), reference.parameters(), strict=True)
     changed = next((name for (name, own), other in pairs if not torch.equal(own, other.to(own.device))), None)
     if changed is not None:
-        place = trainer.model.config._name_or_path
+        place = _compat.source_of(trainer.model)
         raise UsageError(
-            f"grpo: beta > 0 needs the model before training, and {changed} is not what {place} holds; save the model, "
-            "load it from there, and begin with that"
+            f"grpo: beta > 0 needs the model before training, and {changed} is not what {place} holds. Save the model, "
+            "load it from there, and start from that."
         )
 
 
 class _HeldOut(transformers.TrainerCallback):
-    """Calls the judge before the first step and then every few."""
+    """Callback that evaluates before the first step and every few steps."""
 
-    def __init__(self, trainer: Trainer, judge: Judge, *, every: int) -> None:
-        self._trainer, self._judge, self._every = trainer, judge, every
+    def __init__(self, trainer: Trainer, evaluate: Evaluate, *, every: int) -> None:
+        self._trainer, self._evaluate, self._every = trainer, evaluate, every
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step == 0:
-            self._look(control)
+            self._run(control)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step % self._every == 0 or state.global_step == state.max_steps:
-            self._look(control)
+            self._run(control)
 
-    def _look(self, control: Any) -> None:
+    def _run(self, control: Any) -> None:
         with unsharded(self._trainer) as model:
-            log_held_out(self._trainer, self._judge(model), control)
+            log_held_out(self._trainer, self._evaluate(model), control)

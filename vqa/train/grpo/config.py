@@ -1,48 +1,55 @@
-"""Settings of one stage of GRPO, with the constants of the papers."""
+"""Settings of a GRPO stage, in trl's names, with the constants of the papers."""
 
-from typing import Literal
+import functools
+import operator
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from vqa.config import Strict
 from vqa.prompt import PromptName
+from vqa.train.grpo.objective import Objective, find_objectives
+
+OBJECTIVES = find_objectives()  # by kind
+if TYPE_CHECKING:
+    AnyObjective = Objective
+else:
+    AnyObjective = Annotated[functools.reduce(operator.or_, OBJECTIVES.values()), Field(discriminator="kind")]
 
 
-class Grpo(Strict):
-    """One stage of GRPO. Defaults are PreResQ-R1's and VisualQuality-R1's (methods.md 1.3, 2.2)."""
+class GrpoSettings(Strict):
+    """A GRPO stage. Defaults are those of PreResQ-R1 (arXiv 2511.05393) and VisualQuality-R1 (arXiv 2505.14460)."""
 
-    prompt: PromptName = "preresq_video"
-    questions: tuple[str, ...] = Field((), description="in place of the prompt's words, one drawn a clip and step")
+    prompt: PromptName = Field("preresq_video", description="a name of vqa.prompt.PROMPTS")
+    questions: tuple[str, ...] = Field((), description="in place of the prompt's, one drawn per clip and step")
     reward: str = Field("preresq_video", description="a name of vqa.rewards.REWARD_PRESETS")
     reward_stage: Literal[1, 2] = Field(1, description="which of PreResQ-R1's two stages the reward is for")
-    reward_mode: Literal["paper_code", "strict"] = "paper_code"
-    max_steps: int = Field(ge=1)
+    reward_mode: Literal["paper_code", "strict"] = Field(
+        "paper_code", description="PreResQ-R1: paper_code as released, strict as the paper's formulas"
+    )
+    max_steps: int = Field(ge=1, description="updates of the weights")
     clips_per_step: int = Field(
         8, ge=1, description="clips per step over all processes, which the reward compares with one another"
     )
     num_generations: int = Field(6, ge=2, description="answers per clip")
     per_device_train_batch_size: int = Field(48, ge=1, description="answers per forward pass of one process")
-    learning_rate: float = Field(1e-6, gt=0)
+    learning_rate: float = Field(1e-6, gt=0, description="at the start; falls linearly to 0")
     vision_learning_rate: float | None = Field(
         None, ge=0, description="of the vision tower; 0 freezes it; default: learning_rate"
     )
     beta: float = Field(0.04, ge=0, description="weight of the KL to the model before training")
-    epsilon: float = Field(0.2, gt=0)
-    epsilon_high: float | None = Field(None, gt=0)
+    epsilon: float = Field(0.2, gt=0, description="clipping of the probability ratio")
+    epsilon_high: float | None = Field(None, gt=0, description="its upper bound; default: epsilon")
     num_iterations: int = Field(1, ge=1, description="updates per batch of answers")
-    temperature: float = Field(1.0, gt=0)
-    top_p: float = Field(1.0, gt=0, le=1)
+    temperature: float = Field(1.0, gt=0, description="of sampling, and of the log-probabilities in the loss")
+    top_p: float = Field(1.0, gt=0, le=1, description="of sampling")
     max_completion_length: int = Field(256, ge=1, description="tokens of an answer")
     top_entropy_quantile: float = Field(
         1.0, gt=0, le=1, description="share of the tokens, by entropy, that enter the loss (OmniQuality-R: 0.2)"
     )
-    uncertainty_weight: bool = Field(False, description="Q-Hawkeye's factor on the advantages")
-    spread_filter: bool = Field(False, description="OmniQuality-R: groups without a spread of rewards do not count")
-    without_blame: bool = Field(False, description="Refine-IQA: nobody is blamed where one answer is fully right")
-    perception_gamma: float = Field(0.0, ge=0, description="Q-Hawkeye's perception loss; 1e-4 there")
-    perception_eta: float = Field(0.0, ge=0, description="Q-Hawkeye's regulariser of entropy; 1e-3 there")
-    caption_lambda: float = Field(0.0, ge=0, description="CapPO's weight of the KL to the caption; NOT FOUND there")
-    caption_tau: float = Field(0.0, ge=0, description="CapPO's weight of advantages by that KL; NOT FOUND there")
+    objectives: tuple[AnyObjective, ...] = Field(
+        (), description="terms of single papers, in order: - {kind: ..., ...}; see vqa/train/grpo/objectives"
+    )
     save_steps: int = Field(50, ge=1, description="steps between two checkpoints")
     eval_steps: int = Field(50, ge=1, description="steps between two evaluations on the held-out clips")
     patience: int = Field(20, ge=1, description="batches in a row without anything to learn that stop the run")
@@ -56,4 +63,4 @@ class Grpo(Strict):
     )
     vllm_server_base_url: str | None = Field(None, description="address of a `vllm serve`, http://host:port")
     vllm_gpu_memory_utilization: float = Field(0.3, gt=0, le=1, description="colocate: share of the GPU's memory")
-    seed: int = 42
+    seed: int = Field(42, description="of answers, order of clips and questions")

@@ -1,4 +1,4 @@
-"""Clips to learn from, as trl takes them, and the order in which they come: one data set a batch."""
+"""Training examples of GRPO: trl's table of them, their order (one data set per batch), and a batch's clips."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -7,21 +7,24 @@ from typing import Any
 
 import datasets
 import numpy as np
+from PIL import Image
 from torch.utils.data import Sampler
 
 from vqa.errors import UsageError
-from vqa.prompt import HIGHEST, LOWEST
+from vqa.model.encode import encode, padded
+from vqa.prompt import HIGHEST, LOWEST, messages
 from vqa.train.clips.degradation import NONE, Damage
+from vqa.train.grpo.packing import EncodedPrompt, encode_prompt
 from vqa.types import Views
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Example:
-    """One clip to learn from: what people said of it on 1-5, and how to get what the model sees of it.
+    """A clip to learn from: its opinion on 1-5, and how to load its views.
 
     `load` is called once for each batch that holds the clip, never at set-up: it reads a prepared cache. `caption` is
-    only for CapPO's hooks: what the pictures show, in words. Where `damage` is given, that is asked for and paid, and
-    the opinion is NaN.
+    for objectives that need what the pictures show in words. Where `damage` is given, the question and the reward are
+    about it, and the opinion is NaN.
     """
 
     clip_id: str
@@ -33,18 +36,19 @@ class Example:
 
 
 def as_dataset(examples: Sequence[Example]) -> datasets.Dataset:
-    """A table of trl's column (prompt, which the trainer fills when it loads the clip) and ours.
+    """Build the table that trl iterates over; the trainer fills its column `prompt` when it loads a clip.
 
-    Raises UsageError for opinions off the scale, or all the same within each data set: nothing could be learned.
+    Raises:
+        UsageError: for opinions not on 1-5, or all the same within a data set: nothing could be learned.
     """
     by_set: dict[str, set[float]] = defaultdict(set)
     for one in (one for one in examples if one.damage == NONE):
         if not LOWEST <= one.opinion <= HIGHEST:
-            raise UsageError(f"clip {one.clip_id}: the opinion {one.opinion} is not on {LOWEST:g}-{HIGHEST:g}")
+            raise UsageError(f"clip {one.clip_id}: the opinion {one.opinion} is not on {LOWEST:g}-{HIGHEST:g}.")
         by_set[one.dataset].add(one.opinion)
     for name, opinions in by_set.items():
         if len(opinions) < 2:
-            raise UsageError(f"data set {name!r}: all opinions are {opinions.pop():g}; give clips of different quality")
+            raise UsageError(f"data set {name!r}: all opinions are {opinions.pop():g}. Add clips of other quality.")
     columns: dict[str, list[Any]] = {
         "place": list(range(len(examples))),
         "prompt": [[{"role": "user", "content": one.clip_id}] for one in examples],
@@ -56,12 +60,68 @@ def as_dataset(examples: Sequence[Example]) -> datasets.Dataset:
     return datasets.Dataset.from_dict(columns)
 
 
-class OneSetSampler(Sampler[int]):
-    """trl's order of rows (each clip `k` times in a row, each batch `repeats` times), every batch from one data set.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class BatchClip:
+    """A clip of a batch, loaded and encoded once for all its answers."""
 
-    Within an epoch each data set is shuffled, cut into batches of `clips` (a rest is left for another epoch's order),
-    and the batches of all sets are shuffled. The order depends on seed and epoch only. Raises UsageError for a data
-    set smaller than a batch.
+    example: Example
+    chat: list[dict[str, Any]]
+    pictures: list[Image.Image]  # only for vLLM and trl's own path, which encode them
+    prompt: EncodedPrompt | None
+    disordered: EncodedPrompt | None = None  # the same question about the frames out of order
+
+    @property
+    def question(self) -> str:
+        """The text behind the pictures."""
+        words: str = self.chat[-1]["content"][-1]["text"]
+        return words
+
+
+def load_clip(
+    example: Example,
+    model: Any,
+    processor: Any,
+    *,
+    prompt: str,
+    question: str | None = None,
+    is_encoded: bool,
+    keeps_pictures: bool,
+    disorder: Callable[[Views], Views | None] | None = None,
+) -> BatchClip:
+    """Load a clip's views once and encode them once.
+
+    Args:
+        example: the clip.
+        model: whose positions and device count.
+        processor: of the model.
+        prompt: a name of vqa.prompt.PROMPTS.
+        question: in place of the prompt's.
+        is_encoded: whether to encode the views for the model.
+        keeps_pictures: whether to keep them for whoever encodes them again.
+        disorder: reorders the frames for a second prompt; None where the reward needs none.
+    """
+    views = example.load()
+    other = None if disorder is None else disorder(views)
+    counts = {"global_count": len(views.global_pictures), "local_count": len(views.local_pictures)}
+
+    def encoded(its: Views) -> EncodedPrompt:
+        return encode_prompt(model, encode(processor, its, prompt=prompt, question=question))
+
+    return BatchClip(
+        example=example,
+        chat=messages(prompt, **counts, question=question),
+        pictures=[Image.fromarray(padded(picture)) for picture in views.pictures] if keeps_pictures else [],
+        prompt=encoded(views) if is_encoded else None,
+        disordered=None if other is None else encoded(other),
+    )
+
+
+class OneSetSampler(Sampler[int]):
+    """Order of rows as trl wants it, with every batch from one data set.
+
+    Each clip comes `k` times in a row and each batch `repeats` times. Within an epoch each data set is shuffled and cut
+    into batches of `clips` (the remainder waits for another epoch's order), and the batches of all sets are shuffled.
+    The order depends on seed and epoch only. Raises UsageError for a data set smaller than a batch.
     """
 
     def __init__(self, names: Sequence[str], *, clips: int, k: int, repeats: int, seed: int) -> None:
@@ -71,12 +131,12 @@ class OneSetSampler(Sampler[int]):
         for name, places in self._places.items():
             if len(places) < clips:
                 raise UsageError(
-                    f"data set {name!r} has {len(places)} clips, a batch {clips}; add clips or leave it out"
+                    f"data set {name!r} has {len(places)} clips, a batch {clips}. Add clips, or remove the set."
                 )
         self._clips, self._k, self._repeats, self._seed, self._epoch = clips, k, repeats, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """As torch's distributed sampler has it; accelerate calls it."""
+        """Set the epoch of the next iteration; accelerate calls it on resuming."""
         self._epoch = epoch
 
     def __len__(self) -> int:

@@ -1,54 +1,54 @@
-"""Whether a run can learn at all: looks at each batch of answers and stops a run that teaches nothing."""
+"""Checks that a run can learn: a run whose batches of answers teach nothing is stopped."""
 
 import numpy as np
 
 from vqa.errors import ModelError
-from vqa.train.grpo.reward import Judged
+from vqa.train.grpo.reward import RewardBatch
 
-SAME_SCORE = 0.02  # points; scores that spread less over clips of different quality are one constant
+SAME_SCORE = 0.02  # points; a smaller standard deviation over clips of different quality counts as one constant
 FEWEST_PARSED = 0.05
 
 
-class Watch:
-    """Counts, for each complaint, the batches in a row that gave cause; raises ModelError at `patience` of them.
+class LearningCheck:
+    """Counter, per complaint, of the batches in a row that gave cause; raises ModelError at `patience` of them.
 
-    With `check_first_batch` the first batch, whose answers were written before any step, must give no cause at all.
+    With `check_first_batch` the first batch, generated before any step, must give no cause at all.
     """
 
     def __init__(self, *, patience: int, check_first_batch: bool = False) -> None:
         self._patience, self._check_first_batch = patience, check_first_batch
         self._rows: dict[str, int] = {}
 
-    def __call__(self, judged: Judged, *, is_first: bool = False) -> None:
-        """Look at one batch."""
-        found = complaints(judged)
+    def __call__(self, batch: RewardBatch, *, is_first: bool = False) -> None:
+        """Check one batch."""
+        found = complaints(batch)
         if found and is_first and self._check_first_batch:
             raise ModelError(
-                f"grpo: this run cannot learn, from its first answers: {'; '.join(found)}; an answer reads "
-                f"{judged.texts[0][0][:200]!r} (check_first_batch: false trains all the same)"
+                f"grpo: this run cannot learn from its first answers: {'; '.join(found)}. An answer reads "
+                f"{batch.texts[0][0][:200]!r}. check_first_batch: false trains all the same."
             )
         self._rows = {words: self._rows.get(words, 0) + 1 for words in found}
         for words, batches in self._rows.items():
             if batches >= self._patience:
-                raise ModelError(f"grpo: this run cannot learn: {words}, {batches} batches in a row")
+                raise ModelError(f"grpo: this run cannot learn: {words}, {batches} batches in a row.")
 
 
-def complaints(judged: Judged) -> list[str]:
-    """Why nothing can be learned from this batch, each with the way out; empty when something can."""
-    parsed = judged.terms["format"] > 0  # damage is an answer without a score
+def complaints(batch: RewardBatch) -> list[str]:
+    """Reasons why nothing can be learned from this batch, each with the way out; empty when something can."""
+    parsed = batch.terms["format"] > 0  # damage is an answer without a score
     if not parsed.any():
-        return ["no answer could be parsed (give it a longer cold start, or more new tokens)"]
+        return ["no answer could be parsed (give it a longer cold start, or raise max_completion_length)"]
     found = []
-    if all(len(set(group)) == 1 for group in judged.texts):
+    if all(len(set(group)) == 1 for group in batch.texts):
         found.append("the answers to each clip are all the same (raise the temperature)")
-    elif not (np.ptp(judged.terms["total"], axis=1) > 0).any():
+    elif not (np.ptp(batch.terms["total"], axis=1) > 0).any():
         found.append("the answers to each clip earn all the same (choose a reward that tells them apart)")
     if parsed.mean() < FEWEST_PARSED:
         found.append(
             f"the format reward is stuck: fewer than {FEWEST_PARSED:.0%} of the answers could be parsed (give it a "
-            "longer cold start, or more new tokens)"
+            "longer cold start, or raise max_completion_length)"
         )
-    scores, opinions = (values[~np.isnan(values)] for values in (judged.scores, judged.opinions))
+    scores, opinions = (values[~np.isnan(values)] for values in (batch.scores, batch.opinions))
     if len(scores) > 1 and np.ptp(opinions) > 0.5 and np.std(scores) < SAME_SCORE:
         found.append("every clip gets the same score (lower learning_rate, or begin from an earlier checkpoint)")
     return found

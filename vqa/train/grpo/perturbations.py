@@ -1,7 +1,7 @@
-"""What some rewards need beside the answers: the same model is asked again, and nothing is learned from what it says.
+"""Perturbed inputs of second passes that some rewards need; no gradient comes from them.
 
 temporal      answers to the clip with its frames out of order (VQAThinker, VQ-Insight)
-probability   the chance of the opinion's digit behind the reasoning, and without it (Refine-IQA)
+probability   the probability of the opinion's digit behind the reasoning, and without it (Refine-IQA)
 """
 
 from dataclasses import replace
@@ -13,8 +13,8 @@ from vqa.prompt import locate
 from vqa.types import Pixels, Views
 from vqa.views.pictures import grid_of
 
-# The term that each of these rewards has for it.
-AGAIN = {"vqathinker": "temporal", "vq_insight": "temporal", "refine_iqa": "probability"}
+# The term that needs a second pass, by reward.
+TERM_OF_REWARD = {"vqathinker": "temporal", "vq_insight": "temporal", "refine_iqa": "probability"}
 
 
 def out_of_order(views: Views, *, seed: int, is_shuffle: bool) -> Views | None:

@@ -1,4 +1,4 @@
-"""A recipe's reward in trl's shape: groups are gathered over all processes before any answer is compared."""
+"""Reward function for trl: a preset's terms over the batch gathered from all processes."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -19,26 +19,26 @@ from vqa.train.clips.ladder import GRADES
 
 Numbers = NDArray[np.float64]
 
-# Terms that pay nothing unless the data say more than an opinion: a recipe runs without them.
+# Terms that are 0 unless the data hold more than an opinion, by reward; a recipe runs without them.
 UNFED = {"q_insight": "degradation: clips whose damage is known, as on a ladder"}
-# Columns beside trl's own and a clip's: its damage, and what `vqa.train.grpo.perturbations` asks.
+# Optional columns: a clip's damage, and those of vqa.train.grpo.perturbations.
 MORE = ("damage", "perturbed", "think", "no_think")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
-    """One generation batch over all processes: B clips, K answers each."""
+class RewardBatch:
+    """A batch of answers over all processes with its rewards: B clips, K answers each."""
 
     scores: Numbers  # [B, K], NaN where unparsed
-    opinions: Numbers  # [B], NaN where damage was asked for
+    opinions: Numbers  # [B], NaN where the question is about damage
     terms: dict[str, Numbers]  # [B, K] each, `total` among them
     texts: list[list[str]]
 
 
 class RankAndScore:
-    """Callable for trl: one float an answer, the preset's `total`; `judged` holds the last batch for hooks and checks.
+    """Reward function for trl: one float per answer, the preset's `total`. `batch` holds the last batch.
 
-    `k` answers of a clip come one after another in the global batch, as trl's sampler lays them out; anything else
+    The `k` answers of a clip come one after another in the global batch, as the sampler lays them out; anything else
     raises ModelError. An exception stops the run.
     """
 
@@ -47,7 +47,7 @@ class RankAndScore:
         self.__name__ = preset  # trl's key of the metric
         self._preset, self._dimensions, self._k = preset, dimensions, k
         self._context = {"stage": stage, "mode": mode}
-        self.judged: Judged | None = None
+        self.batch: RewardBatch | None = None
 
     def __call__(
         self,
@@ -60,7 +60,7 @@ class RankAndScore:
         log_metric: Callable[[str, float], None] | None = None,
         **more: Any,
     ) -> list[float]:
-        """See trl's GRPOTrainer, `reward_funcs`."""
+        """Compute the rewards of this process's answers; see trl's GRPOTrainer, `reward_funcs`."""
         columns = {
             "clip_id": clip_id,
             "dataset": dataset,
@@ -74,13 +74,13 @@ class RankAndScore:
         for group in groups:
             if len(group) != self._k or len({row["clip_id"] for row in group}) != 1:
                 names = ", ".join(sorted({row["clip_id"] for row in group}))
-                raise ModelError(f"reward: a group of {self._k} answers holds {len(group)} of the clips {names}")
+                raise ModelError(f"reward: a group of {self._k} answers holds {len(group)} of the clips {names}.")
         given = {name: [[row[name] for row in group] for group in groups] for name in columns}
         opinions, words = np.array([own[0] for own in given["opinion"]]), given["text"]
         damage = [own[0] for own in given.get("damage", [])] or [NONE] * len(groups)
         is_about_damage = [one[0] != "" for one in damage]
         values = self._read(words)
-        values[is_about_damage] = np.nan  # a score is no answer there
+        values[is_about_damage] = np.nan  # a number there is no score
         context = self._context | {"texts": words, "tokens": given["tokens"]}
         context["reason_scores"] = [[spoken(text) for text in group] for group in words]
         context |= {name: given[name] for name in ("think", "no_think") if name in given}
@@ -89,7 +89,7 @@ class RankAndScore:
         if any(is_about_damage):
             context |= _damage(words, damage)
         terms = compute(self._preset, values, opinions, [own[0] for own in given["dataset"]], **context)
-        self.judged = Judged(scores=values.mean(axis=2), opinions=opinions, terms=terms, texts=words)
+        self.batch = RewardBatch(scores=values.mean(axis=2), opinions=opinions, terms=terms, texts=words)
         for name, term in terms.items():
             if log_metric is not None and name != "total":
                 log_metric(f"rewards/{name}", float(term.mean()))
@@ -109,8 +109,9 @@ class RankAndScore:
 
 
 def spoken(text: str) -> float:
-    """The score 1-5 that an answer's reasoning speaks for: of the last grade word in it (BT.500's five, or the prompt's
-    "very poor"); NaN without one. Ours, for Q-Ponder (arXiv 2506.05384), whose form was NOT FOUND."""
+    """Score 1-5 of the last grade word in an answer's reasoning (BT.500's five, or the prompt's "very poor"); NaN
+    without one. Q-Ponder (arXiv 2506.05384) rewards its agreement with the score; its form was NOT FOUND, this one is
+    our choice."""
     found = _GRADE.findall(reason(text).lower())
     return _GRADES[found[-1]] if found else float("nan")
 
@@ -120,7 +121,7 @@ _GRADE = re.compile(rf"\b(?<!not )({'|'.join(_GRADES)})\b")
 
 
 def _damage(texts: Sequence[Sequence[str]], damage: Sequence[Damage]) -> dict[str, Any]:
-    """Context of the term `degradation`: what was asked of each clip, and what each answer names."""
+    """Context of the term `degradation`: the damage of each clip, and what each answer names."""
     named = [
         [parse_damage(text) if truth[0] else None for text in group] for group, truth in zip(texts, damage, strict=True)
     ]

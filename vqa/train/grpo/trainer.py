@@ -1,49 +1,92 @@
-"""trl's GRPOTrainer with our order of clips, rollouts, forward pass, hooks and checks.
+"""GRPO (arXiv 2402.03300): trl's trainer with shared prefill, one data set per batch, and terms of single papers.
 
-Replaced are: the order of rows (`_get_train_sampler`), what becomes of a batch (`_prepare_inputs`), generation
-(`rollout_func`), the rate of the tower (`create_optimizer`), and the log-probabilities of answers
+Overridden are the order of rows (`_get_train_sampler`), what becomes of a batch (`_prepare_inputs`), generation
+(`rollout_func`), the learning rate of the vision tower (`create_optimizer`), and the log-probabilities of answers
 (`_get_per_token_logps_and_entropies`). All else is trl's: normalisation within groups, clipping, KL, accumulation,
-processes.
+processes. vqa.train._compat lists the private methods among them.
 """
 
+import math
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
+import datasets
 import torch
 from torch import Tensor
-from trl.trainer.utils import split_tensor_dict
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel, ProcessorMixin
+from trl import GRPOConfig, GRPOTrainer
 
 from vqa.errors import ModelError
-from vqa.train.asking import Asking
+from vqa.model._compat import attention_of
+from vqa.model.rollout import Sampling, prefill, roll_out
+from vqa.prompt import dimensions
+from vqa.train import _compat
+from vqa.train.checkpoints import Guarded, unsharded
 from vqa.train.clips.dataset import seed_of
-from vqa.train.grpo import objectives as hooks
-from vqa.train.grpo.config import Grpo
-from vqa.train.grpo.dataset import Example, OneSetSampler
-from vqa.train.grpo.health import Watch
-from vqa.train.grpo.packing import Asked, ask
+from vqa.train.clips.degradation import NONE, QUESTION
+from vqa.train.grpo.config import GrpoSettings
+from vqa.train.grpo.dataset import BatchClip, Example, OneSetSampler, load_clip
+from vqa.train.grpo.health import LearningCheck
+from vqa.train.grpo.objective import AdvantageObjective, LossObjective, Transform, Update
+from vqa.train.grpo.packing import (
+    EncodedPrompt,
+    batch_runs,
+    collapse_repeats,
+    encode_prompt,
+    find_runs,
+    pack_answers,
+    unpack_answers,
+)
+from vqa.train.grpo.perturbations import TERM_OF_REWARD, digit_of, out_of_order
 from vqa.train.grpo.reward import RankAndScore
-from vqa.train.modules import parameter_groups
-from vqa.train.question import captioned, show
+from vqa.train.metrics_log import peak_memory_gb
+from vqa.train.modules import parameter_groups, vocabulary_of
+from vqa.types import Views
+
+Scored = tuple[Tensor, Tensor, None]  # log-probabilities and entropies [R, T]; trl's third is a loss of experts
 
 
-class Trainer(Asking):
-    """See the module, and `vqa.train.grpo.build.make_trainer`; what has no name here goes to trl."""
+class Trainer(Guarded, GRPOTrainer):  # type: ignore[misc]  # trl has no types
+    """GRPOTrainer on clips; made by `vqa.train.grpo.build.make_trainer`."""
 
-    def __init__(self, settings: Grpo, reward: RankAndScore, examples: Sequence[Example], **kwargs: Any) -> None:
+    what = "grpo"
+
+    def __init__(
+        self,
+        settings: GrpoSettings,
+        reward: RankAndScore,
+        examples: Sequence[Example],
+        *,
+        model: PreTrainedModel,
+        args: GRPOConfig,
+        processor: ProcessorMixin,
+        dataset: datasets.Dataset,
+    ) -> None:
         self._settings, self._reward, self._examples = settings, reward, examples
-        self._watch = Watch(patience=settings.patience, check_first_batch=settings.check_first_batch)
-        self._shown, self._places, self._noise = {}, [], None
-        self._seen: Tensor | None = None  # log-probabilities of the last forward pass
-        self._ready: tuple[Any, ...] | None = None  # a forward pass that trl's loss is to use again
-        self._buffered_inputs: list[Any] | None = None
+        self._check = LearningCheck(patience=settings.patience, check_first_batch=settings.check_first_batch)
+        self._clips: dict[int, BatchClip] = {}  # of this process's batch, by place in `examples`
+        self._places: list[int] = []  # the clip of each row at hand
+        self._buffer: list[dict[str, Any]] = []  # the batch of answers in micro-batches
+        self._ready: Scored | None = None  # a forward pass that trl's loss is to use again
         rollout = None
         if settings.shared_prefill:
-            rollout = self._vllm_rollouts if kwargs["args"].use_vllm else self._rollouts
+            rollout = self._generate_by_vllm if args.use_vllm else self._generate_here
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="You are using 'rollout_func'")  # a contract test watches it
-            super().__init__(reward_funcs=reward, rollout_func=rollout, **kwargs)
+            warnings.filterwarnings("ignore", message="You are using 'rollout_func'")  # pinned by a contract test
+            super().__init__(
+                model=model,
+                reward_funcs=reward,
+                args=args,
+                train_dataset=dataset,
+                processing_class=processor,
+                rollout_func=rollout,
+            )
+
+    # ------------------------------------------------------------------------------------------ batches and optimiser
 
     def _get_train_sampler(self, dataset: Any = None) -> OneSetSampler:
         return OneSetSampler(
@@ -54,30 +97,39 @@ class Trainer(Asking):
             seed=self.args.seed,
         )
 
-    def create_optimizer(self, model: Any = None) -> Any:
-        """trl's own, unless the tower has its own rate. Made here and not handed over: FSDP parts the weights first."""
-        if self._settings.vision_learning_rate is None:
-            return super().create_optimizer(model)
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """trl's own, or AdamW where the tower has its own learning rate. Made here: FSDP shards the weights first."""
+        settings = self._settings
+        if settings.vision_learning_rate is None:
+            optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+            return optimizer
         groups = parameter_groups(
-            model or self.model, rate=self._settings.learning_rate, vision_rate=self._settings.vision_learning_rate
+            model or self.model, rate=settings.learning_rate, vision_rate=settings.vision_learning_rate
         )
         self.optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
         return self.optimizer
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
-        """trl's, without its shuffle: a clip's answers stay together, so its prompt runs once."""
+        """As trl's, without its shuffle: a clip's answers stay together, so its prompt runs once."""
         if not self._settings.shared_prefill:
             return super()._prepare_inputs(generation_batch)
-        parts = self.args.steps_per_generation
-        if self._step % (parts * self.num_iterations) == 0 or self._buffered_inputs is None:
-            self._buffered_inputs = split_tensor_dict(self._generate_and_score_completions(generation_batch), parts)
-        return self._buffered_inputs[self._step % parts]
+        step, parts = _compat.micro_step(self), self.args.steps_per_generation
+        if step % (parts * self.num_iterations) == 0 or not self._buffer:  # empty on resuming
+            self._buffer = _compat.split_batch(self._generate_and_score_completions(generation_batch), parts)
+        return self._buffer[step % parts]
+
+    @property
+    def _first_row(self) -> int:
+        """Place of this process's first row in the global batch."""
+        return int(self.accelerator.process_index) * len(self._places)
+
+    # ------------------------------------------------------------------------------------------ answers and advantages
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         settings, started = self._settings, time.perf_counter()
         self._places = [row["place"] for row in inputs]
-        self._shown = {
-            place: show(
+        self._clips = {
+            place: load_clip(
                 self._examples[place],
                 self.accelerator.unwrap_model(self.model),
                 self.processing_class,
@@ -91,26 +143,149 @@ class Trainer(Asking):
         }
         rows = []
         for row in inputs:
-            shown = self._shown[row["place"]]
-            pictures = {} if settings.shared_prefill else {"images": shown.pictures}
-            rows.append(row | {"prompt": shown.chat} | pictures)
+            clip = self._clips[row["place"]]
+            pictures = {} if settings.shared_prefill else {"images": clip.pictures}
+            rows.append(row | {"prompt": clip.chat} | pictures)
         output: dict[str, Any] = super()._generate_and_score_completions(rows)
-        judged = self._reward.judged
-        if judged is None:
+        batch = self._reward.batch
+        if batch is None:
             raise ModelError("grpo: trl did not call the reward")
-        self._watch(judged, is_first=self.state.global_step == 0)
-        local = output["advantages"]
-        everyone = self.accelerator.gather(local).view(judged.scores.shape)
-        own = slice(self._first, self._first + len(local))
-        output["advantages"] = hooks.weighed(everyone, judged, settings).reshape(-1)[own]
+        self._check(batch, is_first=self.state.global_step == 0)
+        own = output["advantages"]
+        advantages = self.accelerator.gather(own).view(batch.scores.shape)
+        for objective in settings.objectives:
+            if isinstance(objective, AdvantageObjective):
+                advantages = objective.change_advantages(advantages, batch)
+        output["advantages"] = advantages.reshape(-1)[self._first_row : self._first_row + len(own)]
         if settings.shared_prefill:
             output["place"] = torch.tensor(self._places)
         seconds = time.perf_counter() - started
         tokens = int(output["completion_mask"].sum()) * self.accelerator.num_processes
-        self._metrics["train"]["rollout/tokens_per_second"].append(tokens / seconds)
-        self._metrics["train"]["rollout/seconds"].append(seconds)
-        self._metrics["train"]["rollout/clips_encoded"].append(len(self._shown))
+        _compat.add_metric(self, "rollout/tokens_per_second", tokens / seconds)
+        _compat.add_metric(self, "rollout/seconds", seconds)
+        _compat.add_metric(self, "rollout/clips_encoded", len(self._clips))
         return output
+
+    def _question(self, place: int) -> str | None:
+        """The recipe's question drawn for this step, the same for all answers of a clip, or the one about damage."""
+        questions = self._settings.questions if self._examples[place].damage == NONE else (QUESTION,)
+        if not questions:
+            return None
+        return questions[seed_of(self._settings.seed, self.state.global_step, place, 0) % len(questions)]
+
+    def _disorder(self, place: int) -> Callable[[Views], Views | None] | None:
+        """How the clip's frames are put out of order where the reward needs it, the same for all its answers."""
+        reward = self._settings.reward
+        if TERM_OF_REWARD.get(reward) != "temporal" or self.use_vllm or not self._settings.shared_prefill:
+            return None
+        seed = seed_of(self._settings.seed, self.state.global_step, place, 1)
+        return partial(out_of_order, seed=seed, is_shuffle=reward == "vq_insight")
+
+    def _prompt(self, place: int) -> EncodedPrompt:
+        prompt = self._clips[place].prompt
+        if prompt is None:
+            raise ModelError(f"grpo: clip {self._examples[place].clip_id} was not encoded")
+        return prompt
+
+    def _prompt_ids(self) -> list[list[int]]:
+        return [self._prompt(place).ids.tolist() for place in self._places]
+
+    def _generate_here(self, prompts: list[Any], _: GRPOTrainer) -> dict[str, Any]:
+        """trl's rollout_func: answers by this process; keys beside trl's own go to the reward."""
+        with unsharded(self) as model:
+            written = self._write(model, range(len(prompts)), self._prompt)
+            more = self._perturbed(model, written)
+        return {"prompt_ids": self._prompt_ids(), "completion_ids": written, "logprobs": None} | more
+
+    def _write(
+        self, model: Any, rows: Sequence[int], prompt_of: Callable[[int], EncodedPrompt], *salt: int
+    ) -> list[list[int]]:
+        """Token ids of an answer for each row, by one prefill per clip.
+
+        A row's seed comes from the run's seed, the step and its place in the global batch, so it gets the same answer
+        for any number of processes. Placeholders of pictures and unused ids are never drawn.
+        """
+        sampling = Sampling(temperature=self.temperature, top_p=self.top_p)
+        seeds = [seed_of(self._settings.seed, self.state.global_step, self._first_row + row, *salt) for row in rows]
+        places = [self._places[row] for row in rows]
+        written: list[list[int]] = []
+        vocabulary = vocabulary_of(model, self.processing_class)
+        for group in batch_runs(find_runs(places), rows=self.args.per_device_train_batch_size):
+            start, stop = group[0][0], group[-1][1]
+            answers = roll_out(
+                model,
+                [prefill(model, prompt_of(places[begin]).inputs) for begin, _ in group],
+                k=group[0][1] - start,
+                vocabulary=vocabulary,
+                max_new_tokens=self.max_completion_length,
+                seeds=seeds[start:stop],
+                sampling=sampling,
+            )
+            written += [one.tokens + [vocabulary.ends[0]] * one.is_finished for clip in answers for one in clip]
+        return written
+
+    def _generate_by_vllm(self, prompts: list[Any], _: GRPOTrainer) -> dict[str, Any]:
+        """trl's rollout_func: answers by vLLM, to which trl has sent the weights."""
+        ids = self._prompt_ids()
+        is_server, picture = self._settings.vllm_mode == "server", self.processing_class.image_token_id
+        _compat.reset_vllm_encoder_cache(self, is_server=is_server)
+        seen, written, logprobs = _compat.generate_by_vllm(
+            self,
+            # In this process vLLM expands one placeholder to a picture's tokens, and each of many as well.
+            prompts=ids if is_server else [collapse_repeats(prompt, picture) for prompt in ids],
+            images=[self._clips[place].pictures for place in self._places],
+        )
+        for place, own, its in zip(self._places, ids, seen, strict=True):
+            if own != list(its):
+                clip = self._examples[place].clip_id
+                raise ModelError(
+                    f"grpo: clip {clip} is {len(its)} tokens to vLLM and {len(own)} to the model: its processor "
+                    "resizes pictures differently. Save the model with its processor, and start from that folder."
+                )
+        return {"prompt_ids": ids, "completion_ids": written, "logprobs": logprobs}
+
+    # ------------------------------------------------------------------- second passes that some rewards need
+
+    def _perturbed(self, model: Any, written: list[list[int]]) -> dict[str, list[Any]]:
+        """Columns for the reward, a value per row; see vqa.train.grpo.perturbations."""
+        term, k = TERM_OF_REWARD.get(self._settings.reward), self.num_generations
+        if term == "temporal":
+            few = k // 2 if self._settings.reward == "vq_insight" else k
+            prompts = {place: clip.disordered for place, clip in self._clips.items() if clip.disordered}
+            rows = [r for r, place in enumerate(self._places) if place in prompts and (self._first_row + r) % k < few]
+            answers = self._decode(self._write(model, rows, prompts.__getitem__, 1))
+            by_row = dict(zip(rows, answers, strict=True))
+            return {"perturbed": [by_row.get(row) for row in range(len(written))]}
+        if term == "probability":
+            numbers, tokens = dimensions(self._settings.prompt), self.processing_class.tokenizer
+            are_read, ends, behind = list[bool](), list[list[int]](), list[EncodedPrompt]()
+            for place, text in zip(self._places, self._decode(written), strict=True):
+                pair = digit_of(text, self._examples[place].opinion, numbers=numbers) or ()
+                ends += [tokens(end, add_special_tokens=False)["input_ids"] for end in pair]
+                behind += [self._prompt(place) for _ in pair]
+                are_read.append(bool(pair))
+            values = iter(self._last_token_probabilities(model, behind, ends))
+            found = [(next(values), next(values)) if is_read else (math.nan, math.nan) for is_read in are_read]
+            return {"think": [one for one, _ in found], "no_think": [one for _, one in found]}
+        return {}
+
+    def _decode(self, written: Sequence[list[int]]) -> list[str]:
+        return [self.processing_class.tokenizer.decode(one, skip_special_tokens=True) for one in written]
+
+    @torch.no_grad()
+    def _last_token_probabilities(
+        self, model: Any, prompts: Sequence[EncodedPrompt], ends: Sequence[list[int]]
+    ) -> list[float]:
+        """Probability of each text's last token behind its prompt and the tokens before it."""
+        if not ends:
+            return []
+        tokens = [torch.tensor(one, device=model.device) for one in ends]
+        written = pad_sequence(tokens, batch_first=True)
+        mask = pad_sequence([torch.ones_like(one) for one in tokens], batch_first=True)
+        logps, _, _ = self._score(model, prompts, written, mask, rows=self.args.per_device_train_batch_size)
+        return [float(own[len(end) - 1].exp()) for own, end in zip(logps, ends, strict=True)]
+
+    # ------------------------------------------------------------------------------------------------ update
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -119,60 +294,105 @@ class Trainer(Asking):
         attention_mask: Tensor,
         logits_to_keep: int,
         batch_size: int | None = None,
-        **kwargs: Any,
+        **pictures: Any,  # trl's keys change from family to family
     ) -> Any:
         if self._ready is not None:
             result, self._ready = self._ready, None
             return result
         if not self._settings.shared_prefill:
             return super()._get_per_token_logps_and_entropies(
-                model, input_ids, attention_mask, logits_to_keep, batch_size, **kwargs
+                model, input_ids, attention_mask, logits_to_keep, batch_size, **pictures
             )
         written, mask = input_ids[:, -logits_to_keep:], attention_mask[:, -logits_to_keep:]
-        asked = [self._asked(place) for place in self._places]
-        result = self._scored(model, asked, written, mask, rows=batch_size)
-        self._seen = result[0]
-        return result
+        return self._score(model, [self._prompt(place) for place in self._places], written, mask, rows=batch_size)
+
+    def _score(
+        self,
+        model: Any,
+        prompts: Sequence[EncodedPrompt],
+        written: Tensor,
+        mask: Tensor,
+        *,
+        rows: int | None = None,
+        transform: Transform | None = None,
+    ) -> Scored:
+        """Log-probabilities and entropies [R, T] of answers.
+
+        Args:
+            model: possibly wrapped.
+            prompts: one per answer; the same object where answers share it.
+            written: int64 [R, T], token ids.
+            mask: [R, T], 1 for tokens of the answer.
+            rows: answers per forward pass; None for all.
+            transform: changes the packed inputs in place.
+        """
+        logps, entropies = [], []
+        attention, dtype = attention_of(self.model), self.model.dtype
+        for start in range(0, len(written), rows or len(written)):
+            part = slice(start, start + (rows or len(written)))
+            lengths = mask[part].sum(dim=1).tolist()
+            answers = [tokens[:length] for tokens, length in zip(written[part], lengths, strict=True)]
+            runs = find_runs([id(one) for one in prompts[part]])
+            inputs, labels = pack_answers(
+                [prompts[start + begin] for begin, _ in runs],
+                [answers[begin:end] for begin, end in runs],
+                is_eager=attention == "eager",
+                dtype=dtype,
+            )
+            if transform is not None:
+                transform(inputs)
+            with self.accelerator.autocast():
+                out = model(**inputs, labels=labels, fused_lm_head=True)
+            logps.append(unpack_answers(out.log_probs, labels, mask[part]))
+            # The reference model's head returns no entropies, and nothing uses them.
+            entropies.append(logps[-1] if out.entropy is None else unpack_answers(out.entropy, labels, mask[part]))
+        return torch.cat(logps), torch.cat(entropies), None
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
-        settings, written, mask = self._settings, inputs["completion_ids"], inputs["completion_mask"]
+        settings = self._settings
         if settings.shared_prefill:
             self._places = inputs["place"].tolist()
+        objectives = [one for one in settings.objectives if isinstance(one, LossObjective)]
         extra: Tensor | float = 0.0
-        if settings.caption_lambda or settings.caption_tau:
-            asked = [self._asked(place) for place in self._places]
-            self._ready = self._scored(model, asked, written, mask)
-            self._seen = self._ready[0]
-            with torch.no_grad():
-                blind, _, _ = self._scored(model, self._captions(), written, mask)
-            kl = hooks.answer_means(hooks.divergence(self._seen, blind), mask)
-            weight = hooks.caption_weight(kl.detach(), tau=settings.caption_tau)
-            inputs = inputs | {"advantages": inputs["advantages"] * weight}
-            extra = settings.caption_lambda * kl.mean()
-            self._metrics["train"]["caption_kl"].append(kl.mean().item())
+        if objectives:
+            update = self._update(model, inputs["completion_ids"], inputs["completion_mask"])
+            for objective in objectives:
+                effect = objective.apply(update)
+                if effect.loss is not None:
+                    extra = extra + effect.loss
+                if effect.advantage_weights is not None:
+                    inputs = inputs | {"advantages": inputs["advantages"] * effect.advantage_weights}
+                for name, value in effect.metrics.items():
+                    _compat.add_metric(self, name, value)
         loss: Tensor = super()._compute_loss(model, inputs)
-        gamma = hooks.perception_weight(self.state.epoch or 0.0, gamma=settings.perception_gamma)
-        if gamma > 0 and self._seen is not None:
-            self._noise = seed_of(settings.seed, self.state.global_step, 0)
-            with torch.no_grad():
-                blurred, _, _ = self._scored(model, [self._asked(place) for place in self._places], written, mask)
-            self._noise = None
-            gain = hooks.perception_gain(self._seen, blurred, mask)
-            extra = extra - gamma * gain
-            self._metrics["train"]["perception_kl"].append(gain.item())
-        if settings.perception_eta and self._seen is not None:
-            extra = extra - settings.perception_eta * (self._seen * mask).sum(dim=1).mean()
-        loss = loss + extra / self.current_gradient_accumulation_steps
-        return self.checked(loss)
+        return self.checked(loss + extra / self.current_gradient_accumulation_steps)
 
-    def _captions(self) -> list[Asked]:
-        """Each row's question with the caption in place of the pictures, one object a clip."""
-        model = self.accelerator.unwrap_model(self.model)
-        made = {
-            place: ask(
-                model,
-                captioned(self._examples[place].caption, self.processing_class, question=self._shown[place].question),
-            )
-            for place in dict.fromkeys(self._places)
-        }
-        return [made[place] for place in self._places]
+    def _update(self, model: Any, written: Tensor, mask: Tensor) -> Update:
+        """Run the forward pass, which trl's loss uses again, and describe it for objectives."""
+        prompts = [self._prompt(place) for place in self._places]
+        self._ready = self._score(model, prompts, written, mask)
+
+        @torch.no_grad()
+        def score(others: Sequence[EncodedPrompt] | None, transform: Transform | None) -> Tensor:
+            return self._score(model, others or prompts, written, mask, transform=transform)[0]
+
+        return Update(
+            logps=self._ready[0],
+            mask=mask,
+            clips=[self._clips[place] for place in self._places],
+            processor=self.processing_class,
+            epoch=self.state.epoch or 0.0,
+            seed=seed_of(self._settings.seed, self.state.global_step, 0),
+            encode=partial(encode_prompt, self.accelerator.unwrap_model(self.model)),
+            score=score,
+        )
+
+    # ------------------------------------------------------------------------------------------------ metrics
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log as trl does, with clips per second and the peak of memory."""
+        if seconds := _compat.step_seconds(self):
+            clips = self.args.generation_batch_size // self.num_generations / self.num_iterations
+            logs["clips_per_second"] = clips * len(seconds) / sum(seconds)
+            logs["peak_memory_gb"] = peak_memory_gb()
+        super().log(logs, start_time)

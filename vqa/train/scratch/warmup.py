@@ -20,7 +20,7 @@ from vqa.errors import UsageError
 from vqa.metrics import srcc
 from vqa.train.clips.ladder import CLASSES
 from vqa.train.context import StageContext
-from vqa.train.recipe_stages import Warmup
+from vqa.train.recipe import Warmup
 from vqa.train.scratch.crops import Crops, by_class
 from vqa.train.scratch.model import filters
 from vqa.types import Pixels

@@ -6,7 +6,7 @@ from typing import Any
 from vqa.errors import UsageError
 from vqa.imports import require
 from vqa.train.modules import TOWERS, tower_of
-from vqa.train.recipe_stages import ColdStart
+from vqa.train.recipe import ColdStart
 
 
 def mark_trained(model: Any, settings: ColdStart) -> Any:

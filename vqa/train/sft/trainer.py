@@ -32,7 +32,7 @@ from vqa.train.clips.dataset import TrainingClip
 from vqa.train.context import StageContext
 from vqa.train.metrics_log import log_held_out, reporters
 from vqa.train.modules import parameter_groups
-from vqa.train.recipe_stages import ColdStart
+from vqa.train.recipe import ColdStart
 from vqa.train.scratch.warmup import rate_at
 from vqa.train.sft.features import IGNORED, EncodedClip, FeatureCache, cache_features, collate, encode_clip
 from vqa.train.sft.lora import mark_trained, merge_lora

@@ -1,0 +1,88 @@
+"""All that vqa.train takes from trl, transformers and vLLM beyond their public interfaces, each with the reason.
+
+Functions wrap what is called. OVERRIDDEN names the private methods that subclasses here replace or extend. Each entry
+has a test in tests/contracts/test_trl_contract.py, and pyproject.toml pins the versions that were tried.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from trl.extras.profiling import profiling_context
+from trl.trainer.utils import split_tensor_dict
+
+# Class -> method -> why it is overridden.
+OVERRIDDEN = {
+    "GRPOTrainer": {
+        "_get_train_sampler": "trl mixes data sets in a batch; rewards compare clips of one",
+        "_prepare_inputs": "trl shuffles a batch's answers; those of a clip must stay together to share its prompt",
+        "_generate_and_score_completions": "clips are loaded before it, and advantages changed after it",
+        "_get_per_token_logps_and_entropies": "trl runs the prompt and its pictures once per answer",
+        "_compute_loss": "terms of single papers are added, and a loss that is not finite stops the run",
+    },
+    "Trainer": {
+        "_clip_grad_norm": "a gradient that is not finite stops the run before the step",
+        # https://github.com/huggingface/transformers/issues/43701
+        "_load_from_checkpoint": "it skips the weights of models whose names on disk differ, and only warns",
+        # https://github.com/huggingface/transformers/pull/27820, of which the rename was taken out again
+        "_save_checkpoint": "it writes in place, so that a kill or a full disk leaves a torn checkpoint",
+        "_save_optimizer_and_scheduler": "the running mean of the weights goes beside the optimiser's state",
+        "_load_optimizer_and_scheduler": "and comes back with it",
+    },
+}
+
+
+def micro_step(trainer: Any) -> int:
+    """Forward and backward passes so far. trl counts them to know when answers are due, and shows them nowhere."""
+    step: int = trainer._step
+    return step
+
+
+def split_batch(batch: dict[str, Any], parts: int) -> list[dict[str, Any]]:
+    """Split the tensors of a batch in order, as trl does for gradient accumulation."""
+    found: list[dict[str, Any]] = split_tensor_dict(batch, parts)
+    return found
+
+
+def add_metric(trainer: Any, name: str, value: float) -> None:
+    """Add a value to the means that trl logs with the next step. Its `log_metric` exists only for reward functions."""
+    trainer._metrics["train"][name].append(value)
+
+
+def step_seconds(trainer: Any) -> list[float]:
+    """Seconds of the steps since the last log."""
+    seconds: list[float] = trainer._metrics["train"].get("step_time", [])
+    return seconds
+
+
+def source_of(model: Any) -> str:
+    """Folder or hub id that the model was loaded from, where trl looks for the reference of the KL."""
+    name: str = model.config._name_or_path
+    return name
+
+
+def reset_vllm_encoder_cache(trainer: Any, *, is_server: bool) -> None:
+    """Drop vLLM's cache of encoded pictures, which trl keeps when it sends new weights.
+
+    See https://github.com/huggingface/trl/issues/7198.
+    """
+    if not is_server:
+        trainer.vllm_generation.llm.llm_engine.reset_encoder_cache()
+    elif trainer.accelerator.is_main_process:
+        client = trainer.vllm_generation.vllm_client
+        client.session.post(f"{client.base_url}/reset_encoder_cache").raise_for_status()
+
+
+def generate_by_vllm(
+    trainer: Any, *, prompts: Sequence[Sequence[int]], images: Sequence[Any]
+) -> tuple[list[list[int]], list[list[int]], list[list[float]]]:
+    """Answers by trl's vLLM client: prompts as vLLM saw them, answers, and the drawn tokens' log-probabilities.
+
+    With a `rollout_func` trl leaves calling it to that function, and documents no way to.
+    """
+    seen, written, logprobs, _ = trainer.vllm_generation.generate(
+        prompts=prompts,
+        images=images,
+        num_generations=trainer.num_generations,
+        profiler=profiling_context(trainer, "vLLM.generate"),
+    )
+    return seen, written, [[token[0] for token in answer] for answer in logprobs]

@@ -1,0 +1,1 @@
+"""Terms that single papers add to GRPO, one file each; see vqa.train.grpo.objective."""

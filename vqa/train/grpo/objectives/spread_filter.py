@@ -1,0 +1,33 @@
+"""Filter of groups whose rewards are nearly equal (OmniQuality-R, arXiv 2510.10609)."""
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from vqa.train.grpo.objective import AdvantageObjective
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vqa.train.grpo.reward import RewardBatch
+
+
+class SpreadFilter(AdvantageObjective):
+    """Zero the advantages of groups whose K rewards have a standard deviation of at most `min_std`.
+
+    Normalisation within a group would blow up differences however small.
+    """
+
+    kind: Literal["spread_filter"]
+    min_std: float = Field(0.001, ge=0, description="of a group's rewards; 0.001 in the paper")
+
+    def change_advantages(self, advantages: "Tensor", batch: "RewardBatch") -> "Tensor":
+        """Return the advantages [B, K], 0 for filtered groups."""
+        return advantages * advantages.new_tensor(self.weights(batch.terms["total"]), dtype=advantages.dtype)
+
+    def weights(self, rewards: NDArray[np.float64]) -> NDArray[np.float64]:
+        """0 or 1 for each group, [B, 1], of the rewards [B, K]."""
+        weights: NDArray[np.float64] = (rewards.std(axis=1, keepdims=True) > self.min_std).astype(float)
+        return weights
