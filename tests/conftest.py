@@ -90,7 +90,7 @@ def local_ray(_session_of_ray: None) -> Iterator[None]:
     import ray
 
     yield
-    deadline, cpus = time.monotonic() + 30, ray.cluster_resources()["CPU"]
+    deadline, cpus = time.monotonic() + 120, ray.cluster_resources()["CPU"]
     while (free := ray.available_resources().get("CPU", 0.0)) < cpus:
         assert time.monotonic() < deadline, f"{cpus - free:g} of {cpus:g} CPUs are still taken"
         time.sleep(0.05)

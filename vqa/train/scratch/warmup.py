@@ -1,4 +1,4 @@
-"""Vision warm-up: the tower alone learns to see damage, before words come in.
+"""Vision warm-up: the tower alone is trained to see damage, before any text.
 
 Mean-pooled features of 112-pixel native crops regress the clip's opinion and name its distortions. A whole MLLM
 trained from noise on text alone had learnt nothing after 600 steps; from a warmed tower it writes useful numbers
@@ -202,7 +202,7 @@ def warm_up(
             head.standardise(pooled(visual, found).view(-1, EACH, len(head.middle)).mean(1))
     kinds = torch.from_numpy(by_class(train.shown)).to(visual.device)
     for step in range(begin, steps):
-        # A step's draw hangs on its number alone: resuming changes nothing.
+        # A step's draw depends on its number alone, so that resuming changes nothing.
         crops, picks = draw(train, batch, np.random.default_rng((seed, step)), each=EACH)
         target = torch.from_numpy((train.opinions[picks] - 1) / 4).to(visual.device)
         found = responses(visual, images, crops)
