@@ -23,7 +23,7 @@ class PreparedTable(ScoreTable):
     """A scores table of files, without scores, whose rows may carry views; a row reaches the disk after its views."""
 
     def __init__(self, out: Path, *, seconds_per_write: float = 30.0, bytes_per_part: int = 2**27) -> None:
-        """Takes the folder over. Rows whose pictures are no longer there are superseded, so that they are made again.
+        """Take the folder over. Rows whose pictures are no longer there are superseded, so that they are made again.
 
         Raises UsageError for a part that is not Parquet.
         """
@@ -139,4 +139,4 @@ def _is_ladder(path: Path) -> bool:
     try:
         return "vmaf" in pq.read_schema(path).names
     except (OSError, ValueError):
-        return False  # reading it as a manifest says what it is
+        return False  # reading it as a manifest raises the error that names it
