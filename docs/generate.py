@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from jobs.config import ScoreConfig
-from vqa.cli import app
+from vqa.cli.app import app
 from vqa.config import configs_folder
 from vqa.data.public.specs import DIALECTS, SetSpec, load_set
 from vqa.data.score_table import SCHEMA, VIDEO_SCHEMA

@@ -9,7 +9,7 @@ from typing import Any
 
 import typer.main
 
-from vqa.cli import app
+from vqa.cli.app import app
 
 ROOT = Path(__file__).resolve().parents[2]
 HOWTO = sorted((ROOT / "docs" / "howto").glob("*.md"))
