@@ -127,7 +127,7 @@ class RayExecutor:
         try:
             yield from self._stream(work, alone=alone)
         finally:
-            # Ray Data leaves the handle of a worker whose process died in a cycle of references. Until that is
+            # Ray Data leaves the handle of a worker that died over its last try in a cycle of references. Until that is
             # collected, Ray keeps the worker's replacement, and its CPUs, from whoever waits for them: a second try,
             # or a group of Ray Train, for ever, as a process that only waits allocates nothing and collects nothing.
             gc.collect()

@@ -21,17 +21,17 @@ CAPTION = "A rabbit on a meadow, softly blurred."
 
 @pytest.fixture(scope="module")
 def ready(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, dict[str, Any]]:
-    """A trainer and a batch of real answers: eight to each of two clips, without any hook; float64, as much cancels."""
+    """A trainer and a batch of real answers: four to each of two clips, without any hook; float64, as much cancels."""
     trainer = rehearsal.trainer(
         tmp_path_factory.mktemp("hooks"),
         its_model=rehearsal.model(dtype=torch.float64),
         of=rehearsal.examples(caption=CAPTION),
-        num_generations=8,
+        num_generations=4,
         temperature=1.2,
         reward="refine_iqa",
     )
     trainer.current_gradient_accumulation_steps = 1
-    rows = [row for row in trainer.train_dataset if row["place"] in (0, 1) for _ in range(8)]
+    rows = [row for row in trainer.train_dataset if row["place"] in (0, 1) for _ in range(4)]
     batch = trainer._generate_and_score_completions(rows)
     trainer.model.train()
     return trainer, batch
@@ -93,14 +93,14 @@ def test_advantages_are_the_papers_and_hooks_change_them(ready: tuple[Any, dict[
     judged = trainer._reward.batch
     total = judged.terms["total"]
     plain = (total - total.mean(1, keepdims=True)) / (total.std(1, ddof=1, keepdims=True) + 1e-4)
-    np.testing.assert_allclose(batch["advantages"].view(2, 8), plain, atol=1e-4)
-    rows = [row for row in trainer.train_dataset if row["place"] in (0, 1) for _ in range(8)]
+    np.testing.assert_allclose(batch["advantages"].view(2, 4), plain, atol=1e-4)
+    rows = [row for row in trainer.train_dataset if row["place"] in (0, 1) for _ in range(4)]
 
     def hooked(objective: AdvantageObjective) -> np.ndarray:
         before = trainer._settings
         with_objectives(trainer, objective)
         try:
-            return trainer._generate_and_score_completions(rows)["advantages"].view(2, 8).numpy()
+            return trainer._generate_and_score_completions(rows)["advantages"].view(2, 4).numpy()
         finally:
             trainer._settings = before
 
