@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VIDEOS ?=
 OUT ?= out
-FAST = tests/cli tests/data tests/evaluate tests/jobs tests/metrics tests/rewards tests/samplers tests/support tests/test_*.py
+FAST = tests/cli tests/data tests/evaluate tests/jobs tests/metrics tests/rewards tests/samplers tests/support \
+  tests/test_config.py tests/test_prompt.py tests/test_readme.py --ignore tests/data/synthetic --ignore tests/jobs/test_stages.py
 BIN := .venv/bin
 # uv leaves compiling to the first import. Where this is set, as in many containers, every process would compile torch,
 # transformers and Ray anew: 23 s more for each `vqa score`.

@@ -23,6 +23,7 @@ def silence_worker_logs() -> None:
     `ray.init(log_to_driver=False)` leaves the raylet's own messages on, and no public call turns them off.
     """
     import ray
+    import ray.data  # which gives its logger the handlers
 
     ray._private.worker._worker_logs_enabled = False
     for handler in logging.getLogger("ray.data").handlers:

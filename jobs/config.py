@@ -70,10 +70,10 @@ def resolve_values(
     flags = _with_named_model(flags or {})
     chosen = flags.get("model", {}).get("name")
     if chosen and file.get("model", {}).get("name", chosen) != chosen:
-        del file["model"]  # what it says of one model is not meant for another
+        del file["model"]  # the file's settings of one model are not meant for another
     given = merge(_with_named_model(override(file, assignments)), flags)
     card = find_card(str(given.get("model", {}).pop("name", "embedded")))
-    # What a card says of views and generation are defaults for this model, so they lie below the file.
+    # A card's views and generation are defaults for this model, so they lie below the file.
     base: Values = {key: card[key] for key in ("views", "generation") if key in card} | {"model": card}
     return build(ScoreConfig, merge(base, given), where=where)
 
@@ -98,7 +98,7 @@ def make_guard(limits: ClipLimits, *, preload: Sequence[str] = ()) -> Guard:
 
 
 def identify(config: ScoreConfig) -> tuple[str, str]:
-    """The model's id and the state of it that will run: a commit, or a digest of a folder. Raises ModelError."""
+    """The model's id and revision: a commit, or a digest of a folder. Raises ModelError."""
     location = locate(config.model.source, revision=config.model.revision)
     return location.model_id, location.revision
 

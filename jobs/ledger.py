@@ -1,4 +1,4 @@
-"""Double entry for a run: which clips each file should give, and which came back. Nothing twice, nothing missing."""
+"""Ledger of a run: which clips each file should give, and which came back; nothing twice, nothing missing."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field

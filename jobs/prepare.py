@@ -42,7 +42,7 @@ class PrepareRequest(JobOptions):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Inputs:
+class PrepareInputs:
     """What a request comes to: which files to decode and how to sample them."""
 
     config: ScoreConfig  # of which the views, limits and job count
@@ -66,7 +66,7 @@ def prepare(request: PrepareRequest) -> int:
         return _prepare(request, inputs, limit)
 
 
-def _inputs_of(request: PrepareRequest) -> Inputs:
+def _inputs_of(request: PrepareRequest) -> PrepareInputs:
     """Settle everything that can go wrong before anything is written. Raises UsageError."""
     flags = {"model": request.model} if request.model else {}
     config = resolve(request.config, assignments=request.assignments, flags=flags)
@@ -76,10 +76,10 @@ def _inputs_of(request: PrepareRequest) -> Inputs:
     sampling = {"views": config.views.identity(), "seed": request.seed}
     files = [Clip(clip_id=uri, uri=uri) for uri in dict.fromkeys(clip["uri"] for clip in clips)]
     settings = digest(KEY_VERSION, sampling)
-    return Inputs(config=config, clips=clips, files=files, sampling=sampling, settings=settings)
+    return PrepareInputs(config=config, clips=clips, files=files, sampling=sampling, settings=settings)
 
 
-def _facts(inputs: Inputs) -> Values:
+def _facts(inputs: PrepareInputs) -> Values:
     """What --dry-run and run.json say of a job."""
     sizes = {"clips": len(inputs.clips), "files": len(inputs.files)}
     return {**sizes, "sampling": inputs.sampling, "settings": inputs.settings}
@@ -106,12 +106,12 @@ def _refuse_other_sampling(out: Path, sampling: Values) -> None:
         )
 
 
-def _plan(request: PrepareRequest, inputs: Inputs) -> WorkPlan:
+def _plan(request: PrepareRequest, inputs: PrepareInputs) -> WorkPlan:
     rows = stored_rows(read_scores(request.out, StoredRow._fields, folder=FILES))
     return plan_work(inputs.files, rows, settings=inputs.settings, clip_seconds=None)
 
 
-def _prepare(request: PrepareRequest, inputs: Inputs, limit: FailureLimit) -> int:
+def _prepare(request: PrepareRequest, inputs: PrepareInputs, limit: FailureLimit) -> int:
     """Prepare what is not in the folder yet, as the only run in it."""
     out, config = request.out, inputs.config
     if request.fresh:

@@ -1,4 +1,4 @@
-"""Live progress on stderr: a bar on a terminal, a line every ten seconds elsewhere. Nothing goes to stdout."""
+"""Progress on stderr: a bar on a terminal, a line every ten seconds elsewhere."""
 
 import sys
 import time
@@ -17,8 +17,14 @@ class JobProgress:
     def __init__(
         self, files: int, *, quiet: bool = False, doing: str = "scoring", lacking: str = "without a score"
     ) -> None:
-        """`files`: how many there are to do. `quiet`: say nothing (but still count). The rest: what is done to them,
-        and what a failed one is."""
+        """Show nothing yet.
+
+        Args:
+            files: How many there are to do.
+            quiet: Count, but print nothing.
+            doing: What is done to them, for the bar.
+            lacking: What a failed clip is called.
+        """
         self._doing, self._lacking = doing, lacking
         self.files_total, self.files_done = files, 0.0  # a window adds its share of its file
         self.clips_done = self.failed = 0
@@ -34,18 +40,18 @@ class JobProgress:
             self._task = self._bar.add_task("starting", total=files, note="")
 
     def __enter__(self) -> Self:
-        """Shows the bar."""
+        """Show the bar."""
         if self._bar:
             self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leaves the last state on the screen."""
+        """Leave the last state on the screen."""
         if self._bar:
             self._bar.stop()
 
     def advance(self, *, clips: int, failed: int, files: float) -> None:
-        """Notes finished clips, how many of them have no score, and how many files (or shares of one) they make up."""
+        """Count finished clips, those of them without a score, and the files (or shares of one) that they make up."""
         self.clips_done += clips
         self.failed += failed
         self.files_done += files
@@ -59,7 +65,7 @@ class JobProgress:
             self.say(self.line())
 
     def say(self, text: str) -> None:
-        """One plain line on stderr, between the bar's redraws."""
+        """Print one plain line on stderr, between the bar's redraws."""
         if self._quiet:
             return
         if self._bar:
@@ -69,7 +75,7 @@ class JobProgress:
 
     @property
     def clips_per_second(self) -> float | None:
-        """The rate from the first clips to the last; None for a stretch too short to tell."""
+        """The rate from the first clips to the last; None for less than `RATE_SECONDS`."""
         seconds = self._last - self._first[0] if self._first else 0.0
         return (self.clips_done - self._first[1]) / seconds if self._first and seconds >= RATE_SECONDS else None
 

@@ -1,6 +1,7 @@
 """The stages on Ray Data: streaming, with backpressure, on this machine or a cluster."""
 
 import contextlib
+import gc
 import logging
 import os
 import pickle
@@ -123,6 +124,15 @@ class RayExecutor:
         processed by itself, so that what kills its worker takes nothing else along. Raises ModelError where a worker
         cannot start.
         """
+        try:
+            yield from self._stream(work, alone=alone)
+        finally:
+            # Ray Data leaves the handle of a worker whose process died in a cycle of references. Until that is
+            # collected, Ray keeps the worker's replacement, and its CPUs, from whoever waits for them: a second try,
+            # or a group of Ray Train, for ever, as a process that only waits allocates nothing and collects nothing.
+            gc.collect()
+
+    def _stream(self, work: Sequence[Work], *, alone: bool) -> Generator[list[Result]]:
         import ray.data
         import ray.exceptions
         from ray.data import ActorPoolStrategy, DataContext

@@ -63,7 +63,7 @@ def digest(*parts: Any) -> str:
 
 
 def run_key(source: str, *, start_seconds: float | None, end_seconds: float | None, settings: str) -> str:
-    """Names everything that changes a clip's number: content, span, settings.
+    """The digest of everything that changes a clip's score: content, span, settings.
 
     `source` is the file's fingerprint, or the error kind where it could not be read; `settings` the digest of views,
     prompt, model revision and generation. Paths, workers, batch size and deadlines are not part of it.
@@ -72,7 +72,7 @@ def run_key(source: str, *, start_seconds: float | None, end_seconds: float | No
 
 
 def stamp(uri: str) -> Stamp | None:
-    """Size and time of last change (of a remote file, what its store says of its state), None where there is no file.
+    """Size and time of last change (of a remote file, as its store reports them); None where there is no file.
 
     As with make and git, an equal stamp is trusted.
     """

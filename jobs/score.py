@@ -44,7 +44,7 @@ class ScoreRequest(JobOptions):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Inputs:
+class ScoreInputs:
     """What a request comes to: what to score, with which model and settings."""
 
     config: ScoreConfig
@@ -66,7 +66,7 @@ def score(request: ScoreRequest) -> int:
         return _score(request, inputs, limit)
 
 
-def inputs_of(request: ScoreRequest) -> Inputs:
+def inputs_of(request: ScoreRequest) -> ScoreInputs:
     """Settle everything that can go wrong before anything is written. Raises UsageError, ModelError."""
     config = resolve(request.config, assignments=request.assignments, flags=_flags(request))
     calibration = load_calibration(config.calibration) if config.calibration else None
@@ -78,7 +78,7 @@ def inputs_of(request: ScoreRequest) -> Inputs:
     if calibration and calibration.model_id not in (None, model_id):
         raise UsageError(f"calibration {config.calibration}: made for {calibration.model_id}, this run uses {model_id}")
     settings = settings_digest(config, model_id=model_id, model_revision=revision)
-    return Inputs(
+    return ScoreInputs(
         config=config,
         listing=listing,
         model_id=model_id,
@@ -103,7 +103,7 @@ def _flags(request: ScoreRequest) -> Values:
     )
 
 
-def stages_of(inputs: Inputs) -> tuple[SampleStage, ScoreStage]:
+def stages_of(inputs: ScoreInputs) -> tuple[SampleStage, ScoreStage]:
     """The stages of a scoring run."""
     config, job = inputs.config, inputs.config.job
     sample = SampleStage(
@@ -123,13 +123,13 @@ def stages_of(inputs: Inputs) -> tuple[SampleStage, ScoreStage]:
     return sample, score_
 
 
-def _plan(request: ScoreRequest, inputs: Inputs) -> WorkPlan:
+def _plan(request: ScoreRequest, inputs: ScoreInputs) -> WorkPlan:
     rows = [] if request.fresh else stored_rows(read_scores(request.out, StoredRow._fields))
     clip_seconds = inputs.config.clip_seconds
     return plan_work(inputs.listing.clips, rows, settings=inputs.settings, clip_seconds=clip_seconds)
 
 
-def _forecast(request: ScoreRequest, inputs: Inputs) -> Values:
+def _forecast(request: ScoreRequest, inputs: ScoreInputs) -> Values:
     """What `--dry-run` prints."""
     plan = _plan(request, inputs)
     return {
@@ -147,7 +147,7 @@ def _forecast(request: ScoreRequest, inputs: Inputs) -> Values:
     }
 
 
-def _score(request: ScoreRequest, inputs: Inputs, limit: FailureLimit) -> int:
+def _score(request: ScoreRequest, inputs: ScoreInputs, limit: FailureLimit) -> int:
     """Score what has no finished row yet, as the only run in the folder."""
     out, config, listing = request.out, inputs.config, inputs.listing
     table = ScoreTable(out, rows_per_part=config.job.rows_per_part, seconds_per_write=config.job.seconds_per_write)
@@ -221,7 +221,7 @@ def _score(request: ScoreRequest, inputs: Inputs, limit: FailureLimit) -> int:
     return code
 
 
-def _announce(inputs: Inputs, plan: WorkPlan, progress: JobProgress) -> None:
+def _announce(inputs: ScoreInputs, plan: WorkPlan, progress: JobProgress) -> None:
     """Report what was found, what was skipped, what will be done."""
     listing = inputs.listing
     if listing.skipped:

@@ -235,8 +235,8 @@ class ScoreStage:
 
     def setup(self) -> None:
         """Load the model. Raises ModelError where it cannot be had, or is not in the state that the run keys name."""
+        from vqa import Scorer  # torch: seconds that only the worker pays
         from vqa.model.load import load
-        from vqa.model.scorer import Scorer  # torch: seconds that only the worker pays
 
         self._scorer = Scorer(load(self.card), card=self.card, generation=self.generation)
         found = self._scorer.model_revision

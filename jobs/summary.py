@@ -1,4 +1,4 @@
-"""A scores table for people: counts, the best and the worst, as rich tables; no name can do harm when shown."""
+"""Summary of a scores table for a terminal: counts, best, worst and failed clips; names are escaped."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -17,7 +17,7 @@ SHOWN_COLUMNS += ["score", "score_std", "score_global", "score_local", "reason"]
 
 
 def counts(rows: pa.Table, column: str) -> dict[str, int]:
-    """How often each value of a column occurs, most frequent first; nulls are left out."""
+    """How often each value of a column occurs, most frequent first, without nulls."""
     found = Counter(value for value in rows.column(column).to_pylist() if value is not None)
     return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
 
@@ -74,7 +74,7 @@ def count_table(by_status: Mapping[str, int], by_error: Mapping[str, int]) -> Ta
 
 
 def overview(rows: pa.Table, *, out: Path, shown: int = 5) -> RenderableType:
-    """What a job found: best, worst, failures, counts, and where the files are."""
+    """Best and worst clips, failures, counts, and the paths of the files of a job."""
     by_score = ranked(rows)
     parts: list[RenderableType] = []
     if len(by_score) > 2 * shown:
@@ -93,6 +93,6 @@ def overview(rows: pa.Table, *, out: Path, shown: int = 5) -> RenderableType:
 
 
 def places(out: Path) -> str:
-    """Where the files of a job are, one a line."""
+    """The paths of the files of a job, one per line."""
     files = [out / name for name in ("scores", "videos.parquet", "run.json", "superseded")]
     return "\n".join(f"{file.stem + ':':<12}{printable(str(file))}" for file in files if file.exists())

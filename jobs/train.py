@@ -22,9 +22,9 @@ from jobs.signals import locked
 if TYPE_CHECKING:
     from vqa.train.recipe import Recipe
 
-OUTCOME = "outcome.json"  # in --out while it runs: what the group made, or why no restart would mend it
-START_TRIES = 60  # Ray Train gives each a minute, and would go on for ever
-LOOK_SECONDS = 20.0  # how often it is looked whether the group is there
+OUTCOME = "outcome.json"  # in --out during the run: what the group made, or why no restart would help
+START_TRIES = 60  # Ray Train gives each a minute, and would try without end
+CHECK_SECONDS = 20.0  # between two checks that the whole group has started
 
 
 def run(
@@ -37,10 +37,23 @@ def run(
     max_restarts: int = 3,
     ray_address: str | None = None,
 ) -> Path:
-    """As `vqa.train.runner.run_recipe`: the stages of a Recipe (up to `until`); returns the folder of the model.
+    """Run the stages of a recipe on several workers, as the recipe itself does in one process.
 
-    Raises UsageError where the workers do not fit the machines, VqaError as the recipe itself, and where workers were
-    lost more often than `max_restarts`.
+    Args:
+        recipe: The recipe.
+        out: Folder for checkpoints, log and model; on a cluster one that all machines see.
+        data: Folders of `vqa prepare`, ladders or manifests.
+        until: Name of the last stage to run; None: all of them.
+        workers: Processes, each with a GPU where there are any, else a core.
+        max_restarts: How often the group is restarted after it lost a worker.
+        ray_address: As of `jobs.ray_executor.ray_session`.
+
+    Returns:
+        The folder of the trained model.
+
+    Raises:
+        UsageError: More workers than Ray has GPUs or cores.
+        VqaError: What the recipe raises; or workers were lost more often than `max_restarts`.
     """
     from jobs import ray_executor
     from vqa.errors import VqaError
@@ -50,12 +63,12 @@ def run(
     config = {"recipe": recipe, "out": str(out), "data": places, "until": until, "folder": str(Path.cwd())}
     with locked(out), ray_executor.ray_session(ray_address, least_cpus=workers) as resources:
         (out / OUTCOME).unlink(missing_ok=True)
-        tell = _told_on(out / "log.jsonl")
+        report = _log_reporter(out / "log.jsonl")
         try:
-            with _beside(tell, every=1.0):
+            with _beside(report, every=1.0):
                 failure = _fit(config, resources, workers=workers, max_restarts=max_restarts, storage=out / "ray")
         finally:
-            tell()
+            report()
     outcome = json.loads((out / OUTCOME).read_text(encoding="utf-8")) if (out / OUTCOME).is_file() else {}
     (out / OUTCOME).unlink(missing_ok=True)
     if "error" in outcome:
@@ -63,8 +76,8 @@ def run(
         error.exit_code = outcome["exit_code"]
         raise error
     if failure or "made" not in outcome:
-        what = failure or "the workers ended without a word"
-        raise VqaError(f"train: {what}; what was trained is safe in {out}: the same command goes on from there")
+        what = failure or "the workers ended without an outcome"
+        raise VqaError(f"train: {what}; checkpoints are safe in {out}. The same command resumes.")
     shutil.rmtree(out / "ray", ignore_errors=True)
     return Path(outcome["made"])
 
@@ -72,7 +85,7 @@ def run(
 def _fit(
     config: Mapping[str, Any], resources: Mapping[str, float], *, workers: int, max_restarts: int, storage: Path
 ) -> str:
-    """Runs the group to its end; what was wrong with it in the end, or nothing."""
+    """Run the group to its end; return what was wrong with it, or nothing."""
     os.environ["RAY_TRAIN_V2_ENABLED"] = "1"  # the default of later versions; read on import
     import ray.exceptions
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
@@ -98,7 +111,7 @@ def _fit(
         ),
     )
     try:
-        with _beside(_told_what_is_awaited(workers, unit), every=LOOK_SECONDS):
+        with _beside(_start_reporter(workers, unit), every=CHECK_SECONDS):
             trainer.fit()
     except TrainingFailedError as error:
         return " ".join(str(error).split())[-600:]
@@ -117,9 +130,9 @@ def _worker(config: dict[str, Any]) -> None:
 
     out = Path(config["out"])
     if (out / OUTCOME).exists():
-        return  # the group was started again for nothing: the fault is in the run
+        return  # restarted in vain: the fault is in the run
     with contextlib.suppress(OSError):
-        os.chdir(config["folder"])  # Ray puts workers elsewhere; paths in the recipe count from here
+        os.chdir(config["folder"])  # Ray starts workers elsewhere; paths in the recipe are relative to this folder
     try:
         made = run_recipe(config["recipe"], out=out, data=config["data"], until=config["until"])
     except VqaError as error:
@@ -129,11 +142,11 @@ def _worker(config: dict[str, Any]) -> None:
         write_json(out / OUTCOME, {"made": str(made)})
 
 
-def _told_on(log: Path) -> Callable[[], None]:
-    """Puts on stderr what workers have written to the run's log since the last call: theirs stays with Ray."""
+def _log_reporter(log: Path) -> Callable[[], None]:
+    """A function that prints what workers have logged since its last call; their own stderr stays with Ray."""
     place = log.stat().st_size if log.is_file() else 0
 
-    def tell() -> None:
+    def report() -> None:
         nonlocal place
         if log.is_file():
             with log.open(encoding="utf-8") as file:
@@ -142,36 +155,36 @@ def _told_on(log: Path) -> Callable[[], None]:
                     print(line.rstrip(), file=sys.stderr, flush=True)
                 place = file.tell()
 
-    return tell
+    return report
 
 
-def _told_what_is_awaited(workers: int, unit: str) -> Callable[[], None]:
-    """Says on stderr, once for each state, what a group waits for that was not there in two calls: Ray does not."""
+def _start_reporter(workers: int, unit: str) -> Callable[[], None]:
+    """A function that prints on stderr, once per state, which resources a group still waits for: Ray does not."""
     import ray
     import ray.exceptions
 
-    missed, told = 0, ""
+    missed, printed = 0, ""
 
-    def look() -> None:
-        nonlocal missed, told
+    def check() -> None:
+        nonlocal missed, printed
         missed = 0 if _compat.train_workers() >= workers else missed + 1
         # Ray gives these two functions no types.
         free, has = ray.available_resources().get(unit, 0), ray.cluster_resources().get(unit, 0)  # type: ignore[no-untyped-call]
         text = f"train: waiting for {workers} workers, one {unit} each: {free:g} of Ray's {has:g} {unit}s are free"
-        if missed > 1 and text != told:
+        if missed > 1 and text != printed:
             print(text, file=sys.stderr, flush=True)
-            told = text
+            printed = text
 
-    def tell() -> None:
-        with contextlib.suppress(ray.exceptions.RayError):  # a Ray that is gone is heard of where it is waited for
-            look()
+    def report() -> None:
+        with contextlib.suppress(ray.exceptions.RayError):  # `fit` raises for a Ray that is gone
+            check()
 
-    return tell
+    return report
 
 
 @contextlib.contextmanager
 def _beside(work: Callable[[], None], *, every: float) -> Iterator[None]:
-    """Calls `work` every so many seconds in a thread."""
+    """Call `work` every so many seconds in a thread."""
     done = threading.Event()
 
     def repeat() -> None:

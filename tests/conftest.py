@@ -16,29 +16,39 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 # Words without which a file holds no test of a lane; the gate's lanes are chosen by `-m`.
-LANES = {"ray": (b"local_ray", b"mark.ray", b"engine: Engine"), "alone": (b"mark.alone",)}
+LANES = {"ray": ("local_ray", "mark.ray", "engine: Engine"), "alone": ("mark.alone",)}
+
+
+def may_hold(path: Path, lane: str) -> bool:
+    """Whether a file of tests may hold some of a lane."""
+    text = path.read_text(encoding="utf-8")
+    return any(word in text for word in LANES[lane])
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """A lane imports no file that holds nothing for it: all of them together take 15 seconds."""
-    words = LANES.get(config.option.markexpr.partition(" ")[0])
-    if words is None or not collection_path.match("test_*.py"):
-        return None
-    text = collection_path.read_bytes()
-    return None if any(word in text for word in words) else True
+    lane = config.option.markexpr.partition(" ")[0]
+    if lane in LANES and collection_path.match("test_*.py") and not may_hold(collection_path, lane):
+        return True
+    return None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What uses the Ray of this process goes to its lane of the gate; the other Ray tests are marked where they are."""
+    lost = set()
+    for item in items:
+        if "local_ray" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.ray)
+        lost |= {(item.path, lane) for lane in LANES if item.get_closest_marker(lane)}
+    lost = {(path, lane) for path, lane in lost if not may_hold(path, lane)}
+    if lost:
+        raise pytest.UsageError(f"no lane of the gate would run these: {lost}; tests/conftest.py finds lanes by words")
 
 
 def pytest_collection_finish() -> None:
     """What is imported by now stays: collectors of garbage, which each run of a trainer starts, need not visit it."""
     gc.collect()
     gc.freeze()
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What uses the Ray of this process goes to its lane of the gate; the other Ray tests are marked where they are."""
-    for item in items:
-        if "local_ray" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.ray)
 
 
 @pytest.fixture(autouse=True)
@@ -80,7 +90,7 @@ def local_ray(_session_of_ray: None) -> Iterator[None]:
     import ray
 
     yield
-    deadline, cpus = time.monotonic() + 30, ray.cluster_resources()["CPU"]
+    deadline, cpus = time.monotonic() + 120, ray.cluster_resources()["CPU"]
     while (free := ray.available_resources().get("CPU", 0.0)) < cpus:
         assert time.monotonic() < deadline, f"{cpus - free:g} of {cpus:g} CPUs are still taken"
         time.sleep(0.05)

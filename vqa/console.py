@@ -26,9 +26,10 @@ EngineOption = Annotated[
     Engine, typer.Option(help="local: this process; ray; auto: local up to 64 files without an address of Ray.")
 ]
 RayAddress = Annotated[
-    str | None, typer.Option(help="A running Ray cluster, or auto; else $RAY_ADDRESS, else a Ray of its own here.")
+    str | None,
+    typer.Option(help="A running Ray cluster, or auto; else $RAY_ADDRESS, else a Ray started here."),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, write nothing.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, write nothing.")]
 JsonSummary = Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of tables.")]
 
 
@@ -38,7 +39,7 @@ def assigning(example: str) -> Any:
 
 
 def enter(app: typer.Typer) -> int:
-    """Runs the command line; returns its exit code. No traceback reaches the screen."""
+    """Run the command line; return its exit code. No traceback reaches the screen."""
     try:
         app(standalone_mode=True)
     except VqaError as error:
@@ -47,7 +48,7 @@ def enter(app: typer.Typer) -> int:
     except KeyboardInterrupt:
         complain("stopped")
         return INTERRUPTED
-    except BrokenPipeError:  # `vqa show … | head`: the reader has seen enough
+    except BrokenPipeError:  # `vqa show … | head` has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except SystemExit as exit_:
@@ -55,7 +56,7 @@ def enter(app: typer.Typer) -> int:
     except (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
         complain(f"{error.filename2 or error.filename}: {error.strerror}; give another path")
         return 1
-    except Exception as error:  # a fault of ours: the user gets a sentence, the log gets the traceback
+    except Exception as error:  # our own fault: the user gets a sentence, the log gets the traceback
         descriptor, path = tempfile.mkstemp(prefix="vqa-", suffix=".log")
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="replace") as log:
             traceback.print_exc(file=log)

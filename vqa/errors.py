@@ -1,5 +1,6 @@
 """Errors that a user can cause. Each message names what is wrong, its value and the limit, then the way out."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 ErrorKind = Literal[
@@ -50,3 +51,8 @@ class ClipError(VqaError):
 
 class ModelError(VqaError):
     """A model that cannot be loaded or run as configured."""
+
+
+def first_few(items: Sequence[object], *, most: int = 5) -> str:
+    """Return the first `most` items for a message, and how many more there are: `a, b and 7 more`."""
+    return ", ".join(map(str, items[:most])) + (f" and {len(items) - most} more" if len(items) > most else "")

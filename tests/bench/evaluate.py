@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy import stats
 
-from vqa.evaluate.figures import Settings
-from vqa.evaluate.run import Question, evaluate, write
+from vqa.evaluate.evaluation import EvaluationConfig, evaluate, write_evaluation
+from vqa.evaluate.statistics import StatisticsConfig
 from vqa.metrics.fits import fit_logistic4, fit_logistic5
 from vqa.metrics.intervals import draws, replicates
 
@@ -49,13 +49,13 @@ def main(clips: int, resamples: int) -> None:
         names = [f"clip{at}.mp4" for at in range(clips)]
         for name, column, values in (("scores", "score", x), ("labels", "mos", y)):
             pq.write_table(pa.table({"uri": names, column: values}), Path(folder) / f"{name}.parquet")
-        question = Question(
+        config = EvaluationConfig(
             scores=Path(folder) / "scores.parquet",
             labels=Path(folder) / "labels.parquet",
-            settings=Settings(resamples=resamples),
+            statistics=StatisticsConfig(resamples=resamples),
         )
         began, worked = time.perf_counter(), time.process_time()
-        write(evaluate(question), Path(folder) / "out")
+        write_evaluation(evaluate(config), Path(folder) / "out")
         ours, clock = time.process_time() - worked, time.perf_counter() - began
     print(f"  vqa evaluate, start-up and page apart: {ours:.1f} s of processor, {clock:.1f} s by the clock")
 

@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from playwright.sync_api import sync_playwright
 
-from vqa.evaluate.figures import Settings
-from vqa.evaluate.run import Question, evaluate, write
+from vqa.evaluate.evaluation import EvaluationConfig, evaluate, write_evaluation
+from vqa.evaluate.statistics import StatisticsConfig
 from vqa.report.page import write_report
 
 CLIPS = Path(__file__).parents[2] / "vqa/assets/clips"
@@ -42,11 +42,11 @@ def judged(folder: Path, clips: int) -> None:
     scores["reason"] = [" ".join(rng.choice(WORDS, 80)) for _ in range(clips)]
     for name, columns in (("labels", labels), ("scores", scores)):
         pq.write_table(pa.table(columns), folder / f"{name}.parquet")
-    settings = Settings(resamples=100, splits=0)
-    question = Question(
-        scores=folder / "scores.parquet", labels=folder / "labels.parquet", by=("distortion",), settings=settings
+    settings = StatisticsConfig(resamples=100, splits=0)
+    config = EvaluationConfig(
+        scores=folder / "scores.parquet", labels=folder / "labels.parquet", by=("distortion",), statistics=settings
     )
-    write(evaluate(question), folder)
+    write_evaluation(evaluate(config), folder)
 
 
 def _worked() -> float:

@@ -25,7 +25,7 @@ from jobs.engine import Executor
 from jobs.local_executor import LocalExecutor
 from jobs.ray_executor import RayExecutor
 from jobs.resume import Work
-from jobs.score import Inputs, ScoreRequest, inputs_of, stages_of
+from jobs.score import ScoreInputs, ScoreRequest, inputs_of, stages_of
 from jobs.stages import Sample
 from vqa.data.synthetic.demo import make_demo
 
@@ -70,7 +70,7 @@ class Meter(threading.Thread):
 class PlainLoop:
     """The two stages one after another in this process, batch by batch, loaded before."""
 
-    def __init__(self, inputs: Inputs) -> None:
+    def __init__(self, inputs: ScoreInputs) -> None:
         self._sampler, self._scorer = stages_of(inputs)
         for stage in (self._sampler, self._scorer):
             stage.setup()
@@ -95,7 +95,7 @@ def through(executor: Executor, work: Sequence[Work]) -> None:
     gc.collect()  # the actors end with the stream
 
 
-def pixels(work: Sequence[Work], inputs: Inputs, rounds: int) -> None:
+def pixels(work: Sequence[Work], inputs: ScoreInputs, rounds: int) -> None:
     """Prints what the views of a clip weigh, and what it takes to send them from stage to stage, as they are and as
     Views unpickled by the first stage (as it was)."""
     sampler, _ = stages_of(inputs)

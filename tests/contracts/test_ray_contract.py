@@ -1,8 +1,10 @@
 """The calls of Ray that jobs leans on, its private parts first: an upgrade that changes one breaks here, by name."""
 
+import gc
 import inspect
 import os
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -83,6 +85,8 @@ def test_what_dies_is_tried_again_a_few_times_and_costs_only_its_own_rows(tmp_pa
     assert {row["size"] for row in rows} == {1}, "batch_size is what a stage gets"
     assert len((tmp_path / "30").read_text()) == 1 + ray_executor.TASK_RETRIES, "the number of tries is limited"
     assert len((tmp_path / "50").read_text()) == 1, "an exception is not a lost worker"
+    del data
+    gc.collect()  # what lets go of the replacement of a worker that died, see RayExecutor.stream
 
 
 def test_what_we_switch_off_is_still_there() -> None:
@@ -139,3 +143,43 @@ def test_what_a_stage_cannot_be_set_up_for_is_raised_as_it_was_said() -> None:
     executor = ray_executor.RayExecutor([Unready(), Unready()])
     with executor, pytest.raises(ModelError, match=r"^model m: its weights cannot be read: try `that`$"):
         list(executor.stream([Work(clip=Clip(clip_id="a", uri="/a"))]))
+
+
+class DiesOnce:
+    """A stage whose process dies over its first item, once."""
+
+    batch_size = None
+
+    def __init__(self, marks: Path) -> None:
+        self.marks = marks
+
+    def resources(self, cluster: Mapping[str, float]) -> Resources:
+        return Resources(workers=1)
+
+    def setup(self) -> None:
+        pass
+
+    def process(self, items: Sequence[object]) -> Iterator[object]:
+        if not (self.marks / "died").exists():
+            (self.marks / "died").touch()
+            os._exit(1)
+        yield from items
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_worker_that_died_and_was_replaced_leaves_its_cpu_free(tmp_path: Path) -> None:
+    # A group of training workers once waited for ever for the CPU of such a replacement.
+    work = [Work(clip=Clip(clip_id=f"{n}", uri=f"/{n}")) for n in range(3)]
+    gc.disable()  # as in a process that waits and allocates nothing
+    try:
+        with ray_executor.RayExecutor([DiesOnce(tmp_path)]) as executor:
+            assert len([item for items in executor.stream(work) for item in items]) == 3
+            assert (tmp_path / "died").exists()
+            deadline = time.monotonic() + 60
+            while ray.available_resources()["CPU"] < ray.cluster_resources()["CPU"]:
+                assert time.monotonic() < deadline, "a CPU is still taken"
+                time.sleep(0.05)
+    finally:
+        gc.enable()

@@ -24,16 +24,21 @@ from vqa.train.grpo.trainer import Trainer
 from vqa.train.sft.trainer import Supervised
 
 PARAMETERS = {
-    "_get_train_sampler": ["dataset"],
-    "_prepare_inputs": ["generation_batch"],
-    "_generate_and_score_completions": ["inputs"],
-    "_get_per_token_logps_and_entropies": ["model", "input_ids", "attention_mask", "logits_to_keep"],
-    "_compute_loss": ["model", "inputs"],
-    "_clip_grad_norm": ["model"],
-    "_load_from_checkpoint": ["resume_from_checkpoint", "model"],
-    "_save_checkpoint": ["model", "trial"],
-    "_save_optimizer_and_scheduler": ["output_dir"],
-    "_load_optimizer_and_scheduler": ["checkpoint"],
+    "GRPOTrainer": {
+        "_get_train_sampler": ["dataset"],
+        "_prepare_inputs": ["generation_batch"],
+        "_generate_and_score_completions": ["inputs"],
+        "_get_per_token_logps_and_entropies": ["model", "input_ids", "attention_mask", "logits_to_keep"],
+        "_compute_loss": ["model", "inputs"],
+    },
+    "Trainer": {
+        "_get_train_sampler": ["train_dataset"],
+        "_clip_grad_norm": ["model"],
+        "_load_from_checkpoint": ["resume_from_checkpoint", "model"],
+        "_save_checkpoint": ["model", "trial"],
+        "_save_optimizer_and_scheduler": ["output_dir"],
+        "_load_optimizer_and_scheduler": ["checkpoint"],
+    },
 }
 BASES = {"GRPOTrainer": GRPOTrainer, "Trainer": hf.Trainer}
 OVERRIDDEN = [(base, method) for base, methods in _compat.OVERRIDDEN.items() for method in methods]
@@ -42,15 +47,17 @@ OVERRIDDEN = [(base, method) for base, methods in _compat.OVERRIDDEN.items() for
 @pytest.mark.parametrize(("base", "method"), OVERRIDDEN)
 def test_the_overridden_methods_take_what_they_took(base: str, method: str) -> None:
     names = list(inspect.signature(getattr(BASES[base], method)).parameters)
-    assert names[1 : 1 + len(PARAMETERS[method])] == PARAMETERS[method]
+    assert names[1 : 1 + len(PARAMETERS[base][method])] == PARAMETERS[base][method]
 
 
 @pytest.mark.parametrize(("own", "base"), [(Trainer, GRPOTrainer), (Supervised, hf.Trainer)])
 def test_every_overridden_private_method_is_listed(own: type, base: type) -> None:
     mine = {name for one in own.__mro__ if one.__module__.startswith("vqa.") for name in vars(one)}
     private = {name for name in mine if name.startswith("_") and not name.startswith("__") and hasattr(base, name)}
-    listed = {method for methods in _compat.OVERRIDDEN.values() for method in methods}
-    assert {name for name in private if callable(getattr(base, name))} - {"_abc_impl"} <= listed
+    listed = {
+        method for name, methods in _compat.OVERRIDDEN.items() if issubclass(base, BASES[name]) for method in methods
+    }
+    assert {name for name in private if callable(getattr(base, name))} <= listed
 
 
 @pytest.mark.parametrize(("method", "names"), [("log", ["logs", "start_time"]), ("create_optimizer", ["model"])])
@@ -129,6 +136,16 @@ def test_the_fused_head_scores_labels_one_place_ahead_and_divides_by_the_tempera
     torch.testing.assert_close(out.log_probs, torch.stack([logps[0, 0, 5] * 0, logps[0, 1, 7], logps[0, 2, 8]])[None])
     entropy = -(logps.exp() * logps).sum(dim=-1)
     torch.testing.assert_close(out.entropy[0, 1:], entropy[0, 1:3])
+
+
+def test_vision_rotation_turns_pairs_by_their_angle() -> None:
+    query = torch.randn(1, 3, 2, 4)  # [batch, places, heads, channels]
+    angle = torch.rand(3, 2)
+    both = torch.cat([angle, angle], dim=-1)
+    turned, _ = _compat.rotate_vision(query, query, both.cos(), both.sin())
+    first, second = query.chunk(2, dim=-1)
+    cos, sin = angle.cos()[:, None], angle.sin()[:, None]
+    torch.testing.assert_close(turned, torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1))
 
 
 def test_batches_split_in_order() -> None:

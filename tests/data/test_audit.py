@@ -1,4 +1,4 @@
-"""Labels beside real files: each kind of disagreement is found, named and counted; a good set has none."""
+"""Audit: each check that can fail does so on real files, is named and counted; a good set fails none."""
 
 import csv
 import shutil
@@ -10,8 +10,7 @@ from typer.testing import CliRunner
 
 from tests.support import clips
 from vqa.cli import app
-from vqa.data.audit import check_files, counted
-from vqa.data.examine import in_guards, middle_frame
+from vqa.data.audit import check_files, count_by_check, map_files, middle_frame
 from vqa.data.manifest import Manifest, Scale, make_manifest, write_manifest
 from vqa.errors import ClipError, UsageError
 
@@ -49,15 +48,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_good_set_agrees(folder: Path) -> None:
-    told = {"frames": 30.0, "duration_seconds": 1.2, "fps": 25.0}
-    assert check_files(labels(folder, "a.mp4", "b.mp4", "p.png", a=told, b=told), every_frame=True) == []
+    facts = {"frames": 30.0, "duration_seconds": 1.2, "fps": 25.0}
+    assert check_files(labels(folder, "a.mp4", "b.mp4", "p.png", a=facts, b=facts), every_frame=True) == []
 
 
-def test_every_kind_of_disagreement_is_named(folder: Path) -> None:
+def test_every_check_that_can_fail_is_named(folder: Path) -> None:
     names = ("a.mp4", "gone.mp4", "text.mp4", "stump.mp4", "cut.mp4", "b.mp4", "again.mp4")
     wrong = {"frames": 25.0, "duration_seconds": 2.0, "fps": 30.0}
     found = check_files(labels(folder, *names, b=wrong), root=folder)
-    by_name = {(Path(one.uri).name, one.what): one for one in found}
+    by_name = {(Path(one.uri).name, one.check): one for one in found}
     assert set(by_name) == {
         ("gone.mp4", "file"),
         ("text.mp4", "file"),
@@ -72,46 +71,46 @@ def test_every_kind_of_disagreement_is_named(folder: Path) -> None:
     }
     assert by_name["gone.mp4", "file"].detail.startswith("not_found: ")
     assert by_name["text.mp4", "file"].detail.startswith("not_video: ")
-    assert by_name["b.mp4", "frames"].detail == "label says 25, the file has 30"
+    assert by_name["b.mp4", "frames"].detail == "the label is 25, the file has 30"
     assert by_name["again.mp4", "duplicate"].detail == "same content as set/a.mp4"
-    assert [one.clip_id for one in found if one.what != "unlabelled"] == [
+    assert [one.clip_id for one in found if one.check != "unlabelled"] == [
         *("set/gone.mp4", "set/text.mp4", "set/stump.mp4", "set/cut.mp4"),
         *("set/b.mp4",) * 3,
         "set/again.mp4",
     ]
-    assert counted(found)["file"] == 3
+    assert count_by_check(found)["file"] == 3
 
 
-def test_a_picture_labelled_as_video_and_a_missing_reference_are_told(folder: Path) -> None:
+def test_an_image_labelled_as_video_and_a_missing_reference_are_reported(folder: Path) -> None:
     manifest = labels(folder, "p.png")
     kind = manifest.table.schema.get_field_index("kind")
     reference = manifest.table.schema.get_field_index("reference_uri")
     table = manifest.table.set_column(kind, manifest.table.schema.field(kind), [["video"]])
     table = table.set_column(reference, table.schema.field(reference), [[str(folder / "original.png")]])
     found = check_files(Manifest(table=table, scales=manifest.scales))
-    assert [one.what for one in found] == ["reference", "kind"]
+    assert [one.check for one in found] == ["reference", "kind"]
 
 
 def test_a_root_that_is_no_folder_is_refused(folder: Path) -> None:
-    with pytest.raises(UsageError, match="no folder"):
+    with pytest.raises(UsageError, match="is no folder"):
         check_files(labels(folder, "a.mp4"), root=folder / "nowhere")
 
 
-def test_the_command_ends_with_3_and_lists_every_disagreement(folder: Path, tmp_path: Path) -> None:
+def test_the_command_ends_with_3_and_lists_every_finding(folder: Path, tmp_path: Path) -> None:
     write_manifest(tmp_path / "m.parquet", labels(folder, "a.mp4", "gone.mp4"))
     bad = CliRunner().invoke(app, ["data", "check", str(tmp_path / "m.parquet"), "--csv", str(tmp_path / "d.csv")])
     assert bad.exit_code == 3
-    assert "2 clips, 1 disagreements: file 1" in bad.output
+    assert "2 clips, 1 failed checks: file 1" in bad.output
     with (tmp_path / "d.csv").open(newline="") as file:
         assert [row["clip_id"] for row in csv.DictReader(file)] == ["set/gone.mp4"]
     write_manifest(tmp_path / "m.parquet", labels(folder, "a.mp4"))
     good = CliRunner().invoke(app, ["data", "check", str(tmp_path / "m.parquet"), "--root", str(tmp_path)])
-    assert (good.exit_code, good.stdout) == (0, "1 clips, 0 disagreements\n")
+    assert (good.exit_code, good.stdout) == (0, "1 clips, 0 failed checks\n")
 
 
 def test_outcomes_come_in_order_whatever_ends_first(folder: Path) -> None:
     uris = [str(folder / name) for name in ("b.mp4", "gone.mp4", "p.png", "a.mp4")]
-    found = list(in_guards(middle_frame, uris, workers=2, room=(160, 96)))
+    found = list(map_files(middle_frame, uris, workers=2, room=(160, 96)))
     assert isinstance(found[1], ClipError)
     numbers = [None if isinstance(one, ClipError) else clips.read_number(one) for one in found]
     assert numbers == [15, None, 0, 15]

@@ -59,8 +59,8 @@ def test_a_written_manifest_comes_back_with_its_scales(tmp_path: Path) -> None:
     [
         ({"mos": 4.0}, r"row 2 \(set/b\): mos_raw = 50, mos = 4 do not fit scale 0-100, higher is better"),
         ({"mos_raw": 120.0, "mos": 5.8}, "mos_raw = 120"),
-        ({"kind": "film"}, "kind = 'film'; wanted video or image"),
-        ({"mos_std": -1.0}, r"mos_std = -1.0; wanted 0 or more"),
+        ({"kind": "film"}, "kind = 'film' is neither video nor image"),
+        ({"mos_std": -1.0}, r"mos_std = -1.0 is no standard deviation"),
         ({"content_id": None}, "1 rows have no content_id"),
         ({"clip_id": "set/a"}, r"1 clip_ids occur more than once \('set/a'\)"),
         ({"dataset": "other"}, "no scale recorded for other"),
@@ -75,10 +75,10 @@ def test_other_files_are_no_manifest(tmp_path: Path) -> None:
     path = tmp_path / "x.parquet"
     with pytest.raises(UsageError, match="no such file"):
         read_manifest(path)
-    with pytest.raises(UsageError, match=r"x.csv: a manifest is Parquet; give a name that ends in .parquet"):
+    with pytest.raises(UsageError, match=r"x.csv: a manifest is a Parquet file. Give a name that ends in .parquet"):
         write_manifest(tmp_path / "x.csv", manifest(row("a")))
     path.write_text("path,mos\n")
-    with pytest.raises(UsageError, match="not a manifest"):
+    with pytest.raises(UsageError, match="is no manifest"):
         read_manifest(path)
     pq.write_table(pa.table({"clip_id": ["a"]}), path)
     with pytest.raises(UsageError, match="lacks columns uri, dataset"):

@@ -151,11 +151,11 @@ def test_the_path_may_stand_under_several_names(tmp_path: Path, column: str) -> 
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
-        ("l.csv", "name\na.mp4\n", "no path"),
-        ("l.csv", 'path\n""\n', "wanted the path"),
+        ("l.csv", "name\na.mp4\n", ": no path"),
+        ("l.csv", 'path\n""\n', "is no path of a file"),
         ("l.csv", "path,start_seconds\na.mp4,soon\n", "start_seconds = 'soon'"),
         ("l.csv", "path,start_seconds,end_seconds\na.mp4,5,4\n", "empty or negative"),
-        ("l.csv", "path,clip_id\na.mp4,x\nb.mp4,x\n", "given twice"),
+        ("l.csv", "path,clip_id\na.mp4,x\nb.mp4,x\n", "occurs twice"),
         ("l.jsonl", "{\n", "not JSON"),
         ("l.jsonl", "[1]\n", "list"),
         ("l.parquet", "text", "l.parquet"),

@@ -11,9 +11,9 @@ import pytest
 from tests.support import opinions
 from vqa.data.score_table import SCHEMA, read_scores, rewrite
 from vqa.errors import UsageError
-from vqa.evaluate.calibrate import Calibration, calibrate, calibrated, load_calibration, origin
+from vqa.evaluate.calibrate import Calibration, calibrate, calibrated, find_origin, load_calibration
+from vqa.evaluate.inputs import read_table
 from vqa.evaluate.join import Pairing, join
-from vqa.evaluate.tables import read_table
 
 ORIGIN = {"scores": "s", "labels": "l"}
 
@@ -44,7 +44,7 @@ def test_the_interval_holds_about_as_often_as_wanted(curve: Any, split: dict[str
         found = calibrate(pairings(seed=seed), curve=curve, origin=ORIGIN, seed=seed, **split)
         assert found.coverage_low <= found.coverage <= found.coverage_high
         shares.append(found.coverage)
-        assert found.measured.clips == 200
+        assert found.test.clips == 200
     assert 0.86 <= np.mean(shares) <= 0.95
 
 
@@ -81,7 +81,7 @@ def test_the_curve_never_falls_and_stays_on_the_scale(curve: Any) -> None:
         (pairings(map_score=lambda score: -score), {}, "do not rise"),
         (pairings(map_score=lambda score: 1.0), {}, "do not rise"),
         (pairings(), {"fit_on": "train"}, "two different splits"),
-        (pairings(), {"fit_on": "train", "measure_on": "val"}, "no scored clip of split 'val'; .* test, train"),
+        (pairings(), {"fit_on": "train", "measure_on": "val"}, "no scored clip of split 'val'\\. .* test, train"),
         (pairings(), {"scale": (1.0, 3.0)}, "outside the scale"),
         (pairings(), {"scale": (5.0, 1.0)}, "the lower first"),
         (pairings(), {"coverage": 0.999}, "too few for intervals"),
@@ -128,7 +128,7 @@ def test_a_saved_calibration_is_read_back_and_a_broken_one_refused(tmp_path: Pat
     assert load_calibration(path) == found
     values = json.loads(path.read_text(encoding="utf-8"))
     for change, says in (
-        ({"parameters": [1.0, 2.0]}, "2 parameters"),
+        ({"parameters": [1.0, 2.0]}, "2 parameters are"),
         ({"half_width": -1}, "half_width"),
         ({"unknown": 1}, "unknown"),
     ):
@@ -147,15 +147,15 @@ def test_it_is_saved_beside_the_model_or_the_scores(tmp_path: Path) -> None:
     out = opinions.write_scores(
         tmp_path / "out", [{"uri": row["path"], "score": 2.0, "model_id": "m"} for row in scores]
     )
-    assert origin(read_table(out), tmp_path)[1] == out / "calibration.json"
+    assert find_origin(read_table(out), tmp_path)[1] == out / "calibration.json"
     model = tmp_path / "model"
     model.mkdir()
     (out / "run.json").write_text(json.dumps({"settings": "abc", "config": {"model": {"source": str(model)}}}))
-    facts, place = origin(read_table(out), tmp_path)
+    facts, place = find_origin(read_table(out), tmp_path)
     assert place == model / "calibration.json"
     assert (facts["model_id"], facts["settings"]) == ("m", "abc")
     rival = opinions.write_csv(tmp_path / "rival.csv", scores)
-    assert origin(read_table(rival), tmp_path)[1] == tmp_path / "rival.calibration.json"
+    assert find_origin(read_table(rival), tmp_path)[1] == tmp_path / "rival.calibration.json"
     assert join(read_table(rival), read_table(opinions.write_csv(tmp_path / "l.csv", labels))).pairings
 
 

@@ -36,7 +36,7 @@ def test_evaluate_writes_its_files(vqa: Command, files: tuple[Path, Path], tmp_p
     assert "60 of 60 expected clips used (ok 60), joined by uri, column score" in err
     assert "set: medians of 10 random parts of 20%: SRCC 0." in err
     metrics = json.loads((tmp_path / "e/metrics.json").read_text(encoding="utf-8"))
-    assert metrics["stands"] is True
+    assert metrics["reported"] is True
     assert {"clips.parquet", "unused.csv", "report.html"} <= {path.name for path in (tmp_path / "e").iterdir()}
     code, out, _ = vqa(
         "evaluate",
@@ -62,10 +62,10 @@ def test_gaps_are_exit_code_3_and_wrong_usage_is_2(vqa: Command, files: tuple[Pa
     code, out, err = vqa(*arguments)
     assert code == 3
     assert "55 of 60 expected clips have a score" in out
-    assert "unmatched, 1 of the scores' rows: nobody.mp4" in err
-    assert "missing, 5 of the labels' rows: set/clip55, set/clip56, set/clip57 and 2 more" in err
+    assert "unmatched, 1 rows of the scores: nobody.mp4" in err
+    assert "missing, 5 rows of the labels: set/clip55, set/clip56, set/clip57 and 2 more" in err
     unused = (tmp_path / "e/unused.csv").read_text(encoding="utf-8").splitlines()
-    assert unused[:2] == ["side,row,clip,why", "labels,56,set/clip55,missing"]
+    assert unused[:2] == ["side,row,clip,reason", "labels,56,set/clip55,missing"]
     assert unused[6:] == ["scores,56,nobody.mp4,unmatched"]
     assert vqa(*arguments, "--allow-missing")[0] == 0
     assert vqa("compare", scores, scores, "--labels", labels)[0] == 2
@@ -87,7 +87,7 @@ def test_compare_and_calibrate_write_json(vqa: Command, files: tuple[Path, Path]
     assert json.loads((tmp_path / "c.json").read_text(encoding="utf-8"))["used"] == 60
     code, out, err = vqa("calibrate", scores, "--labels", labels, "--coverage", 0.8)
     assert code == 0
-    assert "wanted 80%" in out
+    assert "target coverage 80%" in out
     assert str(tmp_path / "s.calibration.json") in err
 
 
@@ -113,9 +113,9 @@ def test_a_card_of_another_set_and_paths_that_are_in_the_way_are_refused(
     code, _, err = vqa("evaluate", scores, "--card", "preresiqa-r1_konvid-1k", "--labels", labels, "--out", "x")
     assert code == 2
     assert "the card is for konvid-1k, but" in err
-    assert "holds set;" in err
+    assert "holds set. " in err
     code, _, err = vqa("evaluate", scores, "--labels", labels, "--out", scores)
-    assert (code, err) == (2, f"vqa: --out {scores}: is a file; give a folder\n")
+    assert (code, err) == (2, f"vqa: --out {scores} is a file. Give a folder.\n")
     code, _, err = vqa("evaluate", scores, "--labels", labels, "--out", scores / "below", "--resamples", 0)
     assert (code, err) == (1, f"vqa: {scores}/below: Not a directory; give another path\n")
     code, _, err = vqa("calibrate", scores, "--labels", labels, "--out", tmp_path)

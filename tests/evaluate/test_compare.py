@@ -9,14 +9,14 @@ import pytest
 from tests.support import opinions
 from vqa.errors import UsageError
 from vqa.evaluate.compare import COMPARED, TESTS, compare
-from vqa.evaluate.figures import Settings
-from vqa.evaluate.run import Question
+from vqa.evaluate.evaluation import EvaluationConfig
+from vqa.evaluate.statistics import StatisticsConfig
 
-QUICK = Settings(resamples=400, splits=0)
+QUICK = StatisticsConfig(resamples=400, splits=0)
 
 
 @pytest.fixture
-def questions(tmp_path: Path) -> list[Question]:
+def configs(tmp_path: Path) -> list[EvaluationConfig]:
     """Three models: good, as good, poor."""
     labels, _ = opinions.clips(120)
     rng = np.random.default_rng(9)
@@ -25,12 +25,12 @@ def questions(tmp_path: Path) -> list[Question]:
         rows = [{"path": row["uri"], "score": row["mos"] + float(rng.normal(0, noise))} for row in labels]
         opinions.write_csv(tmp_path / f"{name}.csv", rows)
     label_file = opinions.write_csv(tmp_path / "labels.csv", labels)
-    return [Question(scores=tmp_path / f"{name}.csv", labels=label_file) for name in files]
+    return [EvaluationConfig(scores=tmp_path / f"{name}.csv", labels=label_file) for name in files]
 
 
-def test_the_poor_model_differs_and_the_alike_do_not(questions: list[Question]) -> None:
-    found = compare(questions, settings=QUICK)
-    assert (found["expected"], found["used"], found["stands"]) == (120, 120, True)
+def test_the_poor_model_differs_and_the_alike_do_not(configs: list[EvaluationConfig]) -> None:
+    found = compare(configs, settings=QUICK)
+    assert (found["expected"], found["used"], found["reported"]) == (120, 120, True)
     assert len(found["differences"]) == 3 * len(COMPARED)
     by = {(row["first"], row["second"], row["statistic"]): row for row in found["differences"]}
     for test in TESTS:
@@ -46,27 +46,27 @@ def test_the_poor_model_differs_and_the_alike_do_not(questions: list[Question]) 
             assert row["p"][test] is None or row["p_holm"][test] >= row["p"][test]
 
 
-def test_only_clips_scored_by_all_are_compared_and_only_when_allowed(questions: list[Question]) -> None:
-    path = questions[1].scores
+def test_only_clips_scored_by_all_are_compared_and_only_when_allowed(configs: list[EvaluationConfig]) -> None:
+    path = configs[1].scores
     path.write_text("\n".join(path.read_text(encoding="utf-8").splitlines()[:-20]), encoding="utf-8")
-    refused = compare(questions[:2], settings=QUICK)
-    assert (refused["stands"], refused["differences"]) == (False, [])
+    refused = compare(configs[:2], settings=QUICK)
+    assert (refused["reported"], refused["differences"]) == (False, [])
     assert "100 of 120" in refused["reason"]
-    allowed = compare(questions[:2], settings=replace(QUICK, allow_missing=True))
+    allowed = compare(configs[:2], settings=replace(QUICK, allow_missing=True))
     assert {row["clips"] for row in allowed["differences"]} == {100}
 
 
-def test_a_model_does_not_differ_from_itself(questions: list[Question], tmp_path: Path) -> None:
+def test_a_model_does_not_differ_from_itself(configs: list[EvaluationConfig], tmp_path: Path) -> None:
     twin = tmp_path / "twin.csv"
-    twin.write_bytes(questions[0].scores.read_bytes())
-    found = compare([questions[0], replace(questions[0], scores=twin)], settings=QUICK)
+    twin.write_bytes(configs[0].scores.read_bytes())
+    found = compare([configs[0], replace(configs[0], scores=twin)], settings=QUICK)
     for row in found["differences"]:
         assert (row["difference"], row["p"]["bootstrap"]) == (0, 1)
         assert row["p"]["meng"] in (None, pytest.approx(1))  # their correlation is 1, or just below
 
 
-def test_fewer_than_two_or_the_same_twice_are_refused(questions: list[Question]) -> None:
+def test_fewer_than_two_or_the_same_twice_are_refused(configs: list[EvaluationConfig]) -> None:
     with pytest.raises(UsageError, match="two or more"):
-        compare(questions[:1], settings=QUICK)
+        compare(configs[:1], settings=QUICK)
     with pytest.raises(UsageError, match="given twice"):
-        compare([questions[0], questions[0]], settings=QUICK)
+        compare([configs[0], configs[0]], settings=QUICK)

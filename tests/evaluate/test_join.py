@@ -10,8 +10,8 @@ import pytest
 
 from tests.support import opinions
 from vqa.errors import UsageError
+from vqa.evaluate.inputs import read_table
 from vqa.evaluate.join import Joined, join
-from vqa.evaluate.tables import read_table
 
 
 def joined(folder: Path, labels: opinions.Rows, scores: opinions.Rows, **options: Any) -> Joined:
@@ -20,8 +20,8 @@ def joined(folder: Path, labels: opinions.Rows, scores: opinions.Rows, **options
     return join(read_table(score_file), read_table(label_file), **options)
 
 
-def why(found: Joined) -> list[tuple[str, int, str, str]]:
-    return [(left.side, left.row, left.clip, left.why) for left in found.left]
+def unused(found: Joined) -> list[tuple[str, int, str, str]]:
+    return [(row.side, row.row, row.clip, row.reason) for row in found.unused]
 
 
 def test_every_clip_is_paired_with_its_own_score(tmp_path: Path) -> None:
@@ -31,7 +31,7 @@ def test_every_clip_is_paired_with_its_own_score(tmp_path: Path) -> None:
     assert [(one.clip_id, one.mos, one.score) for one in found.pairings] == [
         (label["clip_id"], label["mos"], score["score"]) for label, score in zip(labels, scores, strict=True)
     ]
-    assert not found.left
+    assert not found.unused
 
 
 @pytest.mark.parametrize(
@@ -39,9 +39,9 @@ def test_every_clip_is_paired_with_its_own_score(tmp_path: Path) -> None:
     [
         ("set/clip{}", "clip_id"),
         ("set/clip{}.mp4", "uri"),
-        ("/data/set/clip{}.mp4", "tail"),
-        ("D:\\data\\set\\clip{}.MP4", "tail"),
-        ("s3://bucket/set/clip{}.webm", "tail"),
+        ("/data/set/clip{}.mp4", "folder_and_name"),
+        ("D:\\data\\set\\clip{}.MP4", "folder_and_name"),
+        ("s3://bucket/set/clip{}.webm", "folder_and_name"),
         ("elsewhere/clip{}", "name"),
     ],
 )
@@ -67,7 +67,7 @@ def test_what_has_no_partner_is_counted_and_listed(tmp_path: Path) -> None:
         "duplicate_scores": 0,
         "labels_without_opinion": 1,
     }
-    assert why(found) == [
+    assert unused(found) == [
         ("labels", 5, "set/clip4", "no opinion"),
         ("labels", 1, "set/clip0", "missing"),
         ("labels", 2, "set/clip1", "unscored"),
@@ -80,7 +80,7 @@ def test_rows_that_agree_count_once_and_rows_that_contradict_not_at_all(tmp_path
     found = joined(tmp_path, labels, [*scores, scores[0], scores[1] | {"score": 1.5}])
     assert [one.status for one in found.pairings] == ["ok", "duplicate", "ok", "ok"]
     assert found.pairings[1].score is None
-    assert why(found) == [
+    assert unused(found) == [
         ("scores", 5, "set/clip0.mp4", "duplicate"),
         ("labels", 2, "set/clip1", "duplicate"),
         ("scores", 2, "set/clip1.mp4", "duplicate"),
@@ -102,10 +102,10 @@ def test_failed_rows_of_our_own_folder_keep_their_kind(tmp_path: Path) -> None:
 def test_a_base_name_that_stands_for_two_clips_is_refused(tmp_path: Path) -> None:
     labels, scores = opinions.clips(3)
     elsewhere = [row | {"path": f"/x{row['path']}".replace("set", "a")} for row in scores]
-    with pytest.raises(UsageError, match="'clip0' stands for several clips"):
+    with pytest.raises(UsageError, match="'clip0' matches several clips"):
         joined(tmp_path, labels, [*elsewhere, {"path": "/b/clip0.mp4", "score": 1}])
     twice = [*labels, labels[0] | {"clip_id": "other", "uri": "other/clip0.mp4"}]
-    with pytest.raises(UsageError, match="stands for several clips"):
+    with pytest.raises(UsageError, match="matches several clips"):
         joined(tmp_path, twice, elsewhere)
 
 
@@ -169,7 +169,7 @@ def test_all_kinds_of_file_hold_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("s.json", b"[]", "wanted a folder of scores"),
+        ("s.json", b"[]", "is no table. Give a folder of scores"),
         ("s.csv", b"path,score\n", "holds no rows"),
         ("s.csv", b"path,score\n\xff\xfe,1\n", "not UTF-8"),
         ("s.parquet", b"path,score\n", "cannot be read as parquet"),

@@ -104,7 +104,7 @@ def test_what_the_workers_wait_for_is_told_and_they_start_when_it_is_free(
 ) -> None:
     heard = io.StringIO()
     monkeypatch.setattr(sys, "stderr", heard)
-    monkeypatch.setattr("jobs.train.LOOK_SECONDS", 0.5)
+    monkeypatch.setattr("jobs.train.CHECK_SECONDS", 0.5)
     cpus = ray.cluster_resources()["CPU"]
 
     def free_the_cpu_when_told() -> None:
@@ -130,7 +130,7 @@ def test_workers_that_never_start_end_the_run_in_words(
     monkeypatch.setattr("jobs.train.START_TRIES", 1)
     monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "1")
     cpus = int(ray.cluster_resources()["CPU"])
-    with pytest.raises(VqaError, match=r"what was trained is safe in .*out: the same command goes on from there"):
+    with pytest.raises(VqaError, match=r"checkpoints are safe in .*out\. The same command resumes"):
         run(load_recipe(recipe), out=tmp_path / "out", workers=cpus)
 
 

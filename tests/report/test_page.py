@@ -14,11 +14,11 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.support import opinions
 from vqa.errors import UsageError
-from vqa.evaluate.calibrate import calibrate, origin
-from vqa.evaluate.figures import Settings
+from vqa.evaluate.calibrate import calibrate, find_origin
+from vqa.evaluate.evaluation import EvaluationConfig, evaluate, write_evaluation
+from vqa.evaluate.inputs import read_table
 from vqa.evaluate.join import join
-from vqa.evaluate.run import Question, evaluate, write
-from vqa.evaluate.tables import read_table
+from vqa.evaluate.statistics import StatisticsConfig
 from vqa.files import write_json
 from vqa.report.page import write_library, write_report
 
@@ -86,14 +86,14 @@ def evaluated(folder: Path, *, noise: float = 0.5, count: int = 30, splits: int 
     scores[3] |= {"score": None, "status": "failed", "error_kind": "corrupt", "error": MARKUP}
     for at, row in enumerate(labels):
         row["distortion"] = ["blur", "noise", MARKUP][at % 3]
-    question = Question(
+    config = EvaluationConfig(
         scores=opinions.write_scores(folder / "scored", scores),
         labels=opinions.write_csv(folder / "labels.csv", labels),
         key="uri",
         by=("distortion",),
-        settings=Settings(resamples=50, splits=splits, allow_missing=True),
+        statistics=StatisticsConfig(resamples=50, splits=splits, allow_missing=True),
     )
-    write(evaluate(question), folder)
+    write_evaluation(evaluate(config), folder)
     return folder
 
 
@@ -169,7 +169,7 @@ def test_two_models_stand_side_by_side(evaluation: Path, tmp_path: Path, visit: 
     assert [sum(y for _, y in side) for side in (first, second)] == [30, 30]
 
 
-def test_residuals_and_errors_tell_both_models(evaluation: Path, tmp_path: Path, visit: Any) -> None:
+def test_residuals_and_errors_show_both_models(evaluation: Path, tmp_path: Path, visit: Any) -> None:
     other = evaluated(tmp_path / "two", noise=1.0)
     page = visit(write_report(evaluation, against=other, pictures=0))
     names = [f"scored, {folder.name}" for folder in (evaluation, other)]  # neither has another name
@@ -180,9 +180,9 @@ def test_residuals_and_errors_tell_both_models(evaluation: Path, tmp_path: Path,
         residuals = [row["residual"] for row in pq.read_table(folder / "clips.parquet").to_pylist()]
         assert sorted(side) == pytest.approx(sorted(value for value in residuals if value is not None), abs=1e-4)
     page.select_option("#by", label="data set")
-    told = [float(text.split("±")[0]) for text in page.locator("#errors td.number .line").all_text_contents()]
+    shown = [float(text.split("±")[0]) for text in page.locator("#errors td.number .line").all_text_contents()]
     wanted = [mean_error(folder, name) for name in "ab" for folder in (evaluation, other)]
-    assert told == pytest.approx(wanted, abs=0.00501)
+    assert shown == pytest.approx(wanted, abs=0.00501)
 
 
 def mean_error(folder: Path, dataset: str) -> float:
@@ -191,7 +191,7 @@ def mean_error(folder: Path, dataset: str) -> float:
     return sum(found) / len(found)
 
 
-def test_the_table_of_figures_holds_areas_medians_and_means(tmp_path: Path, visit: Any) -> None:
+def test_the_table_of_statistics_holds_areas_medians_and_means(tmp_path: Path, visit: Any) -> None:
     folder = evaluated(tmp_path / "one", splits=10)
     page = visit(write_report(folder, pictures=0))
     metrics = json.loads((folder / "metrics.json").read_text())
@@ -203,7 +203,7 @@ def test_the_table_of_figures_holds_areas_medians_and_means(tmp_path: Path, visi
     statistics, splits = part["statistics"], part["splits"]
     areas = [statistics[f"auc_{name}"] for name in ("different_similar", "better_worse")]
     wanted = [f"{one['value']:.3f}{one['low']:.3f}–{one['high']:.3f}" for one in areas]
-    medians = [[splits[end][name] for end in ("median", "least", "most")] for name in ("srcc", "plcc_logistic4")]
+    medians = [[splits[end][name] for end in ("median", "min", "max")] for name in ("srcc", "plcc_logistic4")]
     wanted += [f"{middle:.3f}{least:.3f}–{most:.3f}" for middle, least, most in medians]
     assert shown[0][-4:] == wanted
     assert [line[0].partition(" mean")[0] for line in shown[2:4]] == ["plain", "weighted"]
@@ -216,12 +216,12 @@ def test_a_clip_counts_under_each_of_its_distortions(tmp_path: Path, visit: Any)
     kinds = [["blur"], ["blur", "noise"], [], ["noise"]]
     for at, row in enumerate(labels):
         row["distortions"] = json.dumps(kinds[at % 4])
-    question = Question(
+    config = EvaluationConfig(
         scores=opinions.write_csv(tmp_path / "scores.csv", scores),
         labels=opinions.write_csv(tmp_path / "labels.csv", labels),
-        settings=Settings(resamples=0, splits=0),
+        statistics=StatisticsConfig(resamples=0, splits=0),
     )
-    write(evaluate(question), tmp_path)
+    write_evaluation(evaluate(config), tmp_path)
     page = visit(write_report(tmp_path, pictures=0))
     assert page.locator("#errors td.name").all_text_contents() == ["blur", "noise", "none"]
     assert [text.split("n = ")[1] for text in page.locator("#errors small").all_text_contents()] == ["6", "6", "3"]
@@ -292,25 +292,25 @@ def test_timelines_step_through_the_windows_and_break_where_one_failed(tmp_path:
     expect(page.locator("#failures")).to_contain_text("timeout")
 
 
-def test_certainty_is_told_with_and_without_a_calibration(tmp_path: Path, visit: Any) -> None:
+def test_certainty_is_shown_with_and_without_a_calibration(tmp_path: Path, visit: Any) -> None:
     labels, scores = opinions.clips(80)
     rows = [
         {"uri": row["path"], "score": row["score"], "score_std": 0.1 + at % 20 / 40} for at, row in enumerate(scores)
     ]
-    question = Question(
+    config = EvaluationConfig(
         scores=opinions.write_scores(tmp_path / "scored", rows),
         labels=opinions.write_csv(tmp_path / "labels.csv", labels),
-        settings=Settings(resamples=0, splits=0),
+        statistics=StatisticsConfig(resamples=0, splits=0),
     )
-    write(evaluate(question), tmp_path)
+    write_evaluation(evaluate(config), tmp_path)
     page = visit(write_report(tmp_path, pictures=0))
     expect(page.locator("#coverage")).to_contain_text("Not calibrated")
-    table = read_table(question.scores)
-    joined = join(table, read_table(question.labels))
-    found = calibrate(joined.pairings, origin=origin(table, question.labels)[0])
+    table = read_table(config.scores)
+    joined = join(table, read_table(config.labels))
+    found = calibrate(joined.pairings, origin=find_origin(table, config.labels)[0])
     write_json(tmp_path / "c.json", found.model_dump(mode="json"))
     page = visit(write_report(tmp_path, calibration=tmp_path / "c.json", pictures=0))
-    says = f"held {100 * found.coverage:.1f} % of 40 clips that the fit never saw (wanted 90 %"
+    says = f"contains {100 * found.coverage:.1f} % of 40 held-out clips (target 90 %"
     expect(page.locator("#coverage")).to_contain_text(says)
     assert found.reliability is not None
     drawn = page.evaluate("charts.reliability.data.datasets[0].data.map(({ x, y }) => [x, y])")

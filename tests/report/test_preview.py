@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from PIL import Image, ImageDraw
 
 from tests.support import clips
+from vqa.report import canvas
 from vqa.report.canvas import nice, shortened, text_width
 from vqa.report.preview import MARGIN, WIDTH, picture
 from vqa.types import Clip
@@ -54,6 +56,32 @@ def test_stills_tiny_and_damaged_clips_and_strange_names_can_be_drawn(tmp_path):
     ]
     for path in files:
         assert picture(Clip(clip_id="a", uri=str(path)), ViewsConfig()).width == WIDTH
+
+
+def drawn(words: str) -> np.ndarray:
+    image = Image.new("L", (400, 40))
+    canvas.text(ImageDraw.Draw(image), (4, 4), words, size=20, fill="white")
+    return np.asarray(image)
+
+
+def test_letters_beyond_ascii_are_drawn_with_a_font_of_the_system():
+    if len(canvas._fonts(20)) == 1:
+        pytest.skip(f"none of the fonts {', '.join(canvas.SYSTEM_FONTS)} on this machine")
+    words = "Zürich Жук λ.mp4"
+    assert shortened(words, size=20, width=400) == words
+    assert not np.array_equal(drawn(words), drawn(ascii(words)[1:-1]))
+    assert not np.array_equal(drawn("é"), drawn("è"))
+    assert shortened("\u202emp4", size=20, width=400) == "\\u202emp4"  # turns the direction of what follows
+
+
+def test_without_such_a_font_only_the_missing_letters_are_escaped(monkeypatch):
+    monkeypatch.setattr(canvas, "SYSTEM_FONTS", ())
+    canvas._fonts.cache_clear()
+    try:
+        assert shortened("Zürich ± 1", size=20, width=400) == r"Z\xfcrich ± 1"
+        assert np.array_equal(drawn("Zürich"), drawn(r"Z\xfcrich"))
+    finally:
+        canvas._fonts.cache_clear()
 
 
 def test_long_names_are_shortened_in_the_middle_and_odd_letters_told_apart():

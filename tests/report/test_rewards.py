@@ -1,4 +1,4 @@
-"""The pictures of what a recipe pays."""
+"""Plots of the rewards of recipes."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 
 from vqa.cli import app
 from vqa.errors import UsageError
-from vqa.report.rewards import curves, plot
+from vqa.report.rewards import curves, plot_preset
 
 
 def test_the_curve_is_the_published_formula():
@@ -16,7 +16,7 @@ def test_the_curve_is_the_published_formula():
 
 
 def test_the_picture_is_drawn():
-    picture = np.asarray(plot("q_insight", truths=[3.0]).convert("L"))
+    picture = np.asarray(plot_preset("q_insight", truths=[3.0]).convert("L"))
     assert picture.shape == (430, 1120)
     assert (picture < 200).sum() > 2000  # lines and letters, not an empty page
 
@@ -29,4 +29,4 @@ def test_the_command_writes_a_picture_a_preset(tmp_path):
 
 def test_an_unknown_preset_is_refused():
     with pytest.raises(UsageError, match="there are: preresq_video"):
-        plot("magic")
+        plot_preset("magic")

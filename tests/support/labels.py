@@ -10,7 +10,7 @@ from openpyxl import Workbook
 from scipy.io import savemat
 
 from vqa.data.public.importer import Import, import_labels
-from vqa.data.public.layouts import Request
+from vqa.data.public.layouts import ImportRequest
 
 EXCERPTS = Path(__file__).parents[1] / "data/excerpts"
 REAL = Path(__file__).resolve().parents[3] / "shared" / "labels"
@@ -18,7 +18,7 @@ Row = dict[str, Any]
 
 
 def imported(name: str, labels: Path, root: str = "/clips", *, check: bool = False, **options: Any) -> Import:
-    return import_labels(Request(name=name, labels=labels, root=root, check=check, **options))
+    return import_labels(ImportRequest(name=name, labels=labels, root=root, check=check, **options))
 
 
 def rows(name: str, labels: Path, **options: Any) -> list[Row]:

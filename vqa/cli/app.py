@@ -6,14 +6,16 @@ from typing import Annotated
 
 import typer
 
+from vqa.cli.calibrate import calibrate
+from vqa.cli.compare import compare
 from vqa.cli.config import config
 from vqa.cli.data import data_app
 from vqa.cli.doctor import doctor
+from vqa.cli.evaluate import evaluate
 from vqa.cli.export import export
-from vqa.cli.judge import calibrate, compare, evaluate
-from vqa.cli.page import report
 from vqa.cli.prepare import prepare
 from vqa.cli.push import push
+from vqa.cli.report import report
 from vqa.cli.rewards import rewards_app
 from vqa.cli.score import score
 from vqa.cli.show import show

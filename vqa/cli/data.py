@@ -1,42 +1,50 @@
-"""`vqa data ...`: make, import and check data sets."""
+"""`vqa data ...`: import, check, split, merge and inspect data sets; make synthetic ones."""
 
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-data_app = typer.Typer(help="Make and check data sets.", no_args_is_help=True)
+data_app = typer.Typer(
+    help="Import, check, split, merge and inspect data sets; make synthetic ones.", no_args_is_help=True
+)
+
+Manifest = Annotated[Path, typer.Argument(metavar="MANIFEST", help="Manifest of `vqa data import` (.parquet).")]
+ManifestOut = Annotated[Path, typer.Option(help="Manifest to write (.parquet).")]
+Workers = Annotated[int, typer.Option(min=1, help="Number of files opened at a time.")]
 
 
 @data_app.command()
 def synth(
-    sources: Annotated[list[Path], typer.Argument(metavar="SOURCE...", help="Pristine pictures, videos, folders.")],
-    out: Annotated[Path, typer.Option(help="Folder for the clips and ladder.parquet.")],
-    clips_per_content: Annotated[int, typer.Option(min=1, help="Distorted clips of each content.")] = 8,
-    seed: Annotated[int, typer.Option(help="Another seed, another ladder.")] = 0,
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
+    sources: Annotated[
+        list[Path], typer.Argument(metavar="SOURCE...", help="Pristine pictures and videos, or folders of them.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the clips and ladder.parquet; the same folder again resumes.")],
+    clips_per_content: Annotated[int, typer.Option(min=1, help="Number of distorted clips per content.")] = 8,
+    seed: Annotated[int, typer.Option(help="Seed of splits and distortions.")] = 0,
+    workers: Annotated[int, typer.Option(min=1, help="Number of processes.")] = 2,
     split: Annotated[
         Literal["train", "validation", "test"] | None,
-        typer.Option(help="All contents in this split, to widen another ladder (three splits by content otherwise)."),
+        typer.Option(help="Put all contents into this split. [default: train, validation and test by content]"),
     ] = None,
 ) -> None:
-    """Make a ladder of distorted clips labelled by VMAF (a stand-in for opinions, not people's)."""
+    """Make a ladder of distorted clips, labelled by VMAF as a stand-in for opinions of people."""
     from vqa.imports import require
 
     require("synth", "imageio_ffmpeg", doing="vqa data synth")
     from vqa.data.synthetic.ladder import synthesise
 
-    for done, planned, trouble in synthesise(
+    for done, planned, problem in synthesise(
         sources, out=out, clips_per_content=clips_per_content, seed=seed, workers=workers, split=split
     ):
-        if trouble or done % 50 == 0 or done == planned:
-            typer.echo(f"{done}/{planned} {trouble}".rstrip(), err=True)
+        if problem or done % 50 == 0 or done == planned:
+            typer.echo(f"{done}/{planned} {problem}".rstrip(), err=True)
     typer.echo(f"{out / 'ladder.parquet'}")
 
 
 @data_app.command()
 def demo(out: Annotated[Path, typer.Option(help="Folder for the clips.")]) -> None:
-    """Make a few clips to try scoring on: damaged copies of the bundled ones, a cut-off file, a text named .mp4."""
+    """Make a few clips to try scoring on: the bundled ones, distorted copies, a truncated file, a text named .mp4."""
     from vqa.imports import require
 
     require("synth", "imageio_ffmpeg", doing="vqa data demo")
@@ -47,29 +55,43 @@ def demo(out: Annotated[Path, typer.Option(help="Folder for the clips.")]) -> No
 
 @data_app.command("import")
 def import_(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A set of configs/data, a dialect, or ladder.")],
-    labels: Annotated[Path, typer.Option(help="The label file, as shipped.")],
-    out: Annotated[Path, typer.Option(help="The manifest to write (.parquet).")],
-    root: Annotated[str, typer.Option(help="The folder (or URL) with the clips.")] = ".",
-    check: Annotated[bool, typer.Option(help="Every labelled file must be there.")] = True,
-    dataset: Annotated[str | None, typer.Option(help="For a dialect: which set it is, or a name of yours.")] = None,
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Name of a set of configs/data, of a dialect, or ladder.")
+    ],
+    labels: Annotated[Path, typer.Option(help="Label file as published.")],
+    out: ManifestOut,
+    root: Annotated[str, typer.Option(help="Folder or URL of the clips.")] = ".",
+    check: Annotated[bool, typer.Option(help="Refuse the import if a labelled file is missing.")] = True,
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="Data set of the labels, required if NAME is a dialect: a known set, or a name of your own."),
+    ] = None,
     scale: Annotated[
-        str | None, typer.Option(help="LOW,HIGH of the opinions (LOW,HIGH,lower where low is good), or observed.")
+        str | None,
+        typer.Option(
+            help="Rating scale: LOW,HIGH (LOW,HIGH,lower if lower is better), or observed for the range of the file."
+        ),
     ] = None,
-    names: Annotated[Path | None, typer.Option(help="The files in the order of labels that name none.")] = None,
+    names: Annotated[
+        Path | None,
+        typer.Option(help="Text file with the names of the clips, for labels without names, in the same order."),
+    ] = None,
     mos_column: Annotated[
-        str | None, typer.Option(help="The column with the opinions, where it has another name.")
+        str | None, typer.Option(help="Column with the opinions, if it is not named as in the published file.")
     ] = None,
-    split: Annotated[str | None, typer.Option(help="Put this into the split column of every row.")] = None,
-    kind: Annotated[Literal["video", "image"] | None, typer.Option(help="Of a set that is not known.")] = None,
+    split: Annotated[str | None, typer.Option(help="Value of the split column of every row.")] = None,
+    kind: Annotated[
+        Literal["video", "image"] | None,
+        typer.Option(help="Kind of the clips of a data set without a built-in specification."),
+    ] = None,
 ) -> None:
-    """Read a public data set's labels into a manifest: files found, opinions on 1-5, the scale recorded."""
+    """Import the labels of a data set as a manifest: files located, opinions mapped to 1-5, the scale recorded."""
     from vqa.console import printable
     from vqa.data.manifest import write_manifest
     from vqa.data.public.importer import import_labels, import_ladder
-    from vqa.data.public.layouts import Request
+    from vqa.data.public.layouts import ImportRequest
 
-    request = Request(
+    request = ImportRequest(
         name=name,
         labels=labels,
         root=root,
@@ -93,13 +115,16 @@ def import_(
 
 @data_app.command()
 def split(
-    manifest: Annotated[Path, typer.Argument(metavar="MANIFEST", help="Of vqa data import.")],
-    out: Annotated[Path, typer.Option(help="The manifest to write (.parquet).")],
-    parts: Annotated[str, typer.Option(help="NAME=SHARE,... of the clips.")] = "train=0.8,test=0.2",
-    count: Annotated[int, typer.Option(min=1, max=100, help="Above 1: columns split_00 ... instead of split.")] = 1,
-    seed: Annotated[int, typer.Option(help="Another seed, other splits.")] = 0,
+    manifest: Manifest,
+    out: ManifestOut,
+    parts: Annotated[str, typer.Option(help="Share of the clips per part: NAME=SHARE,...")] = "train=0.8,test=0.2",
+    count: Annotated[
+        int,
+        typer.Option(min=1, max=100, help="Number of splits; several are written to columns split_00, split_01, ..."),
+    ] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of the splits.")] = 0,
 ) -> None:
-    """Split by content: clips of one scene are never parted."""
+    """Split a manifest by content: clips of the same scene stay together."""
     from collections import Counter
 
     from vqa.data.manifest import read_manifest, write_manifest
@@ -114,10 +139,10 @@ def split(
 
 @data_app.command()
 def merge(
-    manifests: Annotated[list[Path], typer.Argument(metavar="MANIFEST...", help="Of vqa data import.")],
-    out: Annotated[Path, typer.Option(help="The manifest to write (.parquet).")],
+    manifests: Annotated[list[Path], typer.Argument(metavar="MANIFEST...", help="Manifests of `vqa data import`.")],
+    out: ManifestOut,
 ) -> None:
-    """Put manifests one after the other; clips and scales that contradict are refused."""
+    """Merge manifests; repeated clips and contradicting scales are refused."""
     from vqa.data.manifest import merge_manifests, read_manifest, write_manifest
 
     merged = merge_manifests([(str(path), read_manifest(path)) for path in manifests])
@@ -127,22 +152,26 @@ def merge(
 
 @data_app.command()
 def check(
-    manifest: Annotated[Path, typer.Argument(metavar="MANIFEST", help="Of vqa data import.")],
-    root: Annotated[Path | None, typer.Option(help="Files below it that no label names are told too.")] = None,
-    every_frame: Annotated[bool, typer.Option(help="Decode every frame, not five of each clip.")] = False,
-    workers: Annotated[int, typer.Option(min=1, help="Files opened at a time.")] = 2,
-    deadline_seconds: Annotated[float, typer.Option(min=1, help="For one file.")] = 60.0,
-    csv: Annotated[Path | None, typer.Option(help="Write every disagreement here.")] = None,
-    most: Annotated[int, typer.Option(min=0, help="How many disagreements the table shows.")] = 50,
+    manifest: Manifest,
+    root: Annotated[
+        Path | None, typer.Option(help="Folder with the media; files without a label are reported too.")
+    ] = None,
+    every_frame: Annotated[bool, typer.Option(help="Decode every frame instead of five per clip.")] = False,
+    workers: Workers = 2,
+    deadline_seconds: Annotated[
+        float, typer.Option(min=1, help="Seconds after which the check of one file is aborted.")
+    ] = 60.0,
+    csv: Annotated[Path | None, typer.Option(help="CSV file for all failed checks.")] = None,
+    max_rows: Annotated[int, typer.Option(min=0, help="Number of failed checks that the table shows.")] = 50,
 ) -> None:
-    """Compare labels with files: there, decodable, as long as told, only once.
+    """Check that files exist, decode, have the labelled length and occur once.
 
-    Exit codes: 0 all agree; 1 could not run; 2 wrong usage; 3 some do not.
+    Exit codes: 0 all checks passed; 1 could not run; 2 wrong usage; 3 some checks failed.
     """
     from rich.console import Console
 
-    from vqa.cli.tables import disagreement_table
-    from vqa.data.audit import check_files, counted, write_disagreements
+    from vqa.cli.tables import findings_table
+    from vqa.data.audit import check_files, count_by_check, write_findings
     from vqa.data.manifest import read_manifest
 
     def progress(done: int, total: int) -> None:
@@ -154,11 +183,11 @@ def check(
         read, root=root, every_frame=every_frame, workers=workers, deadline_seconds=deadline_seconds, progress=progress
     )
     if csv is not None:
-        write_disagreements(csv, found)
-    if found[:most]:
-        Console().print(disagreement_table(found[:most], total=len(found)))
-    kinds = ", ".join(f"{what} {count}" for what, count in counted(found).items())
-    typer.echo(f"{read.table.num_rows} clips, {len(found)} disagreements" + (f": {kinds}" if kinds else ""))
+        write_findings(csv, found)
+    if found[:max_rows]:
+        Console().print(findings_table(found[:max_rows], total=len(found)))
+    checks = ", ".join(f"{check} {count}" for check, count in count_by_check(found).items())
+    typer.echo(f"{read.table.num_rows} clips, {len(found)} failed checks" + (f": {checks}" if checks else ""))
     raise typer.Exit(3 if found else 0)
 
 
@@ -166,23 +195,31 @@ def check(
 def recover(
     ratings: Annotated[
         Path,
-        typer.Argument(metavar="RATINGS", help="Table: clip, subject, rating; or a row a clip, a column a subject."),
+        typer.Argument(
+            metavar="RATINGS",
+            help="Table with columns clip, subject, rating; or a matrix with a row per clip and a column per subject.",
+        ),
     ],
-    out: Annotated[Path, typer.Option(help="Opinions to write (.csv or .parquet); NAME.subjects beside it.")],
+    out: Annotated[
+        Path, typer.Option(help="Opinions to write (.csv or .parquet); NAME.subjects is written beside it.")
+    ],
     method: Annotated[
         Literal["mean", "bt500", "p913", "p910"],
-        typer.Option(help="Plain mean; outlying subjects rejected; their bias off too; or maximum likelihood."),
+        typer.Option(
+            help="mean: plain mean. bt500: rejects outlying subjects. p913: subtracts the subjects' "
+            "bias, then bt500. p910: maximum likelihood."
+        ),
     ] = "p910",
-    fewest: Annotated[int, typer.Option(min=1, help="Leave out subjects with fewer ratings.")] = 1,
+    min_ratings: Annotated[int, typer.Option(min=1, help="Leave out subjects with fewer ratings.")] = 1,
 ) -> None:
-    """Raw ratings to opinions, allowing for subjects who rate high, low or at random (BT.500, P.913, P.910)."""
+    """Recover opinions (MOS) from raw ratings, correcting for subjects (ITU-R BT.500, ITU-T P.913, P.910)."""
     from vqa.console import printable
-    from vqa.data.subjective.mos import recover as recovered
+    from vqa.data.subjective.mos import recover as recover_mos
     from vqa.data.subjective.mos import summary, write_recovered
     from vqa.data.subjective.ratings import read_ratings
 
-    read = read_ratings(ratings, fewest=fewest)
-    found = recovered(read, method=method)
+    read = read_ratings(ratings, min_ratings=min_ratings)
+    found = recover_mos(read, method=method)
     beside = write_recovered(out, read, found)
     for line in (*summary(read, found), str(out), str(beside)):
         typer.echo(printable(line), err=True)
@@ -190,25 +227,25 @@ def recover(
 
 @data_app.command()
 def show(
-    manifest: Annotated[Path, typer.Argument(metavar="MANIFEST", help="Of vqa data import.")],
-    out: Annotated[Path | None, typer.Option(help="Contact sheet to write (.png).")] = None,
-    most: Annotated[int, typer.Option(min=1, max=24, help="Best, worst and most disputed clips of each set.")] = 6,
-    workers: Annotated[int, typer.Option(min=1, help="Files opened at a time.")] = 2,
+    manifest: Manifest,
+    out: Annotated[Path | None, typer.Option(help="Contact sheet to write (.png). [default: histograms only]")] = None,
+    top: Annotated[
+        int, typer.Option(min=1, max=24, help="Number of best, worst and most disputed clips per data set.")
+    ] = 6,
+    workers: Workers = 2,
 ) -> None:
-    """Show how opinions spread in each set, and its best, worst and most disputed clips on a contact sheet."""
+    """Show the opinions of each data set, and a contact sheet of the best, worst and most disputed clips."""
     from vqa.console import printable
     from vqa.data.manifest import read_manifest
     from vqa.files import replacing
-    from vqa.report.dataset_sheet import glances, in_blocks
+    from vqa.report.contact_sheet import contact_sheet, sparkline, summarise_sets
 
-    found = glances(read_manifest(manifest), most=most)
+    found = summarise_sets(read_manifest(manifest), top=top)
     for one in found:
-        facts = f"{one.count} clips, {one.least:.2f} to {one.greatest:.2f}, mean {one.mean:.2f}"
-        typer.echo(f"1 |{in_blocks(one.histogram)}| 5  {printable(one.dataset)}: {facts}")
+        facts = f"{one.count} clips, {one.minimum:.2f} to {one.maximum:.2f}, mean {one.mean:.2f}"
+        typer.echo(f"1 |{sparkline(one.histogram)}| 5  {printable(one.dataset)}: {facts}")
     if out is None:
         return
-    from vqa.report.contact import contact_sheet
-
     sheet, missing = contact_sheet(found, workers=workers)
     out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as draft:

@@ -47,7 +47,6 @@ def examine(*, as_json: bool = False) -> bool:
 
 def self_test() -> dict[str, Any]:
     """Score a bundled clip by the embedded model, decoded in the guarded child."""
-    """A second of moving bars, encoded, decoded in a guarded child and scored by the embedded model."""
     started = time.perf_counter()
     try:
         from vqa import Scorer  # torch: seconds

@@ -1,23 +1,25 @@
-"""`vqa rewards ...`: see what the published recipes pay for."""
+"""`vqa rewards ...`: pictures of the rewards of published recipes."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-rewards_app = typer.Typer(help="Look at the rewards of the published recipes.", no_args_is_help=True)
+rewards_app = typer.Typer(help="Inspect the rewards of published recipes.", no_args_is_help=True)
 
 
 @rewards_app.command()
 def plot(
-    out: Annotated[Path, typer.Option(help="Folder for the pictures, one PNG a preset.")],
-    presets: Annotated[list[str] | None, typer.Argument(metavar="[PRESET]...", help="Default: all of them.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the pictures, one PNG per preset.")],
+    presets: Annotated[
+        list[str] | None, typer.Argument(metavar="[PRESET]...", help="Names of presets. [default: all of them]")
+    ] = None,
 ) -> None:
-    """Draw reward against predicted score for given opinions, in total and term by term."""
-    from vqa.report.rewards import plot as draw
+    """Plot reward against predicted score for several opinions, in total and per term."""
+    from vqa.report.rewards import plot_preset
     from vqa.rewards import REWARD_PRESETS
 
-    pictures = {name: draw(name) for name in presets or REWARD_PRESETS}
+    pictures = {name: plot_preset(name) for name in presets or REWARD_PRESETS}
     out.mkdir(parents=True, exist_ok=True)
     for name, picture in pictures.items():
         picture.save(out / f"{name}.png")

@@ -1,7 +1,7 @@
-"""Figures and comparisons as tables for a terminal."""
+"""Metrics, comparisons and audit findings as tables for the terminal."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -10,7 +10,8 @@ from rich.text import Text
 from vqa.console import printable
 
 if TYPE_CHECKING:
-    from vqa.data.audit import Disagreement
+    from vqa.data.audit import Finding
+    from vqa.evaluate.schema import Comparison, Metrics, SetMetrics, Statistic
 
 SHOWN = {
     "srcc": "SRCC",
@@ -21,43 +22,46 @@ SHOWN = {
 }
 
 
-def figures_table(metrics: Mapping[str, Any]) -> RenderableType:
-    """A line for each data set, mean and group, 95 % intervals below the values; then why a value is missing."""
+def metrics_table(metrics: "Metrics") -> RenderableType:
+    """Return a row per data set, mean and group, with intervals below the values, then the reasons of missing ones."""
     table = Table()
     table.add_column("", overflow="fold")
     table.add_column("used /\nexpected", justify="right", no_wrap=True)
     for title in SHOWN.values():
         table.add_column(title, justify="right", min_width=7)
-    for name, figures in metrics["datasets"].items():
-        _add(table, name, figures["statistics"], figures)
+    for name, part in metrics["datasets"].items():
+        _add(table, name, part["statistics"], part)
     if len(metrics["datasets"]) > 1:
         for kind, statistics in metrics["means"].items():
             _add(table, f"{kind} mean", statistics)
     for column, groups in metrics["groups"].items():
-        for name, figures in groups.items():
-            _add(table, f"{column} = {name}", figures["statistics"], figures)
+        for name, part in groups.items():
+            _add(table, f"{column} = {name}", part["statistics"], part)
     if metrics["published"]:
-        stated = {name: {"value": metrics["published"].get(name), "low": None} for name in ("srcc", "plcc")}
-        _add(table, "published", stated)
+        published: dict[str, Statistic] = {
+            "srcc": {"value": metrics["published"]["srcc"], "low": None, "high": None, "reason": None},
+            "plcc": {"value": metrics["published"]["plcc"], "low": None, "high": None, "reason": None},
+        }
+        _add(table, "published", published)
     parts = [*metrics["datasets"].values(), *(one for groups in metrics["groups"].values() for one in groups.values())]
     reasons = dict.fromkeys(part["statistics"][name]["reason"] for part in parts for name in SHOWN)
-    return Group(table, *(Text(f"no figure: {printable(reason)}") for reason in reasons if reason))
+    return Group(table, *(Text(f"no value: {printable(reason)}") for reason in reasons if reason))
 
 
-def _add(table: Table, name: str, statistics: Mapping[str, Any], figures: Mapping[str, Any] | None = None) -> None:
-    used = f"{figures['used']} / {figures['expected']}" if figures else ""
+def _add(table: Table, name: str, statistics: "Mapping[str, Statistic]", part: "SetMetrics | None" = None) -> None:
+    used = f"{part['used']} / {part['expected']}" if part else ""
     table.add_row(Text(printable(name)), used, *(_cell(statistics.get(key)) for key in SHOWN))
 
 
-def _cell(statistic: Mapping[str, Any] | None) -> str:
+def _cell(statistic: "Statistic | None") -> str:
     if statistic is None or statistic["value"] is None:
         return "-"
     value = f"{statistic['value']:.4f}"
     return value if statistic["low"] is None else f"{value}\n{statistic['low']:.3f}..\n{statistic['high']:.3f}"
 
 
-def differences_table(comparison: Mapping[str, Any]) -> RenderableType:
-    """A line for each pair of models, data set and statistic; p-values after Holm's correction."""
+def differences_table(comparison: "Comparison") -> RenderableType:
+    """Return a row per pair of models, data set and statistic, with p-values after Holm's correction."""
     rows = comparison["differences"]
     table = Table(caption="p after Holm's correction", caption_justify="left")
     table.add_column(overflow="fold", min_width=max((len(row["statistic"]) for row in rows), default=0))
@@ -79,11 +83,11 @@ def _short(value: float | None, form: str = ".4f") -> str:
     return "-" if value is None else f"{value:{form}}"
 
 
-def disagreement_table(found: Sequence["Disagreement"], *, total: int) -> Table:
-    """A line for each disagreement of labels and files."""
-    table = Table(title=f"Disagreements ({len(found)} of {total})", title_justify="left")
-    for title in ("what", "clip", "detail"):
+def findings_table(found: Sequence["Finding"], *, total: int) -> Table:
+    """Return a row per failed check."""
+    table = Table(title=f"Failed checks ({len(found)} of {total})", title_justify="left")
+    for title in ("check", "clip", "detail"):
         table.add_column(title, overflow="fold")
     for one in found:
-        table.add_row(one.what, Text(printable(one.clip_id or one.uri)), Text(printable(one.detail)))
+        table.add_row(one.check, Text(printable(one.clip_id or one.uri)), Text(printable(one.detail)))
     return table

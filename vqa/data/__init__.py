@@ -1,1 +1,1 @@
-"""Manifests, score tables and synthetic ladders."""
+"""Sources, manifests, published data sets, subjective ratings, synthetic ladders, score tables."""

@@ -1,31 +1,62 @@
-"""Labels beside files: is each file there, does it decode, is it as long as the labels say, is it there only once?"""
+"""Audit of a data set: compare the labels of a manifest with the media files themselves.
+
+Files are opened in guarded children, several at a time, so that a damaged file costs its deadline and not the run.
+"""
 
 import csv
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from queue import SimpleQueue
+from typing import Literal, TypeVar
 
-from vqa.data.examine import DEADLINE_SECONDS, Facts, examine, in_guards
+import numpy as np
+
 from vqa.data.manifest import Manifest
 from vqa.data.sources import MEDIA_SUFFIXES, path_to_uri, walk
+from vqa.data.tables import Row
 from vqa.errors import ClipError, UsageError
 from vqa.files import replacing
+from vqa.media.decode import decode
+from vqa.media.probe import probe
+from vqa.media.sandbox import Guard
+from vqa.media.storage.fingerprint import fingerprint
 from vqa.media.storage.open import local_path
 from vqa.media.storage.stores import is_remote
+from vqa.types import Pixels
 
-What = Literal["file", "kind", "frames", "length", "rate", "decoding", "duplicate", "reference", "unlabelled"]
-_SLACK = 0.02  # share of what a label says, for lists that round or were made from another cut
+T = TypeVar("T")
+Check = Literal["file", "kind", "frames", "length", "rate", "decoding", "duplicate", "reference", "unlabelled"]
+
+SAMPLED_FRAMES = 5
+DEADLINE_SECONDS, MEMORY_BYTES = 60.0, 4 * 2**30
+_DECODED_SIZE = (16, 16)  # pixels of what is returned; the decoder works at full size all the same
+_TOLERANCE = 0.02  # share of a labelled value, for lists that round or were made from another cut
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Disagreement:
-    """Where a label and a file do not fit; of a file that no label names, `clip_id` is empty."""
+class FileFacts:
+    """Facts of one media file, as probed and decoded."""
+
+    is_image: bool
+    frame_count: int
+    duration_seconds: float
+    fps: float
+    frames_requested: int
+    frames_decoded: int
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One check that failed. `clip_id` is empty for a file that no row of the manifest names."""
 
     clip_id: str
     uri: str
-    what: What
+    check: Check
     detail: str
 
 
@@ -37,75 +68,151 @@ def check_files(
     workers: int = 2,
     deadline_seconds: float = DEADLINE_SECONDS,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> list[Disagreement]:
-    """Every disagreement, in the order of the manifest, then files below `root` that no row names.
+) -> list[Finding]:
+    """Compare each row of a manifest with its file.
 
-    Told lengths (aspects `frames`, `duration_seconds`, `fps`) may be 2 % off, or one frame, 0.1 s, 0.01 a second.
-    Duplicates are files of one `fingerprint`. Raises UsageError for a root that is no folder.
+    The aspects `frames`, `duration_seconds` and `fps` may differ from the file by 2 %, or by one frame, 0.1 s and 0.01
+    frames per second if that is more. Duplicates are files of equal `fingerprint`.
+
+    Args:
+        manifest: The labels.
+        root: Folder in which media files without a row are reported too.
+        every_frame: Decode every frame instead of five per clip.
+        workers: Files opened at a time.
+        deadline_seconds: Time per file, after which it counts as `timeout`.
+        progress: Called with the number of files done and the number of all.
+
+    Returns:
+        The failed checks in the order of the manifest, then the files below `root` that no row names.
+
+    Raises:
+        UsageError: If `root` is not a folder.
     """
     if root is not None and not root.is_dir():
-        raise UsageError(f"--root {root}: no folder")
+        raise UsageError(f"--root {root} is no folder. Give the folder with the media files.")
     rows = manifest.table.to_pylist()
-    found: list[Disagreement] = []
+    found: list[Finding] = []
     by_content: dict[str, str] = {}
     uris = [row["uri"] for row in rows]
-    outcomes = in_guards(examine, uris, workers=workers, deadline_seconds=deadline_seconds, every_frame=every_frame)
+    outcomes = map_files(file_facts, uris, workers=workers, deadline_seconds=deadline_seconds, every_frame=every_frame)
     for done, (row, outcome) in enumerate(zip(rows, outcomes, strict=True), start=1):
         progress(done, len(rows))
         found += [
-            Disagreement(clip_id=row["clip_id"], uri=row["uri"], what=what, detail=detail)
-            for what, detail in _compare(row, outcome, by_content)
+            Finding(clip_id=row["clip_id"], uri=row["uri"], check=check, detail=detail)
+            for check, detail in _failed_checks(row, outcome, by_content)
         ]
     if root is not None:
         found += [
-            Disagreement(clip_id="", uri=uri, what="unlabelled", detail="a media file that no label names")
-            for uri in unlabelled(root, manifest)
+            Finding(clip_id="", uri=uri, check="unlabelled", detail="no row of the manifest names this file")
+            for uri in _unlabelled(root, manifest)
         ]
     return found
 
 
-def _compare(
-    row: Mapping[str, Any], outcome: Facts | ClipError, by_content: dict[str, str]
-) -> Iterator[tuple[What, str]]:
+def _failed_checks(row: Row, outcome: FileFacts | ClipError, by_content: dict[str, str]) -> Iterator[tuple[Check, str]]:
     reference = row["reference_uri"]
     if reference and not is_remote(reference) and not local_path(reference).exists():
-        yield "reference", f"{reference} is not there"
+        yield "reference", f"{reference} does not exist"
     if isinstance(outcome, ClipError):
         yield "file", f"{outcome.kind}: {outcome}"
         return
     if (row["kind"] == "image") != outcome.is_image:
-        yield "kind", f"label says {row['kind']}, the file is {'a picture' if outcome.is_image else 'a video'}"
-    if outcome.decoded < outcome.wanted:
-        yield "decoding", f"{outcome.decoded} of {outcome.wanted} frames could be decoded"
-    told = dict(row["aspects"] or ())
-    sides: tuple[tuple[What, str, float, float, str], ...] = (
+        yield "kind", f"the label is {row['kind']}, the file is {'an image' if outcome.is_image else 'a video'}"
+    if outcome.frames_decoded < outcome.frames_requested:
+        yield "decoding", f"{outcome.frames_decoded} of {outcome.frames_requested} frames could be decoded"
+    labelled = dict(row["aspects"] or ())
+    aspects: tuple[tuple[Check, str, float, float, str], ...] = (
         ("frames", "frames", outcome.frame_count, 1.0, ""),
         ("length", "duration_seconds", outcome.duration_seconds, 0.1, " s"),
         ("rate", "fps", outcome.fps, 0.01, " frames per second"),
     )
-    for what, aspect, real, slack, unit in sides:
-        if aspect in told and abs(told[aspect] - real) > max(slack, _SLACK * abs(told[aspect])):
-            yield what, f"label says {told[aspect]:g}{unit}, the file has {real:g}{unit}"
+    for check, name, real, slack, unit in aspects:
+        if name in labelled and abs(labelled[name] - real) > max(slack, _TOLERANCE * abs(labelled[name])):
+            yield check, f"the label is {labelled[name]:g}{unit}, the file has {real:g}{unit}"
     first = by_content.setdefault(outcome.fingerprint, row["clip_id"])
     if first != row["clip_id"]:
         yield "duplicate", f"same content as {first}"
 
 
-def unlabelled(root: Path, manifest: Manifest) -> list[str]:
+def _unlabelled(root: Path, manifest: Manifest) -> list[str]:
     """Media files below root that no row names, neither as clip nor as reference."""
     listed = {uri for name in ("uri", "reference_uri") for uri in manifest.table.column(name).to_pylist()}
     files = (path_to_uri(path) for path in walk(str(root), []) if Path(path).suffix.lower() in MEDIA_SUFFIXES)
     return [uri for uri in files if uri not in listed]
 
 
-def counted(found: Sequence[Disagreement]) -> dict[What, int]:
-    """How many there are of each kind, most frequent first."""
-    return dict(Counter(one.what for one in found).most_common())
+def count_by_check(found: Sequence[Finding]) -> dict[Check, int]:
+    """Return the number of findings per check, most frequent first."""
+    return dict(Counter(one.check for one in found).most_common())
 
 
-def write_disagreements(path: Path, found: Sequence[Disagreement]) -> None:
-    """A CSV line for each, atomically."""
+def write_findings(path: Path, found: Sequence[Finding]) -> None:
+    """Write the findings as CSV (clip_id, uri, check, detail), atomically."""
     with replacing(path) as draft, draft.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("clip_id", "uri", "what", "detail"))
-        writer.writerows((one.clip_id, one.uri, one.what, one.detail) for one in found)
+        writer.writerow(("clip_id", "uri", "check", "detail"))
+        writer.writerows((one.clip_id, one.uri, one.check, one.detail) for one in found)
+
+
+def file_facts(uri: str, *, every_frame: bool) -> FileFacts:
+    """Open and decode one file: every frame, or five from the first to the last. Raises ClipError."""
+    info, packets = probe(uri)
+    count = len(packets.seconds)
+    sampled = np.linspace(0, count - 1, count if every_frame else SAMPLED_FRAMES)
+    wanted = np.unique(sampled.round().astype(int))
+    frames = decode(uri, packets.seconds[wanted], sizes=[_DECODED_SIZE] * len(wanted), info=info, packets=packets)
+    return FileFacts(
+        is_image=info.is_image,
+        frame_count=count,
+        duration_seconds=info.duration_seconds,
+        fps=info.fps,
+        frames_requested=len(wanted),
+        frames_decoded=len(frames.requested),
+        fingerprint=fingerprint(uri),
+    )
+
+
+def middle_frame(uri: str, *, room: tuple[int, int]) -> Pixels:
+    """Decode the frame in the middle, reduced to fit into `room` (width, height).
+
+    Returns:
+        uint8 [height, width, 3], RGB.
+
+    Raises:
+        ClipError: If the file cannot be decoded.
+    """
+    info, packets = probe(uri)
+    scale = min(1.0, room[0] / info.width, room[1] / info.height)
+    size = (max(1, round(info.width * scale)), max(1, round(info.height * scale)))
+    return decode(uri, [packets.seconds[len(packets.seconds) // 2]], sizes=[size], info=info, packets=packets).pixels[0]
+
+
+def map_files(
+    function: Callable[..., T],
+    uris: Sequence[str],
+    *,
+    workers: int = 2,
+    deadline_seconds: float = DEADLINE_SECONDS,
+    **options: object,
+) -> Iterator[T | ClipError]:
+    """Run `function(uri, **options)` for each file in `workers` children that can be killed.
+
+    Yields:
+        The return values in the order of `uris`; the ClipError in place of the value where one was raised.
+    """
+    with ExitStack() as stack:
+        guards: SimpleQueue[Guard] = SimpleQueue()
+        for _ in range(workers):
+            guard = Guard(deadline_seconds=deadline_seconds, memory_bytes=MEMORY_BYTES, preload=(__name__,))
+            guards.put(stack.enter_context(guard))
+
+        def outcome(uri: str) -> T | ClipError:
+            guard = guards.get()
+            try:
+                return guard.run(function, uri, **options)
+            except ClipError as error:
+                return error
+            finally:
+                guards.put(guard)
+
+        yield from stack.enter_context(ThreadPoolExecutor(workers)).map(outcome, uris)

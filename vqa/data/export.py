@@ -11,7 +11,7 @@ Format = Literal["csv", "jsonl"]
 
 
 def export(rows: pa.Table, file: TextIO, *, kind: Format) -> int:
-    """Writes all rows sorted by clip_id; returns how many. Lists become JSON in CSV cells; what is null stays empty."""
+    """Write all rows sorted by clip_id; return how many. Lists become JSON in CSV cells, nulls empty cells."""
     table = rows.take(pc.sort_indices(rows, sort_keys=[("clip_id", "ascending")]))  # sort_by imports pandas
     writer = csv.writer(file, lineterminator="\n")
     if kind == "csv":

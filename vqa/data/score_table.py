@@ -156,7 +156,7 @@ class ScoreTable:
     def __init__(
         self, out: Path, *, folder: str = "scores", rows_per_part: int = 1000, seconds_per_write: float = 10.0
     ) -> None:
-        """Takes the folder over: makes it, clears a killed writer's drafts, finds where each clip's row is."""
+        """Take the folder over: make it, clear a killed writer's drafts, find where each clip's row is."""
         self._folder, self._superseded = out / folder, out / "superseded"
         self._folder.mkdir(parents=True, exist_ok=True)
         for leftover in (*self._folder.glob(".*.tmp"), *self._superseded.glob(".*.tmp")):
@@ -196,7 +196,7 @@ class ScoreTable:
         self._last_write = time.monotonic()
 
     def supersede(self, clip_ids: Collection[str]) -> int:
-        """Moves the rows of these clips from `scores/` to `superseded/`; returns how many there were."""
+        """Move the rows of these clips from `scores/` to `superseded/`; return how many there were."""
         by_part: dict[Path, list[str]] = defaultdict(list)
         for clip_id in clip_ids:
             if clip_id in self._part_of:
@@ -221,7 +221,7 @@ class ScoreTable:
         return sum(map(len, by_part.values()))
 
     def refresh(self, places: Mapping[str, tuple[str, int, int]]) -> None:
-        """Notes the new (uri, bytes, mtime_ns) of clips whose file moved or was touched, content unchanged."""
+        """Write the new (uri, bytes, mtime_ns) of clips whose file moved or was touched, content unchanged."""
         columns = ("uri", "source_bytes", "source_mtime_ns")
         for part in sorted({self._part_of[clip_id] for clip_id in places if clip_id in self._part_of}):
             rows = pq.read_table(part, schema=SCHEMA).to_pylist()
@@ -231,7 +231,7 @@ class ScoreTable:
             write_parquet(part, pa.Table.from_pylist(rows, schema=SCHEMA))
 
     def supersede_all(self) -> int:
-        """Moves every row away (`--fresh`)."""
+        """Move every row away (`--fresh`)."""
         return self.supersede(list(self._part_of))
 
 
@@ -243,7 +243,7 @@ def _clip_ids(path: Path) -> list[str]:
 
 
 def rewrite(out: Path, change: Callable[[pa.Table], pa.Table]) -> None:
-    """Writes each part anew, atomically, where `change` (rows of SCHEMA -> rows of SCHEMA) says something else."""
+    """Write each part anew, atomically, where `change` (rows of SCHEMA -> rows of SCHEMA) changes it."""
     for path in _parts(out / "scores"):
         rows = pq.read_table(path, schema=SCHEMA)
         changed = change(rows)
@@ -252,7 +252,7 @@ def rewrite(out: Path, change: Callable[[pa.Table], pa.Table]) -> None:
 
 
 def write_videos(out: Path) -> int:
-    """Writes `out/videos.parquet` from the rows where any of them is a window; returns the number of videos, else 0."""
+    """Write `out/videos.parquet` where any row is a window's; return the number of videos, else 0."""
     columns = ["clip_id", "uri", "score", "duration_seconds", "end_seconds"]
     rows = read_scores(out, columns)
     path = out / "videos.parquet"

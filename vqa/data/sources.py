@@ -1,8 +1,7 @@
-"""SOURCE... to a list of clips: files, folders, globs (also of remote stores) and manifests. Opens no media; looks only
-at names.
+"""List of clips from SOURCE arguments: files, folders, globs, lists of files, locally or in a remote store.
 
-Every clip gets a `clip_id` that is readable and stable: its path below the source it came from. A name that cannot
-be written as UTF-8 travels as a percent-encoded `file://` URI.
+No media file is opened. The `clip_id` of a clip is readable and stable: its path below the source it was found in. A
+file name that is not UTF-8 becomes a percent-encoded `file://` URI.
 """
 
 import glob
@@ -10,12 +9,11 @@ import os
 import re
 import urllib.parse
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from vqa.data.records import RECORD_SUFFIXES, read_records
+from vqa.data.tables import ROW_SUFFIXES, Row, number, read_lines, read_rows
 from vqa.data.windows import WINDOW_ID, span_suffix
 from vqa.errors import ClipError, UsageError
 from vqa.media.storage.open import local_path
@@ -26,22 +24,21 @@ _VIDEOS = """3g2 3gp asf avi divx dv f4v flv gif h264 h265 hevc ivf m1v m2ts m2v
     nut obu ogm ogv qt rm rmvb ts vob webm webp wmv y4m"""
 _IMAGES = "avif bmp heic heif jfif jp2 jpeg jpg jxl png pnm ppm tga tif tiff"
 MEDIA_SUFFIXES = frozenset(f".{name}" for name in f"{_VIDEOS} {_IMAGES}".split())
-MANIFEST_SUFFIXES = RECORD_SUFFIXES | {".txt"}
 PATH_COLUMNS = ("uri", "path", "video", "file")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """What the sources hold: the clips, and what was left out and why."""
+    """The clips of the sources, and what was skipped."""
 
     clips: list[Clip]
-    skipped_by_suffix: dict[str, int] = field(default_factory=dict)  # files in folders that are no media by their name
+    skipped_by_suffix: dict[str, int] = field(default_factory=dict)  # files in folders whose suffix is no media
     unreadable_folders: tuple[str, ...] = ()
-    repeated: int = 0  # the same file and span named again by another source
+    repeated: int = 0  # clips named again by another source
 
     @property
     def skipped(self) -> str:
-        """`3 .txt, 1 without suffix`."""
+        """The skipped files in words, e.g. `3 .txt, 1 without suffix`."""
         return ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in self.skipped_by_suffix.items())
 
 
@@ -63,22 +60,28 @@ class _Collector:
             if place in self.places:
                 self.repeated += 1
                 return
-            readable = is_utf8(name) and not WINDOW_ID.search(name)  # a file may not pose as a window of another
+            readable = is_utf8(name) and not WINDOW_ID.search(name)  # a file must not pass for a window of another
             clip_id = (name if readable else _percent_encoded(uri)) + span_suffix(start, end)
             if clip_id in self.ids:
                 clip_id = uri + span_suffix(start, end)
         if clip_id in self.ids:
-            raise UsageError(f"clip_id {clip_id!r} is given twice; each clip needs its own")
+            raise UsageError(f"clip_id {clip_id!r} occurs twice. Give each clip its own.")
         self.places.add(place)
         self.ids.add(clip_id)
         self.clips.append(Clip(clip_id=clip_id, uri=uri, start_seconds=start, end_seconds=end))
 
 
 def list_clips(sources: Sequence[str]) -> Listing:
-    """The clips of all sources, in the order given, each once.
+    """List the clips of all sources, in the order given, each once.
 
-    A source that does not exist is a UsageError (a slip of the pen); a manifest's line that names a missing file is a
-    clip like any other and becomes a row `not_found`. Files in folders are taken by suffix, others are counted.
+    A row of a list that names a missing file is a clip like any other and becomes a row `not_found` when it is scored.
+
+    Args:
+        sources: Files, folders, globs, lists of files (.csv, .jsonl, .parquet, .txt) and URLs of remote stores. Files
+            in folders are taken by their suffix, others are counted as skipped.
+
+    Raises:
+        UsageError: If a source does not exist, a glob matches nothing, or a list cannot be read.
     """
     collector = _Collector()
     for source in sources:
@@ -99,27 +102,27 @@ def _collect(source: str, collector: _Collector) -> None:
     if Path(path).is_dir():
         _folder(path, path, collector)
     elif os.path.lexists(path):
-        if Path(path).suffix.lower() in MANIFEST_SUFFIXES:
-            _manifest(Path(path), collector)
+        if Path(path).suffix.lower() in ROW_SUFFIXES:
+            _list(Path(path), collector)
         else:
             collector.add(path, os.path.basename(path))  # noqa: PTH119 (keeps surrogate bytes as they are)
     elif glob.has_magic(path):
         _glob(path, collector)
     else:
-        raise UsageError(f"source {source!r} does not exist; give a file, a folder, a glob in quotes or a manifest")
+        raise UsageError(f"source {source!r} does not exist. Give a file, a folder, a quoted glob or a list of files.")
 
 
 def _remote(source: str, collector: _Collector) -> None:
-    """A file is itself, whatever its suffix; folders and globs name their clips below their fixed part."""
+    """A file is taken whatever its suffix; in folders and globs a clip_id is the path below their fixed part."""
     path = source.partition("?")[0] if source.lower().startswith("http") else source
-    if Path(path).suffix.lower() in MANIFEST_SUFFIXES:
-        raise UsageError(f"source {source!r}: a manifest is read from a local file only; copy it here first")
+    if Path(path).suffix.lower() in ROW_SUFFIXES:
+        raise UsageError(f"source {source!r}: lists of files are read from local files only. Copy it here first.")
     try:
         found = list_remote(source)
     except ClipError as error:
         raise UsageError(f"source {error}") from error
     if not found:
-        raise UsageError(f"source {source!r}: the store has no such file, folder or match; check the URL")
+        raise UsageError(f"source {source!r}: the store has no such file, folder or match. Check the URL.")
     magic = glob.has_magic(source) and found != [source]
     root = re.split(r"[*?\[]", source)[0].rpartition("/")[0] if magic else source.rstrip("/")
     for url in found:
@@ -144,7 +147,12 @@ def _by_suffix(path: str, name: str, collector: _Collector) -> None:
 
 
 def walk(folder: str, unreadable: list[str]) -> Iterator[str]:
-    """Every file below a folder, sorted; hidden names are left out, links are followed but never in a circle."""
+    """Walk all files below a folder in sorted order, following links but never in a circle; hidden names are skipped.
+
+    Args:
+        folder: Where to begin.
+        unreadable: Folders that cannot be read are appended here.
+    """
     seen: set[tuple[int, int]] = set()
     waiting = [folder]
     while waiting:
@@ -168,13 +176,13 @@ def _glob(pattern: str, collector: _Collector) -> None:
     parts = Path(pattern).parts
     fixed = next(index for index, part in enumerate(parts) if glob.has_magic(part))
     root = str(Path(*parts[:fixed])) if fixed else "."
-    all_suffixes = Path(pattern).suffix and not glob.has_magic(Path(pattern).suffix)  # `*.dat` was asked for by name
+    all_suffixes = Path(pattern).suffix and not glob.has_magic(Path(pattern).suffix)  # `*.dat` names its suffix
     found = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 (Path.glob takes no absolute pattern)
     if not found:
-        raise UsageError(f"source {pattern!r} matches no file")
+        raise UsageError(f"source {pattern!r} matches no file. Check the pattern.")
     for path in found:
         if Path(path).is_dir():
-            if "**" not in pattern:  # `**` names the files below by itself
+            if "**" not in pattern:  # `**` matches the files below as well
                 _folder(path, root, collector)
         elif all_suffixes:
             collector.add(path, os.path.relpath(path, root))
@@ -182,16 +190,16 @@ def _glob(pattern: str, collector: _Collector) -> None:
             _by_suffix(path, os.path.relpath(path, root), collector)
 
 
-def _manifest(path: Path, collector: _Collector) -> None:
-    for number, entry in enumerate(_entries(path), start=1):
-        where = f"manifest {path}, entry {number}"
+def _list(path: Path, collector: _Collector) -> None:
+    for at, entry in enumerate(_entries(path), start=1):
+        where = f"{path}, row {at}"
         column = next((name for name in PATH_COLUMNS if name in entry), None)
         if column is None:
-            raise UsageError(f"{where}: no path; wanted a column {', '.join(PATH_COLUMNS)}, found {', '.join(entry)}")
+            raise UsageError(f"{where}: no path. Give a column {', '.join(PATH_COLUMNS)}; found {', '.join(entry)}.")
         listed = entry[column]
         if not isinstance(listed, str) or not listed:
-            raise UsageError(f"{where}: {column} = {listed!r}; wanted the path of a file")
-        start, end = (_number(entry.get(name), f"{where}: {name}") for name in ("start_seconds", "end_seconds"))
+            raise UsageError(f"{where}: {column} = {listed!r} is no path of a file.")
+        start, end = (_seconds(entry.get(name), f"{where}: {name}") for name in ("start_seconds", "end_seconds"))
         given = entry.get("clip_id")
         clip_id = None if given is None or given == "" else str(given)
         place = listed if "://" in listed else str(path.parent / listed)  # other schemes become a row `unsupported`
@@ -201,32 +209,28 @@ def _manifest(path: Path, collector: _Collector) -> None:
             raise UsageError(f"{where}: {error}") from error
 
 
-def _number(value: Any, where: str) -> float | None:
-    if value is None or value == "":
+def _seconds(cell: object, where: str) -> float | None:
+    if cell is None or cell == "":
         return None
     try:
-        number = float(value)
+        seconds = number(cell)
     except (TypeError, ValueError):
-        number = float("nan")
-    if not 0 <= number < float("inf"):
-        raise UsageError(f"{where} = {value!r}; wanted seconds, 0 or more, or nothing")
-    return number
+        seconds = None
+    if seconds is None or seconds < 0:
+        raise UsageError(f"{where} = {cell!r} is no time. Give seconds, 0 or more, or nothing.")
+    return seconds
 
 
-def _entries(path: Path) -> list[Mapping[str, Any]]:
-    """Names that are not UTF-8 come as the file system's own escapes. A .txt has one path a line."""
-    if path.suffix.lower() != ".txt":
-        wanted = {*PATH_COLUMNS, "clip_id", "start_seconds", "end_seconds"}
-        return list(read_records(path, only=wanted, errors="surrogateescape")[1])
-    try:
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            return [{"path": name} for line in file if (name := line.rstrip("\r\n"))]
-    except OSError as error:
-        raise UsageError(f"manifest {path}: cannot be read ({error})") from error
+def _entries(path: Path) -> list[Row]:
+    """Rows of a list of files, one path per line in a .txt; bytes that are not UTF-8 become surrogate escapes."""
+    if path.suffix.lower() == ".txt":
+        return [{"path": name} for name in read_lines(path, errors="surrogateescape")]
+    wanted = {*PATH_COLUMNS, "clip_id", "start_seconds", "end_seconds"}
+    return read_rows(path, only=wanted, errors="surrogateescape")[1]
 
 
 def is_utf8(text: str) -> bool:
-    """True where the text holds no stray bytes of a file name that is not UTF-8."""
+    """Return whether the text has no surrogate escapes, as names of files that are not UTF-8 have."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -235,7 +239,7 @@ def is_utf8(text: str) -> bool:
 
 
 def path_to_uri(path: str) -> str:
-    """The absolute path; percent-encoded `file://` where its bytes are not UTF-8."""
+    """Return the absolute path, or a percent-encoded `file://` URI if its bytes are not UTF-8."""
     absolute = os.path.abspath(path)  # noqa: PTH100 (Path.resolve would follow links)
     return absolute if is_utf8(absolute) else _percent_encoded(absolute)
 

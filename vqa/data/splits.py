@@ -1,4 +1,4 @@
-"""Splits that never part clips of one content: within each data set, seeded."""
+"""Seeded splits by content, within each data set: clips of one content stay together."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -11,26 +11,35 @@ from vqa.errors import UsageError
 
 
 def parse_parts(text: str) -> dict[str, float]:
-    """`train=0.8,test=0.2` as names and shares. Raises UsageError."""
+    """Parse `train=0.8,test=0.2` into shares by name. Raises UsageError."""
     parts: dict[str, float] = {}
     for item in text.split(","):
         name, _, share = item.partition("=")
         try:
             parts[name.strip()] = float(share)
         except ValueError as error:
-            raise UsageError(f"--parts {text!r}: {item!r} is not NAME=SHARE, e.g. train=0.8,test=0.2") from error
+            raise UsageError(f"--parts {text!r}: {item!r} is not NAME=SHARE. Give e.g. train=0.8,test=0.2.") from error
     return parts
 
 
 def split_manifest(manifest: Manifest, *, parts: Mapping[str, float], seed: int = 0, count: int = 1) -> Manifest:
-    """One split goes into `split`; of several, each gets a column split_00, split_01, ... and `split` stays.
+    """Split a manifest by content.
 
-    `parts`: share of the clips by name of the part, summing to 1. The same seed gives the same split of a data set,
-    whatever else is in the manifest. Raises UsageError where a data set has fewer contents than parts.
+    The split of a data set depends on the seed alone, not on what else is in the manifest.
+
+    Args:
+        manifest: The clips.
+        parts: Share of the clips by name of the part; the shares sum to 1.
+        seed: Seed of the shuffle.
+        count: Number of splits. One is written to the column `split`; several to split_00, split_01, ..., and `split`
+            is left as it is.
+
+    Raises:
+        UsageError: If the shares do not sum to 1, or a data set has fewer contents than parts.
     """
     if abs(sum(parts.values()) - 1) > 1e-6 or not all(0 < share < 1 for share in parts.values()):
         raise UsageError(
-            f"split {dict(parts)}: wanted two or more shares above 0 that sum to 1, e.g. train=0.8,test=0.2"
+            f"split {dict(parts)}: give two or more shares above 0 that sum to 1, e.g. train=0.8,test=0.2."
         )
     datasets = manifest.table.column("dataset").to_pylist()
     contents = manifest.table.column("content_id").to_pylist()
@@ -43,7 +52,9 @@ def split_manifest(manifest: Manifest, *, parts: Mapping[str, float], seed: int 
         part_of = {
             (dataset, content): part
             for dataset, of_set in sizes.items()
-            for content, part in _dealt(of_set, parts, seed=[seed, number, _number(dataset)], dataset=dataset).items()
+            for content, part in _assigned(
+                of_set, parts, seed=[seed, number, _number(dataset)], dataset=dataset
+            ).items()
         }
         column = pa.array([part_of[key] for key in zip(datasets, contents, strict=True)], pa.string())
         name = "split" if count == 1 else f"split_{number:02d}"
@@ -56,19 +67,21 @@ def _number(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
 
 
-def _dealt(
+def _assigned(
     sizes: Mapping[str, int], parts: Mapping[str, float], *, seed: Sequence[int], dataset: str
 ) -> dict[str, str]:
-    """Part of each content: shuffled, then cut where the clips so far come nearest to the shares."""
+    """Part by content: shuffled, then cut where the cumulative number of clips is nearest to the shares."""
     if len(sizes) < len(parts):
-        raise UsageError(f"split: {dataset} has {len(sizes)} contents for {len(parts)} parts; they are never parted")
+        raise UsageError(
+            f"split: {dataset} has {len(sizes)} contents for {len(parts)} parts. Each part needs a content."
+        )
     contents = sorted(sizes)
     np.random.default_rng(seed).shuffle(contents)
     reached = np.cumsum([sizes[content] for content in contents])
     cuts = [0]
     for at, share in enumerate(np.cumsum(list(parts.values()))[:-1], start=1):
         nearest = int(np.argmin(abs(reached - share * reached[-1]))) + 1
-        cuts.append(min(max(nearest, cuts[-1] + 1), len(contents) - (len(parts) - at)))  # none is left empty
+        cuts.append(min(max(nearest, cuts[-1] + 1), len(contents) - (len(parts) - at)))  # no part is left empty
     cuts.append(len(contents))
     names = list(parts)
     return {content: names[part] for part in range(len(names)) for content in contents[cuts[part] : cuts[part + 1]]}

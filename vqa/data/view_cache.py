@@ -103,7 +103,7 @@ def _part(path: Path, inode: int, mtime_ns: int) -> pq.ParquetFile:
 
 
 def read_prepared(folder: Path) -> list[PreparedClip]:
-    """The clips that have pictures, in the manifest's order. Raises UsageError where no `vqa prepare` has ended."""
+    """The clips that have pictures, in the manifest's order. Raises UsageError where no `vqa prepare` has finished."""
     path = folder / "clips.parquet"
     if not path.is_file():
         raise UsageError(

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from vqa.data.export import export
 from vqa.data.manifest import read_manifest
 from vqa.data.public.importer import import_ladder
-from vqa.data.public.layouts import Request
+from vqa.data.public.layouts import ImportRequest
 from vqa.data.score_table import ScoreRow, ScoreTable, read_scores
 from vqa.data.view_cache import CLIPS, FILES, PICTURES, PackedViews, PreparedRow
 from vqa.errors import UsageError
@@ -23,7 +23,7 @@ class PreparedTable(ScoreTable):
     """A scores table of files, without scores, whose rows may carry views; a row reaches the disk after its views."""
 
     def __init__(self, out: Path, *, seconds_per_write: float = 30.0, bytes_per_part: int = 2**27) -> None:
-        """Takes the folder over. Rows whose pictures are no longer there are superseded, so that they are made again.
+        """Take the folder over. Rows whose pictures are no longer there are superseded, so that they are made again.
 
         Raises UsageError for a part that is not Parquet.
         """
@@ -122,7 +122,7 @@ def manifest_clips(path: Path) -> list[dict[str, Any]]:
     """
     path = path / "ladder.parquet" if path.is_dir() else path
     if _is_ladder(path):
-        request = Request(name="ladder", labels=path, root=str(path.parent), check=False)
+        request = ImportRequest(name="ladder", labels=path, root=str(path.parent), check=False)
         table = import_ladder(request).manifest.table
     else:
         table = read_manifest(path).table
@@ -139,4 +139,4 @@ def _is_ladder(path: Path) -> bool:
     try:
         return "vmaf" in pq.read_schema(path).names
     except (OSError, ValueError):
-        return False  # reading it as a manifest says what it is
+        return False  # reading it as a manifest raises the error that names it

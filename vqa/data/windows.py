@@ -1,14 +1,15 @@
-"""Long videos as windows: which spans, what they are called, and how their scores become one row per video."""
+"""Windows of long videos: their spans, their ids, and one summary row per video."""
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
+from vqa.data.tables import Row
 from vqa.types import Clip
 
 MOST_WINDOWS = 100_000  # a day in windows of a second
@@ -16,8 +17,22 @@ MOST_WINDOWS = 100_000  # a day in windows of a second
 WINDOW_ID = re.compile(r"#t=\d+(\.\d+)?,(\d+(\.\d+)?)?$")
 
 
+class VideoSummary(TypedDict):
+    """Row of videos.parquet: one video and the scores of its windows."""
+
+    video_id: str
+    uri: str
+    duration_seconds: float | None
+    windows: int
+    windows_scored: int
+    score_mean: float | None
+    score_min: float | None
+    score_p5: float | None  # 5th percentile
+    score_harmonic_mean: float | None
+
+
 def span_suffix(start_seconds: float | None, end_seconds: float | None) -> str:
-    """`#t=10,20.5` for a span, nothing for a whole file; to the millisecond."""
+    """Return the suffix of a span, e.g. `#t=10,20.5` (to the millisecond); "" for a whole file."""
     if start_seconds is None and end_seconds is None:
         return ""
     return f"#t={_short(start_seconds or 0.0)},{'' if end_seconds is None else _short(end_seconds)}"
@@ -28,10 +43,16 @@ def _short(seconds: float) -> str:
 
 
 def windows(clip: Clip, *, duration_seconds: float | None, clip_seconds: float | None) -> list[Clip]:
-    """The clip cut into spans of `clip_seconds`; a remainder shorter than half a window joins the one before.
+    """Cut a clip into spans of `clip_seconds`; a remainder shorter than half a window joins the last one.
 
-    The clip itself where it is no longer than one window, where its length is unknown, or without `clip_seconds`; and
-    where there would be more than `MOST_WINDOWS`, as a damaged header can tell of 10^17 seconds.
+    Args:
+        clip: A file, or a span of one.
+        duration_seconds: Duration of the file, None if unknown.
+        clip_seconds: Length of a window, None to cut nothing.
+
+    Returns:
+        The windows in order of time; the clip itself if it is no longer than one window, if a length is unknown, or if
+        there would be more than MOST_WINDOWS (a damaged header can claim 10^17 seconds).
     """
     if clip_seconds is None or duration_seconds is None:
         return [clip]
@@ -48,22 +69,27 @@ def windows(clip: Clip, *, duration_seconds: float | None, clip_seconds: float |
 
 
 def video_id(clip_id: str) -> str:
-    """The id without its last span."""
+    """Return the id of the video: the clip_id without its span."""
     return WINDOW_ID.sub("", clip_id)
 
 
-def summarise_videos(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row per video from the rows of its windows (`clip_id, uri, score, duration_seconds` are read), sorted by id.
+def summarise_videos(rows: Iterable[Row]) -> list[VideoSummary]:
+    """Summarise the scores of the windows of each video.
 
-    The scores' mean, least, 5th percentile (linear) and harmonic mean; null where no window has a score.
+    Args:
+        rows: Rows of a score table, of which `clip_id`, `uri`, `score` and `duration_seconds` are read.
+
+    Returns:
+        One row per video, sorted by id: mean, minimum, 5th percentile (linear) and harmonic mean of the scores, null if
+        no window has a score.
     """
-    grouped: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    grouped: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         grouped[video_id(row["clip_id"])].append(row)
     return [_summary(name, members) for name, members in sorted(grouped.items())]
 
 
-def _summary(name: str, members: list[Mapping[str, Any]]) -> dict[str, Any]:
+def _summary(name: str, members: list[Row]) -> VideoSummary:
     scores = np.array([row["score"] for row in members if row["score"] is not None])
     any_score = len(scores) > 0
     durations = (row["duration_seconds"] for row in members)

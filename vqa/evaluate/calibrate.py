@@ -1,11 +1,15 @@
-"""From scores to opinions with honest limits: a monotone curve, the +- that holds, and how often it held elsewhere."""
+"""Calibration of scores to opinions: a monotone curve, and an interval by split conformal prediction.
+
+The interval is that of Lei et al. 2018 (Distribution-free predictive inference for regression), its half width a
+quantile of the absolute residuals on clips that the curve was not fitted to.
+"""
 
 import json
 import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -14,9 +18,10 @@ from pydantic import Field, ValidationError, model_validator
 
 from vqa.config import Strict
 from vqa.errors import UsageError
+from vqa.evaluate.evaluation import clip_rows, reliability
+from vqa.evaluate.inputs import InputTable
 from vqa.evaluate.join import Pairing
-from vqa.evaluate.run import clip_rows, reliability
-from vqa.evaluate.tables import Table
+from vqa.evaluate.schema import ReliabilityBin
 from vqa.metrics import plcc, srcc
 from vqa.metrics.conformal import half_width, share_interval
 from vqa.metrics.correlation import Numbers
@@ -26,32 +31,42 @@ Curve = Literal["logistic", "isotonic"]
 FEWEST = 10  # clips in each of the three parts
 
 
-class Part(Strict):
-    """A part of the clips and how the curve did on it."""
+class Origin(TypedDict, total=False):
+    """Where the scores and labels of a calibration come from."""
+
+    scores: str
+    labels: str
+    model_id: str | None
+    model_revision: str | None
+    settings: str | None  # digest of the scoring settings (run.json)
+
+
+class PartMetrics(Strict):
+    """Error of the curve on a part of the clips."""
 
     clips: int = Field(ge=0)
-    rmse: float = Field(ge=0, description="opinion minus curve, on the opinions' scale")
+    rmse: float = Field(ge=0, description="of opinion minus curve, on the scale of the opinions")
     mae: float = Field(ge=0)
     srcc: float | None = None
     plcc: float | None = None
 
 
 class Calibration(Strict):
-    """What `vqa calibrate` saves: score -> mos, mos_low, mos_high."""
+    """A calibration file of `vqa calibrate`: maps a score to mos, mos_low and mos_high."""
 
     kind: Literal["logistic4", "isotonic"]
-    parameters: tuple[float, ...] = Field(description="as vqa.metrics.fits.Fit")
-    half_width: float = Field(gt=0, description="mos +- this is the interval, cut at the scale's ends")
-    coverage_wanted: float = Field(gt=0, lt=1)
-    coverage: float = Field(ge=0, le=1, description="share of the measured clips inside the interval")
-    coverage_low: float = Field(description="95 % interval of that share (Wilson)")
-    coverage_high: float
+    parameters: tuple[float, ...] = Field(description="as of vqa.metrics.fits.Fit")
+    half_width: float = Field(gt=0, description="the interval is mos +- this, clipped to the scale")
+    coverage_target: float = Field(gt=0, lt=1)
+    coverage: float = Field(ge=0, le=1, description="share of the test clips inside the interval")
+    coverage_low: float = Field(description="lower end of the 95 % interval of that share (Wilson)")
+    coverage_high: float = Field(description="upper end of that interval")
     scale: tuple[float, float] = Field(description="ends of the opinion scale")
-    split: str = Field(description="how the clips were divided")
-    fitted: Part
-    widened: Part = Field(description="the clips that gave half_width")
-    measured: Part
-    reliability: list[dict[str, float]] | None = Field(None, description="error by score_std on the measured clips")
+    split: str = Field(description="division of the clips, in words")
+    fit: PartMetrics = Field(description="clips that the curve was fitted to")
+    conformal: PartMetrics = Field(description="clips that gave half_width")
+    test: PartMetrics = Field(description="clips that coverage was measured on")
+    reliability: list[ReliabilityBin] | None = Field(None, description="error by score_std on the test clips")
     scores: str
     labels: str
     model_id: str | None = None
@@ -65,11 +80,18 @@ class Calibration(Strict):
             raise ValueError("a number is not finite")
         count = len(self.parameters)
         if count != 4 if self.kind == "logistic4" else count < 2 or count % 2:
-            raise ValueError(f"{count} parameters do not make a {self.kind} curve")
+            raise ValueError(f"{count} parameters are no {self.kind} curve")
         return self
 
     def mos(self, scores: Numbers) -> tuple[Numbers, Numbers, Numbers]:
-        """Opinion, lower and upper end for scores [N], all within the scale."""
+        """Map scores to opinions.
+
+        Args:
+            scores: Float [N].
+
+        Returns:
+            Opinion, lower and upper end of its interval, each [N] and within the scale.
+        """
         fit = Fit(kind=self.kind, parameters=self.parameters, converged=True)
         middle = fit(scores)
         low, high = (np.clip(middle + side * self.half_width, *self.scale) for side in (-1, 1))
@@ -85,33 +107,53 @@ def calibrate(
     fit_on: str | None = None,
     measure_on: str | None = None,
     seed: int = 0,
-    origin: dict[str, Any],
+    origin: Origin,
 ) -> Calibration:
-    """Fits on a part, takes the width from a second, measures both on a third (split conformal prediction).
+    """Fit a curve on one part of the clips, take the interval from a second, and measure both on a third.
 
-    `fit_on` and `measure_on` are values of the labels' `split` column; the clips of `fit_on` are divided in two.
-    Without them all clips are divided in quarters: fit, width, and two to measure on. Contents (content_id, else
-    clips) are never torn apart. Raises UsageError where the parts are too small or the curve would not rise.
+    Contents (content_id, else clips) are never divided between parts.
+
+    Args:
+        pairings: Scores and opinions.
+        curve: 4-parameter logistic, or isotonic regression.
+        coverage: Share of clips that the interval should contain, in (0, 1).
+        scale: Ends of the opinion scale.
+        fit_on: Value of the labels' split column for the first two parts, each one half of it. By default a quarter of
+            all clips each.
+        measure_on: Value of the split column for the third part. By default the other half of all clips.
+        seed: Seed of the division.
+        origin: Where scores and labels came from, stored in the file.
+
+    Raises:
+        UsageError: If a part has fewer than FEWEST clips, or opinions do not rise with scores.
     """
     if not scale[0] < scale[1]:
-        raise UsageError(f"calibrate: --scale {scale[0]:g} {scale[1]:g}; wanted LOW HIGH, the lower first")
+        raise UsageError(f"calibrate: --scale {scale[0]:g} {scale[1]:g}. Give LOW HIGH, the lower first.")
     outside = next((one for one in pairings if not scale[0] <= one.mos <= scale[1]), None)
     if outside is not None:
-        raise UsageError(f"{outside.clip_id}: opinion {outside.mos} outside the scale {scale}; give --scale LOW HIGH")
+        raise UsageError(
+            f"{outside.clip_id}: opinion {outside.mos} is outside the scale {scale}. Give --scale LOW HIGH."
+        )
     parts, words = _divide([one for one in pairings if one.used], fit_on, measure_on, seed)
     for name, part in parts.items():
         if len(part) < FEWEST:
-            raise UsageError(f"calibrate: {len(part)} scored clips to {name} on ({words}); needs {FEWEST}")
+            raise UsageError(
+                f"calibrate: the part to {name} has {len(part)} scored clips ({words}), but needs {FEWEST}."
+            )
     x, y = _numbers(parts["fit"])
     fit = fit_logistic4(x, y) if curve == "logistic" else fit_isotonic(x, y)
     if fit is None or np.ptp(x) == 0 or not rises(fit, x):
-        raise UsageError("calibrate: opinions do not rise with scores; where lower is better, turn them round first")
-    width_x, width_y = _numbers(parts["widen"])
+        raise UsageError("calibrate: opinions do not rise with scores. If lower scores are better, negate them first.")
+    width_x, width_y = _numbers(parts["bound"])
     width = half_width(width_y - fit(width_x), coverage=coverage)
     if not math.isfinite(width):
-        raise UsageError(f"calibrate: {len(width_x)} clips are too few for intervals that cover {coverage:.0%}")
+        raise UsageError(
+            f"calibrate: {len(width_x)} clips are too few for intervals that cover {coverage:.0%}. Lower --coverage."
+        )
     if width == 0:
-        raise UsageError("calibrate: the curve meets the opinions exactly; were they the scores themselves?")
+        raise UsageError(
+            "calibrate: the curve equals the opinions exactly. Check that the opinions are not the scores."
+        )
     test_x, test_y = _numbers(parts["measure"])
     hits = int(np.sum(np.abs(test_y - fit(test_x)) <= width))
     low, high = share_interval(hits, len(test_x))
@@ -120,15 +162,15 @@ def calibrate(
         kind="logistic4" if curve == "logistic" else "isotonic",
         parameters=fit.parameters,
         half_width=width,
-        coverage_wanted=coverage,
+        coverage_target=coverage,
         coverage=hits / len(test_x),
         coverage_low=low,
         coverage_high=high,
         scale=scale,
         split=words,
-        fitted=_part(fit, x, y),
-        widened=_part(fit, width_x, width_y),
-        measured=_part(fit, test_x, test_y),
+        fit=_part(fit, x, y),
+        conformal=_part(fit, width_x, width_y),
+        test=_part(fit, test_x, test_y),
         reliability=reliability(clip_rows(parts["measure"], fits)),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         **origin,
@@ -139,19 +181,19 @@ def _divide(
     used: Sequence[Pairing], fit_on: str | None, measure_on: str | None, seed: int
 ) -> tuple[dict[str, list[Pairing]], str]:
     if (fit_on is None) != (measure_on is None) or (fit_on is not None and fit_on == measure_on):
-        raise UsageError("calibrate: give two different splits, --fit-on and --measure-on, or neither")
+        raise UsageError("calibrate: --fit-on and --measure-on go together. Give two different splits, or neither.")
     if fit_on is None:
         parts = _shuffled(used, 4, seed)
-        words = f"by content, seed {seed}: a quarter to fit, a quarter for the width, half to measure"
-        return {"fit": parts[0], "widen": parts[1], "measure": [*parts[2], *parts[3]]}, words
+        words = f"by content, seed {seed}: a quarter for the curve, a quarter for the interval, half to measure"
+        return {"fit": parts[0], "bound": parts[1], "measure": [*parts[2], *parts[3]]}, words
     splits = {name: [one for one in used if str(one.label.get("split")) == name] for name in (fit_on, str(measure_on))}
     for name, members in splits.items():
         if not members:
-            there = ", ".join(sorted({str(one.label.get("split")) for one in used}))
-            raise UsageError(f"calibrate: no scored clip of split {name!r}; the labels have {there}")
-    fit, widen = _shuffled(splits[fit_on], 2, seed)
-    words = f"{fit_on}: half to fit, half for the width (by content, seed {seed}); {measure_on}: to measure"
-    return {"fit": fit, "widen": widen, "measure": splits[str(measure_on)]}, words
+            known = ", ".join(sorted({str(one.label.get("split")) for one in used}))
+            raise UsageError(f"calibrate: no scored clip of split {name!r}. The labels have {known}.")
+    fit, bound = _shuffled(splits[fit_on], 2, seed)
+    words = f"{fit_on}: half for the curve, half for the interval (by content, seed {seed}); {measure_on}: to measure"
+    return {"fit": fit, "bound": bound, "measure": splits[str(measure_on)]}, words
 
 
 def _shuffled(members: Sequence[Pairing], count: int, seed: int) -> list[list[Pairing]]:
@@ -167,19 +209,22 @@ def _numbers(part: Sequence[Pairing]) -> tuple[Numbers, Numbers]:
     return np.array([one.score for one in part], dtype=np.float64), np.array([one.mos for one in part])
 
 
-def _part(fit: Fit, x: Numbers, y: Numbers) -> Part:
+def _part(fit: Fit, x: Numbers, y: Numbers) -> PartMetrics:
     off = y - fit(x)
     correlations = {"srcc": srcc(x, y), "plcc": plcc(fit(x), y)}
     known = {name: value for name, value in correlations.items() if math.isfinite(value)}
-    return Part(clips=len(x), rmse=float(np.sqrt(np.mean(off**2))), mae=float(np.mean(np.abs(off))), **known)
+    return PartMetrics(clips=len(x), rmse=float(np.sqrt(np.mean(off**2))), mae=float(np.mean(np.abs(off))), **known)
 
 
-def origin(scores: Table, labels: Path) -> tuple[dict[str, Any], Path]:
-    """What the scores say of their model, and where a calibration belongs: in the model's folder, else beside them."""
-    facts: dict[str, Any] = {"scores": str(scores.source), "labels": str(labels)}
+def find_origin(scores: InputTable, labels: Path) -> tuple[Origin, Path]:
+    """Return where scores and labels come from, and the default path of their calibration.
+
+    The path is calibration.json in the folder of the model if it is local, else beside the scores.
+    """
+    facts: Origin = {"scores": str(scores.source), "labels": str(labels)}
     if scores.kind != "vqa":
         return facts, scores.source.with_name(f"{scores.source.stem}.calibration.json")
-    facts |= {name: scores.rows[0].get(name) for name in ("model_id", "model_revision")}
+    facts["model_id"], facts["model_revision"] = (scores.rows[0].get(name) for name in ("model_id", "model_revision"))
     place = scores.source
     record = scores.source / "run.json"
     if record.is_file():
@@ -191,19 +236,22 @@ def origin(scores: Table, labels: Path) -> tuple[dict[str, Any], Path]:
 
 
 def load_calibration(path: Path) -> Calibration:
-    """The calibration in a file. Raises UsageError."""
+    """Load a calibration file. Raises UsageError if it cannot be read or is none."""
     try:
         return Calibration.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UsageError(f"calibration {path}: cannot be read ({error}); make one with vqa calibrate") from error
+        raise UsageError(f"calibration {path}: cannot be read ({error}). Make one with `vqa calibrate`.") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise UsageError(f"calibration {path}: {where} {first['msg']}; make one with vqa calibrate") from error
+        raise UsageError(f"calibration {path}: {where} {first['msg']}. Make one with `vqa calibrate`.") from error
 
 
 def calibrated(rows: pa.Table, calibration: Calibration | None) -> pa.Table:
-    """The scores table with mos, mos_low and mos_high set from its scores; null without a score or a calibration."""
+    """Set mos, mos_low and mos_high of a scores table from its scores.
+
+    They are null in rows without a score or of another model than the calibration's, and without a calibration.
+    """
     scores = rows.column("score")
     there = np.asarray(scores.is_valid())
     if calibration is not None and calibration.model_id:  # a folder may hold rows of another model too

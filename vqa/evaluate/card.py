@@ -1,4 +1,4 @@
-"""Reproduction cards, configs/eval/*.yaml: a checkpoint, a public set, the published settings and figures."""
+"""Reproduction cards (configs/eval/*.yaml): a checkpoint, a public set, published settings and numbers."""
 
 from pathlib import Path
 
@@ -9,12 +9,12 @@ from vqa.errors import UsageError
 
 
 class Published(Strict):
-    """Figures as printed somewhere; null where none were found."""
+    """Published correlations of a checkpoint on a set; null if none were found."""
 
     srcc: float | None = Field(None, ge=-1, le=1)
     plcc: float | None = Field(None, ge=-1, le=1)
-    clips: int | None = Field(None, ge=1, description="in the set as its authors counted it")
-    source: str = Field(description="where it is printed, or why there is none")
+    clips: int | None = Field(None, ge=1, description="number of clips of the set, as published")
+    source: str = Field(description="where they are published, or why there are none")
 
     @model_validator(mode="after")
     def _both(self) -> "Published":
@@ -24,22 +24,24 @@ class Published(Strict):
 
 
 class EvalCard(Strict):
-    """One checkpoint on one set: `vqa evaluate --card FILE --labels M --out DIR` scores and evaluates."""
+    """One checkpoint on one set, scored and evaluated by `vqa evaluate --card FILE --labels M --out DIR`."""
 
-    dataset: str = Field(description="name of the set, as vqa data import knows it")
-    score: Values = Field(description="settings of vqa score, as in configs/score")
-    split: str | None = Field(None, description="value of the labels' split column; null = all clips")
-    by: tuple[str, ...] = Field((), description="group columns")
+    dataset: str = Field(description="name of the set, as of configs/data")
+    score: Values = Field(description="settings of `vqa score`, as in configs/score")
+    split: str | None = Field(None, description="value of the split column of the labels; null: all clips")
+    by: tuple[str, ...] = Field((), description="columns whose values are evaluated as groups")
     published: Published
 
 
 def load_card(name: str | Path) -> EvalCard:
-    """A card by file, or by its name in configs/eval. Raises UsageError naming those there are."""
+    """Load a card by its file, or by its name in configs/eval. Raises UsageError that lists the known names."""
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
         return load(path, EvalCard)
     folder = configs_folder() / "eval"
     known = sorted(found.stem for found in folder.glob("*.yaml"))
     if path.name not in known:
-        raise UsageError(f"card {str(name)!r}: no file and none of configs/eval ({', '.join(known)})")
+        raise UsageError(
+            f"card {str(name)!r} is no YAML file. Give one, or a name of configs/eval: {', '.join(known)}."
+        )
     return load(folder / f"{path.name}.yaml", EvalCard)

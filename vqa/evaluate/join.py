@@ -1,23 +1,24 @@
-"""Scores and opinions of the same clips, side by side; what finds no partner is counted and listed, never dropped."""
+"""Join of scores and opinions clip by clip; rows without a partner are counted and listed, never dropped."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from vqa.data.sources import MEDIA_SUFFIXES
+from vqa.data.tables import Row
 from vqa.data.windows import WINDOW_ID
 from vqa.errors import UsageError
-from vqa.evaluate.tables import Row, Table, opinion_column, score_column
+from vqa.evaluate.inputs import InputTable, opinion_column, score_column
+from vqa.evaluate.schema import Counts, JoinKey
 
-Key = Literal["clip_id", "uri", "tail", "name"]
-KEYS: tuple[Key, ...] = get_args(Key)
-# What is left of a table's row when it is known by a key.
-_KEYS: dict[Key, Callable[[str, str], str]] = {
+JOIN_KEYS: tuple[JoinKey, ...] = get_args(JoinKey)
+# The name of a clip by each key, from its id and URI.
+_KEYS: dict[JoinKey, Callable[[str, str], str]] = {
     "clip_id": lambda clip_id, _: clip_id,
     "uri": lambda _, uri: uri,
-    "tail": lambda _, uri: "/".join(_parts(uri)[-2:]),
+    "folder_and_name": lambda _, uri: "/".join(_parts(uri)[-2:]),
     "name": lambda _, uri: _parts(uri)[-1],
 }
 
@@ -29,7 +30,7 @@ def _parts(uri: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pairing:
-    """One expected clip: its opinion, and the score it got or why there is none."""
+    """One expected clip: its opinion, and its score or why there is none."""
 
     clip_id: str
     uri: str
@@ -38,73 +39,81 @@ class Pairing:
     mos: float
     status: str  # see vqa.evaluate
     score: float | None
-    row: Row = field(default_factory=dict)  # of the scores; empty where there is none
+    row: Row = field(default_factory=dict)  # of the scores; empty if there is none
 
     @property
     def used(self) -> bool:
-        """Whether the clip counts in the figures."""
+        """Whether the clip counts in the statistics."""
         return self.score is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Left:
-    """A row that is no part of the figures; of the labels' also those whose clip has no score, with its status."""
+class UnusedRow:
+    """A row that does not count in the statistics."""
 
     side: Literal["scores", "labels"]
     row: int  # from 1
     clip: str
-    why: str  # scores: unmatched, duplicate; labels: no opinion, or the clip's status (see vqa.evaluate)
+    reason: str  # scores: unmatched, duplicate; labels: no opinion, or the status of a clip without a score
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Joined:
-    """All expected clips, and all that was left out."""
+    """All expected clips, and all rows that do not count."""
 
     pairings: list[Pairing]
-    left: list[Left]
-    key: Key
+    unused: list[UnusedRow]
+    key: JoinKey
     score_column: str
     mos_column: str
 
-    def counts(self) -> dict[str, Any]:
-        """How many were expected and used, by status, and what was left out."""
-        why = Counter((left.side, left.why) for left in self.left)
+    def counts(self) -> Counts:
+        """Return the numbers of clips expected and used, by status, and of rows left out."""
+        reasons = Counter((row.side, row.reason) for row in self.unused)
         return {
             "expected": len(self.pairings),
             "used": sum(pairing.used for pairing in self.pairings),
             "by_status": dict(Counter(pairing.status for pairing in self.pairings).most_common()),
-            "unmatched_scores": why["scores", "unmatched"],
-            "duplicate_scores": why["scores", "duplicate"],
-            "labels_without_opinion": why["labels", "no opinion"],
+            "unmatched_scores": reasons["scores", "unmatched"],
+            "duplicate_scores": reasons["scores", "duplicate"],
+            "labels_without_opinion": reasons["labels", "no opinion"],
         }
 
 
 def join(
-    scores: Table,
-    labels: Table,
+    scores: InputTable,
+    labels: InputTable,
     *,
     column: str | None = None,
     mos_column: str | None = None,
-    key: Key | None = None,
+    key: JoinKey | None = None,
     lower_is_better: bool = False,
 ) -> Joined:
-    """Pairs every labelled clip with its score.
+    """Join every labelled clip with its score.
 
-    The key is the first of clip_id, uri, tail (folder and base name) and base name under which any clip finds a score:
-    where names agree in full for some clips, the others are missing, not hidden under a looser name. Media suffixes do
-    not count in the last two. Raises UsageError where nothing matches, where a name stands for several clips, and where
-    labels name a clip twice.
+    Args:
+        scores: Rows with a score per clip.
+        labels: Rows with an opinion per clip.
+        column: Column of the scores, see `score_column`.
+        mos_column: Column of the opinions, see `opinion_column`.
+        key: What to join by: clip_id, uri, the last folder and file name, or the file name (both without media
+            suffix). By default the first of these under which any clip finds a score: if some clips match by a strict
+            key, the others are missing and are not looked up by a looser one.
+        lower_is_better: Negate the scores.
+
+    Raises:
+        UsageError: If no clip matches, a name is ambiguous, or the labels name a clip twice.
     """
     column, mos_column = score_column(scores, column), opinion_column(labels, mos_column)
     opinions = [labels.number(index, mos_column) for index in range(len(labels.rows))]
     _refuse_repeats(labels)
-    left = [
-        Left(side="labels", row=index + 1, clip=labels.clip_id(labels.rows[index]), why="no opinion")
+    unused = [
+        UnusedRow(side="labels", row=index + 1, clip=labels.clip_id(labels.rows[index]), reason="no opinion")
         for index, opinion in enumerate(opinions)
         if opinion is None
     ]
-    if len(left) == len(labels.rows):
-        raise UsageError(f"{labels.source}: no row has an opinion in column {mos_column!r}")
+    if len(unused) == len(labels.rows):
+        raise UsageError(f"{labels.source}: no row has an opinion in column {mos_column!r}. Choose it by --mos-column.")
     chosen, found = _choose(scores, labels, key)
     pairings = []
     matched: set[int] = set()
@@ -116,9 +125,14 @@ def join(
         numbers = [scores.number(row, column) for row in rows]
         status, score, row = _settle(scores, rows, numbers)
         if score is None:
-            left.append(Left(side="labels", row=index + 1, clip=labels.clip_id(labels.rows[index]), why=status))
+            unused.append(
+                UnusedRow(side="labels", row=index + 1, clip=labels.clip_id(labels.rows[index]), reason=status)
+            )
         again = rows[1:] if status != "duplicate" else rows
-        left += [Left(side="scores", row=at + 1, clip=scores.clip_id(scores.rows[at]), why="duplicate") for at in again]
+        unused += [
+            UnusedRow(side="scores", row=at + 1, clip=scores.clip_id(scores.rows[at]), reason="duplicate")
+            for at in again
+        ]
         label = labels.rows[index]
         pairings.append(
             Pairing(
@@ -132,15 +146,15 @@ def join(
                 row=row,
             )
         )
-    left += [
-        Left(side="scores", row=index + 1, clip=scores.clip_id(row), why="unmatched")
+    unused += [
+        UnusedRow(side="scores", row=index + 1, clip=scores.clip_id(row), reason="unmatched")
         for index, row in enumerate(scores.rows)
         if index not in matched
     ]
-    return Joined(pairings=pairings, left=left, key=chosen, score_column=column, mos_column=mos_column)
+    return Joined(pairings=pairings, unused=unused, key=chosen, score_column=column, mos_column=mos_column)
 
 
-def _settle(scores: Table, rows: Sequence[int], numbers: Sequence[float | None]) -> tuple[str, float | None, Row]:
+def _settle(scores: InputTable, rows: Sequence[int], numbers: Sequence[float | None]) -> tuple[str, float | None, Row]:
     """Status, score and row of a clip from all rows that name it."""
     if not rows:
         return "missing", None, {}
@@ -153,46 +167,47 @@ def _settle(scores: Table, rows: Sequence[int], numbers: Sequence[float | None])
     return status, numbers[0], row
 
 
-def _refuse_repeats(labels: Table) -> None:
+def _refuse_repeats(labels: InputTable) -> None:
     repeated = [name for name, count in Counter(map(labels.clip_id, labels.rows)).items() if count > 1]
     if repeated:
         names = ", ".join(repr(name) for name in repeated[:5])
-        raise UsageError(f"{labels.source}: names {len(repeated)} clips more than once ({names}); each needs one row")
+        raise UsageError(f"{labels.source} names {len(repeated)} clips more than once ({names}). Each needs one row.")
 
 
-def _choose(scores: Table, labels: Table, key: Key | None) -> tuple[Key, dict[int, list[int]]]:
-    """The key, and for each label that has any the rows of its scores."""
-    for candidate in (key,) if key else KEYS:
+def _choose(scores: InputTable, labels: InputTable, key: JoinKey | None) -> tuple[JoinKey, dict[int, list[int]]]:
+    """The key, and the rows of the scores by row of the labels."""
+    for candidate in (key,) if key else JOIN_KEYS:
         found = _match(scores, labels, candidate)
         if found:
             _refuse_ambiguous(scores, labels, candidate, found)
             return candidate, found
-    ours, theirs = _example(scores), _example(labels)
     windows = any(WINDOW_ID.search(scores.clip_id(row)) for row in scores.rows[:100])
-    hint = f"; for windows give {scores.source}/videos.parquet --column score_mean" if windows else ""
+    hint = f" For windows, give {scores.source}/videos.parquet --column score_mean." if windows else ""
     raise UsageError(
-        f"no clip of {labels.source} (such as {theirs!r}) has a score in {scores.source} (such as {ours!r}) by "
-        f"{key or 'clip_id, uri, or base name'}; name clips alike in both, or choose the column by --path-column{hint}"
+        f"no clip of {labels.source} (such as {_example(labels)!r}) has a score in {scores.source} (such as "
+        f"{_example(scores)!r}) by {key or 'clip_id, uri or file name'}. Use the same names in both, "
+        "or choose the column "
+        f"by --path-column.{hint}"
     )
 
 
-def _example(table: Table) -> str:
+def _example(table: InputTable) -> str:
     return table.uri(table.rows[0])
 
 
-def _names(table: Table, key: Key) -> Iterator[str]:
+def _names(table: InputTable, key: JoinKey) -> Iterator[str]:
     return (_KEYS[key](table.clip_id(row), table.uri(row)) for row in table.rows)
 
 
-def _match(scores: Table, labels: Table, key: Key) -> dict[int, list[int]]:
+def _match(scores: InputTable, labels: InputTable, key: JoinKey) -> dict[int, list[int]]:
     rows: dict[str, list[int]] = defaultdict(list)
     for index, name in enumerate(_names(scores, key)):
         rows[name].append(index)
     return {index: rows[name] for index, name in enumerate(_names(labels, key)) if name in rows}
 
 
-def _refuse_ambiguous(scores: Table, labels: Table, key: Key, found: dict[int, list[int]]) -> None:
-    """Raises UsageError where the key puts different clips under one name."""
+def _refuse_ambiguous(scores: InputTable, labels: InputTable, key: JoinKey, found: dict[int, list[int]]) -> None:
+    """Raise UsageError if different clips have the same name by this key."""
     claimed: dict[int, int] = {}
     for label, rows in found.items():
         places = sorted({scores.uri(scores.rows[row]) for row in rows} if key != "clip_id" else ())
@@ -202,6 +217,6 @@ def _refuse_ambiguous(scores: Table, labels: Table, key: Key, found: dict[int, l
         if len(places) > 1:
             name = _KEYS[key](labels.clip_id(labels.rows[label]), labels.uri(labels.rows[label]))
             raise UsageError(
-                f"by {key}, {name!r} stands for several clips ({', '.join(places[:3])}); give both files the same "
-                f"clip_id or uri, or choose by --join {'|'.join(KEYS)}"
+                f"by {key}, {name!r} matches several clips ({', '.join(places[:3])}). Give both files the same clip_id "
+                f"or uri, or choose the key by --join {'|'.join(JOIN_KEYS)}."
             )

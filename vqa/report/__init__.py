@@ -1,1 +1,1 @@
-"""What people look at: pictures and pages of what was seen, scored and measured."""
+"""Pages and pictures for people: report.html, contact sheets, previews of views, plots of rewards."""

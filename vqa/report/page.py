@@ -1,8 +1,8 @@
-"""report.html: one file that opens offline, for an evaluation (`write_report`) or an unlabelled job (`write_library`).
+"""report.html of an evaluation (`write_report`) or of scores alone (`write_library`): one file that opens offline.
 
-The data travel as JSON in the page and become text by `textContent` alone; a content security policy names the digests
-of our own script and style, so that nothing else runs and nothing is fetched. Charts are drawn by Chart.js on canvas,
-a sixth of the bytes of Plotly's basic bundle.
+The data are embedded as JSON and become text by `textContent` alone. A content security policy with the digests of the
+page's own scripts and style allows no other code and no requests. Charts are drawn by Chart.js on canvas, with a sixth
+of the bytes of Plotly's basic bundle.
 """
 
 import base64
@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -21,22 +21,24 @@ import pyarrow.parquet as pq
 from markupsafe import Markup
 
 from vqa.data.score_table import read_scores
+from vqa.data.tables import Row
 from vqa.data.windows import summarise_videos, video_id
 from vqa.errors import UsageError
 from vqa.evaluate.calibrate import load_calibration
-from vqa.evaluate.run import CLIP_FIELDS
+from vqa.evaluate.evaluation import CLIP_FIELDS
+from vqa.evaluate.schema import Metrics, SetMetrics, Splits, Statistic
 from vqa.files import replacing
 from vqa.media.storage.open import local_path
 from vqa.metrics.fits import Fit
-from vqa.report.thumbnails import glimpses
+from vqa.report.thumbnails import clip_thumbnails
 
 ASSETS = Path(__file__).parent / "assets"
 WORST = 24
-MOST_GROUPS = 40  # different values of a column that one can filter by
+MOST_GROUPS = 40  # different values of a column with a filter
 REASON_CHARACTERS = 600
 CURVE_POINTS = 60
-BAND = 0.9  # share of clips between the band's edges
-# Columns of the table of figures. The second kind are medians over random fifths.
+BAND = 0.9  # share of clips within the band of a curve
+# Columns of the table of statistics; the second kind are medians over random fifths.
 STATISTICS = {
     "SRCC": "srcc",
     "PLCC fitted": "plcc_logistic4",
@@ -46,20 +48,27 @@ STATISTICS = {
     "better / worse": "auc_better_worse",
 }
 MEDIANS = {"SRCC, splits": "srcc", "PLCC fitted, splits": "plcc_logistic4"}
-TOLD = ("clip_id", "uri", "status", "error_kind", "error", "score", "score_std", "mos", "mapped", "residual", "reason")
+SHOWN = ("clip_id", "uri", "status", "error_kind", "error", "score", "score_std", "mos", "mapped", "residual", "reason")
 
-Row = dict[str, Any]
-Data = dict[str, Any]
+Data = dict[str, Any]  # of the page, as JSON
 
 
 def write_report(
     folder: Path, *, against: Path | None = None, calibration: Path | None = None, pictures: int = WORST
 ) -> Path:
-    """Writes report.html beside the metrics.json and clips.parquet of `vqa evaluate`; returns its path.
+    """Write report.html of an evaluation.
 
-    `against`: the folder of another evaluation, shown side by side. `calibration`: a file of `vqa calibrate`.
-    `pictures`: how many of the worst disagreements are decoded again to be shown; the list is always 24 long.
-    Raises UsageError for folders that hold no evaluation.
+    Args:
+        folder: The --out folder of `vqa evaluate`; the page is written here.
+        against: Folder of a second evaluation, shown side by side.
+        calibration: File of `vqa calibrate`, shown too.
+        pictures: Number of clips, of the 24 with the largest residuals, that are decoded again and shown as pictures.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        UsageError: If a folder holds no evaluation.
     """
     metrics, rows = _evaluation(folder)
     sources = [(metrics, rows)] + ([_evaluation(against)] if against else [])
@@ -72,7 +81,7 @@ def write_report(
         "kind": "evaluation",
         "curves": [_curves(*one) for one in sources],
         "worst": [index[row["clip_id"]] for row in worst],
-        "seen": glimpses(worst[:pictures], root=root),
+        "thumbnails": clip_thumbnails(worst[:pictures], root=root),
         "reliability": metrics["reliability"],
         "metrics": [_table(one) for one, _ in sources],
         "statistics": [*STATISTICS, *MEDIANS],
@@ -91,37 +100,50 @@ def write_report(
 
 
 def write_library(folder: Path, *, pictures: int = WORST) -> Path:
-    """Writes report.html into the --out folder of `vqa score`: what scores there are, and no opinions; its path."""
+    """Write report.html of scores without opinions.
+
+    Args:
+        folder: The --out folder of `vqa score`; the page is written here.
+        pictures: Number of clips, of the 24 with the lowest and highest scores, that are shown as pictures.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        UsageError: If the folder holds no scores.
+    """
     if not (folder / "scores").is_dir():
-        raise UsageError(f"{folder}: holds neither scores nor an evaluation; give an --out of vqa score or evaluate")
+        raise UsageError(
+            f"{folder} holds neither scores nor an evaluation. Give an --out of `vqa score` or `vqa evaluate`."
+        )
     rows = read_scores(folder).to_pylist()
     scored = sorted((row for row in rows if row["score"] is not None), key=lambda row: (row["score"], row["clip_id"]))
     half = min(WORST, len(scored) + 1) // 2
     low, high = scored[:half], scored[half:][::-1][:half]
     index = {row["clip_id"]: at for at, row in enumerate(rows)}
-    shown = [row for pair in zip_longest(low, high) for row in pair if row]  # worst and best take turns
+    shown = [row for pair in zip_longest(low, high) for row in pair if row]  # worst and best alternate
     data = _columns(rows, extra=[]) | {
         "kind": "library",
         "worst": [index[row["clip_id"]] for row in low],
         "best": [index[row["clip_id"]] for row in high],
-        "seen": glimpses(shown[:pictures], root=Path()),
+        "thumbnails": clip_thumbnails(shown[:pictures], root=Path()),
         "videos": _videos(rows),
     }
     models = sorted({row["model_id"] for row in rows if row["model_id"]})
-    note = f"{len(scored)} of {len(rows)} clips scored; no opinions, so nothing here says how right the scores are"
+    note = f"{len(scored)} of {len(rows)} clips scored; there are no opinions, so the accuracy of the scores is unknown"
     return _write(folder, data, title=f"{', '.join(models) or 'no model'}: {folder.resolve().name}", note=note)
 
 
-def _evaluation(folder: Path) -> tuple[Data, list[Row]]:
+def _evaluation(folder: Path) -> tuple[Metrics, list[Row]]:
     try:
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         return metrics, pq.read_table(folder / "clips.parquet").to_pylist()
     except (OSError, ValueError) as error:
-        raise UsageError(f"{folder}: holds no evaluation ({error}); give an --out folder of `vqa evaluate`") from error
+        raise UsageError(f"{folder} holds no evaluation ({error}). Give an --out folder of `vqa evaluate`.") from error
 
 
-def _names(sources: Sequence[tuple[Path, Data]]) -> list[str]:
-    """What each model is called; the folder of its evaluation goes along where two are called the same."""
+def _names(sources: Sequence[tuple[Path, Metrics]]) -> list[str]:
+    """The name of each model, with the folder of its evaluation if two are equal."""
     names = []
     for _, metrics in sources:
         scores = metrics["scores"]
@@ -132,12 +154,13 @@ def _names(sources: Sequence[tuple[Path, Data]]) -> list[str]:
     return [f"{name}, {folder.resolve().name}" for name, (folder, _) in zip(names, sources, strict=True)]
 
 
-def _table(metrics: Data) -> list[Data]:
-    """Lines of the tables of figures: group, name, counts, [value, low, high, reason] of each statistic."""
+def _table(metrics: Metrics) -> list[Data]:
+    """Rows of the table of statistics: group, name, counts, [value, low, high, reason] of each statistic."""
     parts = [("", name, part) for name, part in metrics["datasets"].items()]
     if len(parts) > 1:
-        both = {"used": metrics["counts"]["used"], "expected": metrics["counts"]["expected"], "splits": None}
-        parts += [("", f"{kind} mean", both | {"statistics": found}) for kind, found in metrics["means"].items()]
+        for kind, found in metrics["means"].items():
+            mean: SetMetrics = {**metrics["all"], "statistics": found, "splits": None}
+            parts.append(("", f"{kind} mean", mean))
         parts.append(("", "all together", metrics["all"]))
     parts += [(column, name, part) for column, groups in metrics["groups"].items() for name, part in groups.items()]
     return [
@@ -153,15 +176,15 @@ def _table(metrics: Data) -> list[Data]:
     ]
 
 
-def _cell(found: Data) -> list[Any]:
-    return [*(_short(found[key]) for key in ("value", "low", "high")), found["reason"]]
+def _cell(found: Statistic) -> list[float | str | None]:
+    return [_short(found["value"]), _short(found["low"]), _short(found["high"]), found["reason"]]
 
 
-def _median(splits: Data | None, name: str) -> list[Any]:
-    """The median over random fifths, with the least and the greatest in place of an interval; or nothing."""
+def _median(splits: Splits | None, name: str) -> list[float | str | None]:
+    """The median over random fifths, with minimum and maximum in place of an interval; nulls if there is none."""
     if splits is None or name not in splits["median"]:
         return [None, None, None, None]
-    return [*(_short(splits[key][name]) for key in ("median", "least", "most")), None]
+    return [_short(splits["median"][name]), _short(splits["min"][name]), _short(splits["max"][name]), None]
 
 
 def _short(value: float | None) -> float | None:
@@ -174,8 +197,8 @@ def _label_columns(rows: Sequence[Row]) -> list[str]:
 
 
 def _columns(rows: Sequence[Row], *, extra: Sequence[str]) -> Data:
-    """The rows column by column; columns to filter by as words and places in them: of a list one for each member."""
-    groups: dict[str, list[Any]] = {
+    """The rows as columns; those with a filter as words and indices of words (a list of them for cells with lists)."""
+    groups: dict[str, list[str] | list[str | list[str]]] = {
         "data set": [str(row.get("dataset") or "") for row in rows],
         "status": [row["status"] for row in rows],
         "failure": [row.get("error_kind") or "none" for row in rows],
@@ -194,7 +217,7 @@ def _columns(rows: Sequence[Row], *, extra: Sequence[str]) -> Data:
             filters[name] = {"words": words, "at": [at[0] if len(at) == 1 else at for at in places]}
     columns = {
         name: [_short(row.get(name)) if isinstance(row.get(name), float) else row.get(name) for row in rows]
-        for name in TOLD
+        for name in SHOWN
     }
     columns["reason"] = [(row.get("reason") or "")[:REASON_CHARACTERS] for row in rows]
     return {"count": len(rows), "columns": columns, "filters": filters}
@@ -217,8 +240,8 @@ def _natural(word: str) -> list[str | int]:
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", word)]
 
 
-def _words(value: Any) -> str | list[str]:
-    if isinstance(value, str) and value.startswith("["):  # a list, as evaluate writes it
+def _words(value: object) -> str | list[str]:
+    if isinstance(value, str) and value.startswith("["):  # a list as JSON, as in clips.parquet
         try:
             return [str(member) for member in json.loads(value)] or "none"
         except ValueError:
@@ -226,13 +249,13 @@ def _words(value: Any) -> str | list[str]:
     return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _curves(metrics: Data, rows: Sequence[Row]) -> dict[str, Data]:
-    """The 4-parameter logistic of each data set as points, with the offsets between which BAND of its clips lie."""
+def _curves(metrics: Metrics, rows: Sequence[Row]) -> dict[str, Data]:
+    """The 4-parameter logistic of each data set as points, and the offsets of the band that holds BAND of its clips."""
     curves = {}
     for name, part in metrics["datasets"].items():
-        fit = part["fits"].get("logistic4") or {}
+        fit = part["fits"].get("logistic4")
         known = [row for row in rows if row["dataset"] == name and row["residual"] is not None]
-        if not fit.get("parameters") or not known:
+        if fit is None or not fit["parameters"] or not known:
             continue
         scores = [row["score"] for row in known]
         x = np.linspace(min(scores), max(scores), CURVE_POINTS)
@@ -243,7 +266,7 @@ def _curves(metrics: Data, rows: Sequence[Row]) -> dict[str, Data]:
 
 
 def _videos(rows: Sequence[Row]) -> list[Data]:
-    """Videos cut into windows, the one with the worst moments first, each with its windows in order of time."""
+    """Videos with windows, lowest 5th percentile first, each with its windows in order of time."""
     members: dict[str, list[Row]] = {}
     for row in rows:
         if row["end_seconds"] is not None:
@@ -264,9 +287,9 @@ def _videos(rows: Sequence[Row]) -> list[Data]:
     return sorted(videos, key=lambda video: math.inf if video["p5"] is None else video["p5"])
 
 
-def _write(folder: Path, data: Mapping[str, Any], *, title: str, note: str) -> Path:
+def _write(folder: Path, data: Data, *, title: str, note: str) -> Path:
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(ASSETS), autoescape=True)
-    # "<" alone could end the script's element; the other two are line ends to old parsers of JavaScript.
+    # "<" could end the script element.
     packed = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     parts = {name: (ASSETS / file).read_text(encoding="utf-8") for name, file in PARTS.items()}
     text = environment.get_template("page.html.j2").render(
@@ -275,7 +298,7 @@ def _write(folder: Path, data: Mapping[str, Any], *, title: str, note: str) -> P
         kind=data["kind"],
         data=Markup(packed),  # noqa: S704 (escaped above)
         digests={name: _digest(part) for name, part in parts.items()},
-        **{name: Markup(part) for name, part in parts.items()},  # noqa: S704 (our own files)
+        **{name: Markup(part) for name, part in parts.items()},  # noqa: S704 (files of this package)
     )
     path = folder / "report.html"
     with replacing(path) as draft:

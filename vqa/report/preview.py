@@ -1,4 +1,4 @@
-"""One picture of what the model sees of a clip: timeline, global pictures, local frames with their boxes, crops."""
+"""Picture of the views of a clip: timeline, global pictures, local frames with crop boxes, crops."""
 
 import math
 from collections.abc import Sequence
@@ -36,20 +36,29 @@ from vqa.views import ViewsConfig, look
 
 WIDTH, MARGIN, GAP = 1600, 40, 24
 CONTENT = WIDTH - 2 * MARGIN
-GLOBAL_SIDE = 1024  # the mosaic stands here pixel for pixel unless it is larger
+GLOBAL_SIDE = 1024  # pixels; a larger mosaic is reduced
 PLOT_HEIGHT, FRAME_HEIGHT = 130, 420
 COLUMNS = 3
 
 
 def picture(clip: Clip, config: ViewsConfig, *, seed: int = 0) -> Image.Image:
-    """What `vqa.views.look` gives the model for this clip, as an RGB picture, 1600 pixels wide.
+    """Draw what `vqa.views.look` returns for a clip.
 
-    Raises ClipError as `look`.
+    Args:
+        clip: The clip.
+        config: Settings of the views.
+        seed: Seed of stochastic samplers.
+
+    Returns:
+        An RGB picture, 1600 pixels wide.
+
+    Raises:
+        ClipError: As of `look`.
     """
     views = look(clip, config, seed=seed)
     _, packets = probe(clip.uri)
     rows = -(-len(views.local_pictures) // COLUMNS)
-    sheet = Image.new("RGB", (WIDTH, 3_000 + rows * 1_300), PAPER)  # more than is needed, cut at the end
+    sheet = Image.new("RGB", (WIDTH, 3_000 + rows * 1_300), PAPER)  # higher than needed, cropped at the end
     draw = ImageDraw.Draw(sheet)
     y = _header(draw, views)
     y = _timeline(draw, views, packets, top=y + GAP)
@@ -68,7 +77,7 @@ def _header(draw: Draw, views: Views) -> int:
     if not info.is_image:
         facts += [f"{info.fps:.4g} fps", f"{info.duration_seconds:.2f} s", f"{info.frame_count:,} frames"]
     if info.rotation_degrees:
-        facts.append(f"turned by {info.rotation_degrees} degrees")
+        facts.append(f"rotated by {info.rotation_degrees} degrees")
     if clip.start_seconds is not None or clip.end_seconds is not None:
         end = "end" if clip.end_seconds is None else f"{clip.end_seconds:g} s"
         facts.append(f"span {clip.start_seconds or 0:g} s to {end}")
@@ -77,10 +86,10 @@ def _header(draw: Draw, views: Views) -> int:
 
 
 def _timeline(draw: Draw, views: Views, packets: Packets, *, top: int) -> int:
-    """Packet sizes as an area, key frames as ticks below, chosen times as lines, local times as numbered flags."""
+    """Packet sizes as an area, key frames as ticks below, sampled times as lines, local times as numbered flags."""
     if len(packets.seconds) == 1:
         return top - GAP
-    text(draw, (MARGIN, top), "Packet sizes and chosen times", size=22)
+    text(draw, (MARGIN, top), "Packet sizes and sampled times", size=22)
     largest = int(packets.sizes.max())
     _legend(draw, right=MARGIN + CONTENT, top=top + 3, largest=largest, with_local=bool(views.crop_boxes))
     top += 36
@@ -96,7 +105,7 @@ def _timeline(draw: Draw, views: Views, packets: Packets, *, top: int) -> int:
     for x0, x1 in ((left, at(start)), (at(length if end is None else end), right)):
         if x1 > x0:  # outside the span
             draw.rectangle((x0, top, x1, low), fill=OUTSIDE)
-    # Square roots, or the key frames would press all others flat.
+    # Square roots, since key frames would flatten all others.
     heights = np.sqrt(packets.sizes / max(1, largest))
     starts = np.array([at(second) for second in packets.seconds])
     columns = np.arange(left, right)
@@ -135,7 +144,7 @@ def _legend(draw: Draw, *, right: int, top: int, largest: int, with_local: bool)
 
 
 def _global(sheet: Image.Image, draw: Draw, views: Views, packets: Packets, config: ViewsConfig, *, top: int) -> int:
-    """The global pictures on the left, what they are on the right."""
+    """The global pictures on the left, facts on the right."""
     count, shown = len(views.keyframe_seconds), views.global_pictures
     columns = math.ceil(math.sqrt(count))
     rows = -(-count // columns)
@@ -166,20 +175,20 @@ def _facts(draw: Draw, views: Views, packets: Packets, config: ViewsConfig, *, l
     pixels = sum(picture.shape[0] * picture.shape[1] for picture in views.pictures)
     sizes = sorted({f"{p.shape[1]} x {p.shape[0]}" for p in views.local_pictures}) or ["none"]
     rows = [
-        ("frames decoded", f"{views.frames_decoded} of {views.frames_planned} asked for"),
+        ("frames decoded", f"{views.frames_decoded} of {views.frames_planned} planned"),
         ("key frames", f"{int(packets.is_key.sum()):,} of {len(packets.seconds):,}"),
         ("temporal", config.temporal),
         ("spatial", config.spatial),
         ("local pictures", f"{len(views.local_pictures)}, {sizes[0]}" + (" ..." if len(sizes) > 1 else "")),
         ("all pictures", f"{pixels / 1e6:.2f} Mpx, {pixels / 784:,.0f} tokens of 28 x 28"),
-        ("look took", f"{views.decode_seconds:.2f} s ({views.decode_backend})"),
+        ("decoding", f"{views.decode_seconds:.2f} s ({views.decode_backend})"),
     ]
     for name, value in rows:
         text(draw, (left, top), name, size=17, fill=QUIET)
         text(draw, (left + 152, top), shortened(value, size=17, width=WIDTH - MARGIN - left - 152), size=17)
         top += 28
     top += 12
-    text(draw, (left, top), "seconds shown, row by row", size=17, fill=QUIET)
+    text(draw, (left, top), "seconds, row by row", size=17, fill=QUIET)
     columns = min(6, math.ceil(math.sqrt(len(views.keyframe_seconds))))
     top += 28
     for k, second in enumerate(views.keyframe_seconds[:72]):
@@ -189,7 +198,7 @@ def _facts(draw: Draw, views: Views, packets: Packets, config: ViewsConfig, *, l
 
 
 def _local(sheet: Image.Image, draw: Draw, views: Views, config: ViewsConfig, *, top: int) -> int:
-    """Under each whole frame with its box, the picture that was cut from it; three to a row."""
+    """Each whole frame with its box, and below it the crop; three per row."""
     what = {"frames": "whole frames", "fragments": "patches stitched together"}.get(
         config.spatial, "crops at native size"
     )
@@ -225,7 +234,7 @@ def _local(sheet: Image.Image, draw: Draw, views: Views, config: ViewsConfig, *,
 
 
 def _whole_frames(views: Views, boxes: Sequence[Sequence[CropBox]], config: ViewsConfig) -> list[Image.Image | None]:
-    """The frames that the local pictures were cut from, at the size drawn here (None: lost)."""
+    """The frames of the local pictures, at the size drawn here (None: not decoded)."""
     wide = (CONTENT - GAP * (COLUMNS - 1)) // COLUMNS
     scale = min(wide / views.info.width, FRAME_HEIGHT / views.info.height, 1.0)
     size = max(1, round(views.info.width * scale)), max(1, round(views.info.height * scale))
@@ -236,7 +245,7 @@ def _whole_frames(views: Views, boxes: Sequence[Sequence[CropBox]], config: View
 
 
 def _boxes_of_pictures(views: Views) -> list[tuple[CropBox, ...]]:
-    """The boxes of each local picture: one, or the patches of a stitched one."""
+    """The boxes of each local picture: one, or those of its patches."""
     each = len(views.crop_boxes) // max(1, len(views.local_pictures))
     return [views.crop_boxes[j * each : (j + 1) * each] for j in range(len(views.local_pictures))]
 

@@ -1,4 +1,4 @@
-"""What a recipe pays: a picture of reward against predicted score, for given opinions."""
+"""Plot of a recipe's reward against the predicted score, for given opinions."""
 
 from collections.abc import Sequence
 
@@ -20,13 +20,25 @@ WIDTH, HEIGHT, TOP, SIDE, FOOT = 560, 430, 92, 64, 58
 def curves(
     preset: str, *, truths: Sequence[float] = TRUTHS, draws: int = 6, seed: int = 0
 ) -> tuple[Numbers, dict[str, Numbers]]:
-    """Scores [S] of one moving answer, and what it earns: term name -> [truths, S], weighted, `total` as it is.
+    """Compute the rewards of one answer whose score varies, in a simulated batch.
 
-    Around it stand 24 clips of one data set with opinions all over the scale and six answers each, spread about
-    their opinions by 0.4, the mean of `draws` such batches. All D numbers of an answer are equal.
+    The batch holds 25 clips of one data set with opinions uniform on 1-5 and six answers each, normal about the opinion
+    with standard deviation 0.4. All D numbers of an answer are equal.
+
+    Args:
+        preset: Name of the reward preset.
+        truths: Opinions T of the clip whose first answer varies.
+        draws: Number of batches that rewards are averaged over.
+        seed: Seed of the batches.
+
+    Returns:
+        Scores [S] of the answer, and rewards [T, S] by term, weighted; `total` is not.
+
+    Raises:
+        UsageError: If there is no such preset.
     """
     generator = np.random.default_rng(seed)
-    scores = np.arange(LOWEST + 0.02, HIGHEST, 0.05)  # two decimals each: some recipes look at them
+    scores = np.arange(LOWEST + 0.02, HIGHEST, 0.05)  # two decimals each, since some recipes reward decimals
     numbers = PROMPTS[preset].dimensions if preset in PROMPTS else 1
     weights = rewards.known(preset).weights | {"total": 1.0}
     earned = {name: np.zeros((len(truths), len(scores))) for name in weights}
@@ -45,14 +57,18 @@ def curves(
     return scores, earned
 
 
-def plot(preset: str, *, truths: Sequence[float] = TRUTHS) -> Image.Image:
-    """Left the total for each opinion, right its weighted terms for the last but one. Raises UsageError."""
+def plot_preset(preset: str, *, truths: Sequence[float] = TRUTHS) -> Image.Image:
+    """Plot the total for each opinion (left) and the weighted terms for the last but one (right).
+
+    Raises:
+        UsageError: If there is no such preset.
+    """
     scores, earned = curves(preset, truths=truths)
     page = Image.new("RGB", (2 * WIDTH * SCALE, HEIGHT * SCALE), canvas.PAPER)
     draw = ImageDraw.Draw(page)
-    title = f"{preset}: what one answer earns"
+    title = f"{preset}: reward of one answer"
     canvas.text(draw, (SIDE * SCALE, 14 * SCALE), title, size=20 * SCALE)
-    held = "25 clips x 6 answers of one data set; one answer moves, the others lie about their opinions by 0.4"
+    held = "25 clips x 6 answers of one data set; one answer varies, the others spread by 0.4 about their opinion"
     canvas.text(draw, (SIDE * SCALE, 42 * SCALE), held, size=12 * SCALE, fill=canvas.QUIET)
     chosen = max(0, len(truths) - 2)
     total = [(f"opinion {truth:g}", earned["total"][t], truth) for t, truth in enumerate(truths)]

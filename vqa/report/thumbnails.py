@@ -1,35 +1,47 @@
-"""Small pictures of what a score was given for: the keyframes and crops that its row names, decoded once more."""
+"""Thumbnails of scored clips: the keyframes and crops that a row names, decoded again.
+
+A module of its own, since the guarded child that decodes imports it, and the page's imports would slow that down.
+"""
 
 import base64
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from PIL import Image
 
+from vqa.data.tables import Row
 from vqa.errors import ClipError
 from vqa.media.decode import decode
 from vqa.media.probe import probe
 from vqa.media.sandbox import Guard
 from vqa.report.canvas import fitted
-from vqa.types import Clip
+from vqa.types import Clip, Pixels
 from vqa.views import ViewsConfig, look
 
 MOSAIC_SIDE, CROP_SIDE = 640, 240  # pixels
 DEADLINE_SECONDS, MEMORY_BYTES = 30.0, 4 * 2**30
 
-Seen = dict[str, Any]  # {"mosaic": data URI, "crops": [data URI]}, or {"missing": why there is none}
+
+class Thumbnails(TypedDict, total=False):
+    """Pictures of one clip as data URIs, or why there are none."""
+
+    mosaic: str
+    crops: list[str]
+    missing: str
 
 
-def glimpses(rows: Iterable[Mapping[str, Any]], *, root: Path) -> dict[str, Seen]:
-    """Pictures by clip_id for rows of clips.parquet or a scores table; `root` is where relative paths begin.
+def clip_thumbnails(rows: Iterable[Row], *, root: Path) -> dict[str, Thumbnails]:
+    """Decode thumbnails by clip_id. A file that cannot be decoded has a reason in place of pictures.
 
-    A file that is gone or cannot be decoded is told, never raised.
+    Args:
+        rows: Rows of clips.parquet or of a scores table.
+        root: Folder of relative paths.
     """
-    found: dict[str, Seen] = {}
+    found: dict[str, Thumbnails] = {}
     with Guard(deadline_seconds=DEADLINE_SECONDS, memory_bytes=MEMORY_BYTES) as guard:
         for row in rows:
             uri = row["uri"] if "://" in row["uri"] else str(root / row["uri"])
@@ -41,20 +53,26 @@ def glimpses(rows: Iterable[Mapping[str, Any]], *, root: Path) -> dict[str, Seen
             )
             seconds, boxes = row.get("keyframe_seconds") or [], row.get("crop_boxes") or []
             try:
-                found[clip.clip_id] = guard.run(glimpse, clip, seconds=seconds, boxes=boxes)
+                found[clip.clip_id] = guard.run(decode_thumbnails, clip, seconds=seconds, boxes=boxes)
             except ClipError as error:
                 found[clip.clip_id] = {"missing": f"{error.kind}: {error}"}
     return found
 
 
-def glimpse(clip: Clip, *, seconds: Sequence[float], boxes: Sequence[Mapping[str, Any]]) -> Seen:
-    """Mosaic and crops as JPEG in data URIs, for the guarded child.
+def decode_thumbnails(clip: Clip, *, seconds: Sequence[float], boxes: Sequence[Mapping[str, float]]) -> Thumbnails:
+    """Decode the mosaic and up to three crops of a clip; runs in the guarded child.
 
-    `seconds` and `boxes` as in a scores row; without times, what `look` picks by its defaults. Raises ClipError.
+    Args:
+        clip: The clip.
+        seconds: Times of the keyframes; if empty, `look` samples with its defaults.
+        boxes: Crop boxes, as in a row of the scores table.
+
+    Raises:
+        ClipError: If the clip cannot be decoded.
     """
     if not seconds:
         views = look(clip, ViewsConfig())
-        return _seen(views.global_pictures, views.local_pictures[:3])
+        return _encoded(views.global_pictures, views.local_pictures[:3])
     info, packets = probe(clip.uri)
     columns = math.ceil(math.sqrt(len(seconds)))
     scale = min(1.0, MOSAIC_SIDE / columns / max(info.width, info.height))
@@ -71,14 +89,14 @@ def glimpse(clip: Clip, *, seconds: Sequence[float], boxes: Sequence[Mapping[str
         else:
             box = boxes[request - len(seconds)]
             crops.append(pixels[box["y"] : box["y"] + box["height"], box["x"] : box["x"] + box["width"]])
-    return _seen([mosaic], crops)
+    return _encoded([mosaic], crops)
 
 
-def _seen(mosaics: Sequence[Any], crops: Sequence[Any]) -> Seen:
+def _encoded(mosaics: Sequence[Pixels], crops: Sequence[Pixels]) -> Thumbnails:
     return {"mosaic": _jpeg(mosaics[0], MOSAIC_SIDE), "crops": [_jpeg(crop, CROP_SIDE) for crop in crops if crop.size]}
 
 
-def _jpeg(pixels: Any, side: int) -> str:
+def _jpeg(pixels: Pixels, side: int) -> str:
     file = io.BytesIO()
     image: Image.Image = fitted(np.ascontiguousarray(pixels), (side, side))
     image.save(file, format="JPEG", quality=78)

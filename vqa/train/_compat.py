@@ -7,6 +7,8 @@ has a test in tests/contracts/test_trl_contract.py, and pyproject.toml pins the 
 from collections.abc import Sequence
 from typing import Any
 
+from torch import Tensor
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
 from trl.extras.profiling import profiling_context
 from trl.trainer.utils import split_tensor_dict
 
@@ -20,6 +22,7 @@ OVERRIDDEN = {
         "_compute_loss": "terms of single papers are added, and a loss that is not finite stops the run",
     },
     "Trainer": {
+        "_get_train_sampler": "the place of a draw in the run decides what is drawn, so the order is sequential",
         "_clip_grad_norm": "a gradient that is not finite stops the run before the step",
         # https://github.com/huggingface/transformers/issues/43701
         "_load_from_checkpoint": "it skips the weights of models whose names on disk differ, and only warns",
@@ -29,6 +32,17 @@ OVERRIDDEN = {
         "_load_optimizer_and_scheduler": "and comes back with it",
     },
 }
+
+
+def rotate_vision(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """Apply rotary positions to queries and keys in layers of Qwen2.5-VL's tower, which the warm-up batches."""
+    rotated: tuple[Tensor, Tensor] = apply_rotary_pos_emb_vision(query, key, cos, sin)
+    return rotated
+
+
+def mark_scheduler_created(trainer: Any) -> None:
+    """Tell transformers' Trainer that the scheduler is its own, so that it steps and saves it."""
+    trainer._created_lr_scheduler = True
 
 
 def micro_step(trainer: Any) -> int:

@@ -10,10 +10,11 @@ from typing import Any, NoReturn
 import torch
 import transformers
 import yaml
-from accelerate import PartialState
+from accelerate import Accelerator, PartialState
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
+from transformers import TrainerState
 from transformers.trainer_utils import rotate_checkpoints
 from trl.models.utils import unwrap_model_for_generation
 
@@ -140,10 +141,10 @@ class Guarded:
     """
 
     what = "training"
-    args: Any
+    args: Any  # each trainer has a class of its own
     model: Any
-    state: Any
-    accelerator: Any
+    state: TrainerState
+    accelerator: Accelerator
     is_fsdp_enabled: bool
     is_deepspeed_enabled: bool
 
@@ -163,17 +164,17 @@ class Guarded:
         way = f"resume from {saved} (as `start`, in another --out)" if saved else "begin again"
         raise ModelError(f"{self.what}: {what} at step {self.state.global_step}. Lower `learning_rate` and {way}.")
 
-    def _clip_grad_norm(self, model: Any) -> Any:
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
         norm = super()._clip_grad_norm(model)  # type: ignore[misc]
         if self.accelerator.scaler is None and norm is not None and not torch.isfinite(torch.as_tensor(norm)):
             self._stop(f"the gradient's norm is {float(norm)}")
         return norm
 
-    def _load_from_checkpoint(self, checkpoint: str, model: Any = None) -> None:
+    def _load_from_checkpoint(self, checkpoint: str, model: nn.Module | None = None) -> None:
         if not _restored(self, checkpoint):
             super()._load_from_checkpoint(checkpoint, model)  # type: ignore[misc]
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+    def _save_checkpoint(self, model: nn.Module, trial: object) -> None:
         """Write aside, then rename. Raises ModelError where the disk is full."""
         out, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
         draft = out / "unfinished"
@@ -195,7 +196,7 @@ class Guarded:
         self.accelerator.wait_for_everyone()
 
 
-def _restored(trainer: Any, checkpoint: str) -> bool:
+def _restored(trainer: Guarded, checkpoint: str) -> bool:
     """Load a checkpoint's weights into the trainer's model; False where the trainer must do it (sharded, LoRA).
 
     transformers' Trainer reads the names as they are on disk, which for Qwen2.5-VL are not those of the model: it then
@@ -208,7 +209,7 @@ def _restored(trainer: Any, checkpoint: str) -> bool:
     return True
 
 
-def _disk_full(name: str, model: Any, out: Path, error: Exception) -> str:
+def _disk_full(name: str, model: nn.Module, out: Path, error: Exception) -> str:
     """The message for a disk that takes no more."""
     size = 3 * sum(one.numel() * one.element_size() for one in model.parameters()) / 2**30
     free = shutil.disk_usage(out).free / 2**30

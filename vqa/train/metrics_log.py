@@ -8,10 +8,9 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from vqa.errors import ModelError
 
@@ -54,14 +53,21 @@ class LogCallback(TrainerCallback):
     def __init__(self, log: MetricsLog) -> None:
         self._log = log
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: object,
+    ) -> None:
         """Write one line, on the main process."""
         if state.is_world_process_zero and logs:
             numbers = {name: value for name, value in logs.items() if isinstance(value, int | float)}
             self._log.write(state.global_step, state.max_steps, **numbers)
 
 
-def log_held_out(trainer: Any, found: Mapping[str, float], control: Any) -> None:
+def log_held_out(trainer: Trainer, found: Mapping[str, float], control: TrainerControl) -> None:
     """Log figures of held-out clips to the trainer's trackers, apart from the step's own metrics."""
     is_due = control.should_log
     # Not by trl's own `log`, which would take the step's metrics along.

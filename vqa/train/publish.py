@@ -1,6 +1,6 @@
-"""A trained model made ready for the Hugging Face hub: safetensors, processor, a card that says how it came about.
+"""Folder of a trained model for the Hugging Face hub: safetensors, processor, model card.
 
-OUT/README.md              the model's card: figures, recipe, licence, how to ask it
+OUT/README.md              the model card: figures, recipe, licence, how to use it
 OUT/vqa.yaml               its card for `vqa score --model`: prompt, views, picture sizes
 OUT/stages.json            the settings of every stage, as trained
 OUT/*.safetensors, *.json  what plain transformers loads; nothing pickled
@@ -26,27 +26,36 @@ from vqa.model.resolve import locate
 from vqa.prompt import PROMPTS
 from vqa.train.recipe import STAGE_FILE
 
+Record = Mapping[str, Any]  # an object read from JSON: a stage's settings, a line of the log, figures
 TAKEN = (".safetensors", ".json", ".jinja", ".txt", ".model")  # what save_pretrained writes that is no code, no pickle
 SCALE = "opinions on 1-5, higher is better"
 
 
 def make_folder(run: Path, repo: str, *, licence: str, evaluation: Path | None = None, out: Path | None = None) -> Path:
-    """The folder for the hub, by default RUN/hub, made anew as a whole; `run` is the --out of `vqa train`.
+    """Make the folder for the hub, as a whole.
 
-    `licence` is an SPDX id; `evaluation` a folder of `vqa evaluate`, whose figures go on the card. Raises UsageError
-    for a name or run that will not do, ModelError for weights that are not whole.
+    Args:
+        run: the --out of `vqa train`.
+        repo: owner/name on the hub.
+        licence: an SPDX id.
+        evaluation: a folder of `vqa evaluate`, whose figures go on the card.
+        out: by default RUN/hub; replaced.
+
+    Raises:
+        UsageError: for a name or licence that does not fit, and a run that has not ended.
+        ModelError: for weights that are not whole.
     """
     _check_name(repo)
     if not licence.strip():
-        raise UsageError("--licence is empty; give an SPDX id such as apache-2.0")
+        raise UsageError("--licence is empty. Give an SPDX id such as apache-2.0.")
     model, out = run / "model", out or run / "hub"
     if not model.is_dir():
-        raise UsageError(f"{run}: holds no model folder; give the --out of a `vqa train` that has ended")
+        raise UsageError(f"{run}: holds no model folder. Give the --out of a `vqa train` that has ended.")
     if out.exists() and not (out / "stages.json").is_file():
-        raise UsageError(f"--out {out}: exists and was not made by `vqa push`; give another folder")
+        raise UsageError(f"--out {out}: exists and was not made by `vqa push`. Give another folder.")
     locate(str(model))
     if not any((model / name).is_file() for name in ("processor_config.json", "preprocessor_config.json")):
-        raise UsageError(f"{model}: no processor beside the weights; run the last stage of `vqa train` again")
+        raise UsageError(f"{model}: no processor beside the weights. Run the last stage of `vqa train` again.")
     stages, log = _stages(run), _log(run)
     stages.sort(key=lambda stage: next((n for n, line in enumerate(log) if line.get("stage") == stage["name"]), -1))
     draft = out.with_name(f".{out.name}.tmp")
@@ -67,10 +76,14 @@ def make_folder(run: Path, repo: str, *, licence: str, evaluation: Path | None =
 
 
 def upload(folder: Path, repo: str, *, is_private: bool = True) -> str:
-    """Uploads the folder; returns its address. Raises UsageError without a token, VqaError where the hub refuses or
-    cannot be reached; the folder stays."""
+    """Upload the folder and return its address.
+
+    Raises:
+        UsageError: without a token.
+        VqaError: where the hub refuses or cannot be reached; the folder stays.
+    """
     if not get_token():
-        raise UsageError("push: no token; set HF_TOKEN to one that may write, or run `hf auth login`")
+        raise UsageError("push: no token. Set HF_TOKEN to one that may write, or run `hf auth login`.")
     api = HfApi()
     try:
         url = api.create_repo(repo, private=is_private, exist_ok=True)
@@ -78,8 +91,8 @@ def upload(folder: Path, repo: str, *, is_private: bool = True) -> str:
     except Exception as error:  # of the client's HTTP library, of the hub, of the file transfer: kinds that change
         what = " ".join(str(error).split())[:300]
         raise VqaError(
-            f"push: {repo} could not be uploaded ({type(error).__name__}: {what}); {folder} is whole: try again, or "
-            f"`hf upload {repo} {folder}`"
+            f"push: {repo} could not be uploaded ({type(error).__name__}: {what}). {folder} is whole: try again, or "
+            f"run `hf upload {repo} {folder}`."
         ) from error
     return str(url)
 
@@ -90,7 +103,7 @@ def _check_name(repo: str) -> None:
     except HFValidationError as error:
         raise UsageError(f"REPO {repo!r}: {' '.join(str(error).split())}") from error
     if repo.count("/") != 1:
-        raise UsageError(f"REPO {repo!r}: wanted owner/name")
+        raise UsageError(f"REPO {repo!r}: it has to be owner/name.")
 
 
 def _link(source: Path, target: Path) -> None:
@@ -101,36 +114,36 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _stages(run: Path) -> list[dict[str, Any]]:
+def _stages(run: Path) -> list[Record]:
     found = []
     for path in sorted(run.glob(f"*/{STAGE_FILE}")):
         stage = json.loads(path.read_text(encoding="utf-8"))
         if not stage["is_finished"]:
-            raise UsageError(f"{path}: this stage is not finished; give the `vqa train` command again")
+            raise UsageError(f"{path}: this stage is not finished. Run the `vqa train` command again.")
         found.append({"name": path.parent.name} | stage["settings"])
     if not found:
         raise UsageError(f"{run}: no stages there (*/{STAGE_FILE}); give the --out of `vqa train`")
     return found
 
 
-def _log(run: Path) -> list[dict[str, Any]]:
+def _log(run: Path) -> list[Record]:
     path = run / "log.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     return [json.loads(line) for line in lines if line.endswith("}")]
 
 
-def _card(stages: Sequence[Mapping[str, Any]], repo: str) -> dict[str, Any]:
+def _card(stages: Sequence[Record], repo: str) -> Record:
     last = [stage for stage in stages if stage.get("kind") != "write"][-1]
     sizes = {name: value for name, value in last["card"].items() if value}
     return {"name": repo.partition("/")[2], "source": repo, "prompt": last.get("prompt") or last["asked"]} | sizes
 
 
-def _origin(stages: Sequence[Mapping[str, Any]]) -> str:
+def _origin(stages: Sequence[Record]) -> str:
     base = _base(stages)
     return f" from {base}" if base else " from another model" if stages[0].get("from") else " from nothing"
 
 
-def _base(stages: Sequence[Mapping[str, Any]]) -> str | None:
+def _base(stages: Sequence[Record]) -> str | None:
     """The hub id that the first stage began with."""
     begun = stages[0].get("from")
     if not isinstance(begun, str):
@@ -143,7 +156,7 @@ def _base(stages: Sequence[Mapping[str, Any]]) -> str | None:
     return source if source.count("/") == 1 else None
 
 
-def _measured(evaluation: Path) -> dict[str, dict[str, Any]]:
+def _measured(evaluation: Path) -> dict[str, Record]:
     """Statistics by data set, of a folder of `vqa evaluate`."""
     path = evaluation / "metrics.json"
     try:
@@ -153,8 +166,8 @@ def _measured(evaluation: Path) -> dict[str, dict[str, Any]]:
         raise UsageError(f"--evaluation {path}: not written by `vqa evaluate` ({error!r})") from error
 
 
-def _held_out(log: Sequence[Mapping[str, Any]]) -> list[tuple[str, int, dict[str, float]]]:
-    """(stage, step, figures) of the last look at held-out clips in each stage."""
+def _held_out(log: Sequence[Record]) -> list[tuple[str, int, dict[str, float]]]:
+    """(stage, step, figures) of the last validation in each stage."""
     last: dict[str, tuple[str, int, dict[str, float]]] = {}
     for line in log:
         figures = {
@@ -171,10 +184,10 @@ def _readme(
     repo: str,
     *,
     licence: str,
-    stages: Sequence[Mapping[str, Any]],
-    log: Sequence[Mapping[str, Any]],
-    measured: Mapping[str, Mapping[str, Any]],
-    card: Mapping[str, Any],
+    stages: Sequence[Record],
+    log: Sequence[Record],
+    measured: Mapping[str, Record],
+    card: Record,
 ) -> str:
     results = [
         EvalResult(
@@ -199,11 +212,11 @@ def _readme(
     )
     question = "\n".join(f"> {line}" for line in PROMPTS[card["prompt"]].question.splitlines())
     parts = [
-        f"---\n{data.to_yaml()}\n---\n\n# {repo}\n\nTells how good a video looks ({SCALE}): a reason, then "
+        f"---\n{data.to_yaml()}\n---\n\n# {repo}\n\nScores how good a video looks ({SCALE}): a reason, then "
         f"the number{'s' if PROMPTS[card['prompt']].dimensions > 1 else ''}. Trained with `vqa train`"
         f"{_origin(stages)}. Licence: {licence}.",
         "## Figures\n\n" + _figures(measured, _held_out(log)),
-        "## How to ask it\n\n`vqa score VIDEOS --out OUT --model vqa.yaml`, with the file beside this one: it holds "
+        "## How to use it\n\n`vqa score VIDEOS --out OUT --model vqa.yaml`, with the file beside this one: it holds "
         "the prompt and how pictures are taken from a clip. With plain transformers: `AutoModelForImageTextToText` and "
         f"`AutoProcessor`, the pictures in order and this question:\n\n{question}",
         f"## How it was trained\n\n{_recipe(stages)}\n\nEvery setting: `stages.json`.",
@@ -213,9 +226,7 @@ def _readme(
     return "\n\n".join(parts) + "\n"
 
 
-def _figures(
-    measured: Mapping[str, Mapping[str, Any]], held_out: Sequence[tuple[str, int, Mapping[str, float]]]
-) -> str:
+def _figures(measured: Mapping[str, Record], held_out: Sequence[tuple[str, int, Mapping[str, float]]]) -> str:
     lines = []
     if measured:
         lines += ["| data set | clips | SRCC | PLCC |", "| --- | --- | --- | --- |"]
@@ -230,12 +241,12 @@ def _figures(
             lines.append(f"| {stage} | {step} | {' | '.join(cells)} |")
         lines += [
             "",
-            "On the clips held out during training, the last look of each stage; they also chose checkpoints.",
+            "On the clips held out during training, at the last validation of each stage; they also chose checkpoints.",
         ]
     return "\n".join(lines).strip() or "None were measured."
 
 
-def _recipe(stages: Sequence[Mapping[str, Any]]) -> str:
+def _recipe(stages: Sequence[Record]) -> str:
     lines = ["| stage | kind | steps | rate | reward | clips |", "| --- | --- | --- | --- | --- | --- |"]
     for stage in stages:
         cells = (stage.get(name) for name in ("name", "kind", "max_steps", "learning_rate", "reward", "clips"))

@@ -1,4 +1,4 @@
-"""What the model looks at: `look` makes Views of a clip, by the settings of `ViewsConfig`."""
+"""Views of a clip, which the model is shown: `look` makes them by the settings of `ViewsConfig`."""
 
 from vqa.views.flow import ViewsConfig, look
 from vqa.views.frames import view_seed

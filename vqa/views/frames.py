@@ -22,8 +22,10 @@ _LUMA = (0.2126, 0.7152, 0.0722)  # BT.709
 
 
 def view_seed(content: str, clip: Clip) -> int:
-    """Seed of the samplers that draw, from the file's fingerprint and the span: the same content is seen the same way
-    wherever it lies and whoever asks."""
+    """Seed of the samplers that draw, from the file's fingerprint and the clip's span.
+
+    The same content gives the same views under any path.
+    """
     text = json.dumps([content, clip.start_seconds, clip.end_seconds], separators=(",", ":"))
     return int(hashlib.blake2b(text.encode(), digest_size=16).hexdigest()[:15], 16)
 
@@ -47,13 +49,13 @@ def change_by_luma(
 ) -> Seconds:
     """How much each of the frames shown at `seconds` [N] differs from the one before, by small pictures of at most
     LUMA_FRAMES of them, evenly chosen; between these interpolated. Decodes them. Raises ClipError as `decode`."""
-    looked = np.unique(np.linspace(0, len(seconds) - 1, LUMA_FRAMES).round().astype(np.int64))
+    sampled = np.unique(np.linspace(0, len(seconds) - 1, LUMA_FRAMES).round().astype(np.int64))
     reduced = min(1.0, LUMA_SIDE / max(info.width, info.height))
     size = max(1, round(info.width * reduced)), max(1, round(info.height * reduced))
-    sizes = [size] * len(looked)
-    frames = decode(info.uri, seconds[looked], sizes=sizes, backend=backend, prune=prune, info=info, packets=packets)
+    sizes = [size] * len(sampled)
+    frames = decode(info.uri, seconds[sampled], sizes=sizes, backend=backend, prune=prune, info=info, packets=packets)
     change = frames_of.change_from_luma(np.stack(frames.pixels) @ np.array(_LUMA))
-    return np.interp(np.arange(len(seconds)), looked[frames.requested], change)
+    return np.interp(np.arange(len(seconds)), sampled[frames.requested], change)
 
 
 def global_frames(

@@ -76,7 +76,7 @@ def test_references_and_contents_of_kadid_never_part() -> None:
 
 def test_maxwell_brings_all_axes_and_needs_the_names_of_its_files(tmp_path: Path) -> None:
     labels = EXCERPTS / "maxwell_val.csv"
-    with pytest.raises(UsageError, match="--names FILE, a txt with the 3 files"):
+    with pytest.raises(UsageError, match="--names FILE, a text file with the 3 files"):
         rows("maxwell-val", labels, scale="1,5")
     by_csv = rows("maxwell-val", labels, scale="1,5", names=EXCERPTS / "divide_val.txt")
     by_text = rows("maxwell-val", EXCERPTS / "divide_val.txt", scale="1,5")
@@ -183,7 +183,7 @@ def test_a_dialect_serves_any_set_under_its_name(tmp_path: Path) -> None:
     assert (image["dataset"], image["kind"], image["mos"]) == ("mine", "image", 4.478899486428679)
     known = rows("fast-vqa-txt", EXCERPTS / "fast_vqa_konvid.txt", dataset="konvid-1k")[0]
     assert (known["clip_id"], known["mos"]) == ("konvid-1k/4542323058.mp4", 3.22)
-    with pytest.raises(UsageError, match="a dialect tells no set; say --dataset NAME"):
+    with pytest.raises(UsageError, match=r"a dialect names no data set\. Give --dataset NAME"):
         rows("r1-txt", EXCERPTS / "r1_koniq.txt")
 
 
@@ -196,7 +196,9 @@ def test_a_set_is_described_and_without_a_scale_it_asks_for_one(name: str, tmp_p
     (tmp_path / "x.txt").write_text("x.mp4, -1, -1, 3\ny.mp4, -1, -1, 3.5\n")
     kind = "fast-vqa-txt"
     if spec.scale is None:
-        with pytest.raises(UsageError, match=r"NOT FOUND in what range.*here 3 to 3\.5.*--scale LOW,HIGH"):
+        with pytest.raises(
+            UsageError, match=r"rating scale is not documented .*here range from 3 to 3\.5.*--scale LOW,HIGH"
+        ):
             rows(kind, tmp_path / "x.txt", dataset=name)
         assert [row["mos"] for row in rows(kind, tmp_path / "x.txt", dataset=name, scale="observed")] == [1, 5]
     else:

@@ -117,15 +117,15 @@ def test_one_rating_has_no_spread_and_no_error() -> None:
 
 @pytest.mark.parametrize("method", ["p913", "p910"])
 def test_groups_that_share_no_subject_are_refused(method: Any) -> None:
-    with pytest.raises(UsageError, match="2 groups that no subject joins"):
+    with pytest.raises(UsageError, match="2 groups without a common subject"):
         recover(from_cells([[[3], [4], []], [[2], [3], []], [[], [], [3]]]), method=method)
 
 
 def test_a_result_that_one_subject_dictates_is_refused() -> None:
     ratings, *_ = simulated(seed=3, clips=20, subjects=6)
     keep = (ratings.subject != 5) | (ratings.clip == 7)
-    with pytest.raises(UsageError, match=r"subject 5 rated \(1 ratings.*--fewest"):
-        recover(ratings.kept(keep), method="p910")
+    with pytest.raises(UsageError, match=r"subject 5 \(1 ratings.*--min-ratings"):
+        recover(ratings.select(keep), method="p910")
 
 
 def table(path: Path, *rows: list[Any]) -> Path:
@@ -150,16 +150,16 @@ def test_every_shape_of_table_holds_the_same_ratings(tmp_path: Path) -> None:
             ("a.mp4", "bob", 3.5),
             ("b.mp4", "bob", 2),
         }
-        assert read_ratings(path, fewest=2).subjects == ("bob",)
+        assert read_ratings(path, min_ratings=2).subjects == ("bob",)
 
 
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([["clip", "subject", "rating"], ["a", "s", "good"]], r"row 1, rating = 'good'; wanted a number or nothing"),
-        ([["clip", "who", "rating"], ["a", "s", 3]], r"columns clip, who, rating; wanted one of"),
+        ([["clip", "subject", "rating"], ["a", "s", "good"]], r"row 1, rating = 'good' is no rating"),
+        ([["clip", "who", "rating"], ["a", "s", 3]], r"has columns clip, who, rating. Give one of"),
         ([["clip", "s", "s"], ["a", 1, 2]], r"names s more than once"),
-        ([["clip", "s", "t"], ["a", 1, 2], ["a", 2, 2]], r"clip a comes more than once"),
+        ([["clip", "s", "t"], ["a", 1, 2], ["a", 2, 2]], r"clip a occurs more than once"),
         ([["clip", "s"], ["a", 1]], r"no matrix of ratings \(columns clip, s\)"),
         ([["clip", "subject", "rating"]], r"holds no ratings"),
         ([[]], r"holds no ratings, not even a header"),

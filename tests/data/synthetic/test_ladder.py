@@ -15,8 +15,17 @@ from PIL import Image
 
 from vqa.data.synthetic.demo import make_demo
 from vqa.data.synthetic.distortions import DISTORTIONS
-from vqa.data.synthetic.ladder import CODECS, draw, encode, find_contents, plan, synthesise, vmaf, without_realtime
-from vqa.data.synthetic.sources import pristine
+from vqa.data.synthetic.ladder import (
+    CODECS,
+    encode_clip,
+    find_contents,
+    plan_ladder,
+    sample_distortions,
+    synthesise,
+    vmaf,
+    without_realtime,
+)
+from vqa.data.synthetic.sources import read_pristine
 from vqa.errors import UsageError
 
 
@@ -57,15 +66,19 @@ def test_a_missing_source_is_named_and_nothing_made(tmp_path: Path) -> None:
 
 def test_splits_go_by_content_and_rounds_come_first() -> None:
     contents = {f"c{index:02d}": (Path(f"c{index}.png"),) for index in range(20)}
-    rungs = plan(contents, clips_per_content=3, seed=5)
+    rungs = plan_ladder(contents, clips_per_content=3, seed=5)
     assert len({rung.clip_id for rung in rungs}) == len(rungs) == 60
     assert {rung.content_id for rung in rungs[:20]} == set(contents)
     splits = {rung.content_id: {r.split for r in rungs if r.content_id == rung.content_id} for rung in rungs}
     assert all(len(names) == 1 for names in splits.values())
     counts = [sum(names == {split} for names in splits.values()) for split in ("test", "validation", "train")]
     assert counts == [4, 2, 14]
-    assert rungs == plan(contents, clips_per_content=3, seed=5) != plan(contents, clips_per_content=3, seed=6)
-    assert {rung.split for rung in plan(contents, clips_per_content=3, seed=5, split="train")} == {"train"}
+    assert (
+        rungs
+        == plan_ladder(contents, clips_per_content=3, seed=5)
+        != plan_ladder(contents, clips_per_content=3, seed=6)
+    )
+    assert {rung.split for rung in plan_ladder(contents, clips_per_content=3, seed=5, split="train")} == {"train"}
 
 
 @pytest.mark.parametrize("name", sorted(DISTORTIONS))
@@ -92,7 +105,7 @@ def test_more_severity_is_more_harm(name: str) -> None:
 
 def test_at_most_one_codec_and_it_comes_last() -> None:
     generator = np.random.default_rng(0)
-    draws = [[name for name, _ in draw(generator)] for _ in range(400)]
+    draws = [[name for name, _ in sample_distortions(generator)] for _ in range(400)]
     assert {len(names) for names in draws} >= {0, 1, 2}
     for names in draws:
         assert sum(name in CODECS for name in names) <= 1
@@ -106,7 +119,7 @@ def test_vmaf_of_every_codec_falls_with_its_quality_number(codec: str, tmp_path:
     scores = []
     for quality in (best, worst):
         path = tmp_path / f"{quality}.{'webm' if codec == 'vp9' else 'mp4'}"
-        encode(frames, path, codec=codec, quality=quality)
+        encode_clip(frames, path, codec=codec, quality=quality)
         values = vmaf(frames, path)
         assert len(values) == len(frames)
         scores.append(np.mean(values))
@@ -124,7 +137,7 @@ def test_no_thread_of_an_encoder_is_real_time(codec: str, tmp_path: Path) -> Non
     # SVT-AV1 run by root makes its threads so, and the one that calls it.
     frames = np.concatenate([moving(48)] * 4)
     suffix = "webm" if codec == "vp9" else "mp4"
-    work = threading.Thread(target=lambda: encode(frames, tmp_path / f"a.{suffix}", codec=codec, quality=32))
+    work = threading.Thread(target=lambda: encode_clip(frames, tmp_path / f"a.{suffix}", codec=codec, quality=32))
     threads, seen = 0, policies(psutil.Process())
     work.start()
     while work.is_alive():
@@ -149,12 +162,12 @@ def test_a_command_without_realtime_cannot_have_it_and_is_otherwise_itself(tmp_p
 def test_frames_are_paired_by_number(tmp_path: Path) -> None:
     # A wrong pairing (by clocks of two containers) once gave 4 where 90 was right.
     frames = moving(24)
-    encode(frames, tmp_path / "a.mp4", codec="x264", quality=5)
+    encode_clip(frames, tmp_path / "a.mp4", codec="x264", quality=5)
     assert np.mean(vmaf(frames, tmp_path / "a.mp4")) > 90
 
 
 def test_a_pan_over_a_photograph_moves_and_has_even_sides(photographs: Path) -> None:
-    clip = pristine(photographs / "a.png", np.random.default_rng(2))
+    clip = read_pristine(photographs / "a.png", np.random.default_rng(2))
     count, height, width, _ = clip.shape
     assert (count, height % 2, width % 2) == (48, 0, 0)
     assert (clip[0] != clip[-1]).any()

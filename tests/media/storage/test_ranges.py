@@ -168,7 +168,7 @@ def test_a_url_and_a_manifest_of_urls_are_clips(tmp_path: Path, server: web.Serv
     manifest.write_text(f"{server.url('short.mp4')}\n{server.url('gone.mp4')}\n")
     listing = list_clips([server.url("short.mp4") + "?token=a", str(manifest)])
     assert [clip.clip_id for clip in listing.clips] == ["short.mp4", server.url("short.mp4"), server.url("gone.mp4")]
-    with pytest.raises(UsageError, match="local file only"):
+    with pytest.raises(UsageError, match="local files only"):
         list_clips([server.url("list.csv")])
 
 

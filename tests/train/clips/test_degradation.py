@@ -59,7 +59,7 @@ def test_the_reward_is_the_papers_and_each_question_has_its_own_answers() -> Non
         damage=[["noise", "slight"]] * 4 + [["", ""]] * 4,
     )
     assert paid == [1 + 1, 1 + 0.25, 1, 0, 1 + 1, 1, 0, 0]
-    assert reward.judged is not None and np.isnan(reward.judged.scores[0]).all()
+    assert reward.batch is not None and np.isnan(reward.batch.scores[0]).all()
 
 
 def test_a_clip_of_a_ladder_is_asked_about_its_damage_too(ladder: Path, tmp_path: Path) -> None:

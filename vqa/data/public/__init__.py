@@ -1,1 +1,1 @@
-"""Readers of published data sets: label files to manifests."""
+"""Published data sets: label files in, manifests out."""

@@ -1,4 +1,4 @@
-"""Labels of a public data set, in any layout that is known, to a manifest."""
+"""Import of a public data set: label file in, manifest out, opinions mapped to 1-5."""
 
 import hashlib
 import os
@@ -11,37 +11,47 @@ import numpy as np
 import pyarrow as pa
 
 from vqa.data.manifest import Manifest, Scale, make_manifest
-from vqa.data.public.label_files import format_of, read_cells
-from vqa.data.public.layouts import LabelRow, Request, few, read_rows, recognise, refuse_repeats
+from vqa.data.public.layouts import ImportRequest, LabelRow, read_rows, recognise, refuse_repeats
 from vqa.data.public.specs import DIALECTS, Form, SetSpec, load_set
 from vqa.data.sources import MEDIA_SUFFIXES, path_to_uri
-from vqa.errors import UsageError
+from vqa.data.tables import format_of, read_columns
+from vqa.errors import UsageError, first_few
 
-MANY, CORNER = 30, 0.1  # so many opinions within so small a share of their scale are not believed
-LADDER = "vmaf-stand-in-ladder"  # the name says what its opinions are: no person's
+MANY, CORNER = 30, 0.1  # so many opinions within so small a share of the scale most likely belong to another scale
+LADDER = "vmaf-stand-in-ladder"  # the name says that its opinions are VMAF, not people's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Import:
-    """The manifest, and what a person should know of how it came about."""
+    """A manifest, and notes for the user on how it was made."""
 
     manifest: Manifest
     notes: list[str]
 
 
-def import_labels(request: Request) -> Import:
-    """Reads the labels, finds the files below root, maps opinions to 1-5. Raises UsageError naming row and value."""
-    dataset, spec, dialects = _what(request)
+def import_labels(request: ImportRequest) -> Import:
+    """Read the labels of a public data set, find its files and map its opinions to 1-5.
+
+    Args:
+        request: What to import; `name` is a data set of configs/data or a dialect.
+
+    Returns:
+        The manifest, and notes: the dialect, rows left out, counts beside the published ones.
+
+    Raises:
+        UsageError: If the labels fit no known layout or scale, or files are missing; the message names row and value.
+    """
+    dataset, spec, dialects = _resolved(request)
     form, cells, dialect = recognise(request, spec, dialects)
     notes = [] if dialect is None else [f"labels are in dialect {dialect}"]
     notes += [form.note] if form.note else []
-    rows, left_out = read_rows(request, spec, form, cells)
-    if left_out:
-        notes.append(f"{len(left_out)} rows without an opinion left out (rows {few(left_out)} of the labels)")
+    rows, unrated = read_rows(request, spec, form, cells)
+    if unrated:
+        notes.append(f"{len(unrated)} rows without an opinion left out (rows {first_few(unrated)} of the labels)")
     refuse_repeats(rows, request.labels)
     scale = _scale(request, spec, form, dialect, dataset, rows)
     _check_direction(spec, rows, scale, request.labels)
-    _deal(spec, rows, notes)
+    _assign_splits(spec, rows, notes)
     base = _locate(request, spec, rows, notes)
     std_scale = Scale(low=spec.std_within[0], high=spec.std_within[1]) if spec.std_within else scale
     manifest = make_manifest(
@@ -64,16 +74,16 @@ def import_labels(request: Request) -> Import:
         ),
         scales={dataset: scale},
     )
-    notes += _counted(spec, len(rows))
+    notes += _count_notes(spec, len(rows))
     return Import(manifest=manifest, notes=notes)
 
 
-def _what(request: Request) -> tuple[str, SetSpec, tuple[str, ...]]:
-    """The data set's name, what is known of it, and the dialects to try (none of the set's own forms: one is asked)."""
+def _resolved(request: ImportRequest) -> tuple[str, SetSpec, tuple[str, ...]]:
+    """The data set's name, its specification, and the dialects to try: a dialect asked for by name excludes others."""
     if request.name in DIALECTS:
         if request.dataset is None:
             raise UsageError(
-                f"import {request.name}: a dialect tells no set; say --dataset NAME (a known one, or yours)"
+                f"import {request.name}: a dialect names no data set. Give --dataset NAME (a known one, or your own)."
             )
         try:
             spec = load_set(request.dataset)
@@ -84,9 +94,9 @@ def _what(request: Request) -> tuple[str, SetSpec, tuple[str, ...]]:
 
 
 def _scale(
-    request: Request, spec: SetSpec, form: Form, dialect: str | None, dataset: str, rows: Sequence[LabelRow]
+    request: ImportRequest, spec: SetSpec, form: Form, dialect: str | None, dataset: str, rows: Sequence[LabelRow]
 ) -> Scale:
-    """The scale as asked, of the form, of the dialect, of the set: the first there is. Raises UsageError."""
+    """The first that is known: the scale asked for, of the form, of the dialect, of the set. Raises UsageError."""
     if request.scale is not None:
         scale = parse_scale(request.scale, [row.raw for row in rows], source=str(request.labels.name))
     else:
@@ -95,8 +105,8 @@ def _scale(
         if known is None:
             low, high = min(row.raw for row in rows), max(row.raw for row in rows)
             raise UsageError(
-                f"{dataset}: NOT FOUND in what range its opinions lie (here {low:g} to {high:g}); say --scale LOW,HIGH "
-                "(add ,lower where low is good), or --scale observed for the range in this file"
+                f"{dataset}: its rating scale is not documented (opinions here range from {low:g} to {high:g}). Give "
+                "--scale LOW,HIGH (add ,lower if lower is better), or --scale observed for the range in this file."
             )
         scale = known.scale()
         _refuse_corner(scale, [row.raw for row in rows], dataset, request.labels)
@@ -104,37 +114,49 @@ def _scale(
         if not scale.low <= row.raw <= scale.high:
             raise UsageError(
                 f"{request.labels}, row {row.number} ({row.listed}): opinion {row.raw:g} is outside the scale {scale}"
-                f"{f' ({scale.source})' if scale.source else ''}; give the right one by --scale LOW,HIGH"
+                f"{f' ({scale.source})' if scale.source else ''}. Give the right scale by --scale LOW,HIGH."
             )
     return scale
 
 
 def _refuse_corner(scale: Scale, opinions: Sequence[float], dataset: str, labels: Path) -> None:
-    """Raises UsageError where many opinions lie in a small part of the scale: another set's file, most likely."""
+    """Raise UsageError if many opinions lie in a small part of the scale: most likely the file of another set."""
     low, high = min(opinions), max(opinions)
     if len(opinions) >= MANY and high - low < CORNER * (scale.high - scale.low):
         raise UsageError(
-            f"{labels}: {len(opinions)} opinions from {low:g} to {high:g}, but those of {dataset} lie on {scale}: are "
-            "they of another set? If not, say their scale by --scale LOW,HIGH"
+            f"{labels}: {len(opinions)} opinions from {low:g} to {high:g}, but those of {dataset} lie "
+            f"on {scale}. If the "
+            "file is not of another set, give its scale by --scale LOW,HIGH."
         )
 
 
 def parse_scale(text: str, opinions: Sequence[float], *, source: str) -> Scale:
-    """`LOW,HIGH`, `LOW,HIGH,lower` or `observed` (the least and the greatest of the opinions). Raises UsageError."""
+    """Parse `LOW,HIGH`, `LOW,HIGH,lower` (lower is better) or `observed` (least to greatest opinion).
+
+    Args:
+        text: The value of `--scale`.
+        opinions: The opinions of the file, for `observed`.
+        source: Name of the file, recorded with the scale.
+
+    Raises:
+        UsageError: If the text is none of these.
+    """
     if text == "observed":
         return Scale(low=min(opinions), high=max(opinions), source=f"least and greatest opinion in {source}")
     parts = text.split(",")
     try:
         low, high = float(parts[0]), float(parts[1])
     except (ValueError, IndexError) as error:
-        raise UsageError(f"--scale {text!r}: wanted LOW,HIGH or LOW,HIGH,lower or observed, e.g. 0,100") from error
+        raise UsageError(
+            f"--scale {text!r} is no scale. Give LOW,HIGH or LOW,HIGH,lower or observed, e.g. 0,100."
+        ) from error
     if parts[2:] not in ([], ["lower"], ["higher"]):
-        raise UsageError(f"--scale {text!r}: after LOW,HIGH only lower or higher can follow (which end is good)")
+        raise UsageError(f"--scale {text!r}: only lower or higher (which end is better) may follow LOW,HIGH.")
     return Scale(low=low, high=high, higher_is_better=parts[2:] != ["lower"], source="given by --scale")
 
 
 def _check_direction(spec: SetSpec, rows: Sequence[LabelRow], scale: Scale, labels: Path) -> None:
-    """Where names tell how strong the damage is, opinions must fall with it."""
+    """Raise UsageError unless opinions fall with the level of distortion, where names contain it."""
     if spec.level is None:
         return
     pairs = [(float(found[1]), row.raw) for row in rows if (found := re.search(spec.level, row.name))]
@@ -144,13 +166,13 @@ def _check_direction(spec: SetSpec, rows: Sequence[LabelRow], scale: Scale, labe
     falls = float(np.corrcoef(levels, raws)[0, 1]) < 0
     if falls != scale.higher_is_better:
         raise UsageError(
-            f"{labels}: opinions {'fall' if falls else 'rise'} with the strength of the damage, but the scale says "
-            f"{scale}; give --scale {scale.low:g},{scale.high:g}{',higher' if falls else ',lower'}"
+            f"{labels}: opinions {'fall' if falls else 'rise'} with the level of distortion, but the scale is {scale}. "
+            f"Give --scale {scale.low:g},{scale.high:g}{',higher' if falls else ',lower'}."
         )
 
 
-def _deal(spec: SetSpec, rows: Sequence[LabelRow], notes: list[str]) -> None:
-    """Published training contents are `train`; the others become `val` and `test` by halves, by a digest of names."""
+def _assign_splits(spec: SetSpec, rows: Sequence[LabelRow], notes: list[str]) -> None:
+    """Published training contents become `train`; half of the others `val`, half `test`, by a digest of their names."""
     if not spec.train_contents:
         return
     train = {name.lower() for name in spec.train_contents}
@@ -158,20 +180,21 @@ def _deal(spec: SetSpec, rows: Sequence[LabelRow], notes: list[str]) -> None:
     half = set(others[: len(others) // 2])
     for row in rows:
         row.split = "train" if row.content in train else "val" if row.content in half else "test"
-    notes.append("split: train as published; val and test are ours (which of the rest are which: NOT FOUND)")
+    notes.append("split: train as published; val and test were drawn by vqa, since their division is not published")
 
 
-def _locate(request: Request, spec: SetSpec, rows: Sequence[LabelRow], notes: list[str]) -> str:
-    """The folder that the names are below. With `check`, the first likely one that holds any file, and every file.
+def _locate(request: ImportRequest, spec: SetSpec, rows: Sequence[LabelRow], notes: list[str]) -> str:
+    """The folder that the names are relative to. With `check`, the first candidate that holds any file, and then all.
 
-    A file may have another ending than the label says (a .yuv that was encoded): then the row takes its name.
+    A file may have another suffix than its label (a .yuv that was encoded); the row then takes the file's name.
     """
     first = _join(request.root, spec.folder)
     if not request.check:
         return first
     if "://" in request.root:
         raise UsageError(
-            f"--root {request.root}: a store is not looked through here; add --no-check, then vqa data check"
+            f"--root {request.root}: files of a store are not checked on import. Add --no-check, then "
+            "run vqa data check."
         )
     for base in dict.fromkeys((first, request.root)):
         for flat in (False, True):
@@ -183,23 +206,23 @@ def _locate(request: Request, spec: SetSpec, rows: Sequence[LabelRow], notes: li
             missing = [name for name, there in zip(names, found, strict=True) if there is None]
             if missing:
                 raise UsageError(
-                    f"{len(missing)} of {len(rows)} labelled files are not in {base}: {few(missing)}; "
-                    "fetch them, or import with --no-check"
+                    f"{len(missing)} of {len(rows)} labelled files are not in {base}: {first_few(missing)}. "
+                    "Download them, or import with --no-check."
                 )
             others = [f"{name} as {there}" for name, there in zip(names, found, strict=True) if name != there]
             if others:
-                notes.append(f"{len(others)} files are there under another ending: {few(others, most=2)}")
+                notes.append(f"{len(others)} files have another suffix than their label: {first_few(others, most=2)}")
             for row, there in zip(rows, found, strict=True):
                 row.name = there or row.name
             return base
     raise UsageError(
-        f"none of the {len(rows)} labelled files is in {first} (wanted {_join(first, rows[0].name)}); "
-        "give their folder by --root, or import with --no-check"
+        f"none of the {len(rows)} labelled files is in {first} (expected {_join(first, rows[0].name)}). "
+        "Give their folder by --root, or import with --no-check."
     )
 
 
 def _in_folder(base: str, name: str, folders: dict[str, dict[str, list[str]]]) -> str | None:
-    """The name, or that of the only media file beside it that differs in its ending; None: neither is there."""
+    """The name, or that of the only media file beside it that differs in suffix alone; None if neither exists."""
     if os.path.lexists(_join(base, name)):
         return name
     parent, stem = str(PurePosixPath(name).parent), PurePosixPath(name).stem
@@ -219,25 +242,36 @@ def _join(base: str, name: str) -> str:
     return path_to_uri(os.path.join(base, name))  # noqa: PTH118 (keeps a name's bytes as they are)
 
 
-def _counted(spec: SetSpec, count: int) -> list[str]:
+def _count_notes(spec: SetSpec, count: int) -> list[str]:
     if count in spec.counts:
         return [f"{count} clips, as in {spec.counts[count]}"]
     known = ", ".join(f"{known} ({source})" for known, source in spec.counts.items())
     return [f"{count} clips; known counts: {known}" if known else f"{count} clips"]
 
 
-def import_ladder(request: Request) -> Import:
-    """A ladder of `vqa data synth` as a manifest whose name says that its opinions are a stand-in."""
-    cells = read_cells(request.labels)
+def import_ladder(request: ImportRequest) -> Import:
+    """Import a ladder of `vqa data synth`, under a name that says that its opinions are a stand-in.
+
+    Args:
+        request: `labels` is the ladder.parquet, `root` its folder.
+
+    Raises:
+        UsageError: If the file is no ladder, or clips are missing.
+    """
+    cells = read_columns(request.labels)
     wanted = ("clip_id", "uri", "content_id", "split", "opinion")
     if format_of(request.labels) != "parquet" or not all(name in cells for name in wanted):
-        raise UsageError(f"{request.labels}: no ladder; wanted columns {', '.join(wanted)}, found {', '.join(cells)}")
+        raise UsageError(
+            f"{request.labels} is no ladder. It needs columns {', '.join(wanted)}; found {', '.join(cells)}."
+        )
     dataset = request.dataset or LADDER
     root = request.root
     missing = [uri for uri in cells["uri"] if request.check and not Path(root, uri).is_file()]
     if missing:
-        raise UsageError(f"{len(missing)} of {len(cells['uri'])} clips are not in {root}: {few(missing)}; see --root")
-    scale = Scale(low=1, high=5, source="1 + 4 * VMAF / 100: a stand-in, no person was asked")
+        raise UsageError(
+            f"{len(missing)} of {len(cells['uri'])} clips are not in {root}: {first_few(missing)}. Give --root."
+        )
+    scale = Scale(low=1, high=5, source="1 + 4 * VMAF / 100: a stand-in, not rated by people")
     rows = (
         {
             "clip_id": f"{dataset}/{clip_id}",
@@ -252,9 +286,9 @@ def import_ladder(request: Request) -> Import:
         for clip_id, uri, content, split, opinion in zip(*(cells[name] for name in wanted), strict=True)
     )
     manifest = make_manifest(rows, scales={dataset: scale})
-    for name in ("distortions", "severities"):  # what was done to each clip, where the ladder tells
+    for name in ("distortions", "severities"):  # what was done to each clip; older ladders lack it
         if name in cells:
             manifest = replace(manifest, table=manifest.table.append_column(name, pa.array(cells[name])))
     return Import(
-        manifest=manifest, notes=[f"{len(cells['uri'])} clips; opinions are VMAF, a stand-in: nobody was asked"]
+        manifest=manifest, notes=[f"{len(cells['uri'])} clips; opinions are VMAF, a stand-in for ratings by people"]
     )

@@ -1,30 +1,29 @@
-"""Which layout a label file is in, and its rows: names, opinions and what else it tells, still on their own scale."""
+"""Recognition of a label file's layout, and its rows: names, opinions and aspects on the scale of their authors."""
 
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from vqa.data.manifest import Kind
-from vqa.data.public.label_files import Cells, column, format_of, has_column, number, read_cells
 from vqa.data.public.specs import DIALECTS, Form, SetSpec
-from vqa.errors import UsageError
+from vqa.data.tables import Columns, column, format_of, has_column, number, read_columns, read_lines
+from vqa.errors import UsageError, first_few
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """What `vqa data import` was asked for; see its help."""
+class ImportRequest:
+    """Arguments of `vqa data import`."""
 
-    name: str
+    name: str  # of a set of configs/data, of a dialect, or `ladder`
     labels: Path
-    root: str
-    check: bool = True
-    dataset: str | None = None
-    scale: str | None = None
-    names: Path | None = None
+    root: str  # folder or URL of the clips
+    check: bool = True  # every labelled file must exist
+    dataset: str | None = None  # of a dialect: which set
+    scale: str | None = None  # LOW,HIGH or LOW,HIGH,lower or observed
+    names: Path | None = None  # the files in the order of labels that name none
     mos_column: str | None = None
     split: str | None = None
     kind: Kind | None = None
@@ -32,7 +31,7 @@ class Request:
 
 @dataclass(slots=True, kw_only=True)
 class LabelRow:
-    """One labelled clip, as the file tells it."""
+    """One labelled clip, on the scale of the file."""
 
     number: int  # in the file, from 1, headers not counted
     listed: str  # the name as written
@@ -45,19 +44,27 @@ class LabelRow:
     aspects: dict[str, float] = field(default_factory=dict)
 
 
-def few(items: Sequence[object], *, most: int = 5) -> str:
-    """The first few, and how many more there are."""
-    return ", ".join(map(str, items[:most])) + (f" and {len(items) - most} more" if len(items) > most else "")
+def recognise(request: ImportRequest, spec: SetSpec, dialects: Sequence[str]) -> tuple[Form, Columns, str | None]:
+    """Find the layout of a label file.
 
+    Args:
+        request: The import; its `labels` are read.
+        spec: The data set, whose own forms are tried first.
+        dialects: Names of DIALECTS whose forms are tried then, in this order.
 
-def recognise(request: Request, spec: SetSpec, dialects: Sequence[str]) -> tuple[Form, Cells, str | None]:
-    """The first form that fits the file, its cells, and the dialect it belongs to. Raises UsageError."""
+    Returns:
+        The first form that fits the file, the cells of the file, and the name of the form's dialect (None: the set's
+        own form).
+
+    Raises:
+        UsageError: If no form fits; the message lists the expected layouts and the one found.
+    """
     kind = format_of(request.labels)
     forms: list[tuple[Form, str | None]] = [(form, None) for form in spec.forms]
     forms += [(form, name) for name in dialects for form in DIALECTS[name].forms]
     if request.mos_column:
         forms = [(form.model_copy(update={"mos": request.mos_column}), dialect) for form, dialect in forms]
-    read: dict[Any, Cells] = {}
+    read: dict[tuple[str, tuple[str, ...]], Columns] = {}
     expected = []
     for form, dialect in forms:
         if form.format != kind:
@@ -68,7 +75,7 @@ def recognise(request: Request, spec: SetSpec, dialects: Sequence[str]) -> tuple
             if missing:
                 expected.append(f"{', '.join(missing)} beside it")
                 continue
-            read[key] = read_cells(request.labels, separator=form.separator, beside=form.beside)
+            read[key] = read_columns(request.labels, separator=form.separator, beside=form.beside)
         cells = read[key]
         if form.positional:
             cells = cells | {str(at): values for at, values in enumerate(cells.values(), start=1)}
@@ -77,21 +84,21 @@ def recognise(request: Request, spec: SetSpec, dialects: Sequence[str]) -> tuple
         expected.append(_wanted(form))
     if not expected:
         formats = sorted({form.format for form, _ in forms})
-        raise UsageError(f"{request.labels}: {request.name} ships labels as {', '.join(formats)}, not {kind}")
+        raise UsageError(f"{request.labels}: {request.name} ships labels as {', '.join(formats)}, not {kind}.")
     found = "; ".join(f"{len(cells)} fields" if kind == "txt" else ", ".join(cells) for cells in read.values() if cells)
     raise UsageError(
-        f"{request.labels}: no layout of {request.name}; expected {' | '.join(dict.fromkeys(expected))}; "
-        f"found {found or 'nothing'}"
+        f"{request.labels}: no layout of {request.name}: expected {' | '.join(dict.fromkeys(expected))}; "
+        f"found {found or 'nothing'}. Check that the file belongs to this set, or name a dialect."
     )
 
 
 def _wanted(form: Form) -> str:
     if form.fields:
-        return f"{form.fields} fields parted by {form.separator} (field {form.mos} a number)"
+        return f"{form.fields} fields separated by {form.separator} (field {form.mos} a number)"
     return "columns " + ", ".join(form.columns())
 
 
-def _fits(form: Form, cells: Cells) -> bool:
+def _fits(form: Form, cells: Columns) -> bool:
     if form.fields is not None and len(cells) != form.fields:
         return False
     if not all(has_column(cells, name) for name in form.columns()):
@@ -109,17 +116,21 @@ def _fits(form: Form, cells: Cells) -> bool:
     return True
 
 
-def read_rows(request: Request, spec: SetSpec, form: Form, cells: Cells) -> tuple[list[LabelRow], list[int]]:
-    """The rows of the set, and the numbers of those without an opinion."""
+def read_rows(request: ImportRequest, spec: SetSpec, form: Form, cells: Columns) -> tuple[list[LabelRow], list[int]]:
+    """Return the rows of the set, and the numbers (from 1) of the rows without an opinion.
+
+    Raises:
+        UsageError: If a cell is no number, columns differ in length, or no row belongs to the set.
+    """
     columns = {name: column(cells, name) for name in form.columns()}
     total = len(columns[form.mos])
     uneven = {name: len(values) for name, values in columns.items() if len(values) != total}
     if uneven or not total:
         raise UsageError(
-            f"{request.labels}: {form.mos} has {total} entries, {uneven or 'which is none'}; wanted as many"
+            f"{request.labels}: {form.mos} has {total} entries, {uneven or 'which is none'}. All columns need as many."
         )
     listed = _names(request, form, columns, total)
-    rows, left_out = [], []
+    rows, unrated = [], []
     for at in range(form.skip, total):
         where = f"{request.labels}, row {at + 1} ({listed[at]})"
         if any(str(columns[name][at]) != value for name, value in form.keep.items()):
@@ -129,11 +140,11 @@ def read_rows(request: Request, spec: SetSpec, form: Form, cells: Cells) -> tupl
             try:
                 return number(columns[name][at], decimal_comma=form.decimal_comma) if name else None
             except (TypeError, ValueError) as error:
-                raise UsageError(f"{where}: {name} = {columns[name or ''][at]!r}; wanted a number") from error
+                raise UsageError(f"{where}: {name} = {columns[name or ''][at]!r} is no number.") from error
 
         raw = read(form.mos)
         if raw is None:
-            left_out.append(at + 1)
+            unrated.append(at + 1)
             continue
         variance, name = read(form.variance), _renamed(spec, listed[at])
         aspects = {aspect: read(source) for aspect, source in form.aspects.items()}
@@ -152,22 +163,23 @@ def read_rows(request: Request, spec: SetSpec, form: Form, cells: Cells) -> tupl
             )
         )
     if not rows:
-        raise UsageError(f"{request.labels}: no row of {request.name} among {total}; wanted {form.keep or 'opinions'}")
-    return rows, left_out
+        raise UsageError(
+            f"{request.labels}: no row of {request.name} among {total}. Its rows have {form.keep or 'opinions'}."
+        )
+    return rows, unrated
 
 
-def _names(request: Request, form: Form, columns: Mapping[str, list[Any]], total: int) -> list[str]:
+def _names(request: ImportRequest, form: Form, columns: Columns, total: int) -> list[str]:
     if form.name:
         return ["/".join(str(columns[name][at]).strip() for name in form.name) for at in range(total)]
     if request.names is None:
         raise UsageError(
-            f"{request.labels}: names no files; give --names FILE, a txt with the {total} files in the order of its"
-            " rows"
+            f"{request.labels} names no files. Give --names FILE, a text file with the {total} files in the order of "
+            "its rows."
         )
-    lines = request.names.read_text(encoding="utf-8").splitlines()
-    names = [line.split(",")[0].strip() for line in lines if line.strip()]
+    names = [line.split(",")[0].strip() for line in read_lines(request.names) if line.strip()]
     if len(names) != total:
-        raise UsageError(f"--names {request.names}: {len(names)} names for the {total} rows of {request.labels}")
+        raise UsageError(f"--names {request.names}: {len(names)} names for the {total} rows of {request.labels}.")
     return names
 
 
@@ -179,17 +191,17 @@ def _renamed(spec: SetSpec, listed: str) -> str:
 
 
 def _group(pattern: str, name: str) -> str:
-    """Group 1 where the expression finds itself in the name, else the name."""
+    """Group 1 of the match in the name, else the name."""
     found = re.search(pattern, name)
     return found[1] if found else name
 
 
 def refuse_repeats(rows: Sequence[LabelRow], labels: Path) -> None:
-    """Raises UsageError where a name has two opinions."""
+    """Raise UsageError if a name has two opinions."""
     repeated = [name for name, count in Counter(row.name for row in rows).items() if count > 1]
     if repeated:
         first = [row.number for row in rows if row.name == repeated[0]]
         raise UsageError(
-            f"{labels}: {len(repeated)} names occur more than once, {repeated[0]!r} in rows {few(first)}; "
-            "each clip needs one opinion"
+            f"{labels}: {len(repeated)} names occur more than once, {repeated[0]!r} in rows {first_few(first)}. "
+            "Each clip needs one opinion."
         )

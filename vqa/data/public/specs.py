@@ -1,19 +1,19 @@
-"""What is known of each public data set, configs/data/*.yaml, and the dialects in which others pass labels on.
+"""Specifications of the public data sets (configs/data/*.yaml), and dialects of label files of other projects.
 
-A file is recognised by its format and columns: first the forms of the set's authors, then the dialects. Where nobody
-could be found to say in what range the opinions lie, a set has no scale, and `vqa data import` asks for it.
+A file is recognised by its format and columns: first the forms of the set's authors, then the dialects. A set whose
+rating scale is documented nowhere has no `scale`, and `vqa data import` requires `--scale` for it.
 """
 
 from pydantic import Field
 
 from vqa.config import Strict, configs_folder, load
 from vqa.data.manifest import Kind, Scale
-from vqa.data.public.label_files import Format, Separator
+from vqa.data.tables import Format, Separator
 from vqa.errors import UsageError
 
 
 class ScaleSpec(Strict):
-    """Where opinions can lie, which end is good, and who says so."""
+    """Rating scale: its ends, which end is better, and where that is documented."""
 
     low: float
     high: float
@@ -21,18 +21,20 @@ class ScaleSpec(Strict):
     source: str = ""
 
     def scale(self) -> Scale:
-        """As the manifest records it."""
+        """Return the scale as a manifest records it."""
         return Scale(low=self.low, high=self.high, higher_is_better=self.higher_is_better, source=self.source)
 
 
 class Form(Strict):
-    """One layout of a label file: which column is what. Columns of a file without a header are 1, 2, 3..."""
+    """One layout of a label file: the meaning of its columns (named 1, 2, 3, ... in a file without a header)."""
 
     format: Format
-    name: tuple[str, ...] = Field((), description="columns, joined by / to the file's name; none = --names tells")
+    name: tuple[str, ...] = Field(
+        (), description="columns, joined by / to the file's name; empty: names come from --names"
+    )
     mos: str
-    fields: int | None = Field(None, description="how many fields a line has, in a file without a header")
-    positional: bool = Field(False, description="call the columns of a csv 1, 2, 3... too, whatever its header says")
+    fields: int | None = Field(None, description="number of fields per line, in a file without a header")
+    positional: bool = Field(False, description="name the columns of a CSV 1, 2, 3, ... beside the names in its header")
     separator: Separator = "comma"
     decimal_comma: bool = False
     std: str | None = None
@@ -41,16 +43,18 @@ class Form(Strict):
     content: str | None = None
     split: str | None = None
     aspects: dict[str, str] = Field({}, description="name in the manifest: column")
-    aspect_unknown: float | None = Field(None, description="this value of an aspect means nothing")
-    aspects_within: tuple[float, float] | None = Field(None, description="aspects outside: the file is another layout")
-    keep: dict[str, str] = Field({}, description="column: the value that a row must have")
+    aspect_unknown: float | None = Field(None, description="value that marks an aspect as unknown")
+    aspects_within: tuple[float, float] | None = Field(
+        None, description="range of the aspects; outside it, the file has another layout"
+    )
+    keep: dict[str, str] = Field({}, description="column: value that a row must have to be imported")
     beside: tuple[str, ...] = Field((), description="further .mat files in the same folder")
-    skip: int = Field(0, description="leading rows that are no part of the set")
-    scale: ScaleSpec | None = Field(None, description="where it differs from the set's")
-    note: str | None = Field(None, description="told to whoever imports it")
+    skip: int = Field(0, description="number of leading rows that do not belong to the set")
+    scale: ScaleSpec | None = Field(None, description="if it differs from the scale of the set")
+    note: str | None = Field(None, description="shown on import")
 
     def columns(self) -> tuple[str, ...]:
-        """Every column that must be there."""
+        """Return every column that the file must have."""
         named = (self.std, self.variance, self.reference, self.content, self.split)
         return (*self.name, self.mos, *(name for name in named if name), *self.aspects.values(), *self.keep)
 
@@ -59,25 +63,38 @@ class SetSpec(Strict):
     """One public data set."""
 
     kind: Kind
-    scale: ScaleSpec | None = Field(None, description="of the opinions as shipped; null: NOT FOUND, asked by --scale")
-    std_within: tuple[float, float] | None = Field(None, description="range that mos_std belongs to, if another")
-    counts: dict[int, str] = Field({}, description="clips: whose count it is")
-    split: str | None = Field(None, description="of every row, where no column tells")
-    train_contents: tuple[str, ...] = Field((), description="published training contents; the rest is dealt, see notes")
-    content: str = Field(r"^(.*)$", description="regular expression; group 1 of the name is the content, in lower case")
-    level: str | None = Field(None, description="group 1 of the name is how strong the damage is: opinions must fall")
-    folder: str = Field("", description="where the files lie below --root")
+    scale: ScaleSpec | None = Field(
+        None, description="of the opinions as published; null: not documented, --scale is required"
+    )
+    std_within: tuple[float, float] | None = Field(
+        None, description="range that mos_std refers to, if it differs from the scale"
+    )
+    counts: dict[int, str] = Field({}, description="number of clips: source of that number")
+    split: str | None = Field(None, description="of every row, if no column holds it")
+    train_contents: tuple[str, ...] = Field(
+        (), description="published training contents; the others are divided into val and test"
+    )
+    content: str = Field(
+        r"^(.*)$", description="regular expression; group 1 of the name, in lower case, is the content"
+    )
+    level: str | None = Field(
+        None,
+        description="regular expression; group 1 of the name is the level of distortion, with which opinions must fall",
+    )
+    folder: str = Field("", description="folder of the files below --root")
     reference_folder: str | None = None
-    rename: tuple[tuple[str, str], ...] = Field((), description="regular expression, replacement: labels to file names")
+    rename: tuple[tuple[str, str], ...] = Field(
+        (), description="pairs of regular expression and replacement: from labels to file names"
+    )
     forms: tuple[Form, ...] = ()
-    dialect_scales: dict[str, ScaleSpec] = Field({}, description="where a dialect has its own")
+    dialect_scales: dict[str, ScaleSpec] = Field({}, description="scales of dialects that differ from the set's")
 
 
 class Dialect(Strict):
-    """How a family of projects writes labels of any set."""
+    """Layouts in which a family of projects ships the labels of any set."""
 
     forms: tuple[Form, ...]
-    scale: ScaleSpec | None = None  # none: as the set's authors ship it
+    scale: ScaleSpec | None = None  # None: the scale of the set's authors
 
 
 _MAPPED = ScaleSpec(low=1, high=5, source="the dialect maps opinions to 1-5 (DanceSkyCode/General-Visual-Quality-RL)")
@@ -118,7 +135,7 @@ DIALECTS: dict[str, Dialect] = {
     "hf-videofolder": Dialect(
         forms=tuple(
             Form(format=kind, name=("file_name",), mos="mos", std=std)
-            for std in ("mos_std", None)  # as of `vqa data recover`, or without
+            for std in ("mos_std", None)  # with a spread as `vqa data recover` writes it, or without
             for kind in ("csv", "jsonl", "parquet")
         )
     ),
@@ -126,15 +143,15 @@ DIALECTS: dict[str, Dialect] = {
 
 
 def set_names() -> list[str]:
-    """The public data sets that are known."""
+    """Return the names of the public data sets of configs/data."""
     return sorted(path.stem for path in (configs_folder() / "data").glob("*.yaml"))
 
 
 def load_set(name: str) -> SetSpec:
-    """What is known of a data set. Raises UsageError with the names there are."""
+    """Return the specification of a data set. Raises UsageError that lists the known names."""
     if name not in set_names():
         raise UsageError(
-            f"data set {name!r} is not known; there are {', '.join(set_names())}; "
-            f"dialects (with --dataset): {', '.join(DIALECTS)}; and ladder"
+            f"data set {name!r} is not known. Give one of {', '.join(set_names())}; a dialect with --dataset: "
+            f"{', '.join(DIALECTS)}; or ladder."
         )
     return load(configs_folder() / "data" / f"{name}.yaml", SetSpec)

@@ -1,19 +1,20 @@
-"""Raw ratings to opinions: the plain mean, and three ways to allow for subjects who rate high, low or at random.
+"""Recovery of mean opinion scores (MOS) from raw ratings, by four methods.
 
-    mean  the average of a clip's ratings
-    bt500 subjects who are outliers on both sides are rejected, then the average (ITU-R BT.500-13, Annex 2, 2.3.1)
-    p913  each subject's bias is taken off, then as bt500 (ITU-T P.913, 12.4)
-    p910  maximum likelihood of rating = quality + subject's bias + noise of the subject's inconsistency, by alternating
-          projection (ITU-T P.910, Annex E; Li, Bampis, Krasula, Janowski, Katsavounidis, arXiv 2004.02067)
+    mean   mean of a clip's ratings
+    bt500  rejection of subjects who are outliers on both sides, then the mean (ITU-R BT.500-13, Annex 2, 2.3.1)
+    p913   subtraction of each subject's bias, then bt500 (ITU-T P.913, 12.4)
+    p910   maximum likelihood of the model rating = quality + bias of the subject + noise of the subject, by alternating
+           projection (ITU-T P.910, Annex E; Li, Bampis, Krasula, Janowski, Katsavounidis, arXiv 2004.02067)
 
-Formulas are those of SUREAL 0.9 (Netflix), with these differences: a subject's share of outliers is of the clips that
-the subject rated, not of all; clips on which all agree count nobody as an outlier; what has no answer is refused
-(`recover`). As there, the outliers of bt500 are told by the population's standard deviation.
+The formulas are those of SUREAL 0.9 (Netflix), with these differences: a subject's share of outliers refers to the
+clips that the subject rated, not to all; on clips whose ratings are all equal nobody is an outlier; ratings without a
+solution are refused (see `recover`). As in SUREAL, bt500 uses the population standard deviation.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -23,40 +24,45 @@ from pyarrow.csv import write_csv
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from vqa.data.public.layouts import few
 from vqa.data.subjective.ratings import Ratings
-from vqa.errors import UsageError
+from vqa.errors import UsageError, first_few
 from vqa.files import replacing
 
 Method = Literal["mean", "bt500", "p913", "p910"]
 Floats = NDArray[np.float64]
 
-MAX_ROUNDS, SETTLED, EPSILON = 1000, 1e-8, 1e-8  # as SUREAL
-_NO_NOISE = 1e-3  # of the ratings' spread: a subject who follows the result closer than that has made it
-_AGREED = 1e-12  # variance of a clip's ratings below which all are one number
-_TIE = 1e-9  # relative: what lies on a limit but for rounding lies on it, on any scale of the ratings
+MAX_ROUNDS, SETTLED, EPSILON = 1000, 1e-8, 1e-8  # as in SUREAL
+_NO_NOISE = 1e-3  # share of the ratings' spread: a subject closer to the result than that determines it
+_AGREED = 1e-12  # variance of a clip's ratings below which all are equal
+_TIE = 1e-9  # relative: values this close to a limit lie on it, whatever the scale of the ratings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Recovered:
-    """Opinions of E clips on the scale of the ratings, and what is thought of S subjects. NaN: cannot be told."""
+    """Opinions of E clips on the scale of the ratings, and estimates for S subjects. NaN: not defined."""
 
     mos: Floats  # [E]
-    mos_std: Floats  # [E] spread of the ratings that count, bias taken off; sample standard deviation
+    mos_std: Floats  # [E] sample standard deviation of the ratings that count, bias subtracted
     mos_error: Floats  # [E] standard error of mos
-    ratings: NDArray[np.int64]  # [E] how many count
-    bias: Floats  # [S] how much higher than the opinion the subject rates
-    inconsistency: Floats  # [S] standard deviation of what is left
-    rated: NDArray[np.int64]  # [S] how many ratings the subject gave
+    ratings: NDArray[np.int64]  # [E] number of ratings that count
+    bias: Floats  # [S] mean of the subject's ratings minus the opinions
+    inconsistency: Floats  # [S] standard deviation of the residuals
+    rated: NDArray[np.int64]  # [S] number of ratings by the subject
     rejected: NDArray[np.bool_]  # [S]
 
 
 def recover(ratings: Ratings, *, method: Method) -> Recovered:
-    """Opinions by one of the methods above.
+    """Recover mean opinion scores from ratings.
 
-    Raises UsageError where biases cannot be compared (p913, p910: groups of clips that share no subject), or no best
-    answer exists (p910: a subject with a single rating, or one far steadier than others where ratings are few, comes
-    out as free of noise and so as the result, as it does in SUREAL; or no end after 1000 rounds).
+    Args:
+        ratings: N ratings of E clips by S subjects.
+        method: One of the methods of this module.
+
+    Raises:
+        UsageError: If biases cannot be compared (p913, p910: groups of clips that share no subject), or the likelihood
+            has no maximum (p910: a subject with a single rating, or one far more consistent than the others where
+            ratings are few, is estimated as free of noise and determines the result, as in SUREAL), or the projection
+            does not converge within 1000 rounds.
     """
     count = len(ratings.clips), len(ratings.subjects)
     rejected = np.zeros(count[1], bool)
@@ -95,28 +101,36 @@ def recover(ratings: Ratings, *, method: Method) -> Recovered:
 
 
 def summary(ratings: Ratings, found: Recovered) -> list[str]:
-    """What a person should know of it, a line each."""
+    """Return notes for the user: numbers of clips, subjects and ratings; rejected subjects; how to import."""
     low, high = ratings.value.min(), ratings.value.max()
     rejected = [name for name, is_so in zip(ratings.subjects, found.rejected, strict=True) if is_so]
     lost = int(np.isnan(found.mos).sum())
     lines = [f"{len(ratings.clips)} clips, {len(ratings.subjects)} subjects, {len(ratings.value)} ratings"]
     lines[0] += f" from {low:g} to {high:g}"
-    lines += [f"{len(rejected)} subjects rejected: {few(rejected)}"] if rejected else []
-    lines += [f"{lost} clips without an opinion: only rejected subjects rated them"] if lost else []
-    # Without its subjects' bias an opinion can lie a little outside the ratings.
+    lines += [f"{len(rejected)} subjects rejected: {first_few(rejected)}"] if rejected else []
+    lines += [f"{lost} clips without an opinion: all their subjects were rejected"] if lost else []
+    # With the bias subtracted, an opinion can lie slightly outside the range of the ratings.
     low = min(low, np.floor(np.nanmin(found.mos) * 100) / 100)
     high = max(high, np.ceil(np.nanmax(found.mos) * 100) / 100)
     return [*lines, f"to import: hf-videofolder --dataset NAME --scale {low:g},{high:g}"]
 
 
 def write_recovered(out: Path, ratings: Ratings, found: Recovered) -> Path:
-    """The opinions as a table that `vqa data import hf-videofolder` reads, the subjects as another beside it.
+    """Write the opinions as a table that `vqa data import hf-videofolder` reads, and the subjects beside it.
 
-    The suffix (.csv or .parquet) says which format, atomically; returns the path of the subjects, `NAME.subjects...`.
-    Raises UsageError for another suffix.
+    Args:
+        out: Path of the opinions; its suffix (.csv or .parquet) sets the format. Both files are written atomically.
+        ratings: The ratings, for the names of clips and subjects.
+        found: The result of `recover`.
+
+    Returns:
+        The path of the subjects, `NAME.subjects.SUFFIX`.
+
+    Raises:
+        UsageError: If `out` has another suffix.
     """
     if out.suffix.lower() not in (".csv", ".parquet"):
-        raise UsageError(f"--out {out}: wanted a .csv or .parquet file")
+        raise UsageError(f"--out {out} has another suffix. Give a .csv or .parquet file.")
     names = ("mos", "mos_std", "mos_error", "ratings")
     _write(out, {"file_name": ratings.clips, **{name: getattr(found, name) for name in names}})
     names = ("rated", "bias", "inconsistency", "rejected")
@@ -125,7 +139,7 @@ def write_recovered(out: Path, ratings: Ratings, found: Recovered) -> Path:
     return beside
 
 
-def _write(path: Path, columns: dict[str, Any]) -> None:
+def _write(path: Path, columns: Mapping[str, Sequence[str] | NDArray[np.generic]]) -> None:
     table = pa.table({name: pa.array(values, from_pandas=True) for name, values in columns.items()})  # NaN: null
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as draft:
@@ -136,7 +150,7 @@ def _write(path: Path, columns: dict[str, Any]) -> None:
 
 
 def _alternate(ratings: Ratings, bias: Floats) -> tuple[Floats, Floats]:
-    """Quality [E] and bias [S] that explain the ratings best; biases have mean 0."""
+    """Quality [E] and bias [S] of maximum likelihood, by alternating projection; biases have mean 0."""
     clip, subject, value = ratings.clip, ratings.subject, ratings.value
     clips, subjects = len(ratings.clips), len(ratings.subjects)
     mos = _mean(clip, value, clips)
@@ -146,9 +160,9 @@ def _alternate(ratings: Ratings, bias: Floats) -> tuple[Floats, Floats]:
         least = int(np.argmin(noise))
         if noise[least] < _NO_NOISE * value.std():
             raise UsageError(
-                f"p910: where subject {ratings.subjects[least]} rated ({np.bincount(subject)[least]} ratings), the "
-                "result becomes what this one said: the likelihood has no maximum; leave subjects with few ratings out "
-                "by --fewest, or take --method p913"
+                f"p910: the likelihood has no maximum, since subject {ratings.subjects[least]} "
+                f"({np.bincount(subject)[least]} ratings) alone determines the result. Leave out subjects with few "
+                "ratings by --min-ratings, or use --method p913."
             )
         weight = 1 / (noise[subject] ** 2 + EPSILON)
         mos = np.bincount(clip, weight * (value - bias[subject]), clips) / np.bincount(clip, weight, clips)
@@ -156,12 +170,12 @@ def _alternate(ratings: Ratings, bias: Floats) -> tuple[Floats, Floats]:
         if abs(mos - before).max() < SETTLED:
             break
     else:
-        raise UsageError(f"p910: no end after {MAX_ROUNDS} rounds; take --method p913")
+        raise UsageError(f"p910: not converged after {MAX_ROUNDS} rounds. Use --method p913.")
     return mos + bias.mean(), bias - bias.mean()
 
 
 def _outliers(ratings: Ratings, value: Floats) -> NDArray[np.bool_]:
-    """Subjects [S] far from the others in more than 5 % of their ratings, about as often above as below."""
+    """Subjects [S] to reject: outliers in more than 5 % of their ratings, about as often above as below (BT.500-13)."""
     clip, clips, subjects = ratings.clip, len(ratings.clips), len(ratings.subjects)
     off = value - _mean(clip, value, clips)[clip]
     second, fourth = _mean(clip, off**2, clips), _mean(clip, off**4, clips)
@@ -175,36 +189,37 @@ def _outliers(ratings: Ratings, value: Floats) -> NDArray[np.bool_]:
     )
     rated = np.bincount(ratings.subject, minlength=subjects)
     rejected = (_over(above + below, rated) > 0.05) & (_over(abs(above - below), above + below) < 0.3)
-    return rejected if not rejected.all() else np.zeros(subjects, bool)  # all would leave nothing
+    return rejected if not rejected.all() else np.zeros(subjects, bool)  # rejecting all would leave nothing
 
 
 def _refuse_islands(ratings: Ratings, method: str) -> None:
-    """Raises UsageError where clips fall into groups that no subject joins."""
+    """Raise UsageError if the clips fall into groups without a common subject."""
     clips, subjects = len(ratings.clips), len(ratings.subjects)
     ends = (ratings.clip, clips + ratings.subject)
     graph = coo_array((np.ones(len(ratings.value)), ends), shape=(clips + subjects,) * 2)
     groups, _ = connected_components(graph, directed=False)
     if groups > 1:
         raise UsageError(
-            f"{method}: the clips fall into {groups} groups that no subject joins, so that biases cannot be compared "
-            "across them; recover each group on its own, or take --method mean or bt500"
+            f"{method}: the clips fall into {groups} groups without a common subject, so that biases "
+            "cannot be compared. "
+            "Recover each group on its own, or use --method mean or bt500."
         )
 
 
 def _residual(ratings: Ratings, mos: Floats, bias: Floats | None = None) -> Floats:
-    """What is left of each rating [N]."""
+    """Rating minus opinion (and bias) [N]."""
     left = ratings.value - mos[ratings.clip]
     return left if bias is None else left - bias[ratings.subject]
 
 
 def _of_subjects(ratings: Ratings, left: Floats) -> Floats:
-    """Mean of what is left, by subject [S]; clips without an opinion do not count."""
+    """Mean residual per subject [S]; clips without an opinion do not count."""
     known = ~np.isnan(left)
     return _mean(ratings.subject[known], left[known], len(ratings.subjects))
 
 
 def _spread(group: NDArray[np.intp], left: Floats, size: int) -> Floats:
-    """Population standard deviation within each group [size]."""
+    """Population standard deviation of the residuals per group [size]."""
     known = ~np.isnan(left)
     group, left = group[known], left[known]
     return np.sqrt(_mean(group, (left - _mean(group, left, size)[group]) ** 2, size))
@@ -215,7 +230,7 @@ def _mean(group: NDArray[np.intp], values: Floats, size: int) -> Floats:
 
 
 def _over(numerator: NDArray[np.generic], denominator: NDArray[np.generic]) -> Floats:
-    """The quotient; NaN where the denominator is not above 0."""
+    """The quotient, NaN where the denominator is 0 or less."""
     result = np.full(np.shape(numerator), np.nan)
     np.divide(numerator, denominator, out=result, where=denominator > 0)  # type: ignore[operator]
     return result

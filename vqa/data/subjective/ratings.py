@@ -1,15 +1,14 @@
-"""Raw ratings, who said what of which clip: from a long table or a matrix, to one."""
+"""Raw ratings of a subjective test, read from a long table or a matrix."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vqa.data.public.label_files import Cells, number, read_cells
+from vqa.data.tables import Columns, number, read_columns
 from vqa.errors import UsageError
 
 CLIP_COLUMNS = ("clip", "clip_id", "file_name", "video", "uri", "name", "pvs")
@@ -19,16 +18,19 @@ RATING_COLUMNS = ("rating", "score", "vote", "opinion")
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Ratings:
-    """N ratings: entry k is what `subjects[subject[k]]` said of `clips[clip[k]]`. A subject may rate a clip again."""
+    """N ratings: `value[k]` is the rating of `clips[clip[k]]` by `subjects[subject[k]]`.
+
+    A subject may rate a clip more than once.
+    """
 
     clips: tuple[str, ...]
     subjects: tuple[str, ...]
     clip: NDArray[np.intp]  # [N]
     subject: NDArray[np.intp]  # [N]
-    value: NDArray[np.float64]  # [N] on the scale of the experiment
+    value: NDArray[np.float64]  # [N] on the scale of the test
 
-    def kept(self, keep: NDArray[np.bool_]) -> "Ratings":
-        """Only these ratings [N]; clips and subjects stay, also those without any."""
+    def select(self, keep: NDArray[np.bool_]) -> "Ratings":
+        """Return the ratings where `keep` [N] is true; clips and subjects stay, even those left without ratings."""
         return Ratings(
             clips=self.clips,
             subjects=self.subjects,
@@ -39,7 +41,7 @@ class Ratings:
 
 
 def make_ratings(entries: Iterable[tuple[str, str, float]]) -> Ratings:
-    """From (clip, subject, rating); names keep the order in which they come."""
+    """Collect (clip, subject, rating) triples; clips and subjects keep the order of their first rating."""
     clips: dict[str, int] = {}
     subjects: dict[str, int] = {}
     numbers = [
@@ -56,34 +58,41 @@ def make_ratings(entries: Iterable[tuple[str, str, float]]) -> Ratings:
     )
 
 
-def read_ratings(path: Path, *, fewest: int = 1) -> Ratings:
-    """A table of ratings (.csv, .xlsx, .parquet): long, or a matrix. Raises UsageError naming row and value.
+def read_ratings(path: Path, *, min_ratings: int = 1) -> Ratings:
+    """Read a table of ratings, long or as a matrix.
 
-    Long: a column each for clip, subject and rating (names: the *_COLUMNS above). Matrix: the first column names the
-    clips and the other headers the subjects, or the other way round where the first header is one of SUBJECT_COLUMNS;
-    an empty cell or nan is no rating. Subjects with fewer than `fewest` ratings are left out.
+    A long table has a column each for clip, subject and rating (see the *_COLUMNS of this module). In a matrix the
+    first column names the clips and the other headers the subjects, or the other way round if the first header is one
+    of SUBJECT_COLUMNS. An empty cell or nan is no rating.
+
+    Args:
+        path: A .csv, .xlsx or .parquet file.
+        min_ratings: Subjects with fewer ratings are left out.
+
+    Raises:
+        UsageError: If the table has neither layout or a cell is no number; the message names row and value.
     """
-    cells = read_cells(path)
+    cells = read_columns(path)
     if not cells:
-        raise UsageError(f"{path}: holds no ratings, not even a header")
+        raise UsageError(f"{path} holds no ratings, not even a header.")
     entries = _long(cells, path) if _column(cells, RATING_COLUMNS) else _matrix(cells, path)
     counts = Counter(subject for _, subject, _ in entries)
-    entries = [entry for entry in entries if counts[entry[1]] >= fewest]
+    entries = [entry for entry in entries if counts[entry[1]] >= min_ratings]
     if not entries:
-        raise UsageError(f"{path}: holds no ratings" + (f" by subjects with {fewest} or more" if counts else ""))
+        raise UsageError(f"{path} holds no ratings{f' by subjects with {min_ratings} or more' if counts else ''}.")
     return make_ratings(entries)
 
 
-def _column(cells: Cells, names: Sequence[str]) -> str | None:
+def _column(cells: Columns, names: Sequence[str]) -> str | None:
     return next((name for name in cells if name.lower() in names), None)
 
 
-def _long(cells: Cells, path: Path) -> list[tuple[str, str, float]]:
+def _long(cells: Columns, path: Path) -> list[tuple[str, str, float]]:
     found = [_column(cells, names) for names in (CLIP_COLUMNS, SUBJECT_COLUMNS, RATING_COLUMNS)]
     if None in found:
         raise UsageError(
-            f"{path}: columns {', '.join(cells)}; wanted one of {', '.join(CLIP_COLUMNS)}; one of "
-            f"{', '.join(SUBJECT_COLUMNS)}; one of {', '.join(RATING_COLUMNS)}; or a matrix of clips and subjects"
+            f"{path} has columns {', '.join(cells)}. Give one of {', '.join(CLIP_COLUMNS)}; one of "
+            f"{', '.join(SUBJECT_COLUMNS)}; and one of {', '.join(RATING_COLUMNS)}; or a matrix of clips and subjects."
         )
     columns = [cells[name] for name in found if name]
     return _rated(
@@ -92,12 +101,12 @@ def _long(cells: Cells, path: Path) -> list[tuple[str, str, float]]:
     )
 
 
-def _matrix(cells: Cells, path: Path) -> list[tuple[str, str, float]]:
+def _matrix(cells: Columns, path: Path) -> list[tuple[str, str, float]]:
     names, *others = cells
     repeated = [name for name, count in Counter(map(str, cells[names])).items() if count > 1]
     if len(others) < 2 or repeated:
-        what = f"{names} {', '.join(repeated[:3])} comes more than once" if repeated else f"columns {', '.join(cells)}"
-        raise UsageError(f"{path}: no matrix of ratings ({what}); wanted a row a clip, then a column for each subject")
+        what = f"{names} {', '.join(repeated[:3])} occurs more than once" if repeated else f"columns {', '.join(cells)}"
+        raise UsageError(f"{path} is no matrix of ratings ({what}). Give a row per clip and a column per subject.")
     by_subject = names.lower() in SUBJECT_COLUMNS
     return _rated(
         (*((other, str(row)) if by_subject else (str(row), other)), cells[other][at], f"{path}, {row}, {other}")
@@ -106,14 +115,14 @@ def _matrix(cells: Cells, path: Path) -> list[tuple[str, str, float]]:
     )
 
 
-def _rated(cells: Iterable[tuple[str, str, Any, str]]) -> list[tuple[str, str, float]]:
-    """Clip, subject and rating where there is one; the fourth says where the cell stands."""
+def _rated(cells: Iterable[tuple[str, str, object, str]]) -> list[tuple[str, str, float]]:
+    """Clip, subject and rating of the cells that hold one; the fourth value is the place of the cell."""
     entries = []
     for clip, subject, cell, where in cells:
         try:
             value = number(cell)
         except (TypeError, ValueError) as error:
-            raise UsageError(f"{where} = {cell!r}; wanted a number or nothing") from error
+            raise UsageError(f"{where} = {cell!r} is no rating. Give a number or nothing.") from error
         if value is not None:
             entries.append((clip, subject, value))
     return entries

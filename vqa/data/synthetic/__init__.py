@@ -1,1 +1,1 @@
-"""Synthetic ladders: pristine sources, distortions, VMAF labels, the demo clips."""
+"""Synthetic ladders: pristine sources, distortions, VMAF labels, demo clips."""

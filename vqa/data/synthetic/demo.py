@@ -1,4 +1,4 @@
-"""A small ladder from the bundled clips, for a first look: ranks and statuses at work within a minute."""
+"""Demo clips: the bundled ones, distorted copies, and two broken files."""
 
 import shutil
 from pathlib import Path
@@ -7,15 +7,15 @@ import numpy as np
 from PIL import Image
 
 from vqa.data.synthetic.distortions import DISTORTIONS
-from vqa.data.synthetic.ladder import encode
+from vqa.data.synthetic.ladder import encode_clip
 from vqa.data.synthetic.sources import read_video
 from vqa.types import Pixels
 
 CLIPS = Path(__file__).resolve().parents[2] / "assets" / "clips"
 FRAMES = 48
 SIZE = (640, 360)
-# name of the clip: distortion and severity, or codec and its quality number
-DAMAGES: dict[str, tuple[str, float]] = {
+# Name of the clip: distortion and severity, or codec and its constant-quality number.
+DISTORTED: dict[str, tuple[str, float]] = {
     "compressed": ("x264", 34),
     "compressed_hard": ("x264", 45),
     "blurred": ("defocus", 0.3),
@@ -27,18 +27,21 @@ DAMAGES: dict[str, tuple[str, float]] = {
 
 
 def make_demo(out: Path) -> list[Path]:
-    """Writes the bundled clips, damaged copies, a file cut off in the middle and a text named .mp4; returns their
-    paths."""
+    """Write the bundled clips, distorted copies, a file cut off in the middle and a text named .mp4.
+
+    Returns:
+        The paths of all clips.
+    """
     out.mkdir(parents=True, exist_ok=True)
     paths = [Path(shutil.copy(clip, out)) for clip in sorted(CLIPS.glob("*.mp4"))]
     frames = _frames(CLIPS / "big_buck_bunny.mp4")
-    for name, (kind, strength) in DAMAGES.items():
+    for name, (kind, strength) in DISTORTED.items():
         path = out / f"{name}.mp4"
         if kind in DISTORTIONS:
             damaged = DISTORTIONS[kind](frames, strength, np.random.default_rng(0))
-            encode(damaged, path, codec="x264", quality=12)
+            encode_clip(damaged, path, codec="x264", quality=12)
         else:
-            encode(frames, path, codec=kind, quality=int(strength))
+            encode_clip(frames, path, codec=kind, quality=int(strength))
         paths.append(path)
     whole = (CLIPS / "big_buck_bunny_end.mp4").read_bytes()
     for name, content in {"cut_off.mp4": whole[: len(whole) // 2], "not_a_video.mp4": b"This is a text.\n"}.items():

@@ -1,16 +1,14 @@
-"""What can go wrong with a picture on its way to the screen: distortions over uint8 frames [T, H, W, 3], each with a
-severity.
+"""Distortions of clips: pure functions of frames, a severity and a random generator.
 
-A distortion is a pure function of frames, a severity in [0, 1] and a generator. Codecs are not here but in
-`vqa.data.synthetic.ladder`, since they are the last step of a clip and need an encoder.
+Frames are uint8 [T, H, W, 3], the severity lies in [0, 1]. Codecs are in `vqa.data.synthetic.ladder`, since they are
+the last step of a clip and need an encoder.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import scipy  # its parts load when first used
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageFilter
 
 from vqa.types import Pixels
@@ -22,7 +20,7 @@ def _mix(low: float, high: float, severity: float) -> float:
     return low + (high - low) * severity
 
 
-def _clip(frames: NDArray[Any]) -> Pixels:
+def _clip(frames: ArrayLike) -> Pixels:
     return np.asarray(np.clip(np.rint(frames), 0, 255), dtype=np.uint8)
 
 
@@ -31,7 +29,7 @@ def _each(frames: Pixels, change: Callable[[Image.Image], Image.Image]) -> Pixel
 
 
 def scaling(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
-    """Down by 1.3 to 6 and up again, with a filter drawn at random: lost detail, jagged edges."""
+    """Downscale by 1.3 to 6 and upscale again with a random filter: lost detail, jagged edges."""
     height, width = frames.shape[1:3]
     factor = _mix(1.3, 6.0, severity**1.5)
     small = (max(8, round(width / factor)), max(8, round(height / factor)))
@@ -40,12 +38,12 @@ def scaling(frames: Pixels, severity: float, generator: np.random.Generator) -> 
 
 
 def defocus(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
-    """Gaussian blur, sigma 0.5 to 5 pixels."""
+    """Blur with a Gaussian of sigma 0.5 to 5 pixels."""
     return _each(frames, lambda image: image.filter(ImageFilter.GaussianBlur(_mix(0.5, 5.0, severity**1.5))))
 
 
 def motion_blur(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
-    """A straight smear of 2 to 14 pixels in one direction."""
+    """Blur along a random direction by 2 to 14 pixels."""
     length = round(_mix(2, 14, severity))
     angle = generator.uniform(0, np.pi)
     total = np.zeros(frames.shape, dtype=np.float32)
@@ -63,8 +61,7 @@ def _shifted(frames: Pixels, rows: int, columns: int) -> Pixels:
 
 
 def noise(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
-    """Sensor noise, sigma 3 to 70, fresh in every frame, half of it grey; or salt and pepper on up to 8 % of the
-    pixels."""
+    """Add sensor noise of sigma 3 to 70, grey or coloured, or salt and pepper on up to 8 % of the pixels."""
     if generator.random() < 0.2:
         share = _mix(0.001, 0.08, severity)
         draw = generator.random(frames.shape[:3], dtype=np.float32)[..., None]
@@ -75,34 +72,34 @@ def noise(frames: Pixels, severity: float, generator: np.random.Generator) -> Pi
 
 
 def exposure(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
-    """Too dark or too bright by 0.15 to 1.5 stops."""
+    """Change the exposure by 0.15 to 1.5 stops, up or down."""
     stops = _mix(0.15, 1.5, severity) * (1 if generator.random() < 0.5 else -1)
     linear = (frames / np.float32(255.0)) ** 2.2 * np.float32(2.0**stops)
     return _clip(255.0 * np.minimum(linear, 1.0) ** (1 / 2.2))
 
 
 def contrast(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
-    """Contrast lowered to between 0.95 and 0.5 of what it was."""
+    """Reduce the contrast to 0.95 to 0.5 of the original."""
     mean = frames.mean(dtype=np.float64)
     return _clip((frames - np.float32(mean)) * np.float32(_mix(0.95, 0.5, severity)) + np.float32(mean))
 
 
 def colour_cast(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
-    """Channel gains pulled apart by 5 to 40 %."""
+    """Change the gains of the channels by up to 5 to 40 %."""
     pull = _mix(0.05, 0.4, severity)
     gains = 1.0 + pull * generator.permutation(np.array([-1.0, 0.0, 1.0]))
     return _clip(frames * gains.astype(np.float32))
 
 
 def banding(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
-    """Each channel quantised to between 24 and 2 levels."""
+    """Quantise each channel to 24 to 2 levels."""
     levels = round(_mix(24, 2, severity**0.5))
     step = np.float32(255.0 / (levels - 1))
     return _clip(np.rint(frames / step) * step)
 
 
 def dropped_frames(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
-    """5 to 50 % of the frames replaced by the one before."""
+    """Replace 5 to 50 % of the frames by the one before."""
     drop = generator.random(len(frames)) < _mix(0.05, 0.5, severity)
     drop[0] = False
     shown: NDArray[np.int64] = np.maximum.accumulate(np.where(drop, 0, np.arange(len(frames))))
@@ -110,7 +107,7 @@ def dropped_frames(frames: Pixels, severity: float, generator: np.random.Generat
 
 
 def frozen(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
-    """The picture stands still for 10 to 60 % of the clip, then goes on where it should be."""
+    """Freeze the picture for 10 to 60 % of the clip."""
     length = max(2, round(len(frames) * _mix(0.1, 0.6, severity)))
     start = int(generator.integers(0, len(frames) - length + 1))
     index = np.arange(len(frames))
@@ -119,7 +116,7 @@ def frozen(frames: Pixels, severity: float, generator: np.random.Generator) -> P
 
 
 def judder(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
-    """Frames shown up to 1 to 4 places away from where they belong."""
+    """Displace frames in time by up to 1 to 4 places."""
     reach = round(_mix(1, 4, severity))
     index = np.arange(len(frames)) + generator.integers(-reach, reach + 1, len(frames))
     shown: NDArray[np.int64] = np.clip(index, 0, len(frames) - 1)
@@ -127,13 +124,13 @@ def judder(frames: Pixels, severity: float, generator: np.random.Generator) -> P
 
 
 def flicker(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
-    """Brightness jumping from frame to frame by 5 to 45 %."""
+    """Vary the brightness from frame to frame by up to 5 to 45 %."""
     gains = 1.0 + _mix(0.05, 0.45, severity) * generator.uniform(-1, 1, len(frames)).astype(np.float32)
     return _clip(frames * gains[:, None, None, None])
 
 
-def blocks_lost(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
-    """Slices lost in transmission: rows of blocks show an older picture, slid aside, until the next refresh."""
+def transmission_loss(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
+    """Lose slices in transmission: rows of blocks show an older picture, shifted, until the next refresh."""
     count, height, _, _ = frames.shape
     out = frames.copy()
     for _ in range(round(_mix(2, 14, severity))):
@@ -146,8 +143,8 @@ def blocks_lost(frames: Pixels, severity: float, generator: np.random.Generator)
     return out
 
 
-def smooth(values: NDArray[Any], sigma: float) -> NDArray[Any]:
-    """A random walk made gentle (hand shake of the pans over photographs)."""
+def smooth(values: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
+    """Smooth a series with a Gaussian (camera shake of the pans over photographs)."""
     return np.asarray(scipy.ndimage.gaussian_filter1d(values, sigma, mode="nearest"))
 
 
@@ -160,7 +157,7 @@ DISTORTIONS: dict[str, Distortion] = {
     "contrast": contrast,
     "colour_cast": colour_cast,
     "banding": banding,
-    "transmission_loss": blocks_lost,
+    "transmission_loss": transmission_loss,
     "dropped_frames": dropped_frames,
     "frozen": frozen,
     "judder": judder,

@@ -1,8 +1,8 @@
-"""A ladder of distorted clips from pristine sources, each labelled by VMAF: training and test data without people.
+"""Ladders of distorted clips from pristine sources, labelled by VMAF: data without ratings by people.
 
-The label is a stand-in (`opinion = 1 + 4 * VMAF / 100`, VMAF v0.6.1 of Netflix through libvmaf), never a mean
-opinion score. Sources are moving pictures (scaled down, so that their own artefacts shrink away) or photographs (a
-pan, zoom and shake over them). Every clip is a pure function of the source's bytes, its number and the seed.
+The label is a stand-in (`opinion = 1 + 4 * VMAF / 100`, VMAF v0.6.1 of Netflix through libvmaf), never a mean opinion
+score. Sources are videos (scaled down, so that their own artefacts disappear) or photographs (with a pan, zoom and
+shake). Every clip is a pure function of the source's bytes, its number and the seed.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
 import imageio_ffmpeg
 import numpy as np
@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from vqa.data.synthetic.distortions import DISTORTIONS
-from vqa.data.synthetic.sources import FPS, SMALLEST, pristine
+from vqa.data.synthetic.sources import FPS, SMALLEST, read_pristine
 from vqa.errors import UsageError
 from vqa.types import Pixels
 
@@ -42,20 +42,43 @@ CODECS: dict[str, tuple[tuple[int, int], list[str]]] = {
     "vp9": ((32, 63), ["-c:v", "libvpx-vp9", "-b:v", "0", "-deadline", "realtime", "-cpu-used", "6", "-threads", "1"]),
     "av1": ((32, 63), ["-c:v", "libsvtav1", "-preset", "10", "-svtav1-params", "lp=1"]),
 }
-NEAR_LOSSLESS = ("x264", 8)  # carries clips whose distortion is not a codec's
-# What spoils most clips of the web is compression, scaling and blur. VMAF judges damage of colour and time oddly (a
-# contrast of two thirds is ruin to it, a freeze depends on the motion), and nobody can tell its number without the
-# original: regression on hand-made statistics reached an SRCC of 0.75 with a quarter of the clips so damaged, 0.85
-# without those.
+NEAR_LOSSLESS = ("x264", 8)  # for clips whose distortions include no codec
+# Most clips of the web suffer from compression, scaling and blur. VMAF rates distortions of colour and time oddly (a
+# contrast of two thirds is ruinous, the effect of a freeze depends on the motion), and no model can predict that
+# without the original: regression on hand-made statistics reached an SRCC of 0.75 with a quarter of the clips so
+# distorted, and 0.85 without those.
 WEIGHTS = dict.fromkeys(DISTORTIONS, 0.06) | {"x264": 3.0, "x265": 2.0, "vp9": 1.5, "av1": 1.5}
 WEIGHTS |= {"scaling": 2.5, "defocus": 1.7, "noise": 1.3, "motion_blur": 0.8, "transmission_loss": 0.4, "banding": 0.4}
 SCALED_UP = {"vp9", "av1"}
-COUNT_WEIGHTS = (0.04, 0.58, 0.26, 0.12)  # no, one, two, three distortions at once
+COUNT_WEIGHTS = (0.04, 0.58, 0.26, 0.12)  # of 0, 1, 2, 3 distortions at once
+
+
+class Label(TypedDict):
+    """Row of ladder.parquet."""
+
+    clip_id: str
+    content_id: str
+    split: str
+    source: str  # name of the pristine file
+    seed: int
+    uri: str  # below the ladder's folder
+    dataset: str
+    kind: str
+    width: int
+    height: int
+    frames: int
+    codec: str
+    quality: int
+    distortions: list[str]
+    severities: list[float]
+    vmaf: float  # mean over the frames, 0-100
+    vmaf_frames: list[float]
+    opinion: float  # 1 + 4 * VMAF / 100: a stand-in
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rung:
-    """One clip of the ladder as planned: everything that decides its pixels."""
+    """One planned clip of a ladder: everything that determines its pixels."""
 
     clip_id: str
     sources: tuple[str, ...]  # files of this content; the clip's seed picks one
@@ -65,17 +88,22 @@ class Rung:
 
 
 def find_contents(sources: Sequence[Path]) -> dict[str, tuple[Path, ...]]:
-    """Files by content: what may not be torn apart by a split.
+    """Group picture and video files by content, which a split never separates.
 
     A file given by name is its own content; below a folder, the first folder or file name is the content. Counters,
     sizes, day times and light/dark marks at the end of a name are versions of the same content
-    (`Flow/contents/images/5120x2880.png` is `Flow`, `video_edit-2.webp` is `video_edit`). Links to the same file
-    count once; raises UsageError for a path that does not exist.
+    (`Flow/contents/images/5120x2880.png` is `Flow`, `video_edit-2.webp` is `video_edit`).
+
+    Args:
+        sources: Files and folders. Links to the same file count once; too small pictures are skipped.
+
+    Raises:
+        UsageError: If a path does not exist.
     """
     contents: dict[str, set[Path]] = {}
     for source in sources:
         if not source.exists():
-            raise UsageError(f"source {str(source)!r} does not exist; give picture or video files, or folders of them")
+            raise UsageError(f"source {str(source)!r} does not exist. Give picture or video files, or folders of them.")
         for path in sorted(source.rglob("*")) if source.is_dir() else [source]:
             if path.suffix.lower() in SUFFIXES and path.is_file() and not _is_small(path):
                 top = path.relative_to(source).parts[0] if source.is_dir() else path.name
@@ -85,21 +113,25 @@ def find_contents(sources: Sequence[Path]) -> dict[str, tuple[Path, ...]]:
 
 
 def _is_small(path: Path) -> bool:
-    """A still picture from which not even the smallest clip could be cut (thumbnails beside a photograph)."""
+    """Whether a still picture is too small for even the smallest clip (thumbnails beside a photograph)."""
     try:
         with Image.open(path) as image:
             return getattr(image, "n_frames", 1) == 1 and (image.width < SMALLEST[0] or image.height < SMALLEST[1])
     except OSError:
-        return False  # a video, or unreadable: found out when it is used
+        return False  # a video, or unreadable: reported when it is used
 
 
-def plan(
+def plan_ladder(
     contents: Mapping[str, Sequence[Path]], *, clips_per_content: int, seed: int, split: str | None = None
 ) -> list[Rung]:
-    """Rungs in rounds over the contents, so that a ladder cut short is still balanced.
+    """Plan the clips of a ladder, in rounds over the contents, so that an interrupted ladder is still balanced.
 
-    Splits go by content: a fifth of the contents to `test`, a tenth to `validation`, the rest to `train`; all of them
-    to `split` if it is given.
+    Args:
+        contents: Files by content, as of `find_contents`.
+        clips_per_content: Number of clips of each content.
+        seed: Seed of splits and clips.
+        split: Split of all contents. By default a fifth of the contents is `test`, a tenth `validation`, the rest
+            `train`.
     """
     names = [sorted(contents)[index] for index in np.random.default_rng(seed).permutation(len(contents))]
     test, validation = round(len(names) / 5), round(len(names) / 10)
@@ -118,9 +150,8 @@ def plan(
     ]
 
 
-def draw(generator: np.random.Generator) -> list[tuple[str, float]]:
-    """Zero to three distortions (name, severity in [0, 1]) in the order they strike; a codec comes last, and only
-    one."""
+def sample_distortions(generator: np.random.Generator) -> list[tuple[str, float]]:
+    """Sample zero to three distortions (name, severity in [0, 1]) in order; at most one codec, and it comes last."""
     names = list(WEIGHTS)
     weights = np.array([WEIGHTS[name] for name in names])
     count = int(generator.choice(len(COUNT_WEIGHTS), p=COUNT_WEIGHTS))
@@ -128,7 +159,7 @@ def draw(generator: np.random.Generator) -> list[tuple[str, float]]:
     codecs = [name for name in chosen if name in CODECS][:1]
     before = [name for name in chosen if name not in CODECS]
     drawn = [(name, round(float(generator.random()), 4)) for name in before + codecs]
-    # VP9 and AV1 look good at any rate they go down to: streams of even lower rates are small pictures scaled up.
+    # VP9 and AV1 look good at the lowest rates they reach; streams of even lower rates are small pictures scaled up.
     if drawn and drawn[-1][0] in SCALED_UP and drawn[-1][1] > 0.5 and "scaling" not in before:
         drawn.insert(0, ("scaling", round(float(generator.random()), 4)))
     return drawn
@@ -174,17 +205,32 @@ def _raw_input(frames: Pixels) -> list[str]:
     return ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", str(FPS), "-i", "pipe:0"]
 
 
-def encode(frames: Pixels, path: Path, *, codec: str, quality: int) -> None:
-    """Writes frames as 4:2:0 video; `quality` is the codec's own constant-quality number."""
+def encode_clip(frames: Pixels, path: Path, *, codec: str, quality: int) -> None:
+    """Encode frames as 8-bit 4:2:0 video.
+
+    Args:
+        frames: uint8 [T, H, W, 3], H and W even.
+        path: File to write; its suffix sets the container.
+        codec: A key of CODECS.
+        quality: The codec's own constant-quality number (CRF).
+    """
     to_bt709 = ["-vf", "scale=out_color_matrix=bt709:out_range=tv,format=yuv420p", "-colorspace", "bt709"]
     options = [*to_bt709, *CODECS[codec][1], "-crf", str(quality), "-f", path.suffix.lstrip(".")]
     _ffmpeg([*_raw_input(frames), *options, str(path.resolve())], frames.tobytes(), path.parent)
 
 
 def vmaf(reference: Pixels, distorted: Path) -> list[float]:
-    """VMAF v0.6.1 of each frame, 0-100, by libvmaf; both sides as 8-bit 4:2:0."""
+    """Compute VMAF v0.6.1 with libvmaf, both sides as 8-bit 4:2:0.
+
+    Args:
+        reference: uint8 [T, H, W, 3].
+        distorted: A video of as many frames.
+
+    Returns:
+        A number in 0-100 per frame.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        graph = (  # frames are paired by number: both sides get the same clock
+        graph = (  # frames are paired by number, so both sides get the same clock
             "[0:v]format=yuv420p,settb=1/24,setpts=N[a];[1:v]scale=out_color_matrix=bt709:out_range=tv,format=yuv420p,settb=1/24,setpts=N[b];"
             "[a][b]libvmaf=model=version=vmaf_v0.6.1:n_threads=1:log_fmt=json:log_path=vmaf.json"
         )
@@ -194,19 +240,22 @@ def vmaf(reference: Pixels, distorted: Path) -> list[float]:
     return [frame["metrics"]["vmaf"] for frame in log["frames"]]
 
 
-def make(rung: Rung, *, out: Path) -> dict[str, Any] | str:
-    """Makes one clip and its label beside it; an existing label is taken as it is (resume). A source's failure is
-    returned as text."""
+def make_clip(rung: Rung, *, out: Path) -> Label | str:
+    """Make one clip and its label, or read the label if it exists (resume).
+
+    Returns:
+        The label (a row of ladder.parquet), or the reason why the source cannot be used.
+    """
     label_path = out / "labels" / f"{rung.clip_id}.json"
     if label_path.exists():
-        return dict(json.loads(label_path.read_text()))
+        return cast(Label, json.loads(label_path.read_text()))
     generator = np.random.default_rng(rung.seed)
     source = rung.sources[generator.integers(len(rung.sources))]
     try:
-        reference = pristine(Path(source), generator)
+        reference = read_pristine(Path(source), generator)
     except UsageError as error:
         return f"{rung.clip_id}: {error}"
-    distortions = draw(generator)
+    distortions = sample_distortions(generator)
     frames = reference
     codec, quality = NEAR_LOSSLESS
     for name, severity in distortions:
@@ -216,10 +265,10 @@ def make(rung: Rung, *, out: Path) -> dict[str, Any] | str:
         else:
             frames = DISTORTIONS[name](frames, severity, generator)
     path = out / "clips" / f"{rung.clip_id}.{'webm' if codec == 'vp9' else 'mp4'}"
-    encode(frames, path, codec=codec, quality=quality)
+    encode_clip(frames, path, codec=codec, quality=quality)
     scores = vmaf(reference, path)
     mean = float(np.mean(scores))
-    label = {
+    label: Label = {
         "clip_id": rung.clip_id,
         "content_id": rung.content_id,
         "split": rung.split,
@@ -248,24 +297,35 @@ def make(rung: Rung, *, out: Path) -> dict[str, Any] | str:
 def synthesise(
     sources: Sequence[Path], *, out: Path, clips_per_content: int, seed: int, workers: int, split: str | None = None
 ) -> Iterator[tuple[int, int, str]]:
-    """Makes the whole ladder under `out` and yields (done, planned, trouble or ""); ends with `out/ladder.parquet`.
+    """Make a ladder under `out`, and write `out/ladder.parquet` (rows: Label) at the end. A second run resumes.
 
-    A stopped run goes on where it was. Columns: the label's (see `make`); `opinion` (1-5) is VMAF's stand-in, not
-    people's.
+    Args:
+        sources: Pristine pictures, videos and folders of them.
+        out: Folder for clips, labels and ladder.parquet.
+        clips_per_content: Number of clips of each content.
+        seed: Seed of splits and clips.
+        workers: Number of processes.
+        split: Split of all contents; by default as in `plan_ladder`.
+
+    Yields:
+        (done, planned, problem) per clip; the problem is "" or why a source cannot be used.
+
+    Raises:
+        UsageError: If there are no sources, or none can be used.
     """
-    rungs = plan(find_contents(sources), clips_per_content=clips_per_content, seed=seed, split=split)
+    rungs = plan_ladder(find_contents(sources), clips_per_content=clips_per_content, seed=seed, split=split)
     if not rungs:
-        raise UsageError("no sources: give picture or video files, or folders of them")
+        raise UsageError("no pictures or videos among the sources. Give picture or video files, or folders of them.")
     for name in ("clips", "labels"):
         (out / name).mkdir(parents=True, exist_ok=True)
-    labels: list[dict[str, Any]] = []
+    labels: list[Label] = []
     with ProcessPoolExecutor(workers) as pool:
-        for done, result in enumerate(pool.map(partial(make, out=out), rungs, chunksize=4), start=1):
+        for done, result in enumerate(pool.map(partial(make_clip, out=out), rungs, chunksize=4), start=1):
             if isinstance(result, str):
                 yield done, len(rungs), result
             else:
                 labels.append(result)
                 yield done, len(rungs), ""
     if not labels:
-        raise UsageError(f"none of the {len(sources)} sources could be used; the reasons are above")
+        raise UsageError(f"none of the {len(sources)} sources could be used. The reasons are above.")
     pq.write_table(pa.Table.from_pylist(sorted(labels, key=lambda label: label["clip_id"])), out / "ladder.parquet")

@@ -1,4 +1,4 @@
-"""Pristine clips, before harm is done: moving pictures made small, or a camera that moves over a photograph."""
+"""Pristine clips before distortion: videos scaled down, or a camera move over a photograph."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -14,22 +14,30 @@ from vqa.types import Pixels
 
 FRAMES_PER_CLIP = 48
 FPS = 24
-MIN_FRAMES = 24  # a moving source with fewer says too little about motion
+MIN_FRAMES = 24  # a video with fewer has too little motion
 SIZES = (
     *((320, 180), (426, 240), (480, 270), (640, 360), (640, 480), (854, 480), (360, 640), (960, 540)),
     *((1280, 720), (1920, 1080)),
 )
-SMALLEST = (416, 234)  # 1.3 times the smallest of them: room for the camera to move
+SMALLEST = (416, 234)  # 1.3 times the smallest size: room for the camera to move
 SIZE_WEIGHTS = np.array([2, 3, 3, 5, 2, 3, 2, 2, 1, 0.5]) / 23.5
-MOVING_SCALE = (0.5, 0.75)  # moving sources are shrunk by this much
-SHORTEST = 160  # pixels: no crop of a moving source makes its shorter side less than this
-SPEEDS = (1, 2)  # a moving source with frames enough plays as it is, or every other frame of it
+MOVING_SCALE = (0.5, 0.75)  # scale of videos
+SHORTEST = 160  # pixels: the shorter side of a crop of a video is no less
+SPEEDS = (1, 2)  # every frame of a video, or every other one if it has enough
 
 
-def pristine(source: Path, generator: np.random.Generator) -> Pixels:
-    """uint8 [T, H, W, 3], T = 24 to 48 frames at 24 a second, sides even: what the clip looks like before harm is done.
+def read_pristine(source: Path, generator: np.random.Generator) -> Pixels:
+    """Read a source as a clip before distortion: a random crop and scale of a video, or a pan over a photograph.
 
-    Raises UsageError where the source cannot be read or is too small.
+    Args:
+        source: A picture, an animation or a video.
+        generator: Chooses start, speed, crop, scale and mirroring, or the camera move.
+
+    Returns:
+        uint8 [T, H, W, 3], T = 24 to 48 frames at 24 frames per second, H and W even.
+
+    Raises:
+        UsageError: If the source cannot be read or is too small.
     """
     try:
         with Image.open(source) as image:
@@ -44,10 +52,10 @@ def pristine(source: Path, generator: np.random.Generator) -> Pixels:
     except OSError:
         frames = list(read_video(source, count=FRAMES_PER_CLIP))
     if len(frames) < MIN_FRAMES:
-        raise UsageError(f"{source}: {len(frames)} frames, a moving source needs {MIN_FRAMES}; leave the file out")
+        raise UsageError(f"{source}: {len(frames)} frames, but a video needs {MIN_FRAMES}. Leave the file out.")
     scale = generator.uniform(*MOVING_SCALE)
     whole = frames[0].size
-    least = min(1.0, SHORTEST / scale / min(whole))  # share of the picture that a crop keeps at least
+    least = min(1.0, SHORTEST / scale / min(whole))  # least share of the picture in a crop
     kept = generator.uniform(max(0.6, least), 1.0) if least < 1 else 1.0
     left, top = (generator.uniform(0, side * (1 - kept)) for side in whole)
     box = (left, top, left + whole[0] * kept, top + whole[1] * kept)
@@ -59,23 +67,25 @@ def pristine(source: Path, generator: np.random.Generator) -> Pixels:
 
 
 def read_video(source: Path, *, count: int) -> Iterator[Image.Image]:
-    """The first `count` frames of a video. Raises UsageError where FFmpeg cannot read it."""
+    """Yield the first `count` frames of a video. Raises UsageError if FFmpeg cannot read it."""
     reader = imageio_ffmpeg.read_frames(str(source))
     try:
         size = next(reader)["size"]
         for _, raw in zip(range(count), reader, strict=False):
             yield Image.frombytes("RGB", size, raw)
     except OSError as error:
-        raise UsageError(f"{source}: neither a picture nor a video that FFmpeg reads; leave the file out") from error
+        raise UsageError(
+            f"{source}: neither a picture nor a video that FFmpeg can read. Leave the file out."
+        ) from error
     finally:
         reader.close()
 
 
 def _pan(photo: Image.Image, generator: np.random.Generator) -> Pixels:
-    """A camera move over a photograph: the window drifts, zooms and shakes, and is always shrunk to the clip's size."""
+    """A camera move over a photograph: the window pans, zooms and shakes, and is always reduced to the clip's size."""
     fitting = [i for i, (w, h) in enumerate(SIZES) if w * 1.3 <= photo.width and h * 1.3 <= photo.height]
     if not fitting:
-        raise UsageError(f"picture of {photo.width}x{photo.height} is too small; it needs {SMALLEST[0]}x{SMALLEST[1]}")
+        raise UsageError(f"picture of {photo.width}x{photo.height} is too small: it needs {SMALLEST[0]}x{SMALLEST[1]}.")
     weights = SIZE_WEIGHTS[fitting] / SIZE_WEIGHTS[fitting].sum()
     width, height = SIZES[fitting[generator.choice(len(fitting), p=weights)]]
     most = min(photo.width / width, photo.height / height)

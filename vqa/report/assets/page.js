@@ -19,8 +19,8 @@ const number = (value, digits = 2) => {
   return Number(text) === 0 ? text.replace("-", "") : text.replace("-", "−");
 };
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-const folder = shared(rows.clip_id).lastIndexOf("/") + 1; // the folder that all clips lie in goes without saying
-// As many digits as tell a hundredth of the range of scores, whatever their scale.
+const folder = shared(rows.clip_id).lastIndexOf("/") + 1; // the folder that all clips share is not shown
+// Enough digits for a hundredth of the range of scores, whatever their scale.
 const scoreDigits = (column) => {
   const known = column.filter((value) => value != null);
   const range = known.reduce((a, b) => Math.max(a, b), -Infinity) - known.reduce((a, b) => Math.min(a, b), Infinity);
@@ -81,8 +81,8 @@ function bars(id, entries, { digits = 0, heads = ["", "clips", ""] } = {}) {
       bar.style.width = `${(100 * (side?.[0] ?? 0)) / most}%`;
       return element("div", { className: "line" }, bar);
     });
-    const told = sides.map((side) => element("div", { className: "line", text: number(side?.[0], digits) }, element("small", { text: side?.[1] ?? "" })));
-    return [cell(name, "name"), element("td", { className: "number" }, ...told), element("td", { className: "bars" }, ...drawn)];
+    const cells = sides.map((side) => element("div", { className: "line", text: number(side?.[0], digits) }, element("small", { text: side?.[1] ?? "" })));
+    return [cell(name, "name"), element("td", { className: "number" }, ...cells), element("td", { className: "bars" }, ...drawn)];
   })));
 }
 
@@ -121,7 +121,7 @@ function figures() {
   };
   const groups = [...new Set(data.metrics[0].map(({ group }) => group))].filter(Boolean);
   byId("figures").replaceChildren(part(""), ...groups.map((group) => element("details", {}, element("summary", { text: `By ${group}` }), part(group))));
-  byId("splits").textContent = known.slice(-2).some(Boolean) ? ` Splits: the median over ${data.splits} random fifths, from the least to the greatest.` : "";
+  byId("splits").textContent = known.slice(-2).some(Boolean) ? ` Splits: the median over ${data.splits} random fifths, with minimum and maximum.` : "";
 }
 
 const swatch = (side) => element("span", { className: "model", text: data.models[side] }, element("i", { className: `side${side}` }));
@@ -172,17 +172,17 @@ function numbers(at) {
 }
 
 function pictures(at) {
-  const seen = data.seen[rows.clip_id[at]];
-  if (!seen?.mosaic) return [element("div", { className: "none", text: seen?.missing ?? "Not pictured in this page; `vqa views` draws it." })];
-  return [element("img", { className: "mosaic", src: seen.mosaic, alt: "Keyframes, row by row" }),
-    element("div", { className: "crops" }, ...seen.crops.map((src, k) => element("img", { src, alt: `Crop ${k + 1}` })))];
+  const found = data.thumbnails[rows.clip_id[at]];
+  if (!found?.mosaic) return [element("div", { className: "none", text: found?.missing ?? "No picture in this page. `vqa views` draws one." })];
+  return [element("img", { className: "mosaic", src: found.mosaic, alt: "Keyframes, row by row" }),
+    element("div", { className: "crops" }, ...found.crops.map((src, k) => element("img", { src, alt: `Crop ${k + 1}` })))];
 }
 
 function cards(id, places) {
   const chosen = new Set(shown);
   const left = places.filter((at) => chosen.has(at));
   byId(id).replaceChildren(...left.map((at) => element("article", { className: "card" }, ...pictures(at), element("h3", {}, opener(at)), numbers(at), element("p", rows.reason[at] ? { text: rows.reason[at] } : { text: "No reason given.", className: "quiet" }))));
-  if (!left.length) byId(id).append(element("p", { className: "quiet", text: places.length ? "None of them is left by the filters." : "None." }));
+  if (!left.length) byId(id).append(element("p", { className: "quiet", text: places.length ? "None of them matches the filters." : "None." }));
 }
 
 function open(at) {

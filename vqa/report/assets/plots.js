@@ -127,7 +127,7 @@ function certainty() {
   if (!bins && !calibration) return;
   byId("certainty").hidden = false;
   byId("coverage").textContent = calibration
-    ? `Calibrated opinion ± ${number(calibration.half_width)}: held ${number(100 * calibration.coverage, 1)} % of ${calibration.measured.clips} clips that the fit never saw (wanted ${number(100 * calibration.coverage_wanted, 0)} %; 95 % interval ${number(100 * calibration.coverage_low, 1)} to ${number(100 * calibration.coverage_high, 1)} %).`
+    ? `Calibrated opinion ± ${number(calibration.half_width)}: contains ${number(100 * calibration.coverage, 1)} % of ${calibration.test.clips} held-out clips (target ${number(100 * calibration.coverage_target, 0)} %; 95 % interval ${number(100 * calibration.coverage_low, 1)} to ${number(100 * calibration.coverage_high, 1)} %).`
     : "Not calibrated. Error by the spread that the model reports, in tenths of the clips:";
   byId("reliability").parentElement.hidden = !bins;
   if (!bins) return;

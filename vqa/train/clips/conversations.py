@@ -1,11 +1,11 @@
-"""Supervised data in the common forms of JSONL, a record a line:
+"""Supervised data in the common forms of JSONL, one record per line.
 
 {"id": "a", "images": ["a.png"], "conversations": [{"from": "human", "value": "<image>How good?"}, {"from": "gpt",
 "value": "<think>..."}]}
 {"videos": ["a.mp4"], "messages": [{"role": "user", "content": "<video>How good?"}, {"role": "assistant", "content":
 "..."}]}
 
-`image` and `video` may stand for lists of one. Paths are relative to the file. A record without pictures whose id is a
+`image` and `video` are lists of one. Paths are relative to the file. A record without pictures whose id is a
 clip of the data shows that clip's views; without a question too, the prompt's is asked.
 """
 
@@ -34,21 +34,29 @@ Turn = tuple[str, str]  # role, text
 def read_conversations(
     path: Path, clips: Mapping[str, TrainingClip], *, views: ViewsConfig, numbers: int, seed: int = 0
 ) -> list[TrainingClip]:
-    """A sample for each answer in the file, the turns before it as its question. `views`: how a video is looked at.
+    """Read one training clip per answer in the file, with the turns before it as its question.
 
-    `clips` are those of the data by id; `numbers` how many an answer holds. Raises UsageError naming file and line.
+    Args:
+        path: of the JSONL file.
+        clips: of the recipe's data, by id.
+        views: how a video is decoded.
+        numbers: how many an answer holds.
+        seed: of samplers that draw.
+
+    Raises:
+        UsageError: naming file and line, for a record of another form and pictures that are not there.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"reasons {path}: cannot be read ({error}); give a JSONL file of conversations") from error
+        raise UsageError(f"reasons {path}: cannot be read ({error}). Give a JSONL file of conversations.") from error
     found: list[TrainingClip] = []
     for number, line in enumerate(lines, 1):
         if line.strip():
             where = f"{path}, line {number}"
             found += _samples(_record(line, where), path, where, clips, views=views, numbers=numbers, seed=seed)
     if not found:
-        raise UsageError(f"reasons {path}: no record in it; wanted one JSON object a line")
+        raise UsageError(f"reasons {path}: no record in it. Give one JSON object per line.")
     return found
 
 
@@ -56,7 +64,7 @@ def _record(line: str, where: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
     except ValueError as error:
-        raise UsageError(f"{where}: not JSON ({error}); wanted one object a line") from error
+        raise UsageError(f"{where}: not JSON ({error}). Give one object per line.") from error
     if not isinstance(record, dict) or not isinstance(record.get("conversations", record.get("messages")), list):
         raise UsageError(
             f"{where}: no list `conversations` or `messages`; see vqa/train/clips/conversations.py for the forms"

@@ -1,7 +1,7 @@
 """Q-Insight's second question (arXiv 2503.22679): what damaged a clip, and how badly.
 
-Classes and degrees are the paper's. Ours: the words, the degrees as equal parts of a ladder's severity, and no degree
-for a clip without damage. `darken` is never true here: a ladder does not say which way its exposure is wrong.
+Classes and degrees are the paper's. Our own are the words, the degrees as equal parts of a ladder's severity, and no
+degree for a clip without damage. `darken` is never true here: a ladder does not record which way its exposure is wrong.
 """
 
 import json
@@ -24,7 +24,7 @@ QUESTION = (
 
 
 def damage_of(distortions: Sequence[str], severities: Sequence[float]) -> Damage | None:
-    """The truth for a clip with these distortions, severities 0-1; None where it is not one of the classes alone."""
+    """Class and degree of a clip with these distortions, severities 0-1; None where it is not one class alone."""
     if not distortions:
         return "null", "null"
     if len(distortions) > 1 or distortions[0] not in CLASSES:
@@ -33,7 +33,7 @@ def damage_of(distortions: Sequence[str], severities: Sequence[float]) -> Damage
 
 
 def damage_answer(damage: Damage, generator: np.random.Generator, _: int) -> str:
-    """An answer that is true, for a cold start."""
+    """A true answer, for a cold start to learn."""
     found = "no damage" if damage[0] == "null" else f"{damage[1]} {damage[0]}"
     reason = str(generator.choice([f"The clip shows {found}.", f"I see {found}."]))
     named = json.dumps({"distortion_class": damage[0], "severity": damage[1]})
@@ -41,7 +41,7 @@ def damage_answer(damage: Damage, generator: np.random.Generator, _: int) -> str
 
 
 def parse_damage(text: str) -> Damage | None:
-    """Class and severity that an answer names, in the last `<answer>` block and nowhere else; None for another form."""
+    """Parse class and severity from the last `<answer>` block; None for another form."""
     block, closed, _ = text.rpartition("<answer>")[2].partition("</answer>")
     try:
         named = json.loads(block) if closed and len(block) < 200 else None

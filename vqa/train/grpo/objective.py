@@ -52,7 +52,12 @@ class AdvantageObjective(Objective):
 
 
 class LossObjective(Objective):
-    """A term that needs the log-probabilities of each update, and changes its loss or its advantages."""
+    """A term that needs the log-probabilities of each update, and changes its loss or its advantages.
+
+    `weighs_advantages` says the second: such terms are applied before trl computes its loss, all others behind it.
+    """
+
+    weighs_advantages: ClassVar[bool] = False
 
     def check(self, settings: "GrpoSettings", examples: Sequence["Example"]) -> None:
         """Check as Objective does, and that the prompts are shared."""

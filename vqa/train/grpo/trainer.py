@@ -31,7 +31,7 @@ from vqa.train.clips.degradation import NONE, QUESTION
 from vqa.train.grpo.config import GrpoSettings
 from vqa.train.grpo.dataset import BatchClip, Example, OneSetSampler, load_clip
 from vqa.train.grpo.health import LearningCheck
-from vqa.train.grpo.objective import AdvantageObjective, LossObjective, Transform, Update
+from vqa.train.grpo.objective import AdvantageObjective, Effect, LossObjective, Transform, Update
 from vqa.train.grpo.packing import (
     EncodedPrompt,
     batch_runs,
@@ -353,19 +353,28 @@ class Trainer(Guarded, GRPOTrainer):  # type: ignore[misc]  # trl has no types
         if settings.shared_prefill:
             self._places = inputs["place"].tolist()
         objectives = [one for one in settings.objectives if isinstance(one, LossObjective)]
+        if not objectives:
+            return self.checked(super()._compute_loss(model, inputs))
+        update = self._update(model, inputs["completion_ids"], inputs["completion_mask"])
         extra: Tensor | float = 0.0
-        if objectives:
-            update = self._update(model, inputs["completion_ids"], inputs["completion_mask"])
-            for objective in objectives:
-                effect = objective.apply(update)
-                if effect.loss is not None:
-                    extra = extra + effect.loss
-                if effect.advantage_weights is not None:
-                    inputs = inputs | {"advantages": inputs["advantages"] * effect.advantage_weights}
-                for name, value in effect.metrics.items():
-                    _compat.add_metric(self, name, value)
+        for objective in (one for one in objectives if one.weighs_advantages):
+            effect = self._effect(objective, update)
+            extra = extra if effect.loss is None else extra + effect.loss
+            if effect.advantage_weights is not None:
+                inputs = inputs | {"advantages": inputs["advantages"] * effect.advantage_weights}
         loss: Tensor = super()._compute_loss(model, inputs)
+        for objective in (one for one in objectives if not one.weighs_advantages):
+            effect = self._effect(objective, update)
+            extra = extra if effect.loss is None else extra + effect.loss
         return self.checked(loss + extra / self.current_gradient_accumulation_steps)
+
+    def _effect(self, objective: LossObjective, update: Update) -> Effect:
+        effect = objective.apply(update)
+        if effect.advantage_weights is not None and not objective.weighs_advantages:
+            raise ModelError(f"grpo: objective {objective.kind} weighs advantages, and its class does not say so.")
+        for name, value in effect.metrics.items():
+            _compat.add_metric(self, name, value)
+        return effect
 
     def _update(self, model: Any, written: Tensor, mask: Tensor) -> Update:
         """Run the forward pass, which trl's loss uses again, and describe it for objectives."""

@@ -1,4 +1,4 @@
-"""A small Qwen2.5-VL made from nothing: real classes, own tokenizer, vision tower started on cosines."""
+"""A small Qwen2.5-VL with random weights: own tokenizer, vision tower started from cosine filters."""
 
 import json
 from collections.abc import Iterable

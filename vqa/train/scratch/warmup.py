@@ -1,4 +1,4 @@
-"""Vision warm-up: the tower alone learns to see damage, before words come in.
+"""Vision warm-up: the tower alone is trained to see damage, before any text.
 
 Mean-pooled features of 112-pixel native crops regress the clip's opinion and name its distortions. A whole MLLM
 trained from noise on text alone had learnt nothing after 600 steps; from a warmed tower it writes useful numbers
@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
 
 from vqa.errors import UsageError
 from vqa.metrics import srcc
+from vqa.train import _compat
 from vqa.train.clips.ladder import CLASSES
 from vqa.train.context import StageContext
 from vqa.train.recipe import Warmup
@@ -102,7 +102,7 @@ def pooled(visual: Any, hidden: Tensor) -> Tensor:
         query, key, value = (
             block.attn.qkv(block.norm1(hidden)).view(count, SIDE**2, 3, block.attn.num_heads, -1).unbind(2)
         )
-        query, key, value = (part.transpose(1, 2) for part in (*apply_rotary_pos_emb_vision(query, key, *turn), value))
+        query, key, value = (part.transpose(1, 2) for part in (*_compat.rotate_vision(query, key, *turn), value))
         seen = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
         hidden = hidden + block.attn.proj(seen)
         hidden = hidden + block.mlp(block.norm2(hidden))
@@ -202,7 +202,7 @@ def warm_up(
             head.standardise(pooled(visual, found).view(-1, EACH, len(head.middle)).mean(1))
     kinds = torch.from_numpy(by_class(train.shown)).to(visual.device)
     for step in range(begin, steps):
-        # A step's draw hangs on its number alone: resuming changes nothing.
+        # A step's draw depends on its number alone, so that resuming changes nothing.
         crops, picks = draw(train, batch, np.random.default_rng((seed, step)), each=EACH)
         target = torch.from_numpy((train.opinions[picks] - 1) / 4).to(visual.device)
         found = responses(visual, images, crops)

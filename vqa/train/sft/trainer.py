@@ -27,6 +27,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from vqa.errors import UsageError
 from vqa.files import replacing
 from vqa.prompt import PromptName, dimensions
+from vqa.train import _compat
 from vqa.train.checkpoints import Guarded, last_checkpoint, unsharded
 from vqa.train.clips.dataset import TrainingClip
 from vqa.train.context import StageContext
@@ -116,7 +117,7 @@ class Supervised(Guarded, Trainer):
             optimizer or self.optimizer or self.create_optimizer(),
             lambda step: rate_at(step, steps=num_training_steps, peak=1.0, warm=20),
         )
-        self._created_lr_scheduler = True
+        _compat.mark_scheduler_created(self)
         return self.lr_scheduler
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *_: Any, **__: Any) -> Tensor:

@@ -17,6 +17,7 @@ class CaptionKl(LossObjective):
 
     kind: Literal["caption_kl"]
     needs_captions: ClassVar[bool] = True
+    weighs_advantages: ClassVar[bool] = True
     weight: float = Field(0.0, ge=0, description="of the KL in the loss (lambda); NOT FOUND in the paper")
     tau: float = Field(0.0, ge=0, description="of the KL in the weight of advantages; NOT FOUND in the paper")
 

@@ -1,4 +1,4 @@
-"""A data set at a glance: histograms count every clip, the foremost are chosen, the sheet shows their pictures."""
+"""Contact sheet: histograms count every clip, the most extreme are chosen, the sheet shows their pictures."""
 
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,9 @@ from typer.testing import CliRunner
 
 from tests.support import clips
 from vqa.cli import app
-from vqa.data.examine import middle_frame
+from vqa.data.audit import middle_frame
 from vqa.data.manifest import Manifest, Scale, make_manifest, write_manifest
-from vqa.report.contact import CELL, MARGIN, contact_sheet
-from vqa.report.dataset_sheet import BINS, glances, in_blocks
+from vqa.report.contact_sheet import BINS, CELL, MARGIN, contact_sheet, sparkline, summarise_sets
 
 
 def manifest(folder: Path, *clips_of: tuple[str, str, float, float | None]) -> Manifest:
@@ -26,11 +25,11 @@ def manifest(folder: Path, *clips_of: tuple[str, str, float, float | None]) -> M
     return make_manifest(rows, scales={dataset: Scale(low=1, high=5) for dataset, *_ in clips_of})
 
 
-def test_every_clip_is_counted_and_the_foremost_are_chosen() -> None:
+def test_every_clip_is_counted_and_the_most_extreme_are_chosen() -> None:
     rng = np.random.default_rng(0)
     rows = [("b", f"{at:03d}", float(rng.uniform(1, 5)), float(rng.uniform(0, 1))) for at in range(200)]
     rows += [("a", "one", 1.0, None), ("a", "two", 5.0, None)]
-    a, b = glances(manifest(Path("/x"), *rows), most=3)
+    a, b = summarise_sets(manifest(Path("/x"), *rows), top=3)
     assert (a.dataset, b.dataset, b.count, b.histogram.sum(), a.histogram[[0, -1]].tolist()) == (
         "a",
         "b",
@@ -48,13 +47,13 @@ def test_every_clip_is_counted_and_the_foremost_are_chosen() -> None:
 
 def test_ties_go_by_name() -> None:
     rows = [("a", name, 3.0, None) for name in "cab"]
-    (one,) = glances(manifest(Path("/x"), *rows), most=2)
+    (one,) = summarise_sets(manifest(Path("/x"), *rows), top=2)
     assert [row["clip_id"] for row in one.best] == [row["clip_id"] for row in one.worst] == ["a/a", "a/b"]
 
 
 def test_blocks_show_every_bin_that_holds_anything() -> None:
-    assert in_blocks(np.array([0, 1, 500, 1000])) == " ▁▄█"
-    assert in_blocks(np.zeros(3, np.int64)) == "   "
+    assert sparkline(np.array([0, 1, 500, 1000])) == " ▁▄█"
+    assert sparkline(np.zeros(3, np.int64)) == "   "
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +67,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_sheet_shows_middle_frames_and_says_why_one_is_missing(folder: Path) -> None:
     rows = [("s", "a.mp4", 4.0, 0.2), ("s", "tall.mp4", 3.0, 0.9), ("s", "text.mp4", 2.0, None)]
-    sheet, missing = contact_sheet(glances(manifest(folder, *rows), most=1))
+    sheet, missing = contact_sheet(summarise_sets(manifest(folder, *rows), top=1))
     assert [error.kind for error in missing.values()] == ["not_video"]
     pixels, left = np.asarray(sheet), MARGIN + (CELL[0] - 160) // 2  # the best clip stands first, at its own size
     frame = middle_frame(str(folder / "a.mp4"), room=CELL)

@@ -1,29 +1,31 @@
-"""`vqa evaluate`: join, measure, write. What it writes is described in vqa.evaluate."""
+"""Evaluation of scores against opinions, and its files (described in vqa.evaluate)."""
 
 import csv
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from vqa.data.score_table import SCHEMA
+from vqa.data.tables import number_or_none
 from vqa.errors import UsageError
-from vqa.evaluate.figures import Settings, figures, means, number
-from vqa.evaluate.join import Joined, Key, Left, Pairing, join
-from vqa.evaluate.tables import Table, of_split, read_table
+from vqa.evaluate.card import Published
+from vqa.evaluate.inputs import InputTable, filter_split, read_table
+from vqa.evaluate.join import Joined, Pairing, UnusedRow, join
+from vqa.evaluate.schema import ClipRow, JoinKey, Metrics, PublishedNumbers, ReliabilityBin, ScoresSource
+from vqa.evaluate.statistics import StatisticsConfig, compute_statistics, means
 from vqa.files import replacing, write_json, write_parquet
 from vqa.metrics.fits import Fit
 
 MOST_GROUPS = 200
 BINS = 10
-NAMES = ("content_id", "split", "kind", "1")  # columns that stay text though they may read as numbers
+NAMES = ("content_id", "split", "kind", "1")  # columns that stay text even if all their cells are numbers
 FROM_SCORES = ["start_seconds", "end_seconds", "keyframe_seconds", "crop_boxes"]
 FROM_SCORES += ["width", "height", "fps", "duration_seconds", "codec"]
 CLIP_FIELDS = (
@@ -37,88 +39,125 @@ CLIP_FIELDS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
-    """What is asked of which files."""
+class EvaluationConfig:
+    """What to evaluate: files, their columns, and settings of the statistics."""
 
     scores: Path
     labels: Path
     column: str | None = None
     mos_column: str | None = None
     path_column: str | None = None
-    key: Key | None = None
+    key: JoinKey | None = None
     split: str | None = None
     by: tuple[str, ...] = ()
     lower_is_better: bool = False
-    settings: Settings = field(default_factory=Settings)
+    statistics: StatisticsConfig = field(default_factory=StatisticsConfig)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
     """The contents of the three files."""
 
-    metrics: dict[str, Any]
+    metrics: Metrics
     clips: pa.Table
-    left: list[Left]
-
-    @property
-    def stands(self) -> bool:
-        """Whether every expected clip counted, or the user allowed less."""
-        return bool(self.metrics["stands"])
+    unused: list[UnusedRow]
 
 
-def evaluate(question: Question, *, published: Mapping[str, Any] | None = None) -> Evaluation:
-    """Joins scores with opinions and measures them. Raises UsageError."""
-    settings = question.settings
-    scores, labels, joined = read(question)
+def evaluate(config: EvaluationConfig, *, published: Published | None = None) -> Evaluation:
+    """Join scores with opinions and compute the statistics of all clips, data sets and groups.
+
+    Args:
+        config: Files and settings.
+        published: Published numbers of a reproduction card, copied to the metrics.
+
+    Raises:
+        UsageError: If the files cannot be read or joined.
+    """
+    settings = config.statistics
+    scores, labels, joined = read_and_join(config)
     by_set = grouped(joined.pairings, "dataset")
-    groups = {column: grouped(joined.pairings, column) for column in question.by}
-    sets = {name: figures(members, settings) for name, members in by_set.items()}
-    whole = next(iter(sets.values())) if len(sets) == 1 else figures(joined.pairings, settings)
+    groups = {column: grouped(joined.pairings, column) for column in config.by}
+    sets = {name: compute_statistics(members, settings) for name, members in by_set.items()}
+    whole = next(iter(sets.values())) if len(sets) == 1 else compute_statistics(joined.pairings, settings)
     clips = clip_rows(joined.pairings, {name: one.fits.get("logistic4") for name, one in sets.items()})
     counts = joined.counts()
     short = counts["used"] < counts["expected"] and not settings.allow_missing
-    asked = {"split": question.split, "by": list(question.by), "lower_is_better": question.lower_is_better}
-    metrics = {
+    metrics: Metrics = {
         "schema": 1,
         "vqa": version("vqa"),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "scores": _origin(scores) | {"column": joined.score_column},
+        "scores": _scores_source(scores, joined.score_column),
         "labels": {"source": str(labels.source), "mos_column": joined.mos_column, "rows": len(labels.rows)},
         "join": joined.key,
-        "settings": asdict(settings) | asked,
+        "settings": {
+            "resamples": settings.resamples,
+            "confidence": settings.confidence,
+            "seed": settings.seed,
+            "splits": settings.splits,
+            "allow_missing": settings.allow_missing,
+            "split": config.split,
+            "by": list(config.by),
+            "lower_is_better": config.lower_is_better,
+        },
         "counts": counts,
-        "stands": not short,
+        "reported": not short,
         "reason": f"{counts['used']} of {counts['expected']} expected clips have a score" if short else None,
-        "all": whole.values,
-        "datasets": {name: one.values for name, one in sets.items()},
+        "all": whole.metrics,
+        "datasets": {name: one.metrics for name, one in sets.items()},
         "groups": {
-            column: {name: figures(members, settings).values for name, members in members_of.items()}
+            column: {name: compute_statistics(members, settings).metrics for name, members in members_of.items()}
             for column, members_of in groups.items()
         },
         "means": means(sets, settings),
         "reliability": reliability(clips),
-        "published": dict(published) if published else None,
+        "published": _published_numbers(published) if published else None,
     }
     table = clip_table(clips, joined, texts=labels.kind in ("csv", "txt"))
-    return Evaluation(metrics=metrics, clips=table, left=joined.left)
+    return Evaluation(metrics=metrics, clips=table, unused=joined.unused)
 
 
-def read(question: Question) -> tuple[Table, Table, Joined]:
-    """The scores, the labels, and both side by side. Raises UsageError."""
-    scores = read_table(question.scores, name_column=question.path_column)
-    labels = of_split(read_table(question.labels), question.split)
-    columns = {"column": question.column, "mos_column": question.mos_column}
-    return scores, labels, join(scores, labels, **columns, key=question.key, lower_is_better=question.lower_is_better)
+def read_and_join(config: EvaluationConfig) -> tuple[InputTable, InputTable, Joined]:
+    """Read the scores and the labels, and join them. Raises UsageError."""
+    scores = read_table(config.scores, name_column=config.path_column)
+    labels = filter_split(read_table(config.labels), config.split)
+    joined = join(
+        scores,
+        labels,
+        column=config.column,
+        mos_column=config.mos_column,
+        key=config.key,
+        lower_is_better=config.lower_is_better,
+    )
+    return scores, labels, joined
 
 
-def _origin(scores: Table) -> dict[str, Any]:
+def _scores_source(scores: InputTable, column: str) -> ScoresSource:
     row = scores.rows[0] if scores.kind == "vqa" else {}
-    found = {"source": str(scores.source), "kind": scores.kind, "rows": len(scores.rows)}
-    return found | {name: row.get(name) for name in ("model_id", "model_revision")}
+    return {
+        "source": str(scores.source),
+        "kind": scores.kind,
+        "rows": len(scores.rows),
+        "column": column,
+        "model_id": row.get("model_id"),
+        "model_revision": row.get("model_revision"),
+    }
+
+
+def _published_numbers(published: Published) -> PublishedNumbers:
+    return {
+        "srcc": published.srcc,
+        "plcc": published.plcc,
+        "clips": published.clips,
+        "source": published.source,
+    }
 
 
 def grouped(pairings: Sequence[Pairing], column: str) -> dict[str, list[Pairing]]:
-    """Pairings by a column of the labels or else of the scores; an empty value is the group (none)."""
+    """Group the pairings by a column of the labels or else of the scores; empty cells form the group `(none)`.
+
+    Raises:
+        UsageError: If there is no such column, or it has more than MOST_GROUPS values.
+    """
     if column == "dataset":
         values = [pairing.dataset for pairing in pairings]
     elif any(column in pairing.label for pairing in pairings):
@@ -130,30 +169,37 @@ def grouped(pairings: Sequence[Pairing], column: str) -> dict[str, list[Pairing]
             ", ".join(dict.fromkeys(name for row in rows for name in row))
             for rows in ([one.label for one in pairings], [one.row for one in pairings])
         )
-        raise UsageError(f"--by {column}: neither the labels ({labels}) nor the scores ({scores}) have it")
+        raise UsageError(f"--by {column}: no such column. The labels have {labels}; the scores have {scores}.")
     groups: dict[str, list[Pairing]] = defaultdict(list)
     for pairing, value in zip(pairings, values, strict=True):
         groups[value].append(pairing)
     if len(groups) > MOST_GROUPS:
-        raise UsageError(f"--by {column}: {len(groups)} different values; a group column has at most {MOST_GROUPS}")
+        raise UsageError(f"--by {column}: {len(groups)} different values, but at most {MOST_GROUPS} are allowed.")
     return {name: groups[name] for name in sorted(groups)}
 
 
-def _word(value: Any) -> str:
+def _word(value: object) -> str:
     if value is None or value == "" or value == []:
         return "(none)"
     return "+".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def clip_rows(pairings: Sequence[Pairing], fits: Mapping[str, Fit | None]) -> list[dict[str, Any]]:
-    """The named columns of clips.parquet, one dict a clip; `fits` maps scores to opinions for each data set."""
-    names = ("clip_id", "uri", "dataset", "mos", "score", "status", "used")
+def clip_rows(pairings: Sequence[Pairing], fits: Mapping[str, Fit | None]) -> list[ClipRow]:
+    """Return the named columns of clips.parquet, a dict per clip; `fits` maps scores to opinions by data set."""
     return [
         {
-            **{name: getattr(pairing, name) for name in names},
-            **{name: pairing.row.get(name) for name in ("error_kind", "error", "reason")},
-            "mos_std": number(pairing.label.get("mos_std")),
-            "score_std": number(pairing.row.get("score_std")),
+            "clip_id": pairing.clip_id,
+            "uri": pairing.uri,
+            "dataset": pairing.dataset,
+            "mos": pairing.mos,
+            "score": pairing.score,
+            "status": pairing.status,
+            "used": pairing.used,
+            "error_kind": pairing.row.get("error_kind"),
+            "error": pairing.row.get("error"),
+            "reason": pairing.row.get("reason"),
+            "mos_std": number_or_none(pairing.label.get("mos_std")),
+            "score_std": number_or_none(pairing.row.get("score_std")),
             "mapped": mapped,
             "residual": None if mapped is None else mapped - pairing.mos,
         }
@@ -172,10 +218,13 @@ def _mapped(pairings: Sequence[Pairing], fits: Mapping[str, Fit | None]) -> list
     return mapped
 
 
-def clip_table(rows: Sequence[Mapping[str, Any]], joined: Joined, *, texts: bool) -> pa.Table:
-    """clips.parquet: the rows with what the scores table knows of each clip and the labels' other columns.
+def clip_table(rows: Sequence[ClipRow], joined: Joined, *, texts: bool) -> pa.Table:
+    """Return clips.parquet: the rows, columns of the scores table, and the other columns of the labels.
 
-    `texts`: the labels come from a file in which all is text, so what reads as numbers are numbers.
+    Args:
+        rows: As of `clip_rows`.
+        joined: The pairings of these rows.
+        texts: Whether all cells of the labels are text, so that columns of numbers have to be parsed.
     """
     from_scores = [
         {name: pairing.row.get(name) for name in FROM_SCORES} if "frames_planned" in pairing.row else {}
@@ -184,21 +233,21 @@ def clip_table(rows: Sequence[Mapping[str, Any]], joined: Joined, *, texts: bool
     full = [{**row, **extra} for row, extra in zip(rows, from_scores, strict=True)]
     table = pa.Table.from_pylist(full, schema=pa.schema(CLIP_FIELDS))
     taken = set(table.column_names)
-    told = {"clip_id", "uri", "dataset", "mos_std"} | ({"mos"} if joined.mos_column == "mos" else set())
+    copied = {"clip_id", "uri", "dataset", "mos_std"} | ({"mos"} if joined.mos_column == "mos" else set())
     columns = dict.fromkeys(key for pairing in joined.pairings for key in pairing.label)
-    for name in (name for name in columns if name not in told):
+    for name in (name for name in columns if name not in copied):
         values = [pairing.label.get(name) for pairing in joined.pairings]
         column = _column(values, parse=texts and name not in NAMES)
         table = table.append_column(f"label_{name}" if name in taken else name, column)
     return table
 
 
-def _column(values: Sequence[Any], *, parse: bool) -> pa.Array:
-    """Truth values or numbers where all are, else text; nested values as JSON."""
+def _column(values: Sequence[object], *, parse: bool) -> pa.Array:
+    """Booleans or numbers if all cells are, else text; nested values as JSON."""
     plain = [None if value == "" else value for value in values]
     if all(value is None or isinstance(value, bool) for value in plain):
         return pa.array(plain, pa.bool_())
-    numbers = [None if value is None else number(value) for value in plain]
+    numbers = [None if value is None else number_or_none(value) for value in plain]
     is_text = not parse and any(isinstance(value, str) for value in plain)
     if not is_text and all((found is None) == (value is None) for found, value in zip(numbers, plain, strict=True)):
         return pa.array(numbers, pa.float64())
@@ -206,12 +255,12 @@ def _column(values: Sequence[Any], *, parse: bool) -> pa.Array:
     return pa.array(words, pa.string())
 
 
-def _json(value: Any) -> str:
+def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
-def reliability(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, float]] | None:
-    """How far the model is off, by how sure it says it is: ten equal bins of score_std; None where it says nothing."""
+def reliability(rows: Sequence[ClipRow]) -> list[ReliabilityBin] | None:
+    """Return the error of the scores by their spread, in ten equal bins of score_std; None without a spread."""
     known = [row for row in rows if row["residual"] is not None and row["score_std"] is not None]
     spread = np.array([row["score_std"] for row in known])
     if len(known) < 2 * BINS or np.ptp(spread) == 0:
@@ -229,12 +278,12 @@ def reliability(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, float]] | N
     ]
 
 
-def write(evaluation: Evaluation, out: Path) -> None:
-    """The three files, each atomically."""
+def write_evaluation(evaluation: Evaluation, out: Path) -> None:
+    """Write metrics.json, clips.parquet and unused.csv to a folder, each atomically."""
     out.mkdir(parents=True, exist_ok=True)
     write_parquet(out / "clips.parquet", evaluation.clips)
     with replacing(out / "unused.csv") as draft, draft.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["side", "row", "clip", "why"])
-        writer.writerows([left.side, left.row, left.clip, left.why] for left in evaluation.left)
+        writer.writerow(["side", "row", "clip", "reason"])
+        writer.writerows([row.side, row.row, row.clip, row.reason] for row in evaluation.unused)
     write_json(out / "metrics.json", evaluation.metrics)

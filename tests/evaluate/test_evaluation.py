@@ -1,4 +1,4 @@
-"""`vqa evaluate` and its files: published figures come out again, gaps are never hidden, null has a reason."""
+"""`vqa evaluate` and its files: published numbers are reproduced, missing scores reported, null has a reason."""
 
 import json
 import math
@@ -13,24 +13,24 @@ from tests.support import opinions
 from tests.support import slow_metrics as slow
 from vqa.data.score_table import CROP_BOX
 from vqa.errors import UsageError
-from vqa.evaluate.figures import STATISTICS, Settings
-from vqa.evaluate.run import CLIP_FIELDS, Evaluation, Question, evaluate, write
+from vqa.evaluate.evaluation import CLIP_FIELDS, Evaluation, EvaluationConfig, evaluate, write_evaluation
+from vqa.evaluate.statistics import STATISTICS, StatisticsConfig
 from vqa.metrics.fits import Fit
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
-QUICK = Settings(resamples=100, splits=2)
+QUICK = StatisticsConfig(resamples=100, splits=2)
 
 
 def evaluated(
-    folder: Path, labels: opinions.Rows, scores: opinions.Rows, *, settings: Settings = QUICK, **options: Any
+    folder: Path, labels: opinions.Rows, scores: opinions.Rows, *, statistics: StatisticsConfig = QUICK, **options: Any
 ) -> Evaluation:
-    question = Question(
+    config = EvaluationConfig(
         scores=opinions.write_csv(folder / "scores.csv", scores),
         labels=opinions.write_csv(folder / "labels.csv", labels),
-        settings=settings,
+        statistics=statistics,
         **options,
     )
-    return evaluate(question)
+    return evaluate(config)
 
 
 def numbers(values: Any) -> list[float]:
@@ -46,14 +46,14 @@ def numbers(values: Any) -> list[float]:
     [("konvid1k", "KoNViD", 1200, 0.8613, 0.8554), ("livevqc", "LIVE_VQC", 585, 0.8243, 0.8420)],
 )
 def test_dovers_published_predictions(scores: str, labels: str, clips: int, srcc: float, plcc: float) -> None:
-    question = Question(
+    config = EvaluationConfig(
         scores=SHARED / f"predictions/dover_{scores}.csv",
         labels=SHARED / f"labels/fast-vqa-txt/{labels}/labels.txt",
         column="technical",
         mos_column="4",
-        settings=Settings(resamples=100),
+        statistics=StatisticsConfig(resamples=100),
     )
-    evaluation = evaluate(question)
+    evaluation = evaluate(config)
     found = evaluation.metrics["all"]["statistics"]
     assert evaluation.metrics["counts"]["used"] == evaluation.metrics["counts"]["expected"] == clips
     assert (round(found["srcc"]["value"], 4), round(found["plcc"]["value"], 4)) == (srcc, plcc)
@@ -86,11 +86,11 @@ def test_every_statistic_is_there_with_its_interval_and_fit(tmp_path: Path) -> N
     assert metrics["all"] == metrics["datasets"]["set"]
 
 
-def test_figures_with_gaps_are_refused_and_stand_when_allowed(tmp_path: Path) -> None:
+def test_statistics_with_missing_scores_are_refused_unless_allowed(tmp_path: Path) -> None:
     labels, scores = opinions.clips(30)
     more, their = opinions.clips(30, seed=1, dataset="whole")
     refused = evaluated(tmp_path, [*labels, *more], [*scores[3:], *their])
-    assert not refused.stands
+    assert not refused.metrics["reported"]
     assert refused.metrics["reason"] == "57 of 60 expected clips have a score"
     gaps, whole = (refused.metrics["datasets"][name]["statistics"]["srcc"] for name in ("set", "whole"))
     assert gaps["value"] is None
@@ -101,9 +101,9 @@ def test_figures_with_gaps_are_refused_and_stand_when_allowed(tmp_path: Path) ->
         "value": None, "low": None, "high": None, "reason": "none for set",
     }  # fmt: skip
     allowed = evaluated(
-        tmp_path, [*labels, *more], [*scores[3:], *their], settings=Settings(resamples=50, allow_missing=True)
+        tmp_path, [*labels, *more], [*scores[3:], *their], statistics=StatisticsConfig(resamples=50, allow_missing=True)
     )
-    assert allowed.stands
+    assert allowed.metrics["reported"]
     assert allowed.metrics["datasets"]["set"]["statistics"]["srcc"]["value"] is not None
     assert (allowed.metrics["datasets"]["set"]["used"], allowed.metrics["datasets"]["set"]["expected"]) == (27, 30)
 
@@ -151,7 +151,7 @@ def test_low_scores_can_be_the_good_ones(tmp_path: Path) -> None:
         (list(range(9)), [3.0] * 9, "all opinions are equal"),
     ],
 )
-def test_where_there_is_no_figure_there_is_a_reason(
+def test_where_there_is_no_value_there_is_a_reason(
     tmp_path: Path, scores: list[float], opinion: list[float], says: str
 ) -> None:
     labels = [{"path": f"{at}.mp4", "mos": value} for at, value in enumerate(opinion)]
@@ -161,7 +161,7 @@ def test_where_there_is_no_figure_there_is_a_reason(
         assert (one["value"] is None) == (one["reason"] is not None), name
     for name in ("srcc", "plcc", "krcc"):
         assert says in evaluation.metrics["all"]["statistics"][name]["reason"]
-    write(evaluation, tmp_path / "out")
+    write_evaluation(evaluation, tmp_path / "out")
     text = (tmp_path / "out/metrics.json").read_text(encoding="utf-8")
     assert all(map(math.isfinite, numbers(json.loads(text))))
     assert "NaN" not in text
@@ -170,7 +170,7 @@ def test_where_there_is_no_figure_there_is_a_reason(
 def test_without_any_scored_clip_nothing_is_stated(tmp_path: Path) -> None:
     labels, scores = opinions.clips(5)
     blank = [row | {"score": ""} for row in scores]
-    evaluation = evaluated(tmp_path, labels, blank, settings=Settings(resamples=20, allow_missing=True))
+    evaluation = evaluated(tmp_path, labels, blank, statistics=StatisticsConfig(resamples=20, allow_missing=True))
     assert {one["reason"] for one in evaluation.metrics["all"]["statistics"].values()} == {"no clip has a score"}
 
 
@@ -178,8 +178,8 @@ def test_standard_errors_make_the_stricter_rules(tmp_path: Path) -> None:
     labels, scores = opinions.clips(40)
     plain = evaluated(tmp_path, labels, scores).metrics["all"]
     rated = evaluated(tmp_path, [row | {"ratings": 16} for row in labels], scores).metrics["all"]
-    assert "sqrt(ratings)" in rated["rules"]["outlier_ratio"]
-    assert "standard errors apart" in rated["rules"]["auc"]
+    assert "sqrt(ratings)" in rated["definitions"]["outlier_ratio"]
+    assert "standard errors apart" in rated["definitions"]["auc"]
     assert rated["statistics"]["outlier_ratio"]["value"] > plain["statistics"]["outlier_ratio"]["value"]
     gone = evaluated(tmp_path, [row | {"mos_std": ""} for row in labels], scores).metrics["all"]
     assert "known for 0 of 40" in gone["statistics"]["outlier_ratio"]["reason"]
@@ -199,11 +199,11 @@ def test_clips_have_what_the_page_needs(tmp_path: Path) -> None:
     out = opinions.write_scores(tmp_path / "out", rows)
     nested = [row | {"mos_raw": row["mos"] * 20, "aspects": {"colour": 1.0}, "score": "taken"} for row in labels]
     (tmp_path / "labels.jsonl").write_text("\n".join(map(json.dumps, nested)), encoding="utf-8")
-    question = Question(
-        scores=out, labels=tmp_path / "labels.jsonl", settings=Settings(resamples=0, allow_missing=True)
+    config = EvaluationConfig(
+        scores=out, labels=tmp_path / "labels.jsonl", statistics=StatisticsConfig(resamples=0, allow_missing=True)
     )
-    evaluation = evaluate(question)
-    write(evaluation, tmp_path / "judged")
+    evaluation = evaluate(config)
+    write_evaluation(evaluation, tmp_path / "judged")
     clips = pq.read_table(tmp_path / "judged/clips.parquet")
     assert clips.schema.names[: len(CLIP_FIELDS)] == [field.name for field in CLIP_FIELDS]
     assert clips.schema.field("crop_boxes").type.value_type.names == CROP_BOX.names

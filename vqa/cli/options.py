@@ -1,0 +1,30 @@
+"""Options that `vqa evaluate`, `vqa compare` and `vqa calibrate` share."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+SHORT = 3  # exit code: finished, but some expected clips have no score
+
+Labels = Annotated[
+    Path, typer.Option(help="Opinions: a manifest of `vqa data import`, or a .csv, .jsonl, .parquet or .txt file.")
+]
+Column = Annotated[str | None, typer.Option(help="Column of SCORES with the score. [default: score]")]
+MosColumn = Annotated[str | None, typer.Option(help="Column of the labels with the opinions. [default: mos]")]
+PathColumn = Annotated[
+    str | None, typer.Option(help="Column of SCORES with the path of the clip. [default: uri, path, ...]")
+]
+Join = Annotated[
+    Literal["clip_id", "uri", "folder_and_name", "name"] | None,
+    typer.Option(
+        help="How labels are matched to scores: by id, by path, by the last folder and file name, or by file name. "
+        "[default: the first that matches any clip]"
+    ),
+]
+Split = Annotated[str | None, typer.Option(help="Evaluate only labels with this value in the split column.")]
+Lower = Annotated[bool, typer.Option("--lower-is-better", help="Lower scores mean better quality; invert them.")]
+Missing = Annotated[bool, typer.Option("--allow-missing", help="Report statistics even if some clips have no score.")]
+Resamples = Annotated[int, typer.Option(min=0, help="Bootstrap resamples; 0 computes no intervals.")]
+Seed = Annotated[int, typer.Option(help="Seed of the resamples and splits.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of tables.")]

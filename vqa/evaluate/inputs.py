@@ -1,0 +1,138 @@
+"""Tables of scores and labels as evaluation reads them: which column names a clip, which holds the number."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vqa.data.score_table import read_scores
+from vqa.data.tables import ROW_SUFFIXES, Row, number, read_rows
+from vqa.errors import UsageError
+
+NAME_COLUMNS = ("uri", "path", "video", "file", "name", "filename", "file_name", "video_name", "image", "1")
+ID_COLUMNS = ("clip_id", "video_id")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputTable:
+    """Rows of a file, and the columns that name a clip."""
+
+    source: Path
+    kind: str  # vqa (an --out folder), csv, jsonl, parquet, txt
+    columns: tuple[str, ...]
+    rows: list[Row]
+    id_column: str | None
+    name_column: str
+
+    def clip_id(self, row: Row) -> str:
+        """Return the id of a row's clip, or its path in a table without ids."""
+        return _text(row.get(self.id_column or self.name_column))
+
+    def uri(self, row: Row) -> str:
+        """Return the path or URI of a row's clip as written, or its id if there is no path."""
+        return _text(row.get(self.name_column)) or self.clip_id(row)
+
+    def number(self, index: int, column: str) -> float | None:
+        """Return a finite number, or None for nothing, NaN and infinity. Raises UsageError for other text."""
+        value = self.rows[index].get(column)
+        try:
+            return number(value)
+        except (TypeError, ValueError) as error:
+            where = f"{self.source}, row {index + 1}: {column}"
+            raise UsageError(f"{where} = {value!r} is no number. Choose the column that holds the numbers.") from error
+
+    def require(self, column: str, *, flag: str) -> None:
+        """Raise UsageError unless the table has the column; `flag` is the option that chooses it."""
+        if column not in self.columns:
+            raise UsageError(
+                f"{self.source}: no column {column!r}; it has {', '.join(self.columns)}. Choose one by {flag}."
+            )
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value).strip()
+
+
+def read_table(source: Path, *, name_column: str | None = None) -> InputTable:
+    """Read scores or labels.
+
+    Args:
+        source: An --out folder of `vqa score`, or a .csv, .jsonl, .parquet or .txt file. A .txt file has one clip per
+            line, its columns are named 1, 2, 3, ... and the first is the path.
+        name_column: Column with the path of the clip; by default the first of NAME_COLUMNS.
+
+    Raises:
+        UsageError: If the table cannot be read, has no rows, or a row names no clip.
+    """
+    if not source.exists():
+        raise UsageError(f"{source}: no such file or folder.")
+    if source.is_dir():
+        if not (source / "scores").is_dir():
+            raise UsageError(f"{source} holds no scores. Give the --out folder of `vqa score`, or a file.")
+        rows = read_scores(source)
+        kind, columns, listed = "vqa", tuple(rows.column_names), rows.to_pylist()
+    elif source.suffix.lower() in ROW_SUFFIXES:
+        kind, (columns, listed) = source.suffix.lower()[1:], read_rows(source)
+    else:
+        raise UsageError(f"{source} is no table. Give a folder of scores, or a .parquet, .csv, .jsonl or .txt file.")
+    if not listed:
+        raise UsageError(f"{source} holds no rows.")
+    id_column = next((name for name in ID_COLUMNS if name in columns), None)
+    if name_column is None:
+        name_column = next((name for name in NAME_COLUMNS if name in columns), id_column)
+    if name_column is None or name_column not in columns:
+        problem = f"no column {name_column!r}" if name_column else "no column names the clips"
+        raise UsageError(f"{source}: {problem}; it has {', '.join(columns)}. Choose one by --path-column.")
+    table = InputTable(
+        source=source, kind=kind, columns=columns, rows=listed, id_column=id_column, name_column=name_column
+    )
+    nameless = next((index for index, row in enumerate(listed) if not table.clip_id(row)), None)
+    if nameless is not None:
+        raise UsageError(f"{source}, row {nameless + 1}: {id_column or name_column} is empty. Each row needs a clip.")
+    return table
+
+
+def filter_split(labels: InputTable, split: str | None) -> InputTable:
+    """Return the rows with this value in the split column, all rows for None. Raises UsageError if there are none."""
+    if split is None:
+        return labels
+    labels.require("split", flag="--split")
+    rows = [row for row in labels.rows if str(row["split"]) == split]
+    if not rows:
+        known = ", ".join(sorted({str(row["split"]) for row in labels.rows})[:10])
+        raise UsageError(f"{labels.source}: no row of split {split!r}. Its splits are {known}.")
+    return replace(labels, rows=rows)
+
+
+def score_column(table: InputTable, wanted: str | None) -> str:
+    """Return the column of the scores: as asked, else `score`, else the only other one. Raises UsageError."""
+    if wanted is not None:
+        table.require(wanted, flag="--column")
+        return wanted
+    if "score" in table.columns:
+        return "score"
+    return _only_other(table, flag="--column", what="score")
+
+
+def opinion_column(table: InputTable, wanted: str | None) -> str:
+    """Return the column of the opinions: as asked, else `mos`, else the only other one of a text file.
+
+    Raises:
+        UsageError: If there is no such column.
+    """
+    if wanted is not None:
+        table.require(wanted, flag="--mos-column")
+        return wanted
+    if "mos" in table.columns:
+        return "mos"
+    if table.kind == "txt":
+        return _only_other(table, flag="--mos-column", what="mos")
+    raise UsageError(f"{table.source}: no column 'mos'; it has {', '.join(table.columns)}. Choose one by --mos-column.")
+
+
+def _only_other(table: InputTable, *, flag: str, what: str) -> str:
+    others = [name for name in table.columns if name not in (table.name_column, table.id_column)]
+    if len(others) == 1:
+        return others[0]
+    raise UsageError(
+        f"{table.source}: cannot tell which column is the {what}; it has {', '.join(table.columns)}. Choose one by "
+        f"{flag} NAME."
+    )
