@@ -71,7 +71,7 @@ def checkpoints(out: Path) -> set[int]:
 @pytest.mark.slow
 def test_a_lost_worker_is_replaced_and_the_run_goes_on_from_its_last_checkpoint(tmp_path: Path, recipe: Path) -> None:
     out, marks = tmp_path / "out", tmp_path / "marks"
-    command = [sys.executable, "-m", "tests.support.failing_training", str(recipe), "--out", str(out)]
+    command = [sys.executable, "-m", "tests.support.failing_training", "train", str(recipe), "--out", str(out)]
     command += ["--data", str(prepared(tmp_path)), "--workers", "2"]
     code, said, heard = Run(command, out, failing.environment(marks, step=3)).end()
     assert (code, said.strip()) == (0, str(out / "model")), heard

@@ -1,6 +1,6 @@
 """Training that is stopped at a chosen checkpoint: `vqa train … --workers N` whose first worker dies once.
 
-`python -m tests.support.failing_training RECIPE …` is `python -m jobs.train RECIPE …`. `VQA_FAULTS` (JSON) names the
+`python -m tests.support.failing_training train RECIPE …` is `vqa train RECIPE …`. `VQA_FAULTS` (JSON) names the
 folder of `marks` and the `step` whose checkpoint is the last that the first worker writes in its first life; `saved`
 in that folder lists the steps of all checkpoints as they were written.
 """
@@ -48,7 +48,7 @@ def worker(config: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     from tests.support import failing_training  # by a name that workers can import
-    from vqa.console import enter_alone
+    from vqa.cli import main
 
     jobs.train._worker = failing_training.worker
-    enter_alone(jobs.train.train)
+    main()
