@@ -238,7 +238,10 @@ class ScoreStage:
         from vqa import Scorer  # torch: seconds that only the worker pays
         from vqa.model.load import load
 
-        self._scorer = Scorer(load(self.card), card=self.card, generation=self.generation)
+        # Ray gives a worker this many threads; the sums of a matrix product, and so the scores, depend on their number.
+        threads = self.card.cpu_threads or max(1, int(self.job.cpus_per_worker))
+        card = self.card.model_copy(update={"cpu_threads": threads})
+        self._scorer = Scorer(load(card), card=card, generation=self.generation)
         found = self._scorer.model_revision
         if found != self.model_revision:
             raise ModelError(

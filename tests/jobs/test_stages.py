@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+import torch
 
-from jobs.config import ClipLimits
+from jobs.config import ClipLimits, JobConfig, identify, resolve
 from jobs.resume import Work, stamp
 from jobs.stages import Result, Sample, SampleStage, ScoreStage, Unchanged
 from tests.support import clips
@@ -207,3 +208,25 @@ def test_stages_travel_before_they_are_set_up_and_are_cheap_to_make() -> None:
         card=ModelCard(source="embedded"), generation=GenerationConfig(), model_id="m", model_revision="r"
     )
     assert pickle.loads(pickle.dumps(scorer)) == scorer
+
+
+@pytest.mark.parametrize("cpus", [1.0, 2.0])
+def test_a_model_has_the_threads_of_a_worker_on_any_engine(model_card: Path, cpus: float) -> None:
+    """As many as Ray gives it: with another number a product's sums, and so a score, may differ."""
+    before = torch.get_num_threads()
+    config = resolve(flags={"model": str(model_card)})
+    job = JobConfig(cpus_per_worker=cpus)
+    stage = ScoreStage(
+        card=config.model.model_copy(update={"cpu_threads": None}),
+        generation=config.generation,
+        model_id="m",
+        model_revision=identify(config)[1],
+        job=job,
+    )
+    torch.set_num_threads(3)
+    try:
+        stage.setup()
+        assert torch.get_num_threads() == int(cpus)
+    finally:
+        stage.close()
+        torch.set_num_threads(before)
