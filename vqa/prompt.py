@@ -75,7 +75,7 @@ def messages(preset: str, *, global_count: int, local_count: int, question: str 
         question: words in place of the prompt's own.
 
     Returns:
-        One user turn with a `{"type": "image"}` for each picture of `Views.pictures`, in their order.
+        One user turn with an image entry for each picture of `Views.pictures`, in their order.
 
     Raises:
         UsageError: for an unknown prompt, and without a picture.

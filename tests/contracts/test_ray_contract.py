@@ -104,21 +104,23 @@ def test_the_session_tells_its_cores_and_where_its_logs_are() -> None:
     assert Path(_compat.log_folder()).is_dir()
 
 
+@ray.remote(num_cpus=0)
+class RayTrainWorker:
+    """An actor under the name of those of Ray Train."""
+
+    def is_there(self) -> bool:
+        return True
+
+
 def test_the_workers_of_ray_train_are_found_by_the_name_of_their_class() -> None:
-    from ray.train.v2._internal.execution.worker_group.worker import RayTrainWorker
+    from ray.train.v2._internal.execution.worker_group import worker
 
-    assert RayTrainWorker.__name__ == "RayTrainWorker"
-
-    @ray.remote(num_cpus=0)
-    class RayTrainWorker:  # type: ignore[no-redef]
-        def is_there(self) -> bool:
-            return True
-
+    assert worker.RayTrainWorker.__qualname__ == "RayTrainWorker"
     before = _compat.train_workers()
-    worker = RayTrainWorker.remote()
-    assert ray.get(worker.is_there.remote())
+    actor = RayTrainWorker.remote()
+    assert ray.get(actor.is_there.remote())
     assert _compat.train_workers() == before + 1
-    ray.kill(worker)
+    ray.kill(actor)
 
 
 class Unready:

@@ -148,7 +148,7 @@ def test_a_ladder_is_prepared_with_its_distortions(tmp_path: Path) -> None:
 
 def test_wrong_manifests_are_named(tmp_path: Path) -> None:
     (tmp_path / "m.parquet").write_text("no table")
-    for path, message in ((tmp_path / "m.parquet", "not a manifest"), (tmp_path, "ladder.parquet: no such file")):
+    for path, message in ((tmp_path / "m.parquet", "is no manifest"), (tmp_path, "ladder.parquet: no such file")):
         with pytest.raises(UsageError, match=message):
             prepare(PrepareRequest(manifest=path, out=tmp_path / "out"))
     (tmp_path / "out").mkdir()

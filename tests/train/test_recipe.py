@@ -186,7 +186,7 @@ def test_a_folder_trained_with_the_old_keys_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_assignment_to_no_stage_is_refused(tmp_path: Path) -> None:
-    words = "--set stages.gpo: no stage of that name in", "there are coldstart, grpo"
+    words = "--set stages.gpo: no stage of that name in", "There are coldstart, grpo"
     refused(lambda: written(tmp_path / "a.yaml", small(COLDSTART, GRPO), "stages.gpo.max_steps=3"), *words)
 
 
