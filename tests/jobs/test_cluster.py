@@ -16,7 +16,8 @@ from vqa.data.score_table import read_scores
 pytestmark = pytest.mark.ray
 
 FILES = 24
-HELD = [f"{n}.mp4" for n in range(8, FILES)]  # by nobody decoded while the node is there
+# Decoded by nobody while the node is there; those before them fill two batches of the scorer.
+HELD = [f"{n:02}.mp4" for n in range(8, FILES)]
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def test_a_node_that_goes_away_takes_no_row_along(
     folder, out = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
     for n in range(FILES):
-        clips.write_video(folder / f"{n}.mp4", frames=8, seed=n)
+        clips.write_video(folder / f"{n:02}.mp4", frames=8, seed=n)
     assignments = ("job.seconds_per_write=0", "job.rows_per_part=7")
     request = ScoreRequest(sources=(str(folder),), out=out, model=str(model_card), assignments=assignments)
     options = [word for assignment in assignments for word in ("--set", assignment)]
