@@ -1,4 +1,4 @@
-"""The published formulas as slow loops over single answers, written from methods.md, to check the arrays against."""
+"""The published formulas as slow loops over single answers, written from the papers, to check the arrays against."""
 
 import itertools
 import math

@@ -16,7 +16,7 @@ from vqa.train.grpo.perturbations import digit_of, disorder, out_of_order
 
 
 def test_each_way_of_disorder_is_one_of_the_papers() -> None:
-    """VQAThinker's six (methods.md 3.1), each found among draws; VQ-Insight's is a shuffle, always."""
+    """VQAThinker's six, each found among draws; VQ-Insight's is a shuffle, always."""
     count, found = 9, set()
     for seed in range(200):
         order = disorder(count, np.random.default_rng(seed), is_shuffle=False)
