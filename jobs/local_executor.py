@@ -6,10 +6,10 @@ import os
 import queue
 import threading
 from collections.abc import Generator, Iterator, Sequence
-from typing import Any, Self
+from typing import Self
 
 from jobs.resume import Work
-from jobs.stages import Resources, Result, Stage
+from jobs.stages import Item, Resources, Result, Stage
 from vqa.errors import VqaError
 
 _log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class _Feed:
         """Starts the threads. They end with the process, however it ends, and with them their children."""
         self._work = iter(work)
         self._lock = threading.Lock()
-        self._made: queue.Queue[Any] = queue.Queue(room)
+        self._made: queue.Queue[Item] = queue.Queue(room)
         self._is_over = threading.Event()
         self._at_work = workers
         for _ in range(workers):
@@ -111,10 +111,10 @@ class _Feed:
             except queue.Full:
                 continue
 
-    def batches(self, size: int) -> Iterator[list[Any]]:
+    def batches(self, size: int) -> Iterator[list[Item]]:
         """What is ready, at least one and at most `size`. Raises VqaError where a stage could not be set up."""
         while self._at_work:
-            batch: list[Any] = []
+            batch: list[Item] = []
             while self._at_work and len(batch) < size and not (batch and self._made.empty()):
                 made = self._made.get()
                 if not isinstance(made, _End):

@@ -12,13 +12,14 @@ import sys
 import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from types import TracebackType
+from typing import Self, TypedDict
 
 import pyarrow as pa
 
 from jobs import _compat
 from jobs.resume import Work
-from jobs.stages import Result, Stage
+from jobs.stages import Item, Result, Stage
 from vqa.errors import ModelError, VqaError
 
 BLOCK_BYTES = 2**20  # about one clip's views: rows leave a worker as soon as they are made
@@ -37,7 +38,7 @@ def ray_session(address: str | None, *, least_cpus: int = 2) -> Iterator[dict[st
     import ray
 
     ours = not ray.is_initialized()
-    local: dict[str, Any] = {}
+    local: _Local = {}
     if ours:
         address = address or os.environ.get("RAY_ADDRESS") or "local"
         if address == "local":
@@ -54,7 +55,14 @@ def ray_session(address: str | None, *, least_cpus: int = 2) -> Iterator[dict[st
         shutil.rmtree(logs.parent, ignore_errors=True)
 
 
-def _connect(address: str, local: Mapping[str, Any]) -> None:
+class _Local(TypedDict, total=False):
+    """Options of a Ray that is started here."""
+
+    num_cpus: int
+    include_dashboard: bool
+
+
+def _connect(address: str, local: _Local) -> None:
     """Connect or start. Raises VqaError where Ray cannot be had.
 
     A Ray of our own gets three tries: its parts wait 15 seconds for each other, too little on a very busy machine.
@@ -113,9 +121,11 @@ class RayExecutor:
         self._cluster = self._session.__enter__()
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Disconnect, and end a Ray of our own."""
-        self._session.__exit__(*error)
+        self._session.__exit__(kind, error, trace)
 
     def stream(self, work: Sequence[Work], *, alone: bool = False) -> Generator[list[Result]]:
         """Results in the order they are finished.
@@ -176,7 +186,7 @@ class RayExecutor:
             raise ModelError(f"no worker could start: {last} (Ray's logs: {_compat.log_folder()})") from error
 
 
-def _restarts() -> dict[str, Any]:
+def _restarts() -> dict[str, int]:
     return {"max_restarts": -1, "max_task_retries": TASK_RETRIES}
 
 
@@ -226,5 +236,5 @@ def _table(items: Sequence[object]) -> pa.Table:
     return pa.table({"item": pa.array([pickle.dumps(item, protocol=5) for item in items], pa.large_binary())})
 
 
-def _items(table: pa.Table) -> list[Any]:
+def _items(table: pa.Table) -> list[Item]:
     return [pickle.loads(blob.as_buffer()) for blob in table.column("item")]  # noqa: S301 (our own bytes)

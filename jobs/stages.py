@@ -60,6 +60,7 @@ class Sample:
 
 
 Result: TypeAlias = ScoreRow | Unchanged
+Item: TypeAlias = Any  # what goes from stage to stage: Work, Sample, Result or PreparedRow, by the stage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +85,7 @@ class Stage(Protocol):
     def setup(self) -> None:
         """Load what the worker needs. Raises VqaError where that cannot be had."""
 
-    def process(self, items: Sequence[Any]) -> Iterator[Any]:
+    def process(self, items: Sequence[Item]) -> Iterator[Item]:
         """The results of a batch. Raises ModelError where this process can give no more."""
 
     def close(self) -> None:

@@ -14,12 +14,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jobs import _compat
 from jobs.signals import locked
 
 if TYPE_CHECKING:
+    from vqa.config import Values
     from vqa.train.recipe import Recipe
 
 OUTCOME = "outcome.json"  # in --out during the run: what the group made, or why no restart would help
@@ -83,7 +84,7 @@ def run(
 
 
 def _fit(
-    config: Mapping[str, Any], resources: Mapping[str, float], *, workers: int, max_restarts: int, storage: Path
+    config: Mapping[str, object], resources: Mapping[str, float], *, workers: int, max_restarts: int, storage: Path
 ) -> str:
     """Run the group to its end; return what was wrong with it, or nothing."""
     os.environ["RAY_TRAIN_V2_ENABLED"] = "1"  # the default of later versions; read on import
@@ -120,7 +121,7 @@ def _fit(
     return ""
 
 
-def _worker(config: dict[str, Any]) -> None:
+def _worker(config: "Values") -> None:
     """One process of the group."""
     import ray.train
 

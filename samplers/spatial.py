@@ -6,7 +6,7 @@ call have one size.
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -181,7 +181,7 @@ def _middle(length: int, side: int, index: int, parts: int) -> int:
     return min(max(round((index + 0.5) * length / parts - side / 2), 0), length - side)
 
 
-def _detail(picture: NDArray[Any], *, step: int) -> Map:
+def _detail(picture: NDArray[np.generic], *, step: int) -> Map:
     """Gradient magnitude [h, w] at every step-th pixel, from native neighbours: reducing first would blur it away."""
     here = picture[::step, ::step].astype(np.float64)
     right, below = np.zeros_like(here), np.zeros_like(here)

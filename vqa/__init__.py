@@ -1,6 +1,6 @@
 """Video quality assessment by a reasoning video MLLM: a score on 1-5, its spread, and a short reason."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from vqa.model.scorer import Scorer
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 __all__ = ["Scorer"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Load `Scorer` on first access: `import vqa` imports neither torch nor transformers."""
     if name == "Scorer":
         from vqa.imports import uncollected

@@ -5,7 +5,7 @@ import sys
 import tempfile
 import traceback
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -33,7 +33,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be don
 JsonSummary = Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of tables.")]
 
 
-def assigning(example: str) -> Any:
+def assigning(example: str) -> object:
     """`--set KEY=VALUE`."""
     return typer.Option("--set", metavar="KEY=VALUE", help=f"Override one setting: {example}.")
 

@@ -20,6 +20,7 @@ from vqa.errors import UsageError
 
 LOWEST, HIGHEST = 1.0, 5.0
 PromptName = Literal["preresq_video", "preresq_image", "visualquality_r1", "q_insight"]  # the keys of PROMPTS
+Message = dict[str, Any]  # a turn of a chat, `role` and `content`, as chat templates take it
 
 _THINK = "Think in <think> </think>, then answer in <answer> </answer>"
 _SOURCE = "All pictures come from one video or image. How good does it look?"
@@ -65,7 +66,7 @@ def dimensions(preset: str) -> int:
     return _prompt(preset).dimensions
 
 
-def messages(preset: str, *, global_count: int, local_count: int, question: str | None = None) -> list[dict[str, Any]]:
+def messages(preset: str, *, global_count: int, local_count: int, question: str | None = None) -> list[Message]:
     """Chat messages as Hugging Face chat templates take them.
 
     Args:

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -72,7 +72,7 @@ def schema_of(kind: type) -> pa.Schema:
     return pa.schema([(name, _arrow_type(hint)) for name, hint in get_type_hints(kind, include_extras=True).items()])
 
 
-def _arrow_type(hint: Any) -> pa.DataType:
+def _arrow_type(hint: object) -> pa.DataType:
     origin, parts = get_origin(hint), [part for part in get_args(hint) if part is not type(None)]
     if origin is Annotated:
         return parts[1]
@@ -84,7 +84,8 @@ def _arrow_type(hint: Any) -> pa.DataType:
         return _arrow_type(parts[0])
     if is_dataclass(hint):
         return pa.struct(list(schema_of(hint)))  # type: ignore[arg-type]  # an instance is a dataclass too
-    return {str: pa.string(), bytes: pa.binary(), float: pa.float64(), int: pa.int32()}[hint]
+    plain: dict[object, pa.DataType] = {str: pa.string(), bytes: pa.binary(), float: pa.float64(), int: pa.int32()}
+    return plain[hint]
 
 
 SCHEMA = schema_of(ScoreRow)

@@ -30,7 +30,7 @@ from importlib import import_module
 from multiprocessing import context, forkserver, popen_forkserver, process, reduction, spawn, util
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, ParamSpec, Self, TypeVar
+from typing import NamedTuple, ParamSpec, Self, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
@@ -352,4 +352,4 @@ class _Context(context.ForkServerContext):
     Process = _Process
 
 
-_CONTEXT: Any = _Context()
+_CONTEXT = _Context()

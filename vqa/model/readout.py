@@ -4,10 +4,10 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
 
 from vqa import prompt
 from vqa.model.rollout import Rollout
@@ -44,9 +44,12 @@ def read(text: str, *, dimensions: int, is_finished: bool, chances: Sequence[Cha
     return Given(answer=answer, values=tuple(expected))
 
 
-def read_rollout(rollout: Rollout, tokenizer: Any, vocabulary: Vocabulary, *, dimensions: int) -> Given:
+def read_rollout(
+    rollout: Rollout, tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary, *, dimensions: int
+) -> Given:
     """As `read`: by its digits' chances where the rollout kept their logits, else as written."""
-    text = tokenizer.decode(rollout.tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    # `decode` is typed for batches too; of one sequence it returns str.
+    text = str(tokenizer.decode(rollout.tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
     chances = None
     if rollout.digit_logits is not None:
         pieces = tokenizer.convert_ids_to_tokens(rollout.tokens)
@@ -89,7 +92,7 @@ def _expected_digit(written: int, chances: Chances, rest: float, *, following: i
     return float(np.where(digits == written, written + rest, others) @ chances)
 
 
-def chances_of(pieces: Sequence[str], logits: Any, values: Sequence[int]) -> list[Chances | None]:
+def chances_of(pieces: Sequence[str], logits: NDArray[np.float32], values: Sequence[int]) -> list[Chances | None]:
     """The chances of each ASCII digit that the tokens write, in order; None for one that shares its token.
 
     `pieces`: what the vocabulary calls the tokens [n]. `logits`: [n, digit tokens], before temperature. `values`: the

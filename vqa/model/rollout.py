@@ -9,14 +9,13 @@ of the tokens they generate, which may differ in the last bit; a token differs o
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Cache, DynamicCache
+from transformers import BatchFeature, Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from vqa.model._compat import attention_of, position_ids
+from vqa.model._compat import attention_of, keep_rows, position_ids
 from vqa.model.vocabulary import Vocabulary
 
 
@@ -53,25 +52,25 @@ class Prefill:
 
 
 @torch.no_grad()  # not inference_mode: FSDP would keep such tensors for the update; 1 % slower
-def prefill(model: Any, inputs: Any) -> Prefill:
+def prefill(model: PreTrainedModel, inputs: BatchFeature) -> Prefill:
     """Run pictures and question of one clip through the model, once.
 
     Args:
         model: an image-text-to-text model of transformers, in eval mode.
         inputs: the processor's tensors for the clip; see `vqa.model.encode.encode`.
     """
-    inputs = dict(inputs.to(model.device, dtype=model.dtype))
+    tensors = dict(inputs.to(model.device, dtype=model.dtype))
     cache = DynamicCache(config=model.config.get_text_config(decoder=True))
-    positions = position_ids(model, inputs)
+    positions = position_ids(model, tensors)
     # Without a mask, as there is no padding: attention may then use its causal kernel.
-    inputs.pop("attention_mask", None)
-    out = model(**inputs, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    tensors.pop("attention_mask", None)
+    out = model(**tensors, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
     return Prefill(cache=cache, logits=out.logits[:, -1].float().to(model.device), positions=positions[..., -1:])
 
 
 @torch.no_grad()
 def roll_out(
-    model: Any,
+    model: PreTrainedModel,
     prompts: Sequence[Prefill],
     *,
     k: int,
@@ -102,9 +101,17 @@ def roll_out(
     if len(prompts) > 1 and not all(_is_plain(prompt.cache) for prompt in prompts):
         # Sliding windows and recurrent states cannot be padded on the left: one clip after another.
         each = [None] * len(prompts) if seeds is None else [seeds[k * i : k * (i + 1)] for i in range(len(prompts))]
-        arguments: dict[str, Any] = {"vocabulary": vocabulary, "max_new_tokens": max_new_tokens, "sampling": sampling}
         return [
-            roll_out(model, [prompt], k=k, seeds=own, keep_digits=keep_digits, **arguments)[0]
+            roll_out(
+                model,
+                [prompt],
+                k=k,
+                vocabulary=vocabulary,
+                max_new_tokens=max_new_tokens,
+                seeds=own,
+                sampling=sampling,
+                keep_digits=keep_digits,
+            )[0]
             for prompt, own in zip(prompts, each, strict=True)
         ]
     used = max(prompt.length for prompt in prompts)  # columns; read before the prompts' caches are emptied
@@ -140,7 +147,7 @@ def roll_out(
         if len(going) < len(rows):  # rows that are done leave the batch
             rows, token, positions = rows[going], token[going], positions.index_select(-2, going)
             mask = None if mask is None else mask[going]
-            cache.reorder_cache(going)
+            keep_rows(cache, going)
         positions = positions + 1
         used += 1
         seen = None if mask is None else _shaped(model, mask[:, :used])
@@ -189,7 +196,7 @@ class _Row(DynamicLayer):  # type: ignore[no-untyped-call]  # transformers leave
         self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
         self._show()
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+    def update(self, key_states: Tensor, value_states: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
         start, self._used = self._used, self._used + key_states.shape[-2]
         self._keys[..., start : self._used, :] = key_states
         self._values[..., start : self._used, :] = value_states
@@ -210,13 +217,13 @@ def _is_plain(cache: Cache) -> bool:
     return all(type(layer) is DynamicLayer for layer in cache.layers)
 
 
-def _laid_out(model: Any, prompts: Sequence[Prefill], *, k: int, room: int) -> tuple[Any, Tensor | None]:
+def _laid_out(model: PreTrainedModel, prompts: Sequence[Prefill], *, k: int, room: int) -> tuple[Cache, Tensor | None]:
     """The prompts' caches with `k` rows each, right-aligned, and the mask (None where nothing is padded)."""
-    caches: list[Any] = [prompt.cache for prompt in prompts]  # `reorder_cache` is typed for LongTensor alone
+    caches = [prompt.cache for prompt in prompts]
     lengths = [prompt.length for prompt in prompts]
     if not all(_is_plain(cache) for cache in caches):
         (cache,) = caches
-        cache.reorder_cache(torch.zeros(k, dtype=torch.long, device=model.device))  # k times the only row
+        keep_rows(cache, torch.zeros(k, dtype=torch.long, device=model.device))  # k times the only row
         return cache, None
     longest, rows = max(lengths), k * len(prompts)
     laid_out = Cache(layers=[_Row(*pair, longest) for pair in _merged(caches, lengths, k=k, room=room)])
@@ -228,7 +235,7 @@ def _laid_out(model: Any, prompts: Sequence[Prefill], *, k: int, room: int) -> t
     return laid_out, mask
 
 
-def _merged(caches: Sequence[Any], lengths: Sequence[int], *, k: int, room: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _merged(caches: Sequence[Cache], lengths: Sequence[int], *, k: int, room: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Keys and values [rows, heads, longest + room, width] of each layer."""
     longest = max(lengths)
     for index in range(len(caches[0].layers)):
@@ -247,7 +254,7 @@ def _merged(caches: Sequence[Any], lengths: Sequence[int], *, k: int, room: int)
         yield pair[0], pair[1]
 
 
-def _shaped(model: Any, mask: Tensor) -> Tensor:
+def _shaped(model: PreTrainedModel, mask: Tensor) -> Tensor:
     """The mask [rows, columns] in the form that the attention takes as it is, so that no step has to convert it."""
     attention = attention_of(model)
     if attention == "sdpa":

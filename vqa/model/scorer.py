@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 import torch
+from transformers import BatchFeature
 
 from vqa.config import build
 from vqa.errors import ClipError, ModelError
@@ -33,7 +34,7 @@ class _Question:
 
     place: int  # in the caller's list
     views: Views
-    inputs: Any
+    inputs: BatchFeature
     length: int  # tokens
     seconds: float  # of encoding
 
@@ -60,7 +61,7 @@ class Scorer:
             raise ModelError(f"model {self.model_id}: digits have no tokens of their own. Set readout to answer.")
 
     @classmethod
-    def load(cls, source: str = "embedded", **overrides: Any) -> Self:
+    def load(cls, source: str = "embedded", **overrides: object) -> Self:
         """Load a model and its settings.
 
         Args:

@@ -3,7 +3,8 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from vqa.errors import ModelError
 
@@ -23,7 +24,14 @@ class Vocabulary:
     digit_values: tuple[int, ...]  # 0-9, for each of `digits`
 
     @classmethod
-    def of(cls, tokenizer: Any, config: Any, *, size: int, ends: int | Sequence[int] | None) -> "Vocabulary":
+    def of(
+        cls,
+        tokenizer: PreTrainedTokenizerBase,
+        config: PreTrainedConfig,
+        *,
+        size: int,
+        ends: int | Sequence[int] | None,
+    ) -> "Vocabulary":
         """Read the roles from a tokenizer and a model's config.
 
         Banned are placeholders of pictures (a model refuses its own text with one in it), special tokens except the
@@ -67,5 +75,5 @@ class Vocabulary:
         return set(self.digit_values) == set(range(10))
 
 
-def _placeholders(config: Any) -> set[int]:
+def _placeholders(config: PreTrainedConfig) -> set[int]:
     return {value for key, value in config.to_dict().items() if _PLACEHOLDER.fullmatch(key) and isinstance(value, int)}
