@@ -14,14 +14,14 @@ from accelerate import Accelerator, PartialState
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
-from transformers import Trainer, TrainerState
+from transformers import ProcessorMixin, Trainer, TrainerState
 from transformers.trainer_utils import rotate_checkpoints
 from trl.models.utils import unwrap_model_for_generation
 
 from vqa.errors import ModelError, UsageError
 from vqa.model.card import CARD, CARRIED, ModelCard
 from vqa.model.load import load
-from vqa.train.types import Model, Processor
+from vqa.train.types import Model
 
 hf: Any = transformers
 Trained: TypeAlias = Any  # a Model, or the trainer that holds its shards
@@ -29,7 +29,7 @@ Trained: TypeAlias = Any  # a Model, or the trainer that holds its shards
 
 def load_for_generation(
     card: ModelCard, *, threads: int | None = None, processes: PartialState
-) -> tuple[Model, Processor]:
+) -> tuple[Model, ProcessorMixin]:
     """Load a model to write answers with.
 
     Returns:
@@ -46,7 +46,7 @@ def load_for_generation(
     return policy.model, policy.processor
 
 
-def load_for_training(card: ModelCard, *, threads: int | None = None) -> tuple[Model, Processor]:
+def load_for_training(card: ModelCard, *, threads: int | None = None) -> tuple[Model, ProcessorMixin]:
     """Load a model to train.
 
     Returns:
@@ -66,7 +66,7 @@ def _forget_deepspeed() -> None:
     hf.integrations.unset_hf_deepspeed_config()
 
 
-def save_model(trained: Trained, processor: Processor, folder: Path, *, processes: PartialState) -> None:
+def save_model(trained: Trained, processor: ProcessorMixin, folder: Path, *, processes: PartialState) -> None:
     """Save a model into a folder, whole or not at all; every process calls it.
 
     Args:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from transformers import ProcessorMixin
 
 from vqa.errors import UsageError
 from vqa.files import replacing
@@ -15,7 +16,7 @@ from vqa.train.clips.dataset import TrainingClip, seed_of
 from vqa.train.context import StageContext
 from vqa.train.modules import vocabulary_of
 from vqa.train.recipe import Write
-from vqa.train.types import Model, Processor, Record
+from vqa.train.types import Model, Record
 from vqa.train.validation import encode_question
 
 REASONS = "reasons.jsonl"  # one record per clip, as vqa.train.clips.conversations reads it
@@ -24,7 +25,7 @@ REASONS = "reasons.jsonl"  # one record per clip, as vqa.train.clips.conversatio
 @torch.no_grad()
 def generate_reasons(
     model: Model,
-    processor: Processor,
+    processor: ProcessorMixin,
     clips: Sequence[TrainingClip],
     texts: Sequence[Path],
     *,

@@ -1,10 +1,15 @@
 """Parts of an MLLM by role: the vision tower, groups for an optimiser, the vocabulary."""
 
+from typing import TYPE_CHECKING
+
 from torch import nn
 
 from vqa.errors import ModelError
 from vqa.model.vocabulary import Vocabulary
-from vqa.train.types import Model, Processor
+from vqa.train.types import Model
+
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
 
 TOWERS = ("visual", "vision_tower", "vision_model")  # its name in the families
 
@@ -35,7 +40,7 @@ def parameter_groups(model: nn.Module, *, rate: float, vision_rate: float | None
     return [group for group in groups if group["params"]]
 
 
-def vocabulary_of(model: Model, processor: Processor) -> Vocabulary:
+def vocabulary_of(model: Model, processor: "ProcessorMixin") -> Vocabulary:
     """The tokens that the model may write. Raises ModelError where none ends an answer."""
     size = model.get_output_embeddings().weight.shape[0]
     return Vocabulary.of(processor.tokenizer, model.config, size=size, ends=model.generation_config.eos_token_id)

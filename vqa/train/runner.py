@@ -21,7 +21,7 @@ import numpy as np
 import torch
 import transformers
 from accelerate import PartialState
-from transformers import PrinterCallback
+from transformers import PrinterCallback, ProcessorMixin
 
 from vqa.errors import UsageError
 from vqa.files import write_json
@@ -56,7 +56,7 @@ from vqa.train.scratch.crops import cut_crops
 from vqa.train.scratch.model import make_model, make_processor, make_tokenizer
 from vqa.train.scratch.warmup import warm_up
 from vqa.train.sft.trainer import cold_start
-from vqa.train.types import Model, Processor
+from vqa.train.types import Model
 from vqa.train.validation import validate
 from vqa.views import ViewsConfig
 
@@ -283,7 +283,7 @@ def _run_stage(
     save_model(trained, processor, folder / "model", processes=run.processes)
 
 
-def _start(run: RunContext, stage: Stage, train: Sequence[ListedClip]) -> tuple[Model, Processor]:
+def _start(run: RunContext, stage: Stage, train: Sequence[ListedClip]) -> tuple[Model, ProcessorMixin]:
     recipe, card, origin = run.recipe, run.card, run.recipe.origin(stage)
     if origin is not None:
         earlier = {one.name for one in recipe.stages}
@@ -315,7 +315,7 @@ def _warm_up(
     run: RunContext,
     stage: Warmup,
     model: Model,
-    processor: Processor,
+    processor: ProcessorMixin,
     train: list[ListedClip],
     held_out: list[ListedClip],
     folder: Path,

@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-# transformers.PreTrainedModel, bare or wrapped by accelerate or peft; it declares neither tower nor what a call returns
+# transformers.PreTrainedModel, bare or wrapped by accelerate or peft. It leaves methods such as `eval` untyped, which
+# mypy's strict mode refuses, and its parts are a tensor or a module each.
 Model: TypeAlias = Any
 Tower: TypeAlias = Any  # Qwen2.5-VL's vision transformer; torch declares a module's parts as tensor or module
-Processor: TypeAlias = Any  # transformers.ProcessorMixin, whose own types refuse chats with pictures
-ImageProcessor: TypeAlias = Any  # of Qwen's families
 
 Record: TypeAlias = Mapping[str, Any]  # an object read from JSON, or a row of a table
 Row: TypeAlias = dict[str, Any]  # of the table that trl iterates over

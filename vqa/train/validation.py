@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from transformers import BatchFeature
+from transformers import BatchFeature, ProcessorMixin
 
 from vqa.metrics import plcc, srcc
 from vqa.model.card import Readout
@@ -16,13 +16,13 @@ from vqa.model.rollout import prefill, roll_out
 from vqa.prompt import PromptName, dimensions
 from vqa.train.clips.dataset import TrainingClip
 from vqa.train.modules import vocabulary_of
-from vqa.train.types import Model, Processor
+from vqa.train.types import Model
 
 
 @torch.no_grad()
 def validate(
     model: Model,
-    processor: Processor,
+    processor: ProcessorMixin,
     clips: Sequence[TrainingClip],
     *,
     prompt: PromptName,
@@ -79,7 +79,7 @@ def validate(
 
 
 def encode_question(
-    processor: Processor, clip: TrainingClip, *, prompt: PromptName, question: str | None = None
+    processor: ProcessorMixin, clip: TrainingClip, *, prompt: PromptName, question: str | None = None
 ) -> BatchFeature:
     """The processor's tensors for a clip's views and its question; `question` replaces the prompt's words."""
     views = clip.views()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import ProcessorMixin, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import GRPOConfig
 
 from vqa.errors import UsageError
@@ -23,7 +23,7 @@ from vqa.train.grpo.reward import UNFED, RankAndScore
 from vqa.train.grpo.trainer import Trainer
 from vqa.train.metrics_log import log_held_out, reporters
 from vqa.train.modules import tower_of, vocabulary_of
-from vqa.train.types import Model, Processor
+from vqa.train.types import Model
 
 Evaluate = Callable[[Model], Mapping[str, float]]
 
@@ -39,7 +39,7 @@ _OF_VLLM = ("vllm_mode", "vllm_server_base_url", "vllm_gpu_memory_utilization")
 def make_trainer(
     settings: GrpoSettings,
     model: Model,
-    processor: Processor,
+    processor: ProcessorMixin,
     examples: Sequence[Example],
     *,
     folder: Path,
@@ -167,7 +167,7 @@ def _check_attention(model: Model) -> None:
         raise UsageError(f"grpo: {found} cannot share a prompt. Use attention sdpa, or set shared_prefill: false.")
 
 
-def _banned(processor: Processor, vocabulary: Vocabulary, *, is_vllm: bool) -> dict[str, object]:
+def _banned(processor: ProcessorMixin, vocabulary: Vocabulary, *, is_vllm: bool) -> dict[str, object]:
     """Tokens that trl's and vLLM's generation must not draw, as in `roll_out`; vLLM takes words only."""
     if not is_vllm:
         return {"suppress_tokens": list(vocabulary.banned)}

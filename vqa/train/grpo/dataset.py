@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import datasets
 import numpy as np
@@ -14,8 +15,11 @@ from vqa.model.encode import encode, padded
 from vqa.prompt import HIGHEST, LOWEST, messages
 from vqa.train.clips.degradation import NONE, Damage
 from vqa.train.grpo.packing import EncodedPrompt, encode_prompt
-from vqa.train.types import Chat, Model, Processor
+from vqa.train.types import Chat, Model
 from vqa.types import Views
+
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -80,7 +84,7 @@ class BatchClip:
 def load_clip(
     example: Example,
     model: Model,
-    processor: Processor,
+    processor: "ProcessorMixin",
     *,
     prompt: str,
     question: str | None = None,

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from vqa.config import Strict
 from vqa.errors import UsageError
-from vqa.train.types import Processor
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import BatchFeature
+    from transformers import BatchFeature, ProcessorMixin
 
     from vqa.train.grpo.config import GrpoSettings
     from vqa.train.grpo.dataset import BatchClip, Example
@@ -88,7 +87,7 @@ class Update:
     logps: "Tensor"  # float [R, T], log-probabilities of the answers' tokens, with gradient
     mask: "Tensor"  # int [R, T], 1 for tokens of the answer
     clips: Sequence["BatchClip"]  # of each row
-    processor: Processor
+    processor: "ProcessorMixin"
     epoch: float
     seed: int  # of this step
     encode: Callable[["BatchFeature"], "EncodedPrompt"]  # of the processor's tensors of one prompt

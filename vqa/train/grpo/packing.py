@@ -10,15 +10,18 @@ last token of the prompt is repeated before each answer because the answer's fir
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
-from transformers import BatchFeature
 
 from vqa.model import _compat
 from vqa.train.types import Model
+
+if TYPE_CHECKING:
+    from transformers import BatchFeature
 
 _IGNORED = -100  # a label that is not scored
 _PER_TOKEN = {"input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids"}
@@ -31,7 +34,7 @@ class EncodedPrompt:
     The leading dimensions of `positions` are those that the model family counts (Qwen: text, time, height, width).
     """
 
-    inputs: BatchFeature
+    inputs: "BatchFeature"
     positions: Tensor
 
     @property
@@ -41,7 +44,7 @@ class EncodedPrompt:
         return ids
 
 
-def encode_prompt(model: Model, inputs: BatchFeature) -> EncodedPrompt:
+def encode_prompt(model: Model, inputs: "BatchFeature") -> EncodedPrompt:
     """Move the processor's tensors of one prompt to the model's device and count their positions."""
     inputs = inputs.to(model.device, dtype=model.dtype)
     return EncodedPrompt(inputs=inputs, positions=_compat.position_ids(model, inputs))

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from tokenizers import AddedToken
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
-from vqa.train.types import Model, Processor, Tower
+from vqa.train.types import Model, Tower
 
 hf: Any = transformers
 
@@ -48,15 +48,16 @@ def make_tokenizer(texts: Iterable[str], *, vocabulary: int) -> PreTrainedTokeni
     return tokenizer
 
 
-def make_processor(tokenizer: PreTrainedTokenizerBase, *, min_pixels: int, max_pixels: int) -> Processor:
+def make_processor(tokenizer: PreTrainedTokenizerBase, *, min_pixels: int, max_pixels: int) -> ProcessorMixin:
     """Qwen2.5-VL's processor around a tokenizer; pictures are kept between the two areas."""
     size = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
-    return hf.Qwen2_5_VLProcessor(
+    processor: ProcessorMixin = hf.Qwen2_5_VLProcessor(
         tokenizer=tokenizer,
         image_processor=hf.Qwen2VLImageProcessor(size=size, patch_size=PATCH),
         video_processor=hf.Qwen2VLVideoProcessor(size=size, patch_size=PATCH),
         chat_template=CHAT_TEMPLATE,
     )
+    return processor
 
 
 def make_model(

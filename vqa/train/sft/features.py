@@ -9,13 +9,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+from transformers import ProcessorMixin
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from vqa.prompt import PromptName
 from vqa.train.clips.dataset import TrainingClip
 from vqa.train.clips.ladder import rarity_weights
 from vqa.train.scratch.warmup import HANDED
-from vqa.train.types import Batch, Model, Processor
+from vqa.train.types import Batch, Model
 from vqa.train.validation import encode_question
 
 IGNORED = -100
@@ -35,7 +36,7 @@ class EncodedClip:
         return self.inputs["image_grid_thw"]
 
 
-def encode_clip(processor: Processor, clip: TrainingClip, *, prompt: PromptName) -> EncodedClip:
+def encode_clip(processor: ProcessorMixin, clip: TrainingClip, *, prompt: PromptName) -> EncodedClip:
     """The clip's question with its pixels."""
     return EncodedClip(clip=clip, inputs=dict(encode_question(processor, clip, prompt=prompt)))
 
@@ -58,7 +59,7 @@ class FeatureCache:
 @torch.no_grad()
 def cache_features(
     model: Model,
-    processor: Processor,
+    processor: ProcessorMixin,
     clips: Sequence[TrainingClip],
     *,
     prompt: PromptName,
@@ -128,7 +129,7 @@ def add_noise(encoded: EncodedClip, spread: Tensor, generator: np.random.Generat
     return EncodedClip(clip=encoded.clip, inputs=encoded.inputs, features=features)
 
 
-def collate(processor: Processor, batch: Sequence[tuple[EncodedClip, str]], *, answer_weight: float) -> Batch:
+def collate(processor: ProcessorMixin, batch: Sequence[tuple[EncodedClip, str]], *, answer_weight: float) -> Batch:
     """A batch of B questions with their answers, padded on the right.
 
     Returns:

@@ -23,6 +23,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Dataset, SequentialSampler
 from transformers import (
     PrinterCallback,
+    ProcessorMixin,
     Trainer,
     TrainerCallback,
     TrainerControl,
@@ -43,7 +44,7 @@ from vqa.train.recipe import ColdStart
 from vqa.train.scratch.warmup import rate_at
 from vqa.train.sft.features import IGNORED, EncodedClip, FeatureCache, cache_features, collate, encode_clip
 from vqa.train.sft.lora import mark_trained, merge_lora
-from vqa.train.types import Batch, Model, Processor
+from vqa.train.types import Batch, Model
 from vqa.train.validation import validate
 
 MEAN = "mean.safetensors"
@@ -54,7 +55,7 @@ class Draws(Dataset[tuple[EncodedClip, str]]):
     """Draws of a clip and one of its answers, a function of seed and index alone."""
 
     clips: Sequence[TrainingClip]
-    processor: Processor
+    processor: ProcessorMixin
     prompt: PromptName
     count: int
     seed: int
@@ -212,7 +213,7 @@ class _BestWeights(TrainerCallback):
 
 def cold_start(
     model: nn.Module,
-    processor: Processor,
+    processor: ProcessorMixin,
     clips: Sequence[TrainingClip],
     held_out: Sequence[TrainingClip],
     *,

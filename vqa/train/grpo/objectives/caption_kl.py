@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from vqa.train.grpo.objective import Effect, LossObjective, Update, answer_means, divergence
-from vqa.train.types import Processor
+from vqa.train.types import Chat
 
 if TYPE_CHECKING:
-    from transformers import BatchFeature
+    from transformers import BatchFeature, ProcessorMixin
 
 
 class CaptionKl(LossObjective):
@@ -46,10 +46,10 @@ class CaptionKl(LossObjective):
         )
 
 
-def encode_caption(caption: str | None, processor: Processor, *, question: str) -> "BatchFeature":
+def encode_caption(caption: str | None, processor: "ProcessorMixin", *, question: str) -> "BatchFeature":
     """The processor's tensors of the question with a caption in place of the pictures."""
     content = [{"type": "text", "text": f"What the pictures show: {caption}\n"}, {"type": "text", "text": question}]
-    chat = [{"role": "user", "content": content}]
+    chat: Chat = [{"role": "user", "content": content}]
     text = processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
     inputs: BatchFeature = processor(text=[text], return_tensors="pt", add_special_tokens=False)
     return inputs
