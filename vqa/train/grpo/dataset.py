@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import datasets
 import numpy as np
@@ -15,6 +14,7 @@ from vqa.model.encode import encode, padded
 from vqa.prompt import HIGHEST, LOWEST, messages
 from vqa.train.clips.degradation import NONE, Damage
 from vqa.train.grpo.packing import EncodedPrompt, encode_prompt
+from vqa.train.types import Chat, Model, Processor
 from vqa.types import Views
 
 
@@ -49,7 +49,7 @@ def as_dataset(examples: Sequence[Example]) -> datasets.Dataset:
     for name, opinions in by_set.items():
         if len(opinions) < 2:
             raise UsageError(f"data set {name!r}: all opinions are {opinions.pop():g}. Add clips of other quality.")
-    columns: dict[str, list[Any]] = {
+    columns: dict[str, list[object]] = {
         "place": list(range(len(examples))),
         "prompt": [[{"role": "user", "content": one.clip_id}] for one in examples],
         "clip_id": [one.clip_id for one in examples],
@@ -65,7 +65,7 @@ class BatchClip:
     """A clip of a batch, loaded and encoded once for all its answers."""
 
     example: Example
-    chat: list[dict[str, Any]]
+    chat: Chat
     pictures: list[Image.Image]  # only for vLLM and trl's own path, which encode them
     prompt: EncodedPrompt | None
     disordered: EncodedPrompt | None = None  # the same question about the frames out of order
@@ -79,8 +79,8 @@ class BatchClip:
 
 def load_clip(
     example: Example,
-    model: Any,
-    processor: Any,
+    model: Model,
+    processor: Processor,
     *,
     prompt: str,
     question: str | None = None,

@@ -16,6 +16,7 @@ from vqa.rewards import compute
 from vqa.rewards.presets import known
 from vqa.train.clips.degradation import NONE, Damage, parse_damage
 from vqa.train.clips.ladder import GRADES
+from vqa.train.types import Chat
 
 Numbers = NDArray[np.float64]
 
@@ -52,7 +53,7 @@ class RankAndScore:
     def __call__(
         self,
         *,
-        completions: Sequence[Any],
+        completions: Sequence[str | Chat],
         completion_ids: Sequence[Sequence[int]],
         clip_id: Sequence[str],
         dataset: Sequence[str],
@@ -120,7 +121,7 @@ _GRADES = {"very poor": 1.0} | {word: 1.0 + place for place, word in enumerate(G
 _GRADE = re.compile(rf"\b(?<!not )({'|'.join(_GRADES)})\b")
 
 
-def _damage(texts: Sequence[Sequence[str]], damage: Sequence[Damage]) -> dict[str, Any]:
+def _damage(texts: Sequence[Sequence[str]], damage: Sequence[Damage]) -> dict[str, object]:
     """Context of the term `degradation`: the damage of each clip, and what each answer names."""
     named = [
         [parse_damage(text) if truth[0] else None for text in group] for group, truth in zip(texts, damage, strict=True)

@@ -1,0 +1,15 @@
+"""Types of what transformers, trl and JSON files hand over, where their own classes declare too little."""
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+# transformers.PreTrainedModel, bare or wrapped by accelerate or peft; it declares neither tower nor what a call returns
+Model: TypeAlias = Any
+Tower: TypeAlias = Any  # Qwen2.5-VL's vision transformer; torch declares a module's parts as tensor or module
+Processor: TypeAlias = Any  # transformers.ProcessorMixin, whose own types refuse chats with pictures
+ImageProcessor: TypeAlias = Any  # of Qwen's families
+
+Record: TypeAlias = Mapping[str, Any]  # an object read from JSON, or a row of a table
+Row: TypeAlias = dict[str, Any]  # of the table that trl iterates over
+Chat: TypeAlias = list[dict[str, Any]]  # turns as chat templates take them: role, and parts of text and pictures
+Batch: TypeAlias = dict[str, Any]  # a supervised batch by name: tensors, features of pictures, a count of columns
