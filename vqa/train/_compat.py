@@ -8,9 +8,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
+from transformers import PreTrainedModel
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
 from trl.extras.profiling import profiling_context
 from trl.trainer.utils import split_tensor_dict
+
+Batch = dict[str, Any]  # of trl: tensors, numbers, lists of tensors, by name
 
 # Class -> method -> why it is overridden.
 OVERRIDDEN = {
@@ -51,9 +54,9 @@ def micro_step(trainer: Any) -> int:
     return step
 
 
-def split_batch(batch: dict[str, Any], parts: int) -> list[dict[str, Any]]:
+def split_batch(batch: Batch, parts: int) -> list[Batch]:
     """Split the tensors of a batch in order, as trl does for gradient accumulation."""
-    found: list[dict[str, Any]] = split_tensor_dict(batch, parts)
+    found: list[Batch] = split_tensor_dict(batch, parts)
     return found
 
 
@@ -68,7 +71,7 @@ def step_seconds(trainer: Any) -> list[float]:
     return seconds
 
 
-def source_of(model: Any) -> str:
+def source_of(model: PreTrainedModel) -> str:
     """Folder or hub id that the model was loaded from, where trl looks for the reference of the KL."""
     name: str = model.config._name_or_path
     return name
@@ -87,7 +90,7 @@ def reset_vllm_encoder_cache(trainer: Any, *, is_server: bool) -> None:
 
 
 def generate_by_vllm(
-    trainer: Any, *, prompts: Sequence[Sequence[int]], images: Sequence[Any]
+    trainer: Any, *, prompts: Sequence[Sequence[int]], images: Sequence[object]
 ) -> tuple[list[list[int]], list[list[int]], list[list[float]]]:
     """Answers by trl's vLLM client: prompts as vLLM saw them, answers, and the drawn tokens' log-probabilities.
 

@@ -14,7 +14,7 @@ from accelerate import Accelerator, PartialState
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
-from transformers import TrainerState
+from transformers import PreTrainedModel, ProcessorMixin, TrainerState
 from transformers.trainer_utils import rotate_checkpoints
 from trl.models.utils import unwrap_model_for_generation
 
@@ -25,7 +25,9 @@ from vqa.model.load import load
 hf: Any = transformers
 
 
-def load_for_generation(card: ModelCard, *, threads: int | None = None, processes: PartialState) -> tuple[Any, Any]:
+def load_for_generation(
+    card: ModelCard, *, threads: int | None = None, processes: PartialState
+) -> tuple[PreTrainedModel, ProcessorMixin]:
     """Load a model to write answers with.
 
     Returns:
@@ -42,7 +44,7 @@ def load_for_generation(card: ModelCard, *, threads: int | None = None, processe
     return policy.model, policy.processor
 
 
-def load_for_training(card: ModelCard, *, threads: int | None = None) -> tuple[Any, Any]:
+def load_for_training(card: ModelCard, *, threads: int | None = None) -> tuple[PreTrainedModel, ProcessorMixin]:
     """Load a model to train.
 
     Returns:
@@ -62,7 +64,7 @@ def _forget_deepspeed() -> None:
     hf.integrations.unset_hf_deepspeed_config()
 
 
-def save_model(trained: Any, processor: Any, folder: Path, *, processes: PartialState) -> None:
+def save_model(trained: Any, processor: ProcessorMixin, folder: Path, *, processes: PartialState) -> None:
     """Save a model into a folder, whole or not at all; every process calls it.
 
     Args:
@@ -164,8 +166,8 @@ class Guarded:
         way = f"resume from {saved} (as `start`, in another --out)" if saved else "begin again"
         raise ModelError(f"{self.what}: {what} at step {self.state.global_step}. Lower `learning_rate` and {way}.")
 
-    def _clip_grad_norm(self, model: nn.Module) -> Any:
-        norm = super()._clip_grad_norm(model)  # type: ignore[misc]
+    def _clip_grad_norm(self, model: nn.Module) -> Tensor | float | None:
+        norm: Tensor | float | None = super()._clip_grad_norm(model)  # type: ignore[misc]
         if self.accelerator.scaler is None and norm is not None and not torch.isfinite(torch.as_tensor(norm)):
             self._stop(f"the gradient's norm is {float(norm)}")
         return norm

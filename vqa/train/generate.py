@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,13 +18,16 @@ from vqa.train.modules import vocabulary_of
 from vqa.train.recipe import Write
 from vqa.train.validation import encode_question
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ProcessorMixin
+
 REASONS = "reasons.jsonl"  # one record per clip, as vqa.train.clips.conversations reads it
 
 
 @torch.no_grad()
 def generate_reasons(
-    model: Any,
-    processor: Any,
+    model: "PreTrainedModel",
+    processor: "ProcessorMixin",
     clips: Sequence[TrainingClip],
     texts: Sequence[Path],
     *,
@@ -79,7 +82,7 @@ def generate_reasons(
             best: str | None = written[0]
             if not stage.plain:
                 best = _nearest(written, clip.opinion, numbers=dimensions(prompt), within=stage.max_error)
-            row: dict[str, Any] = {"id": clip.clip_id, "dataset_name": clip.dataset, "conversations": []}
+            row: dict[str, object] = {"id": clip.clip_id, "dataset_name": clip.dataset, "conversations": []}
             if best is not None:
                 row["conversations"] = [{"from": "gpt", "value": best}]
             log.add("kept", float(best is not None))

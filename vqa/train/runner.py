@@ -21,7 +21,7 @@ import numpy as np
 import torch
 import transformers
 from accelerate import PartialState
-from transformers import PrinterCallback
+from transformers import PreTrainedModel, PrinterCallback, ProcessorMixin
 
 from vqa.errors import UsageError
 from vqa.files import write_json
@@ -282,7 +282,7 @@ def _run_stage(
     save_model(trained, processor, folder / "model", processes=run.processes)
 
 
-def _start(run: RunContext, stage: Stage, train: Sequence[ListedClip]) -> tuple[Any, Any]:
+def _start(run: RunContext, stage: Stage, train: Sequence[ListedClip]) -> tuple[PreTrainedModel, ProcessorMixin]:
     recipe, card, origin = run.recipe, run.card, run.recipe.origin(stage)
     if origin is not None:
         earlier = {one.name for one in recipe.stages}
@@ -313,8 +313,8 @@ def _texts(train: Sequence[ListedClip], prompt: PromptName) -> list[str]:
 def _warm_up(
     run: RunContext,
     stage: Warmup,
-    model: Any,
-    processor: Any,
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
     train: list[ListedClip],
     held_out: list[ListedClip],
     folder: Path,
@@ -376,12 +376,12 @@ def _examples(run: RunContext, stage: GrpoStage, learned: list[TrainingClip]) ->
     ]
 
 
-def key_of(settings: Mapping[str, Any]) -> str:
+def key_of(settings: Mapping[str, object]) -> str:
     """Digest of a stage's settings, among them the key of the stage before: same key, same weights."""
     return hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
-def begin_stage(folder: Path, settings: Mapping[str, Any]) -> bool:
+def begin_stage(folder: Path, settings: Mapping[str, object]) -> bool:
     """Return whether the stage in `folder` is finished; write its settings there where it is new.
 
     Raises:
@@ -416,11 +416,11 @@ def begin_stage(folder: Path, settings: Mapping[str, Any]) -> bool:
     return is_finished
 
 
-def finish_stage(folder: Path, settings: Mapping[str, Any]) -> None:
+def finish_stage(folder: Path, settings: Mapping[str, object]) -> None:
     """Write that the stage is finished."""
     _write_stage(folder, settings, is_finished=True)
 
 
-def _write_stage(folder: Path, settings: Mapping[str, Any], *, is_finished: bool) -> None:
+def _write_stage(folder: Path, settings: Mapping[str, object], *, is_finished: bool) -> None:
     state = {"version": SETTINGS_VERSION, "settings": dict(settings), "is_finished": is_finished}
     write_json(folder / STAGE_FILE, state)

@@ -1,7 +1,7 @@
 """Correlation of a model's scores with opinions on held-out clips, by one greedy answer each."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,11 +17,14 @@ from vqa.prompt import PromptName, dimensions
 from vqa.train.clips.dataset import TrainingClip
 from vqa.train.modules import vocabulary_of
 
+if TYPE_CHECKING:
+    from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
+
 
 @torch.no_grad()
 def validate(
-    model: Any,
-    processor: Any,
+    model: "PreTrainedModel",
+    processor: "ProcessorMixin",
     clips: Sequence[TrainingClip],
     *,
     prompt: PromptName,
@@ -77,7 +80,9 @@ def validate(
     }
 
 
-def encode_question(processor: Any, clip: TrainingClip, *, prompt: PromptName, question: str | None = None) -> Any:
+def encode_question(
+    processor: "ProcessorMixin", clip: TrainingClip, *, prompt: PromptName, question: str | None = None
+) -> "BatchFeature":
     """The processor's tensors for a clip's views and its question; `question` replaces the prompt's words."""
     views = clip.views()
     if clip.chat is not None:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from vqa.errors import UsageError
-from vqa.prompt import parse
+from vqa.prompt import ChatTurn, parse
 from vqa.train.clips.dataset import AnswerWriter, TrainingClip
 from vqa.types import Clip, Views
 from vqa.views import ViewsConfig, look
@@ -161,11 +161,11 @@ def _fixed(text: str) -> AnswerWriter:
     return lambda _, __: text
 
 
-def _chat(turns: list[Turn], views: Views) -> list[dict[str, Any]]:
+def _chat(turns: list[Turn], views: Views) -> list[ChatTurn]:
     """The turns with a picture at each <image>, a video's at its <video>; without a mark, before the first question."""
     left = len(views.pictures)
     is_marked = any(_PLACE.search(text) for role, text in turns if role == "user")
-    chat: list[dict[str, Any]] = []
+    chat: list[ChatTurn] = []
     for role, text in turns:
         content: list[dict[str, str]] = []
         if role == "user" and left and not is_marked:

@@ -3,12 +3,12 @@
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from vqa.data.tables import Row
 from vqa.errors import UsageError
 from vqa.prompt import answer_text
 
@@ -68,7 +68,7 @@ def ladder_answer(
     return answer_text(reason, [opinion] * numbers)
 
 
-def read_ladder(folder: Path) -> list[dict[str, Any]]:
+def read_ladder(folder: Path) -> list[Row]:
     """Rows of a ladder's table, as `vqa data synth` makes it.
 
     Raises:
@@ -77,7 +77,7 @@ def read_ladder(folder: Path) -> list[dict[str, Any]]:
     path = folder / "ladder.parquet"
     if not path.is_file():
         raise UsageError(f"{path} does not exist. Make a ladder first: vqa data synth SOURCES --out {folder}.")
-    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    rows: list[Row] = pq.read_table(path).to_pylist()
     wrong = [row["clip_id"] for row in rows if not 1 <= (row.get("opinion") or 0) <= 5]
     if wrong:
         raise UsageError(f"{path}: {len(wrong)} rows have no opinion on 1-5, e.g. {wrong[0]!r}. Make the ladder again.")

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel, ProcessorMixin
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from vqa.prompt import PromptName
@@ -35,7 +36,7 @@ class EncodedClip:
         return self.inputs["image_grid_thw"]
 
 
-def encode_clip(processor: Any, clip: TrainingClip, *, prompt: PromptName) -> EncodedClip:
+def encode_clip(processor: ProcessorMixin, clip: TrainingClip, *, prompt: PromptName) -> EncodedClip:
     """The clip's question with its pixels."""
     return EncodedClip(clip=clip, inputs=dict(encode_question(processor, clip, prompt=prompt)))
 
@@ -57,8 +58,8 @@ class FeatureCache:
 
 @torch.no_grad()
 def cache_features(
-    model: Any,
-    processor: Any,
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
     clips: Sequence[TrainingClip],
     *,
     prompt: PromptName,
@@ -128,7 +129,9 @@ def add_noise(encoded: EncodedClip, spread: Tensor, generator: np.random.Generat
     return EncodedClip(clip=encoded.clip, inputs=encoded.inputs, features=features)
 
 
-def collate(processor: Any, batch: Sequence[tuple[EncodedClip, str]], *, answer_weight: float) -> dict[str, Any]:
+def collate(
+    processor: ProcessorMixin, batch: Sequence[tuple[EncodedClip, str]], *, answer_weight: float
+) -> dict[str, Any]:
     """A batch of B questions with their answers, padded on the right.
 
     Returns:

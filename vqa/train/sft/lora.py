@@ -1,15 +1,18 @@
 """Trained parts of a supervised stage, and LoRA (arXiv 2106.09685) by peft."""
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vqa.errors import UsageError
 from vqa.imports import require
 from vqa.train.modules import TOWERS, tower_of
 from vqa.train.recipe import ColdStart
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
-def mark_trained(model: Any, settings: ColdStart) -> Any:
+
+def mark_trained(model: "PreTrainedModel", settings: ColdStart) -> Any:
     """Put the model in training mode with its trained parts marked, and add LoRA where the settings have it.
 
     Raises:

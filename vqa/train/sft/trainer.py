@@ -22,7 +22,16 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Dataset, SequentialSampler
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    PreTrainedModel,
+    PrinterCallback,
+    ProcessorMixin,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from vqa.errors import UsageError
 from vqa.files import replacing
@@ -47,7 +56,7 @@ class Draws(Dataset[tuple[EncodedClip, str]]):
     """Draws of a clip and one of its answers, a function of seed and index alone."""
 
     clips: Sequence[TrainingClip]
-    processor: Any
+    processor: ProcessorMixin
     prompt: PromptName
     count: int
     seed: int
@@ -120,7 +129,7 @@ class Supervised(Guarded, Trainer):
         _compat.mark_scheduler_created(self)
         return self.lr_scheduler
 
-    def compute_loss(self, model: Any, inputs: dict[str, Any], *_: Any, **__: Any) -> Tensor:
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *_: object, **__: object) -> Tensor:
         """Weighted cross-entropy of the answers' tokens."""
         labels, weights, columns = (inputs.pop(name) for name in ("labels", "weights", "columns"))
         wanted = labels[:, -columns + 1 :] != IGNORED
@@ -158,7 +167,7 @@ class _BestWeights(TrainerCallback):
         self._trainer, self._validate = trainer, validate
         self.path = Path(trainer.args.output_dir) / "best.safetensors"
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         trainer, settings = self._trainer, self._trainer._settings
         weight_of_new = max(1 - settings.ema_decay, 9 / (9 + state.global_step))  # so that the start is soon forgotten
         for old, new in zip(trainer.mean, trainer.trained, strict=False):
@@ -204,8 +213,8 @@ class _BestWeights(TrainerCallback):
 
 
 def cold_start(
-    model: nn.Module,
-    processor: Any,
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
     clips: Sequence[TrainingClip],
     held_out: Sequence[TrainingClip],
     *,
