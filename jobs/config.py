@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field
 
@@ -52,7 +51,7 @@ class ScoreConfig(Strict):
 
 
 def resolve(
-    path: Path | None = None, *, assignments: Sequence[str] = (), flags: Mapping[str, Any] | None = None
+    path: Path | None = None, *, assignments: Sequence[str] = (), flags: Mapping[str, object] | None = None
 ) -> ScoreConfig:
     """The settings of a run. `flags` holds explicit options (`{"model": "embedded", "generation": {"k": 6}}`).
 
@@ -63,7 +62,7 @@ def resolve(
 
 
 def resolve_values(
-    values: Values, *, assignments: Sequence[str] = (), flags: Mapping[str, Any] | None = None, where: str
+    values: Values, *, assignments: Sequence[str] = (), flags: Mapping[str, object] | None = None, where: str
 ) -> ScoreConfig:
     """As `resolve`, from what a file holds."""
     file = _with_named_model(values)
@@ -78,7 +77,7 @@ def resolve_values(
     return build(ScoreConfig, merge(base, given), where=where)
 
 
-def _with_named_model(values: Mapping[str, Any]) -> Values:
+def _with_named_model(values: Mapping[str, object]) -> Values:
     """`model: NAME` is short for `model: {name: NAME}`."""
     model = values.get("model")
     if model is None:

@@ -8,7 +8,6 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow.compute as pc
 from rich.console import Console
@@ -25,6 +24,7 @@ from jobs.summary import count_table, counts, failure_table
 from vqa.config import Values
 from vqa.console import INTERRUPTED, printable
 from vqa.data.score_table import read_scores
+from vqa.data.tables import Row
 from vqa.data.view_cache import FILES, prepared_with
 from vqa.data.view_cache_writer import PreparedTable, manifest_clips
 from vqa.errors import UsageError
@@ -46,7 +46,7 @@ class PrepareInputs:
     """What a request comes to: which files to decode and how to sample them."""
 
     config: ScoreConfig  # of which the views, limits and job count
-    clips: list[dict[str, Any]]  # rows of the manifest
+    clips: list[Row]  # rows of the manifest
     files: list[Clip]  # each once, however many clips it makes
     sampling: Values  # what decides every pixel that is stored
     settings: str  # its digest

@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Self
 
 import pyarrow as pa
@@ -113,9 +114,11 @@ class RayExecutor:
         self._cluster = self._session.__enter__()
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Disconnect, and end a Ray of our own."""
-        self._session.__exit__(*error)
+        self._session.__exit__(kind, error, trace)
 
     def stream(self, work: Sequence[Work], *, alone: bool = False) -> Generator[list[Result]]:
         """Results in the order they are finished.
@@ -176,7 +179,7 @@ class RayExecutor:
             raise ModelError(f"no worker could start: {last} (Ray's logs: {_compat.log_folder()})") from error
 
 
-def _restarts() -> dict[str, Any]:
+def _restarts() -> dict[str, int]:
     return {"max_restarts": -1, "max_task_retries": TASK_RETRIES}
 
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -56,7 +56,7 @@ class WorkPlan:
     retried: int  # how many of the stale ones are such failures
 
 
-def digest(*parts: Any) -> str:
+def digest(*parts: object) -> str:
     """32 hex digits over the parts' canonical JSON."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

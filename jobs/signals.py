@@ -6,12 +6,13 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from vqa.errors import UsageError
+
+Handler = Callable[[int, FrameType | None], object] | int | None  # as signal.signal takes and returns them
 
 
 class Stop:
@@ -21,7 +22,7 @@ class Stop:
         """Change nothing before `arm`."""
         self.asked = False
         self._waiting = False
-        self._before: dict[signal.Signals, Any] = {}
+        self._before: dict[signal.Signals, Handler] = {}
 
     def arm(self) -> None:
         """Install the handler; again after Ray has started, which takes SIGTERM for itself."""

@@ -83,7 +83,7 @@ def run(
 
 
 def _fit(
-    config: Mapping[str, Any], resources: Mapping[str, float], *, workers: int, max_restarts: int, storage: Path
+    config: Mapping[str, object], resources: Mapping[str, float], *, workers: int, max_restarts: int, storage: Path
 ) -> str:
     """Run the group to its end; return what was wrong with it, or nothing."""
     os.environ["RAY_TRAIN_V2_ENABLED"] = "1"  # the default of later versions; read on import

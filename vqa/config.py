@@ -33,7 +33,10 @@ def configs_folder() -> Path:
 
 
 def load(
-    path: Path | str | None, schema: type[Schema], overrides: Sequence[str] = (), base: Mapping[str, Any] | None = None
+    path: Path | str | None,
+    schema: type[Schema],
+    overrides: Sequence[str] = (),
+    base: Mapping[str, object] | None = None,
 ) -> Schema:
     """Make settings from the schema's defaults, `base`, a YAML file and overrides, each over the ones before.
 
@@ -71,7 +74,7 @@ def _mapping(text: str, where: str) -> Values:
     return values
 
 
-def merge(weak: Mapping[str, Any], strong: Mapping[str, Any]) -> Values:
+def merge(weak: Mapping[str, object], strong: Mapping[str, object]) -> Values:
     """Merge two mappings, sections key by key; where both have a value, the one of `strong` is taken."""
     merged = dict(weak)
     for key, value in strong.items():
@@ -80,7 +83,7 @@ def merge(weak: Mapping[str, Any], strong: Mapping[str, Any]) -> Values:
     return merged
 
 
-def override(values: Mapping[str, Any], assignments: Sequence[str]) -> Values:
+def override(values: Mapping[str, object], assignments: Sequence[str]) -> Values:
     """Put each `section.key=value` over the values; the text after `=` is YAML (`6`, `true`, `[1, 2]`).
 
     Raises:
@@ -102,7 +105,7 @@ def override(values: Mapping[str, Any], assignments: Sequence[str]) -> Values:
     return result
 
 
-def build(schema: type[Schema], values: Mapping[str, Any], *, where: str) -> Schema:
+def build(schema: type[Schema], values: Mapping[str, object], *, where: str) -> Schema:
     """Validate values. Raises UsageError with a line for each wrong key, which names the keys that exist.
 
     `where`: the file or option that the values come from, named in the message.
@@ -144,11 +147,11 @@ def _keys(schema: type[BaseModel], path: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(key for one in current for key in one.model_fields))
 
 
-def _annotation(schema: type[BaseModel], name: str) -> Any:
+def _annotation(schema: type[BaseModel], name: str) -> object:
     return schema.model_fields[name].annotation
 
 
-def _sections(annotation: Any) -> list[type[BaseModel]]:
+def _sections(annotation: object) -> list[type[BaseModel]]:
     """The models inside an annotation such as `Limits`, `Limits | None` or `tuple[A | B, ...]`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.support import clips
-from vqa.cli import app
+from vqa.cli.app import app
 from vqa.data.audit import check_files, count_by_check, map_files, middle_frame
 from vqa.data.manifest import Manifest, Scale, make_manifest, write_manifest
 from vqa.errors import ClipError, UsageError

@@ -11,7 +11,7 @@ import pytest
 import vqa.metrics
 from tests.support import opinions
 from tests.support import slow_metrics as slow
-from vqa.data.score_table import CROP_BOX
+from vqa.data.score_table import SCHEMA
 from vqa.errors import UsageError
 from vqa.evaluate.evaluation import CLIP_FIELDS, Evaluation, EvaluationConfig, evaluate, write_evaluation
 from vqa.evaluate.statistics import STATISTICS, StatisticsConfig
@@ -206,7 +206,7 @@ def test_clips_have_what_the_page_needs(tmp_path: Path) -> None:
     write_evaluation(evaluation, tmp_path / "judged")
     clips = pq.read_table(tmp_path / "judged/clips.parquet")
     assert clips.schema.names[: len(CLIP_FIELDS)] == [field.name for field in CLIP_FIELDS]
-    assert clips.schema.field("crop_boxes").type.value_type.names == CROP_BOX.names
+    assert clips.schema.field("crop_boxes").type == SCHEMA.field("crop_boxes").type
     assert {"split", "content_id", "mos_raw", "aspects", "label_score"} < set(clips.schema.names)
     first, failed = clips.to_pylist()[0], clips.to_pylist()[3]
     assert first["aspects"] == '{"colour": 1.0}'

@@ -215,7 +215,7 @@ def test_no_clips_are_no_scores(checkpoint: Checkpoints) -> None:
 
 
 def test_unknown_overrides_name_the_key(checkpoint: Checkpoints) -> None:
-    with pytest.raises(UsageError, match=r"'temprature'.*knows.*dtype"):
+    with pytest.raises(UsageError, match=r"'temprature'.*Keys of this level.*dtype"):
         scorer(checkpoint("qwen2_5_vl"), temprature=0.5)
     with pytest.raises(UsageError, match="dtype"):
         scorer(checkpoint("qwen2_5_vl"), dtype="float13")

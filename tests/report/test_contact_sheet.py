@@ -9,7 +9,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from tests.support import clips
-from vqa.cli import app
+from vqa.cli.app import app
 from vqa.data.audit import middle_frame
 from vqa.data.manifest import Manifest, Scale, make_manifest, write_manifest
 from vqa.report.contact_sheet import BINS, CELL, MARGIN, contact_sheet, sparkline, summarise_sets

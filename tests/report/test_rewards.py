@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from vqa.cli import app
+from vqa.cli.app import app
 from vqa.errors import UsageError
 from vqa.report.rewards import curves, plot_preset
 
@@ -28,5 +28,5 @@ def test_the_command_writes_a_picture_a_preset(tmp_path):
 
 
 def test_an_unknown_preset_is_refused():
-    with pytest.raises(UsageError, match="there are: preresq_video"):
+    with pytest.raises(UsageError, match="Known are: preresq_video"):
         plot_preset("magic")

@@ -126,7 +126,7 @@ def test_an_upload_that_cannot_be_says_so_and_keeps_the_folder(run: Path) -> Non
     code = (
         "import sys; from pathlib import Path; from vqa.train.publish import upload; upload(Path(sys.argv[1]), 'a/b')"
     )
-    for token, message in (({}, "push: no token; set HF_TOKEN"), ({"HF_TOKEN": "hf_none"}, "could not be uploaded")):
+    for token, message in (({}, "push: no token. Set HF_TOKEN"), ({"HF_TOKEN": "hf_none"}, "could not be uploaded")):
         environment = {"HF_HOME": str(run / "hf"), "HF_ENDPOINT": "http://127.0.0.1:9", "PATH": "/usr/bin"} | token
         done = subprocess.run(
             [sys.executable, "-c", code, str(folder)], env=environment, capture_output=True, text=True

@@ -206,13 +206,16 @@ def test_data_that_cannot_teach_is_refused(tmp_path: Path) -> None:
     def given(name: str, **columns: list[Any]) -> Any:
         return lambda: run_recipe(recipe, data=[manifest(tmp_path / name, **columns)], out=tmp_path / "out")
 
-    refused(given("none", opinion=[None, None]), "none/ladder.parquet: 2 rows without an opinion on 1-5", "'clip0'")
-    refused(given("high", opinion=[3.0, 91.2]), "rows without an opinion on 1-5, e.g. 'clip1'", "make the ladder again")
-    refused(given("one", opinion=[3.0]), "has one clip, clip0: nothing to compare it with; add clips or leave the set")
-    refused(given("flat", opinion=[3.0, 3.0]), "2 train clips without two different opinions; add clips")
+    refused(given("none", opinion=[None, None]), "none/ladder.parquet: 2 rows have no opinion on 1-5", "'clip0'")
+    refused(given("high", opinion=[3.0, 91.2]), "rows have no opinion on 1-5, e.g. 'clip1'", "Make the ladder again")
+    refused(
+        given("one", opinion=[3.0]),
+        "has one clip, clip0, and nothing to compare it with. Add clips, or remove the data set",
+    )
+    refused(given("flat", opinion=[3.0, 3.0]), "2 train clips without two different opinions. Add clips")
     refused(lambda: run_recipe(recipe, data=[tmp_path / "nowhere"], out=tmp_path / "out"), "nowhere", "vqa prepare")
     (tmp_path / "labels.csv").write_text("name,mos\na.mp4,3\n")
-    listed = "labels.csv: no manifest (.parquet); make one of a label file by `vqa data import`"
+    listed = "labels.csv: not a manifest (.parquet). Make one of a label file by `vqa data import`"
     refused(lambda: run_recipe(recipe, data=[tmp_path / "labels.csv"], out=tmp_path / "out"), listed)
     koniq = written(tmp_path / "b.yaml", small(COLDSTART | {"datasets": ["koniq"]}))
     known = manifest(tmp_path / "known", opinion=[3.0, 4.0], dataset=["spaq"] * 2)

@@ -79,16 +79,19 @@ def test_a_recipe_learns_from_a_prepared_folder_alone(tmp_path: Path, local_ray:
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        ({"a": {"mos": 2.0}, "b": {"mos": None}}, r"m.parquet: 1 rows have no mos_raw; every row needs one"),
+        ({"a": {"mos": 2.0}, "b": {"mos": None}}, r"m.parquet: 1 rows have no mos_raw. Every row needs one"),
         ({"a": {"mos": 2.0}, "b": {"mos": 91.2}}, r"m.parquet, row 2 \(b\): .*mos = 91.2 do not fit scale 1-5"),
-        ({"a": {"mos": 2.0}}, r"data set 'set' in .*m.parquet has one clip, a: nothing to compare it with; add clips"),
+        (
+            {"a": {"mos": 2.0}},
+            r"data set 'set' in .*m.parquet has one clip, a, and nothing to compare it with. Add clips",
+        ),
         (
             {"a": {"mos": 2.0}, "b": {"mos": 3.0}, "c": {"mos": 3.0, "dataset": "other"}},
             r"data set 'other' in .* has one clip, c",
         ),
         (
             {"a": {"mos": 2.0}, "b": {"mos": 3.0}},
-            r"clip a of set: its pictures do not load \(.*a.mp4.*leave the clip out",
+            r"clip a of set: its pictures do not load \(.*a.mp4.*remove the clip",
         ),
     ],
 )
@@ -103,7 +106,10 @@ def test_a_prepared_folder_without_opinions_is_refused(tmp_path: Path) -> None:
     """By hand: `vqa prepare` takes them from a manifest, which has them."""
     from vqa.data.view_cache import CLIPS
 
-    for opinion, words in ((None, "clip b has no opinion; import the set"), (91.2, "opinion 91.2, wanted 1-5; import")):
+    for opinion, words in (
+        (None, "clip b has no opinion. Import the data set"),
+        (91.2, "the opinion 91.2, not on 1-5. Import"),
+    ):
         row = {"dataset": "set", "uri": "x.mp4", "part": "part-000001.parquet", "row": 0, "status": "ok"}
         rows = [row | {"clip_id": "a", "opinion": 2.0}, row | {"clip_id": "b", "opinion": opinion}]
         pq.write_table(pa.Table.from_pylist(rows, schema=CLIPS), tmp_path / "clips.parquet")

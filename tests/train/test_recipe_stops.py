@@ -59,7 +59,7 @@ def test_killed_in_every_stage_or_out_of_disk_the_weights_are_the_same(ladder: P
     assert ended(out, {("grpo", 3): "full"}) == 0
     words = said.read_text()
     assert "checkpoint-4 could not be written" in words or "the model could not be written" in words
-    assert "make room" in words and "checkpoint-3" in words
+    assert "Make room" in words and "checkpoint-3" in words
 
     assert ended(out, {}) == 0
     undisturbed, stopped = (load_file(path / "model" / "model.safetensors") for path in (tmp_path / "whole", out))

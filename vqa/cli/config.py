@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vqa.config import Values
 from vqa.console import assigning
 from vqa.errors import UsageError
 
@@ -26,7 +27,7 @@ def config(
     typer.echo(yaml.safe_dump(resolved(file, kind=kind, assignments=assignments or ()), sort_keys=False), nl=False)
 
 
-def resolved(path: Path, *, kind: str | None = None, assignments: Sequence[str] = ()) -> dict[str, Any]:
+def resolved(path: Path, *, kind: str | None = None, assignments: Sequence[str] = ()) -> Values:
     """The file's values with defaults filled in, checked by its schema. Raises UsageError."""
     name = kind or path.resolve().parent.name
     if name not in KINDS:

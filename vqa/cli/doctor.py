@@ -45,7 +45,7 @@ def examine(*, as_json: bool = False) -> bool:
     return bool(test["passed"])
 
 
-def self_test() -> dict[str, Any]:
+def self_test() -> dict[str, bool | str | float | None]:
     """Score a bundled clip by the embedded model, decoded in the guarded child."""
     started = time.perf_counter()
     try:

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from typing import Any, Literal, TextIO
+from typing import Literal, TextIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,5 +25,5 @@ def export(rows: pa.Table, file: TextIO, *, kind: Format) -> int:
     return int(table.num_rows)
 
 
-def _cell(value: Any) -> Any:
+def _cell(value: object) -> object:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value

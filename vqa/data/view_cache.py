@@ -14,13 +14,13 @@ import json
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from vqa.config import Values
 from vqa.data.score_table import ScoreRow, schema_of
 from vqa.errors import UsageError
 from vqa.types import Clip, CropBox, MediaInfo, Pixels, Views
@@ -126,7 +126,7 @@ def read_prepared(folder: Path) -> list[PreparedClip]:
     ]
 
 
-def prepared_with(folder: Path) -> dict[str, Any]:
+def prepared_with(folder: Path) -> Values:
     """How a folder was sampled: `views` (keys of ViewsConfig) and `seed`; empty where nothing was prepared."""
     path = folder / "run.json"
     if not path.is_file():

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,6 +13,7 @@ from vqa.data.manifest import read_manifest
 from vqa.data.public.importer import import_ladder
 from vqa.data.public.layouts import ImportRequest
 from vqa.data.score_table import ScoreRow, ScoreTable, read_scores
+from vqa.data.tables import Row
 from vqa.data.view_cache import CLIPS, FILES, PICTURES, PackedViews, PreparedRow
 from vqa.errors import UsageError
 from vqa.files import replacing, write_parquet
@@ -81,7 +81,7 @@ class PreparedTable(ScoreTable):
         """How many different views are on disk."""
         return len(self._places)
 
-    def write_clips(self, out: Path, manifest: Sequence[Mapping[str, Any]]) -> pa.Table:
+    def write_clips(self, out: Path, manifest: Sequence[Mapping[str, object]]) -> pa.Table:
         """Write `clips.parquet` and `failed.csv` for the clips of a manifest (rows of `manifest_clips`).
 
         Returns the rows of CLIPS, one per clip.
@@ -115,7 +115,7 @@ def _keys(path: Path) -> list[str]:
         ) from error
 
 
-def manifest_clips(path: Path) -> list[dict[str, Any]]:
+def manifest_clips(path: Path) -> list[Row]:
     """The clips of a manifest (`vqa data import`) or ladder (`vqa data synth`: its folder or file) as rows of CLIPS.
 
     A manifest's columns `distortions`, `severities` and `reason` are taken along. Raises UsageError.

@@ -1,9 +1,12 @@
 """Calls into transformers that it does not document, each with its reason; tests/contracts holds a test of each."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def position_ids(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -17,7 +20,7 @@ def position_ids(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
     return positions
 
 
-def attention_of(model: Any) -> str:
+def attention_of(model: "PreTrainedModel") -> str:
     """Name of the attention implementation that the model runs with, such as `sdpa` or `eager`.
 
     There is a public setter (`set_attn_implementation`) and no public getter; transformers' own tests read this

@@ -4,7 +4,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,9 @@ from vqa import prompt
 from vqa.model.rollout import Rollout
 from vqa.model.vocabulary import Vocabulary
 from vqa.types import Answer, Score
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Chances = NDArray[np.float64]  # [10], of the digits 0-9 at one place; sums to 1
 _DIGITS = frozenset("0123456789")
@@ -44,9 +47,11 @@ def read(text: str, *, dimensions: int, is_finished: bool, chances: Sequence[Cha
     return Given(answer=answer, values=tuple(expected))
 
 
-def read_rollout(rollout: Rollout, tokenizer: Any, vocabulary: Vocabulary, *, dimensions: int) -> Given:
+def read_rollout(
+    rollout: Rollout, tokenizer: "PreTrainedTokenizerBase", vocabulary: Vocabulary, *, dimensions: int
+) -> Given:
     """As `read`: by its digits' chances where the rollout kept their logits, else as written."""
-    text = tokenizer.decode(rollout.tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    text = str(tokenizer.decode(rollout.tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
     chances = None
     if rollout.digit_logits is not None:
         pieces = tokenizer.convert_ids_to_tokens(rollout.tokens)
@@ -89,7 +94,7 @@ def _expected_digit(written: int, chances: Chances, rest: float, *, following: i
     return float(np.where(digits == written, written + rest, others) @ chances)
 
 
-def chances_of(pieces: Sequence[str], logits: Any, values: Sequence[int]) -> list[Chances | None]:
+def chances_of(pieces: Sequence[str], logits: NDArray[np.float32], values: Sequence[int]) -> list[Chances | None]:
     """The chances of each ASCII digit that the tokens write, in order; None for one that shares its token.
 
     `pieces`: what the vocabulary calls the tokens [n]. `logits`: [n, digit tokens], before temperature. `values`: the

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import torch
 
@@ -24,6 +24,9 @@ from vqa.prompt import dimensions
 from vqa.types import Clip, Score, Views
 from vqa.views import ViewsConfig, look, view_seed
 
+if TYPE_CHECKING:
+    from transformers import BatchFeature
+
 T = TypeVar("T")
 
 
@@ -33,7 +36,7 @@ class _Question:
 
     place: int  # in the caller's list
     views: Views
-    inputs: Any
+    inputs: "BatchFeature"
     length: int  # tokens
     seconds: float  # of encoding
 
@@ -60,7 +63,7 @@ class Scorer:
             raise ModelError(f"model {self.model_id}: digits have no tokens of their own. Set readout to answer.")
 
     @classmethod
-    def load(cls, source: str = "embedded", **overrides: Any) -> Self:
+    def load(cls, source: str = "embedded", **overrides: object) -> Self:
         """Load a model and its settings.
 
         Args:

@@ -3,9 +3,12 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from vqa.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 _DIGITS = "0123456789"
 _PLACEHOLDER = re.compile(r"(image|video|vision|audio)\w*token_(id|index)")
@@ -23,7 +26,14 @@ class Vocabulary:
     digit_values: tuple[int, ...]  # 0-9, for each of `digits`
 
     @classmethod
-    def of(cls, tokenizer: Any, config: Any, *, size: int, ends: int | Sequence[int] | None) -> "Vocabulary":
+    def of(
+        cls,
+        tokenizer: "PreTrainedTokenizerBase",
+        config: "PreTrainedConfig",
+        *,
+        size: int,
+        ends: int | Sequence[int] | None,
+    ) -> "Vocabulary":
         """Read the roles from a tokenizer and a model's config.
 
         Banned are placeholders of pictures (a model refuses its own text with one in it), special tokens except the
@@ -67,5 +77,5 @@ class Vocabulary:
         return set(self.digit_values) == set(range(10))
 
 
-def _placeholders(config: Any) -> set[int]:
+def _placeholders(config: "PreTrainedConfig") -> set[int]:
     return {value for key, value in config.to_dict().items() if _PLACEHOLDER.fullmatch(key) and isinstance(value, int)}

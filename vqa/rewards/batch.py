@@ -59,7 +59,7 @@ class Batch:
         return array
 
 
-def make_batch(values: Numbers, opinions: Numbers, datasets: Sequence[str], context: Mapping[str, Any]) -> Batch:
+def make_batch(values: Numbers, opinions: Numbers, datasets: Sequence[str], context: Mapping[str, object]) -> Batch:
     """Check a batch and mask unparsed answers.
 
     Args:

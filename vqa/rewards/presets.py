@@ -6,7 +6,6 @@ format term is 1 where the one parser reads the answer; the papers' own patterns
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -38,7 +37,7 @@ class RewardPreset:
         return {name: weight for name, (weight, _) in self.terms.items()}
 
 
-def compute(preset: str, values: ArrayLike, opinions: ArrayLike, datasets: Sequence[str], **context: Any) -> Terms:
+def compute(preset: str, values: ArrayLike, opinions: ArrayLike, datasets: Sequence[str], **context: object) -> Terms:
     """Compute the reward of a preset for a batch; pairs never cross data sets.
 
     Args:

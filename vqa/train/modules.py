@@ -11,6 +11,9 @@ from vqa.train.types import Model
 if TYPE_CHECKING:
     from transformers import ProcessorMixin
 
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
+
 TOWERS = ("visual", "vision_tower", "vision_model")  # its name in the families
 
 

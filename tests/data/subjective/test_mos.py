@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from vqa.cli import app
+from vqa.cli.app import app
 from vqa.data.manifest import read_manifest
 from vqa.data.subjective.mos import Method, recover
 from vqa.data.subjective.ratings import Ratings, read_ratings

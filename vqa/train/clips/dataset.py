@@ -72,7 +72,7 @@ class TrainingClip:
         try:
             return self.load()
         except (ClipError, OSError, ValueError) as error:
-            words = " ".join(str(error).split())[:300]
+            words = " ".join(str(error).split())[:300].rstrip(".")
             raise UsageError(
                 f"clip {self.clip_id} of {self.dataset}: its pictures do not load ({words}). Prepare the data again, "
                 "or remove the clip."

@@ -77,8 +77,7 @@ class BatchClip:
     @property
     def question(self) -> str:
         """The text behind the pictures."""
-        words: str = self.chat[-1]["content"][-1]["text"]
-        return words
+        return self.chat[-1]["content"][-1]["text"]
 
 
 def load_clip(

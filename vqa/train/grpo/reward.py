@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from accelerate import PartialState
@@ -59,7 +58,7 @@ class RankAndScore:
         dataset: Sequence[str],
         opinion: Sequence[float],
         log_metric: Callable[[str, float], None] | None = None,
-        **more: Any,
+        **more: object,
     ) -> list[float]:
         """Compute the rewards of this process's answers; see trl's GRPOTrainer, `reward_funcs`."""
         columns = {

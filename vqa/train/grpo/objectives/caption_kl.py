@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from vqa.train.grpo.objective import Effect, LossObjective, Update, answer_means, divergence
-from vqa.train.types import Chat
+
+if TYPE_CHECKING:
+    from transformers import BatchFeature, ProcessorMixin
 
 if TYPE_CHECKING:
     from transformers import BatchFeature, ProcessorMixin
@@ -48,8 +50,9 @@ class CaptionKl(LossObjective):
 
 def encode_caption(caption: str | None, processor: "ProcessorMixin", *, question: str) -> "BatchFeature":
     """The processor's tensors of the question with a caption in place of the pictures."""
+    from vqa.model.encode import render
+
     content = [{"type": "text", "text": f"What the pictures show: {caption}\n"}, {"type": "text", "text": question}]
-    chat: Chat = [{"role": "user", "content": content}]
-    text = processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+    text = render(processor, [{"role": "user", "content": content}])
     inputs: BatchFeature = processor(text=[text], return_tensors="pt", add_special_tokens=False)
     return inputs
