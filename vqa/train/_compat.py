@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from PIL.Image import Image
 from torch import Tensor
-from transformers import PreTrainedModel
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
 from trl.extras.profiling import profiling_context
 from trl.trainer.utils import split_tensor_dict

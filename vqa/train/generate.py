@@ -18,9 +18,6 @@ from vqa.train.recipe import Write
 from vqa.train.types import Model, Processor, Record
 from vqa.train.validation import encode_question
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, ProcessorMixin
-
 REASONS = "reasons.jsonl"  # one record per clip, as vqa.train.clips.conversations reads it
 
 

@@ -6,9 +6,6 @@ from vqa.errors import ModelError
 from vqa.model.vocabulary import Vocabulary
 from vqa.train.types import Model, Processor
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, ProcessorMixin
-
 TOWERS = ("visual", "vision_tower", "vision_model")  # its name in the families
 
 

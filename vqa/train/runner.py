@@ -21,7 +21,7 @@ import numpy as np
 import torch
 import transformers
 from accelerate import PartialState
-from transformers import PreTrainedModel, PrinterCallback, ProcessorMixin
+from transformers import PrinterCallback
 
 from vqa.errors import UsageError
 from vqa.files import write_json

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
+from vqa.prompt import ChatTurn
+
 # transformers.PreTrainedModel, bare or wrapped by accelerate or peft; it declares neither tower nor what a call returns
 Model: TypeAlias = Any
 Tower: TypeAlias = Any  # Qwen2.5-VL's vision transformer; torch declares a module's parts as tensor or module
@@ -11,5 +13,5 @@ ImageProcessor: TypeAlias = Any  # of Qwen's families
 
 Record: TypeAlias = Mapping[str, Any]  # an object read from JSON, or a row of a table
 Row: TypeAlias = dict[str, Any]  # of the table that trl iterates over
-Chat: TypeAlias = list[dict[str, Any]]  # turns as chat templates take them: role, and parts of text and pictures
+Chat: TypeAlias = list[ChatTurn]
 Batch: TypeAlias = dict[str, Any]  # a supervised batch by name: tensors, features of pictures, a count of columns

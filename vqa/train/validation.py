@@ -18,9 +18,6 @@ from vqa.train.clips.dataset import TrainingClip
 from vqa.train.modules import vocabulary_of
 from vqa.train.types import Model, Processor
 
-if TYPE_CHECKING:
-    from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
-
 
 @torch.no_grad()
 def validate(

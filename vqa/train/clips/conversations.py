@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from vqa.errors import UsageError
-from vqa.prompt import ChatTurn, parse
+from vqa.prompt import parse
 from vqa.train.clips.dataset import AnswerWriter, TrainingClip
 from vqa.train.types import Chat, Record
 from vqa.types import Clip, Views

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vqa.data.manifest import read_manifest
-from vqa.data.tables import Row
 from vqa.errors import ClipError, UsageError
-from vqa.prompt import HIGHEST, LOWEST, ChatTurn, PromptName, answer_text, messages
+from vqa.prompt import HIGHEST, LOWEST, PromptName, answer_text, messages
 from vqa.train.clips.degradation import QUESTION, Damage, damage_answer, damage_of
 from vqa.train.clips.ladder import ladder_answer, read_ladder
 from vqa.train.types import Chat, Record

@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from vqa.data.tables import Row
 from vqa.errors import UsageError
 from vqa.prompt import answer_text
 from vqa.train.types import Record

@@ -11,14 +11,11 @@ from torch.utils.data import Sampler
 
 from vqa.errors import UsageError
 from vqa.model.encode import encode, padded
-from vqa.prompt import HIGHEST, LOWEST, ChatTurn, messages
+from vqa.prompt import HIGHEST, LOWEST, messages
 from vqa.train.clips.degradation import NONE, Damage
 from vqa.train.grpo.packing import EncodedPrompt, encode_prompt
 from vqa.train.types import Chat, Model, Processor
 from vqa.types import Views
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, ProcessorMixin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -76,7 +73,8 @@ class BatchClip:
     @property
     def question(self) -> str:
         """The text behind the pictures."""
-        return self.chat[-1]["content"][-1]["text"]
+        words: str = self.chat[-1]["content"][-1]["text"]
+        return words
 
 
 def load_clip(

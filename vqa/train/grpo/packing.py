@@ -20,9 +20,6 @@ from transformers import BatchFeature
 from vqa.model import _compat
 from vqa.train.types import Model
 
-if TYPE_CHECKING:
-    from transformers import BatchFeature, PreTrainedModel
-
 _IGNORED = -100  # a label that is not scored
 _PER_TOKEN = {"input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids"}
 

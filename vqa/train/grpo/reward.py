@@ -59,7 +59,7 @@ class RankAndScore:
         dataset: Sequence[str],
         opinion: Sequence[float],
         log_metric: Callable[[str, float], None] | None = None,
-        **more: object,
+        **more: Any,
     ) -> list[float]:
         """Compute the rewards of this process's answers; see trl's GRPOTrainer, `reward_funcs`."""
         columns = {

@@ -24,7 +24,6 @@ from vqa.model._compat import attention_of
 from vqa.model.rollout import Sampling, prefill, roll_out
 from vqa.prompt import dimensions
 from vqa.train import _compat
-from vqa.train._compat import Batch
 from vqa.train.checkpoints import Guarded, unsharded
 from vqa.train.clips.dataset import seed_of
 from vqa.train.clips.degradation import NONE, QUESTION
@@ -119,8 +118,7 @@ class Trainer(Guarded, GRPOTrainer):  # type: ignore[misc]  # trl has no types
         parts: int = self.args.steps_per_generation
         if step % (parts * self.num_iterations) == 0 or not self._buffer:  # empty on resuming
             self._buffer = _compat.split_batch(self._generate_and_score_completions(generation_batch), parts)
-        part: Batch = self._buffer[step % parts]
-        return part
+        return self._buffer[step % parts]
 
     @property
     def _first_row(self) -> int:

@@ -51,13 +51,12 @@ def make_tokenizer(texts: Iterable[str], *, vocabulary: int) -> PreTrainedTokeni
 def make_processor(tokenizer: PreTrainedTokenizerBase, *, min_pixels: int, max_pixels: int) -> Processor:
     """Qwen2.5-VL's processor around a tokenizer; pictures are kept between the two areas."""
     size = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
-    processor: ProcessorMixin = hf.Qwen2_5_VLProcessor(
+    return hf.Qwen2_5_VLProcessor(
         tokenizer=tokenizer,
         image_processor=hf.Qwen2VLImageProcessor(size=size, patch_size=PATCH),
         video_processor=hf.Qwen2VLVideoProcessor(size=size, patch_size=PATCH),
         chat_template=CHAT_TEMPLATE,
     )
-    return processor
 
 
 def make_model(

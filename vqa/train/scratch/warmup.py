@@ -25,9 +25,6 @@ from vqa.train.scratch.model import filters
 from vqa.train.types import ImageProcessor, Model, Processor, Tower
 from vqa.types import Pixels
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, ProcessorMixin, Qwen2VLImageProcessor
-
 SIDE = 8  # patches along a 112-pixel crop
 HANDED = 1 + len(CLASSES)  # channels that `hand_over` fills: opinion, and a reading of each kind of damage
 LOUDNESS = 3.0  # the opinion's channel spreads so much wider over clips than another did before it was made quiet

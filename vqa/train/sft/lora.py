@@ -10,8 +10,6 @@ from vqa.train.modules import TOWERS, tower_of
 from vqa.train.recipe import ColdStart
 from vqa.train.types import Model
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 def mark_trained(model: nn.Module, settings: ColdStart) -> Model:
     """Put the model in training mode with its trained parts marked, and add LoRA where the settings have it.

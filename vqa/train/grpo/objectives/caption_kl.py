@@ -4,15 +4,11 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from vqa.model.encode import render
 from vqa.train.grpo.objective import Effect, LossObjective, Update, answer_means, divergence
 from vqa.train.types import Processor
 
 if TYPE_CHECKING:
     from transformers import BatchFeature
-
-if TYPE_CHECKING:
-    from transformers import BatchFeature, ProcessorMixin
 
 
 class CaptionKl(LossObjective):
