@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import transformers
@@ -28,9 +28,6 @@ from vqa.train.runner import card_of
 from vqa.train.scratch.model import make_model, make_tokenizer
 from vqa.train.types import Model
 from vqa.views import ViewsConfig
-
-if TYPE_CHECKING:  # loaded with the model, not before
-    pass
 
 hf: Any = transformers
 PIXELS_PER_TOKEN = 28 * 28  # Qwen2.5-VL merges 2x2 patches of 14 pixels

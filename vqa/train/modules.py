@@ -11,9 +11,6 @@ from vqa.train.types import Model
 if TYPE_CHECKING:
     from transformers import ProcessorMixin
 
-if TYPE_CHECKING:
-    from transformers import ProcessorMixin
-
 TOWERS = ("visual", "vision_tower", "vision_model")  # its name in the families
 
 
