@@ -9,11 +9,10 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import TypeAlias
 
 from vqa.errors import UsageError
 
-Handler: TypeAlias = Callable[[int, FrameType | None], object] | int | signal.Handlers | None  # as `signal` takes it
+Handler = Callable[[int, FrameType | None], object] | int | None  # as signal.signal takes and returns them
 
 
 class Stop:

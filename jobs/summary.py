@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TypedDict
 
 import pyarrow as pa
 from rich.console import Group, RenderableType
@@ -10,10 +11,23 @@ from rich.table import Table
 from rich.text import Text
 
 from vqa.console import printable
-from vqa.data.tables import Row
 
-SHOWN_COLUMNS = ["clip_id", "status", "error_kind", "error"]
-SHOWN_COLUMNS += ["score", "score_std", "score_global", "score_local", "reason"]
+
+class ShownRow(TypedDict):
+    """The columns of the scores table that are shown."""
+
+    clip_id: str
+    status: str
+    error_kind: str | None
+    error: str | None
+    score: float | None
+    score_std: float | None
+    score_global: float | None
+    score_local: float | None
+    reason: str | None
+
+
+SHOWN_COLUMNS = list(ShownRow.__annotations__)
 
 
 def counts(rows: pa.Table, column: str) -> dict[str, int]:
@@ -22,13 +36,13 @@ def counts(rows: pa.Table, column: str) -> dict[str, int]:
     return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
 
 
-def ranked(rows: pa.Table) -> list[Row]:
+def ranked(rows: pa.Table) -> list[ShownRow]:
     """Rows that have a score, worst first; ties in the order of clip_id."""
     scored = [row for row in rows.select(SHOWN_COLUMNS).to_pylist() if row["score"] is not None]
     return sorted(scored, key=lambda row: (row["score"], row["clip_id"]))
 
 
-def score_table(rows: Iterable[Row], *, title: str) -> Table:
+def score_table(rows: Iterable[ShownRow], *, title: str) -> Table:
     """Clips with their scores (1-5), spread, global and local score, and the model's reason."""
     table = Table(title=title, title_justify="left", expand=False)
     # On a narrow screen names and reasons fold; numbers are never squeezed.
@@ -48,7 +62,7 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
 
-def failure_table(rows: Iterable[Row], *, title: str) -> Table:
+def failure_table(rows: Iterable[ShownRow], *, title: str) -> Table:
     """Clips without a score and why."""
     table = Table(title=title, title_justify="left")
     table.add_column("status")

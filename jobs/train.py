@@ -14,13 +14,12 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jobs import _compat
 from jobs.signals import locked
 
 if TYPE_CHECKING:
-    from vqa.config import Values
     from vqa.train.recipe import Recipe
 
 OUTCOME = "outcome.json"  # in --out during the run: what the group made, or why no restart would help
@@ -121,7 +120,7 @@ def _fit(
     return ""
 
 
-def _worker(config: "Values") -> None:
+def _worker(config: dict[str, Any]) -> None:
     """One process of the group."""
     import ray.train
 

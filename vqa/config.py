@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from vqa.errors import UsageError
 
 Schema = TypeVar("Schema", bound=BaseModel)
-Values = dict[str, Any]  # settings as YAML and JSON hold them
+Values = dict[str, Any]
 
 
 class Strict(BaseModel):

@@ -14,16 +14,22 @@ Q-Insight's (arXiv 2503.22679); the wording is our own.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 from vqa.errors import UsageError
 
 LOWEST, HIGHEST = 1.0, 5.0
 PromptName = Literal["preresq_video", "preresq_image", "visualquality_r1", "q_insight"]  # the keys of PROMPTS
-Message = dict[str, Any]  # a turn of a chat, `role` and `content`, as chat templates take it
 
 _THINK = "Think in <think> </think>, then answer in <answer> </answer>"
 _SOURCE = "All pictures come from one video or image. How good does it look?"
+
+
+class ChatTurn(TypedDict):
+    """A turn of a chat as Hugging Face chat templates take it: who speaks, and texts and pictures in order."""
+
+    role: str
+    content: list[dict[str, str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +72,7 @@ def dimensions(preset: str) -> int:
     return _prompt(preset).dimensions
 
 
-def messages(preset: str, *, global_count: int, local_count: int, question: str | None = None) -> list[Message]:
+def messages(preset: str, *, global_count: int, local_count: int, question: str | None = None) -> list[ChatTurn]:
     """Chat messages as Hugging Face chat templates take them.
 
     Args:

@@ -13,7 +13,6 @@ import typer
 from vqa.console import printable
 from vqa.errors import ClipError, VqaError
 
-Findings = dict[str, Any]  # as printed with --json
 CLIP = Path(__file__).parents[1] / "assets" / "clips" / "big_buck_bunny_end.mp4"
 
 
@@ -46,7 +45,7 @@ def examine(*, as_json: bool = False) -> bool:
     return bool(test["passed"])
 
 
-def self_test() -> Findings:
+def self_test() -> dict[str, bool | str | float | None]:
     """Score a bundled clip by the embedded model, decoded in the guarded child."""
     started = time.perf_counter()
     try:
@@ -73,7 +72,7 @@ def _gpus() -> list[str]:
     return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
 
 
-def _show(findings: Findings) -> None:
+def _show(findings: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

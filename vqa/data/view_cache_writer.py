@@ -1,6 +1,6 @@
 """Writer of the cache of decoded views (vqa.data.view_cache): nothing torn, nothing twice, whatever is killed."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -81,7 +81,7 @@ class PreparedTable(ScoreTable):
         """How many different views are on disk."""
         return len(self._places)
 
-    def write_clips(self, out: Path, manifest: Sequence[Row]) -> pa.Table:
+    def write_clips(self, out: Path, manifest: Sequence[Mapping[str, object]]) -> pa.Table:
         """Write `clips.parquet` and `failed.csv` for the clips of a manifest (rows of `manifest_clips`).
 
         Returns the rows of CLIPS, one per clip.

@@ -1,10 +1,12 @@
 """Calls into transformers that it does not document, each with its reason; tests/contracts holds a test of each."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
-from transformers import PreTrainedModel
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def position_ids(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -18,12 +20,7 @@ def position_ids(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
     return positions
 
 
-def keep_rows(cache: Any, rows: Tensor) -> None:
-    """Reduce or repeat a cache's rows to these, in place; `Cache.reorder_cache` is typed for LongTensor alone."""
-    cache.reorder_cache(rows)
-
-
-def attention_of(model: PreTrainedModel) -> str:
+def attention_of(model: "PreTrainedModel") -> str:
     """Name of the attention implementation that the model runs with, such as `sdpa` or `eager`.
 
     There is a public setter (`set_attn_implementation`) and no public getter; transformers' own tests read this

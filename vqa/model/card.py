@@ -90,5 +90,5 @@ def settle(name: str, overrides: Values) -> tuple[ModelCard, GenerationConfig]:
         mine = merge(mine.pop("generation"), mine)
     others = {key: overrides[key] for key in overrides if key not in GenerationConfig.model_fields}
     card = build(ModelCard, merge(find_card(name), others), where=f"model {name}")
-    generation: Values = merge(card.generation, mine)
+    generation = merge(card.generation, mine)
     return card, build(GenerationConfig, generation, where=f"model {name}, generation")

@@ -3,20 +3,23 @@
 One clip at a time, so that its inputs cannot depend on its neighbours in a batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
-from transformers import BatchFeature, ProcessorMixin
 
-from vqa.prompt import Message, messages
+from vqa.prompt import ChatTurn, messages
 from vqa.types import Pixels, Views
+
+if TYPE_CHECKING:
+    from transformers import BatchFeature, ProcessorMixin
 
 _LEAST_SIDE = 28  # pixels; a merged patch of Qwen2.5-VL, and enough for the others
 _MOST_ASPECT = 100  # long side over short side; the Qwen processors refuse 200
 
 
-def encode(processor: ProcessorMixin, views: Views, *, prompt: str, question: str | None = None) -> BatchFeature:
+def encode(processor: "ProcessorMixin", views: Views, *, prompt: str, question: str | None = None) -> "BatchFeature":
     """Encode one clip with a prompt.
 
     Args:
@@ -32,13 +35,19 @@ def encode(processor: ProcessorMixin, views: Views, *, prompt: str, question: st
     return encode_chat(processor, messages(prompt, **counts, question=question), views.pictures)
 
 
-def encode_chat(processor: ProcessorMixin, chat: list[Message], pictures: Sequence[Pixels]) -> BatchFeature:
+def encode_chat(processor: "ProcessorMixin", chat: Sequence[ChatTurn], pictures: Sequence[Pixels]) -> "BatchFeature":
     """Encode a chat that shows these pictures, uint8 [height, width, 3], in their order; returns as `encode`."""
-    text = processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+    text = render(processor, chat)
     images = [Image.fromarray(padded(picture)) for picture in pictures]
     # The template has written the special tokens already.
-    encoded: BatchFeature = processor(text=[text], images=[images], return_tensors="pt", add_special_tokens=False)
-    return encoded
+    inputs: BatchFeature = processor(text=[text], images=[images], return_tensors="pt", add_special_tokens=False)
+    return inputs
+
+
+def render(processor: "ProcessorMixin", chat: Sequence[ChatTurn]) -> str:
+    """Write a chat as text, in the form of the model's family, up to where its answer begins."""
+    template: Callable[..., str] = processor.apply_chat_template  # its types know turns of text alone
+    return template(chat, add_generation_prompt=True, tokenize=False)
 
 
 def padded(picture: Pixels) -> Pixels:

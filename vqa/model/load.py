@@ -1,15 +1,14 @@
 """Load a model's weights and processor, or say what is wrong with them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 import transformers
 from safetensors import SafetensorError
-from transformers import PreTrainedModel, ProcessorMixin
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
 from vqa.errors import ModelError
@@ -18,8 +17,18 @@ from vqa.model.card import ModelCard
 from vqa.model.resolve import Location, locate
 from vqa.model.vocabulary import Vocabulary
 
+if TYPE_CHECKING:  # loaded with the model, not before
+    from transformers import PreTrainedModel, ProcessorMixin
+
 hf: Any = transformers  # its types do not hold what it does: from_pretrained returns a pair when asked to
 SPREAD = ("auto", "balanced", "balanced_low_0", "sequential")  # values of device_map that several GPUs share
+
+
+class LoadReport(TypedDict):
+    """Weights that transformers did not find as the config has them; of sizes: name, found, wanted."""
+
+    mismatched_keys: set[tuple[str, Sequence[int], Sequence[int]]]
+    missing_keys: set[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +36,8 @@ class Policy:
     """A loaded model with its processor and the roles of its tokens."""
 
     location: Location
-    model: PreTrainedModel  # a transformers image-text-to-text model, in eval mode
-    processor: ProcessorMixin
+    model: "PreTrainedModel"  # a transformers image-text-to-text model, in eval mode
+    processor: "ProcessorMixin"
     vocabulary: Vocabulary
 
     @property
@@ -57,7 +66,7 @@ def load(card: ModelCard) -> Policy:
     device = card.device_map or ("cuda:0" if torch.cuda.is_available() else "cpu")
     if device in SPREAD:
         require("train", "accelerate", doing=f"device_map {device}")
-    options: dict[str, str | bool] = {"trust_remote_code": card.trust_remote_code}
+    options: dict[str, bool | str] = {"trust_remote_code": card.trust_remote_code}
     if location.commit:
         options["revision"] = location.commit
     where = f"model {location.model_id}"
@@ -94,14 +103,7 @@ def load(card: ModelCard) -> Policy:
     return Policy(location=location, model=model, processor=processor, vocabulary=vocabulary)
 
 
-class _Report(TypedDict):
-    """What transformers reports of loading: names of weights, the wrong ones with the sizes found and wanted."""
-
-    mismatched_keys: set[tuple[str, torch.Size, torch.Size]]
-    missing_keys: set[str]
-
-
-def _check_weights(report: _Report, where: str) -> None:
+def _check_weights(report: LoadReport, where: str) -> None:
     """Raise ModelError where transformers filled weights with noise, which it only logs: it must not give scores."""
     if other := sorted(report["mismatched_keys"]):
         name, found, wanted = other[0]
@@ -113,14 +115,14 @@ def _check_weights(report: _Report, where: str) -> None:
         raise ModelError(f"{where}: {len(missing)} weights are not in its files, e.g. {missing[0]}. Download it again.")
 
 
-def _check_processor(processor: ProcessorMixin, where: str) -> None:
+def _check_processor(processor: "ProcessorMixin", where: str) -> None:
     if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
         raise ModelError(f"{where}: its processor is a {type(processor).__name__}, without pictures or without text")
     if not getattr(processor, "chat_template", None) and not getattr(processor.tokenizer, "chat_template", None):
         raise ModelError(f"{where}: no chat template, so that it cannot be asked. Add chat_template.jinja.")
 
 
-def _limit_pixels(processor: ProcessorMixin, card: ModelCard, where: str) -> None:
+def _limit_pixels(processor: "ProcessorMixin", card: ModelCard, where: str) -> None:
     """Set the areas between which pictures are resized, which the Qwen families alone have and keep as `edges`."""
     edges = {"shortest_edge": card.min_pixels, "longest_edge": card.max_pixels}
     wanted = {name: area for name, area in edges.items() if area is not None}

@@ -4,15 +4,18 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import PreTrainedTokenizerBase
 
 from vqa import prompt
 from vqa.model.rollout import Rollout
 from vqa.model.vocabulary import Vocabulary
 from vqa.types import Answer, Score
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Chances = NDArray[np.float64]  # [10], of the digits 0-9 at one place; sums to 1
 _DIGITS = frozenset("0123456789")
@@ -45,10 +48,9 @@ def read(text: str, *, dimensions: int, is_finished: bool, chances: Sequence[Cha
 
 
 def read_rollout(
-    rollout: Rollout, tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary, *, dimensions: int
+    rollout: Rollout, tokenizer: "PreTrainedTokenizerBase", vocabulary: Vocabulary, *, dimensions: int
 ) -> Given:
     """As `read`: by its digits' chances where the rollout kept their logits, else as written."""
-    # `decode` is typed for batches too; of one sequence it returns str.
     text = str(tokenizer.decode(rollout.tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
     chances = None
     if rollout.digit_logits is not None:

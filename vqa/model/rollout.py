@@ -9,14 +9,19 @@ of the tokens they generate, which may differ in the last bit; a token differs o
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import BatchFeature, Cache, DynamicCache, PreTrainedModel
+from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from vqa.model._compat import attention_of, keep_rows, position_ids
+from vqa.model._compat import attention_of, position_ids
 from vqa.model.vocabulary import Vocabulary
+
+if TYPE_CHECKING:  # loaded with the model, not before
+    from transformers import BatchFeature, PreTrainedModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,14 +57,14 @@ class Prefill:
 
 
 @torch.no_grad()  # not inference_mode: FSDP would keep such tensors for the update; 1 % slower
-def prefill(model: PreTrainedModel, inputs: BatchFeature) -> Prefill:
+def prefill(model: "PreTrainedModel", inputs: "BatchFeature") -> Prefill:
     """Run pictures and question of one clip through the model, once.
 
     Args:
         model: an image-text-to-text model of transformers, in eval mode.
         inputs: the processor's tensors for the clip; see `vqa.model.encode.encode`.
     """
-    tensors = dict(inputs.to(model.device, dtype=model.dtype))
+    tensors: dict[str, Tensor] = dict(inputs.to(model.device, dtype=model.dtype))
     cache = DynamicCache(config=model.config.get_text_config(decoder=True))
     positions = position_ids(model, tensors)
     # Without a mask, as there is no padding: attention may then use its causal kernel.
@@ -70,7 +75,7 @@ def prefill(model: PreTrainedModel, inputs: BatchFeature) -> Prefill:
 
 @torch.no_grad()
 def roll_out(
-    model: PreTrainedModel,
+    model: "PreTrainedModel",
     prompts: Sequence[Prefill],
     *,
     k: int,
@@ -101,19 +106,16 @@ def roll_out(
     if len(prompts) > 1 and not all(_is_plain(prompt.cache) for prompt in prompts):
         # Sliding windows and recurrent states cannot be padded on the left: one clip after another.
         each = [None] * len(prompts) if seeds is None else [seeds[k * i : k * (i + 1)] for i in range(len(prompts))]
-        return [
-            roll_out(
-                model,
-                [prompt],
-                k=k,
-                vocabulary=vocabulary,
-                max_new_tokens=max_new_tokens,
-                seeds=own,
-                sampling=sampling,
-                keep_digits=keep_digits,
-            )[0]
-            for prompt, own in zip(prompts, each, strict=True)
-        ]
+        alone = partial(
+            roll_out,
+            model,
+            k=k,
+            vocabulary=vocabulary,
+            max_new_tokens=max_new_tokens,
+            sampling=sampling,
+            keep_digits=keep_digits,
+        )
+        return [alone([prompt], seeds=own)[0] for prompt, own in zip(prompts, each, strict=True)]
     used = max(prompt.length for prompt in prompts)  # columns; read before the prompts' caches are emptied
     cache, mask = _laid_out(model, prompts, k=k, room=max_new_tokens)
     logits = torch.cat([prompt.logits for prompt in prompts]).repeat_interleave(k, dim=0)
@@ -147,7 +149,7 @@ def roll_out(
         if len(going) < len(rows):  # rows that are done leave the batch
             rows, token, positions = rows[going], token[going], positions.index_select(-2, going)
             mask = None if mask is None else mask[going]
-            keep_rows(cache, going)
+            cache.reorder_cache(going)
         positions = positions + 1
         used += 1
         seen = None if mask is None else _shaped(model, mask[:, :used])
@@ -183,7 +185,7 @@ def _perturbed(logits: Tensor, sampling: Sampling, generators: Sequence[torch.Ge
     return logits - noise.log()
 
 
-class _Row(DynamicLayer):  # type: ignore[no-untyped-call]  # transformers leaves __init_subclass__ untyped
+class _Row(DynamicLayer):
     """Cache layer with preallocated room, in which a token is written in place.
 
     DynamicLayer copies all keys and values per token (https://github.com/huggingface/transformers/pull/30536);
@@ -196,7 +198,9 @@ class _Row(DynamicLayer):  # type: ignore[no-untyped-call]  # transformers leave
         self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
         self._show()
 
-    def update(self, key_states: Tensor, value_states: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
         start, self._used = self._used, self._used + key_states.shape[-2]
         self._keys[..., start : self._used, :] = key_states
         self._values[..., start : self._used, :] = value_states
@@ -217,13 +221,13 @@ def _is_plain(cache: Cache) -> bool:
     return all(type(layer) is DynamicLayer for layer in cache.layers)
 
 
-def _laid_out(model: PreTrainedModel, prompts: Sequence[Prefill], *, k: int, room: int) -> tuple[Cache, Tensor | None]:
+def _laid_out(model: "PreTrainedModel", prompts: Sequence[Prefill], *, k: int, room: int) -> tuple[Any, Tensor | None]:
     """The prompts' caches with `k` rows each, right-aligned, and the mask (None where nothing is padded)."""
-    caches = [prompt.cache for prompt in prompts]
+    caches: list[Any] = [prompt.cache for prompt in prompts]  # `reorder_cache` is typed for LongTensor alone
     lengths = [prompt.length for prompt in prompts]
     if not all(_is_plain(cache) for cache in caches):
         (cache,) = caches
-        keep_rows(cache, torch.zeros(k, dtype=torch.long, device=model.device))  # k times the only row
+        cache.reorder_cache(torch.zeros(k, dtype=torch.long, device=model.device))  # k times the only row
         return cache, None
     longest, rows = max(lengths), k * len(prompts)
     laid_out = Cache(layers=[_Row(*pair, longest) for pair in _merged(caches, lengths, k=k, room=room)])
@@ -254,7 +258,7 @@ def _merged(caches: Sequence[Cache], lengths: Sequence[int], *, k: int, room: in
         yield pair[0], pair[1]
 
 
-def _shaped(model: PreTrainedModel, mask: Tensor) -> Tensor:
+def _shaped(model: "PreTrainedModel", mask: Tensor) -> Tensor:
     """The mask [rows, columns] in the form that the attention takes as it is, so that no step has to convert it."""
     attention = attention_of(model)
     if attention == "sdpa":

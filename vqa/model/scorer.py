@@ -7,10 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import torch
-from transformers import BatchFeature
 
 from vqa.config import build
 from vqa.errors import ClipError, ModelError
@@ -25,6 +24,9 @@ from vqa.prompt import dimensions
 from vqa.types import Clip, Score, Views
 from vqa.views import ViewsConfig, look, view_seed
 
+if TYPE_CHECKING:
+    from transformers import BatchFeature
+
 T = TypeVar("T")
 
 
@@ -34,7 +36,7 @@ class _Question:
 
     place: int  # in the caller's list
     views: Views
-    inputs: BatchFeature
+    inputs: "BatchFeature"
     length: int  # tokens
     seconds: float  # of encoding
 

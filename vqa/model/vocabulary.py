@@ -3,10 +3,12 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from vqa.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 _DIGITS = "0123456789"
 _PLACEHOLDER = re.compile(r"(image|video|vision|audio)\w*token_(id|index)")
@@ -26,8 +28,8 @@ class Vocabulary:
     @classmethod
     def of(
         cls,
-        tokenizer: PreTrainedTokenizerBase,
-        config: PreTrainedConfig,
+        tokenizer: "PreTrainedTokenizerBase",
+        config: "PreTrainedConfig",
         *,
         size: int,
         ends: int | Sequence[int] | None,
@@ -75,5 +77,5 @@ class Vocabulary:
         return set(self.digit_values) == set(range(10))
 
 
-def _placeholders(config: PreTrainedConfig) -> set[int]:
+def _placeholders(config: "PreTrainedConfig") -> set[int]:
     return {value for key, value in config.to_dict().items() if _PLACEHOLDER.fullmatch(key) and isinstance(value, int)}

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from vqa.errors import UsageError
 
 Numbers = NDArray[np.float64]
-Context = Mapping[str, Any]  # keys of CONTEXT
 
 # What `compute` takes beside the numbers, for B clips with K answers; a term without its entry is 0.
 CONTEXT = {
@@ -42,7 +41,7 @@ class Batch:
     scores: Numbers
     opinions: Numbers
     peers: NDArray[np.bool_]
-    context: Context
+    context: Mapping[str, Any]
 
     def array(self, name: str) -> NDArray[Any] | None:
         """An entry of the context as an array, or None where it is missing.
@@ -60,7 +59,7 @@ class Batch:
         return array
 
 
-def make_batch(values: Numbers, opinions: Numbers, datasets: Sequence[str], context: Context) -> Batch:
+def make_batch(values: Numbers, opinions: Numbers, datasets: Sequence[str], context: Mapping[str, object]) -> Batch:
     """Check a batch and mask unparsed answers.
 
     Args:

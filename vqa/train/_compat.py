@@ -5,12 +5,19 @@ has a test in tests/contracts/test_trl_contract.py, and pyproject.toml pins the 
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
+from PIL.Image import Image
 from torch import Tensor
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
 from trl.extras.profiling import profiling_context
 from trl.trainer.utils import split_tensor_dict
+
+from vqa.train.types import Model
+
+if TYPE_CHECKING:
+    from transformers import Trainer
+    from trl import GRPOTrainer
 
 # Class -> method -> why it is overridden.
 OVERRIDDEN = {
@@ -40,41 +47,41 @@ def rotate_vision(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple
     return rotated
 
 
-def mark_scheduler_created(trainer: Any) -> None:
+def mark_scheduler_created(trainer: "Trainer") -> None:
     """Tell transformers' Trainer that the scheduler is its own, so that it steps and saves it."""
     trainer._created_lr_scheduler = True
 
 
-def micro_step(trainer: Any) -> int:
+def micro_step(trainer: "GRPOTrainer") -> int:
     """Forward and backward passes so far. trl counts them to know when answers are due, and shows them nowhere."""
     step: int = trainer._step
     return step
 
 
-def split_batch(batch: dict[str, Any], parts: int) -> list[dict[str, Any]]:
+def split_batch(batch: dict[str, Tensor], parts: int) -> list[dict[str, Tensor]]:
     """Split the tensors of a batch in order, as trl does for gradient accumulation."""
-    found: list[dict[str, Any]] = split_tensor_dict(batch, parts)
+    found: list[dict[str, Tensor]] = split_tensor_dict(batch, parts)
     return found
 
 
-def add_metric(trainer: Any, name: str, value: float) -> None:
+def add_metric(trainer: "GRPOTrainer", name: str, value: float) -> None:
     """Add a value to the means that trl logs with the next step. Its `log_metric` exists only for reward functions."""
     trainer._metrics["train"][name].append(value)
 
 
-def step_seconds(trainer: Any) -> list[float]:
+def step_seconds(trainer: "GRPOTrainer") -> list[float]:
     """Seconds of the steps since the last log."""
     seconds: list[float] = trainer._metrics["train"].get("step_time", [])
     return seconds
 
 
-def source_of(model: Any) -> str:
+def source_of(model: Model) -> str:
     """Folder or hub id that the model was loaded from, where trl looks for the reference of the KL."""
     name: str = model.config._name_or_path
     return name
 
 
-def reset_vllm_encoder_cache(trainer: Any, *, is_server: bool) -> None:
+def reset_vllm_encoder_cache(trainer: "GRPOTrainer", *, is_server: bool) -> None:
     """Drop vLLM's cache of encoded pictures, which trl keeps when it sends new weights.
 
     See https://github.com/huggingface/trl/issues/7198.
@@ -87,7 +94,7 @@ def reset_vllm_encoder_cache(trainer: Any, *, is_server: bool) -> None:
 
 
 def generate_by_vllm(
-    trainer: Any, *, prompts: Sequence[Sequence[int]], images: Sequence[Any]
+    trainer: "GRPOTrainer", *, prompts: Sequence[Sequence[int]], images: Sequence[Sequence[Image]]
 ) -> tuple[list[list[int]], list[list[int]], list[list[float]]]:
     """Answers by trl's vLLM client: prompts as vLLM saw them, answers, and the drawn tokens' log-probabilities.
 

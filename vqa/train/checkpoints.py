@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 import torch
 import transformers
@@ -14,18 +14,22 @@ from accelerate import Accelerator, PartialState
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
-from transformers import TrainerState
+from transformers import ProcessorMixin, Trainer, TrainerState
 from transformers.trainer_utils import rotate_checkpoints
 from trl.models.utils import unwrap_model_for_generation
 
 from vqa.errors import ModelError, UsageError
 from vqa.model.card import CARD, CARRIED, ModelCard
 from vqa.model.load import load
+from vqa.train.types import Model
 
 hf: Any = transformers
+Trained: TypeAlias = Any  # a Model, or the trainer that holds its shards
 
 
-def load_for_generation(card: ModelCard, *, threads: int | None = None, processes: PartialState) -> tuple[Any, Any]:
+def load_for_generation(
+    card: ModelCard, *, threads: int | None = None, processes: PartialState
+) -> tuple[Model, ProcessorMixin]:
     """Load a model to write answers with.
 
     Returns:
@@ -42,7 +46,7 @@ def load_for_generation(card: ModelCard, *, threads: int | None = None, processe
     return policy.model, policy.processor
 
 
-def load_for_training(card: ModelCard, *, threads: int | None = None) -> tuple[Any, Any]:
+def load_for_training(card: ModelCard, *, threads: int | None = None) -> tuple[Model, ProcessorMixin]:
     """Load a model to train.
 
     Returns:
@@ -62,7 +66,7 @@ def _forget_deepspeed() -> None:
     hf.integrations.unset_hf_deepspeed_config()
 
 
-def save_model(trained: Any, processor: Any, folder: Path, *, processes: PartialState) -> None:
+def save_model(trained: Trained, processor: ProcessorMixin, folder: Path, *, processes: PartialState) -> None:
     """Save a model into a folder, whole or not at all; every process calls it.
 
     Args:
@@ -142,7 +146,7 @@ class Guarded:
 
     what = "training"
     args: Any  # each trainer has a class of its own
-    model: Any
+    model: Model
     state: TrainerState
     accelerator: Accelerator
     is_fsdp_enabled: bool
@@ -164,8 +168,8 @@ class Guarded:
         way = f"resume from {saved} (as `start`, in another --out)" if saved else "begin again"
         raise ModelError(f"{self.what}: {what} at step {self.state.global_step}. Lower `learning_rate` and {way}.")
 
-    def _clip_grad_norm(self, model: nn.Module) -> Any:
-        norm = super()._clip_grad_norm(model)  # type: ignore[misc]
+    def _clip_grad_norm(self, model: nn.Module) -> Tensor | float | None:
+        norm: Tensor | float | None = super()._clip_grad_norm(model)  # type: ignore[misc]
         if self.accelerator.scaler is None and norm is not None and not torch.isfinite(torch.as_tensor(norm)):
             self._stop(f"the gradient's norm is {float(norm)}")
         return norm
@@ -222,7 +226,7 @@ def _disk_full(name: str, model: nn.Module, out: Path, error: Exception) -> str:
 
 
 @contextmanager
-def unsharded(trainer: Any) -> Iterator[Any]:
+def unsharded(trainer: Trainer) -> Iterator[Model]:
     """Context manager that yields the trainer's model in eval mode with all weights on every process (FSDP2, ZeRO-3).
 
     Inside, each process runs at its own pace. All processes must enter, and each needs memory for all weights.

@@ -26,6 +26,7 @@ from vqa.train.modules import tower_of
 from vqa.train.recipe import ColdStart, GrpoStage, Recipe, Stage, Warmup
 from vqa.train.runner import card_of
 from vqa.train.scratch.model import make_model, make_tokenizer
+from vqa.train.types import Model
 from vqa.views import ViewsConfig
 
 hf: Any = transformers
@@ -211,7 +212,7 @@ def _count(recipe: Recipe) -> ParameterCount:
     return ParameterCount(total=None, origin=without)
 
 
-def _counted(model: Any, origin: str, *, more: int = 0) -> ParameterCount:
+def _counted(model: Model, origin: str, *, more: int = 0) -> ParameterCount:
     text = model.config.get_text_config()
     return ParameterCount(
         total=sum(one.numel() for one in model.parameters()) + more,

@@ -3,10 +3,10 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from transformers import ProcessorMixin
 
 from vqa.errors import UsageError
 from vqa.files import replacing
@@ -16,6 +16,7 @@ from vqa.train.clips.dataset import TrainingClip, seed_of
 from vqa.train.context import StageContext
 from vqa.train.modules import vocabulary_of
 from vqa.train.recipe import Write
+from vqa.train.types import Model, Record
 from vqa.train.validation import encode_question
 
 REASONS = "reasons.jsonl"  # one record per clip, as vqa.train.clips.conversations reads it
@@ -23,8 +24,8 @@ REASONS = "reasons.jsonl"  # one record per clip, as vqa.train.clips.conversatio
 
 @torch.no_grad()
 def generate_reasons(
-    model: Any,
-    processor: Any,
+    model: Model,
+    processor: ProcessorMixin,
     clips: Sequence[TrainingClip],
     texts: Sequence[Path],
     *,
@@ -79,7 +80,7 @@ def generate_reasons(
             best: str | None = written[0]
             if not stage.plain:
                 best = _nearest(written, clip.opinion, numbers=dimensions(prompt), within=stage.max_error)
-            row: dict[str, Any] = {"id": clip.clip_id, "dataset_name": clip.dataset, "conversations": []}
+            row: dict[str, object] = {"id": clip.clip_id, "dataset_name": clip.dataset, "conversations": []}
             if best is not None:
                 row["conversations"] = [{"from": "gpt", "value": best}]
             log.add("kept", float(best is not None))
@@ -117,7 +118,7 @@ def texts_by_clip(paths: Sequence[Path]) -> dict[str, str]:
     return {row["id"]: row["conversations"][-1]["value"] for path in paths for row in read_rows(path)}
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: Path) -> list[Record]:
     """Rows of a JSONL file, without a torn last line; none where there is no file."""
     if not path.is_file():
         return []

@@ -1,16 +1,20 @@
 """Parts of an MLLM by role: the vision tower, groups for an optimiser, the vocabulary."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from torch import nn
 
 from vqa.errors import ModelError
 from vqa.model.vocabulary import Vocabulary
+from vqa.train.types import Model
+
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
 
 TOWERS = ("visual", "vision_tower", "vision_model")  # its name in the families
 
 
-def tower_of(model: Any) -> nn.Module:
+def tower_of(model: nn.Module) -> nn.Module:
     """The vision tower, with the projector where the family keeps it inside.
 
     Raises:
@@ -18,13 +22,13 @@ def tower_of(model: Any) -> nn.Module:
     """
     for name, part in model.named_modules():
         if name.rpartition(".")[2] in TOWERS:
-            return part  # type: ignore[no-any-return]  # the model is untyped
+            return part  # type: ignore[no-any-return]  # torch leaves it untyped
     raise ModelError(
         f"{type(model).__name__}: no vision tower called {', '.join(TOWERS)}, so its learning rate cannot be set."
     )
 
 
-def parameter_groups(model: Any, *, rate: float, vision_rate: float | None) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module, *, rate: float, vision_rate: float | None) -> list[dict[str, object]]:
     """Trained parameters in an optimiser's groups: the tower at `vision_rate` (None: `rate`), the rest at `rate`."""
     own = {id(one) for one in tower_of(model).parameters()}
     trained = [one for one in model.parameters() if one.requires_grad]
@@ -36,7 +40,7 @@ def parameter_groups(model: Any, *, rate: float, vision_rate: float | None) -> l
     return [group for group in groups if group["params"]]
 
 
-def vocabulary_of(model: Any, processor: Any) -> Vocabulary:
+def vocabulary_of(model: Model, processor: "ProcessorMixin") -> Vocabulary:
     """The tokens that the model may write. Raises ModelError where none ends an answer."""
     size = model.get_output_embeddings().weight.shape[0]
     return Vocabulary.of(processor.tokenizer, model.config, size=size, ends=model.generation_config.eos_token_id)

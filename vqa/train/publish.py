@@ -12,7 +12,6 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 from huggingface_hub import EvalResult, HfApi, ModelCardData, get_token
@@ -25,8 +24,8 @@ from vqa.model.card import find_card
 from vqa.model.resolve import locate
 from vqa.prompt import PROMPTS
 from vqa.train.recipe import STAGE_FILE
+from vqa.train.types import Record
 
-Record = Mapping[str, Any]  # an object read from JSON: a stage's settings, a line of the log, figures
 TAKEN = (".safetensors", ".json", ".jinja", ".txt", ".model")  # what save_pretrained writes that is no code, no pickle
 SCALE = "opinions on 1-5, higher is better"
 

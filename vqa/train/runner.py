@@ -21,7 +21,7 @@ import numpy as np
 import torch
 import transformers
 from accelerate import PartialState
-from transformers import PrinterCallback
+from transformers import PrinterCallback, ProcessorMixin
 
 from vqa.errors import UsageError
 from vqa.files import write_json
@@ -56,6 +56,7 @@ from vqa.train.scratch.crops import cut_crops
 from vqa.train.scratch.model import make_model, make_processor, make_tokenizer
 from vqa.train.scratch.warmup import warm_up
 from vqa.train.sft.trainer import cold_start
+from vqa.train.types import Model
 from vqa.train.validation import validate
 from vqa.views import ViewsConfig
 
@@ -209,7 +210,7 @@ def run_recipe(recipe: Recipe, *, out: Path, data: Sequence[Path | str] = (), un
 
 def _stage_settings(
     run: RunContext, stage: Stage, train: Sequence[ListedClip], held_out: Sequence[ListedClip], keys: dict[str, str]
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """All settings that the stage's weights depend on."""
     recipe, origin = run.recipe, run.recipe.origin(stage)
     shared = recipe.model_dump(mode="json", include={"model", "seed", "precision", "views_per_clip"})
@@ -282,7 +283,7 @@ def _run_stage(
     save_model(trained, processor, folder / "model", processes=run.processes)
 
 
-def _start(run: RunContext, stage: Stage, train: Sequence[ListedClip]) -> tuple[Any, Any]:
+def _start(run: RunContext, stage: Stage, train: Sequence[ListedClip]) -> tuple[Model, ProcessorMixin]:
     recipe, card, origin = run.recipe, run.card, run.recipe.origin(stage)
     if origin is not None:
         earlier = {one.name for one in recipe.stages}
@@ -313,8 +314,8 @@ def _texts(train: Sequence[ListedClip], prompt: PromptName) -> list[str]:
 def _warm_up(
     run: RunContext,
     stage: Warmup,
-    model: Any,
-    processor: Any,
+    model: Model,
+    processor: ProcessorMixin,
     train: list[ListedClip],
     held_out: list[ListedClip],
     folder: Path,
@@ -376,12 +377,12 @@ def _examples(run: RunContext, stage: GrpoStage, learned: list[TrainingClip]) ->
     ]
 
 
-def key_of(settings: Mapping[str, Any]) -> str:
+def key_of(settings: Mapping[str, object]) -> str:
     """Digest of a stage's settings, among them the key of the stage before: same key, same weights."""
     return hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
-def begin_stage(folder: Path, settings: Mapping[str, Any]) -> bool:
+def begin_stage(folder: Path, settings: Mapping[str, object]) -> bool:
     """Return whether the stage in `folder` is finished; write its settings there where it is new.
 
     Raises:
@@ -416,11 +417,11 @@ def begin_stage(folder: Path, settings: Mapping[str, Any]) -> bool:
     return is_finished
 
 
-def finish_stage(folder: Path, settings: Mapping[str, Any]) -> None:
+def finish_stage(folder: Path, settings: Mapping[str, object]) -> None:
     """Write that the stage is finished."""
     _write_stage(folder, settings, is_finished=True)
 
 
-def _write_stage(folder: Path, settings: Mapping[str, Any], *, is_finished: bool) -> None:
+def _write_stage(folder: Path, settings: Mapping[str, object], *, is_finished: bool) -> None:
     state = {"version": SETTINGS_VERSION, "settings": dict(settings), "is_finished": is_finished}
     write_json(folder / STAGE_FILE, state)

@@ -1,12 +1,12 @@
 """Correlation of a model's scores with opinions on held-out clips, by one greedy answer each."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
+from transformers import BatchFeature, ProcessorMixin
 
 from vqa.metrics import plcc, srcc
 from vqa.model.card import Readout
@@ -16,12 +16,13 @@ from vqa.model.rollout import prefill, roll_out
 from vqa.prompt import PromptName, dimensions
 from vqa.train.clips.dataset import TrainingClip
 from vqa.train.modules import vocabulary_of
+from vqa.train.types import Model
 
 
 @torch.no_grad()
 def validate(
-    model: Any,
-    processor: Any,
+    model: Model,
+    processor: ProcessorMixin,
     clips: Sequence[TrainingClip],
     *,
     prompt: PromptName,
@@ -77,9 +78,13 @@ def validate(
     }
 
 
-def encode_question(processor: Any, clip: TrainingClip, *, prompt: PromptName, question: str | None = None) -> Any:
+def encode_question(
+    processor: ProcessorMixin, clip: TrainingClip, *, prompt: PromptName, question: str | None = None
+) -> BatchFeature:
     """The processor's tensors for a clip's views and its question; `question` replaces the prompt's words."""
     views = clip.views()
     if clip.chat is not None:
-        return encode_chat(processor, clip.chat(views), views.pictures)
-    return encode(processor, views, prompt=prompt, question=question)
+        inputs: BatchFeature = encode_chat(processor, clip.chat(views), views.pictures)
+    else:
+        inputs = encode(processor, views, prompt=prompt, question=question)
+    return inputs

@@ -22,6 +22,7 @@ import numpy as np
 from vqa.errors import UsageError
 from vqa.prompt import parse
 from vqa.train.clips.dataset import AnswerWriter, TrainingClip
+from vqa.train.types import Chat, Record
 from vqa.types import Clip, Views
 from vqa.views import ViewsConfig, look
 
@@ -60,7 +61,7 @@ def read_conversations(
     return found
 
 
-def _record(line: str, where: str) -> dict[str, Any]:
+def _record(line: str, where: str) -> Record:
     try:
         record = json.loads(line)
     except ValueError as error:
@@ -73,7 +74,7 @@ def _record(line: str, where: str) -> dict[str, Any]:
 
 
 def _samples(
-    record: dict[str, Any],
+    record: Record,
     path: Path,
     where: str,
     clips: Mapping[str, TrainingClip],
@@ -138,7 +139,7 @@ def _turn(turn: Any, where: str) -> Turn:
     return role, text
 
 
-def _media(record: dict[str, Any], name: str, folder: Path, where: str) -> list[Path]:
+def _media(record: Record, name: str, folder: Path, where: str) -> list[Path]:
     given = record.get(f"{name}s", record.get(name)) or []
     paths = [folder / str(one) for one in ([given] if isinstance(given, str) else given)]
     missing = next((path for path in paths if not path.is_file()), None)
@@ -161,11 +162,11 @@ def _fixed(text: str) -> AnswerWriter:
     return lambda _, __: text
 
 
-def _chat(turns: list[Turn], views: Views) -> list[dict[str, Any]]:
+def _chat(turns: list[Turn], views: Views) -> Chat:
     """The turns with a picture at each <image>, a video's at its <video>; without a mark, before the first question."""
     left = len(views.pictures)
     is_marked = any(_PLACE.search(text) for role, text in turns if role == "user")
-    chat: list[dict[str, Any]] = []
+    chat: Chat = []
     for role, text in turns:
         content: list[dict[str, str]] = []
         if role == "user" and left and not is_marked:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from vqa.errors import ClipError, UsageError
 from vqa.prompt import HIGHEST, LOWEST, PromptName, answer_text, messages
 from vqa.train.clips.degradation import QUESTION, Damage, damage_answer, damage_of
 from vqa.train.clips.ladder import ladder_answer, read_ladder
+from vqa.train.types import Chat, Record
 from vqa.types import Clip, Views
 from vqa.views import ViewsConfig, look
 
@@ -62,7 +63,7 @@ class TrainingClip:
     opinion: float | None
     load: Callable[[], Views]
     write_answer: AnswerWriter | None = None
-    chat: Callable[[Views], list[dict[str, Any]]] | None = None
+    chat: Callable[[Views], Chat] | None = None
     damage: Damage | None = None
     distortions: tuple[str, ...] = ()  # known to be there, by a ladder's names
 
@@ -146,7 +147,7 @@ def _list(place: Path) -> Iterator[ListedClip]:
         )
 
 
-def _of_row(row: dict[str, Any], place: Path, *, opinion: float | None, folder: Path | None = None) -> ListedClip:
+def _of_row(row: Record, place: Path, *, opinion: float | None, folder: Path | None = None) -> ListedClip:
     done = row.get("distortions")
     return ListedClip(
         clip_id=row["clip_id"],
@@ -311,7 +312,7 @@ def damage_clips(clips: Sequence[TrainingClip], prompt: PromptName) -> list[Trai
     ]
 
 
-def _damage_chat(prompt: PromptName, views: Views) -> list[dict[str, Any]]:
+def _damage_chat(prompt: PromptName, views: Views) -> Chat:
     counts = {"global_count": len(views.global_pictures), "local_count": len(views.local_pictures)}
     return messages(prompt, **counts, question=QUESTION)
 

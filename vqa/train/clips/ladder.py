@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from vqa.errors import UsageError
 from vqa.prompt import answer_text
+from vqa.train.types import Record
 
 # Names of each distortion as people see it, one of which is drawn for an answer. Which codec it was, or whether detail
 # was lost in the lens or by scaling, cannot be seen.
@@ -68,7 +68,7 @@ def ladder_answer(
     return answer_text(reason, [opinion] * numbers)
 
 
-def read_ladder(folder: Path) -> list[dict[str, Any]]:
+def read_ladder(folder: Path) -> list[Record]:
     """Rows of a ladder's table, as `vqa data synth` makes it.
 
     Raises:
@@ -77,7 +77,7 @@ def read_ladder(folder: Path) -> list[dict[str, Any]]:
     path = folder / "ladder.parquet"
     if not path.is_file():
         raise UsageError(f"{path} does not exist. Make a ladder first: vqa data synth SOURCES --out {folder}.")
-    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    rows: list[Record] = pq.read_table(path).to_pylist()
     wrong = [row["clip_id"] for row in rows if not 1 <= (row.get("opinion") or 0) <= 5]
     if wrong:
         raise UsageError(f"{path}: {len(wrong)} rows have no opinion on 1-5, e.g. {wrong[0]!r}. Make the ladder again.")

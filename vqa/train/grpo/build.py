@@ -4,10 +4,9 @@ import importlib.util
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-import transformers
+from transformers import ProcessorMixin, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import GRPOConfig
 
 from vqa.errors import UsageError
@@ -24,8 +23,9 @@ from vqa.train.grpo.reward import UNFED, RankAndScore
 from vqa.train.grpo.trainer import Trainer
 from vqa.train.metrics_log import log_held_out, reporters
 from vqa.train.modules import tower_of, vocabulary_of
+from vqa.train.types import Model
 
-Evaluate = Callable[[Any], Mapping[str, float]]
+Evaluate = Callable[[Model], Mapping[str, float]]
 
 # Settings that go to GRPOConfig under their own names.
 _OF_TRL = (
@@ -38,14 +38,14 @@ _OF_VLLM = ("vllm_mode", "vllm_server_base_url", "vllm_gpu_memory_utilization")
 
 def make_trainer(
     settings: GrpoSettings,
-    model: Any,
-    processor: Any,
+    model: Model,
+    processor: ProcessorMixin,
     examples: Sequence[Example],
     *,
     folder: Path,
     processes: int = 1,
     evaluate: Evaluate | None = None,
-    arguments: Mapping[str, Any] | None = None,
+    arguments: Mapping[str, object] | None = None,
 ) -> Trainer:
     """Build a trainer, ready for `.train()`.
 
@@ -73,7 +73,7 @@ def make_trainer(
     if settings.vision_learning_rate is not None:
         tower_of(model).requires_grad_(settings.vision_learning_rate > 0)
     names = (*_OF_TRL, *(_OF_VLLM if settings.vllm_mode else ()))
-    config: dict[str, Any] = {name: getattr(settings, name) for name in names}
+    config: dict[str, object] = {name: getattr(settings, name) for name in names}
     config |= {
         "output_dir": str(folder),
         "per_device_train_batch_size": rows,
@@ -158,7 +158,7 @@ def _unfed(settings: GrpoSettings, examples: Sequence[Example]) -> list[str]:
     return []
 
 
-def _check_attention(model: Any) -> None:
+def _check_attention(model: Model) -> None:
     """Check that attention takes a mask and that no layer is recurrent, which answers behind one prompt need."""
     text, kind = model.config.get_text_config(), attention_of(model)
     layers = set(getattr(text, "layer_types", None) or ()) - {"full_attention"}
@@ -167,7 +167,7 @@ def _check_attention(model: Any) -> None:
         raise UsageError(f"grpo: {found} cannot share a prompt. Use attention sdpa, or set shared_prefill: false.")
 
 
-def _banned(processor: Any, vocabulary: Vocabulary, *, is_vllm: bool) -> dict[str, Any]:
+def _banned(processor: ProcessorMixin, vocabulary: Vocabulary, *, is_vllm: bool) -> dict[str, object]:
     """Tokens that trl's and vLLM's generation must not draw, as in `roll_out`; vLLM takes words only."""
     if not is_vllm:
         return {"suppress_tokens": list(vocabulary.banned)}
@@ -190,20 +190,22 @@ def _check_reference(trainer: Trainer) -> None:
         )
 
 
-class _HeldOut(transformers.TrainerCallback):
+class _HeldOut(TrainerCallback):
     """Callback that evaluates before the first step and every few steps."""
 
     def __init__(self, trainer: Trainer, evaluate: Evaluate, *, every: int) -> None:
         self._trainer, self._evaluate, self._every = trainer, evaluate, every
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
         if state.global_step == 0:
             self._run(control)
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         if state.global_step % self._every == 0 or state.global_step == state.max_steps:
             self._run(control)
 
-    def _run(self, control: Any) -> None:
+    def _run(self, control: TrainerControl) -> None:
         with unsharded(self._trainer) as model:
             log_held_out(self._trainer, self._evaluate(model), control)

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import datasets
 import numpy as np
@@ -15,7 +15,11 @@ from vqa.model.encode import encode, padded
 from vqa.prompt import HIGHEST, LOWEST, messages
 from vqa.train.clips.degradation import NONE, Damage
 from vqa.train.grpo.packing import EncodedPrompt, encode_prompt
+from vqa.train.types import Chat, Model
 from vqa.types import Views
+
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -49,7 +53,7 @@ def as_dataset(examples: Sequence[Example]) -> datasets.Dataset:
     for name, opinions in by_set.items():
         if len(opinions) < 2:
             raise UsageError(f"data set {name!r}: all opinions are {opinions.pop():g}. Add clips of other quality.")
-    columns: dict[str, list[Any]] = {
+    columns: dict[str, list[object]] = {
         "place": list(range(len(examples))),
         "prompt": [[{"role": "user", "content": one.clip_id}] for one in examples],
         "clip_id": [one.clip_id for one in examples],
@@ -65,7 +69,7 @@ class BatchClip:
     """A clip of a batch, loaded and encoded once for all its answers."""
 
     example: Example
-    chat: list[dict[str, Any]]
+    chat: Chat
     pictures: list[Image.Image]  # only for vLLM and trl's own path, which encode them
     prompt: EncodedPrompt | None
     disordered: EncodedPrompt | None = None  # the same question about the frames out of order
@@ -73,14 +77,13 @@ class BatchClip:
     @property
     def question(self) -> str:
         """The text behind the pictures."""
-        words: str = self.chat[-1]["content"][-1]["text"]
-        return words
+        return self.chat[-1]["content"][-1]["text"]
 
 
 def load_clip(
     example: Example,
-    model: Any,
-    processor: Any,
+    model: Model,
+    processor: "ProcessorMixin",
     *,
     prompt: str,
     question: str | None = None,

@@ -9,13 +9,14 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from vqa.config import Strict
 from vqa.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from transformers import BatchFeature, ProcessorMixin
 
     from vqa.train.grpo.config import GrpoSettings
     from vqa.train.grpo.dataset import BatchClip, Example
@@ -86,10 +87,10 @@ class Update:
     logps: "Tensor"  # float [R, T], log-probabilities of the answers' tokens, with gradient
     mask: "Tensor"  # int [R, T], 1 for tokens of the answer
     clips: Sequence["BatchClip"]  # of each row
-    processor: Any
+    processor: "ProcessorMixin"
     epoch: float
     seed: int  # of this step
-    encode: Callable[[Any], "EncodedPrompt"]  # of the processor's tensors of one prompt
+    encode: Callable[["BatchFeature"], "EncodedPrompt"]  # of the processor's tensors of one prompt
     score: Callable[[Sequence["EncodedPrompt"] | None, Transform | None], "Tensor"]
 
     def logps_given(

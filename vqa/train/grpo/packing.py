@@ -10,7 +10,7 @@ last token of the prompt is repeated before each answer because the answer's fir
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,6 +18,10 @@ from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
 from vqa.model import _compat
+from vqa.train.types import Model
+
+if TYPE_CHECKING:
+    from transformers import BatchFeature
 
 _IGNORED = -100  # a label that is not scored
 _PER_TOKEN = {"input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids"}
@@ -30,7 +34,7 @@ class EncodedPrompt:
     The leading dimensions of `positions` are those that the model family counts (Qwen: text, time, height, width).
     """
 
-    inputs: Any
+    inputs: "BatchFeature"
     positions: Tensor
 
     @property
@@ -40,7 +44,7 @@ class EncodedPrompt:
         return ids
 
 
-def encode_prompt(model: Any, inputs: Any) -> EncodedPrompt:
+def encode_prompt(model: Model, inputs: "BatchFeature") -> EncodedPrompt:
     """Move the processor's tensors of one prompt to the model's device and count their positions."""
     inputs = inputs.to(model.device, dtype=model.dtype)
     return EncodedPrompt(inputs=inputs, positions=_compat.position_ids(model, inputs))

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from accelerate import PartialState
@@ -16,6 +15,7 @@ from vqa.rewards import compute
 from vqa.rewards.presets import known
 from vqa.train.clips.degradation import NONE, Damage, parse_damage
 from vqa.train.clips.ladder import GRADES
+from vqa.train.types import Chat
 
 Numbers = NDArray[np.float64]
 
@@ -52,13 +52,13 @@ class RankAndScore:
     def __call__(
         self,
         *,
-        completions: Sequence[Any],
+        completions: Sequence[str | Chat],
         completion_ids: Sequence[Sequence[int]],
         clip_id: Sequence[str],
         dataset: Sequence[str],
         opinion: Sequence[float],
         log_metric: Callable[[str, float], None] | None = None,
-        **more: Any,
+        **more: object,
     ) -> list[float]:
         """Compute the rewards of this process's answers; see trl's GRPOTrainer, `reward_funcs`."""
         columns = {
@@ -120,7 +120,7 @@ _GRADES = {"very poor": 1.0} | {word: 1.0 + place for place, word in enumerate(G
 _GRADE = re.compile(rf"\b(?<!not )({'|'.join(_GRADES)})\b")
 
 
-def _damage(texts: Sequence[Sequence[str]], damage: Sequence[Damage]) -> dict[str, Any]:
+def _damage(texts: Sequence[Sequence[str]], damage: Sequence[Damage]) -> dict[str, object]:
     """Context of the term `degradation`: the damage of each clip, and what each answer names."""
     named = [
         [parse_damage(text) if truth[0] else None for text in group] for group, truth in zip(texts, damage, strict=True)

@@ -9,13 +9,12 @@ processes. vqa.train._compat lists the private methods among them.
 import math
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import datasets
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, ProcessorMixin
 from trl import GRPOConfig, GRPOTrainer
@@ -45,6 +44,7 @@ from vqa.train.grpo.perturbations import TERM_OF_REWARD, digit_of, out_of_order
 from vqa.train.grpo.reward import RankAndScore
 from vqa.train.metrics_log import peak_memory_gb
 from vqa.train.modules import parameter_groups, vocabulary_of
+from vqa.train.types import Model, Row
 from vqa.types import Views
 
 Scored = tuple[Tensor, Tensor, None]  # log-probabilities and entropies [R, T]; trl's third is a loss of experts
@@ -70,7 +70,7 @@ class Trainer(Guarded, GRPOTrainer):  # type: ignore[misc]  # trl has no types
         self._check = LearningCheck(patience=settings.patience, check_first_batch=settings.check_first_batch)
         self._clips: dict[int, BatchClip] = {}  # of this process's batch, by place in `examples`
         self._places: list[int] = []  # the clip of each row at hand
-        self._buffer: list[dict[str, Any]] = []  # the batch of answers in micro-batches
+        self._buffer: list[dict[str, Tensor]] = []  # the batch of answers in micro-batches
         self._ready: Scored | None = None  # a forward pass that trl's loss is to use again
         rollout = None
         if settings.shared_prefill:
@@ -88,7 +88,7 @@ class Trainer(Guarded, GRPOTrainer):  # type: ignore[misc]  # trl has no types
 
     # ------------------------------------------------------------------------------------------ batches and optimiser
 
-    def _get_train_sampler(self, dataset: Any = None) -> OneSetSampler:
+    def _get_train_sampler(self, dataset: datasets.Dataset | None = None) -> OneSetSampler:
         return OneSetSampler(
             [one.dataset for one in self._examples],
             clips=self.args.generation_batch_size // self.num_generations,
@@ -97,7 +97,7 @@ class Trainer(Guarded, GRPOTrainer):  # type: ignore[misc]  # trl has no types
             seed=self.args.seed,
         )
 
-    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """trl's own, or AdamW where the tower has its own learning rate. Made here: FSDP shards the weights first."""
         settings = self._settings
         if settings.vision_learning_rate is None:
@@ -109,11 +109,13 @@ class Trainer(Guarded, GRPOTrainer):  # type: ignore[misc]  # trl has no types
         self.optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
         return self.optimizer
 
-    def _prepare_inputs(self, generation_batch: Any) -> Any:
+    def _prepare_inputs(self, generation_batch: list[Row]) -> dict[str, Tensor]:
         """As trl's, without its shuffle: a clip's answers stay together, so its prompt runs once."""
         if not self._settings.shared_prefill:
-            return super()._prepare_inputs(generation_batch)
-        step, parts = _compat.micro_step(self), self.args.steps_per_generation
+            batch: dict[str, Tensor] = super()._prepare_inputs(generation_batch)
+            return batch
+        step = _compat.micro_step(self)
+        parts: int = self.args.steps_per_generation
         if step % (parts * self.num_iterations) == 0 or not self._buffer:  # empty on resuming
             self._buffer = _compat.split_batch(self._generate_and_score_completions(generation_batch), parts)
         return self._buffer[step % parts]
@@ -125,7 +127,7 @@ class Trainer(Guarded, GRPOTrainer):  # type: ignore[misc]  # trl has no types
 
     # ------------------------------------------------------------------------------------------ answers and advantages
 
-    def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
+    def _generate_and_score_completions(self, inputs: list[Row]) -> dict[str, Tensor]:
         settings, started = self._settings, time.perf_counter()
         self._places = [row["place"] for row in inputs]
         self._clips = {
@@ -146,7 +148,7 @@ class Trainer(Guarded, GRPOTrainer):  # type: ignore[misc]  # trl has no types
             clip = self._clips[row["place"]]
             pictures = {} if settings.shared_prefill else {"images": clip.pictures}
             rows.append(row | {"prompt": clip.chat} | pictures)
-        output: dict[str, Any] = super()._generate_and_score_completions(rows)
+        output: dict[str, Tensor] = super()._generate_and_score_completions(rows)
         batch = self._reward.batch
         if batch is None:
             raise ModelError("grpo: trl did not call the reward")
@@ -190,7 +192,7 @@ class Trainer(Guarded, GRPOTrainer):  # type: ignore[misc]  # trl has no types
     def _prompt_ids(self) -> list[list[int]]:
         return [self._prompt(place).ids.tolist() for place in self._places]
 
-    def _generate_here(self, prompts: list[Any], _: GRPOTrainer) -> dict[str, Any]:
+    def _generate_here(self, prompts: Sequence[object], _: GRPOTrainer) -> Mapping[str, object]:
         """trl's rollout_func: answers by this process; keys beside trl's own go to the reward."""
         with unsharded(self) as model:
             written = self._write(model, range(len(prompts)), self._prompt)
@@ -198,7 +200,7 @@ class Trainer(Guarded, GRPOTrainer):  # type: ignore[misc]  # trl has no types
         return {"prompt_ids": self._prompt_ids(), "completion_ids": written, "logprobs": None} | more
 
     def _write(
-        self, model: Any, rows: Sequence[int], prompt_of: Callable[[int], EncodedPrompt], *salt: int
+        self, model: Model, rows: Sequence[int], prompt_of: Callable[[int], EncodedPrompt], *salt: int
     ) -> list[list[int]]:
         """Token ids of an answer for each row, by one prefill per clip.
 
@@ -224,7 +226,7 @@ class Trainer(Guarded, GRPOTrainer):  # type: ignore[misc]  # trl has no types
             written += [one.tokens + [vocabulary.ends[0]] * one.is_finished for clip in answers for one in clip]
         return written
 
-    def _generate_by_vllm(self, prompts: list[Any], _: GRPOTrainer) -> dict[str, Any]:
+    def _generate_by_vllm(self, prompts: Sequence[object], _: GRPOTrainer) -> Mapping[str, object]:
         """trl's rollout_func: answers by vLLM, to which trl has sent the weights."""
         ids = self._prompt_ids()
         is_server, picture = self._settings.vllm_mode == "server", self.processing_class.image_token_id
@@ -246,7 +248,7 @@ class Trainer(Guarded, GRPOTrainer):  # type: ignore[misc]  # trl has no types
 
     # ------------------------------------------------------------------- second passes that some rewards need
 
-    def _perturbed(self, model: Any, written: list[list[int]]) -> dict[str, list[Any]]:
+    def _perturbed(self, model: Model, written: list[list[int]]) -> dict[str, list[object]]:
         """Columns for the reward, a value per row; see vqa.train.grpo.perturbations."""
         term, k = TERM_OF_REWARD.get(self._settings.reward), self.num_generations
         if term == "temporal":
@@ -274,7 +276,7 @@ class Trainer(Guarded, GRPOTrainer):  # type: ignore[misc]  # trl has no types
 
     @torch.no_grad()
     def _last_token_probabilities(
-        self, model: Any, prompts: Sequence[EncodedPrompt], ends: Sequence[list[int]]
+        self, model: Model, prompts: Sequence[EncodedPrompt], ends: Sequence[list[int]]
     ) -> list[float]:
         """Probability of each text's last token behind its prompt and the tokens before it."""
         if not ends:
@@ -289,26 +291,27 @@ class Trainer(Guarded, GRPOTrainer):  # type: ignore[misc]  # trl has no types
 
     def _get_per_token_logps_and_entropies(
         self,
-        model: Any,
+        model: Model,
         input_ids: Tensor,
         attention_mask: Tensor,
         logits_to_keep: int,
         batch_size: int | None = None,
-        **pictures: Any,  # trl's keys change from family to family
-    ) -> Any:
+        **pictures: object,  # trl's keys change from family to family
+    ) -> Scored:
         if self._ready is not None:
             result, self._ready = self._ready, None
             return result
         if not self._settings.shared_prefill:
-            return super()._get_per_token_logps_and_entropies(
+            scored: Scored = super()._get_per_token_logps_and_entropies(
                 model, input_ids, attention_mask, logits_to_keep, batch_size, **pictures
             )
+            return scored
         written, mask = input_ids[:, -logits_to_keep:], attention_mask[:, -logits_to_keep:]
         return self._score(model, [self._prompt(place) for place in self._places], written, mask, rows=batch_size)
 
     def _score(
         self,
-        model: Any,
+        model: Model,
         prompts: Sequence[EncodedPrompt],
         written: Tensor,
         mask: Tensor,
@@ -348,7 +351,7 @@ class Trainer(Guarded, GRPOTrainer):  # type: ignore[misc]  # trl has no types
             entropies.append(logps[-1] if out.entropy is None else unpack_answers(out.entropy, labels, mask[part]))
         return torch.cat(logps), torch.cat(entropies), None
 
-    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+    def _compute_loss(self, model: Model, inputs: dict[str, Tensor]) -> Tensor:
         settings = self._settings
         if settings.shared_prefill:
             self._places = inputs["place"].tolist()
@@ -376,7 +379,7 @@ class Trainer(Guarded, GRPOTrainer):  # type: ignore[misc]  # trl has no types
             _compat.add_metric(self, name, value)
         return effect
 
-    def _update(self, model: Any, written: Tensor, mask: Tensor) -> Update:
+    def _update(self, model: Model, written: Tensor, mask: Tensor) -> Update:
         """Run the forward pass, which trl's loss uses again, and describe it for objectives."""
         prompts = [self._prompt(place) for place in self._places]
         self._ready = self._score(model, prompts, written, mask)

@@ -7,9 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from numpy.typing import NDArray
 from tokenizers import AddedToken
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
+from transformers import PreTrainedTokenizerBase, ProcessorMixin
+
+from vqa.train.types import Model, Tower
 
 hf: Any = transformers
 
@@ -29,7 +33,7 @@ CHAT_TEMPLATE = (
 )
 
 
-def make_tokenizer(texts: Iterable[str], *, vocabulary: int) -> Any:
+def make_tokenizer(texts: Iterable[str], *, vocabulary: int) -> PreTrainedTokenizerBase:
     """A byte-level BPE as Qwen sets it up (each digit a token of its own), learnt from `texts`, with Qwen's special
     tokens."""
     empty = hf.Qwen2Tokenizer().backend_tokenizer
@@ -37,27 +41,34 @@ def make_tokenizer(texts: Iterable[str], *, vocabulary: int) -> Any:
     empty.train_from_iterator(texts, BpeTrainer(vocab_size=vocabulary, initial_alphabet=alphabet, show_progress=False))
     learnt = json.loads(empty.to_str())["model"]
     merges = [tuple(pair) for pair in learnt["merges"]]
-    tokenizer = hf.Qwen2Tokenizer(
+    tokenizer: PreTrainedTokenizerBase = hf.Qwen2Tokenizer(
         vocab=learnt["vocab"], merges=merges, eos_token="<|im_end|>", pad_token="<|endoftext|>"
     )
     tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
     return tokenizer
 
 
-def make_processor(tokenizer: Any, *, min_pixels: int, max_pixels: int) -> Any:
+def make_processor(tokenizer: PreTrainedTokenizerBase, *, min_pixels: int, max_pixels: int) -> ProcessorMixin:
     """Qwen2.5-VL's processor around a tokenizer; pictures are kept between the two areas."""
     size = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
-    return hf.Qwen2_5_VLProcessor(
+    processor: ProcessorMixin = hf.Qwen2_5_VLProcessor(
         tokenizer=tokenizer,
         image_processor=hf.Qwen2VLImageProcessor(size=size, patch_size=PATCH),
         video_processor=hf.Qwen2VLVideoProcessor(size=size, patch_size=PATCH),
         chat_template=CHAT_TEMPLATE,
     )
+    return processor
 
 
 def make_model(
-    tokenizer: Any, *, vision_width: int, vision_layers: int, text_width: int, text_layers: int, seed: int
-) -> Any:
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    vision_width: int,
+    vision_layers: int,
+    text_width: int,
+    text_layers: int,
+    seed: int,
+) -> Model:
     """A Qwen2.5-VL with seeded random weights, whose patch embedding starts from cosines (see `cosine_patches`)."""
     torch.manual_seed(seed)
     heads = text_width // 64
@@ -110,7 +121,7 @@ def make_model(
     return model
 
 
-def _rectify(visual: Any) -> None:
+def _rectify(visual: Tower) -> None:
     """Starts the first block as a measure of strength: |x| and max(0, |x| - 1/2) of each filter's response x.
 
     How strong a frequency is, is a mean of |x|; the mean of x is nothing. The rest of the tower starts weak, so that
@@ -149,7 +160,7 @@ def filters(width: int) -> int:
     return (width - width // 24) // 2
 
 
-def cosine_patches(count: int) -> Any:
+def cosine_patches(count: int) -> NDArray[np.float32]:
     """float32 [count, 3, 2, 14, 14]: the 2-D cosine basis as filters, from low to high frequency.
 
     Damage to a picture lives in high frequencies. Most filters look at brightness, a quarter at colour (low
@@ -164,7 +175,8 @@ def cosine_patches(count: int) -> Any:
     kinds += [(np.array([-0.169, -0.331, 0.5]), order[: colour // 2])]
     kinds += [(np.array([0.5, -0.419, -0.081]), order[: colour - colour // 2])]
     planes = [tint[:, None, None] * np.outer(waves[u], waves[v]) for tint, places in kinds for u, v in places]
-    return np.repeat(np.stack(planes)[:, :, None] / 2, 2, axis=2).astype(np.float32)  # both frames of a temporal patch
+    both: NDArray[np.float32] = np.repeat(np.stack(planes)[:, :, None] / 2, 2, axis=2).astype(np.float32)
+    return both  # frames of a temporal patch
 
 
 def _spread(order: list[tuple[int, int]], count: int) -> list[tuple[int, int]]:

@@ -7,13 +7,14 @@ after 100.
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import ProcessorMixin
 
 from vqa.errors import UsageError
 from vqa.metrics import srcc
@@ -23,7 +24,11 @@ from vqa.train.context import StageContext
 from vqa.train.recipe import Warmup
 from vqa.train.scratch.crops import Crops, by_class
 from vqa.train.scratch.model import filters
+from vqa.train.types import Model, Tower
 from vqa.types import Pixels
+
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin, Qwen2VLImageProcessor
 
 SIDE = 8  # patches along a 112-pixel crop
 HANDED = 1 + len(CLASSES)  # channels that `hand_over` fills: opinion, and a reading of each kind of damage
@@ -69,7 +74,7 @@ def rate_at(step: int, *, steps: int, peak: float, warm: int = 50) -> float:
     return peak * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm))))
 
 
-def patches(images: Any, crops: Pixels, device: torch.device | None = None) -> Tensor:
+def patches(images: "Qwen2VLImageProcessor", crops: Pixels, device: torch.device | None = None) -> Tensor:
     """float32 [B, 64, 1176]: what Qwen's image processor makes of uint8 crops [B, 112, 112, 3], without its copies."""
     mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (images.image_mean, images.image_std))
     values = (torch.from_numpy(crops).to(device).permute(0, 3, 1, 2) / 255 - mean) / std
@@ -81,13 +86,13 @@ def patches(images: Any, crops: Pixels, device: torch.device | None = None) -> T
 
 
 @torch.no_grad()
-def responses(visual: Any, images: Any, crops: Pixels) -> Tensor:
+def responses(visual: Tower, images: "Qwen2VLImageProcessor", crops: Pixels) -> Tensor:
     """float32 [B, 64, vision width]: of the patch embedding to crops uint8 [B, 112, 112, 3]; it is never trained."""
     found: Tensor = visual.patch_embed(patches(images, crops, visual.device).flatten(0, 1))
     return found.view(len(crops), SIDE**2, -1)
 
 
-def pooled(visual: Any, hidden: Tensor) -> Tensor:
+def pooled(visual: Tower, hidden: Tensor) -> Tensor:
     """[B, width]: the tower's merged features of crops, averaged, from `responses`.
 
     A crop is one attention window, so that a batch of them goes through attention at once; the tower's own forward does
@@ -111,7 +116,7 @@ def pooled(visual: Any, hidden: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def statistics(visual: Any, found: Tensor) -> Tensor:
+def statistics(visual: Tower, found: Tensor) -> Tensor:
     """float32 [B / 4, 4 F], from `responses` [B, 64, ...]: of each of the F filters over a clip's crops: log of mean,
     spread, median, 90th percentile.
 
@@ -127,7 +132,7 @@ def statistics(visual: Any, found: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def equalise(visual: Any, images: Any, crops: Pixels) -> None:
+def equalise(visual: Tower, images: "Qwen2VLImageProcessor", crops: Pixels) -> None:
     """Scales each filter of the patch embedding to a mean square response of 1 over the crops.
 
     High frequencies are weak in natural pictures (1/f) and drowned by brightness otherwise. Filters that see nothing in
@@ -153,7 +158,14 @@ def turned_about(crop: Pixels, generator: np.random.Generator) -> Pixels:
 
 
 def warm_up(
-    model: Any, processor: Any, train: Crops, held_out: Crops, *, settings: Warmup, seed: int, context: StageContext
+    model: Model,
+    processor: ProcessorMixin,
+    train: Crops,
+    held_out: Crops,
+    *,
+    settings: Warmup,
+    seed: int,
+    context: StageContext,
 ) -> None:
     """Train `model.model.visual` in place, on its device; resumes from a checkpoint that is made every 250 steps.
 
@@ -228,7 +240,7 @@ def warm_up(
 
 
 @torch.no_grad()
-def hand_over(visual: Any, head: Head, images: Any, crops: Crops, *, each: int = 24) -> None:
+def hand_over(visual: Tower, head: Head, images: "Qwen2VLImageProcessor", crops: Crops, *, each: int = 24) -> None:
     """Writes what the head reads, opinion and kinds of damage, into the tower's first channels: the last linear layer
     of its merger takes the head's weights in, scaled so that the readings spread over the clips as said above.
 
@@ -263,7 +275,7 @@ def draw(crops: Crops, count: int, generator: np.random.Generator, *, each: int)
 
 
 @torch.inference_mode()
-def evaluate(visual: Any, head: Head, images: Any, crops: Crops, *, each: int = 16) -> float:
+def evaluate(visual: Tower, head: Head, images: "Qwen2VLImageProcessor", crops: Crops, *, each: int = 16) -> float:
     """SRCC of the regression on about `each` of a clip's crops pooled, over clips without damage in time."""
     step = -(-crops.pixels.shape[1] // each)
     features = [pooled(visual, responses(visual, images, own[::step].copy())).mean(0) for own in crops.pixels]
@@ -271,7 +283,7 @@ def evaluate(visual: Any, head: Head, images: Any, crops: Crops, *, each: int = 
     return srcc(guesses[crops.is_still], crops.opinions[crops.is_still])
 
 
-def _save(state: dict[str, Any], path: Path) -> None:
+def _save(state: dict[str, object], path: Path) -> None:
     draft = path.with_suffix(".tmp")
     torch.save(state, draft)
     draft.replace(path)

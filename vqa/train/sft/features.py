@@ -3,19 +3,20 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+from transformers import ProcessorMixin
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from vqa.prompt import PromptName
 from vqa.train.clips.dataset import TrainingClip
 from vqa.train.clips.ladder import rarity_weights
 from vqa.train.scratch.warmup import HANDED
+from vqa.train.types import Batch, Model
 from vqa.train.validation import encode_question
 
 IGNORED = -100
@@ -35,7 +36,7 @@ class EncodedClip:
         return self.inputs["image_grid_thw"]
 
 
-def encode_clip(processor: Any, clip: TrainingClip, *, prompt: PromptName) -> EncodedClip:
+def encode_clip(processor: ProcessorMixin, clip: TrainingClip, *, prompt: PromptName) -> EncodedClip:
     """The clip's question with its pixels."""
     return EncodedClip(clip=clip, inputs=dict(encode_question(processor, clip, prompt=prompt)))
 
@@ -57,8 +58,8 @@ class FeatureCache:
 
 @torch.no_grad()
 def cache_features(
-    model: Any,
-    processor: Any,
+    model: Model,
+    processor: ProcessorMixin,
     clips: Sequence[TrainingClip],
     *,
     prompt: PromptName,
@@ -128,7 +129,7 @@ def add_noise(encoded: EncodedClip, spread: Tensor, generator: np.random.Generat
     return EncodedClip(clip=encoded.clip, inputs=encoded.inputs, features=features)
 
 
-def collate(processor: Any, batch: Sequence[tuple[EncodedClip, str]], *, answer_weight: float) -> dict[str, Any]:
+def collate(processor: ProcessorMixin, batch: Sequence[tuple[EncodedClip, str]], *, answer_weight: float) -> Batch:
     """A batch of B questions with their answers, padded on the right.
 
     Returns:
@@ -147,7 +148,7 @@ def collate(processor: Any, batch: Sequence[tuple[EncodedClip, str]], *, answer_
         found = text.find("<answer>")
         is_answer = tokens["offset_mapping"][0, :, 1] > (found if found >= 0 else len(text))
         weights.append(torch.cat([torch.zeros(len(before)), 1 + (answer_weight - 1) * is_answer]))
-    inputs: dict[str, Any] = {}
+    inputs: Batch = {}
     for name, first in batch[0][0].inputs.items():
         if first.shape[:2] != batch[0][0].inputs["input_ids"].shape:  # of pictures, not of tokens
             inputs[name] = torch.cat([encoded.inputs[name] for encoded, _ in batch])

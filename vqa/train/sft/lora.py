@@ -1,15 +1,17 @@
 """Trained parts of a supervised stage, and LoRA (arXiv 2106.09685) by peft."""
 
 import re
-from typing import Any
+
+from torch import nn
 
 from vqa.errors import UsageError
 from vqa.imports import require
 from vqa.train.modules import TOWERS, tower_of
 from vqa.train.recipe import ColdStart
+from vqa.train.types import Model
 
 
-def mark_trained(model: Any, settings: ColdStart) -> Any:
+def mark_trained(model: nn.Module, settings: ColdStart) -> Model:
     """Put the model in training mode with its trained parts marked, and add LoRA where the settings have it.
 
     Raises:
@@ -39,6 +41,6 @@ def mark_trained(model: Any, settings: ColdStart) -> Any:
         ) from error
 
 
-def merge_lora(model: Any) -> Any:
+def merge_lora(model: Model) -> Model:
     """The model with LoRA added into its weights; unchanged where it has none."""
     return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model

@@ -11,7 +11,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,13 +21,21 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Dataset, SequentialSampler
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    PrinterCallback,
+    ProcessorMixin,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from vqa.errors import UsageError
 from vqa.files import replacing
 from vqa.prompt import PromptName, dimensions
 from vqa.train import _compat
-from vqa.train.checkpoints import Guarded, last_checkpoint, unsharded
+from vqa.train.checkpoints import Guarded, Trained, last_checkpoint, unsharded
 from vqa.train.clips.dataset import TrainingClip
 from vqa.train.context import StageContext
 from vqa.train.metrics_log import log_held_out, reporters
@@ -37,6 +44,7 @@ from vqa.train.recipe import ColdStart
 from vqa.train.scratch.warmup import rate_at
 from vqa.train.sft.features import IGNORED, EncodedClip, FeatureCache, cache_features, collate, encode_clip
 from vqa.train.sft.lora import mark_trained, merge_lora
+from vqa.train.types import Batch, Model
 from vqa.train.validation import validate
 
 MEAN = "mean.safetensors"
@@ -47,7 +55,7 @@ class Draws(Dataset[tuple[EncodedClip, str]]):
     """Draws of a clip and one of its answers, a function of seed and index alone."""
 
     clips: Sequence[TrainingClip]
-    processor: Any
+    processor: ProcessorMixin
     prompt: PromptName
     count: int
     seed: int
@@ -96,7 +104,7 @@ class Supervised(Guarded, Trainer):
         self.mean = [one.detach().clone() for one in self.trained] if settings.ema_decay else []
         self.remove_callback(PrinterCallback)
 
-    def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> SequentialSampler:
+    def _get_train_sampler(self, train_dataset: Dataset[object] | None = None) -> SequentialSampler:
         return SequentialSampler(self._draws)
 
     def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
@@ -120,7 +128,7 @@ class Supervised(Guarded, Trainer):
         _compat.mark_scheduler_created(self)
         return self.lr_scheduler
 
-    def compute_loss(self, model: Any, inputs: dict[str, Any], *_: Any, **__: Any) -> Tensor:
+    def compute_loss(self, model: Model, inputs: Batch, *_: object, **__: object) -> Tensor:
         """Weighted cross-entropy of the answers' tokens."""
         labels, weights, columns = (inputs.pop(name) for name in ("labels", "weights", "columns"))
         wanted = labels[:, -columns + 1 :] != IGNORED
@@ -158,7 +166,7 @@ class _BestWeights(TrainerCallback):
         self._trainer, self._validate = trainer, validate
         self.path = Path(trainer.args.output_dir) / "best.safetensors"
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         trainer, settings = self._trainer, self._trainer._settings
         weight_of_new = max(1 - settings.ema_decay, 9 / (9 + state.global_step))  # so that the start is soon forgotten
         for old, new in zip(trainer.mean, trainer.trained, strict=False):
@@ -205,13 +213,13 @@ class _BestWeights(TrainerCallback):
 
 def cold_start(
     model: nn.Module,
-    processor: Any,
+    processor: ProcessorMixin,
     clips: Sequence[TrainingClip],
     held_out: Sequence[TrainingClip],
     *,
     settings: ColdStart,
     context: StageContext,
-) -> Any:
+) -> Trained:
     """Train a model on the clips' answers; resumes from the last checkpoint in the stage's folder.
 
     Args:

@@ -1,10 +1,16 @@
 """Agreement of answers to the pictures and to their caption (CapPO, arXiv 2509.21854)."""
 
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from vqa.train.grpo.objective import Effect, LossObjective, Update, answer_means, divergence
+
+if TYPE_CHECKING:
+    from transformers import BatchFeature, ProcessorMixin
+
+if TYPE_CHECKING:
+    from transformers import BatchFeature, ProcessorMixin
 
 
 class CaptionKl(LossObjective):
@@ -42,9 +48,11 @@ class CaptionKl(LossObjective):
         )
 
 
-def encode_caption(caption: str | None, processor: Any, *, question: str) -> Any:
+def encode_caption(caption: str | None, processor: "ProcessorMixin", *, question: str) -> "BatchFeature":
     """The processor's tensors of the question with a caption in place of the pictures."""
+    from vqa.model.encode import render
+
     content = [{"type": "text", "text": f"What the pictures show: {caption}\n"}, {"type": "text", "text": question}]
-    chat = [{"role": "user", "content": content}]
-    text = processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
-    return processor(text=[text], return_tensors="pt", add_special_tokens=False)
+    text = render(processor, [{"role": "user", "content": content}])
+    inputs: BatchFeature = processor(text=[text], return_tensors="pt", add_special_tokens=False)
+    return inputs
