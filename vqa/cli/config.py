@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vqa.config import Values
 from vqa.console import assigning
 from vqa.errors import UsageError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
+
+    from vqa.config import Values
 
 KINDS = ("score", "models", "eval", "data", "train")  # names of the folders under configs/
 
@@ -27,7 +28,7 @@ def config(
     typer.echo(yaml.safe_dump(resolved(file, kind=kind, assignments=assignments or ()), sort_keys=False), nl=False)
 
 
-def resolved(path: Path, *, kind: str | None = None, assignments: Sequence[str] = ()) -> Values:
+def resolved(path: Path, *, kind: str | None = None, assignments: Sequence[str] = ()) -> "Values":
     """The file's values with defaults filled in, checked by its schema. Raises UsageError."""
     name = kind or path.resolve().parent.name
     if name not in KINDS:
