@@ -116,7 +116,7 @@ def test_what_the_workers_wait_for_is_told_and_they_start_when_it_is_free(
     thread = threading.Thread(target=free_the_cpu_when_told)
     thread.start()
     # The fault of the run is told once and not tried again.
-    with pytest.raises(VqaError, match=r"data .*nowhere: no such folder; make it by") as caught:
+    with pytest.raises(VqaError, match=r"data .*nowhere: no such folder. Make it by") as caught:
         run(load_recipe(recipe), out=tmp_path / "out", data=[tmp_path / "nowhere"], workers=int(cpus))
     thread.join()
     assert caught.value.exit_code == 2
