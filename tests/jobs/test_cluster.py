@@ -39,6 +39,7 @@ def cluster(marks: Path) -> Iterator[Cluster]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)  # three nodes start here, on two cores that other tests share
 def test_a_node_that_goes_away_takes_no_row_along(
     cluster: Cluster, marks: Path, tmp_path: Path, model_card: Path
 ) -> None:
