@@ -138,8 +138,8 @@ class RayExecutor:
             yield from self._stream(work, alone=alone)
         finally:
             # Ray Data leaves the handle of a worker that died over its last try in a cycle of references. Until that is
-            # collected, Ray keeps the worker's replacement, and its CPUs, from whoever waits for them: a second try,
-            # or a group of Ray Train, for ever, as a process that only waits allocates nothing and collects nothing.
+            # collected, Ray keeps the worker's replacement, and its CPUs, from whoever waits for them, such as a second
+            # try or a group of Ray Train; a process that only waits allocates nothing, and so collects nothing.
             gc.collect()
 
     def _stream(self, work: Sequence[Work], *, alone: bool) -> Generator[list[Result]]:
