@@ -82,6 +82,13 @@ def make_sets(base: Path) -> None:
             for clip, mean in votes.items()
         ],
     )
+    seen = [
+        (one, other, votes[one] - votes[other] + random.normal()) for one in votes for other in votes if one < other
+    ]
+    write(
+        base / "pairs.csv",
+        [{"first": one, "second": other, "result": 1 if gap > 0 else -1} for one, other, gap in seen],
+    )
     (base / "labels.txt").write_text("".join(f"{name}.mp4,5.28,25,{mos}\n" for name, mos in LISTED.items()))
     imports = (
         "vqa data import konvid-1k --root videos --labels KoNViD_1k_attributes.csv --out konvid-1k.parquet\n"
@@ -108,7 +115,14 @@ def test_the_commands_of_a_page_run(page: str, material: Path, tmp_path: Path) -
     (tmp_path / "videos").symlink_to(material / "videos")
     shutil.copytree(material / "clips", tmp_path / "clips")
     shutil.copytree(material / ("out-many" if page in OVER_MANY else "out"), tmp_path / "out")
-    for name in ("KoNViD_1k_attributes.csv", "rival.csv", "ratings.csv", "konvid-1k.parquet", "mine.parquet"):
+    for name in (
+        "KoNViD_1k_attributes.csv",
+        "rival.csv",
+        "ratings.csv",
+        "pairs.csv",
+        "konvid-1k.parquet",
+        "mine.parquet",
+    ):
         shutil.copy(material / name, tmp_path)
     if not run_page(page, tmp_path):
         pytest.skip("nothing on this page can run here")
