@@ -29,18 +29,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqa.errors import ClipError
-from vqa.media.containers.ffmpeg import check_colours, open_container, packets_of, rotation_degrees, video_stream
+from vqa.media.color.convert import has_alpha
+from vqa.media.containers.ffmpeg import (
+    check_colours,
+    check_encryption,
+    crop_of,
+    open_container,
+    packets_of,
+    rotation_degrees,
+    video_stream,
+)
+from vqa.media.containers.heif import HeifImage, primary_image
 from vqa.media.containers.images import declared_size, exif_turn, is_webp, webp_table
 from vqa.media.containers.missing import lost_packets
-from vqa.media.containers.mp4 import NO_TIME, Columns, Container, Ticks, indexed_packets
+from vqa.media.containers.mp4 import NO_TIME, Columns, Container, Ticks, indexed_packets, sample_entries
 from vqa.media.storage.open import media_errors, open_source
-from vqa.types import MediaInfo, Packets
+from vqa.types import Crop, MediaInfo, Packets
 
 MAX_PIXELS = 8192 * 8192  # 8K film and 64-megapixel photographs pass
 MAX_FRAMES = 4_000_000  # 18 hours at 60 frames per second
 
 _STILL_CODECS = {"png", "mjpeg", "gif", "webp", "bmp", "tiff", "jpegxl", "jpeg2000"}
 _STILL_BRANDS = {"avif", "heic", "heix", "mif1"}
+COMPOSITE = "heif"  # `MediaInfo.container` of a picture of several coded items (containers/heif.py)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -87,10 +98,14 @@ def probe(
         if size := declared_size(file):  # before FFmpeg makes room for the picture, or reports it as broken
             _check_size(uri, *size, max_pixels)
         with open_container(uri, file) as container:
+            if heif := _composite(file, container):
+                return _probe_heif(uri, heif, container, max_pixels=max_pixels)
             stream = video_stream(uri, file, container)
+            check_encryption(uri, file, container, stream)
             check_colours(uri, container, stream)
             is_picture = container.format.name.endswith("_pipe") or container.format.name == "image2"
-            width, height = _square(stream, is_picture=is_picture)
+            crop = crop_of(container, stream)
+            width, height = _square(file, container, stream, crop, is_picture=is_picture)
             _check_size(uri, width, height, max_pixels)
             # What follows a photograph in its file is a thumbnail or a gain map.
             limit = 1 if is_picture else max_frames
@@ -116,6 +131,8 @@ def probe(
                 height=height,
                 rotation_degrees=rotation,
                 is_mirrored=is_mirrored,
+                crop=crop,
+                has_alpha=_has_alpha(stream),
                 fps=0.0 if is_image else _mean_rate(table.seconds) or rate,
                 duration_seconds=0.0 if is_image else float(table.seconds[-1]) + last_duration,
                 frame_count=frame_count,
@@ -142,14 +159,29 @@ def nearest(frame_seconds: NDArray[np.float64], seconds: NDArray[np.float64]) ->
     return np.searchsorted(frame_seconds, frame_seconds[found]).astype(np.int64)
 
 
-def _square(stream: av.VideoStream, *, is_picture: bool) -> tuple[int, int]:
+def _has_alpha(stream: av.VideoStream) -> bool:
+    """Whether frames can be transparent; VP8 and VP9 hold alpha beside their packets."""
+    pixel_format = stream.codec_context.format
+    return (pixel_format is not None and has_alpha(pixel_format)) or stream.metadata.get("alpha_mode") == "1"
+
+
+def _square(
+    file: BinaryIO, container: Container, stream: av.VideoStream, crop: Crop | None, *, is_picture: bool
+) -> tuple[int, int]:
     """Width and height with square pixels, by stretching the axis on which pixels are too short, so that none is lost.
 
     Still pictures are shown as stored, as in browsers (their ratio is one of inches, often wrong); so are videos with a
     ratio within 1 % of square (rounding in some encoders) or beyond 4 (a broken header).
     """
-    width, height = stream.codec_context.width, stream.codec_context.height
+    coded_width, coded_height = stream.codec_context.width, stream.codec_context.height
+    left, right, top, bottom = crop or (0, 0, 0, 0)
+    width, height = coded_width - left - right, coded_height - top - bottom
     ratio = 1.0 if is_picture or stream.codec_context.name == "gif" else float(stream.sample_aspect_ratio or 1)
+    if crop and container.format.name.startswith("mov"):
+        entries = sample_entries(file, stream.id)
+        if entries and b"pasp" not in entries[0].boxes:
+            # FFmpeg compares the track's size, which is that after the crop, with the coded size.
+            ratio *= (coded_width / coded_height) / (width / height)
     if 1.01 < ratio <= 4:
         return round(width * ratio), height
     if 1.01 < 1 / max(ratio, 1e-9) <= 4:
@@ -276,6 +308,53 @@ def _jump_ticks(container: str, ticks: Ticks, decoding: Ticks, *, is_counted: bo
     if container.startswith("mov") and not is_counted and (decoding != NO_TIME).all():
         return ticks if np.array_equal(ticks, decoding) else decoding  # one array where nothing is reordered
     return np.zeros(0, np.int64)
+
+
+def _composite(file: BinaryIO, container: Container) -> HeifImage | None:
+    """Layout of a still of several coded items; None for a sequence, and for pictures that FFmpeg gives as they are."""
+    if not container.format.name.startswith("mov") or any(stream.frames > 1 for stream in container.streams.video):
+        return None
+    found = primary_image(file)
+    ids = {stream.id for stream in container.streams.video}
+    return found if found and found.is_composite and ids.issuperset(found.colours.items) else None
+
+
+def _probe_heif(uri: str, heif: HeifImage, container: Container, *, max_pixels: int) -> tuple[MediaInfo, PacketTable]:
+    """Facts and table of a picture of several coded items, as one frame."""
+    streams = {stream.id: stream for stream in container.streams.video}
+    for item in heif.colours.items:
+        check_colours(uri, container, streams[item])
+    left, right, top, bottom = heif.crop or (0, 0, 0, 0)
+    width, height = heif.colours.width - left - right, heif.colours.height - top - bottom
+    _check_size(uri, heif.colours.width, heif.colours.height, max_pixels)
+    is_turned = heif.rotation_degrees in (90, 270)
+    info = MediaInfo(
+        uri=uri,
+        codec=streams[heif.colours.items[0]].codec_context.codec.canonical_name,
+        container=COMPOSITE,
+        width=height if is_turned else width,
+        height=width if is_turned else height,
+        rotation_degrees=heif.rotation_degrees,
+        is_mirrored=heif.is_mirrored,
+        crop=heif.crop,
+        has_alpha=heif.alpha is not None,
+        fps=0.0,
+        duration_seconds=0.0,
+        frame_count=1,
+        is_image=True,
+    )
+    one = np.ones(1, bool)
+    table = PacketTable(
+        seconds=np.zeros(1),
+        sizes=np.array([container.size], np.int64),
+        is_key=one,
+        order=np.zeros(1, np.int64),
+        is_damaged=~one,
+        ticks=np.zeros(1, np.int64),
+        starts=one,
+        is_counted=True,
+    )
+    return info, table
 
 
 def _probe_webp(uri: str, file: BinaryIO, *, max_pixels: int) -> tuple[MediaInfo, PacketTable]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from vqa.errors import ClipError
+from vqa.media.color.convert import on_white
 from vqa.types import Pixels, Seconds
 
 _SHORTEST_SECONDS = 0.010  # browsers show frames of at most this time for a tenth of a second
@@ -157,7 +158,7 @@ def exif_turn(file: BinaryIO) -> tuple[int, bool]:
 
 
 def webp_pictures(file: BinaryIO, wanted: list[int]) -> Iterator[tuple[int, Pixels]]:
-    """(index, RGB picture as shown) of the wanted frames of a WebP file: each painted over those before, without alpha.
+    """(index, RGB picture as shown) of the wanted frames of a WebP file: each painted over those before, on white.
 
     `wanted`: ascending indices. Ends early where the file cannot be read any further.
     """
@@ -165,7 +166,7 @@ def webp_pictures(file: BinaryIO, wanted: list[int]) -> Iterator[tuple[int, Pixe
         with Image.open(io.BytesIO(_whole_chunks(file.read())), formats=["WEBP"]) as image:
             for index in wanted:
                 image.seek(index)
-                yield index, np.asarray(image.convert("RGB"))
+                yield index, on_white(np.asarray(image.convert("RGBA")))
     except _DAMAGED:
         return  # the caller counts the frames that it does not get as lost
 
