@@ -62,6 +62,9 @@ def import_(
     out: ManifestOut,
     root: Annotated[str, typer.Option(help="Folder or URL of the clips.")] = ".",
     check: Annotated[bool, typer.Option(help="Refuse the import if a labelled file is missing.")] = True,
+    skip_missing: Annotated[
+        bool, typer.Option("--skip-missing", help="Leave out labelled files that are missing.")
+    ] = False,
     dataset: Annotated[
         str | None,
         typer.Option(help="Data set of the labels, required if NAME is a dialect: a known set, or a name of your own."),
@@ -96,6 +99,7 @@ def import_(
         labels=labels,
         root=root,
         check=check,
+        skip_missing=skip_missing,
         dataset=dataset,
         scale=scale,
         names=names,

@@ -10,10 +10,12 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pyarrow as pa
 
+from vqa.config import configs_folder
 from vqa.data.manifest import Manifest, Scale, make_manifest
 from vqa.data.public.layouts import ImportRequest, LabelRow, read_rows, recognise, refuse_repeats
 from vqa.data.public.specs import DIALECTS, Form, SetSpec, load_set
 from vqa.data.sources import MEDIA_SUFFIXES, path_to_uri
+from vqa.data.splits import load_published
 from vqa.data.tables import format_of, read_columns
 from vqa.errors import UsageError, first_few
 
@@ -52,6 +54,10 @@ def import_labels(request: ImportRequest) -> Import:
     scale = _scale(request, spec, form, dialect, dataset, rows)
     _check_direction(spec, rows, scale, request.labels)
     _assign_splits(spec, rows, notes)
+    if spec.published_split:
+        _assign_published(
+            request.dataset if request.name in DIALECTS and request.dataset else request.name, rows, notes
+        )
     base = _locate(request, spec, rows, notes)
     std_scale = Scale(low=spec.std_within[0], high=spec.std_within[1]) if spec.std_within else scale
     manifest = make_manifest(
@@ -75,6 +81,13 @@ def import_labels(request: ImportRequest) -> Import:
         scales={dataset: scale},
     )
     notes += _count_notes(spec, len(rows))
+    if spec.shown_size:
+        width, height = spec.shown_size
+        shown = pa.array([f"{width}x{height}"] * len(rows))
+        manifest = replace(manifest, table=manifest.table.append_column("shown_size", shown))
+        notes.append(
+            f"people saw each picture at {width}x{height}: --set 'views.shown_size=[{width}, {height}]' scores it so"
+        )
     return Import(manifest=manifest, notes=notes)
 
 
@@ -183,7 +196,17 @@ def _assign_splits(spec: SetSpec, rows: Sequence[LabelRow], notes: list[str]) ->
     notes.append("split: train as published; val and test were drawn by vqa, since their division is not published")
 
 
-def _locate(request: ImportRequest, spec: SetSpec, rows: Sequence[LabelRow], notes: list[str]) -> str:
+def _assign_published(name: str, rows: Sequence[LabelRow], notes: list[str]) -> None:
+    """The part of each content by configs/people; contents that no part names stay without."""
+    parts = load_published(configs_folder() / "people" / f"{name}.yaml").part_of
+    for row in rows:
+        row.split = parts.get(row.content)
+    unlisted = sorted({row.content for row in rows if row.split is None})
+    notes.append(f"split: as published in configs/people/{name}.yaml")
+    notes += [f"{len(unlisted)} contents are in no part: {first_few(unlisted)}"] if unlisted else []
+
+
+def _locate(request: ImportRequest, spec: SetSpec, rows: list[LabelRow], notes: list[str]) -> str:
     """The folder that the names are relative to. With `check`, the first candidate that holds any file, and then all.
 
     A file may have another suffix than its label (a .yuv that was encoded); the row then takes the file's name.
@@ -204,10 +227,17 @@ def _locate(request: ImportRequest, spec: SetSpec, rows: Sequence[LabelRow], not
             if not any(found):
                 continue
             missing = [name for name, there in zip(names, found, strict=True) if there is None]
-            if missing:
+            if missing and request.skip_missing:
+                notes.append(
+                    f"{len(missing)} of {len(rows)} labelled files are missing and left out: {first_few(missing)}"
+                )
+                kept = [at for at, there in enumerate(found) if there is not None]
+                rows[:] = [rows[at] for at in kept]
+                names, found = [names[at] for at in kept], [found[at] for at in kept]
+            elif missing:
                 raise UsageError(
                     f"{len(missing)} of {len(rows)} labelled files are not in {base}: {first_few(missing)}. "
-                    "Download them, or import with --no-check."
+                    "Download them, leave them out by --skip-missing, or import with --no-check."
                 )
             others = [f"{name} as {there}" for name, there in zip(names, found, strict=True) if name != there]
             if others:
