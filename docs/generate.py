@@ -21,6 +21,7 @@ from vqa.cli.app import app
 from vqa.config import configs_folder
 from vqa.data.public.specs import DIALECTS, SetSpec, load_set
 from vqa.data.score_table import SCHEMA, VIDEO_SCHEMA
+from vqa.data.splits import PublishedSplit
 from vqa.errors import ErrorKind
 from vqa.evaluate.card import EvalCard
 from vqa.rewards import REWARD_PRESETS
@@ -69,6 +70,7 @@ def _cli() -> Iterator[str]:
 
 def _config() -> Iterator[str]:
     folders = {"configs/score": ScoreConfig, "configs/train": Recipe, "configs/data": SetSpec, "configs/eval": EvalCard}
+    folders["configs/people"] = PublishedSplit
     seen: set[type[BaseModel]] = set()
     for folder, root in folders.items():
         yield f"## {folder}\n"

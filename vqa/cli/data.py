@@ -220,6 +220,10 @@ def recover(
         Path | None,
         typer.Option(help="Manifest that must hold the clips; comparisons must not contradict its opinions."),
     ] = None,
+    anchors: Annotated[
+        Path | None,
+        typer.Option(help="Table (file_name, mos) of compared clips with known opinions, which sets the scale to 1-5."),
+    ] = None,
     resamples: Annotated[int, typer.Option(min=20, help="Resamples of the intervals of comparisons.")] = 200,
     seed: Annotated[int, typer.Option(help="Seed of the resamples.")] = 0,
 ) -> None:
@@ -231,17 +235,19 @@ def recover(
     from vqa.data.manifest import read_manifest
     from vqa.data.subjective.mos import recover as recover_mos
     from vqa.data.subjective.mos import summary, write_recovered
-    from vqa.data.subjective.pairs import match_clips, read_pairs, refuse_contradiction
+    from vqa.data.subjective.pairs import match_clips, read_anchors, read_pairs, refuse_contradiction
     from vqa.data.subjective.ratings import read_ratings
-    from vqa.data.subjective.strengths import recover_strengths, strength_notes, write_strengths
+    from vqa.data.subjective.strengths import anchored, recover_strengths, strength_notes, write_strengths
 
     if method == "bradley-terry" or method == "thurstone":
         pairs = read_pairs(ratings)
         if against is not None:
             refuse_contradiction(pairs, read_manifest(against), source=str(ratings))
         strengths = recover_strengths(pairs, method=method, resamples=resamples, seed=seed, source=str(ratings))
+        if anchors is not None:
+            strengths = anchored(pairs, strengths, read_anchors(anchors), source=str(anchors))
         written = write_strengths(out, pairs, strengths)
-        notes = strength_notes(pairs, strengths, method=method)
+        notes = strength_notes(pairs, strengths, method=method, is_anchored=anchors is not None)
     else:
         read = read_ratings(ratings, min_ratings=min_ratings)
         if against is not None:

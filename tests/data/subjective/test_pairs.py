@@ -236,3 +236,31 @@ def test_pcuid_comes_out_at_its_own_share_of_wins() -> None:
     assert abs(found.share[at] - shares).max() < 0.5
     order = np.argsort(shares)
     assert (np.diff(found.value[at][order])[np.diff(shares[order]) > 1e-9] > 0).all()  # the very same ranking
+
+
+def test_anchors_set_the_scale(tmp_path: Path) -> None:
+    pairs, value = simulated(seed=8, clips=8, pairs=400)
+    lines = [
+        [pairs.clips[a], pairs.clips[b], r] for a, b, r in zip(pairs.first, pairs.second, pairs.result, strict=True)
+    ]
+    source, out = table(tmp_path / "pairs.csv", HEAD, *lines), tmp_path / "mos.csv"
+    order = [pairs.clips[at] for at in np.argsort(value)]
+    call = (source, "--out", out, "--method", "thurstone", "--anchors")
+    known = table(tmp_path / "known.csv", ["file_name", "mos"], [order[1], 2], [order[-2], 4], ["elsewhere", 1])
+    done = recovered(*call, known)
+    assert done.exit_code == 0 and "--scale 1,5" in done.output
+    with out.open(newline="") as file:
+        mos = {row["file_name"]: float(row["mos"]) for row in csv.DictReader(file)}
+    assert (mos[order[1]], mos[order[-2]]) == (pytest.approx(2), pytest.approx(4))
+    assert all(1 <= one <= 5 for one in mos.values())
+    turned = table(tmp_path / "turned.csv", ["file_name", "mos"], [order[1], 4], [order[-2], 2])
+    single = table(tmp_path / "single.csv", ["file_name", "mos"], [order[1], 4])
+    beyond = table(tmp_path / "beyond.csv", ["file_name", "mos"], [order[1], 40])
+    for wrong, message in (
+        (turned, "opinions do not rise with the comparisons of these 2 clips"),
+        (single, "1 of 8 compared clips have an opinion there"),
+        (beyond, "mos = '40' is no opinion on 1 to 5"),
+        (source, "Give file_name and mos"),
+    ):
+        done = recovered(*call, wrong)
+        assert isinstance(done.exception, UsageError) and message in str(done.exception)

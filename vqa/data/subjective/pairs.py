@@ -4,6 +4,7 @@ A table has two columns of clips, and either a result (1: the first is better, -
 the winner; columns for the subject and for how often the row was judged may follow.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -121,6 +122,24 @@ def read_pairs(path: Path) -> Comparisons:
         return make_comparisons(entries)
     except ValueError as error:
         raise UsageError(f"{path}: {error}. Fill the column {found(SUBJECT_COLUMNS)}, or leave it out.") from error
+
+
+def read_anchors(path: Path) -> dict[str, float]:
+    """Read opinions on 1-5 by clip: columns `file_name` and `mos`. Raises UsageError."""
+    cells = read_columns(path)
+    if "file_name" not in cells or "mos" not in cells:
+        raise UsageError(f"{path} has columns {', '.join(cells) or '(none)'}. Give file_name and mos.")
+    found: dict[str, float] = {}
+    for at, (name, cell) in enumerate(zip(cells["file_name"], cells["mos"], strict=True), start=1):
+        try:
+            value = number(cell)
+        except (TypeError, ValueError):
+            value = math.nan
+        if value is not None and not 1 <= value <= 5:
+            raise UsageError(f"{path}, row {at}: mos = {cell!r} is no opinion on 1 to 5.")
+        if value is not None:
+            found[str(name)] = value
+    return found
 
 
 def _judged(

@@ -12,8 +12,8 @@ Regularisation: each value, and the logarithm of the tie parameter, has a normal
 moves a clip with a dozen others. Such clips get no upper (lower) limit.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -147,7 +147,38 @@ def fit(pairs: Comparisons, *, method: PairMethod, prior_std: float | None = Non
     return Fit(value=found[:size], tie=float(found[size]), information=objective.hessian(found)[:size, :size])
 
 
-def strength_notes(pairs: Comparisons, found: Strengths, *, method: PairMethod) -> list[str]:
+def anchored(pairs: Comparisons, found: Strengths, known: Mapping[str, float], *, source: str) -> Strengths:
+    """Map values to the 1-5 scale by the straight line through clips whose opinions are known (least squares).
+
+    Args:
+        pairs: The comparisons.
+        found: The result of `recover_strengths`.
+        known: Opinions on 1-5 by clip; those of clips without a comparison are not used.
+        source: Name of their table, for messages.
+
+    Returns:
+        Values and limits on 1-5, those beyond an end set to it.
+
+    Raises:
+        UsageError: If fewer than two clips with different opinions are known, or opinions do not rise with the values.
+    """
+    at = [place for place, clip in enumerate(pairs.clips) if clip in known]
+    opinion = np.array([known[pairs.clips[place]] for place in at])
+    if len(at) < 2 or np.ptp(opinion) == 0:
+        raise UsageError(
+            f"{source}: {len(at)} of {len(pairs.clips)} compared clips have an opinion there. Give two or more that "
+            "differ, named as in the comparisons."
+        )
+    value = found.value[at] - found.value[at].mean()
+    slope = float(value @ opinion / max(value @ value, _LEAST))
+    if not slope > 0:
+        raise UsageError(f"{source}: opinions do not rise with the comparisons of these {len(at)} clips. Check both.")
+    line = slope, float(opinion.mean() - slope * found.value[at].mean())
+    on_scale = {name: np.clip(line[1] + line[0] * getattr(found, name), 1, 5) for name in ("value", "low", "high")}
+    return replace(found, **on_scale)
+
+
+def strength_notes(pairs: Comparisons, found: Strengths, *, method: PairMethod, is_anchored: bool = False) -> list[str]:
     """Return notes for the user: counts, ties, intervals, clips without a limit, how to import."""
     total, ties = pairs.count.sum(), pairs.count[pairs.result == 0].sum()
     who = f" by {len(pairs.subjects)} subjects" if pairs.subjects else ""
@@ -166,7 +197,8 @@ def strength_notes(pairs: Comparisons, found: Strengths, *, method: PairMethod) 
             f"the clips fall into {found.groups} groups that never lost to a lower one: distances between groups rest "
             "on the prior, their order does not"
         )
-    low, high = np.floor(found.value.min() * 100) / 100, np.ceil(found.value.max() * 100) / 100
+    ends = np.floor(found.value.min() * 100) / 100, np.ceil(found.value.max() * 100) / 100
+    low, high = (1, 5) if is_anchored else ends
     return [*lines, f"to import: hf-videofolder --dataset NAME --scale {low:g},{high:g}"]
 
 
