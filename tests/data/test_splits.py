@@ -1,14 +1,11 @@
 """Splits: clips of one content stay together, shares are kept, and a seed decides."""
 
-from pathlib import Path
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vqa.config import configs_folder
 from vqa.data.manifest import Manifest, Scale, make_manifest, merge_manifests
-from vqa.data.splits import load_published, parse_parts, split_manifest
+from vqa.data.splits import parse_parts, split_manifest
 from vqa.errors import UsageError
 
 
@@ -64,19 +61,3 @@ def test_splits_that_cannot_be_are_refused() -> None:
     for text in ("train=0.8", "train=0.8,test=0.3", "train=1,test=0", "train"):
         with pytest.raises(UsageError, match="train=0"):
             split_manifest(manifest(1, 1, 1), parts=parse_parts(text))
-
-
-def test_published_splits_divide_sources_and_folds() -> None:
-    people = configs_folder() / "people"
-    avt = load_published(people / "avt-image-quality.yaml")
-    assert {name: len(part) for name, part in avt.parts.items()} == {"train": 22, "val": 6, "test": 10}
-    red = {part for content, part in avt.part_of.items() if content.startswith("weapon")}
-    assert red == {"test"}  # sequences of one shoot
-    pcuid = load_published(people / "pcuid.yaml")
-    assert pcuid.part_of == {str(number): f"fold{number % 5}" for number in range(1, 301)}
-
-
-def test_a_content_in_two_parts_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "x.yaml").write_text("dataset: x\nparts: {train: [a, b], test: [B]}\n")
-    with pytest.raises(UsageError, match="a content is in two parts"):
-        load_published(tmp_path / "x.yaml")

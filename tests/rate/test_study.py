@@ -37,6 +37,7 @@ def test_a_subject_trains_rates_every_clip_once_and_some_again_unawares(make: Ma
     while (task := judge(study, "ann")) is not None:
         tasks.append(task)
     assert [task.training for task in tasks] == [True] * 3 + [False] * 24
+    assert len({task.first for task in tasks[:3]}) == 3
     fresh = [task.first for task in tasks if not task.training and not task.repeat]
     assert sorted(fresh) == list(range(20)) and fresh != sorted(fresh)
     again = [at for at, task in enumerate(tasks) if task.repeat]

@@ -53,9 +53,9 @@ def _built(kind: str, path: Path, assignments: Sequence[str]) -> "BaseModel":
 
         return load(path, SetSpec, assignments)
     if kind == "people":
-        from vqa.data.splits import load_published
+        from vqa.data.people import PeopleSet
 
-        return load_published(path, assignments)
+        return load(path, PeopleSet, assignments)
     if kind == "train":
         from vqa.train.recipe import load_recipe
 

@@ -2,35 +2,12 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field
 
-from vqa.config import Strict, load
 from vqa.data.manifest import Manifest
 from vqa.errors import UsageError
-
-
-class PublishedSplit(Strict):
-    """Published division of a data set's contents (configs/people)."""
-
-    dataset: str
-    parts: dict[str, tuple[str, ...]] = Field(description="contents by name of the part")
-
-    @property
-    def part_of(self) -> dict[str, str]:
-        """Part by content, in lower case as in manifests."""
-        return {content.lower(): part for part, contents in self.parts.items() for content in contents}
-
-
-def load_published(path: Path, overrides: Sequence[str] = ()) -> PublishedSplit:
-    """Load a published split. Raises UsageError if a content is in two parts."""
-    found = load(path, PublishedSplit, overrides)
-    if len(found.part_of) != sum(map(len, found.parts.values())):
-        raise UsageError(f"{path}: a content is in two parts. Put each into one.")
-    return found
 
 
 def parse_parts(text: str) -> dict[str, float]:

@@ -77,7 +77,8 @@ class Study:
             random = self._random(subject, len(mine))
             trained = sum(vote.training for vote in mine)
             if trained < self.config.training:
-                first, second = (int(at) for at in random.permutation(len(self.stimuli))[:2])
+                order = self._random(subject, 0).permutation(len(self.stimuli))
+                first, second = (int(order[(2 * trained + side) % len(order)]) for side in (0, 1))
                 return self._task(mine, first, second, training=True)
             counted = [vote for vote in mine if not vote.training]
             fresh = [vote for vote in counted if not vote.repeat]

@@ -122,7 +122,7 @@ VQATHINKER = {"annotations": [{"image_id": "KoNViD_1k_videos/1.mp4", "ann_type":
 R1_PICTURES = [f"yfcc-batch6/4134_{number}.png" for number in range(4)]  # of one video
 R1_JSON = [{"image": R1_PICTURES, "conversations": [{"from": "gpt", "value": 3.5}]}]
 R1_JSONL = {"image": ["a/1.mp4"], "conversations": [{"x": 1}, {"gpt": 2.5}]}
-AVT = "Dancers.avi_1frame_crf_07_height_0208"  # of a source in the test part
+AVT = "Dancers.avi_1frame_crf_07_height_0208"  # of a source in the last fold
 AVT_LAB = {"image_name": [AVT, AVT.replace("07", "09")], "mos": [2, 3.4], "ci": ["", 0.5], "std": [0.5, 0.6]}
 AVT_VOTES = {
     "rating": [3, 1, 2],
@@ -143,7 +143,7 @@ AVT_SHARED = {
     "std_lab": [0.5],
 }
 AVT_SHARED |= {"mos_crowd": [1.6], "std_crowd": [0.6], "vmaf_from_repo": [20.1], "user1": [2]}
-AVT_ROW = {"content_id": "avt-image-quality/dancers.avi_1frame", "split": "test", "shown_size": "2160x2160"}
+AVT_ROW = {"content_id": "avt-image-quality/dancers.avi_1frame", "split": "train", "fold": 4, "shown_size": "2160x2160"}
 LAYOUTS = [
     layout(
         "avt-image-quality", ".csv", AVT_LAB, {"mos": 2, "mos_std": 0.5, "uri": f"/clips/images/{AVT}.png"}, AVT_ROW
@@ -163,7 +163,7 @@ LAYOUTS = [
         "pcuid",
         ".csv",
         {"file": ["300-1/图片7.jpg"], "mos": [75]},
-        {"mos": 4, "content_id": "pcuid/7", "split": "fold2"},
+        {"mos": 4, "content_id": "pcuid/7", "split": "train", "fold": 2},
     ),
     layout("konvid-1k", ".mat", KONVID, {"clip_id": "konvid-1k/8536919744.mp4"}, {"clip_id": "konvid-1k/1.mp4"}),
     layout("live-yt-gaming", ".mat", GAMING, {"uri": "/clips/ARK-001.mp4"}, {"mos": 4.2}, scale="0,100"),

@@ -10,12 +10,11 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pyarrow as pa
 
-from vqa.config import configs_folder
 from vqa.data.manifest import Manifest, Scale, make_manifest
+from vqa.data.people import PeopleSet, find_people_set
 from vqa.data.public.layouts import ImportRequest, LabelRow, read_rows, recognise, refuse_repeats
 from vqa.data.public.specs import DIALECTS, Form, SetSpec, load_set
 from vqa.data.sources import MEDIA_SUFFIXES, path_to_uri
-from vqa.data.splits import load_published
 from vqa.data.tables import format_of, read_columns
 from vqa.errors import UsageError, first_few
 
@@ -54,11 +53,9 @@ def import_labels(request: ImportRequest) -> Import:
     scale = _scale(request, spec, form, dialect, dataset, rows)
     _check_direction(spec, rows, scale, request.labels)
     _assign_splits(spec, rows, notes)
-    if spec.published_split:
-        _assign_published(
-            request.dataset if request.name in DIALECTS and request.dataset else request.name, rows, notes
-        )
     base = _locate(request, spec, rows, notes)
+    people = find_people_set(dataset if request.name in DIALECTS else request.name) if spec.people else None
+    folds = _folds(people, rows) if people else []
     std_scale = Scale(low=spec.std_within[0], high=spec.std_within[1]) if spec.std_within else scale
     manifest = make_manifest(
         (
@@ -81,8 +78,11 @@ def import_labels(request: ImportRequest) -> Import:
         scales={dataset: scale},
     )
     notes += _count_notes(spec, len(rows))
-    if spec.shown_size:
-        width, height = spec.shown_size
+    if people:
+        manifest = replace(manifest, table=manifest.table.append_column("fold", pa.array(folds, pa.int64())))
+        notes.append(f"split and fold: as published in configs/people/{people.name}.yaml")
+    if people and people.shown_size:
+        width, height = people.shown_size
         shown = pa.array([f"{width}x{height}"] * len(rows))
         manifest = replace(manifest, table=manifest.table.append_column("shown_size", shown))
         notes.append(
@@ -196,14 +196,17 @@ def _assign_splits(spec: SetSpec, rows: Sequence[LabelRow], notes: list[str]) ->
     notes.append("split: train as published; val and test were drawn by vqa, since their division is not published")
 
 
-def _assign_published(name: str, rows: Sequence[LabelRow], notes: list[str]) -> None:
-    """The part of each content by configs/people; contents that no part names stay without."""
-    parts = load_published(configs_folder() / "people" / f"{name}.yaml").part_of
+def _folds(people: PeopleSet, rows: Sequence[LabelRow]) -> list[int | None]:
+    """The fold of each row's content, None for one in no fold; sets the split: the test fold, the next is `val`."""
+    folds = {group.lower(): fold for fold, groups in enumerate(people.folds or ()) for group in groups}
+    count = people.modulo or len(people.folds or ())
+    names: dict[int | None, str | None] = {None: None, people.test_fold: "test", (people.test_fold + 1) % count: "val"}
+    found = []
     for row in rows:
-        row.split = parts.get(row.content)
-    unlisted = sorted({row.content for row in rows if row.split is None})
-    notes.append(f"split: as published in configs/people/{name}.yaml")
-    notes += [f"{len(unlisted)} contents are in no part: {first_few(unlisted)}"] if unlisted else []
+        fold = int(row.content) % people.modulo if people.modulo else folds.get(row.content)
+        row.split = names.get(fold, "train")
+        found.append(fold)
+    return found
 
 
 def _locate(request: ImportRequest, spec: SetSpec, rows: list[LabelRow], notes: list[str]) -> str:

@@ -78,11 +78,8 @@ class SetSpec(Strict):
     train_contents: tuple[str, ...] = Field(
         (), description="published training contents; the others are divided into val and test"
     )
-    published_split: bool = Field(
-        False, description="the file of configs/people of the set's name says which contents belong to which part"
-    )
-    shown_size: tuple[int, int] | None = Field(
-        None, description="width and height to which each picture was scaled when people saw it"
+    people: bool = Field(
+        False, description="the file of its name in configs/people has its published split and the size people saw"
     )
     content: str = Field(
         r"^(.*)$", description="regular expression; group 1 of the name, in lower case, is the content"
