@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from jobs.config import ScoreConfig, pinned_card, resolve, settings_digest
+from jobs.config import ClipLimits, JobConfig, ScoreConfig, make_guard, pinned_card, resolve, settings_digest
+from jobs.stages import ScoreStage
 from vqa.errors import UsageError
+from vqa.model.card import GenerationConfig, ModelCard
 
 
 def card(folder: Path, name: str = "mine", text: str = "source: a/b\n") -> Path:
@@ -175,3 +177,36 @@ def test_workers_load_the_commit_that_the_keys_name(tmp_path: Path) -> None:
     config = resolve(flags={"model": str(card(tmp_path))})
     assert pinned_card(config.model, revision="c0ffee").revision == "c0ffee"
     assert pinned_card(config.model, revision="blake2b:00").revision == "main"
+
+
+LIMITS_OF_THE_GUARD = {"deadline_seconds": 3.0, "memory_mb": None, "cpu_seconds": 9, "open_files": None}
+
+
+@pytest.mark.parametrize(
+    "key", sorted(ClipLimits.model_fields.keys() - {"max_frames"})
+)  # of the sampling stage: test_stages
+def test_every_limit_reaches_the_guard(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setattr("jobs.config.Guard", dict)  # shows what it is given
+    value = LIMITS_OF_THE_GUARD[key]
+    before, after = make_guard(ClipLimits()), make_guard(ClipLimits(**{key: value}))
+    of_guard = "memory_bytes" if key == "memory_mb" else key
+    assert after == before | {of_guard: value}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "cluster"),
+    [
+        ("score_workers", 3, {"CPU": 8}),
+        ("score_workers", 3, {"CPU": 8, "GPU": 2}),
+        ("cpus_per_worker", 2.0, {"CPU": 8}),
+        ("gpus_per_worker", 0.5, {"CPU": 8, "GPU": 2}),
+    ],
+)
+def test_what_a_model_process_gets_is_as_set(key: str, value: float, cluster: dict[str, float]) -> None:
+    def asked(job: JobConfig) -> object:
+        card, generation = ModelCard(source="a/b"), GenerationConfig()
+        return ScoreStage(card=card, generation=generation, model_id="m", model_revision="r", job=job).resources(
+            cluster
+        )
+
+    assert asked(JobConfig(**{key: value})) != asked(JobConfig())
