@@ -88,6 +88,7 @@ CHANGES_NUMBERS = {
     "views.keyframe_rate": "2",
     "views.global_kind": "frames",
     "views.global_pixels": "512",
+    "views.shown_size": "[640, 384]",
     "views.spatial": "grid",
     "views.local_pictures": "1",
     "views.crop_pixels": "96",

@@ -356,6 +356,7 @@ EFFECTS: dict[str, tuple[object, dict[str, Any]]] = {
     "backend": ("decord", {}),
     "min_decoded_share": (0.99, {}),
     "on_damage": ("fail", {}),
+    "shown_size": ((640, 384), {}),
     "max_pixels": (1000, {}),
     "prune": (False, {"keyframes": 2}),
 }
