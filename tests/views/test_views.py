@@ -339,3 +339,54 @@ def test_a_pause_shows_the_picture_on_screen(tmp_path):
         assert max(views.keyframe_seconds) < end
     with pytest.raises(ClipError, match="no frame in"):
         look(Clip(clip_id="a", uri=str(path), start_seconds=20.0, end_seconds=30.0), ViewsConfig())
+
+
+# Every key of `views` with another value, and what else it needs to matter; a new key fails until it is entered.
+EFFECTS: dict[str, tuple[object, dict[str, Any]]] = {
+    "temporal": ("uniform", {}),
+    "keyframes": (3, {}),
+    "change": ("luma", {}),
+    "keyframe_rate": (2.0, {"temporal": "fps"}),
+    "global_kind": ("frames", {}),
+    "global_pixels": (256, {}),
+    "spatial": ("grid", {"crop_pixels": 96}),
+    "local_pictures": (1, {}),
+    "crop_pixels": (96, {}),
+    "snap": ("keyframes", {}),
+    "backend": ("decord", {}),
+    "min_decoded_share": (0.99, {}),
+    "on_damage": ("fail", {}),
+    "shown_size": ((640, 384), {}),
+    "max_pixels": (1000, {}),
+    "prune": (False, {"keyframes": 2}),
+}
+
+
+def outcome(path: Path, **keys: Any) -> object:
+    """What may be told apart: the pictures, their times, the decoder; or the kind of the error."""
+    try:
+        views = see(path, **keys)
+    except ClipError as error:
+        return error.kind
+    pictures_seen = [(picture.shape, picture.tobytes()) for picture in views.pictures]
+    return pictures_seen, views.keyframe_seconds, views.crop_boxes, views.decode_backend
+
+
+@pytest.mark.parametrize("key", ViewsConfig.model_fields)
+def test_every_key_changes_what_is_seen(video, cut, monkeypatch, key):
+    value, others = EFFECTS[key]
+    asked = []
+
+    def watched(*args, prune, **rest):
+        asked.append(prune)
+        return decode(*args, prune=prune, **rest)
+
+    monkeypatch.setattr(flow, "decode", watched)
+    if key == "backend":
+        pytest.importorskip("decord")
+    path = cut if key in ("min_decoded_share", "on_damage") else video
+    before, after = outcome(path, **others), outcome(path, **others, **{key: value})
+    if key == "prune":  # the same pictures, more packets decoded for them
+        assert before == after and asked == [True, False]
+    else:
+        assert before != after
