@@ -174,7 +174,7 @@ def test_the_same_content_gives_the_same_key_and_views_under_any_name(tmp_path: 
     ("limit", "kind", "said"),
     [
         ({"open_files": 1}, "too_large", "open files"),
-        ({"max_frames": 20}, "too_large", "declares 400 frames, above 20. Cut it up or raise max_frames"),
+        ({"max_frames": 20}, "too_large", "declares 400 frames, above 20. Cut it up or raise limits.max_frames"),
     ],
 )
 def test_each_limit_costs_one_row(tmp_path: Path, limit: dict[str, int], kind: str, said: str) -> None:

@@ -21,9 +21,9 @@ from vqa.errors import ClipError
 from vqa.media.backends.base import BackendName, Reader, StrayedError, UncleanError
 from vqa.media.backends.pyav import read_pyav
 from vqa.media.backends.registry import BACKENDS
-from vqa.media.backends.stills import read_heif, read_webp
+from vqa.media.backends.stills import read_heif, read_pillow
 from vqa.media.color.convert import FrameConverter, Size
-from vqa.media.probe import COMPOSITE, PacketTable, nearest, probe
+from vqa.media.probe import BY_PILLOW, COMPOSITE, PacketTable, nearest, probe
 from vqa.media.storage.open import media_errors
 from vqa.types import Frames, MediaInfo, Pixels
 
@@ -90,8 +90,8 @@ def decode(
 
 
 def _reader(info: MediaInfo, backend: BackendName, *, prune: bool) -> Reader:
-    if info.container == "webp":
-        return read_webp
+    if info.container in BY_PILLOW:
+        return read_pillow
     if info.container == COMPOSITE:
         return read_heif
     if info.is_image or info.has_alpha or info.crop or backend == "pyav":  # the others neither crop nor give alpha

@@ -163,7 +163,8 @@ def decode_ranges(table: PacketTable, wanted: Sequence[int] | NDArray[np.int64],
             continue
         usable = keys[(keys <= place) & (table.ticks[keys] <= table.ticks[place])]
         start = int(usable[-1 - back]) if len(usable) > back and not table.is_counted else 0
-        stop = min(place + _MAX_REORDER, len(table.ticks) - 1) if table.is_counted else place
+        end = int(table.ends[entry]) if len(table.ends) else place
+        stop = min(end + _MAX_REORDER, len(table.ticks) - 1) if table.is_counted else end
         if ranges and start <= ranges[-1].stop + 1:
             ranges[-1].stop = stop
             ranges[-1].wanted.append(entry)

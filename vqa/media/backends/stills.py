@@ -1,4 +1,7 @@
-"""Readers of pictures that FFmpeg does not give as they are: WebP by Pillow, HEIF pictures of several coded items."""
+"""Readers of pictures that FFmpeg does not give as they are.
+
+WebP and plain GIF by Pillow; HEIF pictures of several coded items by FFmpeg, item by item.
+"""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,18 +14,18 @@ from numpy.typing import NDArray
 from vqa.media.color.convert import FrameConverter, on_white
 from vqa.media.containers.ffmpeg import open_container
 from vqa.media.containers.heif import Plane, primary_image
-from vqa.media.containers.images import webp_pictures
+from vqa.media.containers.images import pillow_pictures
 from vqa.media.probe import PacketTable
 from vqa.media.storage.open import open_source
 from vqa.types import MediaInfo, Pixels
 
 
-def read_webp(
+def read_pillow(
     info: MediaInfo, table: PacketTable, wanted: NDArray[np.int64], *, thread_count: int
 ) -> Iterator[tuple[int, av.VideoFrame]]:
-    """A `Reader` (base.py) of WebP files."""
+    """A `Reader` (base.py) of WebP files, and of GIFs without control blocks."""
     with open_source(info.uri) as file:
-        for entry, pixels in webp_pictures(file, [int(entry) for entry in wanted if not table.is_damaged[entry]]):
+        for entry, pixels in pillow_pictures(file, [int(entry) for entry in wanted if not table.is_damaged[entry]]):
             yield entry, av.VideoFrame.from_ndarray(pixels, format="rgb24")
 
 
