@@ -14,7 +14,7 @@ from vqa.media.bitstream.hevc import HevcStream
 from vqa.media.containers.ffmpeg import open_container, packets_of, video_stream
 from vqa.media.storage.open import open_source
 
-_TAIL_BYTES, _MIN_BYTES = 64, 1024  # in less, a flat picture can come out the same by chance
+_TAIL_BYTES, _MIN_BYTES = 64, 512  # in less, a flat picture can come out the same by chance
 _MASKS = (0xFF, 0x5A)  # of the last bytes; the second makes sure
 _BEHIND = bytes(1 + (73 * n + 41) % 251 for n in range(4096))  # without a 0, which would make start codes
 
@@ -63,7 +63,7 @@ class JointFinder:
         last = units[slices[-1]].rstrip(b"\0") if slices else b""
         while last.endswith(b"\0\0\3"):  # cabac_zero_words (7.3.2.9)
             last = last[:-3].rstrip(b"\0")
-        if len(last) < _MIN_BYTES:
+        if not last:
             return False
 
         def decoded(unit: bytes) -> bytes | None:
@@ -74,6 +74,8 @@ class JointFinder:
         # Where a decoder gives up, it shows what was in its buffer before: two need not show the same.
         if (longer := decoded(last + _BEHIND)) != shown:
             return longer is None or longer != self._decode(packet)
+        if len(last) < _MIN_BYTES:
+            return False
         head, tail = last[:-_TAIL_BYTES], last[-_TAIL_BYTES:]
         return all(decoded(head + bytes(byte ^ mask or 1 for byte in tail)) == shown for mask in _MASKS)
 
