@@ -118,8 +118,9 @@ def test_sound_hevc_of_any_kind_loses_nothing(tmp_path: Path, params: str, pixel
 
 
 def test_b_frames_in_the_later_part_of_an_avi_are_put_in_order(tmp_path: Path) -> None:
-    one = clips.write_video(tmp_path / "1.mp4", frames=FRAMES, options={"profile": "baseline", "g": "15"})
+    count = 80  # FFmpeg looks that far for B-frames only in shorter files
+    one = clips.write_video(tmp_path / "1.mp4", frames=count, options={"profile": "baseline", "g": "15"})
     other = clips.write_video(tmp_path / "2.mp4", frames=FRAMES, options={"bf": "3", "g": "15"})
     path = joined(tmp_path, one, other, suffix=".avi")
-    assert numbers(path) == 2 * list(range(FRAMES))
-    assert numbers(path, [FRAMES + 7, FRAMES + 8, FRAMES + 9]) == [7, 8, 9]
+    assert numbers(path) == [*range(count), *range(FRAMES)]
+    assert numbers(path, [count + 7, count + 8, count + 9]) == [7, 8, 9]
