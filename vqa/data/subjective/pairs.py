@@ -15,7 +15,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from vqa.data.manifest import Manifest
-from vqa.data.tables import Columns, number, read_columns
+from vqa.data.tables import AS_SEEN, Columns, Dialect, number, read_columns
 from vqa.errors import UsageError, first_few
 
 FIRST_COLUMNS = ("first", "clip1", "clip_1", "clip_a", "image1", "image_1", "image_a", "video1", "video_1", "video_a")
@@ -83,17 +83,18 @@ def holds_pairs(names: Iterable[str]) -> bool:
     )
 
 
-def read_pairs(path: Path) -> Comparisons:
+def read_pairs(path: Path, *, dialect: Dialect = AS_SEEN) -> Comparisons:
     """Read a table of pairwise comparisons; a row without a result was not judged and is left out.
 
     Args:
         path: A .csv, .xlsx, .jsonl, .json or .parquet file with columns of the *_COLUMNS of this module.
+        dialect: Of a text file.
 
     Raises:
         UsageError: If columns are missing, a result is none of 1, -1 and 0, a winner is neither clip, a clip is
             compared with itself, or a count is no positive number; the message names row and value.
     """
-    cells = read_columns(path)
+    cells = read_columns(path, dialect=dialect)
     names = {name.lower(): name for name in cells}
 
     def found(wanted: Sequence[str]) -> str | None:
