@@ -148,8 +148,10 @@ def test_what_is_finished_is_marked_and_not_decoded(tmp_path: Path, sampler: Sam
     os.utime(clip.uri, ns=(5, 5))
     moved = only(sampler, clip, first.run_key)
     assert isinstance(moved, Unchanged)
-    assert moved.source_mtime_ns == os.stat(clip.uri).st_ctime_ns  # the time of its entry, which nobody can put back
-    before = os.stat(clip.uri)
+    assert (
+        moved.source_mtime_ns == Path(clip.uri).stat().st_ctime_ns
+    )  # the time of its entry, which nobody can put back
+    before = Path(clip.uri).stat()
     data = bytearray(Path(clip.uri).read_bytes())
     data[-1] ^= 1
     Path(clip.uri).write_bytes(data)

@@ -257,6 +257,11 @@ def recover(
         ),
     ] = "p910",
     min_ratings: Annotated[int, typer.Option(min=1, help="Leave out subjects with fewer ratings.")] = 1,
+    scale: Annotated[
+        str | None, typer.Option(metavar="LOW,HIGH", help="Ends of the rating scale; ratings outside are refused.")
+    ] = None,
+    delimiter: Delimiter = None,
+    decimal: Decimal = None,
     against: Annotated[
         Path | None,
         typer.Option(help="Manifest that must hold the clips; comparisons must not contradict its opinions."),
@@ -267,11 +272,6 @@ def recover(
     ] = None,
     resamples: Annotated[int, typer.Option(min=20, help="Resamples of the intervals of comparisons.")] = 200,
     seed: Annotated[int, typer.Option(help="Seed of the resamples.")] = 0,
-    scale: Annotated[
-        str | None, typer.Option(metavar="LOW,HIGH", help="Ends of the rating scale; ratings outside are refused.")
-    ] = None,
-    delimiter: Delimiter = None,
-    decimal: Decimal = None,
 ) -> None:
     """Recover opinions (MOS) from ratings (ITU-R BT.500, ITU-T P.913, P.910) or comparisons (Bradley-Terry, Thurstone).
 
