@@ -88,6 +88,7 @@ def read_pairs(path: Path, *, dialect: Dialect = AS_SEEN) -> Comparisons:
 
     Args:
         path: A .csv, .xlsx, .jsonl, .json or .parquet file with columns of the *_COLUMNS of this module.
+        dialect: Of a text file.
 
     Raises:
         UsageError: If columns are missing, a result is none of 1, -1 and 0, a winner is neither clip, a clip is
