@@ -14,7 +14,7 @@ from jobs import _compat
 from jobs.ray_session import ray_session
 from jobs.resume import Work
 from jobs.stages import Item, Result, Stage
-from jobs.waiting import LossWatch, say_on_stderr, wait_for_room
+from jobs.waiting import LossWatch, say_on_stderr, wait_for_process, wait_for_room
 from vqa.console import WAIT_SECONDS
 from vqa.errors import ModelError, VqaError
 
@@ -92,9 +92,10 @@ class RayExecutor:
         context.max_consecutive_actor_init_deaths = 2
         # Work that waits inside a worker loses one of its tries too when that worker dies.
         in_flight = 1 if alone else None
-        results: ray.data.Dataset = ray.data.from_arrow(list(_blocks(work)))
         shares = [stage.resources(self._cluster) for stage in self._stages]
         wait_for_room(shares, wait_seconds=self._wait_seconds, say=self._say)
+        wait_for_process(wait_seconds=self._wait_seconds, say=self._say)
+        results: ray.data.Dataset = ray.data.from_arrow(list(_blocks(work)))
         for stage, share in zip(self._stages, shares, strict=True):
             results = results.map_batches(
                 _worker_of(stage),
@@ -107,8 +108,9 @@ class RayExecutor:
                 ray_remote_args_fn=_restarts,
             )
         try:
-            batches = iter(results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
             watch = LossWatch(wait_seconds=self._wait_seconds, say=self._say)
+            with watch.pulling():  # Ray waits here for the first workers
+                batches = iter(results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
             while True:
                 with watch.pulling():
                     batch = next(batches, None)

@@ -14,6 +14,7 @@ from jobs.stages import Resources
 from vqa.errors import VqaError
 
 SAY_SECONDS = 10.0  # until the first word on what is missing
+START_SECONDS = 30.0  # in which the first process of Ray starts on a busy machine as well
 REPEAT_SECONDS = 60.0  # between two words where nothing has changed
 CHECK_SECONDS = 2.0
 LOST_WORKERS = 3  # so many in a row, without a result between them, are worth a word
@@ -81,6 +82,30 @@ def wait_for_room(shares: Sequence[Resources], *, wait_seconds: float, say: Call
                 said, next_word = what, time.monotonic()
     finally:
         remove_placement_group(room)
+
+
+def wait_for_process(*, wait_seconds: float, say: Callable[[str], None]) -> None:
+    """Wait until a process that Ray starts for a task has lived long enough to answer. Raises VqaError at the end."""
+    import psutil
+    import ray
+
+    answer = ray.remote(num_cpus=0, max_retries=-1)(lambda: None).remote()
+    began, said = time.monotonic(), False
+    try:
+        while not ray.wait([answer], timeout=1)[0]:
+            used = psutil.virtual_memory().percent
+            what = (
+                "no process of Ray has lived long enough to answer. Ray kills them where more of the memory is used "
+                f"than RAY_memory_usage_threshold allows (by default 0.95); here {used / 100:.2f} is used. "
+                f"Ray's logs: {_compat.log_folder()}"
+            )
+            if time.monotonic() - began >= wait_seconds:
+                raise VqaError(f"after {wait_seconds:g} s {what}")
+            if not said and time.monotonic() - began >= START_SECONDS:
+                say(f"waiting for workers: {what} (--wait {wait_seconds:g})")
+                said = True
+    finally:
+        ray.cancel(answer, force=True)
 
 
 class LossWatch:

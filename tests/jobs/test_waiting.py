@@ -6,7 +6,7 @@ import pytest
 
 from jobs import waiting
 from jobs.stages import Resources
-from jobs.waiting import LossWatch, missing, needed, wait_for_room
+from jobs.waiting import LossWatch, missing, needed, wait_for_process, wait_for_room
 from vqa.errors import VqaError
 
 CPU, GPU = Resources(cpus=1.0), Resources(cpus=1.0, gpus=2.0)
@@ -31,6 +31,7 @@ def test_waiting_for_room_says_what_is_missing_and_ends(monkeypatch: pytest.Monk
     monkeypatch.setattr(waiting, "SAY_SECONDS", 0.5)
     said: list[str] = []
     wait_for_room([CPU, CPU], wait_seconds=30, say=said.append)
+    wait_for_process(wait_seconds=60, say=said.append)
     assert said == []
     with pytest.raises(VqaError, match=r"no worker could start within 2 s: 99 CPUs are needed, Ray has \d+.*--wait"):
         wait_for_room([CPU, Resources(cpus=98.0)], wait_seconds=2, say=said.append)
