@@ -19,6 +19,7 @@ from pydantic_core import PydanticUndefined
 from jobs.config import ScoreConfig
 from vqa.cli.app import app
 from vqa.config import configs_folder
+from vqa.data.people import PeopleSet
 from vqa.data.public.specs import DIALECTS, SetSpec, load_set
 from vqa.data.score_table import SCHEMA, VIDEO_SCHEMA
 from vqa.errors import ErrorKind
@@ -69,6 +70,7 @@ def _cli() -> Iterator[str]:
 
 def _config() -> Iterator[str]:
     folders = {"configs/score": ScoreConfig, "configs/train": Recipe, "configs/data": SetSpec, "configs/eval": EvalCard}
+    folders["configs/people"] = PeopleSet
     seen: set[type[BaseModel]] = set()
     for folder, root in folders.items():
         yield f"## {folder}\n"

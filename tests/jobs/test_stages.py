@@ -148,7 +148,15 @@ def test_what_is_finished_is_marked_and_not_decoded(tmp_path: Path, sampler: Sam
     os.utime(clip.uri, ns=(5, 5))
     moved = only(sampler, clip, first.run_key)
     assert isinstance(moved, Unchanged)
-    assert moved.source_mtime_ns == 5
+    assert (
+        moved.source_mtime_ns == Path(clip.uri).stat().st_ctime_ns
+    )  # the time of its entry, which nobody can put back
+    before = Path(clip.uri).stat()
+    data = bytearray(Path(clip.uri).read_bytes())
+    data[-1] ^= 1
+    Path(clip.uri).write_bytes(data)
+    os.utime(clip.uri, ns=(before.st_atime_ns, before.st_mtime_ns))  # as cp -p and rsync do
+    assert stamp(clip.uri) != (before.st_size, max(before.st_mtime_ns, before.st_ctime_ns))
     clips.write_video(tmp_path / "a.mp4", frames=11)
     assert sampled(sampler, clip, first.run_key).row.run_key != first.run_key
 

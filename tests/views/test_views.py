@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from pydantic import ValidationError
 
 from samplers.temporal import change_from_packets
@@ -141,6 +142,24 @@ def test_a_span_is_half_open_and_bounds_all_that_is_seen(video):
     with pytest.raises(ClipError, match=r"no frame in \[9, 10\)") as error:
         see(video, start=9, end=10)
     assert error.value.kind == "no_frames"
+
+
+def test_a_picture_that_people_saw_enlarged_is_looked_at_so(tmp_path):
+    path = tmp_path / "small.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 24, 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+    views = see(path, shown_size=(240, 240), global_pixels=128, crop_pixels=100, spatial="centre")
+    shown = np.asarray(Image.fromarray(pixels).resize((240, 240), Image.Resampling.BICUBIC))
+    box = views.crop_boxes[0]
+    assert (box.width, box.height) == (100, 100)
+    assert (views.info.width, views.info.height) == (24, 24)  # of the file, as before
+    np.testing.assert_array_equal(views.local_pictures[0], shown[box.y : box.y + box.height, box.x : box.x + box.width])
+    assert views.global_pictures[0].shape == (128, 128, 3)
+
+
+def test_the_size_shown_is_in_the_key_and_keys_without_it_stay():
+    assert "shown_size" not in ViewsConfig().identity()
+    assert ViewsConfig(shown_size=(240, 240)).identity()["shown_size"] == [240, 240]
 
 
 def test_a_still_is_one_global_picture_and_crops_apart(tmp_path):

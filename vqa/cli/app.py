@@ -15,6 +15,7 @@ from vqa.cli.evaluate import evaluate
 from vqa.cli.export import export
 from vqa.cli.prepare import prepare
 from vqa.cli.push import push
+from vqa.cli.rate import rate
 from vqa.cli.report import report
 from vqa.cli.rewards import rewards_app
 from vqa.cli.score import score
@@ -32,7 +33,22 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.add_typer(rewards_app, name="rewards")
-for command in (score, show, export, views, evaluate, compare, calibrate, report, prepare, train, push, doctor, config):
+for command in (
+    score,
+    show,
+    export,
+    views,
+    evaluate,
+    compare,
+    calibrate,
+    rate,
+    report,
+    prepare,
+    train,
+    push,
+    doctor,
+    config,
+):
     app.command()(command)
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from vqa.config import Values
 
-KINDS = ("score", "models", "eval", "data", "train")  # names of the folders under configs/
+KINDS = ("score", "models", "eval", "data", "people", "train")  # names of the folders under configs/
 
 
 def config(
@@ -52,6 +52,10 @@ def _built(kind: str, path: Path, assignments: Sequence[str]) -> "BaseModel":
         from vqa.data.public.specs import SetSpec
 
         return load(path, SetSpec, assignments)
+    if kind == "people":
+        from vqa.data.people import PeopleSet
+
+        return load(path, PeopleSet, assignments)
     if kind == "train":
         from vqa.train.recipe import load_recipe
 

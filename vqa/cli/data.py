@@ -1,9 +1,14 @@
 """`vqa data ...`: import, check, split, merge and inspect data sets; make synthetic ones."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from vqa.cli.options import Decimal, Delimiter
+
+if TYPE_CHECKING:
+    from vqa.data.manifest import Manifest as LoadedManifest
 
 data_app = typer.Typer(
     help="Import, check, split, merge and inspect data sets; make synthetic ones.", no_args_is_help=True
@@ -62,6 +67,9 @@ def import_(
     out: ManifestOut,
     root: Annotated[str, typer.Option(help="Folder or URL of the clips.")] = ".",
     check: Annotated[bool, typer.Option(help="Refuse the import if a labelled file is missing.")] = True,
+    skip_missing: Annotated[
+        bool, typer.Option("--skip-missing", help="Leave out labelled files that are missing.")
+    ] = False,
     dataset: Annotated[
         str | None,
         typer.Option(help="Data set of the labels, required if NAME is a dialect: a known set, or a name of your own."),
@@ -84,24 +92,29 @@ def import_(
         Literal["video", "image"] | None,
         typer.Option(help="Kind of the clips of a data set without a built-in specification."),
     ] = None,
+    delimiter: Delimiter = None,
+    decimal: Decimal = None,
 ) -> None:
     """Import the labels of a data set as a manifest: files located, opinions mapped to 1-5, the scale recorded."""
     from vqa.console import printable
     from vqa.data.manifest import write_manifest
     from vqa.data.public.importer import import_labels, import_ladder
     from vqa.data.public.layouts import ImportRequest
+    from vqa.data.tables import Dialect
 
     request = ImportRequest(
         name=name,
         labels=labels,
         root=root,
         check=check,
+        skip_missing=skip_missing,
         dataset=dataset,
         scale=scale,
         names=names,
         mos_column=mos_column,
         split=split,
         kind=kind,
+        dialect=Dialect(delimiter=delimiter, decimal=decimal),
     )
     done = import_ladder(request) if name == "ladder" else import_labels(request)
     write_manifest(out, done.manifest)
@@ -111,6 +124,30 @@ def import_(
         str(out),
     ):
         typer.echo(printable(line), err=True)
+
+
+Copies = Annotated[
+    Literal["none", "content", "frames"],
+    typer.Option(
+        help="How copies of a clip are found: by their bytes, or also by frames that look alike (re-encoded; decodes "
+        "five frames of each clip)."
+    ),
+]
+
+
+def _copies(manifest: "LoadedManifest", copies: str) -> list[list[int]]:
+    """Groups of rows that are copies, reported on stderr."""
+    from vqa.data.copies import find_copies
+
+    if copies == "none":
+        return []
+    uris = manifest.table.column("uri").to_pylist()
+    groups = find_copies(uris, by="frames" if copies == "frames" else "content")
+    if groups:
+        typer.echo(f"{sum(map(len, groups))} clips are copies of one another, in {len(groups)} groups", err=True)
+    if copies == "content":
+        typer.echo("re-encoded copies were not looked for (--copies frames)", err=True)
+    return groups
 
 
 @data_app.command()
@@ -123,14 +160,17 @@ def split(
         typer.Option(min=1, max=100, help="Number of splits; several are written to columns split_00, split_01, ..."),
     ] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the splits.")] = 0,
+    copies: Copies = "content",
 ) -> None:
-    """Split a manifest by content: clips of the same scene stay together."""
+    """Split a manifest by content: clips of the same scene, and copies of a file, stay together."""
     from collections import Counter
 
     from vqa.data.manifest import read_manifest, write_manifest
     from vqa.data.splits import parse_parts, split_manifest
 
-    made = split_manifest(read_manifest(manifest), parts=parse_parts(parts), seed=seed, count=count)
+    read = read_manifest(manifest)
+    groups = _copies(read, copies)
+    made = split_manifest(read, parts=parse_parts(parts), seed=seed, count=count, copies=groups)
     write_manifest(out, made)
     for name in ["split"] if count == 1 else [f"split_{number:02d}" for number in range(count)]:
         sizes = sorted(Counter(made.table.column(name).to_pylist()).items())
@@ -141,12 +181,17 @@ def split(
 def merge(
     manifests: Annotated[list[Path], typer.Argument(metavar="MANIFEST...", help="Manifests of `vqa data import`.")],
     out: ManifestOut,
+    copies: Copies = "content",
 ) -> None:
-    """Merge manifests; repeated clips and contradicting scales are refused."""
+    """Merge manifests; repeated clips and contradicting scales are refused, copies in different parts are told."""
+    from vqa.console import printable
     from vqa.data.manifest import merge_manifests, read_manifest, write_manifest
+    from vqa.data.splits import across_parts
 
     merged = merge_manifests([(str(path), read_manifest(path)) for path in manifests])
     write_manifest(out, merged)
+    for words in across_parts(merged, _copies(merged, copies)):
+        typer.echo(printable(f"copies in different parts: {words}"), err=True)
     typer.echo(f"{merged.table.num_rows} clips of {len(merged.scales)} data sets in {out}", err=True)
 
 
@@ -197,31 +242,69 @@ def recover(
         Path,
         typer.Argument(
             metavar="RATINGS",
-            help="Table with columns clip, subject, rating; or a matrix with a row per clip and a column per subject.",
+            help="Table with columns clip, subject, rating; or a matrix with a row per clip and a column per subject; "
+            "or comparisons with columns first, second, result (1, -1, 0) or winner.",
         ),
     ],
     out: Annotated[
         Path, typer.Option(help="Opinions to write (.csv or .parquet); NAME.subjects is written beside it.")
     ],
     method: Annotated[
-        Literal["mean", "bt500", "p913", "p910"],
+        Literal["mean", "bt500", "p913", "p910", "bradley-terry", "thurstone"],
         typer.Option(
             help="mean: plain mean. bt500: rejects outlying subjects. p913: subtracts the subjects' "
-            "bias, then bt500. p910: maximum likelihood."
+            "bias, then bt500. p910: maximum likelihood. bradley-terry, thurstone: of comparisons."
         ),
     ] = "p910",
     min_ratings: Annotated[int, typer.Option(min=1, help="Leave out subjects with fewer ratings.")] = 1,
+    scale: Annotated[
+        str | None, typer.Option(metavar="LOW,HIGH", help="Ends of the rating scale; ratings outside are refused.")
+    ] = None,
+    delimiter: Delimiter = None,
+    decimal: Decimal = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(help="Manifest that must hold the clips; comparisons must not contradict its opinions."),
+    ] = None,
+    anchors: Annotated[
+        Path | None,
+        typer.Option(help="Table (file_name, mos) of compared clips with known opinions, which sets the scale to 1-5."),
+    ] = None,
+    resamples: Annotated[int, typer.Option(min=20, help="Resamples of the intervals of comparisons.")] = 200,
+    seed: Annotated[int, typer.Option(help="Seed of the resamples.")] = 0,
 ) -> None:
-    """Recover opinions (MOS) from raw ratings, correcting for subjects (ITU-R BT.500, ITU-T P.913, P.910)."""
+    """Recover opinions (MOS) from ratings (ITU-R BT.500, ITU-T P.913, P.910) or comparisons (Bradley-Terry, Thurstone).
+
+    Ratings are corrected for their subjects. Comparisons give each clip a value with an interval.
+    """
     from vqa.console import printable
+    from vqa.data.manifest import read_manifest
     from vqa.data.subjective.mos import recover as recover_mos
     from vqa.data.subjective.mos import summary, write_recovered
-    from vqa.data.subjective.ratings import read_ratings
+    from vqa.data.subjective.pairs import match_clips, read_anchors, read_pairs, refuse_contradiction
+    from vqa.data.subjective.ratings import parse_scale, read_ratings
+    from vqa.data.subjective.strengths import anchored, recover_strengths, strength_notes, write_strengths
+    from vqa.data.tables import Dialect
 
-    read = read_ratings(ratings, min_ratings=min_ratings)
-    found = recover_mos(read, method=method)
-    beside = write_recovered(out, read, found)
-    for line in (*summary(read, found), str(out), str(beside)):
+    dialect = Dialect(delimiter=delimiter, decimal=decimal)
+    if method == "bradley-terry" or method == "thurstone":
+        pairs = read_pairs(ratings, dialect=dialect)
+        if against is not None:
+            refuse_contradiction(pairs, read_manifest(against), source=str(ratings))
+        strengths = recover_strengths(pairs, method=method, resamples=resamples, seed=seed, source=str(ratings))
+        if anchors is not None:
+            strengths = anchored(pairs, strengths, read_anchors(anchors), source=str(anchors))
+        written = write_strengths(out, pairs, strengths)
+        notes = strength_notes(pairs, strengths, method=method, is_anchored=anchors is not None)
+    else:
+        ends = parse_scale(scale) if scale else None
+        read = read_ratings(ratings, min_ratings=min_ratings, scale=ends, dialect=dialect)
+        if against is not None:
+            match_clips(read.clips, read_manifest(against), source=str(ratings))
+        found = recover_mos(read, method=method)
+        written = [out, write_recovered(out, read, found)]
+        notes = summary(read, found)
+    for line in (*notes, *map(str, written)):
         typer.echo(printable(line), err=True)
 
 

@@ -20,6 +20,9 @@ def test_files_are_searched_and_every_missing_one_counts(tmp_path: Path) -> None
     with pytest.raises(UsageError, match=r"none of the 3 labelled files is in .*KoNViD_1k_videos"):
         imported("konvid-1k", labels, str(tmp_path), check=True)
     (tmp_path / "4542323058.mp4").touch()
+    some = imported("konvid-1k", labels, str(tmp_path), check=True, skip_missing=True)
+    assert some.manifest.table.column("clip_id").to_pylist() == ["konvid-1k/4542323058.mp4"]
+    assert "2 of 3 labelled files are missing and left out: 9753414792.mp4, 6935410837.mp4" in some.notes
     with pytest.raises(UsageError, match=r"2 of 3 labelled files are not in .*: 9753414792.mp4, 6935410837.mp4. "):
         imported("konvid-1k", labels, str(tmp_path), check=True)
     for name in ("9753414792.mp4", "6935410837.mp4"):
@@ -38,7 +41,7 @@ def test_a_file_may_have_another_suffix_than_its_label(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     done = imported("konvid-1k", labels, str(tmp_path), check=True)
     assert done.manifest.table.column("clip_id").to_pylist()[1] == "konvid-1k/9753414792.webm"
-    assert any("2 files have another suffix than their label: 9753414792.mp4 as" in note for note in done.notes)
+    assert any("2 files are spelled otherwise than in their label: 9753414792.mp4 as" in note for note in done.notes)
     (tmp_path / "6935410837.avi").touch()
     with pytest.raises(UsageError, match=r"1 of 3 labelled files are not in .*: 6935410837.mp4. "):
         imported("konvid-1k", labels, str(tmp_path), check=True)

@@ -2,14 +2,15 @@
 
 import math
 import re
+import statistics
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vqa.data.manifest import Kind
 from vqa.data.public.specs import DIALECTS, Form, SetSpec
-from vqa.data.tables import Columns, column, format_of, has_column, number, read_columns, read_lines
+from vqa.data.tables import AS_SEEN, Columns, Dialect, column, format_of, has_column, number, read_columns, read_lines
 from vqa.errors import UsageError, first_few
 
 
@@ -21,12 +22,14 @@ class ImportRequest:
     labels: Path
     root: str  # folder or URL of the clips
     check: bool = True  # every labelled file must exist
+    skip_missing: bool = False  # leave out the rows of files that do not
     dataset: str | None = None  # of a dialect: which set
     scale: str | None = None  # LOW,HIGH or LOW,HIGH,lower or observed
     names: Path | None = None  # the files in the order of labels that name none
     mos_column: str | None = None
     split: str | None = None
     kind: Kind | None = None
+    dialect: Dialect = AS_SEEN
 
 
 @dataclass(slots=True, kw_only=True)
@@ -75,7 +78,9 @@ def recognise(request: ImportRequest, spec: SetSpec, dialects: Sequence[str]) ->
             if missing:
                 expected.append(f"{', '.join(missing)} beside it")
                 continue
-            read[key] = read_columns(request.labels, separator=form.separator, beside=form.beside)
+            read[key] = read_columns(
+                request.labels, separator=form.separator, beside=form.beside, dialect=request.dialect
+            )
         cells = read[key]
         if form.positional:
             cells = cells | {str(at): values for at, values in enumerate(cells.values(), start=1)}
@@ -166,7 +171,20 @@ def read_rows(request: ImportRequest, spec: SetSpec, form: Form, cells: Columns)
         raise UsageError(
             f"{request.labels}: no row of {request.name} among {total}. Its rows have {form.keep or 'opinions'}."
         )
-    return rows, unrated
+    return _of_votes(rows) if form.subject else rows, unrated
+
+
+def _of_votes(votes: Sequence[LabelRow]) -> list[LabelRow]:
+    """A row per name: mean and sample standard deviation of its votes, the rest as in its first."""
+    by_name: dict[str, list[LabelRow]] = {}
+    for vote in votes:
+        by_name.setdefault(vote.name, []).append(vote)
+    rows = []
+    for first, *others in by_name.values():
+        raws = [first.raw, *(vote.raw for vote in others)]
+        std = statistics.stdev(raws) if others else None
+        rows.append(replace(first, raw=statistics.fmean(raws), std=std, aspects={"votes": float(len(raws))}))
+    return rows
 
 
 def _names(request: ImportRequest, form: Form, columns: Columns, total: int) -> list[str]:
