@@ -12,6 +12,7 @@ import transformers
 from safetensors import SafetensorError
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
+from vqa import machine
 from vqa.errors import ModelError
 from vqa.imports import require, uncollected
 from vqa.model.card import ModelCard
@@ -51,7 +52,7 @@ class Policy:
 
 
 def load(card: ModelCard) -> Policy:
-    """Load what a card names; sets torch's threads in this process if the card does.
+    """Load what a card names; sets torch's threads in this process if the card or a CPU quota does.
 
     Args:
         card: the model, its data type, attention, device and processor limits.
@@ -65,8 +66,8 @@ def load(card: ModelCard) -> Policy:
         UsageError: a device_map for several GPUs without accelerate.
     """
     location = locate(card.source, revision=card.revision)
-    if card.cpu_threads is not None:
-        torch.set_num_threads(card.cpu_threads)
+    if (threads := card.cpu_threads or machine.cores()) < torch.get_num_threads() or card.cpu_threads:
+        torch.set_num_threads(threads)
     device = card.device_map or ("cuda:0" if torch.cuda.is_available() else "cpu")
     if device in SPREAD:
         require("train", "accelerate", doing=f"device_map {device}")
