@@ -10,6 +10,7 @@ from vqa.cli.calibrate import calibrate
 from vqa.cli.compare import compare
 from vqa.cli.config import config
 from vqa.cli.data import data_app
+from vqa.cli.distill import distill
 from vqa.cli.doctor import doctor
 from vqa.cli.evaluate import evaluate
 from vqa.cli.export import export
@@ -32,7 +33,22 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.add_typer(rewards_app, name="rewards")
-for command in (score, show, export, views, evaluate, compare, calibrate, report, prepare, train, push, doctor, config):
+for command in (
+    score,
+    show,
+    export,
+    views,
+    evaluate,
+    compare,
+    calibrate,
+    report,
+    prepare,
+    train,
+    distill,
+    push,
+    doctor,
+    config,
+):
     app.command()(command)
 
 
