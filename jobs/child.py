@@ -9,14 +9,16 @@ from vqa.views import ViewsConfig, look
 
 
 @lru_cache(maxsize=1)
-def _probe_once(uri: str, stamp: tuple[int, int] | None, max_frames: int) -> tuple[MediaInfo, PacketTable]:
+def _probe_once(
+    uri: str, stamp: tuple[int, int] | None, max_frames: int, max_pixels: int
+) -> tuple[MediaInfo, PacketTable]:
     """All windows of a file share one demuxing; the stamp (size, time of change) makes a replaced file a new one."""
-    return probe(uri, max_frames=max_frames)
+    return probe(uri, max_frames=max_frames, max_pixels=max_pixels)
 
 
-def media_info(uri: str, stamp: tuple[int, int] | None, max_frames: int) -> MediaInfo:
+def media_info(uri: str, stamp: tuple[int, int] | None, max_frames: int, max_pixels: int) -> MediaInfo:
     """The file's facts. Raises ClipError."""
-    return _probe_once(uri, stamp, max_frames)[0]
+    return _probe_once(uri, stamp, max_frames, max_pixels)[0]
 
 
 def pickled_views(
@@ -26,5 +28,5 @@ def pickled_views(
 
     Raises ClipError as `look`.
     """
-    views = look(clip, config, seed=seed, probed=_probe_once(clip.uri, stamp, max_frames))
+    views = look(clip, config, seed=seed, probed=_probe_once(clip.uri, stamp, max_frames, config.max_pixels))
     return pickle.dumps(views, protocol=5)

@@ -74,7 +74,8 @@ def run_key(source: str, *, start_seconds: float | None, end_seconds: float | No
 def stamp(uri: str) -> Stamp | None:
     """Size and time of last change (of a remote file, as its store reports them); None where there is no file.
 
-    As with make and git, an equal stamp is trusted.
+    An equal stamp is trusted. The time is the later of that of the content and that of the file's entry, which nobody
+    can put back: `cp -p` and rsync give new content an old time.
     """
     if is_remote(uri):
         return remote_stamp(uri)
@@ -82,7 +83,7 @@ def stamp(uri: str) -> Stamp | None:
         status = os.stat(local_path(uri))  # noqa: PTH116 (one call less, and there are many)
     except (OSError, ValueError, ClipError):
         return None
-    return status.st_size, status.st_mtime_ns
+    return status.st_size, max(status.st_mtime_ns, status.st_ctime_ns)
 
 
 def stored_rows(table: pa.Table) -> list[StoredRow]:

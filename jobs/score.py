@@ -24,7 +24,8 @@ from jobs.summary import counts, overview
 from vqa.config import Values
 from vqa.console import INTERRUPTED, counted, printable
 from vqa.data.score_table import ScoreTable, Tier, read_scores, rewrite, write_videos
-from vqa.data.sources import Listing, list_clips
+from vqa.data.sources import Listing, Selection, list_clips
+from vqa.data.tables import AS_SEEN, Dialect
 from vqa.data.windows import video_id
 from vqa.errors import UsageError
 from vqa.evaluate.calibrate import Calibration, calibrated, load_calibration
@@ -44,6 +45,9 @@ class ScoreRequest(JobOptions):
     on_damage: str | None = None
     min_decoded_share: float | None = None
     calibration: Path | None = None
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    dialect: Dialect = AS_SEEN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,9 +78,13 @@ def inputs_of(request: ScoreRequest) -> ScoreInputs:
     config = resolve(request.config, assignments=request.assignments, flags=_flags(request))
     _refuse_unused(request, config)
     calibration = load_calibration(config.calibration) if config.calibration else None
-    listing = list_clips(request.sources)
+    listing = list_clips(
+        request.sources,
+        selection=Selection(include=request.include, exclude=request.exclude),
+        dialect=request.dialect,
+    )
     if not listing.clips:
-        skipped = f" (skipped: {listing.skipped})" * bool(listing.skipped)
+        skipped = f" (skipped: {listing.skipped}; --include '*.SUFFIX' takes them)" * bool(listing.skipped)
         raise UsageError(f"no video or picture in {', '.join(request.sources)}{skipped}")
     model_id, revision = identify(config)
     if calibration and calibration.model_id not in (None, model_id):
@@ -249,7 +257,12 @@ def _announce(inputs: ScoreInputs, plan: WorkPlan, progress: JobProgress) -> Non
     """Report what was found, what was skipped, what will be done."""
     listing = inputs.listing
     if listing.skipped:
-        progress.say(f"skipped files that are no video or picture by their name: {printable(listing.skipped)}")
+        names = printable(listing.skipped)
+        progress.say(f"skipped files that are no video or picture by their name: {names} (--include takes them)")
+    if listing.litter:
+        progress.say(f"skipped {counted(listing.litter, 'file')} in @eaDir, #recycle, __MACOSX and the like")
+    if listing.excluded:
+        progress.say(f"left out by --exclude: {counted(listing.excluded, 'file')}")
     for folder in listing.unreadable_folders:
         progress.say(f"warning: folder cannot be read, its clips are not in the table: {printable(folder)}")
     made = inputs.calibration

@@ -157,13 +157,11 @@ class SampleStage:
         if self.clip_seconds is None:
             return [clip], None
         try:
-            info = self._guarded(media_info, clip.uri, of_stamp, self.limits.max_frames)
+            info = self._media_info(clip.uri, of_stamp)
         except ClipError:
             return [clip], None  # decoding it will meet the same error, and make the row
         seconds = info.duration_seconds
-        parts = windows(clip, duration_seconds=seconds, clip_seconds=self.clip_seconds)
-        # A header may lie about the length, and more windows than frames would mostly be empty.
-        return parts if len(parts) <= info.frame_count else [clip], seconds
+        return windows(clip, duration_seconds=seconds, clip_seconds=self.clip_seconds), seconds
 
     def _sample(self, clip: Clip, row: ScoreRow, of_stamp: Stamp | None) -> Sample | ScoreRow:
         started = time.perf_counter()
@@ -179,9 +177,12 @@ class SampleStage:
     def _with_facts(self, row: ScoreRow, of_stamp: Stamp | None) -> ScoreRow:
         """With what is known of a file that failed, as far as its headers can be read."""
         try:
-            return _with_media(row, self._guarded(media_info, row.uri, of_stamp, self.limits.max_frames))
+            return _with_media(row, self._media_info(row.uri, of_stamp))
         except ClipError:
             return row
+
+    def _media_info(self, uri: str, of_stamp: Stamp | None) -> MediaInfo:
+        return self._guarded(media_info, uri, of_stamp, self.limits.max_frames, self.views.max_pixels)
 
     def _guarded(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         if self._child is None:

@@ -1,6 +1,7 @@
 """Values that packages exchange: frozen, checked on construction, with units in their names."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,11 +27,20 @@ class Clip:
             )
 
 
+class Crop(NamedTuple):
+    """Columns and rows of the stored picture that its container says are not to be shown."""
+
+    left: int
+    right: int
+    top: int
+    bottom: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MediaInfo:
     """Facts of a video or image file.
 
-    Sizes are as shown: square pixels, after rotation. Seconds count from the first frame shown.
+    Sizes are as shown: square pixels, after cropping and rotation. Seconds count from the first frame shown.
     """
 
     uri: str
@@ -40,6 +50,8 @@ class MediaInfo:
     height: int
     rotation_degrees: int  # clockwise, for display: 0, 90, 180 or 270
     is_mirrored: bool = False  # a still picture to be flipped upside down before that rotation
+    crop: Crop | None = None  # before both
+    has_alpha: bool = False  # transparent pixels are shown on white
     fps: float  # mean rate over the packets; 0.0 for a still picture
     duration_seconds: float
     frame_count: int

@@ -2,13 +2,15 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from vqa.data.sources import list_clips, path_to_uri
+from vqa.data.sources import Selection, list_clips, path_to_uri
 from vqa.errors import UsageError
 from vqa.media.storage.open import local_path
 
@@ -172,3 +174,45 @@ def test_a_path_becomes_absolute_without_following_links(tmp_path: Path, monkeyp
     (tmp_path / "link.mp4").symlink_to("real.mp4")
     monkeypatch.chdir(tmp_path)
     assert path_to_uri("link.mp4") == str(tmp_path / "link.mp4")
+
+
+def test_what_systems_put_beside_media_is_left_out_and_counted(tmp_path: Path) -> None:
+    for name in ("a.mp4", "@eaDir/a.mp4/THUMB.jpg", "#recycle/b.mp4", "$RECYCLE.BIN/c.mp4", "x/__MACOSX/d.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = list_clips([str(tmp_path)])
+    assert ([clip.clip_id for clip in found.clips], found.litter) == (["a.mp4"], 4)
+    taken = list_clips([str(tmp_path)], selection=Selection(include=("#recycle/*",)))
+    assert [clip.clip_id for clip in taken.clips] == ["a.mp4", "#recycle/b.mp4"]
+
+
+def test_patterns_take_and_leave_out(tmp_path: Path) -> None:
+    for name in ("a.mp4", "b.dat", "sample/c.mp4", "d.sample.mp4", "notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = list_clips([str(tmp_path)], selection=Selection(include=("*.dat",), exclude=("sample", "*.sample.*")))
+    assert [clip.clip_id for clip in found.clips] == ["a.mp4", "b.dat"]
+    assert (found.excluded, found.skipped_by_suffix) == (2, {".txt": 1})
+
+
+@pytest.mark.parametrize("suffix", ["264", "265", "m2t", "mod", "tod", "insv", "lrv", "jpe", "apng", "mpo", "mk3d"])
+def test_suffixes_of_the_field_are_listed(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / f"a.{suffix}").touch()
+    assert len(list_clips([str(tmp_path)]).clips) == 1
+
+
+def test_a_file_has_one_id_under_every_locale(tmp_path: Path) -> None:
+    (tmp_path / "\u00dcn\u00ef.mp4").touch()
+    code = "import sys; from vqa.data.sources import list_clips as l; print(ascii(l([sys.argv[1]]).clips[0].clip_id))"
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    for environment in ({"PYTHONUTF8": "1"}, plain):
+        command = [sys.executable, "-c", code, str(tmp_path)]
+        ran = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=True)
+        assert ran.stdout.strip() == ascii("\u00dcn\u00ef.mp4")
+
+
+def test_accents_in_a_list_name_the_file_as_the_folder_spells_it(tmp_path: Path) -> None:
+    (tmp_path / "Cafe\u0301.mp4").write_bytes(b"here")
+    (tmp_path / "list.csv").write_text("path\nCaf\u00e9.mp4\n", encoding="utf-8")
+    (clip,) = list_clips([str(tmp_path / "list.csv")]).clips
+    assert local_path(clip.uri).read_bytes() == b"here"

@@ -148,7 +148,13 @@ def test_what_is_finished_is_marked_and_not_decoded(tmp_path: Path, sampler: Sam
     os.utime(clip.uri, ns=(5, 5))
     moved = only(sampler, clip, first.run_key)
     assert isinstance(moved, Unchanged)
-    assert moved.source_mtime_ns == 5
+    assert moved.source_mtime_ns == os.stat(clip.uri).st_ctime_ns  # the time of its entry, which nobody can put back
+    before = os.stat(clip.uri)
+    data = bytearray(Path(clip.uri).read_bytes())
+    data[-1] ^= 1
+    Path(clip.uri).write_bytes(data)
+    os.utime(clip.uri, ns=(before.st_atime_ns, before.st_mtime_ns))  # as cp -p and rsync do
+    assert stamp(clip.uri) != (before.st_size, max(before.st_mtime_ns, before.st_ctime_ns))
     clips.write_video(tmp_path / "a.mp4", frames=11)
     assert sampled(sampler, clip, first.run_key).row.run_key != first.run_key
 
@@ -174,7 +180,7 @@ def test_the_same_content_gives_the_same_key_and_views_under_any_name(tmp_path: 
     ("limit", "kind", "said"),
     [
         ({"open_files": 1}, "too_large", "open files"),
-        ({"max_frames": 20}, "too_large", "declares 400 frames, above 20. Cut it up or raise max_frames"),
+        ({"max_frames": 20}, "too_large", "declares 400 frames, above 20. Cut it up or raise limits.max_frames"),
     ],
 )
 def test_each_limit_costs_one_row(tmp_path: Path, limit: dict[str, int], kind: str, said: str) -> None:

@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from vqa import metrics
+from vqa.metrics import intervals
 from vqa.metrics.fits import fit_logistic4
 from vqa.metrics.intervals import draws, interval, replicates
 
@@ -85,3 +86,24 @@ def test_resamples_without_a_number_are_left_out_or_there_is_no_interval() -> No
     constant = replicates([1, 1, 1], [1, 2, 3], resamples=50)
     assert interval(constant["srcc"]) is None
     assert interval(constant["rmse"]) is not None
+
+
+def test_above_the_limit_parts_of_the_clips_give_the_same_spread(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = sample(1, 6_000, 2)
+    areas = {"area": (0.7, (x - x.mean()) / 6_000 / 20)}
+    given = {"mapped": {"logistic4": x}, "spreads": np.full(6_000, 0.4), "areas": areas, "resamples": 2_000}
+    exact = replicates(x, y, **given | {"resamples": 300})
+    monkeypatch.setattr(intervals, "MOST_CLIPS", 1_000)
+    monkeypatch.setattr(intervals, "PART_CLIPS", 60)
+    coarse = replicates(x, y, **given)
+    assert set(coarse) == set(exact)
+    for name, values in coarse.items():
+        assert values.shape == (2_000,) and np.std(values) == pytest.approx(np.std(exact[name]), rel=0.35), name
+        assert np.mean(values) == pytest.approx(np.mean(exact[name]), abs=3 * np.std(exact[name])), name
+
+
+def test_a_hundred_thousand_clips_have_all_their_statistics() -> None:
+    x, y = sample(2, 100_000, 3)
+    assert metrics.pairwise_accuracy(x, y) == pytest.approx(0.5 + metrics.krcc(x, y) / 2, abs=1e-3)
+    made = replicates(x, y, resamples=50)
+    assert all(np.isfinite(values).all() for values in made.values())

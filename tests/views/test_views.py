@@ -228,7 +228,7 @@ def test_a_clip_that_lost_all_its_local_frames_is_corrupt(cut):
 
 
 def test_a_frame_above_the_limit_is_too_large(video):
-    with pytest.raises(ClipError, match="320x192 is above max_pixels=1000") as error:
+    with pytest.raises(ClipError, match=r"320x192 is more than 1000 pixels.*raise views\.max_pixels") as error:
         see(video, max_pixels=1000)
     assert error.value.kind == "too_large"
 
@@ -309,3 +309,14 @@ def test_snapped_to_keyframes_a_clip_with_one_intra_frame_shows_that_one(tmp_pat
     views = see(path, snap="keyframes")
     assert views.keyframe_seconds == (0.0,)
     assert {box.second for box in views.crop_boxes} == {0.0}
+
+
+def test_a_pause_shows_the_picture_on_screen(tmp_path):
+    seconds = [*np.arange(25) / 25, *(9 + np.arange(25) / 25)]
+    path = clips.write_video(tmp_path / "pause.mp4", seconds=seconds)
+    for start, end, first in ((3.0, 5.0, 0.96), (8.0, 9.5, 0.96), (0.5, 0.8, 0.52), (9.2, 9.6, 9.2)):
+        views = look(Clip(clip_id="a", uri=str(path), start_seconds=start, end_seconds=end), ViewsConfig())
+        assert views.keyframe_seconds[0] == pytest.approx(first, abs=0.001)
+        assert max(views.keyframe_seconds) < end
+    with pytest.raises(ClipError, match="no frame in"):
+        look(Clip(clip_id="a", uri=str(path), start_seconds=20.0, end_seconds=30.0), ViewsConfig())

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from vqa.cli.options import Column, Join, Json, Labels, MosColumn, PathColumn
+from vqa.cli.options import Column, Decimal, Delimiter, Join, Json, Labels, MosColumn, PathColumn
 
 
 def calibrate(
@@ -36,6 +36,8 @@ def calibrate(
     mos_column: MosColumn = None,
     path_column: PathColumn = None,
     join: Join = None,
+    delimiter: Delimiter = None,
+    decimal: Decimal = None,
     seed: Annotated[int, typer.Option(help="Seed of the division of the clips.")] = 0,
     as_json: Json = False,
 ) -> None:
@@ -43,14 +45,16 @@ def calibrate(
 
     `vqa score --calibration FILE` then adds the columns mos, mos_low and mos_high.
     """
+    from vqa.data.tables import Dialect
     from vqa.evaluate.calibrate import calibrate as fit
     from vqa.evaluate.calibrate import find_origin
     from vqa.evaluate.inputs import read_table
     from vqa.evaluate.join import join as join_tables
     from vqa.files import write_json
 
-    table = read_table(scores, name_column=path_column)
-    joined = join_tables(table, read_table(labels), column=column, mos_column=mos_column, key=join)
+    dialect = Dialect(delimiter=delimiter, decimal=decimal)
+    table = read_table(scores, name_column=path_column, dialect=dialect)
+    joined = join_tables(table, read_table(labels, dialect=dialect), column=column, mos_column=mos_column, key=join)
     origin, place = find_origin(table, labels)
     found = fit(
         joined.pairings,

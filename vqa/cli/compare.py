@@ -6,7 +6,21 @@ from typing import Annotated
 
 import typer
 
-from vqa.cli.options import SHORT, Join, Json, Labels, Lower, Missing, MosColumn, PathColumn, Resamples, Seed, Split
+from vqa.cli.options import (
+    SHORT,
+    Decimal,
+    Delimiter,
+    Join,
+    Json,
+    Labels,
+    Lower,
+    Missing,
+    MosColumn,
+    PathColumn,
+    Resamples,
+    Seed,
+    Split,
+)
 
 
 def compare(
@@ -26,6 +40,8 @@ def compare(
     mos_column: MosColumn = None,
     path_column: PathColumn = None,
     join: Join = None,
+    delimiter: Delimiter = None,
+    decimal: Decimal = None,
     split: Split = None,
     lower_is_better: Lower = False,
     allow_missing: Missing = False,
@@ -40,12 +56,14 @@ def compare(
     from rich.console import Console
 
     from vqa.cli.tables import differences_table
+    from vqa.data.tables import Dialect
     from vqa.errors import UsageError
     from vqa.evaluate.compare import compare as run_comparison
     from vqa.evaluate.evaluation import EvaluationConfig
     from vqa.evaluate.statistics import StatisticsConfig
     from vqa.files import write_json
 
+    dialect = Dialect(delimiter=delimiter, decimal=decimal)
     columns: list[str | None] = [*column] if column else [None]  # None: the default of each
     if len(columns) == 1:
         columns *= len(scores)
@@ -61,6 +79,7 @@ def compare(
             key=join,
             split=split,
             lower_is_better=lower_is_better,
+            dialect=dialect,
         )
         for path, name in zip(scores, columns, strict=True)
     ]

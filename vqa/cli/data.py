@@ -1,9 +1,14 @@
 """`vqa data ...`: import, check, split, merge and inspect data sets; make synthetic ones."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from vqa.cli.options import Decimal, Delimiter
+
+if TYPE_CHECKING:
+    from vqa.data.manifest import Manifest as LoadedManifest
 
 data_app = typer.Typer(
     help="Import, check, split, merge and inspect data sets; make synthetic ones.", no_args_is_help=True
@@ -84,12 +89,15 @@ def import_(
         Literal["video", "image"] | None,
         typer.Option(help="Kind of the clips of a data set without a built-in specification."),
     ] = None,
+    delimiter: Delimiter = None,
+    decimal: Decimal = None,
 ) -> None:
     """Import the labels of a data set as a manifest: files located, opinions mapped to 1-5, the scale recorded."""
     from vqa.console import printable
     from vqa.data.manifest import write_manifest
     from vqa.data.public.importer import import_labels, import_ladder
     from vqa.data.public.layouts import ImportRequest
+    from vqa.data.tables import Dialect
 
     request = ImportRequest(
         name=name,
@@ -102,6 +110,7 @@ def import_(
         mos_column=mos_column,
         split=split,
         kind=kind,
+        dialect=Dialect(delimiter=delimiter, decimal=decimal),
     )
     done = import_ladder(request) if name == "ladder" else import_labels(request)
     write_manifest(out, done.manifest)
@@ -111,6 +120,30 @@ def import_(
         str(out),
     ):
         typer.echo(printable(line), err=True)
+
+
+Copies = Annotated[
+    Literal["none", "content", "frames"],
+    typer.Option(
+        help="How copies of a clip are found: by their bytes, or also by frames that look alike (re-encoded; decodes "
+        "five frames of each clip)."
+    ),
+]
+
+
+def _copies(manifest: "LoadedManifest", copies: str) -> list[list[int]]:
+    """Groups of rows that are copies, reported on stderr."""
+    from vqa.data.copies import find_copies
+
+    if copies == "none":
+        return []
+    uris = manifest.table.column("uri").to_pylist()
+    groups = find_copies(uris, by="frames" if copies == "frames" else "content")
+    if groups:
+        typer.echo(f"{sum(map(len, groups))} clips are copies of one another, in {len(groups)} groups", err=True)
+    if copies == "content":
+        typer.echo("re-encoded copies were not looked for (--copies frames)", err=True)
+    return groups
 
 
 @data_app.command()
@@ -123,14 +156,17 @@ def split(
         typer.Option(min=1, max=100, help="Number of splits; several are written to columns split_00, split_01, ..."),
     ] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the splits.")] = 0,
+    copies: Copies = "content",
 ) -> None:
-    """Split a manifest by content: clips of the same scene stay together."""
+    """Split a manifest by content: clips of the same scene, and copies of a file, stay together."""
     from collections import Counter
 
     from vqa.data.manifest import read_manifest, write_manifest
     from vqa.data.splits import parse_parts, split_manifest
 
-    made = split_manifest(read_manifest(manifest), parts=parse_parts(parts), seed=seed, count=count)
+    read = read_manifest(manifest)
+    groups = _copies(read, copies)
+    made = split_manifest(read, parts=parse_parts(parts), seed=seed, count=count, copies=groups)
     write_manifest(out, made)
     for name in ["split"] if count == 1 else [f"split_{number:02d}" for number in range(count)]:
         sizes = sorted(Counter(made.table.column(name).to_pylist()).items())
@@ -141,12 +177,17 @@ def split(
 def merge(
     manifests: Annotated[list[Path], typer.Argument(metavar="MANIFEST...", help="Manifests of `vqa data import`.")],
     out: ManifestOut,
+    copies: Copies = "content",
 ) -> None:
-    """Merge manifests; repeated clips and contradicting scales are refused."""
+    """Merge manifests; repeated clips and contradicting scales are refused, copies in different parts are told."""
+    from vqa.console import printable
     from vqa.data.manifest import merge_manifests, read_manifest, write_manifest
+    from vqa.data.splits import across_parts
 
     merged = merge_manifests([(str(path), read_manifest(path)) for path in manifests])
     write_manifest(out, merged)
+    for words in across_parts(merged, _copies(merged, copies)):
+        typer.echo(printable(f"copies in different parts: {words}"), err=True)
     typer.echo(f"{merged.table.num_rows} clips of {len(merged.scales)} data sets in {out}", err=True)
 
 
@@ -211,14 +252,21 @@ def recover(
         ),
     ] = "p910",
     min_ratings: Annotated[int, typer.Option(min=1, help="Leave out subjects with fewer ratings.")] = 1,
+    scale: Annotated[
+        str | None, typer.Option(metavar="LOW,HIGH", help="Ends of the rating scale; ratings outside are refused.")
+    ] = None,
+    delimiter: Delimiter = None,
+    decimal: Decimal = None,
 ) -> None:
     """Recover opinions (MOS) from raw ratings, correcting for subjects (ITU-R BT.500, ITU-T P.913, P.910)."""
     from vqa.console import printable
     from vqa.data.subjective.mos import recover as recover_mos
     from vqa.data.subjective.mos import summary, write_recovered
-    from vqa.data.subjective.ratings import read_ratings
+    from vqa.data.subjective.ratings import parse_scale, read_ratings
+    from vqa.data.tables import Dialect
 
-    read = read_ratings(ratings, min_ratings=min_ratings)
+    dialect = Dialect(delimiter=delimiter, decimal=decimal)
+    read = read_ratings(ratings, min_ratings=min_ratings, scale=parse_scale(scale) if scale else None, dialect=dialect)
     found = recover_mos(read, method=method)
     beside = write_recovered(out, read, found)
     for line in (*summary(read, found), str(out), str(beside)):

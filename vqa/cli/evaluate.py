@@ -10,6 +10,8 @@ import typer
 from vqa.cli.options import (
     SHORT,
     Column,
+    Decimal,
+    Delimiter,
     Join,
     Json,
     Labels,
@@ -24,6 +26,7 @@ from vqa.cli.options import (
 
 if TYPE_CHECKING:
     from vqa.config import Values
+    from vqa.data.tables import Dialect
     from vqa.evaluate.card import EvalCard
     from vqa.evaluate.evaluation import Evaluation
     from vqa.evaluate.schema import Splits
@@ -47,6 +50,8 @@ def evaluate(
     mos_column: MosColumn = None,
     path_column: PathColumn = None,
     join: Join = None,
+    delimiter: Delimiter = None,
+    decimal: Decimal = None,
     split: Split = None,
     by: Annotated[
         list[str] | None, typer.Option(help="Also report statistics per value of this column; repeatable.")
@@ -63,22 +68,24 @@ def evaluate(
 
     Exit codes: 0 success; 1 could not run; 2 wrong usage; 3 written, but some expected clips have no score.
     """
+    from vqa.data.tables import Dialect
     from vqa.errors import UsageError
     from vqa.evaluate.card import load_card
     from vqa.evaluate.evaluation import EvaluationConfig, write_evaluation
     from vqa.evaluate.evaluation import evaluate as run_evaluation
     from vqa.evaluate.statistics import StatisticsConfig
 
+    dialect = Dialect(delimiter=delimiter, decimal=decimal)
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file. Give a folder.")
     chosen = load_card(card) if card is not None else None
     if chosen:
-        _refuse_other_set(chosen, labels)
+        _refuse_other_set(chosen, labels, dialect)
     if scores is None:
         if chosen is None:
             raise UsageError("evaluate: SCORES is missing. Give it, or a --card to score by.")
         split = split or chosen.split
-        scores = _score(chosen.score, labels, split, out)
+        scores = _score(chosen.score, labels, split, out, dialect)
     config = EvaluationConfig(
         scores=scores,
         labels=labels,
@@ -89,6 +96,7 @@ def evaluate(
         split=split,
         by=tuple(by or (chosen.by if chosen else ())),
         lower_is_better=lower_is_better,
+        dialect=dialect,
         statistics=StatisticsConfig(resamples=resamples, seed=seed, splits=splits, allow_missing=allow_missing),
     )
     evaluation = run_evaluation(config, published=chosen.published if chosen else None)
@@ -101,12 +109,12 @@ def evaluate(
     raise typer.Exit(0 if evaluation.metrics["reported"] else SHORT)
 
 
-def _refuse_other_set(card: "EvalCard", labels: Path) -> None:
+def _refuse_other_set(card: "EvalCard", labels: Path, dialect: "Dialect") -> None:
     """Raise UsageError if the published numbers would stand beside those of another set."""
     from vqa.errors import UsageError
     from vqa.evaluate.inputs import read_table
 
-    sets = {str(row["dataset"]) for row in read_table(labels).rows if row.get("dataset")}
+    sets = {str(row["dataset"]) for row in read_table(labels, dialect=dialect).rows if row.get("dataset")}
     if sets - {card.dataset}:
         raise UsageError(
             f"evaluate: the card is for {card.dataset}, but {labels} holds {', '.join(sorted(sets))}. Use the card of "
@@ -114,7 +122,7 @@ def _refuse_other_set(card: "EvalCard", labels: Path) -> None:
         )
 
 
-def _score(settings: "Values", labels: Path, split: str | None, out: Path) -> Path:
+def _score(settings: "Values", labels: Path, split: str | None, out: Path, dialect: "Dialect") -> Path:
     """Score the labelled clips with a card's settings; returns the folder of the scores."""
     import yaml
 
@@ -123,7 +131,7 @@ def _score(settings: "Values", labels: Path, split: str | None, out: Path) -> Pa
     from vqa.data.sources import path_to_uri
     from vqa.evaluate.inputs import filter_split, read_table
 
-    table = filter_split(read_table(labels), split)
+    table = filter_split(read_table(labels, dialect=dialect), split)
     out.mkdir(parents=True, exist_ok=True)
     listed, config = out / "clips.jsonl", out / "score.yaml"
     with listed.open("w", encoding="utf-8") as file:

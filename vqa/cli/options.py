@@ -1,4 +1,4 @@
-"""Options that `vqa evaluate`, `vqa compare` and `vqa calibrate` share."""
+"""Options that commands over tables share."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -28,3 +28,10 @@ Missing = Annotated[bool, typer.Option("--allow-missing", help="Report statistic
 Resamples = Annotated[int, typer.Option(min=0, help="Bootstrap resamples; 0 computes no intervals.")]
 Seed = Annotated[int, typer.Option(help="Seed of the resamples and splits.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of tables.")]
+Delimiter = Annotated[
+    Literal["comma", "semicolon", "tab", "bar", "blank"] | None,
+    typer.Option(help="What separates the fields of text files. [default: as recognised]"),
+]
+Decimal = Annotated[
+    Literal["point", "comma"] | None, typer.Option(help="Decimal mark of text files. [default: as recognised]")
+]

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from vqa.cli.options import Decimal, Delimiter
 from vqa.console import DryRun, Engine, EngineOption, JsonSummary, RayAddress, assigning
 
 
@@ -48,6 +49,15 @@ def score(
     calibration: Annotated[
         Path | None, typer.Option(help="File of `vqa calibrate`: adds mos, mos_low and mos_high to every row.")
     ] = None,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(metavar="GLOB", help="In folders, take files of this name too, whatever the suffix; repeatable."),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(metavar="GLOB", help="In folders, leave out files of this name; repeatable.")
+    ] = None,
+    delimiter: Delimiter = None,
+    decimal: Decimal = None,
     engine: EngineOption = Engine.AUTO,
     ray_address: RayAddress = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Move earlier rows aside and score everything again.")] = False,
@@ -64,6 +74,7 @@ def score(
     """
     from jobs.score import ScoreRequest
     from jobs.score import score as run  # Arrow, pydantic: not for --help
+    from vqa.data.tables import Dialect
 
     request = ScoreRequest(
         sources=tuple(sources),
@@ -79,6 +90,9 @@ def score(
         on_damage=on_damage,
         min_decoded_share=min_decoded_share,
         calibration=calibration,
+        include=tuple(include or ()),
+        exclude=tuple(exclude or ()),
+        dialect=Dialect(delimiter=delimiter, decimal=decimal),
         engine=engine,
         ray_address=ray_address,
         fresh=fresh,

@@ -4,6 +4,7 @@ No media file is opened. The `clip_id` of a clip is readable and stable: its pat
 file name that is not UTF-8 becomes a percent-encoded `file://` URI.
 """
 
+import fnmatch
 import glob
 import os
 import re
@@ -13,17 +14,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vqa.data.tables import ROW_SUFFIXES, Row, number, read_lines, read_rows
+from vqa.data.tables import AS_SEEN, ROW_SUFFIXES, Dialect, Row, number, read_lines, read_rows
 from vqa.data.windows import WINDOW_ID, span_suffix
 from vqa.errors import ClipError, UsageError
 from vqa.media.storage.open import local_path
 from vqa.media.storage.stores import is_remote, list_remote
 from vqa.types import Clip
 
-_VIDEOS = """3g2 3gp asf avi divx dv f4v flv gif h264 h265 hevc ivf m1v m2ts m2v m4v mjpeg mkv mov mp4 mpeg mpg mts mxf
-    nut obu ogm ogv qt rm rmvb ts vob webm webp wmv y4m"""
-_IMAGES = "avif bmp heic heif jfif jp2 jpeg jpg jxl png pnm ppm tga tif tiff"
+_VIDEOS = """264 265 3g2 3gp asf avi divx dv f4v flv gif h264 h265 hevc insv ivf lrv m1v m2t m2ts m2v m4v mjpeg mk3d mkv
+    mod mov mp4 mpeg mpg mts mxf nut obu ogm ogv qt rm rmvb tod ts vob webm webp wmv y4m"""
+_IMAGES = "apng avif bmp heic heif jfif jp2 jpe jpeg jpg jxl mpo png pnm ppm tga tif tiff"
 MEDIA_SUFFIXES = frozenset(f".{name}" for name in f"{_VIDEOS} {_IMAGES}".split())
+# What systems, not people, put beside media: thumbnails of network drives, recycle bins, resource forks, leftovers.
+LITTER = frozenset(
+    {"@eaDir", "#recycle", "#snapshot", "$RECYCLE.BIN", "System Volume Information", "__MACOSX", "lost+found"}
+)
 PATH_COLUMNS = ("uri", "path", "video", "file")
 
 
@@ -35,11 +40,37 @@ class Listing:
     skipped_by_suffix: dict[str, int] = field(default_factory=dict)  # files in folders whose suffix is no media
     unreadable_folders: tuple[str, ...] = ()
     repeated: int = 0  # clips named again by another source
+    litter: int = 0  # files in folders of LITTER
+    excluded: int = 0  # by the user's patterns
 
     @property
     def skipped(self) -> str:
         """The skipped files in words, e.g. `3 .txt, 1 without suffix`."""
         return ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in self.skipped_by_suffix.items())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which files of folders, globs and stores to take: shell patterns of the path below the source, or of the name."""
+
+    include: tuple[str, ...] = ()  # taken whatever their suffix, in folders of LITTER too
+    exclude: tuple[str, ...] = ()
+
+    def includes(self, name: str) -> bool:
+        """Whether a pattern takes this path."""
+        return _matches(name, self.include)
+
+    def excludes(self, name: str) -> bool:
+        """Whether a pattern leaves out this path, or a folder it lies in."""
+        parts = name.split("/")
+        return any(_matches("/".join(parts[:end]), self.exclude) for end in range(1, len(parts) + 1))
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(one, pattern) for pattern in patterns for one in (name, name.rpartition("/")[2]))
+
+
+EVERYTHING = Selection()
 
 
 @dataclass(slots=True)
@@ -48,6 +79,10 @@ class _Collector:
     skipped: Counter[str] = field(default_factory=Counter)
     unreadable: list[str] = field(default_factory=list)
     repeated: int = 0
+    litter: int = 0
+    excluded: int = 0
+    selection: Selection = EVERYTHING
+    dialect: Dialect = AS_SEEN
     ids: set[str] = field(default_factory=set)
     places: set[tuple[str, float | None, float | None]] = field(default_factory=set)
 
@@ -60,6 +95,7 @@ class _Collector:
             if place in self.places:
                 self.repeated += 1
                 return
+            name = as_utf8(name)
             readable = is_utf8(name) and not WINDOW_ID.search(name)  # a file must not pass for a window of another
             clip_id = (name if readable else _percent_encoded(uri)) + span_suffix(start, end)
             if clip_id in self.ids:
@@ -71,7 +107,7 @@ class _Collector:
         self.clips.append(Clip(clip_id=clip_id, uri=uri, start_seconds=start, end_seconds=end))
 
 
-def list_clips(sources: Sequence[str]) -> Listing:
+def list_clips(sources: Sequence[str], *, selection: Selection = EVERYTHING, dialect: Dialect = AS_SEEN) -> Listing:
     """List the clips of all sources, in the order given, each once.
 
     A row of a list that names a missing file is a clip like any other and becomes a row `not_found` when it is scored.
@@ -79,11 +115,13 @@ def list_clips(sources: Sequence[str]) -> Listing:
     Args:
         sources: Files, folders, globs, lists of files (.csv, .jsonl, .parquet, .txt) and URLs of remote stores. Files
             in folders are taken by their suffix, others are counted as skipped.
+        selection: Patterns of files in folders, globs and stores to take or leave out.
+        dialect: Of lists that are text.
 
     Raises:
         UsageError: If a source does not exist, a glob matches nothing, or a list cannot be read.
     """
-    collector = _Collector()
+    collector = _Collector(selection=selection, dialect=dialect)
     for source in sources:
         _collect(source, collector)
     return Listing(
@@ -91,6 +129,8 @@ def list_clips(sources: Sequence[str]) -> Listing:
         skipped_by_suffix=dict(collector.skipped.most_common()),
         unreadable_folders=tuple(collector.unreadable),
         repeated=collector.repeated,
+        litter=collector.litter,
+        excluded=collector.excluded,
     )
 
 
@@ -140,7 +180,12 @@ def _folder(folder: str, root: str, collector: _Collector) -> None:
 
 def _by_suffix(path: str, name: str, collector: _Collector) -> None:
     suffix = Path(path).suffix.lower()
-    if suffix in MEDIA_SUFFIXES:
+    is_included = collector.selection.includes(name)
+    if collector.selection.excludes(name):
+        collector.excluded += 1
+    elif not is_included and not LITTER.isdisjoint(name.split("/")[:-1]):
+        collector.litter += 1
+    elif is_included or suffix in MEDIA_SUFFIXES:
         collector.add(path, name)
     else:
         collector.skipped[suffix if is_utf8(suffix) else "(not UTF-8)"] += 1
@@ -191,7 +236,7 @@ def _glob(pattern: str, collector: _Collector) -> None:
 
 
 def _list(path: Path, collector: _Collector) -> None:
-    for at, entry in enumerate(_entries(path), start=1):
+    for at, entry in enumerate(_entries(path, collector.dialect), start=1):
         where = f"{path}, row {at}"
         column = next((name for name in PATH_COLUMNS if name in entry), None)
         if column is None:
@@ -221,12 +266,20 @@ def _seconds(cell: object, where: str) -> float | None:
     return seconds
 
 
-def _entries(path: Path) -> list[Row]:
+def _entries(path: Path, dialect: Dialect) -> list[Row]:
     """Rows of a list of files, one path per line in a .txt; bytes that are not UTF-8 become surrogate escapes."""
     if path.suffix.lower() == ".txt":
         return [{"path": name} for name in read_lines(path, errors="surrogateescape")]
     wanted = {*PATH_COLUMNS, "clip_id", "start_seconds", "end_seconds"}
-    return read_rows(path, only=wanted, errors="surrogateescape")[1]
+    return read_rows(path, only=wanted, errors="surrogateescape", dialect=dialect)[1]
+
+
+def as_utf8(name: str) -> str:
+    """The name of a file as UTF-8 spells it, where Python decoded it by a locale that has no such letters."""
+    try:
+        return os.fsencode(name).decode()
+    except UnicodeError:
+        return name
 
 
 def is_utf8(text: str) -> bool:

@@ -22,7 +22,14 @@ def parse_parts(text: str) -> dict[str, float]:
     return parts
 
 
-def split_manifest(manifest: Manifest, *, parts: Mapping[str, float], seed: int = 0, count: int = 1) -> Manifest:
+def split_manifest(
+    manifest: Manifest,
+    *,
+    parts: Mapping[str, float],
+    seed: int = 0,
+    count: int = 1,
+    copies: Sequence[Sequence[int]] = (),
+) -> Manifest:
     """Split a manifest by content.
 
     The split of a data set depends on the seed alone, not on what else is in the manifest.
@@ -33,6 +40,7 @@ def split_manifest(manifest: Manifest, *, parts: Mapping[str, float], seed: int 
         seed: Seed of the shuffle.
         count: Number of splits. One is written to the column `split`; several to split_00, split_01, ..., and `split`
             is left as it is.
+        copies: Groups of rows that are copies of one another (copies.py): their contents count as one.
 
     Raises:
         UsageError: If the shares do not sum to 1, or a data set has fewer contents than parts.
@@ -42,7 +50,7 @@ def split_manifest(manifest: Manifest, *, parts: Mapping[str, float], seed: int 
             f"split {dict(parts)}: give two or more shares above 0 that sum to 1, e.g. train=0.8,test=0.2."
         )
     datasets = manifest.table.column("dataset").to_pylist()
-    contents = manifest.table.column("content_id").to_pylist()
+    contents = _joined(datasets, manifest.table.column("content_id").to_pylist(), copies)
     sizes: dict[str, dict[str, int]] = {}
     for dataset, content in zip(datasets, contents, strict=True):
         of_set = sizes.setdefault(dataset, {})
@@ -61,6 +69,27 @@ def split_manifest(manifest: Manifest, *, parts: Mapping[str, float], seed: int 
         at = table.schema.get_field_index(name)
         table = table.append_column(name, column) if at < 0 else table.set_column(at, name, column)
     return Manifest(table=table, scales=manifest.scales)
+
+
+def _joined(datasets: Sequence[str], contents: list[str], copies: Sequence[Sequence[int]]) -> list[str]:
+    """The content of each row, with contents that share a copy under the name of the first."""
+    name_of = {key: key[1] for key in zip(datasets, contents, strict=True)}
+    for group in copies:
+        for dataset in {datasets[row] for row in group}:
+            names = {name_of[dataset, contents[row]] for row in group if datasets[row] == dataset}
+            name_of |= {key: min(names) for key, name in name_of.items() if key[0] == dataset and name in names}
+    return [name_of[key] for key in zip(datasets, contents, strict=True)]
+
+
+def across_parts(manifest: Manifest, copies: Sequence[Sequence[int]]) -> list[str]:
+    """Copies that stand in different parts of the column `split`, in words; rows without a part count for none."""
+    clips, parts = (manifest.table.column(name).to_pylist() for name in ("clip_id", "split"))
+    found = []
+    for group in copies:
+        own = {parts[row]: row for row in reversed(group) if parts[row]}
+        if len(own) > 1:
+            found.append(" and ".join(f"{clips[row]} ({part})" for part, row in sorted(own.items())))
+    return found
 
 
 def _number(name: str) -> int:

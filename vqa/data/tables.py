@@ -1,18 +1,25 @@
 """Readers of CSV, TXT, JSON, JSON Lines, Parquet, XLSX and MATLAB tables, and the one parser of numbers.
 
 `read_rows` reads tables whose rows name clips (lists of files, scores, opinions), `read_columns` label files and
-ratings in whatever layout their authors ship, `read_lines` plain lists. Nothing is interpreted here: cells of text
-files are text, others keep their type. Columns of a file without a header are named 1, 2, 3, ...; variables of a .mat
-file keep their name, those inside a struct are `struct.field`.
+ratings in whatever layout their authors ship, `read_lines` plain lists. Cells of text files are text, others keep
+their type. Columns of a file without a header are named 1, 2, 3, ...; variables of a .mat file keep their name, those
+inside a struct are `struct.field`.
+
+The dialect of a text file (separator, decimal comma, encoding) is recognised, or the file is refused: no cell is
+dropped, and a number is never read in two ways. `Dialect` says it where it cannot be seen.
 """
 
+import codecs
 import csv
 import io
+import itertools
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -26,20 +33,41 @@ Row = dict[str, Any]  # cells by column
 Column = list[Any]
 Columns = dict[str, Column]
 
+Delimiter = Literal["comma", "semicolon", "tab", "bar", "blank"]
+Decimal = Literal["point", "comma"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    """How the fields and numbers of a text file are written; None: recognised."""
+
+    delimiter: Delimiter | None = None
+    decimal: Decimal | None = None
+
+
+AS_SEEN = Dialect()
+_MARKS: dict[Delimiter, str | None] = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|", "blank": None}
+_WAYS_OUT = "Quote cells that hold the separator, or give --delimiter and --decimal"
+_COMMA_NUMBER = re.compile(r"\s*[+-]?\d+,\d+\s*")
+_SEP_LINE = re.compile(r"sep=(.)\r?\n")  # Excel's
+_BLANK_OR_COMMA = re.compile(r"\S.*\s[+-]?\d+,\d+")
+_SAMPLE_LINES = 1000
+_THOUSANDS = re.compile(r"\s*[+-]?[1-9]\d{0,2}(,\d{3})+\s*")
+
 _SEPARATORS: dict[Separator, str | None] = {"comma": ",", "blank": None, "bar": "|", "semicolon": ";"}
-_ENCODINGS = ("utf-8-sig", "gbk")  # of label files; LSVQ's CSV is read as GBK by some
 
 
 def read_rows(
-    path: Path, *, only: Collection[str] | None = None, errors: str = "strict"
+    path: Path, *, only: Collection[str] | None = None, errors: str = "strict", dialect: Dialect = AS_SEEN
 ) -> tuple[tuple[str, ...], list[Row]]:
     """Read a table as rows.
 
     Args:
-        path: A .csv, .jsonl, .parquet or .txt file. Text is UTF-8. A .txt file has no header; its fields are separated
-            by commas or else by blanks.
+        path: A .csv, .jsonl, .parquet or .txt file. Text is UTF-8, or UTF-16 with a mark. A .txt file has a header only
+            where a column holds numbers below a word; its fields are separated by tabs, semicolons, commas or blanks.
         only: Columns to read of a Parquet file; the other formats are read whole.
         errors: What to do with bytes that are not UTF-8, as in `open`.
+        dialect: Of a text file.
 
     Returns:
         The names of the columns, and a dict for each row. A CSV row that is too short is filled with "".
@@ -55,23 +83,27 @@ def read_rows(
             names = pq.read_schema(path).names
             table = pq.read_table(path, columns=[name for name in names if only is None or name in only])
             return tuple(table.column_names), table.to_pylist()
-        text = path.read_bytes().decode("utf-8-sig", errors)
+        text = _unicode(path.read_bytes(), errors)
         if kind == "csv":
-            header, *lines = _csv_lines(text, strict=True) or [[]]
-            filled = ([*line, *[""] * (len(header) - len(line))] for line in lines)
-            return tuple(header), [dict(zip(header, line, strict=False)) for line in filled]
+            columns = _csv_columns(text, path, dialect, strict=True)
+            return tuple(columns), [
+                dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)
+            ]
         if kind == "txt":
-            return _fields(text, path)
+            return _fields(text, path, dialect)
         rows = list(_objects(text, path))
         return tuple(dict.fromkeys(key for row in rows for key in row)), rows
 
 
-def read_columns(path: Path, *, separator: Separator = "comma", beside: Sequence[str] = ()) -> Columns:
+def read_columns(
+    path: Path, *, separator: Separator = "comma", beside: Sequence[str] = (), dialect: Dialect = AS_SEEN
+) -> Columns:
     """Read a label file as columns.
 
     Args:
         path: A file of one of the formats of `Format`. Text is UTF-8 or GBK.
         separator: Separator of the fields in CSV and TXT files.
+        dialect: Of a text file, over `separator`.
         beside: Names of further .mat files in the same folder, whose variables are read too.
 
     Returns:
@@ -92,8 +124,13 @@ def read_columns(path: Path, *, separator: Separator = "comma", beside: Sequence
             return dict(pq.read_table(path).to_pydict())
         text = _decoded(path.read_bytes())
         if kind == "csv":
-            return _csv_columns(text, delimiter=_SEPARATORS[separator] or " ")
-        return _txt_columns(text, separator) if kind == "txt" else _json_columns(text, path, lines=kind == "jsonl")
+            known = dialect if dialect.delimiter or separator == "comma" else replace(dialect, delimiter=separator)
+            return _csv_columns(text, path, known, strict=False)
+        return (
+            _txt_columns(text, separator, dialect)
+            if kind == "txt"
+            else _json_columns(text, path, lines=kind == "jsonl")
+        )
 
 
 def read_lines(path: Path, *, errors: str = "strict") -> list[str]:
@@ -159,51 +196,132 @@ def _errors_name(path: Path, kind: str) -> Iterator[None]:
         raise UsageError(f"{path}: cannot be read as {kind} ({error}).") from error
 
 
+def _unicode(raw: bytes, errors: str = "strict") -> str:
+    """Text by its byte order mark, else UTF-8."""
+    if raw[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        return raw.decode("utf-16")
+    return raw.decode("utf-8-sig", errors)
+
+
 def _decoded(raw: bytes) -> str:
-    for encoding in _ENCODINGS:
+    for read in (_unicode, lambda raw: raw.decode("gbk")):  # LSVQ's CSV is read as GBK by some
         try:
-            return raw.decode(encoding)
+            return read(raw)
         except UnicodeDecodeError:
             continue
-    raise ValueError(f"neither {' nor '.join(_ENCODINGS)}")
+    raise ValueError("neither UTF-8, UTF-16 with a mark, nor GBK")
 
 
 def _lines(text: str) -> Iterable[str]:
     return io.StringIO(text, newline="")  # splits at line breaks only, unlike str.splitlines, and keeps quoted ones
 
 
-def _csv_lines(text: str, *, delimiter: str = ",", strict: bool = False) -> list[list[str]]:
-    return [line for line in csv.reader(_lines(text), delimiter=delimiter, strict=strict) if line]
-
-
-def _csv_columns(text: str, *, delimiter: str) -> Columns:
-    lines = [line for line in _csv_lines(text, delimiter=delimiter) if any(line)]
-    names = [name.strip() for name in lines[0]] if lines else []
+def _csv_columns(text: str, path: Path, dialect: Dialect, *, strict: bool) -> Columns:
+    """Cells by name of the column. A line may be short; surplus cells are refused unless they are empty."""
+    marked = _SEP_LINE.match(text)
+    if marked:
+        text, dialect = text[marked.end() :], replace(dialect, delimiter=_name_of(marked[1]))
+    mark = _MARKS[dialect.delimiter or _seen_delimiter(text)] or " "
+    reader = csv.reader(_lines(text), delimiter=mark, strict=strict)
+    lines = [(reader.line_num + bool(marked), line) for line in reader if line]
+    lines = [(at, line) for at, line in lines if strict or any(line)]
+    names = [name if strict else name.strip() for name in lines[0][1]] if lines else []
     repeated = [name for name, count in Counter(names).items() if name and count > 1]
     if repeated:
         raise ValueError(f"the header names {', '.join(repeated[:5])} more than once")
-    return {
-        name: [line[at].strip() if at < len(line) else "" for line in lines[1:]]
+    for at, line in lines[1:]:
+        if any(cell.strip() for cell in line[len(names) :]):
+            raise UsageError(
+                f"{path}, line {at}: {len(line)} cells where the header names {len(names)}; a decimal comma, or a "
+                f"separator in a name? {_WAYS_OUT}."
+            )
+    found = {
+        name: [(line[at] if strict else line[at].strip()) if at < len(line) else "" for _, line in lines[1:]]
         for at, name in enumerate(names)
-        if name
+        if name or strict
     }
+    return {name: _with_points(cells, f"{path}, column {name}", mark, dialect) for name, cells in found.items()}
 
 
-def _fields(text: str, path: Path) -> tuple[tuple[str, ...], list[Row]]:
-    rows: list[list[str]] = []
-    for at, line in enumerate(_lines(text), start=1):
-        if not line.strip():
+def _seen_delimiter(text: str) -> Delimiter:
+    """The separator that parts the header and gives every line as many cells, comma before others; else comma."""
+    head = list(itertools.islice(_lines(text), _SAMPLE_LINES))
+    usable: list[Delimiter] = []
+    for name in ("comma", "semicolon", "tab"):
+        widths = [len(line) for line in csv.reader(head, delimiter=_MARKS[name] or " ") if line]
+        if widths and widths[0] > 1:
+            if max(widths) == widths[0]:
+                return name
+            usable.append(name)
+    return usable[0] if usable else "comma"
+
+
+def _name_of(mark: str) -> Delimiter:
+    return next((name for name, one in _MARKS.items() if one == mark), "comma")
+
+
+def _with_points(cells: list[str], where: str, mark: str, dialect: Dialect) -> list[Any]:
+    """The cells of a column, with points in numbers that are written with a decimal comma.
+
+    Raises UsageError where a comma may part thousands as well: `4,642` in a file that commas or tabs separate.
+    """
+    written = [cell for cell in cells if "," in cell]
+    if not written or dialect.decimal == "point" or not all(map(_COMMA_NUMBER.fullmatch, written)):
+        return cells
+    if any("." in cell for cell in cells):
+        return cells
+    if dialect.decimal is None and mark != ";" and all(map(_THOUSANDS.fullmatch, written)):
+        raise UsageError(
+            f"{where}: {written[0]!r} may have a decimal comma or separated thousands. Give --decimal comma, or remove "
+            "the separators of thousands."
+        )
+    return [cell.replace(",", ".") for cell in cells]
+
+
+def _fields(text: str, path: Path, dialect: Dialect) -> tuple[tuple[str, ...], list[Row]]:
+    """Rows of a text file, whose first line is a header where a column holds numbers below a word."""
+    lines = [(at, line.strip("\r\n")) for at, line in enumerate(_lines(text), start=1) if line.strip()]
+    mark = _MARKS[dialect.delimiter] if dialect.delimiter else _seen_mark([line for _, line in lines], path, dialect)
+    rows = [[field.strip() for field in line.split(mark)] for _, line in lines]
+    for (at, _), row in zip(lines, rows, strict=True):
+        if len(row) != len(rows[0]):
+            raise UsageError(
+                f"{path}, line {at}: {len(row)} fields where the first line has {len(rows[0])}. {_WAYS_OUT}."
+            )
+    columns = [list(cells) for cells in zip(*rows, strict=True)]
+    columns = [_with_points(cells, f"{path}, column {at + 1}", mark or "", dialect) for at, cells in enumerate(columns)]
+    has_header = len(rows) > 1 and any(
+        not _is_number(cells[0]) and all(map(_is_number, cells[1:])) for cells in columns[1:]
+    )
+    names = tuple(rows[0]) if has_header else tuple(str(at + 1) for at in range(len(columns)))
+    cells = [column[has_header:] for column in columns]
+    return names, [dict(zip(names, row, strict=True)) for row in zip(*cells, strict=True)]
+
+
+def _seen_mark(lines: list[str], path: Path, dialect: Dialect) -> str | None:
+    """The separator of a text file: a tab, semicolon or comma that all lines have equally often, else blanks."""
+    for mark in ("\t", ";", ","):
+        counts = {line.count(mark) for line in lines}
+        if len(counts) != 1 or 0 in counts:
             continue
-        rows.append([field.strip() for field in line.split(",")] if "," in line else line.split())
-        if len(rows[-1]) != len(rows[0]):
-            raise UsageError(f"{path}, line {at}: {len(rows[-1])} fields where the first line has {len(rows[0])}.")
-    names = tuple(str(at) for at in range(1, len(rows[0]) + 1)) if rows else ()
-    return names, [dict(zip(names, row, strict=True)) for row in rows]
+        if mark == "," and dialect.decimal != "point" and all(_BLANK_OR_COMMA.fullmatch(line) for line in lines):
+            if dialect.decimal == "comma":
+                return None
+            raise UsageError(
+                f"{path}: {lines[0]!r} may be separated by its blank, with a decimal comma, or by its comma. Give "
+                "--delimiter blank --decimal comma, or --delimiter comma."
+            )
+        return mark
+    return "," if any("," in line for line in lines) and dialect.decimal != "comma" else None
 
 
-def _txt_columns(text: str, separator: Separator) -> Columns:
+def _is_number(cell: str) -> bool:
+    return not cell or number_or_none(cell) is not None or cell.lower() in ("nan", "na", "inf", "-inf")
+
+
+def _txt_columns(text: str, separator: Separator, dialect: Dialect) -> Columns:
     """As many fields as most lines have; in a line with more, the first field takes the rest (a name with blanks)."""
-    mark = _SEPARATORS[separator]
+    mark = _MARKS[dialect.delimiter] if dialect.delimiter else _SEPARATORS[separator]
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     counts = Counter(len(line.split(mark)) for line in lines)
     width = counts.most_common(1)[0][0] if counts else 0
@@ -211,7 +329,10 @@ def _txt_columns(text: str, separator: Separator) -> Columns:
     odd = next((at for at, row in enumerate(rows, start=1) if len(row) != width), None)
     if odd is not None:
         raise ValueError(f"line {odd} has {len(rows[odd - 1])} fields where most have {width}")
-    return {str(at + 1): [row[at] for row in rows] for at in range(width)}
+    columns = {str(at + 1): [row[at] for row in rows] for at in range(width)}
+    if dialect.decimal != "comma":
+        return columns
+    return {name: _with_points(cells, name, mark or "", dialect) for name, cells in columns.items()}
 
 
 def _objects(text: str, path: Path) -> Iterator[Row]:

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from vqa.data.score_table import SCHEMA
-from vqa.data.tables import number_or_none
+from vqa.data.tables import AS_SEEN, Dialect, number_or_none
 from vqa.errors import UsageError
 from vqa.evaluate.card import Published
 from vqa.evaluate.inputs import InputTable, filter_split, read_table
@@ -51,6 +51,7 @@ class EvaluationConfig:
     split: str | None = None
     by: tuple[str, ...] = ()
     lower_is_better: bool = False
+    dialect: Dialect = AS_SEEN
     statistics: StatisticsConfig = field(default_factory=StatisticsConfig)
 
 
@@ -118,8 +119,8 @@ def evaluate(config: EvaluationConfig, *, published: Published | None = None) ->
 
 def read_and_join(config: EvaluationConfig) -> tuple[InputTable, InputTable, Joined]:
     """Read the scores and the labels, and join them. Raises UsageError."""
-    scores = read_table(config.scores, name_column=config.path_column)
-    labels = filter_split(read_table(config.labels), config.split)
+    scores = read_table(config.scores, name_column=config.path_column, dialect=config.dialect)
+    labels = filter_split(read_table(config.labels, dialect=config.dialect), config.split)
     joined = join(
         scores,
         labels,

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vqa.data.score_table import read_scores
-from vqa.data.tables import ROW_SUFFIXES, Row, number, read_rows
+from vqa.data.tables import AS_SEEN, ROW_SUFFIXES, Dialect, Row, number, read_rows
 from vqa.errors import UsageError
 
 NAME_COLUMNS = ("uri", "path", "video", "file", "name", "filename", "file_name", "video_name", "image", "1")
@@ -37,7 +37,9 @@ class InputTable:
             return number(value)
         except (TypeError, ValueError) as error:
             where = f"{self.source}, row {index + 1}: {column}"
-            raise UsageError(f"{where} = {value!r} is no number. Choose the column that holds the numbers.") from error
+            raise UsageError(
+                f"{where} = {value!r} is no number. Choose the column that holds the numbers, or give --decimal."
+            ) from error
 
     def require(self, column: str, *, flag: str) -> None:
         """Raise UsageError unless the table has the column; `flag` is the option that chooses it."""
@@ -51,13 +53,14 @@ def _text(value: object) -> str:
     return "" if value is None else str(value).strip()
 
 
-def read_table(source: Path, *, name_column: str | None = None) -> InputTable:
+def read_table(source: Path, *, name_column: str | None = None, dialect: Dialect = AS_SEEN) -> InputTable:
     """Read scores or labels.
 
     Args:
         source: An --out folder of `vqa score`, or a .csv, .jsonl, .parquet or .txt file. A .txt file has one clip per
             line, its columns are named 1, 2, 3, ... and the first is the path.
         name_column: Column with the path of the clip; by default the first of NAME_COLUMNS.
+        dialect: Of a text file.
 
     Raises:
         UsageError: If the table cannot be read, has no rows, or a row names no clip.
@@ -70,7 +73,7 @@ def read_table(source: Path, *, name_column: str | None = None) -> InputTable:
         rows = read_scores(source)
         kind, columns, listed = "vqa", tuple(rows.column_names), rows.to_pylist()
     elif source.suffix.lower() in ROW_SUFFIXES:
-        kind, (columns, listed) = source.suffix.lower()[1:], read_rows(source)
+        kind, (columns, listed) = source.suffix.lower()[1:], read_rows(source, dialect=dialect)
     else:
         raise UsageError(f"{source} is no table. Give a folder of scores, or a .parquet, .csv, .jsonl or .txt file.")
     if not listed:
@@ -80,7 +83,8 @@ def read_table(source: Path, *, name_column: str | None = None) -> InputTable:
         name_column = next((name for name in NAME_COLUMNS if name in columns), id_column)
     if name_column is None or name_column not in columns:
         problem = f"no column {name_column!r}" if name_column else "no column names the clips"
-        raise UsageError(f"{source}: {problem}; it has {', '.join(columns)}. Choose one by --path-column.")
+        way = "Choose one by --path-column" if len(columns) > 1 else "Say what separates its columns by --delimiter"
+        raise UsageError(f"{source}: {problem}; it has {', '.join(columns)}. {way}.")
     table = InputTable(
         source=source, kind=kind, columns=columns, rows=listed, id_column=id_column, name_column=name_column
     )

@@ -12,19 +12,20 @@ from vqa.data.windows import WINDOW_ID
 from vqa.errors import UsageError
 from vqa.evaluate.inputs import InputTable, opinion_column, score_column
 from vqa.evaluate.schema import Counts, JoinKey
+from vqa.media.storage.open import composed
 
 JOIN_KEYS: tuple[JoinKey, ...] = get_args(JoinKey)
 # The name of a clip by each key, from its id and URI.
 _KEYS: dict[JoinKey, Callable[[str, str], str]] = {
-    "clip_id": lambda clip_id, _: clip_id,
-    "uri": lambda _, uri: uri,
+    "clip_id": lambda clip_id, _: composed(clip_id),
+    "uri": lambda _, uri: composed(uri),
     "folder_and_name": lambda _, uri: "/".join(_parts(uri)[-2:]),
     "name": lambda _, uri: _parts(uri)[-1],
 }
 
 
 def _parts(uri: str) -> tuple[str, ...]:
-    path = PurePosixPath(uri.replace("\\", "/"))
+    path = PurePosixPath(composed(uri).replace("\\", "/"))
     return (path.with_suffix("") if path.suffix.lower() in MEDIA_SUFFIXES else path).parts or ("",)
 
 

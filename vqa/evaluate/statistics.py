@@ -8,6 +8,7 @@ import numpy as np
 
 from vqa import metrics
 from vqa.data.tables import number_or_none
+from vqa.errors import UsageError
 from vqa.evaluate.join import Pairing
 from vqa.evaluate.schema import FitRecord, SetMetrics, Splits, Statistic
 from vqa.metrics.correlation import Numbers
@@ -188,6 +189,11 @@ def _spreads(used: Sequence[Pairing]) -> tuple[Numbers | None, str]:
     known = [spread for spread in spreads if spread is not None]
     if not known or len(known) < len(used):
         return None, f"mos_std is known for {len(known)} of {len(used)} clips"
+    if min(known) < 0:
+        wrong = next(p.clip_id for p, spread in zip(used, known, strict=True) if spread < 0)
+        raise UsageError(f"mos_std = {min(known):g} of {wrong!r} is no standard deviation. Give 0 or more, or nothing.")
+    if max(known) == 0:
+        return None, "mos_std is 0 for all clips, so that every clip would be an outlier"
     ratings = [number_or_none(pairing.label.get("ratings")) for pairing in used]
     if all(count is not None and count > 0 for count in ratings):
         errors = np.array(known) / np.sqrt(np.array(ratings, dtype=np.float64))

@@ -70,7 +70,7 @@ class Embeddings:
         found = []
         for k, one in enumerate(opinions):
             stamp = (str(one.path), one.path.stat().st_size, one.shown_size)
-            found.append(self._kept(stamp, lambda one=one: np.stack([self._embed(one.read())]))[0])  # type: ignore[misc]
+            found.append(self._kept(stamp, lambda one=one: np.stack([self.of_picture(one.read())]))[0])  # type: ignore[misc]
             if (k + 1) % 100 == 0:
                 say(f"{k + 1} of {len(opinions)} pictures with opinions")
         return np.stack(found)
@@ -79,14 +79,15 @@ class Embeddings:
         """A picture's ladder; labels are minus the loss of each step."""
 
         def make() -> NDArray[np.float32]:
-            made = [(self._embed(step.pixels), -step.loss) for step in steps(source, ladder)]
+            made = [(self.of_picture(step.pixels), -step.loss) for step in steps(source, ladder)]
             return np.stack([np.append(embedding, np.float32(label)) for embedding, label in made])
 
         settings = ladder.model_dump_json(include=set(LadderConfig.model_fields))
         found = self._kept((source.name, source.stat().st_size, settings), make)
         return LabelledSet(embeddings=found[:, :-1], labels=found[:, -1])
 
-    def _embed(self, pixels: Pixels) -> NDArray[np.float32]:
+    def of_picture(self, pixels: Pixels) -> NDArray[np.float32]:
+        """[SIZE] of one picture, not kept."""
         return embed(self._network, [self.seen(pixels)], self._config.embedding)
 
     def seen(self, pixels: Pixels) -> Pixels:
@@ -145,8 +146,8 @@ def distill(config: DistillConfig, say: Callable[[str], None]) -> Student:
         people.append(one)
         say(f"{one.name}: {len(opinions)} pictures")
     if config.ladders:
-        contents = _ladders(config.ladders, embeddings, say)
-        sets.append(_joined(contents, config.regression))
+        contents = ladders(config.ladders, embeddings, say)
+        sets.append(joined(contents, config.regression))
         trained_on.append(f"ladders: {len(sets[-1].labels)} pictures of {len(contents)} contents, in order of severity")
     direction = fit(sets, config.regression)
     low, high = people[0].low, people[0].high
@@ -167,7 +168,7 @@ def distill(config: DistillConfig, say: Callable[[str], None]) -> Student:
     return Student(published_encoder(), direction, opinion, card)
 
 
-def _ladders(config: LaddersConfig, embeddings: Embeddings, say: Callable[[str], None]) -> list[LabelledSet]:
+def ladders(config: LaddersConfig, embeddings: Embeddings, say: Callable[[str], None]) -> list[LabelledSet]:
     """A ladder of each content."""
     found = []
     sources = find_pictures(config.sources, most=config.contents, seed=config.seed)
@@ -178,7 +179,7 @@ def _ladders(config: LaddersConfig, embeddings: Embeddings, say: Callable[[str],
     return found
 
 
-def _joined(contents: Sequence[LabelledSet], config: RegressionConfig) -> LabelledSet:
+def joined(contents: Sequence[LabelledSet], config: RegressionConfig) -> LabelledSet:
     """Ladders as one set, each moved towards the mean of all: what is known is the order within a content."""
     centre = np.mean([one.embeddings.mean(0) for one in contents], axis=0)
     middle = np.mean([one.labels.mean() for one in contents])

@@ -16,8 +16,8 @@ Matrix = NDArray[np.float64]
 class RegressionConfig(Strict):
     """Settings of `fit`."""
 
-    strength: float = Field(0.001, gt=0, description="of the ridge; more carries over to other sets, less fits these")
-    ladder_weight: float = Field(0.3, ge=0, description="of all ladders together, where a set of people's counts 1")
+    strength: float = Field(0.003, gt=0, description="of the ridge; more carries over to other sets, less fits these")
+    ladder_weight: float = Field(1.0, ge=0, description="of all ladders together, where a set of people's counts 1")
     between: float = Field(
         0.2, ge=0, le=1, description="share of what sets the means of contents apart that ladders keep; 0 = order alone"
     )

@@ -11,10 +11,9 @@ so that a file found damaged is decoded by one thread, which repeats to the bit.
 notice (seen in HEVC) can still differ with several threads; the default is one.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 
-import av
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -22,10 +21,10 @@ from vqa.errors import ClipError
 from vqa.media.backends.base import BackendName, Reader, StrayedError, UncleanError
 from vqa.media.backends.pyav import read_pyav
 from vqa.media.backends.registry import BACKENDS
+from vqa.media.backends.stills import read_heif, read_pillow
 from vqa.media.color.convert import FrameConverter, Size
-from vqa.media.containers.images import webp_pictures
-from vqa.media.probe import PacketTable, nearest, probe
-from vqa.media.storage.open import media_errors, open_source
+from vqa.media.probe import BY_PILLOW, COMPOSITE, PacketTable, nearest, probe
+from vqa.media.storage.open import media_errors
 from vqa.types import Frames, MediaInfo, Pixels
 
 
@@ -91,9 +90,11 @@ def decode(
 
 
 def _reader(info: MediaInfo, backend: BackendName, *, prune: bool) -> Reader:
-    if info.container == "webp":
-        return _read_webp
-    if info.is_image or backend == "pyav":
+    if info.container in BY_PILLOW:
+        return read_pillow
+    if info.container == COMPOSITE:
+        return read_heif
+    if info.is_image or info.has_alpha or info.crop or backend == "pyav":  # the others neither crop nor give alpha
         return partial(read_pyav, prune=prune)
     return BACKENDS[backend]
 
@@ -126,11 +127,3 @@ def _pictures(
                 continue
             break
     return entries, pictures
-
-
-def _read_webp(
-    info: MediaInfo, table: PacketTable, wanted: NDArray[np.int64], *, thread_count: int
-) -> Iterator[tuple[int, av.VideoFrame]]:
-    with open_source(info.uri) as file:
-        for entry, pixels in webp_pictures(file, [int(entry) for entry in wanted if not table.is_damaged[entry]]):
-            yield entry, av.VideoFrame.from_ndarray(pixels, format="rgb24")

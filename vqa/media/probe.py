@@ -19,7 +19,7 @@ after the rotation of the display matrix or the EXIF orientation. A still pictur
 
 import os
 from array import array
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import BinaryIO
@@ -29,18 +29,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqa.errors import ClipError
-from vqa.media.containers.ffmpeg import check_colours, open_container, packets_of, rotation_degrees, video_stream
-from vqa.media.containers.images import declared_size, exif_turn, is_webp, webp_table
+from vqa.media.bitstream.h263 import is_intra
+from vqa.media.bitstream.h264 import FieldPairs
+from vqa.media.color.convert import has_alpha
+from vqa.media.containers.ffmpeg import (
+    check_colours,
+    check_encryption,
+    crop_of,
+    open_container,
+    packets_of,
+    rotation_degrees,
+    video_stream,
+)
+from vqa.media.containers.heif import HeifImage, primary_image
+from vqa.media.containers.images import FrameList, declared_size, exif_turn, is_webp, plain_gif_table, webp_table
 from vqa.media.containers.missing import lost_packets
-from vqa.media.containers.mp4 import NO_TIME, Columns, Container, Ticks, indexed_packets
+from vqa.media.containers.mp4 import NO_TIME, Columns, Container, Ticks, indexed_packets, sample_entries
 from vqa.media.storage.open import media_errors, open_source
-from vqa.types import MediaInfo, Packets
+from vqa.types import Crop, MediaInfo, Packets
 
 MAX_PIXELS = 8192 * 8192  # 8K film and 64-megapixel photographs pass
 MAX_FRAMES = 4_000_000  # 18 hours at 60 frames per second
 
 _STILL_CODECS = {"png", "mjpeg", "gif", "webp", "bmp", "tiff", "jpegxl", "jpeg2000"}
 _STILL_BRANDS = {"avif", "heic", "heix", "mif1"}
+# Their decoders paint on grey, without an error, what comes before the first keyframe.
+_PAINT_ON_GREY = {
+    *("mpeg4", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3", "wmv1", "wmv2", "wmv3", "vc1", "h263", "h263p", "h263i", "flv1"),
+    *("rv10", "rv20", "rv30", "rv40", "vp6", "vp6f"),
+}
+_LONGEST_GAP_SECONDS = 10.0
+_NONE: NDArray[np.int64] = np.zeros(0, np.int64)
+# `MediaInfo.container` of files that FFmpeg does not give as they are
+BY_PILLOW = ("webp", "plain gif")  # the latter without control blocks
+COMPOSITE = "heif"  # of a picture of several coded items (containers/heif.py)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -58,6 +80,8 @@ class PacketTable(Packets):
     is_indexed: bool = False  # read from the container's index, without demuxing
     jump_ticks: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     # [M] the time by which the container's index finds the packet; empty where there is no such index
+    ends: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    # [N] each frame's last packet, where fields have packets of their own; empty: `order`
 
 
 def probe(
@@ -83,14 +107,20 @@ def probe(
             raise ClipError("no_frames", f"{uri}: the file is empty (0 bytes). Copy or encode it again.")
         file.seek(0)
         if is_webp(file):
-            return _probe_webp(uri, file, max_pixels=max_pixels)
+            return _probe_frames(uri, file, webp_table(uri, file), "webp", "webp", max_pixels=max_pixels)
         if size := declared_size(file):  # before FFmpeg makes room for the picture, or reports it as broken
             _check_size(uri, *size, max_pixels)
+            if frames := plain_gif_table(file):
+                return _probe_frames(uri, file, frames, "gif", "plain gif", max_pixels=max_pixels)
         with open_container(uri, file) as container:
+            if heif := _composite(uri, file, container):
+                return _probe_heif(uri, heif, container, max_pixels=max_pixels)
             stream = video_stream(uri, file, container)
+            check_encryption(uri, file, container, stream)
             check_colours(uri, container, stream)
             is_picture = container.format.name.endswith("_pipe") or container.format.name == "image2"
-            width, height = _square(stream, is_picture=is_picture)
+            crop = crop_of(container, stream)
+            width, height = _square(file, container, stream, crop, is_picture=is_picture)
             _check_size(uri, width, height, max_pixels)
             # What follows a photograph in its file is a thumbnail or a gain map.
             limit = 1 if is_picture else max_frames
@@ -116,6 +146,8 @@ def probe(
                 height=height,
                 rotation_degrees=rotation,
                 is_mirrored=is_mirrored,
+                crop=crop,
+                has_alpha=_has_alpha(stream),
                 fps=0.0 if is_image else _mean_rate(table.seconds) or rate,
                 duration_seconds=0.0 if is_image else float(table.seconds[-1]) + last_duration,
                 frame_count=frame_count,
@@ -142,14 +174,29 @@ def nearest(frame_seconds: NDArray[np.float64], seconds: NDArray[np.float64]) ->
     return np.searchsorted(frame_seconds, frame_seconds[found]).astype(np.int64)
 
 
-def _square(stream: av.VideoStream, *, is_picture: bool) -> tuple[int, int]:
+def _has_alpha(stream: av.VideoStream) -> bool:
+    """Whether frames can be transparent; VP8 and VP9 hold alpha beside their packets."""
+    pixel_format = stream.codec_context.format
+    return (pixel_format is not None and has_alpha(pixel_format)) or stream.metadata.get("alpha_mode") == "1"
+
+
+def _square(
+    file: BinaryIO, container: Container, stream: av.VideoStream, crop: Crop | None, *, is_picture: bool
+) -> tuple[int, int]:
     """Width and height with square pixels, by stretching the axis on which pixels are too short, so that none is lost.
 
     Still pictures are shown as stored, as in browsers (their ratio is one of inches, often wrong); so are videos with a
     ratio within 1 % of square (rounding in some encoders) or beyond 4 (a broken header).
     """
-    width, height = stream.codec_context.width, stream.codec_context.height
+    coded_width, coded_height = stream.codec_context.width, stream.codec_context.height
+    left, right, top, bottom = crop or (0, 0, 0, 0)
+    width, height = coded_width - left - right, coded_height - top - bottom
     ratio = 1.0 if is_picture or stream.codec_context.name == "gif" else float(stream.sample_aspect_ratio or 1)
+    if crop and container.format.name.startswith("mov"):
+        entries = sample_entries(file, stream.id)
+        if entries and b"pasp" not in entries[0].boxes:
+            # FFmpeg compares the track's size, which is that after the crop, with the coded size.
+            ratio *= (coded_width / coded_height) / (width / height)
     if 1.01 < ratio <= 4:
         return round(width * ratio), height
     if 1.01 < 1 / max(ratio, 1e-9) <= 4:
@@ -161,7 +208,7 @@ def _check_size(uri: str, width: int, height: int, max_pixels: int) -> None:
     if width <= 0 or height <= 0:
         raise ClipError("corrupt", f"{uri}: no picture size could be found in it. Copy or encode the file again.")
     if width * height > max_pixels:
-        message = f"{uri}: {width}x{height} is more than {max_pixels} pixels. Scale it down or raise max_pixels."
+        message = f"{uri}: {width}x{height} is more than {max_pixels} pixels. Scale it down or raise views.max_pixels."
         raise ClipError("too_large", message)
 
 
@@ -186,60 +233,107 @@ def _packet_table(
     packets = chain([first] if first else [], source)
     declared = max(len(stream.index_entries), stream.frames) if container.format.name.startswith("mov") else 0
     if must_end and declared > limit:  # before a table of them is made
-        message = f"{uri}: its index declares {declared} frames, above {limit}. Cut it up or raise max_frames."
+        message = f"{uri}: its index declares {declared} frames, above {limit}. Cut it up or raise limits.max_frames."
         raise ClipError("too_large", message)
-    indexed = indexed_packets(file, container, stream, first) if by_index and first else None
-    columns = indexed or _demuxed(packets if must_end else islice(packets, limit), limit=limit)
+    pairs = FieldPairs(stream.codec_context.extradata or b"") if stream.codec_context.name == "h264" else None
+    pairs = pairs if pairs and first and pairs.may_occur(bytes(first)) else None
+    indexed = indexed_packets(file, container, stream, first) if by_index and first and not pairs else None
+    is_second = array("q")
+    columns = indexed or _demuxed(
+        packets if must_end else islice(packets, limit),
+        limit=limit,
+        pairs=pairs,
+        is_second=is_second,
+        is_key_of=is_intra if stream.codec_context.name == "h263" else None,
+    )
     presentation, decoding, durations = columns.pts, columns.dts, columns.durations
+    second = np.array(is_second, bool) if pairs else np.zeros(len(presentation), bool)
     if len(presentation) > limit:
-        raise ClipError("too_large", f"{uri}: more than {limit} frames. Cut it into parts or raise max_frames.")
+        raise ClipError("too_large", f"{uri}: more than {limit} frames. Cut it into parts or raise limits.max_frames.")
     if columns.is_discarded.all():
         message = f"{uri}: its {stream.codec_context.name} track has no frame. Encode the file again."
         raise ClipError("no_frames", message)
 
     is_reordered = container.format.name == "avi" and bool(stream.codec_context.has_b_frames)
-    ticks, is_counted = _ticks(presentation, decoding, is_made_up=is_reordered)
-    order = np.flatnonzero(~columns.is_discarded)
+    is_first = ~second
+    ticks = presentation.copy()
+    ticks[is_first], is_counted = _ticks(presentation[is_first], decoding[is_first], is_made_up=is_reordered)
+    order = np.flatnonzero(~columns.is_discarded & is_first)
+    ends = order + np.append(second, False)[order + 1]
+    shifts = np.zeros(len(ticks), np.int64)
+    is_corrupt = columns.is_corrupt.copy()
+    if container.format.name == "mpegts" and not is_counted:
+        shifts[is_first], joints = _clock_shifts(decoding[is_first], unit)
+        # A jump of the continuity counter makes FFmpeg mark the packets before it, which are whole.
+        for joint in np.flatnonzero(is_first)[joints]:
+            is_corrupt[max(0, joint - 2) : joint] = False
     gone = lost_packets(file, container, stream, ticks, columns, limit=limit - len(ticks))
-    all_ticks = np.concatenate([ticks[order], gone.ticks])
+    all_ticks = np.concatenate([ticks[order] + shifts[order], gone.ticks])
     by_time = np.argsort(all_ticks, kind="stable")
     seconds = (all_ticks[by_time] - all_ticks[by_time[0]]) * unit
-    is_numbered = is_counted and ticks[-1] == len(ticks) - 1  # the ticks are mere numbers
+    is_numbered = is_counted and ticks[order[-1]] == len(order) - 1  # the ticks are mere numbers
     if is_numbered and float(stream.average_rate or 0) > 0:
         seconds = np.arange(len(seconds)) / float(stream.average_rate or 1)
     lost = np.ones(len(gone.ticks), bool)
+    is_damaged = is_corrupt[order] | is_corrupt[ends]
+    if stream.codec_context.codec.canonical_name in _PAINT_ON_GREY and columns.is_key.any():
+        is_damaged |= order < np.argmax(columns.is_key)
     table = PacketTable(
         seconds=seconds,
-        sizes=np.concatenate([columns.sizes[order], gone.sizes])[by_time],
+        sizes=np.concatenate([columns.sizes[order] + np.where(ends > order, columns.sizes[ends], 0), gone.sizes])[
+            by_time
+        ],
         is_key=np.concatenate([columns.is_key[order], gone.is_key])[by_time],
         order=np.concatenate([order, len(ticks) + np.arange(len(lost))])[by_time],
-        is_damaged=np.concatenate([columns.is_corrupt[order], lost])[by_time],
+        is_damaged=np.concatenate([is_damaged, lost])[by_time],
         ticks=ticks,
-        starts=columns.is_key,
+        starts=columns.is_key & is_first,
         is_counted=is_counted,
         is_indexed=indexed is not None,
         jump_ticks=_jump_ticks(container.format.name, ticks, decoding, is_counted=is_counted),
+        ends=np.concatenate([ends, len(ticks) + np.arange(len(lost))])[by_time] if second.any() else _NONE,
     )
-    last = table.order[-1]
+    last, last_end = table.order[-1], (table.ends if second.any() else table.order)[-1]
     # An AVI's clock can run faster than its frames come, and gives each the duration of one tick.
     is_stated = last < len(durations) and is_counted == is_numbered
-    last_duration = float(durations[last]) * unit if is_stated else 0.0
+    last_duration = float(durations[last : last_end + 1].sum()) * unit if is_stated else 0.0
     gaps = np.diff(seconds)
     return table, last_duration or (float(np.median(gaps)) if len(gaps) else 0.0)
 
 
-def _demuxed(packets: "Iterable[av.Packet[av.VideoStream]]", *, limit: int) -> Columns:
-    """Facts of each packet, of at most one more than `limit`."""
+def _clock_shifts(decoding: Ticks, unit: float) -> tuple[Ticks, NDArray[np.int64]]:
+    """What to add to each packet's time so that it goes on where the clock of a transport stream jumps, and where.
+
+    Recordings joined by copying keep their own clocks. A jump: backwards, or forwards by more than FFmpeg's own limit
+    (`dts_delta_threshold`); a shorter gap is a loss, whose time has passed.
+    """
+    steps = np.diff(decoding)
+    is_jump = (steps < 0) | (steps * unit > _LONGEST_GAP_SECONDS)
+    usual = int(np.median(steps[~is_jump])) if (~is_jump).any() else 0
+    return np.append(0, np.cumsum(np.where(is_jump, usual - steps, 0))), np.flatnonzero(is_jump) + 1
+
+
+def _demuxed(
+    packets: "Iterable[av.Packet[av.VideoStream]]",
+    *,
+    limit: int,
+    pairs: FieldPairs | None,
+    is_second: "array[int]",
+    is_key_of: Callable[[bytes], bool] | None,
+) -> Columns:
+    """Facts of each packet, of at most one more than `limit`; with `pairs`, whether it is a second field too."""
     pts, dts, durations, sizes, positions, is_key, is_corrupt, is_discarded = (array("q") for _ in Columns._fields)
     for packet in islice(packets, limit + 1):  # 8 bytes per number, 40 in a list
         pts.append(NO_TIME if packet.pts is None else packet.pts)
         dts.append(NO_TIME if packet.dts is None else packet.dts)
         durations.append(packet.duration or 0)
         sizes.append(packet.size)
-        is_key.append(packet.is_keyframe)
+        is_key.append(packet.is_keyframe and (is_key_of is None or is_key_of(bytes(packet))))
         is_corrupt.append(packet.is_corrupt)
         is_discarded.append(packet.is_discard)
         positions.append(packet.pos or 0)
+        if pairs:
+            is_second.append(pairs.is_second(bytes(packet)))
     return Columns(
         pts=np.array(pts, np.int64),
         dts=np.array(dts, np.int64),
@@ -278,32 +372,87 @@ def _jump_ticks(container: str, ticks: Ticks, decoding: Ticks, *, is_counted: bo
     return np.zeros(0, np.int64)
 
 
-def _probe_webp(uri: str, file: BinaryIO, *, max_pixels: int) -> tuple[MediaInfo, PacketTable]:
-    """Facts and table of a WebP file from its chunks, since FFmpeg reads no animated ones."""
-    webp = webp_table(uri, file)
-    _check_size(uri, webp.width, webp.height, max_pixels)
-    count = len(webp.sizes)
+def _composite(uri: str, file: BinaryIO, container: Container) -> HeifImage | None:
+    """Layout of a still of several coded items; None for a sequence, and for pictures that FFmpeg gives as they are.
+
+    Raises ClipError "unsupported" for a picture that is derived from others in another way than by a grid.
+    """
+    if not container.format.name.startswith("mov") or any(stream.frames > 1 for stream in container.streams.video):
+        return None
+    found = primary_image(file)
+    if found is None:
+        return None
+    if not {stream.id for stream in container.streams.video}.issuperset(found.colours.items):
+        message = f"{uri}: a picture that is put together from others. Convert it to JPEG or PNG first."
+        raise ClipError("unsupported", message)
+    return found if found.is_composite else None
+
+
+def _probe_heif(uri: str, heif: HeifImage, container: Container, *, max_pixels: int) -> tuple[MediaInfo, PacketTable]:
+    """Facts and table of a picture of several coded items, as one frame."""
+    streams = {stream.id: stream for stream in container.streams.video}
+    for item in heif.colours.items:
+        check_colours(uri, container, streams[item])
+    left, right, top, bottom = heif.crop or (0, 0, 0, 0)
+    width, height = heif.colours.width - left - right, heif.colours.height - top - bottom
+    _check_size(uri, heif.colours.width, heif.colours.height, max_pixels)
+    is_turned = heif.rotation_degrees in (90, 270)
+    info = MediaInfo(
+        uri=uri,
+        codec=streams[heif.colours.items[0]].codec_context.codec.canonical_name,
+        container=COMPOSITE,
+        width=height if is_turned else width,
+        height=width if is_turned else height,
+        rotation_degrees=heif.rotation_degrees,
+        is_mirrored=heif.is_mirrored,
+        crop=heif.crop,
+        has_alpha=heif.alpha is not None,
+        fps=0.0,
+        duration_seconds=0.0,
+        frame_count=1,
+        is_image=True,
+    )
+    one = np.ones(1, bool)
+    table = PacketTable(
+        seconds=np.zeros(1),
+        sizes=np.array([container.size], np.int64),
+        is_key=one,
+        order=np.zeros(1, np.int64),
+        is_damaged=~one,
+        ticks=np.zeros(1, np.int64),
+        starts=one,
+        is_counted=True,
+    )
+    return info, table
+
+
+def _probe_frames(
+    uri: str, file: BinaryIO, frames: FrameList, codec: str, container: str, *, max_pixels: int
+) -> tuple[MediaInfo, PacketTable]:
+    """Facts and table of a file whose frames Pillow reads."""
+    _check_size(uri, frames.width, frames.height, max_pixels)
+    count = len(frames.sizes)
     is_key = np.zeros(count, bool)
     is_key[0] = True  # each frame paints over the one before
-    ends = np.cumsum(webp.duration_seconds)
+    ends = np.cumsum(frames.duration_seconds)
     rotation, is_mirrored = exif_turn(file) if count == 1 else (0, False)
     is_turned = rotation in (90, 270)
     table = PacketTable(
-        seconds=ends - webp.duration_seconds,
-        sizes=webp.sizes,
+        seconds=ends - frames.duration_seconds,
+        sizes=frames.sizes,
         is_key=is_key,
         order=np.arange(count),
-        is_damaged=webp.is_cut_off,
+        is_damaged=frames.is_cut_off,
         ticks=np.arange(count),
         starts=is_key,
         is_counted=True,
     )
     info = MediaInfo(
         uri=uri,
-        codec="webp",
-        container="webp",
-        width=webp.height if is_turned else webp.width,
-        height=webp.width if is_turned else webp.height,
+        codec=codec,
+        container=container,
+        width=frames.height if is_turned else frames.width,
+        height=frames.width if is_turned else frames.height,
         rotation_degrees=rotation,
         is_mirrored=is_mirrored,
         fps=_mean_rate(table.seconds),

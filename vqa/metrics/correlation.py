@@ -1,5 +1,7 @@
 """Agreement of two lists of numbers: ranks, line, distance."""
 
+import math
+
 import numpy as np
 import scipy  # its parts load when first used
 from numpy.typing import ArrayLike, NDArray
@@ -134,8 +136,7 @@ def pairwise_accuracy(scores: ArrayLike, opinions: ArrayLike) -> float:
     tau = krcc(x, y)
     if np.isnan(tau):  # equal scores
         return 0.5
-    agreeing_minus_opposing = tau * np.sqrt((_pairs(len(x)) - tied_pairs(x)) * pairs)
-    return float(0.5 + agreeing_minus_opposing / pairs / 2)
+    return 0.5 + tau * math.sqrt((_pairs(len(x)) - tied_pairs(x)) / pairs) / 2
 
 
 def tied_pairs(values: Numbers) -> int:

@@ -3,6 +3,10 @@
 A resample is how often each clip was drawn (counts [N]). No resample is sorted: the clips are, once, and the ranks
 within each resample follow from running sums of counts in that order. So rank statistics are exact, with ties (a clip
 drawn twice ties with itself) sharing ranks as on any data.
+
+Above MOST_CLIPS clips, random parts of PART_CLIPS are drawn instead of clips: each statistic is computed once on each
+part, and a resample is the mean over the parts drawn. Its spread is that of the statistic on all clips for statistics
+that are smooth in the clips (the batch means of simulation; Politis, Romano, Wolf 1999, ch. 2), as these are.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,9 +15,10 @@ import numpy as np
 import scipy  # its parts load when first used
 from numpy.typing import ArrayLike, NDArray
 
-from vqa.metrics.correlation import Numbers, pair
+from vqa.metrics.correlation import Numbers, krcc, pair, pairwise_accuracy, srcc
 
 Counts = NDArray[np.int32]
+MOST_CLIPS, PART_CLIPS = 50_000, 2_000
 
 
 def replicates(
@@ -50,6 +55,8 @@ def replicates(
     """
     x, y = pair(scores, opinions)
     areas = areas or {}
+    if len(x) > MOST_CLIPS:
+        return _by_parts(x, y, mapped or {}, spreads, areas, resamples=resamples, seed=seed)
     moments = _Moments(x, y, mapped or {}, spreads, {name: influence for name, (_, influence) in areas.items()})
     rank_x, rank_y = _Ranks(x), _Ranks(y)
     found: dict[str, list[Numbers]] = {}
@@ -65,6 +72,44 @@ def replicates(
         }.items():
             found.setdefault(name, []).append(values)
     return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+def _by_parts(
+    x: Numbers,
+    y: Numbers,
+    mapped: Mapping[str, ArrayLike],
+    spreads: ArrayLike | None,
+    areas: Mapping[str, tuple[float, Numbers]],
+    *,
+    resamples: int,
+    seed: int,
+) -> dict[str, Numbers]:
+    """Replicates from random parts of the clips, centred on the statistic of all clips."""
+    generator = np.random.default_rng(seed)
+    parts = np.array_split(generator.permutation(len(x)), len(x) // PART_CLIPS)
+    whole = {name: np.asarray(values, dtype=np.float64) for name, values in mapped.items()}
+    widths = None if spreads is None else np.asarray(spreads, dtype=np.float64)
+    found: dict[str, list[float]] = {}
+    for part in [np.arange(len(x)), *parts]:
+        moments = _Moments(
+            x[part],
+            y[part],
+            {name: values[part] for name, values in whole.items()},
+            None if widths is None else widths[part],
+            {name: influence[part] * (len(x) / len(part)) for name, (_, influence) in areas.items()},
+        )
+        own = {name: float(values[0]) for name, values in moments(np.ones((len(part), 1), np.int32)).items()}
+        own |= {"srcc": srcc(x[part], y[part]), "krcc": krcc(x[part], y[part])}
+        own["pairwise_accuracy"] = pairwise_accuracy(x[part], y[part])
+        for name, value in own.items():
+            found.setdefault(name, []).append(value)
+    drawn = generator.integers(0, len(parts), (resamples, len(parts)))
+    result: dict[str, Numbers] = {}
+    for name, (value, *of_parts) in found.items():
+        steps = np.asarray(of_parts) - np.mean(of_parts)
+        moved = steps[drawn].mean(axis=1)
+        result[name] = _moved(areas[name][0], moved) if name in areas else value + moved
+    return result
 
 
 def interval(values: Numbers, *, confidence: float = 0.95) -> tuple[float, float] | None:

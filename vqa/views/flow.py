@@ -74,7 +74,8 @@ def look(
             picture.
         seed: For the samplers that draw (segment, fragments); derive it from the clip with `view_seed`, so that a
             rerun sees the same.
-        probed: What `probe` returned for the file, where it is known (the windows of a video share one demuxing).
+        probed: What `probe` returned for the file with `config.max_pixels`, where it is known (the windows of a video
+            share one demuxing).
 
     Returns:
         Global and local pictures, uint8 [height, width, 3] RGB, with their times and boxes.
@@ -85,12 +86,9 @@ def look(
             `config.on_damage` is "fail".
     """
     started = time.perf_counter()
-    info, packets = probed or probe(clip.uri)
+    info, packets = probed or probe(clip.uri, max_pixels=config.max_pixels)
     native = (info.width, info.height)
-    if info.width * info.height > config.max_pixels:
-        what = f"{info.width}x{info.height} is above max_pixels={config.max_pixels}"
-        raise ClipError("too_large", f"{clip.uri}: {what}; scale it down or raise it")
-    first, stop = span(clip, packets)
+    first, stop = span(clip, packets, duration_seconds=info.duration_seconds)
     seconds = packets.seconds[first:stop]
     if config.change == "luma" and config.temporal == "keyframe":
         signal = change_by_luma(seconds, info, packets, backend=config.backend, prune=config.prune)

@@ -18,6 +18,7 @@ from vqa.types import Clip, MediaInfo, Packets, Seconds
 Indices = NDArray[np.int64]
 
 LUMA_FRAMES, LUMA_SIDE = 256, 64  # what luma differences are taken of: frames at most, pixels of the long side
+_PAUSE = 1.5  # median distances of frames
 _LUMA = (0.2126, 0.7152, 0.0722)  # BT.709
 
 
@@ -30,11 +31,18 @@ def view_seed(content: str, clip: Clip) -> int:
     return int(hashlib.blake2b(text.encode(), digest_size=16).hexdigest()[:15], 16)
 
 
-def span(clip: Clip, packets: Packets) -> tuple[int, int]:
-    """Half-open range of frames inside the clip's half-open seconds."""
+def span(clip: Clip, packets: Packets, *, duration_seconds: float) -> tuple[int, int]:
+    """Half-open range of the frames on screen in the clip's half-open seconds.
+
+    They are those that start in it, and the one on screen at its start where that stays for longer than usual: a pause
+    of a screen recording, or a time-lapse.
+    """
     start = clip.start_seconds or 0.0
     end = math.inf if clip.end_seconds is None else clip.end_seconds
     first, stop = (int(i) for i in np.searchsorted(packets.seconds, [start, end], side="left"))
+    if first and start < max(duration_seconds, packets.seconds[-1]):
+        usual = float(np.median(np.diff(packets.seconds)))
+        first -= bool(first == stop or packets.seconds[first] - start > _PAUSE * usual)
     if first == stop:
         raise ClipError(
             "no_frames",

@@ -38,7 +38,7 @@ def test_a_file_may_have_another_suffix_than_its_label(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     done = imported("konvid-1k", labels, str(tmp_path), check=True)
     assert done.manifest.table.column("clip_id").to_pylist()[1] == "konvid-1k/9753414792.webm"
-    assert any("2 files have another suffix than their label: 9753414792.mp4 as" in note for note in done.notes)
+    assert any("2 files are spelled otherwise than in their label: 9753414792.mp4 as" in note for note in done.notes)
     (tmp_path / "6935410837.avi").touch()
     with pytest.raises(UsageError, match=r"1 of 3 labelled files are not in .*: 6935410837.mp4. "):
         imported("konvid-1k", labels, str(tmp_path), check=True)

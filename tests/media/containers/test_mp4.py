@@ -19,7 +19,6 @@ INDEXED = {
     "index-in-front.mp4": {"options": X264, "container_options": {"movflags": "faststart"}},
     "negative-offsets.mp4": {"options": X264, "container_options": {"movflags": "negative_cts_offsets"}},
     "open-gop.mp4": {"options": {**X264, "x264-params": "open_gop=1"}},
-    "interlaced.mp4": {"options": {**X264, "x264-params": "interlaced=1"}},
     "vfr.mp4": {"options": X264, "seconds": np.cumsum(np.random.default_rng(1).uniform(0.01, 0.3, FRAMES)).tolist()},
     "hevc.mp4": {"codec": "libx265", "options": {"x265-params": "log-level=none:pools=none:keyint=10"}},
     "late.mp4": {"options": X264, "seconds": (3 + np.arange(FRAMES) / 25).tolist()},
@@ -27,6 +26,8 @@ INDEXED = {
     "prores.mov": {"codec": "prores", "pixel_format": "yuv422p10le"},
 }
 DEMUXED = {
+    # Whether two samples are the fields of one frame stands in their slice headers.
+    "interlaced.mp4": {"options": {**X264, "x264-params": "interlaced=1"}},
     "fragments.mp4": {"options": X264, "container_options": {"movflags": "frag_keyframe+empty_moov"}},
     "plain.mkv": {"options": X264},
     "plain.ts": {"options": X264},

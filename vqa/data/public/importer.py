@@ -16,6 +16,7 @@ from vqa.data.public.specs import DIALECTS, Form, SetSpec, load_set
 from vqa.data.sources import MEDIA_SUFFIXES, path_to_uri
 from vqa.data.tables import format_of, read_columns
 from vqa.errors import UsageError, first_few
+from vqa.media.storage.open import composed
 
 MANY, CORNER = 30, 0.1  # so many opinions within so small a share of the scale most likely belong to another scale
 LADDER = "vmaf-stand-in-ladder"  # the name says that its opinions are VMAF, not people's
@@ -211,7 +212,9 @@ def _locate(request: ImportRequest, spec: SetSpec, rows: Sequence[LabelRow], not
                 )
             others = [f"{name} as {there}" for name, there in zip(names, found, strict=True) if name != there]
             if others:
-                notes.append(f"{len(others)} files have another suffix than their label: {first_few(others, most=2)}")
+                notes.append(
+                    f"{len(others)} files are spelled otherwise than in their label: {first_few(others, most=2)}"
+                )
             for row, there in zip(rows, found, strict=True):
                 row.name = there or row.name
             return base
@@ -231,8 +234,9 @@ def _in_folder(base: str, name: str, folders: dict[str, dict[str, list[str]]]) -
         folder = Path(_join(base, parent))
         for path in folder.iterdir() if folder.is_dir() else ():
             if path.suffix.lower() in MEDIA_SUFFIXES:
-                folders[parent].setdefault(path.stem, []).append(path.name)
-    same = folders[parent].get(stem, [])
+                folders[parent].setdefault(composed(path.stem), []).append(path.name)
+    same = folders[parent].get(composed(stem), [])
+    same = [one for one in same if composed(one) == composed(PurePosixPath(name).name)] or same
     return str(PurePosixPath(parent, same[0])) if len(same) == 1 else None
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vqa.data.manifest import Kind
 from vqa.data.public.specs import DIALECTS, Form, SetSpec
-from vqa.data.tables import Columns, column, format_of, has_column, number, read_columns, read_lines
+from vqa.data.tables import AS_SEEN, Columns, Dialect, column, format_of, has_column, number, read_columns, read_lines
 from vqa.errors import UsageError, first_few
 
 
@@ -27,6 +27,7 @@ class ImportRequest:
     mos_column: str | None = None
     split: str | None = None
     kind: Kind | None = None
+    dialect: Dialect = AS_SEEN
 
 
 @dataclass(slots=True, kw_only=True)
@@ -75,7 +76,9 @@ def recognise(request: ImportRequest, spec: SetSpec, dialects: Sequence[str]) ->
             if missing:
                 expected.append(f"{', '.join(missing)} beside it")
                 continue
-            read[key] = read_columns(request.labels, separator=form.separator, beside=form.beside)
+            read[key] = read_columns(
+                request.labels, separator=form.separator, beside=form.beside, dialect=request.dialect
+            )
         cells = read[key]
         if form.positional:
             cells = cells | {str(at): values for at, values in enumerate(cells.values(), start=1)}

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vqa.data.tables import Columns, number, read_columns
+from vqa.data.tables import AS_SEEN, Columns, Dialect, number, read_columns
 from vqa.errors import UsageError
 
 CLIP_COLUMNS = ("clip", "clip_id", "file_name", "video", "uri", "name", "pvs")
 SUBJECT_COLUMNS = ("subject", "subject_id", "observer", "worker", "worker_id", "user")
+MARKS = frozenset({-1.0, -99.0, 99.0, 999.0})  # often written for no answer
 RATING_COLUMNS = ("rating", "score", "vote", "opinion")
 
 
@@ -58,7 +59,13 @@ def make_ratings(entries: Iterable[tuple[str, str, float]]) -> Ratings:
     )
 
 
-def read_ratings(path: Path, *, min_ratings: int = 1) -> Ratings:
+def read_ratings(
+    path: Path,
+    *,
+    min_ratings: int = 1,
+    scale: tuple[float, float] | None = None,
+    dialect: Dialect = AS_SEEN,
+) -> Ratings:
     """Read a table of ratings, long or as a matrix.
 
     A long table has a column each for clip, subject and rating (see the *_COLUMNS of this module). In a matrix the
@@ -68,14 +75,20 @@ def read_ratings(path: Path, *, min_ratings: int = 1) -> Ratings:
     Args:
         path: A .csv, .xlsx or .parquet file.
         min_ratings: Subjects with fewer ratings are left out.
+        scale: Ends of the rating scale.
+        dialect: Of a text file.
 
     Raises:
-        UsageError: If the table has neither layout or a cell is no number; the message names row and value.
+        UsageError: If the table has neither layout, names no clip or subject, or a cell is no number or not on the
+            scale; the message names row and value. Without a scale, marks for no answer (-1, -99, 99, 999) are refused
+            where all other ratings are 0 to 10.
     """
-    cells = read_columns(path)
+    cells = read_columns(path, dialect=dialect)
     if not cells:
         raise UsageError(f"{path} holds no ratings, not even a header.")
-    entries = _long(cells, path) if _column(cells, RATING_COLUMNS) else _matrix(cells, path)
+    entries = _long(cells, path, scale) if _column(cells, RATING_COLUMNS) else _matrix(cells, path, scale)
+    if scale is None:
+        _refuse_marks(entries, path)
     counts = Counter(subject for _, subject, _ in entries)
     entries = [entry for entry in entries if counts[entry[1]] >= min_ratings]
     if not entries:
@@ -83,11 +96,22 @@ def read_ratings(path: Path, *, min_ratings: int = 1) -> Ratings:
     return make_ratings(entries)
 
 
+def parse_scale(text: str) -> tuple[float, float]:
+    """Parse LOW,HIGH. Raises UsageError."""
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        low, high = 0.0, 0.0
+    if not low < high:
+        raise UsageError(f"--scale {text!r} is not LOW,HIGH. Give the ends of the rating scale, e.g. 1,5.")
+    return low, high
+
+
 def _column(cells: Columns, names: Sequence[str]) -> str | None:
     return next((name for name in cells if name.lower() in names), None)
 
 
-def _long(cells: Columns, path: Path) -> list[tuple[str, str, float]]:
+def _long(cells: Columns, path: Path, scale: tuple[float, float] | None) -> list[tuple[str, str, float]]:
     found = [_column(cells, names) for names in (CLIP_COLUMNS, SUBJECT_COLUMNS, RATING_COLUMNS)]
     if None in found:
         raise UsageError(
@@ -95,27 +119,66 @@ def _long(cells: Columns, path: Path) -> list[tuple[str, str, float]]:
             f"{', '.join(SUBJECT_COLUMNS)}; and one of {', '.join(RATING_COLUMNS)}; or a matrix of clips and subjects."
         )
     columns = [cells[name] for name in found if name]
+    nameless = next(
+        (
+            at
+            for at, (clip, subject, _) in enumerate(zip(*columns, strict=True), start=1)
+            if not (_named(clip) and _named(subject))
+        ),
+        None,
+    )
+    if nameless is not None:
+        raise UsageError(
+            f"{path}, row {nameless}: {found[0]} or {found[1]} is empty. Each rating needs a clip and a subject."
+        )
     return _rated(
-        (str(clip), str(subject), cell, f"{path}, row {at}, {found[2]}")
-        for at, (clip, subject, cell) in enumerate(zip(*columns, strict=True), start=1)
+        (
+            (str(clip), str(subject), cell, f"{path}, row {at}, {found[2]}")
+            for at, (clip, subject, cell) in enumerate(zip(*columns, strict=True), start=1)
+        ),
+        scale,
     )
 
 
-def _matrix(cells: Columns, path: Path) -> list[tuple[str, str, float]]:
+def _matrix(cells: Columns, path: Path, scale: tuple[float, float] | None) -> list[tuple[str, str, float]]:
     names, *others = cells
     repeated = [name for name, count in Counter(map(str, cells[names])).items() if count > 1]
     if len(others) < 2 or repeated:
         what = f"{names} {', '.join(repeated[:3])} occurs more than once" if repeated else f"columns {', '.join(cells)}"
         raise UsageError(f"{path} is no matrix of ratings ({what}). Give a row per clip and a column per subject.")
+    nameless = next((at for at, cell in enumerate(cells[names], start=1) if not _named(cell)), None)
+    if nameless is not None:
+        raise UsageError(f"{path}, row {nameless}: {names} is empty. Each row needs a name.")
     by_subject = names.lower() in SUBJECT_COLUMNS
     return _rated(
-        (*((other, str(row)) if by_subject else (str(row), other)), cells[other][at], f"{path}, {row}, {other}")
-        for at, row in enumerate(cells[names])
-        for other in others
+        (
+            (*((other, str(row)) if by_subject else (str(row), other)), cells[other][at], f"{path}, {row}, {other}")
+            for at, row in enumerate(cells[names])
+            for other in others
+        ),
+        scale,
     )
 
 
-def _rated(cells: Iterable[tuple[str, str, object, str]]) -> list[tuple[str, str, float]]:
+def _named(cell: object) -> bool:
+    return cell is not None and bool(str(cell).strip())
+
+
+def _refuse_marks(entries: Sequence[tuple[str, str, float]], path: Path) -> None:
+    """Raise UsageError for numbers that stand for no answer among ratings of a short scale."""
+    values = {value for *_, value in entries}
+    marks, others = values & MARKS, values - MARKS
+    if marks and others and min(others) >= 0 and max(others) <= 10:
+        found = ", ".join(f"{mark:g}" for mark in sorted(marks))
+        raise UsageError(
+            f"{path}: {found} among ratings from {min(others):g} to {max(others):g}. Leave cells without an answer "
+            "empty, or give the ends of the scale by --scale LOW,HIGH."
+        )
+
+
+def _rated(
+    cells: Iterable[tuple[str, str, object, str]], scale: tuple[float, float] | None
+) -> list[tuple[str, str, float]]:
     """Clip, subject and rating of the cells that hold one; the fourth value is the place of the cell."""
     entries = []
     for clip, subject, cell, where in cells:
@@ -123,6 +186,10 @@ def _rated(cells: Iterable[tuple[str, str, object, str]]) -> list[tuple[str, str
             value = number(cell)
         except (TypeError, ValueError) as error:
             raise UsageError(f"{where} = {cell!r} is no rating. Give a number or nothing.") from error
+        if value is not None and scale and not scale[0] <= value <= scale[1]:
+            raise UsageError(
+                f"{where} = {value:g} is not on the scale {scale[0]:g} to {scale[1]:g}. Correct the table."
+            )
         if value is not None:
             entries.append((clip, subject, value))
     return entries

@@ -91,17 +91,18 @@ def _feed(
         return
     with open_source(info.uri) as file, open_container(info.uri, file) as container:
         stream = video_stream(info.uri, file, container)
-        decoder = stream.codec_context
+        decoder = _decoder(info, stream)
         decoder.thread_count = thread_count
         decoder.thread_type = "AUTO" if thread_count > 1 else "NONE"
-        shown = 0
+        shown, is_stuck = 0, False
         previous: DecodeRange | None = None
         for current, packets, is_end in _chunks(container, stream, table, ranges, can_jump=can_jump):
             if current is not previous:
                 previous, is_clean, is_whole, trust = current, True, True, _Trust(is_counted=table.is_counted)
                 entry_of: dict[int | None, int] = {int(table.ticks[table.order[e]]): e for e in current.wanted}
                 prune = None
-                if is_pruned and not table.is_counted:
+                # Alpha is a stream of its own beside the packets, which may refer to others than the colours do.
+                if is_pruned and not table.is_counted and not info.has_alpha:
                     prune = pruner(info.codec, decoder.extradata or b"")
             fed: list[av.Packet[av.VideoStream] | None] = list(packets)
             if prune is not None:
@@ -110,7 +111,9 @@ def _feed(
                 is_whole = is_whole and fed == packets
             for packet in [*fed, None] if is_end else fed:
                 is_cut_off = info.codec == "mjpeg" and packet is not None and is_jpeg_cut_off(bytes(packet))
-                frames, is_sound = ([], False) if is_cut_off else _decode(decoder, packet)
+                if is_stuck and packet is not None and packet.is_keyframe:
+                    decoder.flush_buffers()
+                frames, is_sound, is_stuck = ([], False, False) if is_cut_off else _decode(decoder, packet)
                 is_clean = is_clean and is_sound
                 trust.feed(packet, is_sound=is_sound)
                 for frame in frames:
@@ -150,7 +153,8 @@ def decode_ranges(table: PacketTable, wanted: Sequence[int] | NDArray[np.int64],
             continue
         usable = keys[(keys <= place) & (table.ticks[keys] <= table.ticks[place])]
         start = int(usable[-1 - back]) if len(usable) > back and not table.is_counted else 0
-        stop = min(place + _MAX_REORDER, len(table.ticks) - 1) if table.is_counted else place
+        end = int(table.ends[entry]) if len(table.ends) else place
+        stop = min(end + _MAX_REORDER, len(table.ticks) - 1) if table.is_counted else end
         if ranges and start <= ranges[-1].stop + 1:
             ranges[-1].stop = stop
             ranges[-1].wanted.append(entry)
@@ -252,13 +256,21 @@ def _chunks(
         yield current, taken, True
 
 
+def _decoder(info: MediaInfo, stream: av.VideoStream) -> av.VideoCodecContext:
+    """The stream's own decoder; for VP8 and VP9 with alpha libvpx's, since FFmpeg's own leave alpha out."""
+    if not (info.has_alpha and info.codec in ("vp8", "vp9")):
+        return stream.codec_context
+    return av.VideoCodecContext.create("libvpx" if info.codec == "vp8" else "libvpx-vp9", "r")
+
+
 def _decode(
     decoder: av.VideoCodecContext, packet: "av.Packet[av.VideoStream] | None"
-) -> tuple[list[av.VideoFrame], bool]:
-    """Frames returned for this packet (None: all that are held back), and whether it decoded without an error."""
+) -> tuple[list[av.VideoFrame], bool, bool]:
+    """Frames returned for this packet (None: all that are held back), whether it decoded without an error, and whether
+    the decoder takes no packet any more: VP9 after a start between keyframes answers EAGAIN until it is flushed."""
     try:
-        return decoder.decode(packet), True
+        return decoder.decode(packet), True, False
     except av.error.FFmpegError as error:
         if isinstance(error, MemoryError):
             raise
-        return [], False
+        return [], False, isinstance(error, BlockingIOError)

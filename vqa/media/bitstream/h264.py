@@ -10,6 +10,16 @@ from dataclasses import dataclass, field
 from vqa.media.bitstream.bits import Bits, EndOfBitsError, nal_units, sized_unit
 
 
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    """What a packet holds: a frame (no parity), one field, or both fields of a frame."""
+
+    parity: int | None
+    number: int  # frame_num
+    is_reference: bool
+    is_idr: bool
+
+
 @dataclass
 class H264Stream:
     """Parameter sets of a stream.
@@ -32,6 +42,26 @@ class H264Stream:
     def _note(self, parameter_sets: list[bytes]) -> None:
         self.formats.update(_format(unit) for unit in parameter_sets)
 
+    def picture(self, packet: bytes) -> _Picture | None:
+        """What the packet's first slice says; None where no slice or no single parameter set can be read."""
+        try:
+            units = list(nal_units(packet, self.length_bytes))
+            self._note([unit for unit in units if unit[0] & 31 == 7])
+            slices = [unit for unit in units if unit[0] & 31 in (1, 5)]
+            if not slices or len(self.formats) != 1:
+                return None
+            form = next(iter(self.formats))
+            parities = {_parity(unit, *form) for unit in slices}
+            unit = slices[0]
+            return _Picture(
+                parity=parities.pop() if len(parities) == 1 else None,
+                number=_frame_number(unit, *form),
+                is_reference=bool(unit[0] & 0x60),
+                is_idr=unit[0] & 31 == 5,
+            )
+        except EndOfBitsError:
+            return None
+
     def is_disposable(self, packet: bytes) -> bool:
         """Whether no other picture refers to the one in this packet."""
         try:
@@ -45,6 +75,37 @@ class H264Stream:
         except EndOfBitsError:
             return False
         return shown in ({None}, {0, 1})
+
+
+class FieldPairs:
+    """Finds the packets that hold the second field of the frame whose first is in the packet before.
+
+    A complementary pair (3.30, 3.31): neighbours of opposite parity and the same frame_num, of which both are
+    references or neither is, and only the first may be an IDR picture. Packets that cannot be read are frames.
+    """
+
+    def __init__(self, extradata: bytes) -> None:
+        self._stream = H264Stream(extradata)
+        self._first: _Picture | None = None
+
+    def may_occur(self, packet: bytes) -> bool:
+        """Whether the stream may code fields, by its parameter sets and those in its first packet."""
+        self._stream.picture(packet)
+        return any(has_fields for _, _, has_fields in self._stream.formats)
+
+    def is_second(self, packet: bytes) -> bool:
+        """Whether the next packet in file order is a second field."""
+        first, current = self._first, self._stream.picture(packet)
+        is_second = (
+            current is not None
+            and first is not None
+            and {first.parity, current.parity} == {0, 1}
+            and first.number == current.number
+            and first.is_reference == current.is_reference
+            and not current.is_idr
+        )
+        self._first = None if is_second else current
+        return is_second
 
 
 def _avcc_sets(extradata: bytes) -> Iterator[bytes]:
@@ -92,6 +153,13 @@ def _skip_scaling_list(bits: Bits, count: int) -> None:
         if following:
             following = (last + bits.signed_exp_golomb()) % 256
         last = following or last
+
+
+def _frame_number(unit: bytes, is_apart: bool, frame_number_bits: int, _: bool) -> int:
+    """`slice_header` (7.3.3): frame_num."""
+    bits = Bits(unit[1:40], is_escaped=True)
+    bits.exp_golomb(), bits.exp_golomb(), bits.exp_golomb(), bits.read(2 * is_apart)
+    return bits.read(frame_number_bits)
 
 
 def _parity(unit: bytes, is_apart: bool, frame_number_bits: int, has_fields: bool) -> int | None:

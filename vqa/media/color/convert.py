@@ -3,12 +3,13 @@
 swscale converts and scales in one step (bicubic, bit-exact code paths: pixels do not depend on the processor). The
 matrix is the frame's own (BT.601, BT.709, BT.2020, ...); where the stream names none, BT.2020 for HDR, BT.709 for
 frames wider than 1024 or higher than 576 pixels, else BT.601, as players do. The range (limited or full) is the
-frame's own, limited where unnamed. HDR and BT.2020 colours: tonemap.py.
+frame's own, limited where unnamed. HDR and BT.2020 colours: tonemap.py. Transparent pixels are shown on white, the
+ground that FFmpeg gives GIFs: what is hidden under alpha 0 has no influence on the picture, whatever the format.
 """
 
 import struct
 from dataclasses import dataclass, field
-from typing import cast
+from typing import TypeVar, cast
 
 import av
 import numpy as np
@@ -21,6 +22,7 @@ from vqa.media.color.tonemap import BT2020, HLG, PQ, to_sdr
 from vqa.types import MediaInfo, Pixels
 
 Size = tuple[int, int] | None
+Depth = TypeVar("Depth", np.uint8, np.uint16)
 
 _SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 _UNNAMED = (0, 2, 3)  # AVCOL_SPC: RGB stored as such; unspecified; reserved
@@ -32,7 +34,8 @@ class FrameConverter:
     """Converter of the frames of one file; keeps one scaler for each size."""
 
     info: MediaInfo
-    _scalers: dict[tuple[int, int], VideoReformatter] = field(default_factory=dict)
+    applies_display_matrix: bool = True
+    _scalers: dict[tuple[int, int, str, str], VideoReformatter] = field(default_factory=dict)
     _is_flipped: bool | None = None  # by the stream's display matrix; None: no frame seen yet
 
     def convert(self, frame: av.VideoFrame, size: Size) -> Pixels:
@@ -53,7 +56,6 @@ class FrameConverter:
         width, height = size or (self.info.width, self.info.height)
         if self.info.rotation_degrees in (90, 270):
             width, height = height, width
-        scaler = self._scalers.setdefault((width, height), VideoReformatter())
         is_toned = frame.color_trc in (PQ, HLG) or frame.color_primaries == BT2020
         colours = None
         if frame.colorspace in _UNNAMED and not frame.format.is_rgb:
@@ -65,24 +67,58 @@ class FrameConverter:
                 f"{self.info.uri}: its colours are coded as {_UNKNOWN[frame.colorspace]}, which cannot be shown. "
                 "Convert it to BT.709 first.",
             )
-        picture = scaler.reformat(
+        stored, pixel_format = frame, "rgb48le" if is_toned else "rgb24"
+        if self.info.crop or has_alpha(frame.format):  # before scaling, which would mix in what is not to be seen
+            stored = self._visible(frame, pixel_format, colours)
+            colours = None
+        coded = self._scaled(stored, (width, height), pixel_format, colours).to_ndarray()  # uint16 or uint8
+        wide = cast("NDArray[np.uint16]", coded)
+        pixels = to_sdr(wide, transfer=int(frame.color_trc)) if is_toned else cast(Pixels, coded)
+        if self._is_flipped is None:
+            self._is_flipped = self.applies_display_matrix and _is_flipped(frame)
+        if self.info.is_mirrored or self._is_flipped:
+            pixels = pixels[::-1]
+        return np.ascontiguousarray(np.rot90(pixels, k=-self.info.rotation_degrees // 90))
+
+    def _visible(self, frame: av.VideoFrame, pixel_format: str, colours: Colorspace | None) -> av.VideoFrame:
+        """What the frame shows, as R'G'B' at its stored size: without the crop, transparent pixels on white."""
+        size, is_layered = (frame.width, frame.height), has_alpha(frame.format)
+        layers = {"rgb24": "rgba", "rgb48le": "rgba64le"}
+        scaled = self._scaled(frame, size, layers[pixel_format] if is_layered else pixel_format, colours)
+        pixels = cast(Pixels, scaled.to_ndarray())  # uint16 where HDR
+        if is_layered:
+            pixels = on_white(pixels)
+        if crop := self.info.crop:
+            pixels = pixels[crop.top : frame.height - crop.bottom, crop.left : frame.width - crop.right]
+        return av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format=pixel_format)
+
+    def _scaled(
+        self, frame: av.VideoFrame, size: tuple[int, int], pixel_format: str, colours: Colorspace | None
+    ) -> av.VideoFrame:
+        scaler = self._scalers.setdefault((*size, pixel_format, frame.format.name), VideoReformatter())
+        return scaler.reformat(
             frame,
-            width=width,
-            height=height,
-            format="rgb48le" if is_toned else "rgb24",
+            width=size[0],
+            height=size[1],
+            format=pixel_format,
             src_colorspace=colours,
             dst_color_range=ColorRange.JPEG,
             interpolation=_SCALING,
             threads=1,
         )
-        coded = picture.to_ndarray()  # uint16 or uint8
-        wide = cast("NDArray[np.uint16]", coded)
-        pixels = to_sdr(wide, transfer=int(frame.color_trc)) if is_toned else cast(Pixels, coded)
-        if self._is_flipped is None:
-            self._is_flipped = _is_flipped(frame)
-        if self.info.is_mirrored or self._is_flipped:
-            pixels = pixels[::-1]
-        return np.ascontiguousarray(np.rot90(pixels, k=-self.info.rotation_degrees // 90))
+
+
+def has_alpha(pixel_format: av.VideoFormat) -> bool:
+    """Whether pixels of this format can be transparent: by a plane of alpha, or by their palette."""
+    return bool(pixel_format.has_palette) or any(component.is_alpha for component in pixel_format.components)
+
+
+def on_white(layered: NDArray[Depth]) -> NDArray[Depth]:
+    """R'G'B' of straight (not premultiplied) R'G'B'A pixels on a white ground, rounded; integers [height, width, 4]."""
+    most = np.iinfo(layered.dtype).max
+    colour, alpha = layered[..., :3].astype(np.uint64), layered[..., 3:].astype(np.uint64)
+    shown: NDArray[Depth] = ((colour * alpha + (most - alpha) * most + most // 2) // most).astype(layered.dtype)
+    return shown
 
 
 def _is_flipped(frame: av.VideoFrame) -> bool:

@@ -8,10 +8,14 @@ from typing import BinaryIO
 import av
 
 from vqa.errors import ClipError
-from vqa.media.containers.mp4 import is_index_cut_off
+from vqa.media.containers.mp4 import is_index_cut_off, sample_entries
+from vqa.types import Crop
 
 _READ_BYTES = 1 << 18
 _ROTATION = re.compile(r"rotation of (-?[\d.]+) degrees")
+_CROPPING = re.compile(r"Frame Cropping: (\d+)/(\d+)/(\d+)/(\d+)")
+_TILE = 1 << 19  # AV_DISPOSITION_DEPENDENT: of a HEIF picture that is stored in tiles
+_TS_PACKET, _TS_LOOKED_AT = 188, 1 << 20  # bytes
 _DOLBY_ALONE = re.compile(r"DOVI configuration record: .*compatibility id: 0\b")
 
 # First bytes (offset, bytes) of formats whose broken header means a broken video rather than some other file.
@@ -78,7 +82,9 @@ def _begins_as(file: BinaryIO, *formats: tuple[int, bytes]) -> bool:
 
 
 def video_stream(uri: str, file: BinaryIO, container: av.container.InputContainer) -> av.VideoStream:
-    """The video stream to score: the default one, else the one with most pixels; cover art is none.
+    """The video stream to score: the default one, else the one with most pixels, else with most frames.
+
+    Cover art is none. An AVIF sequence holds its first picture as a still too, of one frame.
 
     Raises:
         ClipError: `corrupt`, `not_video` or `unsupported` where there is no such stream.
@@ -98,17 +104,56 @@ def video_stream(uri: str, file: BinaryIO, container: av.container.InputContaine
         message = f"{uri}: no decoder for its codec. Convert the file first, for example to H.264."
         raise ClipError("unsupported", message)
 
-    def rank(stream: av.VideoStream) -> tuple[bool, int]:
+    if any(stream.disposition & _TILE for stream in usable) and _begins_as(file, (4, b"ftyp")):
+        message = f"{uri}: a picture stored in tiles whose layout cannot be read. Convert it to JPEG or PNG first."
+        raise ClipError("unsupported", message)
+
+    def rank(stream: av.VideoStream) -> tuple[bool, int, int]:
         is_default = bool(stream.disposition & av.stream.Disposition.default)
-        return is_default, stream.codec_context.width * stream.codec_context.height
+        return is_default, stream.codec_context.width * stream.codec_context.height, stream.frames
 
     return max(usable, key=rank)
+
+
+def check_encryption(uri: str, file: BinaryIO, container: av.container.InputContainer, stream: av.VideoStream) -> None:
+    """Raise ClipError "unsupported" for an encrypted stream, as its container says.
+
+    Packagers often leave slice headers clear, so that decoders paint rubbish without an error.
+    """
+    name = container.format.name
+    is_encrypted = "enc_key_id" in stream.metadata  # Matroska's ContentEncryption
+    if name.startswith("mov"):
+        is_encrypted = any(entry.is_encrypted for entry in sample_entries(file, stream.id))
+    elif name == "mpegts":
+        is_encrypted = _is_scrambled(file, stream.id)
+    if is_encrypted:
+        message = f"{uri}: its video is encrypted. Give a file without copy protection, or decrypt it first."
+        raise ClipError("unsupported", message)
+
+
+def _is_scrambled(file: BinaryIO, pid: int) -> bool:
+    """Whether most packets of a transport stream's PID are scrambled (ISO/IEC 13818-1, 2.4.3.3); keeps the position."""
+    position = file.tell()
+    file.seek(0)
+    data = file.read(_TS_LOOKED_AT)
+    file.seek(position)
+    size = _TS_PACKET + 4 if data[4:5] == b"G" and data[:1] != b"G" else _TS_PACKET  # M2TS: a time before each
+    heads = [data[at : at + 4] for at in range(size - _TS_PACKET, len(data) - 3, size)]
+    controls = [head[3] >> 6 for head in heads if head[:1] == b"G" and int.from_bytes(head[1:3], "big") & 0x1FFF == pid]
+    return 2 * sum(control > 1 for control in controls) > len(controls)
 
 
 def rotation_degrees(container: av.container.InputContainer, stream: av.VideoStream) -> int:
     """Clockwise rotation for display in degrees: 0, 90, 180 or 270."""
     found = _ROTATION.search(_description(container, stream))
     return round(-float(found[1]) / 90) % 4 * 90 if found else 0  # FFmpeg counts counterclockwise
+
+
+def crop_of(container: av.container.InputContainer, stream: av.VideoStream) -> Crop | None:
+    """What the container says is not to be shown (PixelCrop of Matroska, `clap` of mp4); libavcodec shows it."""
+    found = _CROPPING.search(_description(container, stream))
+    crop = Crop(*map(int, found.groups())) if found else None
+    return crop if crop and any(crop) else None
 
 
 def check_colours(uri: str, container: av.container.InputContainer, stream: av.VideoStream) -> None:

@@ -1,14 +1,16 @@
-"""Images: WebP frames (chunks by RFC 9649, pictures by Pillow), EXIF orientation, declared sizes, cut-off JPEGs.
+"""Images: frames of WebP and of plain GIF by Pillow, EXIF orientation, declared sizes, cut-off JPEGs.
 
-FFmpeg reads no animated WebP, ignores EXIF, and makes room for a picture before its size can be checked. Chunks and
-headers are parsed here since Pillow decodes the frames of a WebP to learn their times, does not open one that is cut
-off, and checks a PNG's checksum before it gives the size.
+FFmpeg reads no animated WebP (chunks: RFC 9649), takes a GIF whose frames have no control blocks for one frame, ignores
+EXIF, and makes room for a picture before its size can be checked. Chunks and headers are parsed here since Pillow
+decodes frames to learn their times, does not open a WebP that is cut off, and checks a PNG's checksum before it gives
+the size.
 """
 
 import io
 import re
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from vqa.errors import ClipError
+from vqa.media.color.convert import on_white
 from vqa.types import Pixels, Seconds
 
 _SHORTEST_SECONDS = 0.010  # browsers show frames of at most this time for a tenth of a second
@@ -34,8 +37,8 @@ _DAMAGED = (UnidentifiedImageError, EOFError, OSError, ValueError, SyntaxError, 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class WebpTable:
-    """Canvas size of a WebP file in pixels, and the size, duration and completeness of each frame."""
+class FrameList:
+    """Canvas size of an animation in pixels, and the size, duration and completeness of each frame."""
 
     width: int
     height: int
@@ -51,7 +54,7 @@ def is_webp(file: BinaryIO) -> bool:
     return head[:4] == b"RIFF" and head[8:12] == b"WEBP"
 
 
-def webp_table(uri: str, file: BinaryIO) -> WebpTable:
+def webp_table(uri: str, file: BinaryIO) -> FrameList:
     """Read the chunk headers. Raises ClipError "corrupt" (no usable header) or "no_frames" (an empty animation)."""
     width = height = 0
     is_animated = False
@@ -84,7 +87,7 @@ def webp_table(uri: str, file: BinaryIO) -> WebpTable:
         raise ClipError("no_frames", f"{uri}: an animated WebP without any frame. Save it again.")
     if not sizes or width == 0 or height == 0:
         raise ClipError("corrupt", f"{uri}: the WebP header is cut off or broken. Save the file again.")
-    return WebpTable(
+    return FrameList(
         width=width,
         height=height,
         sizes=np.array(sizes, np.int64),
@@ -104,6 +107,53 @@ def _still_size(name: bytes, body: bytes) -> tuple[int, int]:
     if name == b"VP8 " and len(body) >= 10:
         return int.from_bytes(body[6:8], "little") & 0x3FFF, int.from_bytes(body[8:10], "little") & 0x3FFF
     return 0, 0
+
+
+def plain_gif_table(file: BinaryIO) -> FrameList | None:
+    """Frames of a GIF of which some have no control block; None for any other file. Rewinds the file.
+
+    Such frames are shown for as long as those whose delay is 0, as in browsers.
+    """
+    is_gif = file.read(4) == b"GIF8"
+    file.seek(0)
+    data = file.read() if is_gif else b""
+    file.seek(0)
+    sizes: list[int] = []
+    delays: list[float] = []
+    delay: float | None = None
+    is_plain = is_cut_off = False
+    at = 13 + _colour_table_bytes(data[10]) if len(data) > 13 else len(data)
+    while at < len(data) and data[at] != 0x3B:  # trailer
+        start = at
+        if data[at : at + 2] == b"\x21\xf9":
+            delay = int.from_bytes(data[at + 4 : at + 6], "little") / 100
+        if data[at] == 0x2C and at + 10 < len(data):
+            at += 11 + _colour_table_bytes(data[at + 9])  # and the code size
+        elif data[at] == 0x21:
+            at += 2
+        else:
+            break
+        while at < len(data) and data[at]:  # sub-blocks
+            at += 1 + data[at]
+        is_cut_off, at = at >= len(data), at + 1
+        if data[start] == 0x2C:
+            sizes.append(at - start)
+            is_plain = is_plain or delay is None
+            delays.append(delay if delay and delay > _SHORTEST_SECONDS else _DEFAULT_SECONDS)
+            delay = None
+    if len(sizes) < 2 or not is_plain:
+        return None
+    return FrameList(
+        width=int.from_bytes(data[6:8], "little"),
+        height=int.from_bytes(data[8:10], "little"),
+        sizes=np.array(sizes, np.int64),
+        duration_seconds=np.array(delays),
+        is_cut_off=np.arange(len(sizes)) >= len(sizes) - is_cut_off,
+    )
+
+
+def _colour_table_bytes(flags: int) -> int:
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
 def declared_size(file: BinaryIO) -> tuple[int, int] | None:
@@ -143,6 +193,16 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
         found = _JPEG_MARKER.search(data, at + 2 + len(body))
 
 
+@contextmanager
+def _any_size() -> Iterator[None]:
+    """Without Pillow's own limit: the size has been compared with `views.max_pixels`."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
 def exif_turn(file: BinaryIO) -> tuple[int, bool]:
     """Clockwise rotation for display in degrees, and whether to flip the picture upside down before it.
 
@@ -150,22 +210,28 @@ def exif_turn(file: BinaryIO) -> tuple[int, bool]:
     """
     file.seek(0)
     try:
-        with Image.open(file) as image:
+        with _any_size(), Image.open(file) as image:
             return _TURNS.get(image.getexif().get(_EXIF_ORIENTATION, 1), (0, False))
     except _DAMAGED:
         return 0, False
 
 
-def webp_pictures(file: BinaryIO, wanted: list[int]) -> Iterator[tuple[int, Pixels]]:
-    """(index, RGB picture as shown) of the wanted frames of a WebP file: each painted over those before, without alpha.
+def pillow_pictures(file: BinaryIO, wanted: list[int]) -> Iterator[tuple[int, Pixels]]:
+    """(index, RGB picture as shown) of the wanted frames of a WebP or GIF: each painted over those before, on white.
 
     `wanted`: ascending indices. Ends early where the file cannot be read any further.
     """
+    data = file.read()
     try:
-        with Image.open(io.BytesIO(_whole_chunks(file.read())), formats=["WEBP"]) as image:
+        with (
+            _any_size(),
+            Image.open(
+                io.BytesIO(_whole_chunks(data) if data[:4] == b"RIFF" else data), formats=["WEBP", "GIF"]
+            ) as image,
+        ):
             for index in wanted:
                 image.seek(index)
-                yield index, np.asarray(image.convert("RGB"))
+                yield index, on_white(np.asarray(image.convert("RGBA")))
     except _DAMAGED:
         return  # the caller counts the frames that it does not get as lost
 

@@ -3,12 +3,13 @@
 A demuxer that meets a damaged Matroska element resumes at the next place that looks sound and reports nothing, so that
 the clip only seems shorter. Wherever frames are further apart than usual, or end before the duration of the header, the
 chain of elements there is followed. Where it is whole, the times are meant (variable frame rate, longer sound); where
-it is broken, the frames that are missing at the usual distance are lost.
+it is broken, or a block names a track that the file does not have, the frames that are missing at the usual distance
+are lost.
 """
 
 import os
 import re
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, TypeAlias
 
 import av
 import numpy as np
@@ -20,9 +21,14 @@ _SUSPICIOUS = 1.5  # times the median distance of frames
 _MAX_PLACES = 64  # how many of the widest gaps are checked
 _REORDER = 32  # packets: a lost one lies at most this far from its neighbours in time
 
+Ids: TypeAlias = "dict[int, Ids]"  # elements to look into, by id
+
 _CLOCK = re.compile(r"(\d+):(\d+):([\d.]+)")
 
 _CLUSTER, _GROUP, _BLOCK, _SIMPLE_BLOCK = 0x1F43B675, 0xA0, 0xA1, 0xA3
+_TRACK_NUMBER, _MAX_HEAD_BYTES = 0xD7, 1 << 20
+# The way to it: segment, tracks, track entry.
+_TOP: Ids = {0x18538067: {0x1654AE6B: {0xAE: {}}}}
 _INSIDE = {  # what may follow a block (RFC 9559, 5.1): in its group, its cluster, its segment
     *(_CLUSTER, _GROUP, _BLOCK, _SIMPLE_BLOCK, 0x9B, 0xFA, 0xFB, 0xA4, 0x75A1, 0x75A2, 0xE7, 0xA7, 0xAB, 0xEC, 0xBF),
     *(0x1C53BB6B, 0x1254C367, 0x1941A469, 0x1043A770, 0x114D9B74, 0x1549A966, 0x1654AE6B),
@@ -93,14 +99,17 @@ def _blocks(
     step = float(np.median(gaps[gaps > 0]))
     size, last = file.seek(0, os.SEEK_END), len(ticks) - 1
     declared = _declared_seconds(container, stream) / float(stream.time_base or 1) - (int(shown[-1]) + step)
-    found = []
-    if declared > _SUSPICIOUS * step and not _is_chained(file, int(columns.positions[max(0, last - _REORDER)]), size):
+    found: list[tuple[int, float]] = []
+    tracks = _track_numbers(file)
+    if declared > _SUSPICIOUS * step and not _is_chained(
+        file, int(columns.positions[max(0, last - _REORDER)]), size, tracks
+    ):
         found.append((int(shown[-1]), declared + step))
     wide = np.flatnonzero(gaps > _SUSPICIOUS * step)
     for gap in wide[np.argsort(-gaps[wide], kind="stable")[:_MAX_PLACES]]:
         places = sorted(by_time[gap : gap + 2].tolist())
         start, stop = max(0, places[0] - _REORDER), min(last, places[1] + _REORDER)
-        if not _is_chained(file, int(columns.positions[start]), int(columns.positions[stop])):
+        if not _is_chained(file, int(columns.positions[start]), int(columns.positions[stop]), tracks):
             found.append((int(shown[gap]), float(gaps[gap])))
     times = [at + step * n for at, length in found for n in range(1, min(round(length / step), limit + 1))][:limit]
     return Lost(
@@ -116,8 +125,35 @@ def _declared_seconds(container: Container, stream: av.VideoStream) -> float:
     return (container.duration or 0) / 1e6
 
 
-def _is_chained(file: BinaryIO, start: int, stop: int) -> bool:
-    """Whether elements follow one another without a break between two places of the file.
+def _track_numbers(file: BinaryIO) -> frozenset[int]:
+    """Numbers of the tracks (RFC 9559, 5.1.4.1.1); none where they do not lie before the first cluster."""
+    file.seek(0)
+    head = file.read(_MAX_HEAD_BYTES)
+    numbers: set[int] = set()
+    ends = [(0, len(head), _TOP)]  # spans of elements still to be read, and what is looked into there
+    while ends:
+        at, end, inside = ends.pop()
+        while at < end:
+            id_bytes = _length(head[at])
+            size_at = at + id_bytes
+            if size_at >= end or (size_bytes := _length(head[size_at])) > 8:
+                break
+            kind = int.from_bytes(head[at:size_at], "big")
+            body = size_at + size_bytes
+            is_unknown = (size := _number(head[size_at:body])) == (1 << 7 * size_bytes) - 1
+            stop = end if is_unknown else min(end, body + size)
+            if kind == _CLUSTER:
+                break
+            if kind == _TRACK_NUMBER:
+                numbers.add(int.from_bytes(head[body:stop], "big"))
+            elif kind in inside:
+                ends.append((body, stop, inside[kind]))
+            at = stop
+    return frozenset(numbers)
+
+
+def _is_chained(file: BinaryIO, start: int, stop: int, tracks: frozenset[int]) -> bool:
+    """Whether elements follow one another without a break between two places of the file, in blocks of known tracks.
 
     From the block with its body at `start` to the one with its body at `stop`, or to the end of the file; True as well
     where `start` is no block that can be read here.
@@ -139,9 +175,19 @@ def _is_chained(file: BinaryIO, start: int, stop: int) -> bool:
         body = at + id_bytes + size_bytes
         if body == stop:
             return True
-        size = int.from_bytes(head[id_bytes : id_bytes + size_bytes], "big") & ((1 << 7 * size_bytes) - 1)
+        if kind in (_BLOCK, _SIMPLE_BLOCK) and tracks:
+            file.seek(body)
+            number = file.read(8)
+            if not number or _number(number[: _length(number[0])]) not in tracks:
+                return False
+        size = _number(head[id_bytes : id_bytes + size_bytes])
         at = body if kind in (_CLUSTER, _GROUP) else body + size
     return at == stop
+
+
+def _number(data: bytes) -> int:
+    """Value of a variable-size integer (RFC 8794, 4)."""
+    return int.from_bytes(data, "big") & ((1 << 7 * len(data)) - 1)
 
 
 def _length(first: int) -> int:

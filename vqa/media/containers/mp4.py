@@ -47,7 +47,7 @@ def indexed_packets(
         return None
     position = file.tell()  # the container reads through the same file
     try:
-        boxes = _sample_boxes(file, track=stream.id)
+        boxes = _sample_boxes(file, track=stream.id, fragmented=False)
     finally:
         file.seek(position)
     # Into an array at once: as Python numbers, the entries of an hour would take more memory than its frames.
@@ -96,16 +96,42 @@ def is_index_cut_off(file: BinaryIO) -> bool:
     """Whether the file ends inside its movie box (`moov`); keeps the file's position."""
     position = file.tell()
     size = file.seek(0, os.SEEK_END)
-    is_cut_off = any(kind == b"moov" and end > size for kind, _, end in _top_boxes(file))
+    is_cut_off = any(kind == b"moov" and end > size for kind, _, end in top_boxes(file))
     file.seek(position)
     return is_cut_off
 
 
-def _sample_boxes(file: BinaryIO, *, track: int) -> dict[bytes, bytes] | None:
-    """Boxes of a track's sample table; None with fragments, or without a movie box of at most _MAX_INDEX_BYTES."""
+class SampleEntry(NamedTuple):
+    """A description of a track's samples (8.5.2, 12.1.3)."""
+
+    kind: bytes
+    boxes: dict[bytes, bytes]
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether a protection scheme holds (8.12)."""
+        return self.kind == b"encv" or b"sinf" in self.boxes
+
+
+def sample_entries(file: BinaryIO, track: int) -> list[SampleEntry]:
+    """Sample entries of a track, also with fragments; none where its boxes cannot be found. Keeps the position."""
+    position = file.tell()
+    try:
+        boxes = _sample_boxes(file, track=track, fragmented=True) or {}
+    finally:
+        file.seek(position)
+    # Full box header and count, then entries, of which a visual one has 78 bytes before its boxes.
+    return [SampleEntry(kind, dict(inner_boxes(body[78:]))) for kind, body in inner_boxes(boxes.get(b"stsd", b"")[8:])]
+
+
+def _sample_boxes(file: BinaryIO, *, track: int, fragmented: bool) -> dict[bytes, bytes] | None:
+    """Boxes of a track's sample table; None without a movie box of at most _MAX_INDEX_BYTES.
+
+    `fragmented`: False to return None with fragments too, since the table does not hold their samples.
+    """
     movie = None
-    for kind, start, end in _top_boxes(file):
-        if kind == b"moof":
+    for kind, start, end in top_boxes(file):
+        if kind == b"moof" and not fragmented:
             return None
         if kind == b"moov" and end - start <= _MAX_INDEX_BYTES:
             file.seek(start)
@@ -113,21 +139,21 @@ def _sample_boxes(file: BinaryIO, *, track: int) -> dict[bytes, bytes] | None:
             break
     if movie is None:
         return None
-    for kind, body in _boxes(movie):
-        if kind == b"mvex":
+    for kind, body in inner_boxes(movie):
+        if kind == b"mvex" and not fragmented:
             return None
         if kind != b"trak":
             continue
-        inside = dict(_boxes(body))
+        inside = dict(inner_boxes(body))
         header = inside.get(b"tkhd", b"")
         at = 20 if header[:1] == b"\1" else 12
         if int.from_bytes(header[at : at + 4], "big") == track:
-            media = dict(_boxes(dict(_boxes(inside.get(b"mdia", b""))).get(b"minf", b"")))
-            return dict(_boxes(media.get(b"stbl", b"")))
+            media = dict(inner_boxes(dict(inner_boxes(inside.get(b"mdia", b""))).get(b"minf", b"")))
+            return dict(inner_boxes(media.get(b"stbl", b"")))
     return None
 
 
-def _top_boxes(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
+def top_boxes(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
     """(kind, first byte of the body, end) of each box of the file, as far as they can be followed."""
     at = 0
     while True:
@@ -142,7 +168,7 @@ def _top_boxes(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
         at += size
 
 
-def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+def inner_boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """(kind, body) of each box inside a box."""
     at = 0
     while at + 8 <= len(data):

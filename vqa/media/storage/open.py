@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,8 +20,24 @@ _MISSING = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}
 _TOO_MANY = {errno.EMFILE, errno.ENFILE}
 
 
+def composed(name: str) -> str:
+    """The name in Unicode's composed form (NFC); lists and file systems spell accents in one way or the other."""
+    return unicodedata.normalize("NFC", name)
+
+
 def local_path(uri: str) -> Path:
-    """The file that a local path or a file:// URL names. Raises ClipError "unsupported" for other schemes."""
+    """The file that a local path or a file:// URL names, with accents as the file system spells them.
+
+    Raises ClipError "unsupported" for other schemes.
+    """
+    path = _named_path(uri)
+    if not path.name.isascii() and not os.path.lexists(path):
+        spelled = (Path(unicodedata.normalize(form, str(path))) for form in ("NFC", "NFD"))
+        return next((other for other in spelled if os.path.lexists(other)), path)
+    return path
+
+
+def _named_path(uri: str) -> Path:
     if is_remote(uri):
         raise ClipError("unsupported", f"{uri}: only local files can be read here. Copy it first.")
     scheme, mark, place = uri.partition("://")
