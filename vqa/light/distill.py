@@ -48,6 +48,7 @@ class DistillConfig(Strict):
     """All settings of `vqa distill`."""
 
     name: str = Field("light", description="the model_id of the student's rows")
+    limits: str = Field("", description="what the student must not be used for, for its card")
     folder: Path = Field(description="of the people sets")
     opinions: list[OpinionsConfig] = Field(min_length=1, description="the first is the scale")
     ladders: LaddersConfig | None = Field(None, description="null = people's opinions alone")
@@ -163,6 +164,7 @@ def distill(config: DistillConfig, say: Callable[[str], None]) -> Student:
             "local_pictures": 0,
         },
         trained_on=trained_on,
+        limits=config.limits,
     )
     opinion = OpinionMap.fit(direction.along(sets[0].embeddings), opinions_1_5)
     return Student(published_encoder(), direction, opinion, card)

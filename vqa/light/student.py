@@ -11,10 +11,12 @@ import torch
 import yaml
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as as_bytes
 from scipy.optimize import least_squares
 
 from vqa.errors import ClipError, ModelError
+from vqa.files import replacing
 from vqa.light.card import CARD, EMBEDDED, WEIGHTS, StudentCard, read_card
 from vqa.light.embedding import SIZE, Vector, embed
 from vqa.light.encoder import EfficientNetLite0
@@ -68,9 +70,11 @@ class Student:
         tensors = {f"encoder.{name}": t.half().contiguous() for name, t in self._network.state_dict().items()}
         tensors["direction"] = torch.from_numpy(self._direction.weights.astype(np.float32))
         tensors["scale"] = torch.tensor([self._direction.bias, self._map.middle, self._map.gain], dtype=torch.float64)
-        save_file(tensors, folder / WEIGHTS)
+        with replacing(folder / WEIGHTS) as draft:
+            draft.write_bytes(as_bytes(tensors))
         text = yaml.safe_dump(self.card.model_dump(mode="json"), sort_keys=False, width=120)
-        (folder / CARD).write_text(text, encoding="utf-8")
+        with replacing(folder / CARD) as draft:
+            draft.write_text(text, encoding="utf-8")
 
     def embed(self, views: Views) -> Vector:
         """The clip's embedding, float32 [SIZE]."""
