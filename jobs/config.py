@@ -7,6 +7,9 @@ from pydantic import Field
 
 from jobs.resume import digest
 from vqa.config import Strict, Values, build, merge, override, read
+from vqa.data.score_table import Tier
+from vqa.errors import UsageError
+from vqa.light import card as student
 from vqa.media.probe import MAX_FRAMES
 from vqa.media.sandbox import Guard
 from vqa.model.card import GenerationConfig, ModelCard, find_card
@@ -41,6 +44,8 @@ class JobConfig(Strict):
 class ScoreConfig(Strict):
     """All settings of `vqa score`."""
 
+    tier: Tier = Field("reason", description="light: a small student, without a language model")
+    student: Path | None = Field(None, description="tier light: a folder of vqa distill; null = the embedded one")
     model: ModelCard
     clip_seconds: float | None = Field(None, gt=0, description="length of windows; null = whole files")
     calibration: Path | None = Field(None, description="file of vqa calibrate: adds mos, mos_low, mos_high")
@@ -74,7 +79,17 @@ def resolve_values(
     card = find_card(str(given.get("model", {}).pop("name", "embedded")))
     # A card's views and generation are defaults for this model, so they lie below the file.
     base: Values = {key: card[key] for key in ("views", "generation") if key in card} | {"model": card}
-    return build(ScoreConfig, merge(base, given), where=where)
+    if given.get("tier") != "light":
+        return build(ScoreConfig, merge(base, given), where=where)
+    folder = Path(str(given["student"])) if given.get("student") else student.EMBEDDED
+    views = student.read_card(folder).views
+    config = build(ScoreConfig, merge({"model": card, "views": views}, given), where=where)
+    for key in student.FIXED_VIEWS:
+        if (found := getattr(config.views, key)) != views[key]:
+            raise UsageError(
+                f"views.{key} = {found!r}: the student {folder} was made with {views[key]!r}; leave it out"
+            )
+    return config
 
 
 def _with_named_model(values: Mapping[str, object]) -> Values:
@@ -97,7 +112,10 @@ def make_guard(limits: ClipLimits, *, preload: Sequence[str] = ()) -> Guard:
 
 
 def identify(config: ScoreConfig) -> tuple[str, str]:
-    """The model's id and revision: a commit, or a digest of a folder. Raises ModelError."""
+    """The id and revision of the model or student: a commit, or a digest of a folder. Raises ModelError."""
+    if config.tier == "light":
+        folder = config.student or student.EMBEDDED
+        return student.read_card(folder).name, student.student_digest(folder)
     location = locate(config.model.source, revision=config.model.revision)
     return location.model_id, location.revision
 
@@ -113,6 +131,8 @@ def settings_digest(config: ScoreConfig, *, model_id: str, model_revision: str) 
     Batch size, workers, limits and paths are not among them.
     """
     views = config.views.identity()
+    if config.tier == "light":
+        return digest(KEY_VERSION, views, config.clip_seconds, config.tier, [model_id, model_revision])
     generation = config.generation.model_dump(mode="json", exclude={"batch_size", "token_budget"})
     card = config.model.model_dump(mode="json", include={"dtype", "attention", "min_pixels", "max_pixels"})
     prompt = messages(config.model.prompt, global_count=1, local_count=1)

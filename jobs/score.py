@@ -19,16 +19,17 @@ from jobs.progress import JobProgress, duration
 from jobs.resume import StoredRow, WorkPlan, plan_work, stored_rows
 from jobs.run_record import RunRecord
 from jobs.signals import locked
-from jobs.stages import SampleStage, ScoreStage, lost_row
+from jobs.stages import LightStage, SampleStage, ScoredBy, ScoreStage, lost_row
 from jobs.summary import counts, overview
 from vqa.config import Values
 from vqa.console import INTERRUPTED, counted, printable
-from vqa.data.score_table import ScoreTable, read_scores, rewrite, write_videos
+from vqa.data.score_table import ScoreTable, Tier, read_scores, rewrite, write_videos
 from vqa.data.sources import Listing, Selection, list_clips
 from vqa.data.tables import AS_SEEN, Dialect
 from vqa.data.windows import video_id
 from vqa.errors import UsageError
 from vqa.evaluate.calibrate import Calibration, calibrated, load_calibration
+from vqa.light.card import EMBEDDED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +37,8 @@ class ScoreRequest(JobOptions):
     """The arguments of `vqa score`, as given."""
 
     sources: tuple[str, ...]
+    tier: Tier | None = None
+    student: Path | None = None
     k: int | None = None
     snap: str | None = None
     clip_seconds: float | None = None
@@ -73,6 +76,7 @@ def score(request: ScoreRequest) -> int:
 def inputs_of(request: ScoreRequest) -> ScoreInputs:
     """Settle everything that can go wrong before anything is written. Raises UsageError, ModelError."""
     config = resolve(request.config, assignments=request.assignments, flags=_flags(request))
+    _refuse_unused(request, config)
     calibration = load_calibration(config.calibration) if config.calibration else None
     listing = list_clips(
         request.sources,
@@ -96,6 +100,16 @@ def inputs_of(request: ScoreRequest) -> ScoreInputs:
     )
 
 
+def _refuse_unused(request: ScoreRequest, config: ScoreConfig) -> None:
+    """Raise UsageError for an option that the tier would not use."""
+    if config.tier == "light":
+        for option, value in (("--model", request.model), ("--k", request.k)):
+            if value is not None:
+                raise UsageError(f"{option} {value}: not used by --tier light; leave it out, or name a --student")
+    elif config.student is not None:
+        raise UsageError(f"--student {config.student}: not used by --tier {config.tier}; add --tier light")
+
+
 def _flags(request: ScoreRequest) -> Values:
     """The options that were given, as settings."""
 
@@ -103,6 +117,8 @@ def _flags(request: ScoreRequest) -> Values:
         return {name: value for name, value in values.items() if value not in (None, {})}
 
     return given(
+        tier=request.tier,
+        student=request.student,
         model=request.model,
         clip_seconds=request.clip_seconds,
         calibration=request.calibration,
@@ -111,7 +127,7 @@ def _flags(request: ScoreRequest) -> Values:
     )
 
 
-def stages_of(inputs: ScoreInputs) -> tuple[SampleStage, ScoreStage]:
+def stages_of(inputs: ScoreInputs) -> tuple[SampleStage, ScoreStage | LightStage]:
     """The stages of a scoring run."""
     config, job = inputs.config, inputs.config.job
     sample = SampleStage(
@@ -121,6 +137,13 @@ def stages_of(inputs: ScoreInputs) -> tuple[SampleStage, ScoreStage]:
         limits=config.limits,
         workers=job.sample_workers,
     )
+    if config.tier == "light":
+        return sample, LightStage(
+            student=config.student or EMBEDDED,
+            model_id=inputs.model_id,
+            model_revision=inputs.model_revision,
+            job=job,
+        )
     score_ = ScoreStage(
         card=pinned_card(config.model, revision=inputs.model_revision),
         generation=config.generation,
@@ -172,6 +195,7 @@ def _score(request: ScoreRequest, inputs: ScoreInputs, limit: FailureLimit) -> i
             "skipped_by_suffix": listing.skipped_by_suffix,
             "unreadable_folders": list(listing.unreadable_folders),
             "duplicates": listing.repeated,
+            "tier": config.tier,
             "model_id": inputs.model_id,
             "model_revision": inputs.model_revision,
             "settings": inputs.settings,
@@ -194,8 +218,8 @@ def _score(request: ScoreRequest, inputs: ScoreInputs, limit: FailureLimit) -> i
             wait=request.wait,
         )
         if not is_interrupted:
-            model = {"model_id": inputs.model_id, "model_revision": inputs.model_revision}
-            table.add([lost_row(clip, settings=inputs.settings, **model) for clip in ledger.lost()])
+            by = ScoredBy(config.tier, inputs.model_id, inputs.model_revision)
+            table.add([lost_row(clip, settings=inputs.settings, by=by) for clip in ledger.lost()])
             table.flush()
             table.supersede(ledger.vanished())
     # At the end and for every row, so that those of earlier runs say the same as the new ones.

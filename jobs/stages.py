@@ -11,12 +11,13 @@ import pickle
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeAlias, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from jobs.child import media_info, pickled_views
 from jobs.config import ClipLimits, JobConfig, make_guard
 from jobs.resume import Stamp, Work, run_key, stamp
-from vqa.data.score_table import ScoreRow, Status
+from vqa.data.score_table import ScoreRow, Status, Tier
 from vqa.data.view_cache import PreparedRow, pack
 from vqa.data.windows import windows
 from vqa.errors import ClipError, MachineError, ModelError
@@ -26,6 +27,7 @@ from vqa.types import Clip, MediaInfo, Score, Views
 from vqa.views import ViewsConfig, view_seed
 
 if TYPE_CHECKING:
+    from vqa.light.student import Student
     from vqa.media.sandbox import Guard
     from vqa.model.scorer import Scorer
 
@@ -244,12 +246,7 @@ class ScoreStage:
         threads = self.card.cpu_threads or max(1, int(self.job.cpus_per_worker))
         card = self.card.model_copy(update={"cpu_threads": threads})
         self._scorer = Scorer(load(card), card=card, generation=self.generation)
-        found = self._scorer.model_revision
-        if found != self.model_revision:
-            raise ModelError(
-                f"model {self.model_id}: this worker has it at {found}, the job was planned with "
-                f"{self.model_revision}; give every machine the same files"
-            )
+        _refuse_other_revision(self.model_id, wanted=self.model_revision, found=self._scorer.model_revision)
 
     def close(self) -> None:
         """Let the model go."""
@@ -259,18 +256,79 @@ class ScoreStage:
         """One row for each sample, in order. Raises ModelError where the device is lost."""
         if self._scorer is None:
             raise RuntimeError("ScoreStage: setup() was not called")
-        views = [item.load() for item in items if isinstance(item, Sample)]
-        scored = zip(views, self._scorer.try_score(views) if views else (), strict=True)
-        for item in items:
-            if isinstance(item, Unchanged):
-                yield item
-                continue
-            row = item.row if isinstance(item, Sample) else item
-            row = replace(row, model_id=self.model_id, model_revision=self.model_revision)
-            yield _with_score(row, *next(scored)) if isinstance(item, Sample) else row
+        by = ScoredBy("reason", self.model_id, self.model_revision)
+        yield from _with_scores(items, self._scorer.try_score, by)
+
+
+@dataclass(kw_only=True)
+class LightStage:
+    """Samples to rows by a student, without a language model."""
+
+    student: Path
+    model_id: str
+    model_revision: str
+    job: JobConfig = field(default_factory=JobConfig)
+    batch_size: int = 8
+    _student: "Student | None" = field(default=None, init=False, repr=False)
+
+    def resources(self, cluster: Mapping[str, float]) -> Resources:
+        """Half the cores, as the decoders feed the student; it takes no GPU."""
+        by_cores = max(1, int(cluster.get("CPU", 2) / 2 / self.job.cpus_per_worker))
+        return Resources(workers=self.job.score_workers or by_cores, cpus=self.job.cpus_per_worker)
+
+    def setup(self) -> None:
+        """Load the student. Raises ModelError where it cannot be had, or is not the one that the run keys name."""
+        import torch  # seconds that only the worker pays
+
+        from vqa.light.card import student_digest
+        from vqa.light.student import Student
+
+        torch.set_num_threads(max(1, int(self.job.cpus_per_worker)))
+        _refuse_other_revision(self.model_id, wanted=self.model_revision, found=student_digest(self.student))
+        self._student = Student.load(self.student)
+
+    def close(self) -> None:
+        """Let the student go."""
+        self._student = None
+
+    def process(self, items: Sequence[Sample | Result]) -> Iterator[Result]:
+        """One row for each sample, in order."""
+        if self._student is None:
+            raise RuntimeError("LightStage: setup() was not called")
+        yield from _with_scores(items, self._student.score, ScoredBy("light", self.model_id, self.model_revision))
+
+
+def _refuse_other_revision(model_id: str, *, wanted: str, found: str) -> None:
+    if found != wanted:
+        raise ModelError(
+            f"model {model_id}: this worker has it at {found}, the job was planned with "
+            f"{wanted}; give every machine the same files"
+        )
 
 
 # --- rows -----------------------------------------------------------------------------------------------------------
+
+
+class ScoredBy(NamedTuple):
+    """What a row says of where its score comes from."""
+
+    tier: Tier
+    model_id: str
+    model_revision: str
+
+
+def _with_scores(
+    items: Sequence[Sample | Result], score: Callable[[Sequence[Views]], Sequence[Score | ClipError]], by: ScoredBy
+) -> Iterator[Result]:
+    """The rows of a batch, in order: samples are scored, rows that are final already pass."""
+    views = [item.load() for item in items if isinstance(item, Sample)]
+    scored = zip(views, score(views) if views else (), strict=True)
+    for item in items:
+        if isinstance(item, Unchanged):
+            yield item
+            continue
+        row = replace(item.row if isinstance(item, Sample) else item, **by._asdict())
+        yield _with_score(row, *next(scored)) if isinstance(item, Sample) else row
 
 
 def _unchanged(row: ScoreRow) -> Unchanged:
@@ -333,7 +391,7 @@ def _with_score(row: ScoreRow, views: Views, score: Score | ClipError) -> ScoreR
     )
 
 
-def lost_row(clip: Clip, *, settings: str, model_id: str | None = None, model_revision: str | None = None) -> ScoreRow:
+def lost_row(clip: Clip, *, settings: str, by: ScoredBy | None = None) -> ScoreRow:
     """The row of a clip that was lost with its worker, for good: retried by the next run."""
     start, end = clip.start_seconds, clip.end_seconds
     return ScoreRow(
@@ -343,7 +401,8 @@ def lost_row(clip: Clip, *, settings: str, model_id: str | None = None, model_re
         end_seconds=end,
         error_kind="crashed",
         error=f"{clip.uri}: {LOST}",
-        model_id=model_id,
-        model_revision=model_revision,
+        tier=by and by.tier,
+        model_id=by and by.model_id,
+        model_revision=by and by.model_revision,
         run_key=run_key("crashed", start_seconds=start, end_seconds=end, settings=settings),
     )

@@ -152,7 +152,7 @@ class Score:
     score_std: float | None  # population spread over parsed rollouts, 0.0 for one
     score_global: float | None
     score_local: float | None
-    reason: str
+    reason: str | None  # None from a model that writes none
     answers: tuple[Answer, ...] = field(repr=False)
     score_seconds: float
 

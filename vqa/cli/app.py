@@ -10,6 +10,7 @@ from vqa.cli.calibrate import calibrate
 from vqa.cli.compare import compare
 from vqa.cli.config import config
 from vqa.cli.data import data_app
+from vqa.cli.distill import distill
 from vqa.cli.doctor import doctor
 from vqa.cli.evaluate import evaluate
 from vqa.cli.export import export
@@ -45,6 +46,7 @@ for command in (
     report,
     prepare,
     train,
+    distill,
     push,
     doctor,
     config,

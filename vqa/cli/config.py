@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from vqa.config import Values
 
-KINDS = ("score", "models", "eval", "data", "people", "train")  # names of the folders under configs/
+KINDS = ("score", "models", "eval", "data", "train", "light", "people")  # names of the folders under configs/
 
 
 def config(
@@ -60,6 +60,14 @@ def _built(kind: str, path: Path, assignments: Sequence[str]) -> "BaseModel":
         from vqa.train.recipe import load_recipe
 
         return load_recipe(path, assignments)
+    if kind == "light":
+        from vqa.light.distill import DistillConfig
+
+        return load(path, DistillConfig, assignments)
+    if kind == "people":
+        from vqa.data.people import PeopleSet
+
+        return load(path, PeopleSet, assignments)
     from vqa.evaluate.card import EvalCard
 
     card = load(path, EvalCard, assignments)

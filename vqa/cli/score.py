@@ -1,7 +1,7 @@
 """`vqa score`: score videos and pictures. Light to import."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -19,6 +19,13 @@ def score(
     out: Annotated[Path, typer.Option(help="Folder for the results; the same folder again resumes.")],
     config: Annotated[Path | None, typer.Option(help="YAML settings, e.g. configs/score/preresq_video.yaml.")] = None,
     assignments: Annotated[list[str] | None, assigning("generation.k=6")] = None,
+    tier: Annotated[
+        Literal["light", "reason"] | None,
+        typer.Option(help="light: a small student of people's opinions, without a language model. [default: reason]"),
+    ] = None,
+    student: Annotated[
+        Path | None, typer.Option(help="With --tier light: a folder of `vqa distill`. [default: the embedded one]")
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(help="A card's name (configs/models), a folder, or a Hugging Face id. [default: embedded]"),
@@ -75,6 +82,8 @@ def score(
         out=out,
         config=config,
         assignments=tuple(assignments or ()),
+        tier=tier,
+        student=student,
         model=model,
         k=k,
         snap=snap,

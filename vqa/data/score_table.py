@@ -23,6 +23,7 @@ from vqa.files import sync_folder, write_parquet
 from vqa.types import CropBox
 
 Status = Literal["ok", "partial", "unparsed", "failed"]
+Tier = Literal["light", "reason"]
 Int64 = Annotated[int, pa.int64()]  # a plain int is a column of 32 bits
 
 
@@ -57,6 +58,7 @@ class ScoreRow:
     duration_seconds: float | None = None
     codec: str | None = None
     decode_backend: str | None = None
+    tier: Tier | None = None  # null in rows of versions that had one tier only
     model_id: str | None = None
     model_revision: str | None = None
     run_key: str

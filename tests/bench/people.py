@@ -1,0 +1,134 @@
+"""How far the light tier agrees with people: `python tests/bench/people.py configs/light/embedded.yaml [--contents N]`.
+
+Students are trained as the config says, without what they are tested on: held-out folds of each set (sources of AVT,
+pictures of PCUID), the other set alone, and ladders of held-out photographs. Settings were chosen on folds 1 to 4;
+fold 0 is shown by itself. SRCC with 95 % bootstrap intervals beside two baselines; skips where the opinions are absent.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.support.people import PEOPLE
+from vqa.config import load
+from vqa.data.people import Opinion, PeopleSet, find_people_set, read_opinions
+from vqa.data.synthetic.degradations import degrade
+from vqa.data.synthetic.distortions import DISTORTIONS
+from vqa.data.synthetic.picture_ladder import LadderConfig, find_pictures, steps
+from vqa.light.distill import DistillConfig, Embeddings, joined, ladders
+from vqa.light.regression import LabelledSet, fit
+from vqa.metrics.correlation import srcc
+from vqa.metrics.intervals import interval, replicates
+from vqa.types import Pixels
+
+Numbers = NDArray[np.float64]
+CLIPS = ("scaling", "defocus", "motion_blur", "noise", "exposure", "contrast", "colour_cast", "banding")  # unseen code
+PICTURES = ("jpeg", "jpeg2000", "webp", "x264", "x265", "haze")
+SEVERITIES = {"mild": (0.3, 2), "severe": (0.8, 4)}  # of CLIPS, and level of PICTURES
+
+
+def line(what: str, scores: Numbers, opinions: Numbers, *, expected: int, goal: str = "") -> None:
+    """One of the table."""
+    found = interval(replicates(scores, opinions, resamples=2000)["srcc"]) or (float("nan"),) * 2
+    value = f"{srcc(scores, opinions):6.3f}  {found[0]:6.3f} to {found[1]:.3f}"
+    print(f"{what:58} {value}  {len(scores):4} of {expected}  {goal}", flush=True)
+
+
+def baselines(opinions: Sequence[Opinion]) -> tuple[Numbers, Numbers]:
+    """Height of the stored picture, and sharpness (log variance of the Laplacian) of the picture as seen."""
+    heights, sharpness = [], []
+    for one in opinions:
+        with Image.open(one.path) as image:
+            heights.append(float(image.height))
+        grey = Image.fromarray(one.read()).convert("L")
+        grey.thumbnail((1280, 1280), Image.Resampling.BICUBIC)
+        sharpness.append(float(np.log(ndimage.laplace(np.asarray(grey, dtype=np.float32)).var() + 1e-6)))
+    return np.array(heights), np.array(sharpness)
+
+
+def copies(pristine: Pixels) -> Iterator[tuple[str, Pixels]]:
+    """Each distorted copy and how severe it is."""
+    for severity, (share, level) in SEVERITIES.items():
+        for name in CLIPS:
+            yield severity, DISTORTIONS[name](pristine[None], share, np.random.default_rng(1))[0]
+        for name in PICTURES:
+            yield severity, degrade(pristine, name, level, np.random.default_rng(1))
+
+
+def main(config: DistillConfig, held_out: Path, *, contents: int) -> None:
+    """Print the table."""
+    embeddings = Embeddings(config)
+    found: list[tuple[PeopleSet, list[Opinion], LabelledSet]] = []
+    for wanted in config.opinions:
+        people = find_people_set(wanted.people)
+        opinions = read_opinions(people, config.folder)
+        labels = np.array([one.opinion for one in opinions])
+        rows = embeddings.of_opinions(opinions, lambda _: None)
+        found.append((people, opinions, LabelledSet(embeddings=rows, labels=labels, weight=wanted.weight)))
+    ladder = [joined(ladders(config.ladders, embeddings, lambda _: None), config.regression)] if config.ladders else []
+
+    def predicted(sets: Sequence[LabelledSet], rows: Numbers) -> Numbers:
+        return fit([*sets, *ladder], config.regression).along(rows)
+
+    print(f"{'':58} {'SRCC':>6}  95 % interval   used")
+    goals = {"avt-image-quality": (">= 0.95", ">= 0.78"), "pcuid": (">= 0.92", ">= 0.82")}
+    for people, opinions, whole in found:
+        others = [one for other, _, one in found if other is not people]
+        folds = np.array([one.fold for one in opinions])
+        scores = np.zeros(len(folds))
+        for fold in np.unique(folds):
+            is_test = folds == fold
+            rest = LabelledSet(
+                embeddings=whole.embeddings[~is_test], labels=whole.labels[~is_test], weight=whole.weight
+            )
+            scores[is_test] = predicted([rest, *others], whole.embeddings[is_test])
+        test = folds == people.test_fold
+        within, across = goals.get(people.name, ("", ""))
+        line(f"{people.name}, five folds", scores, whole.labels, expected=people.expected, goal=within)
+        line(
+            f"{people.name}, fold {people.test_fold} alone", scores[test], whole.labels[test], expected=int(test.sum())
+        )
+        unseen = predicted(others, whole.embeddings)
+        line(f"{people.name}, trained without it", unseen, whole.labels, expected=people.expected, goal=across)
+        line(
+            f"{people.name}, the same, fold {people.test_fold} alone",
+            unseen[test],
+            whole.labels[test],
+            expected=int(test.sum()),
+        )
+        for name, values in zip(("height", "sharpness"), baselines(opinions), strict=True):
+            line(f"{people.name}, {name} alone", values, whole.labels, expected=people.expected)
+
+    direction = fit([*(one for _, _, one in found), *ladder], config.regression)
+    right: dict[str, list[bool]] = {severity: [] for severity in SEVERITIES}
+    sources = find_pictures([held_out], most=contents) if held_out.is_dir() else []
+    for source in sources:
+        pristine = next(steps(source, LadderConfig())).pixels
+        best = direction.along(embeddings.of_picture(pristine)[None])[0]
+        for severity, copy in copies(pristine):
+            right[severity].append(bool(direction.along(embeddings.of_picture(copy)[None])[0] < best))
+    for severity, goal in (("severe", ">= 0.97"), ("mild", ">= 0.90")):
+        if pairs := right[severity]:
+            what = f"order of pristine and {severity} copy, {len(sources)} held-out contents"
+            print(f"{what:58} {np.mean(pairs):6.3f} {'':17} {len(pairs):4} of {len(pairs)}  {goal}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--contents", type=int, default=100, help="held-out photographs, at most")
+    parser.add_argument("--held-out", type=Path, default=Path("runs/sources/held-out/photographs"))
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    given = parser.parse_args()
+    if not PEOPLE.is_dir():
+        print(f"{PEOPLE} is not here: nothing measured")
+    else:
+        settings = load(given.config, DistillConfig, [f"folder={PEOPLE}", *given.set])
+        main(settings, given.held_out, contents=given.contents)

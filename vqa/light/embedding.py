@@ -1,0 +1,134 @@
+"""A clip as one vector: what a pretrained encoder and two sets of plain statistics see of its frames.
+
+Of each clip: a few whole frames at a small size, and a few crops at the size that viewers see. Features are the mean
+and deviation of every stage of the encoder, which RALI (arXiv 2510.11369) takes of the last layer alone: damage shows
+in the first stages, content in the last.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from vqa.light.card import EmbeddingConfig
+from vqa.light.encoder import CHANNELS, EfficientNetLite0
+from vqa.types import Pixels
+
+Vector = NDArray[np.float32]
+
+BANDS = 16  # of spatial frequency, from 0.02 to 0.5 cycles a pixel, the first from 0.005
+_SPECTRUM, _GRADIENTS, _TONES, _COLOURS = BANDS + BANDS, 7, 10, 18
+ENCODED = 2 * sum(CHANNELS)
+STATISTICS = _SPECTRUM + _GRADIENTS + _TONES  # of a crop
+SIZES = {"whole": ENCODED, "crops": ENCODED, "statistics": STATISTICS, "colours": _COLOURS}
+SIZE = sum(SIZES.values())
+
+_CORNERS = ((0.25, 0.25), (0.75, 0.75), (0.75, 0.25), (0.25, 0.75))  # centres of the crops, in frame sizes
+
+
+def embed(network: EfficientNetLite0, frames: Sequence[Pixels], config: EmbeddingConfig) -> Vector:
+    """Embed a clip.
+
+    Args:
+        network: The encoder, in evaluation mode.
+        frames: At least one, uint8 [H, W, 3] RGB, in time order, of one size.
+        config: How many are seen whole and how many crops are cut.
+
+    Returns:
+        float32 [SIZE], the groups of SIZES one after another: encoder on whole frames, encoder on crops, statistics of
+        the crops, colours of the whole frames; each the mean over the pictures.
+    """
+    chosen = np.unique(np.linspace(0, len(frames) - 1, config.wholes).round().astype(int)).tolist()
+    wholes = [_reduced(frames[k], config.whole_pixels**2) for k in chosen]
+    crops = [_crop(frames[k * len(frames) // config.crops], k, config.crop_pixels) for k in range(config.crops)]
+    return np.concatenate(
+        [
+            _encode(network, wholes).mean(0),
+            _encode(network, crops).mean(0),
+            np.mean([_statistics(crop) for crop in crops], axis=0),
+            np.mean([_colours(whole) for whole in wholes], axis=0),
+        ]
+    ).astype(np.float32)
+
+
+def _reduced(frame: Pixels, area: int) -> Pixels:
+    height, width, _ = frame.shape
+    scale = (area / (width * height)) ** 0.5
+    if scale >= 1:
+        return frame
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC))
+
+
+def _crop(frame: Pixels, k: int, side: int) -> Pixels:
+    height, width, _ = frame.shape
+    high, wide = min(side, height), min(side, width)
+    x, y = _CORNERS[k % len(_CORNERS)]
+    left = round(min(max(0, x * width - wide / 2), width - wide))
+    top = round(min(max(0, y * height - high / 2), height - high))
+    return frame[top : top + high, left : left + wide]
+
+
+def _encode(network: EfficientNetLite0, pictures: Sequence[Pixels]) -> Vector:
+    """float32 [N, ENCODED] of pictures of one size: mean and deviation of each channel, stage by stage."""
+    stack = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float()
+    with torch.inference_mode():
+        maps = network(stack.contiguous(memory_format=torch.channels_last))
+        parts = [part for one in maps for part in (one.mean((2, 3)), one.std((2, 3), correction=0))]
+        return np.asarray(torch.cat(parts, 1).numpy())
+
+
+def _opponents(picture: Pixels) -> tuple[Vector, Vector, Vector, Vector]:
+    """RGB in [0, 1], luma, blue - luma, red - luma."""
+    colours = picture.astype(np.float32) / np.float32(255)
+    luma = colours @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
+    return colours, luma, colours[..., 2] - luma, colours[..., 0] - luma
+
+
+@cache
+def _bands(height: int, width: int) -> tuple[Vector, NDArray[np.int64], NDArray[np.int64]]:
+    """A window, the band of each frequency of `rfft2` (BANDS and -1: outside), and how many each band has."""
+    window = np.hanning(height)[:, None] * np.hanning(width)[None]
+    radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
+    edges = np.concatenate([[0.005], np.geomspace(0.02, 0.5, BANDS)])
+    band = np.digitize(radius, edges) - 1
+    counts = np.bincount(band[(band >= 0) & (band < BANDS)], minlength=BANDS)
+    return window.astype(np.float32), band, np.maximum(counts, 1)
+
+
+def _spectrum(plane: Vector) -> NDArray[np.float64]:
+    """Log power in each band, [BANDS]: where detail ends, by blur, enlargement or compression."""
+    window, band, counts = _bands(*plane.shape)
+    power = np.abs(np.fft.rfft2((plane - plane.mean()) * window)) ** 2
+    inside = (band >= 0) & (band < BANDS)
+    sums = np.bincount(band[inside], weights=power[inside], minlength=BANDS)
+    return np.asarray(np.log(sums / counts / plane.size + 1e-7))
+
+
+def _statistics(crop: Pixels) -> NDArray[np.float64]:
+    """Spectra of luma and (every other band) of the two colour differences, gradients and tones of a crop."""
+    short = [max(0, 16 - side) for side in crop.shape[:2]]
+    _, luma, blue, red = _opponents(np.pad(crop, ((0, short[0]), (0, short[1]), (0, 0)), mode="edge"))
+    across, down = np.abs(np.diff(luma, axis=1)), np.abs(np.diff(luma, axis=0))
+    flat = [(one < 1 / 512).mean() + 0.01 for one in (across, down)]
+    quantiles = [np.quantile(across, 0.5), np.quantile(across, 0.99), across.max()]
+    gradients = np.log(np.array([across.mean(), down.mean(), *quantiles, *flat]) + 1e-4)
+    spread = luma.std()
+    tones = [luma.mean(), spread, np.log(spread + 0.01), blue.mean(), red.mean(), np.abs(blue).mean(), blue.std()]
+    ends = [red.std(), (luma > 0.98).mean(), (luma < 0.02).mean()]
+    return np.concatenate([_spectrum(luma), _spectrum(blue)[::2], _spectrum(red)[::2], gradients, tones, ends])
+
+
+def _colours(whole: Pixels) -> NDArray[np.float64]:
+    """Brightness, contrast, saturation and colour cast of a whole frame: what haze and water take away."""
+    colours, luma, blue, red = _opponents(whole)
+    most, least = colours.max(2), colours.min(2)
+    saturation = (most - least) / (most + np.float32(0.05))
+    low, high = np.quantile(luma, (0.01, 0.99))
+    colourfulness = np.hypot(blue.std(), red.std()) + 0.3 * np.hypot(blue.mean(), red.mean())  # Hasler, Suesstrunk 2003
+    light = [luma.mean(), luma.std(), np.log(luma.std() + 0.01), low, high, high - low, least.mean(), most.mean()]
+    colour = [saturation.mean(), saturation.std(), blue.mean(), red.mean(), blue.std(), red.std(), colourfulness]
+    return np.array([*light, *colour, *colours.std((0, 1))])

