@@ -38,6 +38,9 @@ class JobConfig(Strict):
     cpus_per_worker: float = Field(1.0, gt=0, description="cores for each model process")
     gpus_per_worker: float = Field(1.0, gt=0, description="GPUs, or a share of one, for each; unused without GPUs")
     rows_per_part: int = Field(1000, ge=1, description="rows in a Parquet file")
+    unread_limit: int | None = Field(
+        20, ge=1, description="stop where none of the first answers can be read; null = never"
+    )
     seconds_per_write: float = Field(10.0, ge=0, description="finished rows reach the disk about this often")
 
 

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from jobs.ledger import Ledger
 from jobs.local_executor import LocalExecutor
@@ -15,10 +15,11 @@ from jobs.signals import Stop
 from jobs.stages import Result, Stage
 from vqa.console import WAIT_SECONDS, Engine
 from vqa.data.score_table import ScoreRow, ScoreTable
-from vqa.errors import UsageError
+from vqa.errors import ModelError, UsageError
 
 LOCAL_FILES = 64  # up to this many, `auto` takes this process: Ray's start-up would cost more than its workers gain
 TOO_MANY_FAILED = 3
+EXAMPLE_CHARACTERS = 200
 WITHOUT_SCORE = ("unparsed", "failed")  # statuses
 
 
@@ -90,11 +91,16 @@ def run_stages(
     engine: Engine,
     ray_address: str | None = None,
     wait: float = WAIT_SECONDS,
+    unread_limit: int | None = None,
 ) -> bool:
-    """Take the ledger's work through the stages and fill the table; True where it was interrupted before the end."""
+    """Take the ledger's work through the stages and fill the table; True where it was interrupted before the end.
+
+    Raises ModelError where the first `unread_limit` answers all hold no score.
+    """
     if not ledger.work:
         return False
     places: dict[str, tuple[str, int, int]] = {}
+    answered = 0
     stop = Stop()
     stop.arm()
     try:
@@ -121,6 +127,13 @@ def run_stages(
                 failed = sum(row.status in WITHOUT_SCORE for row in rows)
                 progress.advance(clips=len(rows), failed=failed, files=files)
                 table.add(rows)
+                if unread_limit is not None:
+                    answers = [row for row in rows if row.status in ("ok", "partial", "unparsed")]
+                    answered += len(answers)
+                    if any(row.status != "unparsed" for row in answers):
+                        unread_limit = None  # the model can be read
+                    elif answers and answered >= unread_limit:
+                        _stop_unread(answered, answers[-1])
     except KeyboardInterrupt:
         pass
     except Exception:
@@ -131,6 +144,16 @@ def run_stages(
         table.flush()
     table.refresh(places)
     return stop.asked
+
+
+def _stop_unread(count: int, last: ScoreRow) -> NoReturn:
+    said = " ".join((last.reason or "").split())
+    short = said if len(said) <= EXAMPLE_CHARACTERS else said[:EXAMPLE_CHARACTERS] + "…"
+    raise ModelError(
+        f"none of the first {count} answers holds a score, e.g. that to {last.clip_id}: {short!r}. Check that the model "
+        "is asked as it was trained (its card's prompt) and may write enough (generation.max_new_tokens); "
+        "--set job.unread_limit=null scores on. The rows so far are kept."
+    )
 
 
 def _executor(

@@ -216,6 +216,7 @@ def _score(request: ScoreRequest, inputs: ScoreInputs, limit: FailureLimit) -> i
             engine=engine,
             ray_address=request.ray_address,
             wait=request.wait,
+            unread_limit=config.job.unread_limit,
         )
         if not is_interrupted:
             by = ScoredBy(config.tier, inputs.model_id, inputs.model_revision)

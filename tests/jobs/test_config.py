@@ -76,6 +76,7 @@ def digest(folder: Path, *assignments: str, revision: str = "r1", flags: dict[st
 
 # Every key of `vqa score` with another value than its default; a new key fails the test below until it is entered.
 CHANGES_NUMBERS = {
+    "tier": "light",
     "clip_seconds": "5",
     "model.prompt": "q_insight",
     "model.dtype": "bfloat16",
@@ -106,6 +107,7 @@ CHANGES_NUMBERS = {
     "generation.readout": "expected",
 }
 CHANGES_NO_NUMBER = {
+    "student": "/other",  # of the light tier alone, whose id and revision are the student's
     "calibration": "fit.json",  # columns of their own, beside the score
     "model.name": "other.yaml",
     "model.source": "c/d",  # the digest holds the id and revision that it came to
@@ -117,6 +119,7 @@ CHANGES_NO_NUMBER = {
     "model.generation": "{k: 3}",
     "views.max_pixels": "9",
     "views.prune": "false",
+    "job.unread_limit": "7",
     "generation.batch_size": "3",
     "generation.token_budget": "1000",
     "limits.deadline_seconds": "3",

@@ -159,3 +159,34 @@ def test_a_local_run_imports_no_ray(tmp_path: Path, model_card: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert '"engine": "local"' in done.stdout
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@dataclass(kw_only=True)
+class Mute(Reader):
+    """A first stage whose answers hold no score, but for those of `read`."""
+
+    read: Sequence[str] = ()
+
+    def process(self, items: Sequence[Work]) -> Iterator[ScoreRow]:
+        for item in items:
+            name = item.clip.clip_id
+            status = "ok" if name in self.read else "unparsed"
+            score = 3.0 if name in self.read else None
+            yield ScoreRow(
+                clip_id=name, uri=item.clip.uri, run_key=name, status=status, score=score, reason="I see a slope."
+            )
+
+
+@pytest.mark.parametrize(("read", "limit", "rows"), [((), 5, 5), (("02",), 5, 12), ((), None, 12)])
+def test_a_model_whose_first_answers_cannot_be_read_stops_the_job(
+    tmp_path: Path, read: Sequence[str], limit: int | None, rows: int
+) -> None:
+    table = ScoreTable(tmp_path, rows_per_part=4, seconds_per_write=0)
+    ledger = Ledger.of(work(12), clip_seconds=None)
+    options = {"engine": Engine.LOCAL, "unread_limit": limit}
+    if rows < 12:
+        with pytest.raises(ModelError, match=r"none of the first 5 answers holds a score, e\.g\. .*'I see a slope\.'"):
+            run_stages([Mute(read=read)], ledger, table, JobProgress(12, quiet=True), **options)
+    else:
+        assert not run_stages([Mute(read=read)], ledger, table, JobProgress(12, quiet=True), **options)
+    assert read_scores(tmp_path).num_rows >= rows
