@@ -150,7 +150,7 @@ def _stop_unread(count: int, last: ScoreRow) -> NoReturn:
     said = " ".join((last.reason or "").split())
     short = said if len(said) <= EXAMPLE_CHARACTERS else said[:EXAMPLE_CHARACTERS] + "…"
     raise ModelError(
-        f"none of the first {count} answers holds a score, e.g. that to {last.clip_id}: {short!r}. Check that the model "
+        f"none of the first {count} answers holds a score, e.g. to {last.clip_id}: {short!r}. Check that the model "
         "is asked as it was trained (its card's prompt) and may write enough (generation.max_new_tokens); "
         "--set job.unread_limit=null scores on. The rows so far are kept."
     )
