@@ -1,7 +1,13 @@
 """Private parts of Ray that we lean on, each with the reason; tests/contracts/test_ray_contract.py holds them."""
 
+import contextlib
 import logging
 import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+STORE_LEAST_BYTES = 80 * 2**20  # Ray refuses a smaller object store than 75 MiB
 
 # Read when Ray is imported or started; what the user has set counts.
 _ENVIRONMENT = {
@@ -39,6 +45,15 @@ def log_folder() -> str:
     return f"{node.get_session_dir_path()}/logs" if node else ""
 
 
+def lost_workers() -> int:
+    """How many workers of this job were lost or killed so far; `ray.util.state` needs the dashboard."""
+    import ray
+
+    job = ray.get_runtime_context().get_job_id()
+    actors = [one for one in ray._private.state.actors().values() if one["JobID"] == job]
+    return sum(int(one["NumRestarts"]) + (one["State"] == "RESTARTING") for one in actors)
+
+
 def train_workers() -> int:
     """How many workers of this job's Ray Train groups are alive; `ray.util.state` needs the dashboard."""
     import ray
@@ -46,3 +61,53 @@ def train_workers() -> int:
     job = ray.get_runtime_context().get_job_id()
     actors = ray._private.state.actors(actor_state_name="ALIVE").values()
     return sum(one["JobID"] == job and one["ActorClassName"] == "RayTrainWorker" for one in actors)
+
+
+@contextlib.contextmanager
+def private_token() -> Iterator[None]:
+    """Give a Ray that is started here a token of its own, unless the user has chosen a mode.
+
+    Ray 2.60 would write one to ~/.ray, which fails where HOME cannot be written, and makes every later `ray start` of
+    this account ask for tokens.
+    """
+    if "RAY_AUTH_MODE" in os.environ:
+        yield
+        return
+    made = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(32)}
+    before = {name: os.environ.get(name) for name in made}
+    os.environ.update(made)
+    _read_authentication()
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        _read_authentication()
+
+
+def send_token() -> None:
+    """Send the account's token, as Ray does by itself to `auto`; a head that asks for none takes no notice of it."""
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    _read_authentication()
+
+
+def token_file() -> Path | None:
+    """The token that earlier commands of Ray have left for this account, where no mode is chosen."""
+    if "RAY_AUTH_MODE" in os.environ:
+        return None
+    with contextlib.suppress(RuntimeError, OSError):  # no home, or one that cannot be read
+        path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+        return path if path.is_file() else None
+    return None
+
+
+def _read_authentication() -> None:
+    """Have Ray's C++ parts read the environment again."""
+    import ray._raylet as raylet
+
+    raylet.Config.initialize("")  # type: ignore[attr-defined]
+    if loader := getattr(raylet, "AuthenticationTokenLoader", None):  # older versions have no tokens
+        loader.instance().reset_cache()

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -13,7 +13,7 @@ from jobs.progress import JobProgress
 from jobs.resume import Work
 from jobs.signals import Stop
 from jobs.stages import Result, Stage
-from vqa.console import Engine
+from vqa.console import WAIT_SECONDS, Engine
 from vqa.data.score_table import ScoreRow, ScoreTable
 from vqa.errors import UsageError
 
@@ -32,6 +32,7 @@ class JobOptions:
     model: str | None = None
     engine: Engine = Engine.AUTO
     ray_address: str | None = None
+    wait: float = WAIT_SECONDS
     fresh: bool = False
     max_failed: str = "5%"
     dry_run: bool = False
@@ -88,6 +89,7 @@ def run_stages(
     *,
     engine: Engine,
     ray_address: str | None = None,
+    wait: float = WAIT_SECONDS,
 ) -> bool:
     """Take the ledger's work through the stages and fill the table; True where it was interrupted before the end."""
     if not ledger.work:
@@ -98,7 +100,7 @@ def run_stages(
     try:
         with contextlib.ExitStack() as session:
             with stop.waiting():
-                executor = session.enter_context(_executor(engine, stages, ray_address))
+                executor = session.enter_context(_executor(engine, stages, ray_address, wait, progress.say))
             stop.arm()  # Ray takes SIGTERM for itself when it starts
             session.enter_context(progress)
             batches = session.enter_context(contextlib.closing(_all_batches(executor, ledger)))
@@ -132,13 +134,13 @@ def run_stages(
 
 
 def _executor(
-    engine: Engine, stages: Sequence[Stage], ray_address: str | None
+    engine: Engine, stages: Sequence[Stage], ray_address: str | None, wait: float, say: Callable[[str], None]
 ) -> contextlib.AbstractContextManager[Executor]:
     if engine is Engine.LOCAL:
         return LocalExecutor(stages)
     from jobs.ray_executor import RayExecutor
 
-    return RayExecutor(stages, address=ray_address)
+    return RayExecutor(stages, address=ray_address, wait_seconds=wait, say=say)
 
 
 def _all_batches(executor: Executor, ledger: Ledger) -> Generator[list[Result]]:

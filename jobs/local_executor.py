@@ -2,7 +2,6 @@
 
 import copy
 import logging
-import os
 import queue
 import threading
 from collections.abc import Generator, Iterator, Sequence
@@ -10,6 +9,7 @@ from typing import Self
 
 from jobs.resume import Work
 from jobs.stages import Item, Resources, Result, Stage
+from vqa import machine
 from vqa.errors import VqaError
 
 _log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class LocalExecutor:
 
     def _workers(self, files: int) -> int:
         """As on Ray: the model may take half the cores, the decoders feed it."""
-        cores = len(os.sched_getaffinity(0))
+        cores = machine.cores()
         wanted: Resources = self._first.resources({"CPU": cores})
         return min(files, wanted.workers or max(1, cores // (1 + len(self._rest))))
 
@@ -91,6 +91,8 @@ class _Feed:
                 try:
                     for made in stage.process([item]):
                         self._put(made)
+                except VqaError:  # the machine's fault, not the file's
+                    raise
                 except Exception as error:  # as above: the caller counts what never came
                     _log.warning("%s failed: %s: %s", item.clip.uri, type(error).__name__, error)
         except VqaError as error:

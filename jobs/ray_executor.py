@@ -1,25 +1,21 @@
 """The stages on Ray Data: streaming, with backpressure, on this machine or a cluster."""
 
-import contextlib
 import gc
-import logging
 import os
 import pickle
-import re
-import shutil
-import socket
-import sys
 import warnings
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Self, TypedDict
+from typing import Self
 
 import pyarrow as pa
 
 from jobs import _compat
+from jobs.ray_session import ray_session
 from jobs.resume import Work
 from jobs.stages import Item, Result, Stage
+from jobs.waiting import LossWatch, say_on_stderr, wait_for_process, wait_for_room
+from vqa.console import WAIT_SECONDS
 from vqa.errors import ModelError, VqaError
 
 BLOCK_BYTES = 2**20  # about one clip's views: rows leave a worker as soon as they are made
@@ -27,92 +23,27 @@ BLOCKS_AT_MOST = 20_000  # in a job of millions a task takes several files, so t
 TASK_RETRIES = 3  # a worker that dies is replaced and its clips retried this often; then they become `crashed`
 
 
-@contextlib.contextmanager
-def ray_session(address: str | None, *, least_cpus: int = 2) -> Iterator[dict[str, float]]:
-    """Ray's resources ("CPU", "GPU") while connected: to `address` or $RAY_ADDRESS, else to a Ray of our own, here.
-
-    Our own ends with this process, however that ends; an existing one is left running. An already connected process
-    is taken as it is.
-    """
-    _compat.set_environment()
-    import ray
-
-    ours = not ray.is_initialized()
-    local: _Local = {}
-    if ours:
-        address = address or os.environ.get("RAY_ADDRESS") or "local"
-        if address == "local":
-            local = {"num_cpus": max(least_cpus, len(os.sched_getaffinity(0))), "include_dashboard": False}
-        _connect(address, local)
-    _compat.silence_worker_logs()
-    logs = Path(_compat.log_folder())
-    try:
-        yield dict(ray.cluster_resources())  # type: ignore[no-untyped-call]
-    finally:
-        if ours:
-            ray.shutdown()
-    if ours and local:  # all went well: nobody will read the logs, and each run would leave some in /tmp/ray
-        shutil.rmtree(logs.parent, ignore_errors=True)
-
-
-class _Local(TypedDict, total=False):
-    """Options of a Ray that is started here."""
-
-    num_cpus: int
-    include_dashboard: bool
-
-
-def _connect(address: str, local: _Local) -> None:
-    """Connect or start. Raises VqaError where Ray cannot be had.
-
-    A Ray of our own gets three tries: its parts wait 15 seconds for each other, too little on a very busy machine.
-    """
-    import psutil
-    import ray
-
-    tries = 3 if local else 1
-    ours = set(psutil.Process().children(recursive=True))
-    for number in range(1, tries + 1):
-        try:
-            # Ray itself would try a closed port for more than ten minutes.
-            if host := re.fullmatch(r"([^/]+):(\d+)", address):
-                socket.create_connection((host[1], int(host[2])), timeout=10).close()
-            with _silent_stderr():
-                ray.init(address=address, log_to_driver=False, logging_level=logging.FATAL, **local)
-            return
-        except Exception as error:  # Ray raises plain Exception, ConnectionError, RuntimeError, ValueError
-            ray.shutdown()
-            for process in psutil.Process().children(recursive=True):
-                if process not in ours:  # a start that failed half-way leaves its first half running
-                    with contextlib.suppress(psutil.NoSuchProcess):
-                        process.kill()
-            if number == tries:
-                what = " ".join(str(error).split())
-                way_out = "try again when the machine is less busy" if local else "check the address"
-                raise VqaError(f"Ray at {address!r} cannot be reached or started ({what}); {way_out}") from error
-
-
-@contextlib.contextmanager
-def _silent_stderr() -> Iterator[None]:
-    """Keep what Ray's C++ parts print while they start off our stderr; what goes wrong comes as an exception."""
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        sys.stderr.flush()
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-
-
 class RayExecutor:
     """A pool of workers per stage; each starts with one worker and grows while the cluster has room."""
 
-    def __init__(self, stages: Sequence[Stage], *, address: str | None = None) -> None:
-        """Nothing is started yet; `address` as of `ray_session`."""
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        *,
+        address: str | None = None,
+        wait_seconds: float = WAIT_SECONDS,
+        say: Callable[[str], None] = say_on_stderr,
+    ) -> None:
+        """Nothing is started yet.
+
+        Args:
+            stages: What each worker runs.
+            address: As of `ray_session`.
+            wait_seconds: How long to wait for room on the cluster, and for a first result where workers are lost.
+            say: Prints what is waited for.
+        """
         self._stages = stages
+        self._wait_seconds, self._say = wait_seconds, say
         self._session = ray_session(address)
         self._cluster: Mapping[str, float] = {}
 
@@ -132,7 +63,7 @@ class RayExecutor:
 
         Work lost with a worker for good yields nothing; the caller counts. With `alone` each clip travels and is
         processed by itself, so that what kills its worker takes nothing else along. Raises ModelError where a worker
-        cannot start.
+        cannot start, VqaError where none has room or none lives.
         """
         try:
             yield from self._stream(work, alone=alone)
@@ -161,9 +92,11 @@ class RayExecutor:
         context.max_consecutive_actor_init_deaths = 2
         # Work that waits inside a worker loses one of its tries too when that worker dies.
         in_flight = 1 if alone else None
+        shares = [stage.resources(self._cluster) for stage in self._stages]
+        wait_for_room(shares, wait_seconds=self._wait_seconds, say=self._say)
+        wait_for_process(wait_seconds=self._wait_seconds, say=self._say)
         results: ray.data.Dataset = ray.data.from_arrow(list(_blocks(work)))
-        for stage in self._stages:
-            share = stage.resources(self._cluster)
+        for stage, share in zip(self._stages, shares, strict=True):
             results = results.map_batches(
                 _worker_of(stage),
                 fn_constructor_args=[stage],
@@ -175,7 +108,14 @@ class RayExecutor:
                 ray_remote_args_fn=_restarts,
             )
         try:
-            for batch in results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            watch = LossWatch(wait_seconds=self._wait_seconds, say=self._say)
+            with watch.pulling():  # Ray waits here for the first workers
+                batches = iter(results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
+            while True:
+                with watch.pulling():
+                    batch = next(batches, None)
+                if batch is None:
+                    break
                 items = _items(batch)
                 for item in items:
                     if isinstance(item, VqaError):
@@ -217,6 +157,8 @@ class StageWorker:
         except ModelError:
             # This process can give no more. Ray starts another and retries only where a process dies.
             os._exit(1)
+        except VqaError as error:  # the machine's fault, not a clip's
+            yield _table([error.with_traceback(None)])
         if faults := [item for item in items if isinstance(item, VqaError)]:
             yield _table(faults)
 

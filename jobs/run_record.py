@@ -1,7 +1,6 @@
 """run.json: what a run was asked, with which versions, and how it ended."""
 
 import contextlib
-import os
 import platform
 import socket
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,6 +8,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from vqa import machine
 from vqa.files import write_json
 
 PACKAGES = ("vqa", "torch", "transformers", "ray", "av", "pyarrow", "numpy")
@@ -34,7 +34,7 @@ class RunRecord:
     def __init__(self, path: Path, facts: Mapping[str, object]) -> None:
         """Write the head: state, host, versions, and the facts."""
         self._path = path
-        host = {"name": socket.gethostname(), "platform": platform.platform(), "cores": os.cpu_count()}
+        host = {"name": socket.gethostname(), "platform": platform.platform(), "cores": machine.cores()}
         head = {"state": "running", "started": now(), "ended": None, "host": host, "versions": versions()}
         self.values: dict[str, object] = {**head, **facts}
         write_json(path, self.values)

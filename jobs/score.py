@@ -209,7 +209,13 @@ def _score(request: ScoreRequest, inputs: ScoreInputs, limit: FailureLimit) -> i
     ledger = Ledger.of(plan.work, clip_seconds=config.clip_seconds)
     with record.failing():
         is_interrupted = run_stages(
-            stages_of(inputs), ledger, table, progress, engine=engine, ray_address=request.ray_address
+            stages_of(inputs),
+            ledger,
+            table,
+            progress,
+            engine=engine,
+            ray_address=request.ray_address,
+            wait=request.wait,
         )
         if not is_interrupted:
             by = ScoredBy(config.tier, inputs.model_id, inputs.model_revision)

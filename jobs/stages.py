@@ -20,7 +20,7 @@ from jobs.resume import Stamp, Work, run_key, stamp
 from vqa.data.score_table import ScoreRow, Status, Tier
 from vqa.data.view_cache import PreparedRow, pack
 from vqa.data.windows import windows
-from vqa.errors import ClipError, ModelError
+from vqa.errors import ClipError, MachineError, ModelError
 from vqa.media.storage.fingerprint import fingerprint
 from vqa.model.card import GenerationConfig, ModelCard
 from vqa.types import Clip, MediaInfo, Score, Views
@@ -189,7 +189,7 @@ class SampleStage:
             raise RuntimeError("SampleStage: setup() was not called")
         try:
             return self._child.run(function, *args, **kwargs)
-        except ClipError:
+        except (ClipError, MachineError):
             raise
         except Exception as error:  # our own fault on one odd file must cost that file, not the job
             subject = getattr(args[0], "uri", args[0])

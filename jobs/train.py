@@ -46,7 +46,7 @@ def run(
         until: Name of the last stage to run; None: all of them.
         workers: Processes, each with a GPU where there are any, else a core.
         max_restarts: How often the group is restarted after it lost a worker.
-        ray_address: As of `jobs.ray_executor.ray_session`.
+        ray_address: As of `jobs.ray_session.ray_session`.
 
     Returns:
         The folder of the trained model.
@@ -55,13 +55,13 @@ def run(
         UsageError: More workers than Ray has GPUs or cores.
         VqaError: What the recipe raises; or workers were lost more often than `max_restarts`.
     """
-    from jobs import ray_executor
+    from jobs.ray_session import ray_session
     from vqa.errors import VqaError
 
     out = out.resolve()
     places = [str(Path(place).resolve()) if Path(place).exists() else str(place) for place in data]
     config = {"recipe": recipe, "out": str(out), "data": places, "until": until, "folder": str(Path.cwd())}
-    with locked(out), ray_executor.ray_session(ray_address, least_cpus=workers) as resources:
+    with locked(out), ray_session(ray_address, least_cpus=workers) as resources:
         (out / OUTCOME).unlink(missing_ok=True)
         report = _log_reporter(out / "log.jsonl")
         try:

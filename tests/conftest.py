@@ -77,7 +77,7 @@ def _is_scheduled_as_before() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def _session_of_ray() -> Iterator[None]:
-    from jobs.ray_executor import ray_session
+    from jobs.ray_session import ray_session
 
     with ray_session(None):
         yield

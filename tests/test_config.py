@@ -1,5 +1,6 @@
 """Configs: later sources win, unknown keys are refused by name, and no value slips through unread."""
 
+import ast
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,52 @@ def test_merging_changes_neither_side() -> None:
 
 def test_the_configs_folder_is_found() -> None:
     assert (configs_folder() / "models").is_dir()
+
+
+# Schemas of files that we write, whose values are for readers: no settings.
+WRITTEN = {"Calibration", "PartMetrics", "StudentCard"}
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def source_trees() -> list[ast.Module]:
+    files = (file for folder in ("vqa", "jobs", "samplers") for file in (ROOT / folder).rglob("*.py"))
+    return [ast.parse(file.read_text(encoding="utf-8")) for file in files]
+
+
+def settings_and_names_read(trees: list[ast.Module]) -> tuple[dict[str, list[str]], set[str]]:
+    """The keys of each class of settings, and each name that code reads or hands on: attribute, text or parameter."""
+    classes = {node.name: node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+
+    def is_settings(name: str) -> bool:
+        bases = [base.id for base in classes[name].bases if isinstance(base, ast.Name)] if name in classes else []
+        return "Strict" in bases or any(map(is_settings, bases))
+
+    schemas = {
+        name: [
+            one.target.id for one in node.body if isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name)
+        ]
+        for name, node in classes.items()
+        if is_settings(name) and name not in WRITTEN
+    }
+    read = set()
+    for tree in trees:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+                read.add(node.attr)
+            elif isinstance(node, ast.Tuple):  # lists of names that are handed on as they are (trl's settings)
+                read |= {one.value for one in node.elts if isinstance(one, ast.Constant) and isinstance(one.value, str)}
+            elif isinstance(node, ast.arguments):
+                read |= {one.arg for one in node.kwonlyargs}
+    return schemas, read
+
+
+def test_no_key_of_any_config_is_read_by_nobody() -> None:
+    schemas, read = settings_and_names_read(source_trees())
+    assert {"ScoreConfig", "Recipe", "GrpoSettings", "Write", "SetSpec", "EvalCard"} <= schemas.keys()
+    assert [f"{name}.{key}" for name, keys in schemas.items() for key in keys if key not in read] == []
+
+
+def test_a_key_that_nobody_reads_is_found() -> None:
+    trees = [ast.parse("class A(Strict):\n    used: int\n    dead: int\n\n\ndef f(a):\n    return a.used\n")]
+    schemas, read = settings_and_names_read(trees)
+    assert schemas == {"A": ["used", "dead"]} and "used" in read and "dead" not in read

@@ -85,6 +85,17 @@ GOOD = [
     ("<think>maybe <answer>2</answer></think><answer>3</answer>", 1, (3,)),
     ("<think>never closed <answer>3</answer>", 1, (3,)),
     ("<answer>3</answer> I hope that this helps.", 1, (3,)),
+    (r"\boxed{3.5}", 1, (3.5,)),
+    (r"<think>Soft.</think><answer>$\boxed{3.5}$</answer>", 1, (3.5,)),
+    ("3.5 out of 5", 1, (3.5,)),
+    ("**Score: 3.5/5 (Good)**", 1, (3.5,)),
+    ("[[3.5]]", 1, (3.5,)),
+    ("<THINK>Soft.</Think><Answer>3.5</ANSWER>", 1, (3.5,)),
+    ("3.5\u5206", 1, (3.5,)),
+    ("3.5/5 stars", 1, (3.5,)),
+    ("Rating: 3.5, Confidence: 80%", 1, (3.5,)),
+    ("Confidence: 80%\nscore: 3.5", 1, (3.5,)),
+    ("MOS: 3.5", 1, (3.5,)),
 ]
 
 
@@ -101,6 +112,17 @@ def test_one_overall_number_is_an_answer_for_any_dimensions(count: int) -> None:
 
 BAD = [
     ("", 1),
+    (r"\boxed{3.5} or \boxed{4}", 1),
+    (r"\boxed{7}", 1),
+    ("[[3.5]] [[4.5]]", 1),
+    ("3.5, Confidence: 80%", 1),
+    ("Confidence: 3%", 1),
+    ("Rating: 3.5, Score: 4", 1),
+    ("3.5/5 (Good) or 4/5 (Good)", 1),
+    ("3.5 (4)", 1),
+    ("3.5/10", 1),
+    ("3\u52063.5\u5206", 1),
+    ("<Answer>3.5", 1),
     ("<think>3.4", 1),
     ("<answer>3.4", 1),
     ("<answer>3.4</ans", 1),

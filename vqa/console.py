@@ -1,17 +1,22 @@
 """Options that commands share, and how a command ends: an exit code, and at most one clear message on stderr."""
 
 import os
+import signal
 import sys
 import tempfile
+import threading
 import traceback
 from enum import StrEnum
+from types import FrameType
 from typing import Annotated
 
 import typer
 
 from vqa.errors import VqaError
+from vqa.machine import shortage
 
 INTERRUPTED = 130
+WAIT_SECONDS = 600.0  # default of --wait
 
 
 class Engine(StrEnum):
@@ -29,6 +34,12 @@ RayAddress = Annotated[
     str | None,
     typer.Option(help="A running Ray cluster, or auto; else $RAY_ADDRESS, else a Ray started here."),
 ]
+Wait = Annotated[
+    float,
+    typer.Option(
+        min=0, metavar="SECONDS", help="How long to wait for free cores and GPUs of Ray, or for workers that it kills."
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, write nothing.")]
 JsonSummary = Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of tables.")]
 
@@ -40,6 +51,7 @@ def assigning(example: str) -> object:
 
 def enter(app: typer.Typer) -> int:
     """Run the command line; return its exit code. No traceback reaches the screen."""
+    _note_interrupts()
     try:
         app(standalone_mode=True)
     except VqaError as error:
@@ -56,7 +68,11 @@ def enter(app: typer.Typer) -> int:
     except (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
         complain(f"{error.filename2 or error.filename}: {error.strerror}; give another path")
         return 1
-    except Exception as error:  # our own fault: the user gets a sentence, the log gets the traceback
+    except Exception as error:
+        if what := shortage(error):
+            complain(what)
+            return 1
+        # our own fault: the user gets a sentence, the log gets the traceback
         descriptor, path = tempfile.mkstemp(prefix="vqa-", suffix=".log")
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="replace") as log:
             traceback.print_exc(file=log)
@@ -65,6 +81,27 @@ def enter(app: typer.Typer) -> int:
         complain(f"unexpected {type(error).__name__}: {short} (traceback in {path})")
         return 1
     return 0
+
+
+_interrupts: list[int] = []  # Ctrl-C before a job listens for it: imports of compiled modules may swallow the error
+
+
+def _note_interrupts() -> None:
+    """Note each Ctrl-C beside raising it, until a job installs a handler of its own."""
+    _interrupts.clear()
+    is_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not so under nohup
+    if is_default and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, _note)
+
+
+def _note(number: int, frame: FrameType | None) -> None:
+    _interrupts.append(number)
+    signal.default_int_handler(number, frame)
+
+
+def was_interrupted() -> bool:
+    """Whether Ctrl-C was pressed since the command began."""
+    return bool(_interrupts)
 
 
 def printable(text: str) -> str:

@@ -49,6 +49,10 @@ class ClipError(VqaError):
         return ClipError, (self.kind, str(self), self.frames)  # pickling keeps kind and frames
 
 
+class MachineError(VqaError):
+    """A limit of this machine, container or account that no clip is to blame for."""
+
+
 class ModelError(VqaError):
     """A model that cannot be loaded or run as configured."""
 

@@ -137,9 +137,11 @@ def locate(text: str, dimensions: int) -> tuple[Reading, ...] | None:
     """Parse an answer's numbers with their places in the text; never raises, and returns None in doubt.
 
     The text that counts is the last `<answer>` block, which must be closed; without one, all that follows the
-    reasoning. It must hold nothing but numbers in ASCII digits, separated by lines, blanks or `, `, and these dialects
-    of public checkpoints: names before the numbers (`global: 3.4`, `The overall score is 3.4`), JSON (`{"rating":
-    3.4}`), `3.4/5`, `4 out of 5`, Markdown fences and stars. Named numbers are put in order (global, local). One number
+    reasoning; tags are read in any case. It must hold nothing but numbers in ASCII digits, separated by lines, blanks
+    or `, `, and these dialects of public checkpoints: names before the numbers (`global: 3.4`, `The overall score is
+    3.4`), JSON (`{"rating": 3.4}`), `3.4/5`, `4 out of 5`, TeX's box, `3.4分`, a grade word in brackets behind it,
+    Markdown fences and stars; a confidence beside a number that has a name. Named numbers are put in order (global,
+    local). One number
     that names no part is an answer for any `dimensions`: the score as such.
 
     Args:
@@ -149,6 +151,7 @@ def locate(text: str, dimensions: int) -> tuple[Reading, ...] | None:
     Returns:
         As `parse`, with places.
     """
+    text = _TAG.sub(lambda tag: tag.group().lower(), text)
     tail_start = text.rfind(_CLOSE_THINK) + len(_CLOSE_THINK) if _CLOSE_THINK in text else 0
     is_thinking = text.find(_OPEN_THINK, tail_start) >= 0
     opened = text.rfind(_OPEN_ANSWER, tail_start)
@@ -169,12 +172,14 @@ def locate(text: str, dimensions: int) -> tuple[Reading, ...] | None:
 
 def is_closed(text: str) -> bool:
     """Whether the last `<answer>` block is closed, so that the answer is complete."""
+    text = _TAG.sub(lambda tag: tag.group().lower(), text)
     opened = text.rfind(_OPEN_ANSWER)
     return opened >= 0 and _CLOSE_ANSWER in text[opened:]
 
 
 def reason(text: str) -> str:
     """The reasoning of an answer, trimmed: the inside of `<think>`, or the text before the answer; may be empty."""
+    text = _TAG.sub(lambda tag: tag.group().lower(), text)
     start = text.find(_OPEN_THINK)
     start = 0 if start < 0 else start + len(_OPEN_THINK)
     stop = text.rfind(_CLOSE_THINK)
@@ -183,6 +188,7 @@ def reason(text: str) -> str:
     return text[start : stop if stop >= start else len(text)].strip()
 
 
+_TAG = re.compile(r"</?(?:think|answer)>", re.IGNORECASE)
 _OPEN_THINK, _CLOSE_THINK = "<think>", "</think>"
 _OPEN_ANSWER, _CLOSE_ANSWER = "<answer>", "</answer>"
 _LONGEST_ANSWER = 400  # characters; five named numbers take a quarter of it
@@ -194,7 +200,7 @@ _PARTS = {
 }
 _PART_WORDS = frozenset(name for names in _PARTS.values() for name in names)
 _WORDS = "|".join(
-    (*sorted(_PART_WORDS), "the", "final", "overall", "video", "image", "quality", "rating", "score", "answer")
+    (*sorted(_PART_WORDS), "the", "final", "overall", "video", "image", "quality", "rating", "score", "answer", "mos")
 )
 _ITEM = re.compile(
     rf"(?:(?P<name>(?:{_WORDS})(?:[ _](?:{_WORDS}))*)\s*(?::|=|\bis\b)\s*)?"
@@ -202,13 +208,22 @@ _ITEM = re.compile(
     re.IGNORECASE | re.ASCII,
 )
 _GAP = re.compile(r"(?:\s*[,;](?![0-9])\s*|\s+)(?=\S)|\s*$")
+# What stands around a number without changing it: TeX's box and dollars, a unit, BT.500's grade in brackets.
+_ORNAMENT = re.compile(
+    r"\\boxed(?=\{)|(?<![0-9])\$|\$(?![0-9])|(?<=[0-9])\s*分|(?<=[0-9])\s*(?:stars?|points?)\b"
+    r"|(?<=[0-9])\s*\((?:excellent|good|fair|poor|bad)\)",
+    re.IGNORECASE,
+)
+_CONFIDENCE = re.compile(r"[,;]?\s*\bconfidence\s*[:=]\s*[0-9]{1,3}(?:\.[0-9]{1,6})?\s*%?", re.IGNORECASE | re.ASCII)
 # Not between two digits: `3*4` is no list of scores.
 _WRAPPING = re.compile(r"```(?:json)?|(?<![0-9])[*\"'{}\[\]`]|[*\"'{}\[\]`](?![0-9])")
 
 
 def _read(text: str, start: int, stop: int, dimensions: int) -> tuple[Reading, ...] | None:
     # Blanks in place of wrapping, not nothing: the places in the text stay the same.
-    body = _WRAPPING.sub(lambda found: " " * len(found.group()), text[start:stop])
+    body = _ORNAMENT.sub(lambda found: " " * len(found.group()), text[start:stop])
+    body, others = _CONFIDENCE.subn(lambda found: " " * len(found.group()), body)
+    body = _WRAPPING.sub(lambda found: " " * len(found.group()), body)
     place = len(body) - len(body.lstrip())
     readings: list[Reading] = []
     names: list[str | None] = []
@@ -218,6 +233,8 @@ def _read(text: str, start: int, stop: int, dimensions: int) -> tuple[Reading, .
         if not item or not gap or len(readings) == dimensions:
             return None
         value = float(item["number"])
+        if others and not item["name"]:
+            return None  # beside a number of something else, only one that is named is the score
         if not LOWEST <= value <= HIGHEST:
             return None
         readings.append(Reading(value, start + item.start("number"), start + item.end("number")))

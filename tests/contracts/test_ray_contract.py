@@ -15,6 +15,7 @@ import ray.data
 from ray.data import ActorPoolStrategy, DataContext
 
 from jobs import _compat, ray_executor
+from jobs.ray_session import ray_session
 from jobs.resume import Work
 from jobs.stages import Resources
 from vqa.errors import ModelError
@@ -98,7 +99,7 @@ def test_what_we_switch_off_is_still_there() -> None:
 
 
 def test_the_session_tells_its_cores_and_where_its_logs_are() -> None:
-    with ray_executor.ray_session(None) as resources:  # already connected: taken as it is
+    with ray_session(None) as resources:  # already connected: taken as it is
         assert resources["CPU"] >= 2
     assert ray.is_initialized()
     assert Path(_compat.log_folder()).is_dir()

@@ -17,7 +17,7 @@ from vqa.data.score_table import read_scores
 
 MANY = 60  # clips of the made-up KoNViD-1k
 FIRST = "score_a_folder"
-OVER_MANY = {"calibrate", "evaluate"}  # pages whose `out` holds scores of those
+OVER_MANY = {"calibrate", "evaluate", "your_viewers"}  # pages whose `out` holds scores of those
 LISTED = {"big_buck_bunny": 71.5, "compressed": 48.0, "noisy": 30.2}  # the clips of `mine`
 RUN = {"shell": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}
 
@@ -72,6 +72,7 @@ def make_sets(base: Path) -> None:
     pq.write_table(table, base / "out-many" / "scores" / "part-000001.parquet")
     shutil.copy(base / "out" / "run.json", base / "out-many" / "run.json")
     write(base / "KoNViD_1k_attributes.csv", labels)
+    make_votes(base, {str(row["clip_id"]): float(label["mos"]) for row, label in zip(rows, labels, strict=True)})
     write(base / "rival.csv", rivals)
     votes = {f"clip{place}": mean for place, mean in enumerate(np.linspace(1.5, 4.5, 16))}
     write(
@@ -82,6 +83,13 @@ def make_sets(base: Path) -> None:
             for clip, mean in votes.items()
         ],
     )
+    seen = [
+        (one, other, votes[one] - votes[other] + random.normal()) for one in votes for other in votes if one < other
+    ]
+    write(
+        base / "pairs.csv",
+        [{"first": one, "second": other, "result": 1 if gap > 0 else -1} for one, other, gap in seen],
+    )
     (base / "labels.txt").write_text("".join(f"{name}.mp4,5.28,25,{mos}\n" for name, mos in LISTED.items()))
     imports = (
         "vqa data import konvid-1k --root videos --labels KoNViD_1k_attributes.csv --out konvid-1k.parquet\n"
@@ -89,6 +97,19 @@ def make_sets(base: Path) -> None:
         "--out mine.parquet\n"
     )
     run(Block(language="shell", text=imports, not_run=None), base)
+
+
+def make_votes(base: Path, opinions: dict[str, float]) -> None:
+    """Comparisons of `vqa rate` over the made-up KoNViD-1k, and the opinions of six of its clips."""
+    random = np.random.default_rng(1)
+    votes: list[dict[str, object]] = []
+    for first in opinions:
+        for second in random.choice([name for name in opinions if name != first], 8, replace=False):
+            gap = opinions[first] - opinions[second] + random.normal(0, 0.3)
+            votes.append({"first": first, "second": second, "result": 1 if gap > 0 else -1, "subject": "ann"})
+    write(base / "votes.csv", votes)
+    known = sorted(opinions, key=lambda name: opinions[name])[:: len(opinions) // 5]
+    write(base / "known.csv", [{"file_name": name, "mos": opinions[name]} for name in known])
 
 
 def write(path: Path, rows: list[dict[str, object]]) -> None:
@@ -108,7 +129,16 @@ def test_the_commands_of_a_page_run(page: str, material: Path, tmp_path: Path) -
     (tmp_path / "videos").symlink_to(material / "videos")
     shutil.copytree(material / "clips", tmp_path / "clips")
     shutil.copytree(material / ("out-many" if page in OVER_MANY else "out"), tmp_path / "out")
-    for name in ("KoNViD_1k_attributes.csv", "rival.csv", "ratings.csv", "konvid-1k.parquet", "mine.parquet"):
+    for name in (
+        "KoNViD_1k_attributes.csv",
+        "rival.csv",
+        "ratings.csv",
+        "pairs.csv",
+        "votes.csv",
+        "known.csv",
+        "konvid-1k.parquet",
+        "mine.parquet",
+    ):
         shutil.copy(material / name, tmp_path)
     if not run_page(page, tmp_path):
         pytest.skip("nothing on this page can run here")
@@ -120,5 +150,5 @@ def test_blocks_that_are_not_run_say_why_and_their_commands_parse() -> None:
         print(f"{page}: {block.not_run}")
         for words in command_lines(block.text):
             parsed(words)
-    assert len(skipped) == 11
+    assert len(skipped) == 12
     assert {block.language for page in HOWTO for block in blocks(page)} <= {*RUN, "text"}

@@ -1,12 +1,16 @@
 """Settings: each source lies over the one before, and the digest holds what changes a number and nothing else."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
-from jobs.config import ScoreConfig, pinned_card, resolve, settings_digest
+from jobs.config import ClipLimits, JobConfig, ScoreConfig, make_guard, pinned_card, resolve, settings_digest
+from jobs.stages import ScoreStage
 from vqa.errors import UsageError
+from vqa.model.card import GenerationConfig, ModelCard
 
 
 def card(folder: Path, name: str = "mine", text: str = "source: a/b\n") -> Path:
@@ -70,42 +74,102 @@ def digest(folder: Path, *assignments: str, revision: str = "r1", flags: dict[st
     return settings_digest(config, model_id="a/b", model_revision=revision)
 
 
-@pytest.mark.parametrize(
-    "assignment",
-    [
-        "views.keyframes=3",
-        "views.spatial=grid",
-        "views.backend=decord",
-        "generation.k=3",
-        "generation.seed=1",
-        "generation.temperature=0.5",
-        "generation.readout=expected",
-        "model.prompt=q_insight",
-        "model.dtype=bfloat16",
-        "model.max_pixels=1000",
-        "clip_seconds=5",
-    ],
-)
-def test_what_changes_a_number_changes_the_digest(tmp_path: Path, assignment: str) -> None:
-    assert digest(tmp_path, assignment) != digest(tmp_path)
+# Every key of `vqa score` with another value than its default; a new key fails the test below until it is entered.
+CHANGES_NUMBERS = {
+    "tier": "light",
+    "clip_seconds": "5",
+    "model.prompt": "q_insight",
+    "model.dtype": "bfloat16",
+    "model.attention": "eager",
+    "model.min_pixels": "1000",
+    "model.max_pixels": "1000",
+    "views.temporal": "uniform",
+    "views.keyframes": "3",
+    "views.change": "luma",
+    "views.keyframe_rate": "2",
+    "views.global_kind": "frames",
+    "views.global_pixels": "512",
+    "views.shown_size": "[640, 384]",
+    "views.spatial": "grid",
+    "views.local_pictures": "1",
+    "views.crop_pixels": "96",
+    "views.snap": "keyframes",
+    "views.backend": "decord",
+    "views.min_decoded_share": "0.9",
+    "views.on_damage": "fail",
+    "generation.k": "3",
+    "generation.generation": "sample",
+    "generation.temperature": "0.5",
+    "generation.top_p": "0.5",
+    "generation.top_k": "5",
+    "generation.seed": "1",
+    "generation.max_new_tokens": "64",
+    "generation.readout": "expected",
+}
+CHANGES_NO_NUMBER = {
+    "student": "folder",  # refused with tier reason; with light the digest holds the state of the folder
+    "calibration": "fit.json",  # columns of their own, beside the score
+    "model.name": "other.yaml",
+    "model.source": "c/d",  # the digest holds the id and revision that it came to
+    "model.revision": "v2",
+    "model.device_map": "cpu",
+    "model.trust_remote_code": "true",
+    "model.cpu_threads": "2",
+    "model.views": "{keyframes: 3}",  # of the card: settled before, into the section
+    "model.generation": "{k: 3}",
+    "views.max_pixels": "9",
+    "views.prune": "false",
+    "generation.batch_size": "3",
+    "generation.token_budget": "1000",
+    "limits.deadline_seconds": "3",
+    "limits.memory_mb": "null",
+    "limits.cpu_seconds": "9",
+    "limits.open_files": "null",
+    "limits.max_frames": "9",
+    "job.sample_workers": "3",
+    "job.score_workers": "3",
+    "job.cpus_per_worker": "2",
+    "job.gpus_per_worker": "0.5",
+    "job.rows_per_part": "7",
+    "job.seconds_per_write": "1",
+}
 
 
-@pytest.mark.parametrize(
-    "assignment",
-    [
-        "generation.batch_size=3",
-        "limits.deadline_seconds=3",
-        "limits.memory_mb=null",
-        "limits.cpu_seconds=9",
-        "limits.open_files=null",
-        "limits.max_frames=9",
-        "job.score_workers=3",
-        "views.max_pixels=9",
-        "views.prune=false",
-    ],
-)
-def test_what_changes_no_number_leaves_the_digest(tmp_path: Path, assignment: str) -> None:
-    assert digest(tmp_path, assignment) == digest(tmp_path)
+def keys_of(schema: type[BaseModel], before: str = "") -> list[str]:
+    """The dotted keys of a schema, those of its sections in their place."""
+    keys = []
+    for name, field in schema.model_fields.items():
+        section = isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        keys += keys_of(field.annotation, f"{before}{name}.") if section else [before + name]
+    return keys
+
+
+def value_of(config: BaseModel, key: str) -> object:
+    return functools.reduce(getattr, key.split("."), config)
+
+
+def test_every_key_is_known_to_change_a_number_or_not() -> None:
+    assert sorted(keys_of(ScoreConfig)) == sorted(CHANGES_NUMBERS | CHANGES_NO_NUMBER)
+    assert not CHANGES_NUMBERS.keys() & CHANGES_NO_NUMBER.keys()
+
+
+@pytest.mark.parametrize("key", keys_of(ScoreConfig))
+def test_every_key_can_be_set_by_its_name(tmp_path: Path, key: str) -> None:
+    card(tmp_path, "other")
+    value = (CHANGES_NUMBERS | CHANGES_NO_NUMBER)[key].replace("other.yaml", str(tmp_path / "other.yaml"))
+    flags = {} if key == "model.name" else {"model": str(card(tmp_path))}
+    plain = resolve(flags={"model": str(card(tmp_path))})
+    assert value_of(resolve(assignments=[f"{key}={value}"], flags=flags), key) != value_of(plain, key)
+
+
+@pytest.mark.parametrize("key", CHANGES_NUMBERS)
+def test_what_changes_a_number_changes_the_digest(tmp_path: Path, key: str) -> None:
+    assert digest(tmp_path, f"{key}={CHANGES_NUMBERS[key]}") != digest(tmp_path)
+
+
+@pytest.mark.parametrize("key", sorted(CHANGES_NO_NUMBER.keys() - {"model.name"}))
+def test_what_changes_no_number_leaves_the_digest(tmp_path: Path, key: str) -> None:
+    assert digest(tmp_path, f"{key}={CHANGES_NO_NUMBER[key]}") == digest(tmp_path)
 
 
 def test_another_state_of_the_model_is_another_digest(tmp_path: Path) -> None:
@@ -116,3 +180,36 @@ def test_workers_load_the_commit_that_the_keys_name(tmp_path: Path) -> None:
     config = resolve(flags={"model": str(card(tmp_path))})
     assert pinned_card(config.model, revision="c0ffee").revision == "c0ffee"
     assert pinned_card(config.model, revision="blake2b:00").revision == "main"
+
+
+LIMITS_OF_THE_GUARD = {"deadline_seconds": 3.0, "memory_mb": None, "cpu_seconds": 9, "open_files": None}
+
+
+@pytest.mark.parametrize(
+    "key", sorted(ClipLimits.model_fields.keys() - {"max_frames"})
+)  # of the sampling stage: test_stages
+def test_every_limit_reaches_the_guard(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setattr("jobs.config.Guard", dict)  # shows what it is given
+    value = LIMITS_OF_THE_GUARD[key]
+    before, after = make_guard(ClipLimits()), make_guard(ClipLimits(**{key: value}))
+    of_guard = "memory_bytes" if key == "memory_mb" else key
+    assert after == before | {of_guard: value}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "cluster"),
+    [
+        ("score_workers", 3, {"CPU": 8}),
+        ("score_workers", 3, {"CPU": 8, "GPU": 2}),
+        ("cpus_per_worker", 2.0, {"CPU": 8}),
+        ("gpus_per_worker", 0.5, {"CPU": 8, "GPU": 2}),
+    ],
+)
+def test_what_a_model_process_gets_is_as_set(key: str, value: float, cluster: dict[str, float]) -> None:
+    def asked(job: JobConfig) -> object:
+        card, generation = ModelCard(source="a/b"), GenerationConfig()
+        return ScoreStage(card=card, generation=generation, model_id="m", model_revision="r", job=job).resources(
+            cluster
+        )
+
+    assert asked(JobConfig(**{key: value})) != asked(JobConfig())

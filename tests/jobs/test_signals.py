@@ -1,16 +1,23 @@
 """Ending well: a signal never cuts a write in two, and a folder has one writer."""
 
+import contextlib
+import errno
+import fcntl
 import os
 import signal
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from jobs.signals import Stop, locked
-from vqa.errors import UsageError
+from vqa import console
+from vqa.errors import UsageError, VqaError
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_is_raised_while_waiting_and_only_noted_elsewhere(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     stop = Stop()
@@ -43,3 +50,55 @@ def test_a_second_run_in_the_folder_is_refused_and_told_who_holds_it(tmp_path: P
         pytest.fail("two at once")
     with locked(tmp_path):
         pass
+
+
+def without_locks(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """A file system whose locks answer with this error."""
+
+    def flock(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, 524])
+def test_a_file_stands_for_the_lock_where_the_file_system_has_none(tmp_path, monkeypatch, number: int) -> None:
+    without_locks(monkeypatch, number)
+    with locked(tmp_path):
+        with pytest.raises(UsageError, match=rf"process {os.getpid()} .*delete .*\.lock\.held"), locked(tmp_path):
+            pytest.fail("two at once")
+        assert (tmp_path / ".lock.held").is_file()
+    assert not (tmp_path / ".lock.held").exists()
+    with locked(tmp_path):
+        pass
+
+
+def test_the_file_of_a_killed_run_is_taken_over_on_its_machine_only(tmp_path, monkeypatch) -> None:
+    without_locks(monkeypatch, errno.ENOLCK)
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    number = int(ended.stdout)
+    (tmp_path / ".lock.held").write_text(f"process {number} on {socket.gethostname()}")
+    with locked(tmp_path):
+        pass
+    (tmp_path / ".lock.held").write_text(f"process {number} on elsewhere")
+    with pytest.raises(UsageError, match="on elsewhere"), locked(tmp_path):
+        pytest.fail("nothing is known of other machines")
+
+
+def test_a_lock_that_fails_otherwise_is_no_other_run(tmp_path, monkeypatch) -> None:
+    without_locks(monkeypatch, errno.EIO)
+    with pytest.raises(VqaError, match=r"cannot be locked \(Input/output error\)"), locked(tmp_path):
+        pytest.fail("not locked")
+
+
+def test_an_interrupt_that_an_import_swallowed_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "_interrupts", [])
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        console._note_interrupts()
+        with contextlib.suppress(KeyboardInterrupt):  # what Cython does with it
+            os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt), Stop().waiting():
+            pytest.fail("it was asked for")
+    finally:
+        signal.signal(signal.SIGINT, before)

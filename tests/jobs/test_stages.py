@@ -10,6 +10,7 @@ from typing import Literal
 import pytest
 import torch
 
+from jobs.child import pickled_views
 from jobs.config import ClipLimits, JobConfig, identify, resolve
 from jobs.resume import Work, stamp
 from jobs.stages import Result, Sample, SampleStage, ScoreStage, Unchanged
@@ -17,6 +18,7 @@ from tests.support import clips
 from tests.support.zoo import make_zoo
 from vqa.data.score_table import ScoreRow
 from vqa.data.sources import list_clips
+from vqa.errors import ClipError
 from vqa.model.card import GenerationConfig, ModelCard
 from vqa.types import Clip
 from vqa.views import ViewsConfig
@@ -148,8 +150,10 @@ def test_what_is_finished_is_marked_and_not_decoded(tmp_path: Path, sampler: Sam
     os.utime(clip.uri, ns=(5, 5))
     moved = only(sampler, clip, first.run_key)
     assert isinstance(moved, Unchanged)
-    assert moved.source_mtime_ns == os.stat(clip.uri).st_ctime_ns  # the time of its entry, which nobody can put back
-    before = os.stat(clip.uri)
+    assert (
+        moved.source_mtime_ns == Path(clip.uri).stat().st_ctime_ns
+    )  # the time of its entry, which nobody can put back
+    before = Path(clip.uri).stat()
     data = bytearray(Path(clip.uri).read_bytes())
     data[-1] ^= 1
     Path(clip.uri).write_bytes(data)
@@ -195,6 +199,14 @@ def test_each_limit_costs_one_row(tmp_path: Path, limit: dict[str, int], kind: s
     if "open_files" not in limit:
         sampled(limited, Clip(clip_id="b", uri=str(short)))
     limited.close()
+
+
+def test_the_largest_frame_is_the_one_set(tmp_path: Path) -> None:
+    path = clips.write_video(tmp_path / "a.mp4", frames=4, width=64, height=48)
+    clip = Clip(clip_id="a", uri=str(path))
+    with pytest.raises(ClipError, match=r"raise views\.max_pixels"):
+        pickled_views(clip, None, 100, ViewsConfig(max_pixels=64 * 48 - 1), seed=0)
+    pickled_views(clip, None, 100, ViewsConfig(max_pixels=64 * 48), seed=0)
 
 
 def test_a_deadline_costs_one_row(tmp_path: Path) -> None:

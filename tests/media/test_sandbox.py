@@ -1,5 +1,6 @@
 """The guarded child: whatever native code does in it costs one call, and nothing of it outlives the parent."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 from tests.support import native_faults
-from vqa.errors import ClipError
+from vqa.errors import ClipError, MachineError
 from vqa.media import sandbox as guard_module
 from vqa.media.sandbox import Guard
 from vqa.types import Clip
@@ -332,3 +333,33 @@ def test_killing_the_server_while_it_starts_the_child_loses_no_call() -> None:
             killer.join()
             assert fresh.run(native_faults.echo, 8) == 8
         assert time.monotonic() - start < 10.0, "a broken pool was waited for"
+
+
+def test_a_child_is_started_whatever_the_length_of_tmpdir(tmp_path) -> None:
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    code = "from vqa.media.sandbox import Guard; print(Guard(deadline_seconds=60, memory_bytes=None).run(abs, -7))"
+    environment = {**os.environ, "TMPDIR": str(long)}
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120)
+    assert (ended.stdout, ended.returncode) == ("7\n", 0), ended.stderr
+
+
+def test_a_child_that_cannot_be_started_is_the_machines_fault(monkeypatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with Guard(deadline_seconds=20.0, memory_bytes=None) as guard:
+        monkeypatch.setattr(guard_module._Popen, "_fork", refuse)
+        with pytest.raises(MachineError, match=r"no process for decoding can be started: .*ulimit -n"):
+            guard.run(native_faults.echo, 7)
+        monkeypatch.undo()
+        assert guard.run(native_faults.echo, 7) == 7
+
+
+def test_no_thread_left_is_the_clips_fault_only_where_the_parent_has_one(monkeypatch) -> None:
+    with Guard(deadline_seconds=20.0, memory_bytes=None) as guard:
+        with pytest.raises(RuntimeError, match="new thread"):
+            guard.run(native_faults.no_thread)
+        monkeypatch.setattr(guard_module, "_can_start_thread", lambda: False)
+        with pytest.raises(MachineError, match="ulimit -u"):
+            guard.run(native_faults.no_thread)

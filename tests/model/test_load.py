@@ -244,3 +244,65 @@ def test_one_answer_is_greedy_and_more_are_sampled_unless_said() -> None:
     assert not GenerationConfig().is_sampled
     assert GenerationConfig(k=2).is_sampled
     assert GenerationConfig(generation="sample").is_sampled
+
+
+# --- what a folder holds besides its model ----------------------------------------------------------------------------
+
+
+def test_weights_that_would_not_be_used_are_refused_by_name(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    for extra, says in (
+        ("model.language_model.layers.0.self_attn.q_proj.lora_A.weight", r"lora_A\.weight.*merge it"),
+        ("score_head.weight", r"score_head\.weight.*remove them"),
+    ):
+        save_file(weights | {extra: torch.ones(2, 2)}, folder / "model.safetensors", metadata={"format": "pt"})
+        with pytest.raises(ModelError, match=f"1 tensors in its files are not of this model, e.g. .*{says}"):
+            load(card(folder))
+
+
+def test_an_adapter_is_applied_or_refused_never_left_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "adapter_config.json").write_text("{}")
+    monkeypatch.setattr("vqa.model.resolve.find_spec", lambda name: None)
+    with pytest.raises(ModelError, match=r"adapter lies beside the weights.*vqa\[train\].*merge"):
+        locate(str(folder))
+    (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
+    with pytest.raises(ModelError, match="an adapter without its base model"):
+        locate(str(folder))
+    (folder / "config.json").unlink()
+    with pytest.raises(ModelError, match=r"an adapter without its base model\..*merged folder"):
+        locate(str(folder))
+
+
+def test_a_folder_of_models_names_them(folder: Path) -> None:
+    for name in ("checkpoint-10", "model"):
+        shutil.copytree(folder, folder.parent / "run" / name)
+    with pytest.raises(ModelError, match=r"models inside it\. Give one of them: .*run/checkpoint-10, .*run/model"):
+        locate(str(folder.parent / "run"))
+
+
+def test_attention_of_a_missing_package_in_the_config_is_no_hindrance(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"_attn_implementation": "flash_attention_2"}))
+    assert load(card(folder)).model.config._attn_implementation == "sdpa"
+    assert load(card(folder, attention="eager")).model.config._attn_implementation == "eager"
+
+
+def test_a_template_in_the_tokenizers_config_alone_is_used(folder: Path) -> None:
+    template = (folder / "chat_template.jinja").read_text()
+    (folder / "chat_template.jinja").unlink()
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"chat_template": template}))
+    policy = load(card(folder))
+    assert encode(policy.processor, random_views("a"), prompt="preresq_video")["input_ids"].shape[0] == 1
+
+
+def test_pixel_limits_that_contradict_each_other_are_refused(folder: Path) -> None:
+    with pytest.raises(UsageError, match="min_pixels=900 is above max_pixels=400"):
+        settle(str(folder), {"min_pixels": 900, "max_pixels": 400})
+    path = next(one for one in folder.glob("*processor_config.json") if "shortest_edge" in one.read_text())
+    values = json.loads(path.read_text())
+    size = values.get("image_processor", values)
+    size["size"] = {"shortest_edge": 10**6, "longest_edge": 3136}
+    path.write_text(json.dumps(values))
+    with pytest.raises(ModelError, match=r"pictures of at least 1000000 and at most 3136 pixels"):
+        load(card(folder))

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,10 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from tests.support import opinions
+from tests.support.browser import PATIENCE
 from vqa.errors import UsageError
 from vqa.evaluate.calibrate import calibrate, find_origin
 from vqa.evaluate.evaluation import EvaluationConfig, evaluate, write_evaluation
@@ -22,8 +22,6 @@ from vqa.evaluate.statistics import StatisticsConfig
 from vqa.files import write_json
 from vqa.report.page import write_library, write_report
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-PATIENCE = 60_000  # milliseconds, for machines under load
 # Resolves with where the fifth clip of set b is on the screen, once the point has stood still for ten frames.
 STEADY = """() => new Promise((done) => {
     byId("scatter").scrollIntoView({ block: "center" });
@@ -38,17 +36,6 @@ STEADY = """() => new Promise((done) => {
     look();
 })"""
 MARKUP = "<img src=x onerror=alert(1)></script><script>alert(2)</script> & <b>bold</b>"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        pytest.skip(f"none of {', '.join(BROWSERS)} on PATH; for the page's tests: apt-get install chromium")
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture

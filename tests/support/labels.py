@@ -14,6 +14,7 @@ from vqa.data.public.layouts import ImportRequest
 
 EXCERPTS = Path(__file__).parents[1] / "data/excerpts"
 REAL = Path(__file__).resolve().parents[3] / "shared" / "labels"
+PEOPLE = REAL.with_name("people")
 Row = dict[str, Any]
 
 

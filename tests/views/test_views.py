@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from pydantic import ValidationError
 
 from samplers.temporal import change_from_packets
@@ -141,6 +142,24 @@ def test_a_span_is_half_open_and_bounds_all_that_is_seen(video):
     with pytest.raises(ClipError, match=r"no frame in \[9, 10\)") as error:
         see(video, start=9, end=10)
     assert error.value.kind == "no_frames"
+
+
+def test_a_picture_that_people_saw_enlarged_is_looked_at_so(tmp_path):
+    path = tmp_path / "small.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 24, 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+    views = see(path, shown_size=(240, 240), global_pixels=128, crop_pixels=100, spatial="centre")
+    shown = np.asarray(Image.fromarray(pixels).resize((240, 240), Image.Resampling.BICUBIC))
+    box = views.crop_boxes[0]
+    assert (box.width, box.height) == (100, 100)
+    assert (views.info.width, views.info.height) == (24, 24)  # of the file, as before
+    np.testing.assert_array_equal(views.local_pictures[0], shown[box.y : box.y + box.height, box.x : box.x + box.width])
+    assert views.global_pictures[0].shape == (128, 128, 3)
+
+
+def test_the_size_shown_is_in_the_key_and_keys_without_it_stay():
+    assert "shown_size" not in ViewsConfig().identity()
+    assert ViewsConfig(shown_size=(240, 240)).identity()["shown_size"] == [240, 240]
 
 
 def test_a_still_is_one_global_picture_and_crops_apart(tmp_path):
@@ -320,3 +339,54 @@ def test_a_pause_shows_the_picture_on_screen(tmp_path):
         assert max(views.keyframe_seconds) < end
     with pytest.raises(ClipError, match="no frame in"):
         look(Clip(clip_id="a", uri=str(path), start_seconds=20.0, end_seconds=30.0), ViewsConfig())
+
+
+# Every key of `views` with another value, and what else it needs to matter; a new key fails until it is entered.
+EFFECTS: dict[str, tuple[object, dict[str, Any]]] = {
+    "temporal": ("uniform", {}),
+    "keyframes": (3, {}),
+    "change": ("luma", {}),
+    "keyframe_rate": (2.0, {"temporal": "fps"}),
+    "global_kind": ("frames", {}),
+    "global_pixels": (256, {}),
+    "spatial": ("grid", {"crop_pixels": 96}),
+    "local_pictures": (1, {}),
+    "crop_pixels": (96, {}),
+    "snap": ("keyframes", {}),
+    "backend": ("decord", {}),
+    "min_decoded_share": (0.99, {}),
+    "on_damage": ("fail", {}),
+    "shown_size": ((640, 384), {}),
+    "max_pixels": (1000, {}),
+    "prune": (False, {"keyframes": 2}),
+}
+
+
+def outcome(path: Path, **keys: Any) -> object:
+    """What may be told apart: the pictures, their times, the decoder; or the kind of the error."""
+    try:
+        views = see(path, **keys)
+    except ClipError as error:
+        return error.kind
+    pictures_seen = [(picture.shape, picture.tobytes()) for picture in views.pictures]
+    return pictures_seen, views.keyframe_seconds, views.crop_boxes, views.decode_backend
+
+
+@pytest.mark.parametrize("key", ViewsConfig.model_fields)
+def test_every_key_changes_what_is_seen(video, cut, monkeypatch, key):
+    value, others = EFFECTS[key]
+    asked = []
+
+    def watched(*args, prune, **rest):
+        asked.append(prune)
+        return decode(*args, prune=prune, **rest)
+
+    monkeypatch.setattr(flow, "decode", watched)
+    if key == "backend":
+        pytest.importorskip("decord")
+    path = cut if key in ("min_decoded_share", "on_damage") else video
+    before, after = outcome(path, **others), outcome(path, **others, **{key: value})
+    if key == "prune":  # the same pictures, more packets decoded for them
+        assert before == after and asked == [True, False]
+    else:
+        assert before != after

@@ -16,6 +16,7 @@ from vqa.cli.evaluate import evaluate
 from vqa.cli.export import export
 from vqa.cli.prepare import prepare
 from vqa.cli.push import push
+from vqa.cli.rate import rate
 from vqa.cli.report import report
 from vqa.cli.rewards import rewards_app
 from vqa.cli.score import score
@@ -41,6 +42,7 @@ for command in (
     evaluate,
     compare,
     calibrate,
+    rate,
     report,
     prepare,
     train,

@@ -52,6 +52,10 @@ def _built(kind: str, path: Path, assignments: Sequence[str]) -> "BaseModel":
         from vqa.data.public.specs import SetSpec
 
         return load(path, SetSpec, assignments)
+    if kind == "people":
+        from vqa.data.people import PeopleSet
+
+        return load(path, PeopleSet, assignments)
     if kind == "train":
         from vqa.train.recipe import load_recipe
 
@@ -60,10 +64,6 @@ def _built(kind: str, path: Path, assignments: Sequence[str]) -> "BaseModel":
         from vqa.light.distill import DistillConfig
 
         return load(path, DistillConfig, assignments)
-    if kind == "people":
-        from vqa.data.people import PeopleSet
-
-        return load(path, PeopleSet, assignments)
     from vqa.evaluate.card import EvalCard
 
     card = load(path, EvalCard, assignments)

@@ -67,6 +67,9 @@ def import_(
     out: ManifestOut,
     root: Annotated[str, typer.Option(help="Folder or URL of the clips.")] = ".",
     check: Annotated[bool, typer.Option(help="Refuse the import if a labelled file is missing.")] = True,
+    skip_missing: Annotated[
+        bool, typer.Option("--skip-missing", help="Leave out labelled files that are missing.")
+    ] = False,
     dataset: Annotated[
         str | None,
         typer.Option(help="Data set of the labels, required if NAME is a dialect: a known set, or a name of your own."),
@@ -104,6 +107,7 @@ def import_(
         labels=labels,
         root=root,
         check=check,
+        skip_missing=skip_missing,
         dataset=dataset,
         scale=scale,
         names=names,
@@ -238,17 +242,18 @@ def recover(
         Path,
         typer.Argument(
             metavar="RATINGS",
-            help="Table with columns clip, subject, rating; or a matrix with a row per clip and a column per subject.",
+            help="Table with columns clip, subject, rating; or a matrix with a row per clip and a column per subject; "
+            "or comparisons with columns first, second, result (1, -1, 0) or winner.",
         ),
     ],
     out: Annotated[
         Path, typer.Option(help="Opinions to write (.csv or .parquet); NAME.subjects is written beside it.")
     ],
     method: Annotated[
-        Literal["mean", "bt500", "p913", "p910"],
+        Literal["mean", "bt500", "p913", "p910", "bradley-terry", "thurstone"],
         typer.Option(
             help="mean: plain mean. bt500: rejects outlying subjects. p913: subtracts the subjects' "
-            "bias, then bt500. p910: maximum likelihood."
+            "bias, then bt500. p910: maximum likelihood. bradley-terry, thurstone: of comparisons."
         ),
     ] = "p910",
     min_ratings: Annotated[int, typer.Option(min=1, help="Leave out subjects with fewer ratings.")] = 1,
@@ -257,19 +262,49 @@ def recover(
     ] = None,
     delimiter: Delimiter = None,
     decimal: Decimal = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(help="Manifest that must hold the clips; comparisons must not contradict its opinions."),
+    ] = None,
+    anchors: Annotated[
+        Path | None,
+        typer.Option(help="Table (file_name, mos) of compared clips with known opinions, which sets the scale to 1-5."),
+    ] = None,
+    resamples: Annotated[int, typer.Option(min=20, help="Resamples of the intervals of comparisons.")] = 200,
+    seed: Annotated[int, typer.Option(help="Seed of the resamples.")] = 0,
 ) -> None:
-    """Recover opinions (MOS) from raw ratings, correcting for subjects (ITU-R BT.500, ITU-T P.913, P.910)."""
+    """Recover opinions (MOS) from ratings (ITU-R BT.500, ITU-T P.913, P.910) or comparisons (Bradley-Terry, Thurstone).
+
+    Ratings are corrected for their subjects. Comparisons give each clip a value with an interval.
+    """
     from vqa.console import printable
+    from vqa.data.manifest import read_manifest
     from vqa.data.subjective.mos import recover as recover_mos
     from vqa.data.subjective.mos import summary, write_recovered
+    from vqa.data.subjective.pairs import match_clips, read_anchors, read_pairs, refuse_contradiction
     from vqa.data.subjective.ratings import parse_scale, read_ratings
+    from vqa.data.subjective.strengths import anchored, recover_strengths, strength_notes, write_strengths
     from vqa.data.tables import Dialect
 
     dialect = Dialect(delimiter=delimiter, decimal=decimal)
-    read = read_ratings(ratings, min_ratings=min_ratings, scale=parse_scale(scale) if scale else None, dialect=dialect)
-    found = recover_mos(read, method=method)
-    beside = write_recovered(out, read, found)
-    for line in (*summary(read, found), str(out), str(beside)):
+    if method == "bradley-terry" or method == "thurstone":
+        pairs = read_pairs(ratings, dialect=dialect)
+        if against is not None:
+            refuse_contradiction(pairs, read_manifest(against), source=str(ratings))
+        strengths = recover_strengths(pairs, method=method, resamples=resamples, seed=seed, source=str(ratings))
+        if anchors is not None:
+            strengths = anchored(pairs, strengths, read_anchors(anchors), source=str(anchors))
+        written = write_strengths(out, pairs, strengths)
+        notes = strength_notes(pairs, strengths, method=method, is_anchored=anchors is not None)
+    else:
+        ends = parse_scale(scale) if scale else None
+        read = read_ratings(ratings, min_ratings=min_ratings, scale=ends, dialect=dialect)
+        if against is not None:
+            match_clips(read.clips, read_manifest(against), source=str(ratings))
+        found = recover_mos(read, method=method)
+        written = [out, write_recovered(out, read, found)]
+        notes = summary(read, found)
+    for line in (*notes, *map(str, written)):
         typer.echo(printable(line), err=True)
 
 

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import os
 import platform
 import time
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from vqa import machine
 from vqa.console import printable
 from vqa.errors import ClipError, VqaError
 
@@ -30,7 +30,12 @@ def examine(*, as_json: bool = False) -> bool:
     test = self_test()
     findings = {
         "versions": dict.fromkeys(("python", *packages)) | versions(packages),
-        "machine": {"platform": platform.platform(), "cores": len(os.sched_getaffinity(0))},
+        "machine": {
+            "platform": platform.platform(),
+            "cores": machine.cores(),
+            "memory_gib": round(machine.memory_bytes() / 2**30, 1),
+            "shared_memory_gib": round(machine.shared_memory_bytes() / 2**30, 1),
+        },
         "gpus": _gpus(),
         "keeps_bytecode": _keeps_bytecode(),
         "decoders": backend_states(),

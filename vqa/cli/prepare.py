@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vqa.console import DryRun, Engine, EngineOption, JsonSummary, RayAddress, assigning
+from vqa.console import WAIT_SECONDS, DryRun, Engine, EngineOption, JsonSummary, RayAddress, Wait, assigning
 
 
 def prepare(
@@ -19,6 +19,7 @@ def prepare(
     seed: Annotated[int, typer.Option(min=0, help="0: what scoring sees. Others: samplers that draw, draw anew.")] = 0,
     engine: EngineOption = Engine.AUTO,
     ray_address: RayAddress = None,
+    wait: Wait = WAIT_SECONDS,
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete what was prepared in OUT and begin again.")] = False,
     max_failed: Annotated[
         str, typer.Option(help="Exit with 3 where more clips than this (5% or a count) fail.")
@@ -43,6 +44,7 @@ def prepare(
         seed=seed,
         engine=engine,
         ray_address=ray_address,
+        wait=wait,
         fresh=fresh,
         max_failed=max_failed,
         dry_run=dry_run,

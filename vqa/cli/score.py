@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from vqa.cli.options import Decimal, Delimiter
-from vqa.console import DryRun, Engine, EngineOption, JsonSummary, RayAddress, assigning
+from vqa.console import WAIT_SECONDS, DryRun, Engine, EngineOption, JsonSummary, RayAddress, Wait, assigning
 
 
 def score(
@@ -60,6 +60,7 @@ def score(
     decimal: Decimal = None,
     engine: EngineOption = Engine.AUTO,
     ray_address: RayAddress = None,
+    wait: Wait = WAIT_SECONDS,
     fresh: Annotated[bool, typer.Option("--fresh", help="Move earlier rows aside and score everything again.")] = False,
     max_failed: Annotated[
         str, typer.Option(help="Exit with 3 where more clips than this (5% or a count) end without a score.")
@@ -70,7 +71,7 @@ def score(
     """Score videos and pictures: one row per clip in OUT/scores/*.parquet. The same command again resumes.
 
     Exit codes: 0 all good; 1 the job could not run; 2 wrong usage; 3 finished, but too many clips have no score;
-    130 interrupted by Ctrl-C or SIGTERM (finished rows are on disk).
+    130 interrupted by Ctrl-C, SIGTERM or SIGUSR1 (finished rows are on disk).
     """
     from jobs.score import ScoreRequest
     from jobs.score import score as run  # Arrow, pydantic: not for --help
@@ -95,6 +96,7 @@ def score(
         dialect=Dialect(delimiter=delimiter, decimal=decimal),
         engine=engine,
         ray_address=ray_address,
+        wait=wait,
         fresh=fresh,
         max_failed=max_failed,
         dry_run=dry_run,

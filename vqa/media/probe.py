@@ -19,7 +19,7 @@ after the rotation of the display matrix or the EXIF orientation. A still pictur
 
 import os
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import BinaryIO
@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from vqa.errors import ClipError
 from vqa.media.bitstream.h263 import is_intra
-from vqa.media.bitstream.h264 import FieldPairs
+from vqa.media.bitstream.h264 import FieldPairs, H264Stream
 from vqa.media.color.convert import has_alpha
 from vqa.media.containers.ffmpeg import (
     check_colours,
@@ -230,7 +230,18 @@ def _packet_table(
     unit = float(stream.time_base or 1)
     source = packets_of(container, stream)
     first = next(source, None)
-    packets = chain([first] if first else [], source)
+    packets: Iterable[av.Packet[av.VideoStream]] = chain([first] if first else [], source)
+    is_reordered = container.format.name == "avi" and bool(stream.codec_context.has_b_frames)
+    if container.format.name == "avi" and stream.codec_context.name == "h264":
+        h264 = H264Stream(stream.codec_context.extradata or b"")
+
+        def watched(source: "Iterable[av.Packet[av.VideoStream]]") -> "Iterator[av.Packet[av.VideoStream]]":
+            nonlocal is_reordered  # what FFmpeg says holds for the first part of a recording joined by copying
+            for packet in source:
+                is_reordered = is_reordered or h264.has_b_slice(bytes(packet))
+                yield packet
+
+        packets = watched(packets)
     declared = max(len(stream.index_entries), stream.frames) if container.format.name.startswith("mov") else 0
     if must_end and declared > limit:  # before a table of them is made
         message = f"{uri}: its index declares {declared} frames, above {limit}. Cut it up or raise limits.max_frames."
@@ -254,7 +265,6 @@ def _packet_table(
         message = f"{uri}: its {stream.codec_context.name} track has no frame. Encode the file again."
         raise ClipError("no_frames", message)
 
-    is_reordered = container.format.name == "avi" and bool(stream.codec_context.has_b_frames)
     is_first = ~second
     ticks = presentation.copy()
     ticks[is_first], is_counted = _ticks(presentation[is_first], decoding[is_first], is_made_up=is_reordered)

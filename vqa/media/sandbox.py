@@ -19,8 +19,10 @@ import math
 import os
 import pickle
 import resource
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -34,7 +36,8 @@ from typing import NamedTuple, ParamSpec, Self, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
-from vqa.errors import ClipError
+from vqa import machine
+from vqa.errors import ClipError, MachineError
 from vqa.types import Clip
 
 P = ParamSpec("P")
@@ -42,6 +45,7 @@ T = TypeVar("T")
 
 _START_SECONDS = 60.0  # allowance for a child to start on a machine that is swamped
 _PR_SET_PDEATHSIG = 1
+_TEMPORARY_BYTES = machine.SOCKET_BYTES - len("/pymp-xxxxxxxx/listener-xxxxxxxx")
 
 
 class Limits(NamedTuple):
@@ -107,6 +111,7 @@ class Guard:
             ClipError: "timeout" when the deadline passes or the processor time is used up, "too_large" when memory
                 runs out or too many files are open, "crashed" when the child dies twice in the same call (once could
                 be another process's doing).
+            MachineError: this machine or account cannot start the child, whatever the clip.
             BaseException: whatever the function raises.
         """
         call = pickle.dumps((function, args, kwargs), protocol=5)
@@ -126,11 +131,18 @@ class Guard:
         value, error = pickle.loads(outcome)  # noqa: S301 (bytes made by our own child)
         if isinstance(error, MemoryError):
             limit = f"of {self.limits.memory_bytes} bytes" if self.limits.memory_bytes else "of the machine"
-            message = f"{subject}: needs more than the memory {limit}. Raise the limit or scale the clip down."
+            space = resource.getrlimit(resource.RLIMIT_AS)[0]
+            mapped = "" if space == resource.RLIM_INFINITY else f", or than the {space} bytes of ulimit -v"
+            message = f"{subject}: needs more than the memory {limit}{mapped}. Raise the limit or scale the clip down."
             raise ClipError("too_large", message) from error
         if isinstance(error, OSError) and error.errno == errno.EMFILE:
+            highest = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+            if self.limits.open_files is None or 0 <= highest < self.limits.open_files:
+                raise MachineError(f"decoding has to stop: {machine.shortage(error)}") from error
             message = f"{subject}: needs more than {self.limits.open_files} open files. Raise the limit on them."
             raise ClipError("too_large", message) from error
+        if isinstance(error, RuntimeError) and "start new thread" in str(error) and not _can_start_thread():
+            raise MachineError(f"decoding has to stop: {machine.shortage(error)}") from error
         if error is not None:
             raise error
         return value  # type: ignore[no-any-return]
@@ -165,9 +177,13 @@ class Guard:
         try:
             with _sigint_blocked():
                 future = self._pool.schedule(_answer, args=(call, self.limits), timeout=self.deadline_seconds)
-        except RuntimeError:  # pebble: the pool broke since the check above
+        except (RuntimeError, OSError, MemoryError) as error:
             self._drop()
-            return None
+            if what := machine.shortage(_faults.pop(os.getpid(), error)):
+                raise MachineError(f"no process for decoding can be started: {what}") from error
+            if not isinstance(error, RuntimeError):
+                raise
+            return None  # pebble: the pool broke since the check above
         try:
             outcome: bytes = future.result(timeout=self.deadline_seconds + _START_SECONDS)
         except TimeoutError as error:
@@ -181,6 +197,8 @@ class Guard:
             ) from error
         except (ProcessExpired, RuntimeError) as error:  # it died: at work, or before it took the call (broken pool)
             self._drop()
+            if what := machine.shortage(_faults.pop(os.getpid(), error)):
+                raise MachineError(f"no process for decoding can be started: {what}") from error
             if isinstance(error, ProcessExpired) and error.exitcode == -signal.SIGXCPU:
                 raise ClipError(
                     "timeout",
@@ -257,6 +275,15 @@ def _limited(limits: Limits) -> Iterator[None]:
             resource.setrlimit(kind, limits_before)
 
 
+def _can_start_thread() -> bool:
+    """Whether the account has a thread left; where it has, the child's own limit on memory left no room for a stack."""
+    try:
+        threading.Thread(target=int).start()
+    except RuntimeError:
+        return False
+    return True
+
+
 def _number_of_free_file(count: int) -> int:
     """The limit on the numbers of open files (which is what the kernel limits) that leaves `count` of them free."""
     listed = list(Path("/dev/fd").iterdir())
@@ -287,6 +314,7 @@ class _sigint_blocked:  # noqa: N801 (reads as a statement)
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
 
+_faults: dict[int, Exception] = {}  # by process: why its last child could not be started
 _servers: dict[int, forkserver.ForkServer] = {}  # by process: a forked one is not the parent of its parent's server
 
 
@@ -295,9 +323,22 @@ def _server(preload: Sequence[str] = ()) -> forkserver.ForkServer:
     process_id = os.getpid()
     if process_id not in _servers:
         server = forkserver.ForkServer()
+        _keep_sockets_short()
         server.set_forkserver_preload(["vqa.media", *preload])
         _servers.setdefault(process_id, server)
     return _servers[process_id]
+
+
+def _keep_sockets_short() -> None:
+    """Have multiprocessing keep its sockets in a short folder where the one for temporary files has too long a path.
+
+    It makes TMPDIR/pymp-xxxxxxxx/listener-xxxxxxxx, and all errors of that would look like a crash over the first clip.
+    """
+    config = process.current_process()._config  # type: ignore[attr-defined]
+    if config.get("tempdir") is None and len(os.fsencode(tempfile.gettempdir())) > _TEMPORARY_BYTES:
+        folder = machine.short_folder(_TEMPORARY_BYTES + len("/pymp-xxxxxxxx"))
+        util.Finalize(None, shutil.rmtree, args=(folder,), kwargs={"ignore_errors": True}, exitpriority=-100)
+        config["tempdir"] = str(folder)
 
 
 def _close(*descriptors: int) -> None:
@@ -324,8 +365,9 @@ class _Popen(popen_forkserver.Popen):
             try:
                 self._fork(buffer)
                 return
-            except (EOFError, OSError):  # the server itself was killed: an error here would stop pebble's threads
+            except (EOFError, OSError) as error:  # the server was killed: an error here would stop pebble's threads
                 if is_last:
+                    _faults[os.getpid()] = error  # pebble would only say that its pool broke
                     raise
                 _servers.pop(os.getpid(), None)
 

@@ -31,6 +31,12 @@ class ModelCard(Strict):
     views: Values = Field(default_factory=dict, description="defaults of the `views` section for this model")
     generation: Values = Field(default_factory=dict, description="defaults of the `generation` section for it")
 
+    @model_validator(mode="after")
+    def _has_room(self) -> "ModelCard":
+        if self.min_pixels and self.max_pixels and self.min_pixels > self.max_pixels:
+            raise ValueError(f"min_pixels={self.min_pixels} is above max_pixels={self.max_pixels}; swap them")
+        return self
+
 
 Readout = Literal["answer", "expected"]
 

@@ -6,19 +6,23 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypedDict
 
+import numpy as np
 import torch
 import transformers
 from safetensors import SafetensorError
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
+from vqa import machine
 from vqa.errors import ModelError
 from vqa.imports import require, uncollected
 from vqa.model.card import ModelCard
+from vqa.model.encode import encode_chat
 from vqa.model.resolve import Location, locate
 from vqa.model.vocabulary import Vocabulary
+from vqa.prompt import messages
 
 if TYPE_CHECKING:  # loaded with the model, not before
-    from transformers import PreTrainedModel, ProcessorMixin
+    from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
 hf: Any = transformers  # its types do not hold what it does: from_pretrained returns a pair when asked to
 SPREAD = ("auto", "balanced", "balanced_low_0", "sequential")  # values of device_map that several GPUs share
@@ -29,6 +33,7 @@ class LoadReport(TypedDict):
 
     mismatched_keys: set[tuple[str, Sequence[int], Sequence[int]]]
     missing_keys: set[str]
+    unexpected_keys: set[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +52,7 @@ class Policy:
 
 
 def load(card: ModelCard) -> Policy:
-    """Load what a card names; sets torch's threads in this process if the card does.
+    """Load what a card names; sets torch's threads in this process if the card or a CPU quota does.
 
     Args:
         card: the model, its data type, attention, device and processor limits.
@@ -61,8 +66,8 @@ def load(card: ModelCard) -> Policy:
         UsageError: a device_map for several GPUs without accelerate.
     """
     location = locate(card.source, revision=card.revision)
-    if card.cpu_threads is not None:
-        torch.set_num_threads(card.cpu_threads)
+    if (threads := card.cpu_threads or machine.cores()) < torch.get_num_threads() or card.cpu_threads:
+        torch.set_num_threads(threads)
     device = card.device_map or ("cuda:0" if torch.cuda.is_available() else "cpu")
     if device in SPREAD:
         require("train", "accelerate", doing=f"device_map {device}")
@@ -75,11 +80,13 @@ def load(card: ModelCard) -> Policy:
         mapping = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
     if type(config) not in mapping and "AutoModelForImageTextToText" not in getattr(config, "auto_map", {}):
         raise ModelError(f"{where}: {config.model_type} does not take pictures and write text. A scorer must do both.")
+    _settle_attention(config, card)
     with _loading(where):
         # transformers places weights by accelerate, which scoring can do without: they are moved where it is missing.
         is_placed = device != "cpu" and find_spec("accelerate") is not None
         model, report = hf.AutoModelForImageTextToText.from_pretrained(
             location.place,
+            config=config,
             use_safetensors=True,
             dtype=card.dtype if card.dtype == "auto" else getattr(torch, card.dtype),
             attn_implementation=None if card.attention == "auto" else card.attention,
@@ -95,6 +102,7 @@ def load(card: ModelCard) -> Policy:
         processor = hf.AutoProcessor.from_pretrained(location.place, **options)
     _check_processor(processor, where)
     _limit_pixels(processor, card, where)
+    _try_picture(processor, where)
     model.eval().requires_grad_(False)
     ends = model.generation_config.eos_token_id
     vocabulary = Vocabulary.of(
@@ -103,8 +111,16 @@ def load(card: ModelCard) -> Policy:
     return Policy(location=location, model=model, processor=processor, vocabulary=vocabulary)
 
 
+def _settle_attention(config: "PreTrainedConfig", card: ModelCard) -> None:
+    """Clear the attention that the folder's config.json names, where the card names one or its package is missing."""
+    named = getattr(config, "_attn_implementation", None)
+    is_missing = str(named).startswith("flash_attention") and not find_spec("flash_attn")
+    if named and (card.attention != "auto" or is_missing):
+        config._attn_implementation = None
+
+
 def _check_weights(report: LoadReport, where: str) -> None:
-    """Raise ModelError where transformers filled weights with noise, which it only logs: it must not give scores."""
+    """Raise ModelError where transformers filled weights with noise or left some unused, which it only logs."""
     if other := sorted(report["mismatched_keys"]):
         name, found, wanted = other[0]
         raise ModelError(
@@ -113,12 +129,19 @@ def _check_weights(report: LoadReport, where: str) -> None:
         )
     if missing := sorted(report["missing_keys"]):
         raise ModelError(f"{where}: {len(missing)} weights are not in its files, e.g. {missing[0]}. Download it again.")
+    if unused := sorted(report["unexpected_keys"]):
+        way = "Give the folder as save_pretrained wrote it, or remove them"
+        if any("lora_" in name for name in unused):
+            way = "They are of an adapter: merge it into the weights (peft's merge_and_unload), and give that folder"
+        raise ModelError(f"{where}: {len(unused)} tensors in its files are not of this model, e.g. {unused[0]}. {way}.")
 
 
 def _check_processor(processor: "ProcessorMixin", where: str) -> None:
     if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
         raise ModelError(f"{where}: its processor is a {type(processor).__name__}, without pictures or without text")
-    if not getattr(processor, "chat_template", None) and not getattr(processor.tokenizer, "chat_template", None):
+    if not getattr(processor, "chat_template", None):  # older folders have it in tokenizer_config.json alone
+        processor.chat_template = getattr(processor.tokenizer, "chat_template", None)
+    if not processor.chat_template:
         raise ModelError(f"{where}: no chat template, so that it cannot be asked. Add chat_template.jinja.")
 
 
@@ -133,6 +156,25 @@ def _limit_pixels(processor: "ProcessorMixin", card: ModelCard, where: str) -> N
         )
     if wanted:
         images.size = type(images.size)(**(dict(images.size) | wanted))
+
+
+def _try_picture(processor: "ProcessorMixin", where: str) -> None:
+    """Raise ModelError where the processor cannot take a picture, as each clip would find out by itself."""
+    size = dict(getattr(processor.image_processor, "size", None) or {})
+    low, high = size.get("shortest_edge"), size.get("longest_edge")
+    if low and high and low > high:
+        raise ModelError(
+            f"{where}: pictures of at least {low} and at most {high} pixels. Swap min_pixels and max_pixels."
+        )
+    try:
+        encode_chat(
+            processor, messages("visualquality_r1", global_count=1, local_count=0), [np.zeros((56, 56, 3), np.uint8)]
+        )
+    except Exception as error:  # whatever a processor with odd settings raises
+        words = " ".join(str(error).split())[:300]
+        raise ModelError(
+            f"{where}: its processor takes no picture ({type(error).__name__}: {words}). Correct its settings."
+        ) from error
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 
 from huggingface_hub import hf_hub_download
@@ -15,10 +16,11 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from vqa.errors import ModelError
+from vqa.errors import ModelError, first_few
 
 EMBEDDED = Path(__file__).resolve().parents[1] / "assets" / "embedded"
 
+ADAPTER = "adapter_config.json"
 # What answers depend on; READMEs and the like may change freely.
 _CONFIG_SUFFIXES = (".json", ".jinja", ".txt", ".model", ".py")
 
@@ -50,14 +52,32 @@ def locate(source: str, *, revision: str = "main") -> Location:
     path = Path(source).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise ModelError(f"model folder {path}: no config.json; give the folder that save_pretrained wrote")
+            raise ModelError(f"model folder {path}: {_without_config(path)}")
         _check_weights(path)
+        if (path / ADAPTER).is_file() and not find_spec("peft"):
+            raise ModelError(
+                f"model folder {path}: an adapter lies beside the weights. Install the extra to apply it "
+                "(pip install 'vqa[train]'), or merge it (peft's merge_and_unload) and give that folder."
+            )
         return Location(str(path.resolve()), str(path.resolve()), None)
     if path.exists():
         raise ModelError(f"model {source}: a file; give the folder it lies in")
     if source.count("/") != 1 or source.startswith((".", "/", "~")):
         raise ModelError(f"model {source}: no such folder (an id on the Hugging Face hub looks like owner/name)")
     return Location(source, source, _commit(source, revision))
+
+
+def _without_config(folder: Path) -> str:
+    """Why a folder without config.json is no model, and the way out."""
+    if (folder / ADAPTER).is_file():
+        return "an adapter without its base model. Merge it (peft's merge_and_unload) and give the merged folder."
+    inside = sorted(
+        path.parent.name for path in folder.glob("*/config.json") if list(path.parent.glob("*.safetensors"))
+    )
+    if inside:
+        names = first_few([str(folder / name) for name in inside])
+        return f"no config.json, but models inside it. Give one of them: {names}."
+    return "no config.json; give the folder that save_pretrained wrote"
 
 
 def _commit(source: str, revision: str) -> str:
@@ -91,7 +111,12 @@ def _check_weights(folder: Path) -> None:
             raise ModelError(
                 f"model folder {folder}: {len(missing)} of {len(shards)} weight files missing: {missing[0]}"
             )
-    elif not list(folder.glob("*.safetensors")):
+    elif not [path for path in folder.glob("*.safetensors") if not path.name.startswith("adapter_")]:
+        if (folder / ADAPTER).is_file():
+            raise ModelError(
+                f"model folder {folder}: an adapter without its base model. Merge it (peft's merge_and_unload) "
+                "and give the merged folder."
+            )
         pickled = sorted(path.name for suffix in ("bin", "pt", "pth", "ckpt") for path in folder.glob(f"*.{suffix}"))
         if pickled:
             raise ModelError(

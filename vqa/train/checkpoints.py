@@ -1,5 +1,7 @@
 """Checkpoints of a training run: weights in and out, whole or not at all, and a stop at the first NaN."""
 
+import json
+import logging
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -11,7 +13,7 @@ import torch
 import transformers
 import yaml
 from accelerate import Accelerator, PartialState
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from transformers import ProcessorMixin, Trainer, TrainerState
@@ -133,9 +135,35 @@ def _finish(draft: Path, folder: Path) -> None:
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint-* in the folder, which is whole; None where there is none."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    return found[-1] if found else None
+    """The newest checkpoint-* in the folder that is whole; None where there is none. Damaged ones are reported."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.rpartition("-")[2]))
+    for path in found:
+        damage = _damage_of(path)
+        if not damage:
+            return path
+        logging.getLogger(__name__).warning("%s is damaged (%s); resuming from the one before it", path, damage)
+    if found:
+        raise ModelError(
+            f"{folder}: none of {len(found)} checkpoints can be read, {found[0].name}: {_damage_of(found[0])}. Delete "
+            "them to begin again."
+        )
+    return None
+
+
+def _damage_of(checkpoint: Path) -> str:
+    """What is wrong with a checkpoint, by its headers; "" for a whole one. Sharded ones have folders of states."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        return f"trainer_state.json: {error}"
+    for path in sorted(checkpoint.glob("*.safetensors")):
+        try:
+            with safe_open(path, "pt"):
+                pass
+        except (OSError, SafetensorError) as error:
+            return f"{path.name}: {error}"
+    has_state = (checkpoint / "optimizer.pt").is_file() or any(path.is_dir() for path in checkpoint.iterdir())
+    return "" if has_state else "optimizer.pt is missing"
 
 
 class Guarded:

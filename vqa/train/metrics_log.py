@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import os
 import resource
 import sys
@@ -32,11 +33,17 @@ class MetricsLog:
         means = {name: sum(values) / len(values) for name, values in self._values.items()} | more
         count = max((len(values) for values in self._values.values()), default=1)
         seconds = (time.perf_counter() - self._started) / count
-        line = {"stage": self._stage, "step": step, "steps": steps, "seconds_per_step": round(seconds, 3)}
-        line |= {name: float(f"{value:.6g}") for name, value in means.items()}
+        line: dict[str, object] = {
+            "stage": self._stage,
+            "step": step,
+            "steps": steps,
+            "seconds_per_step": round(seconds, 3),
+        }
+        # NaN and infinity are no JSON: a figure that is not defined is null.
+        line |= {name: float(f"{value:.6g}") if math.isfinite(value) else None for name, value in means.items()}
         try:
             with self._path.open("a") as file:
-                file.write(json.dumps(line) + "\n")
+                file.write(json.dumps(line, allow_nan=False) + "\n")
         except OSError as error:
             raise ModelError(
                 f"{self._path} could not be written ({error}). Make room and run the same command again; it resumes "

@@ -23,6 +23,7 @@ import transformers
 from accelerate import PartialState
 from transformers import PrinterCallback, ProcessorMixin
 
+from vqa import machine
 from vqa.errors import UsageError
 from vqa.files import write_json
 from vqa.model.card import GenerationConfig, ModelCard, Readout, settle
@@ -173,8 +174,8 @@ def run_recipe(recipe: Recipe, *, out: Path, data: Sequence[Path | str] = (), un
         UsageError: for data and settings that cannot teach, and for a stage in `out` that has other settings.
         ModelError: where training fails.
     """
-    if recipe.threads is not None:
-        torch.set_num_threads(recipe.threads)
+    if (threads := recipe.threads or machine.cores()) < torch.get_num_threads() or recipe.threads:
+        torch.set_num_threads(threads)
     names = [stage.name for stage in recipe.stages]
     if until is not None and until not in names:
         raise UsageError(f"--until {until}: no stage of that name. There are {', '.join(names)}.")

@@ -5,12 +5,12 @@
 
 The data flow is PreResQ-R1's (arXiv 2511.05393): a 4x4 mosaic of 16 keyframes and three pictures at native resolution.
 Runs in the guarded child: decoders can hang and crash. Nothing is ever enlarged: a tiny picture stays tiny, and padding
-it is the model's part.
+it is the model's part. Only `shown_size` enlarges, where people saw the pictures of a test so.
 """
 
 import math
 import time
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
@@ -25,11 +25,13 @@ from vqa.media.decode import decode
 from vqa.media.probe import PacketTable, nearest, probe
 from vqa.types import Clip, CropBox, MediaInfo, Views
 from vqa.views.frames import change_by_luma, global_frames, local_frames, span
-from vqa.views.pictures import cut_out, grid_of, laid_out, part, tile_size, within_area
+from vqa.views.pictures import as_shown, cut_out, grid_of, laid_out, part, tile_size, within_area
 
 LocalName = SpatialName | Literal["frames"]
 SnapName = Literal["none", "keyframes"]
 ChangeName = Literal["packets", "luma"]
+
+ShownSide = Annotated[int, Field(ge=1, le=8192)]
 
 # spatial="frames": a frame above this area is reduced to it, 1280 tokens in Qwen2.5-VL (4K would be 10,000).
 LOCAL_FRAME_PIXELS = 1280 * 28 * 28
@@ -54,13 +56,17 @@ class ViewsConfig(Strict):
     min_decoded_share: float = Field(0.5, gt=0, le=1, description="with less of the frames asked for: corrupt")
     on_damage: Literal["fail", "partial"] = Field("partial", description="a clip that lost some frames fails, or not")
     max_pixels: int = Field(2**26, ge=1, description="largest frame accepted, width times height")
+    shown_size: tuple[ShownSide, ShownSide] | None = Field(
+        None, description="width and height to which each frame is scaled (bicubic) first, as people saw it in a test"
+    )
     prune: bool = Field(
         True, description="skip packets that no wanted frame needs (backend=pyav); same frames, off is slower"
     )
 
     def identity(self) -> Values:
         """The settings that change which pictures a clip gives, for digests."""
-        return self.model_dump(mode="json", exclude={"max_pixels", "prune"})
+        unused = {"shown_size"} if self.shown_size is None else set()  # keys of before the setting stay as they were
+        return self.model_dump(mode="json", exclude={"max_pixels", "prune"} | unused)
 
 
 def look(
@@ -87,7 +93,7 @@ def look(
     """
     started = time.perf_counter()
     info, packets = probed or probe(clip.uri, max_pixels=config.max_pixels)
-    native = (info.width, info.height)
+    native = config.shown_size or (info.width, info.height)
     first, stop = span(clip, packets, duration_seconds=info.duration_seconds)
     seconds = packets.seconds[first:stop]
     if config.change == "luma" and config.temporal == "keyframe":
@@ -115,12 +121,14 @@ def look(
     frames = decode(
         clip.uri,
         seconds[asked],
-        sizes=sizes,
+        sizes=sizes if config.shown_size is None else [None] * len(asked),
         backend=config.backend,
         prune=config.prune,
         info=info,
         packets=packets,
     )
+    if config.shown_size is not None:
+        frames = as_shown(frames, config.shown_size, [sizes[at] for at in frames.requested])
     tiles, natives = part(frames, 0, len(chosen)), part(frames, len(chosen), len(asked))
 
     planned, decoded = len(np.unique(asked)), len(np.unique(asked[frames.requested]))

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from samplers import spatial as boxes_of
 from samplers.spatial import SPATIAL, SpatialName
@@ -46,6 +47,15 @@ def within_area(native: Size, area: int) -> Size:
     """The size reduced to at most `area` pixels, aspect kept."""
     scale = min(1.0, math.sqrt(area / (native[0] * native[1])))
     return max(1, math.floor(native[0] * scale)), max(1, math.floor(native[1] * scale))
+
+
+def as_shown(frames: Frames, shown: Size, sizes: Sequence[Size | None]) -> Frames:
+    """Native frames scaled to the size at which people saw them, then to those asked for, None for the size shown."""
+    pictures: list[Pixels] = []
+    for pixels, size in zip(frames.pixels, sizes, strict=True):
+        picture = Image.fromarray(pixels).resize(shown, Image.Resampling.BICUBIC)
+        pictures.append(np.asarray(picture if size is None else picture.resize(size, Image.Resampling.BICUBIC)))
+    return replace(frames, pixels=tuple(pictures))
 
 
 def part(frames: Frames, start: int, stop: int) -> dict[int, Shot]:

@@ -20,6 +20,9 @@ def test_files_are_searched_and_every_missing_one_counts(tmp_path: Path) -> None
     with pytest.raises(UsageError, match=r"none of the 3 labelled files is in .*KoNViD_1k_videos"):
         imported("konvid-1k", labels, str(tmp_path), check=True)
     (tmp_path / "4542323058.mp4").touch()
+    some = imported("konvid-1k", labels, str(tmp_path), check=True, skip_missing=True)
+    assert some.manifest.table.column("clip_id").to_pylist() == ["konvid-1k/4542323058.mp4"]
+    assert "2 of 3 labelled files are missing and left out: 9753414792.mp4, 6935410837.mp4" in some.notes
     with pytest.raises(UsageError, match=r"2 of 3 labelled files are not in .*: 9753414792.mp4, 6935410837.mp4. "):
         imported("konvid-1k", labels, str(tmp_path), check=True)
     for name in ("9753414792.mp4", "6935410837.mp4"):

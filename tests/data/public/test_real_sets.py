@@ -2,15 +2,18 @@
 one set beside each other."""
 
 import functools
+from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 
-from tests.support.labels import REAL, imported
+from tests.support.labels import PEOPLE, REAL, imported
 from vqa.data.public.importer import Import
 from vqa.data.public.specs import load_set
+from vqa.data.subjective.mos import recover
+from vqa.data.subjective.ratings import read_ratings
 
 REAL_FILES = [
     ("lsvq-test", "lsvq/LSVQ_whole_test.csv", 7220, None),
@@ -142,3 +145,26 @@ def test_contents_and_splits_of_the_real_sets_are_as_published(tmp_path: Path) -
     assert not (contents[0] & contents[1] or contents[0] & contents[2] or contents[1] & contents[2])
     scenes = imported("live-qualcomm", REAL / "fast-vqa-txt/LIVE_Qualcomm/labels.txt", scale="0,100").manifest.table
     assert len(set(scenes.column("content_id").to_pylist())) == 54
+
+
+@pytest.mark.skipif(not PEOPLE.is_dir(), reason="the pictures with opinions of people are not beside this checkout")
+def test_sets_with_their_pictures_come_in_as_they_lie() -> None:
+    folder = PEOPLE / "avt-image-quality"
+    lab = imported("avt-image-quality", folder / "scores.csv", str(folder), check=True).manifest.table
+    parts = Counter(lab.column("split").to_pylist())
+    assert sum(parts.values()) == 324 and set(parts) == {"train", "val", "test"}
+    sources = {(row["content_id"], row["fold"]) for row in lab.to_pylist()}
+    assert len(sources) == 38 == len({content for content, _ in sources})  # a source is in one fold
+    votes = read_ratings(folder / "scores.csv")
+    assert (len(votes.clips), len(votes.subjects), len(votes.value)) == (324, 21, 6804)
+    np.testing.assert_allclose(
+        recover(votes, method="mean").mos, lab.column("mos").to_numpy(), atol=0.07
+    )  # two of theirs count a vote twice
+    crowd = imported("avt-image-quality", folder / "crowd_ratings_acr.csv", str(folder), check=True, skip_missing=True)
+    own = {row["clip_id"]: dict(row["aspects"])["mos_crowd"] for row in lab.to_pylist()}
+    found = {row["clip_id"]: row["mos"] for row in crowd.manifest.table.to_pylist()}
+    assert found == pytest.approx(own)
+    folder = PEOPLE / "pcuid"
+    pcuid = imported("pcuid", folder / "scores.csv", str(folder), check=True).manifest.table
+    assert all(int(row["content_id"].split("/")[1]) % 5 == row["fold"] for row in pcuid.to_pylist())
+    assert Counter(pcuid.column("split").to_pylist()) == {"test": 60, "val": 60, "train": 177}

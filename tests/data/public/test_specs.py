@@ -122,7 +122,49 @@ VQATHINKER = {"annotations": [{"image_id": "KoNViD_1k_videos/1.mp4", "ann_type":
 R1_PICTURES = [f"yfcc-batch6/4134_{number}.png" for number in range(4)]  # of one video
 R1_JSON = [{"image": R1_PICTURES, "conversations": [{"from": "gpt", "value": 3.5}]}]
 R1_JSONL = {"image": ["a/1.mp4"], "conversations": [{"x": 1}, {"gpt": 2.5}]}
+AVT = "Dancers.avi_1frame_crf_07_height_0208"  # of a source in the last fold
+AVT_LAB = {"image_name": [AVT, AVT.replace("07", "09")], "mos": [2, 3.4], "ci": ["", 0.5], "std": [0.5, 0.6]}
+AVT_VOTES = {
+    "rating": [3, 1, 2],
+    "user_ID": [1, 2, 1],
+    "video_name": [f"['.\\\\selection\\\\{AVT}.png']"] * 2 + [f"{AVT[:-4]}0544.png"],
+}
+AVT_CROWD = {
+    "user_ID": [1, 1, 2],
+    "stimuli_file": [f"./images/{AVT}_{corner}.png" for corner in ("tl", "br", "tl")],
+    "rating": [1, 2, 3],
+}
+AVT_SHARED = {
+    "file": [f"images/{AVT}.webp"],
+    "source": ["Dancers.avi_1frame"],
+    "crf": [7],
+    "height": [208],
+    "mos_lab": [2.0],
+    "std_lab": [0.5],
+}
+AVT_SHARED |= {"mos_crowd": [1.6], "std_crowd": [0.6], "vmaf_from_repo": [20.1], "user1": [2]}
+AVT_ROW = {"content_id": "avt-image-quality/dancers.avi_1frame", "split": "train", "fold": 4, "shown_size": "2160x2160"}
 LAYOUTS = [
+    layout(
+        "avt-image-quality", ".csv", AVT_LAB, {"mos": 2, "mos_std": 0.5, "uri": f"/clips/images/{AVT}.png"}, AVT_ROW
+    ),
+    layout(
+        "avt-image-quality",
+        ".csv",
+        AVT_VOTES,
+        {"mos": 2, "mos_std": approx(2**0.5), "aspects": {"votes": 2}},
+        {"mos_std": None},
+    ),
+    layout(
+        "avt-image-quality", ".csv", AVT_CROWD, AVT_ROW | {"mos": 2, "mos_std": 1, "uri": f"/clips/images/{AVT}.png"}
+    ),
+    layout("avt-image-quality", ".csv", AVT_SHARED, AVT_ROW | {"mos": 2, "uri": f"/clips/images/{AVT}.webp"}),
+    layout(
+        "pcuid",
+        ".csv",
+        {"file": ["300-1/图片7.jpg"], "mos": [75]},
+        {"mos": 4, "content_id": "pcuid/7", "split": "train", "fold": 2},
+    ),
     layout("konvid-1k", ".mat", KONVID, {"clip_id": "konvid-1k/8536919744.mp4"}, {"clip_id": "konvid-1k/1.mp4"}),
     layout("live-yt-gaming", ".mat", GAMING, {"uri": "/clips/ARK-001.mp4"}, {"mos": 4.2}, scale="0,100"),
     layout("live-yt-gaming", ".mat", GAMING, *[{"content_id": "live-yt-gaming/ark"}] * 2, scale="0,100"),
@@ -217,6 +259,6 @@ def test_the_cards_of_configs_eval_name_known_sets() -> None:
 def test_every_set_of_the_issue_can_be_imported() -> None:
     videos = "lsvq-train lsvq-test lsvq-1080p konvid-1k konvid-150k-a konvid-150k-b live-vqc youtube-ugc cvd2014 "
     videos += "live-qualcomm live-yt-gaming lbvd maxwell-train maxwell-val vdpve t2vqa-db"
-    images = "kadid-10k koniq-10k spaq pipal live-c agiqa-3k csiq tid2013 bid"
+    images = "kadid-10k koniq-10k spaq pipal live-c agiqa-3k csiq tid2013 bid avt-image-quality pcuid"
     kinds = {name: load_set(name).kind for name in set_names()}
     assert kinds == dict.fromkeys(videos.split(), "video") | dict.fromkeys(images.split(), "image")

@@ -142,6 +142,11 @@ def test_every_shape_of_table_holds_the_same_ratings(tmp_path: Path) -> None:
     )
     wide = table(tmp_path / "wide.csv", ["clip", "ann", "bob"], ["a.mp4", 4, "3.5"], ["b.mp4", "nan", 2])
     turned = table(tmp_path / "turned.csv", ["subject", "a.mp4", "b.mp4"], ["ann", 4, ""], ["bob", 3.5, 2])
+    among = table(
+        tmp_path / "among.csv", ["file", "mos", "user1", "user2"], ["a.mp4", 9, 4, "3.5"], ["b.mp4", 9, "", 2]
+    )
+    assert read_ratings(among).subjects == ("user1", "user2")  # mos is no subject
+    assert sorted(read_ratings(among).value) == [2, 3.5, 4]
     for path in (long, wide, turned):
         read = read_ratings(path)
         named = zip(read.clip, read.subject, read.value, strict=True)

@@ -1,6 +1,7 @@
 """Both common forms of supervised JSONL are read with their pictures, and what is wrong in a line is said."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -91,3 +92,10 @@ def test_a_wrong_line_is_named(folder: Path, record: Any, words: str) -> None:
         read(folder, record)
     assert words in str(caught.value)
     assert "line 1" in str(caught.value)
+
+
+@pytest.mark.parametrize("mark", ["<|image_pad|>", "<|vision_start|>", "<image>", "<|im_end|>"])
+def test_a_token_of_chats_in_an_answer_is_refused_by_file_and_line(folder: Path, mark: str) -> None:
+    good, bad = ({"id": "a", "conversations": [{"from": "gpt", "value": said}]} for said in (SAID, mark + SAID))
+    with pytest.raises(UsageError, match=rf"reasons\.jsonl, line 2: the answer holds {re.escape(repr(mark))}"):
+        read(folder, good, bad)

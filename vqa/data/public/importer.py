@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from vqa.data.manifest import Manifest, Scale, make_manifest
+from vqa.data.people import PeopleSet, find_people_set
 from vqa.data.public.layouts import ImportRequest, LabelRow, read_rows, recognise, refuse_repeats
 from vqa.data.public.specs import DIALECTS, Form, SetSpec, load_set
 from vqa.data.sources import MEDIA_SUFFIXES, path_to_uri
@@ -54,6 +55,8 @@ def import_labels(request: ImportRequest) -> Import:
     _check_direction(spec, rows, scale, request.labels)
     _assign_splits(spec, rows, notes)
     base = _locate(request, spec, rows, notes)
+    people = find_people_set(dataset if request.name in DIALECTS else request.name) if spec.people else None
+    folds = _folds(people, rows) if people else []
     std_scale = Scale(low=spec.std_within[0], high=spec.std_within[1]) if spec.std_within else scale
     manifest = make_manifest(
         (
@@ -76,6 +79,16 @@ def import_labels(request: ImportRequest) -> Import:
         scales={dataset: scale},
     )
     notes += _count_notes(spec, len(rows))
+    if people:
+        manifest = replace(manifest, table=manifest.table.append_column("fold", pa.array(folds, pa.int64())))
+        notes.append(f"split and fold: as published in configs/people/{people.name}.yaml")
+    if people and people.shown_size:
+        width, height = people.shown_size
+        shown = pa.array([f"{width}x{height}"] * len(rows))
+        manifest = replace(manifest, table=manifest.table.append_column("shown_size", shown))
+        notes.append(
+            f"people saw each picture at {width}x{height}: --set 'views.shown_size=[{width}, {height}]' scores it so"
+        )
     return Import(manifest=manifest, notes=notes)
 
 
@@ -184,7 +197,20 @@ def _assign_splits(spec: SetSpec, rows: Sequence[LabelRow], notes: list[str]) ->
     notes.append("split: train as published; val and test were drawn by vqa, since their division is not published")
 
 
-def _locate(request: ImportRequest, spec: SetSpec, rows: Sequence[LabelRow], notes: list[str]) -> str:
+def _folds(people: PeopleSet, rows: Sequence[LabelRow]) -> list[int | None]:
+    """The fold of each row's content, None for one in no fold; sets the split: the test fold, the next is `val`."""
+    folds = {group.lower(): fold for fold, groups in enumerate(people.folds or ()) for group in groups}
+    count = people.modulo or len(people.folds or ())
+    names: dict[int | None, str | None] = {None: None, people.test_fold: "test", (people.test_fold + 1) % count: "val"}
+    found = []
+    for row in rows:
+        fold = int(row.content) % people.modulo if people.modulo else folds.get(row.content)
+        row.split = names.get(fold, "train")
+        found.append(fold)
+    return found
+
+
+def _locate(request: ImportRequest, spec: SetSpec, rows: list[LabelRow], notes: list[str]) -> str:
     """The folder that the names are relative to. With `check`, the first candidate that holds any file, and then all.
 
     A file may have another suffix than its label (a .yuv that was encoded); the row then takes the file's name.
@@ -205,10 +231,17 @@ def _locate(request: ImportRequest, spec: SetSpec, rows: Sequence[LabelRow], not
             if not any(found):
                 continue
             missing = [name for name, there in zip(names, found, strict=True) if there is None]
-            if missing:
+            if missing and request.skip_missing:
+                notes.append(
+                    f"{len(missing)} of {len(rows)} labelled files are missing and left out: {first_few(missing)}"
+                )
+                kept = [at for at, there in enumerate(found) if there is not None]
+                rows[:] = [rows[at] for at in kept]
+                names, found = [names[at] for at in kept], [found[at] for at in kept]
+            elif missing:
                 raise UsageError(
                     f"{len(missing)} of {len(rows)} labelled files are not in {base}: {first_few(missing)}. "
-                    "Download them, or import with --no-check."
+                    "Download them, leave them out by --skip-missing, or import with --no-check."
                 )
             others = [f"{name} as {there}" for name, there in zip(names, found, strict=True) if name != there]
             if others:

@@ -2,9 +2,10 @@
 
 import math
 import re
+import statistics
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vqa.data.manifest import Kind
@@ -21,6 +22,7 @@ class ImportRequest:
     labels: Path
     root: str  # folder or URL of the clips
     check: bool = True  # every labelled file must exist
+    skip_missing: bool = False  # leave out the rows of files that do not
     dataset: str | None = None  # of a dialect: which set
     scale: str | None = None  # LOW,HIGH or LOW,HIGH,lower or observed
     names: Path | None = None  # the files in the order of labels that name none
@@ -169,7 +171,20 @@ def read_rows(request: ImportRequest, spec: SetSpec, form: Form, cells: Columns)
         raise UsageError(
             f"{request.labels}: no row of {request.name} among {total}. Its rows have {form.keep or 'opinions'}."
         )
-    return rows, unrated
+    return _of_votes(rows) if form.subject else rows, unrated
+
+
+def _of_votes(votes: Sequence[LabelRow]) -> list[LabelRow]:
+    """A row per name: mean and sample standard deviation of its votes, the rest as in its first."""
+    by_name: dict[str, list[LabelRow]] = {}
+    for vote in votes:
+        by_name.setdefault(vote.name, []).append(vote)
+    rows = []
+    for first, *others in by_name.values():
+        raws = [first.raw, *(vote.raw for vote in others)]
+        std = statistics.stdev(raws) if others else None
+        rows.append(replace(first, raw=statistics.fmean(raws), std=std, aspects={"votes": float(len(raws))}))
+    return rows
 
 
 def _names(request: ImportRequest, form: Form, columns: Columns, total: int) -> list[str]:

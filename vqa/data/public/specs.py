@@ -39,6 +39,10 @@ class Form(Strict):
     decimal_comma: bool = False
     std: str | None = None
     variance: str | None = None
+    subject: str | None = Field(
+        None,
+        description="column of the subject: a row is one vote; opinion and spread of a clip are those of its votes",
+    )
     reference: str | None = None
     content: str | None = None
     split: str | None = None
@@ -55,7 +59,7 @@ class Form(Strict):
 
     def columns(self) -> tuple[str, ...]:
         """Return every column that the file must have."""
-        named = (self.std, self.variance, self.reference, self.content, self.split)
+        named = (self.std, self.variance, self.subject, self.reference, self.content, self.split)
         return (*self.name, self.mos, *(name for name in named if name), *self.aspects.values(), *self.keep)
 
 
@@ -73,6 +77,9 @@ class SetSpec(Strict):
     split: str | None = Field(None, description="of every row, if no column holds it")
     train_contents: tuple[str, ...] = Field(
         (), description="published training contents; the others are divided into val and test"
+    )
+    people: bool = Field(
+        False, description="the file of its name in configs/people has its published split and the size people saw"
     )
     content: str = Field(
         r"^(.*)$", description="regular expression; group 1 of the name, in lower case, is the content"

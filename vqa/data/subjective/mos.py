@@ -129,17 +129,18 @@ def write_recovered(out: Path, ratings: Ratings, found: Recovered) -> Path:
     Raises:
         UsageError: If `out` has another suffix.
     """
-    if out.suffix.lower() not in (".csv", ".parquet"):
-        raise UsageError(f"--out {out} has another suffix. Give a .csv or .parquet file.")
     names = ("mos", "mos_std", "mos_error", "ratings")
-    _write(out, {"file_name": ratings.clips, **{name: getattr(found, name) for name in names}})
+    write_columns(out, {"file_name": ratings.clips, **{name: getattr(found, name) for name in names}})
     names = ("rated", "bias", "inconsistency", "rejected")
     beside = out.with_name(f"{out.stem}.subjects{out.suffix}")
-    _write(beside, {"subject": ratings.subjects, **{name: getattr(found, name) for name in names}})
+    write_columns(beside, {"subject": ratings.subjects, **{name: getattr(found, name) for name in names}})
     return beside
 
 
-def _write(path: Path, columns: Mapping[str, Sequence[str] | NDArray[np.generic]]) -> None:
+def write_columns(path: Path, columns: Mapping[str, Sequence[str] | NDArray[np.generic]]) -> None:
+    """Write equally long columns as a .csv or .parquet file, atomically, NaN as null. Raises UsageError."""
+    if path.suffix.lower() not in (".csv", ".parquet"):
+        raise UsageError(f"--out {path} has another suffix. Give a .csv or .parquet file.")
     table = pa.table({name: pa.array(values, from_pandas=True) for name, values in columns.items()})  # NaN: null
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as draft:

@@ -1,5 +1,6 @@
 """Raw ratings of a subjective test, read from a long table or a matrix."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,12 +9,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from vqa.data.subjective.pairs import SUBJECT_COLUMNS, holds_pairs
 from vqa.data.tables import AS_SEEN, Columns, Dialect, number, read_columns
 from vqa.errors import UsageError
 
-CLIP_COLUMNS = ("clip", "clip_id", "file_name", "video", "uri", "name", "pvs")
-SUBJECT_COLUMNS = ("subject", "subject_id", "observer", "worker", "worker_id", "user")
+CLIP_COLUMNS = ("clip", "clip_id", "file_name", "video", "uri", "name", "pvs", "file", "image_name", "stimuli_file")
 MARKS = frozenset({-1.0, -99.0, 99.0, 999.0})  # often written for no answer
+_NUMBERED = re.compile(r"(?i)(user|subject|observer|rater|worker)[ _-]?\d+$")
 RATING_COLUMNS = ("rating", "score", "vote", "opinion")
 
 
@@ -69,8 +71,8 @@ def read_ratings(
     """Read a table of ratings, long or as a matrix.
 
     A long table has a column each for clip, subject and rating (see the *_COLUMNS of this module). In a matrix the
-    first column names the clips and the other headers the subjects, or the other way round if the first header is one
-    of SUBJECT_COLUMNS. An empty cell or nan is no rating.
+    first column names the clips and the other headers the subjects (those like user1, user2, ... if there are such), or
+    the other way round if the first header is one of SUBJECT_COLUMNS. An empty cell or nan is no rating.
 
     Args:
         path: A .csv, .xlsx or .parquet file.
@@ -86,6 +88,10 @@ def read_ratings(
     cells = read_columns(path, dialect=dialect)
     if not cells:
         raise UsageError(f"{path} holds no ratings, not even a header.")
+    if holds_pairs(cells):
+        raise UsageError(
+            f"{path} holds comparisons of two clips, no ratings. Give --method bradley-terry or thurstone."
+        )
     entries = _long(cells, path, scale) if _column(cells, RATING_COLUMNS) else _matrix(cells, path, scale)
     if scale is None:
         _refuse_marks(entries, path)
@@ -142,6 +148,8 @@ def _long(cells: Columns, path: Path, scale: tuple[float, float] | None) -> list
 
 def _matrix(cells: Columns, path: Path, scale: tuple[float, float] | None) -> list[tuple[str, str, float]]:
     names, *others = cells
+    numbered = [name for name in others if _NUMBERED.match(name)]
+    others = numbered if len(numbered) > 1 else others  # user1, user2, ... among columns of other facts
     repeated = [name for name, count in Counter(map(str, cells[names])).items() if count > 1]
     if len(others) < 2 or repeated:
         what = f"{names} {', '.join(repeated[:3])} occurs more than once" if repeated else f"columns {', '.join(cells)}"

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqa.media.backends.base import StrayedError, UncleanError
+from vqa.media.backends.joints import JointFinder
 from vqa.media.bitstream.prune import pruner
 from vqa.media.containers.ffmpeg import open_container, packets_of, video_stream
 from vqa.media.containers.images import is_jpeg_cut_off
@@ -95,6 +96,10 @@ def _feed(
         decoder.thread_count = thread_count
         decoder.thread_type = "AUTO" if thread_count > 1 else "NONE"
         shown, is_stuck = 0, False
+        joints = None  # keyframes on their way through the decoder are kept until their frames come
+        if info.codec == "hevc" and not table.is_counted and not info.is_image:
+            joints = JointFinder(info.uri, decoder.extradata or b"")
+        keyframes: dict[int | None, bytes] = {}
         previous: DecodeRange | None = None
         for current, packets, is_end in _chunks(container, stream, table, ranges, can_jump=can_jump):
             if current is not previous:
@@ -116,10 +121,15 @@ def _feed(
                 frames, is_sound, is_stuck = ([], False, False) if is_cut_off else _decode(decoder, packet)
                 is_clean = is_clean and is_sound
                 trust.feed(packet, is_sound=is_sound)
+                if joints and packet is not None:
+                    joints = None if joints.is_described(packet) else joints
+                    if packet.is_keyframe and packet.pts != table.ticks[0]:
+                        keyframes[packet.pts] = bytes(packet)
                 for frame in frames:
                     entry = shown if table.is_counted else entry_of.get(frame.pts, -1)
                     shown += 1
-                    if frame.is_corrupt:
+                    keyframe = keyframes.pop(frame.pts, b"")
+                    if frame.is_corrupt or (joints and keyframe and joints.is_foreign(keyframe, frame)):
                         is_clean = False
                         trust.lose(frame.pts)
                     elif entry in current.wanted and not table.is_damaged[entry] and trust.covers(frame.pts):
@@ -224,6 +234,7 @@ def _chunks(
     sizes = np.zeros(max(count, int(table.order.max(initial=-1)) + 1), np.int32)
     sizes[table.order] = table.sizes
     source, place, is_checked = packets_of(container, stream), 0, table.is_indexed
+    skipped_sets = None  # where an mp4 goes on with its next sample entry, one packet brings what it says
     for current in ranges:
         if can_jump and sizes[place : current.start].sum() > _JUMP_BYTES:
             container.seek(int(table.jump_ticks[current.start]), stream=stream)
@@ -241,8 +252,13 @@ def _chunks(
             ):
                 raise StrayedError
             here, place = place, place + 1
+            if packet.has_sidedata("new_extradata"):
+                skipped_sets = packet.get_sidedata("new_extradata")
             if here < current.start:
                 continue
+            if skipped_sets is not None:
+                packet.set_sidedata(skipped_sets)
+                skipped_sets = None
             taken.append(packet)
             held += packet.size
             is_end = here == current.stop

@@ -42,6 +42,19 @@ class H264Stream:
     def _note(self, parameter_sets: list[bytes]) -> None:
         self.formats.update(_format(unit) for unit in parameter_sets)
 
+    def has_b_slice(self, packet: bytes) -> bool:
+        """Whether a picture in this packet may be shown before one that is stored earlier (slice_type, 7.4.3)."""
+        try:
+            for unit in nal_units(packet, self.length_bytes):
+                if unit[0] & 31 in (1, 5):
+                    bits = Bits(unit[1:40], is_escaped=True)
+                    bits.exp_golomb()
+                    if bits.exp_golomb() % 5 == 1:
+                        return True
+        except EndOfBitsError:
+            pass
+        return False
+
     def picture(self, packet: bytes) -> _Picture | None:
         """What the packet's first slice says; None where no slice or no single parameter set can be read."""
         try:

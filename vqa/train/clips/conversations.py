@@ -28,6 +28,7 @@ from vqa.views import ViewsConfig, look
 
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 _PLACE = re.compile(r"<(?:image|video)>\n?")
+_SPECIAL = re.compile(r"<\|[a-z_]+\|>|<(?:image|video)>|</?s>|<IMG_CONTEXT>")
 _LONGEST_SIDE = 4096  # pixels; a larger still is reduced
 Turn = tuple[str, str]  # role, text
 
@@ -101,6 +102,10 @@ def _samples(
     found = []
     for at in answers:
         text, before = turns[at][1], turns[:at]
+        if marks_of_chat := _SPECIAL.search(text):
+            raise UsageError(
+                f"{where}: the answer holds {marks_of_chat.group()!r}, a token of chats and pictures. Remove it."
+            )
         marks = sum(len(_PLACE.findall(said)) for role, said in before if role == "user")
         if clip is not None and not shown:
             load = clip.load

@@ -1,0 +1,175 @@
+"""What workers on Ray wait for, in words, and an end to waiting."""
+
+import contextlib
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import FrameType
+
+from jobs import _compat
+from jobs.stages import Resources
+from vqa.errors import VqaError
+
+SAY_SECONDS = 10.0  # until the first word on what is missing
+START_SECONDS = 30.0  # in which the first process of Ray starts on a busy machine as well
+REPEAT_SECONDS = 60.0  # between two words where nothing has changed
+CHECK_SECONDS = 2.0
+LOST_WORKERS = 3  # so many in a row, without a result between them, are worth a word
+
+Amounts = Mapping[str, float]
+
+
+def needed(shares: Sequence[Resources]) -> dict[str, float]:
+    """What one worker of each stage takes together: less, and no clip comes to its end."""
+    sums = Counter[str]()
+    for share in shares:
+        sums.update({"CPU": share.cpus, "GPU": share.gpus})
+    return {unit: float(amount) for unit, amount in sums.items() if amount}
+
+
+def missing(need: Amounts, has: Amounts, free: Amounts) -> str:
+    """In words what a cluster lacks for one worker of each stage; empty where that much is free.
+
+    Args:
+        need: Of `needed`.
+        has: Ray's totals.
+        free: What of them is free.
+    """
+    faults = []
+    for unit, amount in need.items():
+        total, rest = has.get(unit, 0.0), free.get(unit, 0.0)
+        if total < amount:
+            faults.append(f"{amount:g} {unit}s are needed, Ray has {total:g}")
+        elif rest < amount:
+            faults.append(f"{amount:g} {unit}s are needed, {rest:g} of Ray's {total:g} are free")
+    return "; ".join(faults)
+
+
+def wait_for_room(shares: Sequence[Resources], *, wait_seconds: float, say: Callable[[str], None]) -> None:
+    """Wait until one worker of each stage has room on the cluster, and say what is missing.
+
+    Args:
+        shares: What the workers of each stage take.
+        wait_seconds: How long to wait at most.
+        say: Prints a line.
+
+    Raises:
+        VqaError: there was no room in that time.
+    """
+    import ray
+    from ray.util import placement_group, remove_placement_group
+
+    need = needed(shares)
+    bundles = [{"CPU": share.cpus} | ({"GPU": share.gpus} if share.gpus else {}) for share in shares]
+    room = placement_group(bundles)  # has them when all are free at once
+    try:
+        began = time.monotonic()
+        said, next_word = "", began + SAY_SECONDS
+        while not room.wait(timeout_seconds=1):
+            # Ray gives these two functions no types.
+            has, free = ray.cluster_resources(), ray.available_resources()  # type: ignore[no-untyped-call]
+            what = missing(need, has, free) or "no node has room for a worker"
+            if time.monotonic() - began >= wait_seconds:
+                raise VqaError(
+                    f"no worker could start within {wait_seconds:g} s: {what}. Give Ray more, end what holds it, ask "
+                    "for less (job.cpus_per_worker, job.gpus_per_worker), or wait longer (--wait)."
+                )
+            if time.monotonic() >= next_word and (what != said or time.monotonic() >= next_word + REPEAT_SECONDS):
+                say(f"waiting for workers: {what} (--wait {wait_seconds:g})")
+                said, next_word = what, time.monotonic()
+    finally:
+        remove_placement_group(room)
+
+
+def wait_for_process(*, wait_seconds: float, say: Callable[[str], None]) -> None:
+    """Wait until a process that Ray starts for a task has lived long enough to answer. Raises VqaError at the end."""
+    import psutil
+    import ray
+
+    answer = ray.remote(num_cpus=0, max_retries=-1)(lambda: None).remote()
+    began, said = time.monotonic(), False
+    try:
+        while not ray.wait([answer], timeout=1)[0]:
+            used = psutil.virtual_memory().percent
+            what = (
+                "no process of Ray has lived long enough to answer. Ray kills them where more of the memory is used "
+                f"than RAY_memory_usage_threshold allows (by default 0.95); here {used / 100:.2f} is used. "
+                f"Ray's logs: {_compat.log_folder()}"
+            )
+            if time.monotonic() - began >= wait_seconds:
+                raise VqaError(f"after {wait_seconds:g} s {what}")
+            if not said and time.monotonic() - began >= START_SECONDS:
+                say(f"waiting for workers: {what} (--wait {wait_seconds:g})")
+                said = True
+    finally:
+        ray.cancel(answer, force=True)
+
+
+class LossWatch:
+    """Notices workers that Ray kills or loses again and again while no result comes, and ends the wait for them."""
+
+    def __init__(
+        self, *, wait_seconds: float, say: Callable[[str], None], losses: Callable[[], int] = _compat.lost_workers
+    ) -> None:
+        """Nothing is watched yet.
+
+        Args:
+            wait_seconds: How long no result may come while workers are lost.
+            say: Prints a line.
+            losses: How many workers were lost so far.
+        """
+        self._wait_seconds, self._say, self._losses = wait_seconds, say, losses
+        self._is_pulling = False
+        self._verdict = ""
+        # Left installed: a signal may be under way when the result comes.
+        if is_main := threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGUSR2, self._end)
+        self._is_main = is_main
+
+    @contextlib.contextmanager
+    def pulling(self) -> Iterator[None]:
+        """The wait for one result. Raises VqaError, in the main thread, where it has no end."""
+        over = threading.Event()
+        thread = threading.Thread(target=self._watch, args=(over,), daemon=True)
+        self._is_pulling = self._is_main
+        thread.start()
+        try:
+            yield
+        finally:
+            self._is_pulling = False
+            over.set()
+
+    def _watch(self, over: threading.Event) -> None:
+        began, first, said = time.monotonic(), None, False
+        while not over.wait(CHECK_SECONDS):
+            try:
+                lost = self._losses()
+            except Exception:  # a Ray that is gone: the main thread hears of it too
+                return
+            first = lost if first is None else first
+            if lost - first < LOST_WORKERS:
+                continue
+            text = (
+                f"{lost - first} workers were lost before a result came. Ray kills them where more of the memory is "
+                "used than RAY_memory_usage_threshold allows (0.95)"
+            )
+            if not said:
+                self._say(f"{text}; Ray's logs: {_compat.log_folder()}")
+                said = True
+            if time.monotonic() - began >= self._wait_seconds:
+                self._verdict = f"{text}. Free memory or give fewer workers; Ray's logs: {_compat.log_folder()}"
+                if self._is_pulling:
+                    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR2)
+                return
+
+    def _end(self, number: int, frame: FrameType | None) -> None:
+        if self._is_pulling:
+            raise VqaError(self._verdict)
+
+
+def say_on_stderr(text: str) -> None:
+    """Print a line where progress goes."""
+    print(text, file=sys.stderr, flush=True)

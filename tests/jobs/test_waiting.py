@@ -1,0 +1,53 @@
+"""What workers wait for, told from numbers; one Ray stands for clusters that have no room."""
+
+import time
+
+import pytest
+
+from jobs import waiting
+from jobs.stages import Resources
+from jobs.waiting import LossWatch, missing, needed, wait_for_process, wait_for_room
+from vqa.errors import VqaError
+
+CPU, GPU = Resources(cpus=1.0), Resources(cpus=1.0, gpus=2.0)
+
+
+@pytest.mark.parametrize(
+    ("shares", "has", "free", "words"),
+    [
+        ([CPU, CPU], {"CPU": 2.0}, {"CPU": 2.0}, ""),
+        ([CPU, CPU], {"CPU": 1.0}, {"CPU": 1.0}, "2 CPUs are needed, Ray has 1"),
+        ([CPU, CPU], {}, {}, "2 CPUs are needed, Ray has 0"),
+        ([CPU, CPU], {"CPU": 4.0}, {"CPU": 1.0}, "2 CPUs are needed, 1 of Ray's 4 are free"),
+        ([CPU, GPU], {"CPU": 4.0, "GPU": 1.0}, {"CPU": 4.0, "GPU": 1.0}, "2 GPUs are needed, Ray has 1"),
+    ],
+)
+def test_what_is_missing_is_said_in_numbers(shares, has, free, words) -> None:
+    assert missing(needed(shares), has, free) == words
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_waiting_for_room_says_what_is_missing_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "SAY_SECONDS", 0.5)
+    said: list[str] = []
+    wait_for_room([CPU, CPU], wait_seconds=30, say=said.append)
+    wait_for_process(wait_seconds=60, say=said.append)
+    assert said == []
+    with pytest.raises(VqaError, match=r"no worker could start within 2 s: 99 CPUs are needed, Ray has \d+.*--wait"):
+        wait_for_room([CPU, Resources(cpus=98.0)], wait_seconds=2, say=said.append)
+    assert len(said) == 1
+    assert "waiting for workers: 99 CPUs are needed" in said[0]
+
+
+def test_workers_that_are_killed_again_and_again_end_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "CHECK_SECONDS", 0.05)
+    lost = iter(range(1000))
+    said: list[str] = []
+    watch = LossWatch(wait_seconds=0.5, say=said.append, losses=lambda: next(lost))
+    began = time.monotonic()
+    with pytest.raises(VqaError, match=r"workers were lost before a result came.*Free memory"), watch.pulling():
+        time.sleep(20)
+    assert time.monotonic() - began < 10
+    assert len(said) == 1
+    with watch.pulling():
+        pass

@@ -1,0 +1,89 @@
+"""What this process may use: read from trees of control groups as kernels and container engines lay them out."""
+
+import errno
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from vqa import machine
+from vqa.errors import MachineError
+
+V1_UNLIMITED = "9223372036854771712"
+
+
+def tree(folder: Path, own: str, files: dict[str, str]) -> tuple[Path, Path]:
+    """A tree of groups and the file that names a process's own."""
+    for name, text in files.items():
+        (folder / "cgroup" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "cgroup" / name).write_text(text + "\n")
+    (folder / "own").write_text(own)
+    return folder / "cgroup", folder / "own"
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "wanted"),
+    [
+        ("0::/\n", {"cpu.max": "100000 100000"}, 1),
+        ("0::/\n", {"cpu.max": "max 100000"}, 16),
+        ("0::/\n", {"cpu.max": "350000 100000"}, 3),
+        ("0::/\n", {"cpu.max": "20000 100000"}, 1),
+        ("0::/slurm/job_7/step\n", {"slurm/job_7/cpu.max": "400000 100000", "slurm/job_7/step/cpu.max": "max 1"}, 4),
+        ("0::/a/b\n", {"a/cpu.max": "800000 100000", "a/b/cpu.max": "200000 100000"}, 2),
+        ("0::/docker/as-the-host-has-it\n", {"cpu.max": "200000 100000"}, 2),
+        ("4:cpu:/\n", {"cpu/cpu.cfs_quota_us": "100000", "cpu/cpu.cfs_period_us": "100000"}, 1),
+        ("4:cpu:/\n", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 16),
+        ("4:cpu,cpuacct:/x\n", {"cpu,cpuacct/x/cpu.cfs_quota_us": "500", "cpu,cpuacct/x/cpu.cfs_period_us": "100"}, 5),
+        ("4:cpu:/\n0::/\n", {"unified/cpu.max": "300000 100000"}, 3),
+        ("", {}, 16),
+    ],
+)
+def test_the_cpu_quota_of_a_container_cuts_the_cores(tmp_path, monkeypatch, own, files, wanted) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)))
+    assert machine.cores(*tree(tmp_path, own, files)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "wanted"),
+    [
+        ("0::/\n", {"memory.max": "2147483648"}, 2**31),
+        ("0::/\n", {"memory.max": "max"}, None),
+        ("5:memory:/\n", {"memory/memory.limit_in_bytes": "1073741824"}, 2**30),
+        ("5:memory:/\n", {"memory/memory.limit_in_bytes": V1_UNLIMITED}, None),
+        ("5:memory:/a\n", {"memory/memory.limit_in_bytes": V1_UNLIMITED, "memory/a/memory.limit_in_bytes": "7"}, 7),
+    ],
+)
+def test_the_memory_of_a_container_is_its_limit(tmp_path, own, files, wanted) -> None:
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert machine.memory_bytes(*tree(tmp_path, own, files)) == (wanted or physical)
+
+
+def test_sockets_get_a_short_folder_of_their_own(tmp_path, monkeypatch) -> None:
+    long = tmp_path / ("x" * 90)
+    long.mkdir()
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    made = machine.short_folder(39)
+    assert len(os.fsencode(made)) <= 39
+    assert made.stat().st_mode & 0o777 == 0o700
+    made.rmdir()
+    with pytest.raises(MachineError, match=r"path may have 9 bytes.*Set TMPDIR to a short folder"):
+        machine.short_folder(9)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.EMFILE, "Too many open files"), "ulimit -n"),
+        (RuntimeError("can't start new thread"), "ulimit -u"),
+        (MemoryError(), "ulimit -v"),
+        (OSError("AF_UNIX path too long"), "Set TMPDIR"),
+    ],
+)
+def test_what_the_machine_lacks_is_named_with_the_way_out(error: Exception, words: str) -> None:
+    assert words in (machine.shortage(error) or "")
+
+
+def test_other_errors_are_not_the_machines() -> None:
+    assert machine.shortage(ValueError("no")) is None

@@ -1,0 +1,67 @@
+"""`vqa rate`: a local page that collects opinions. Light to import."""
+
+import contextlib
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def rate(
+    clips: Annotated[
+        list[str], typer.Argument(metavar="CLIP...", help="Files, folders, quoted globs or lists of files.")
+    ],
+    out: Annotated[
+        Path, typer.Option(help="Table of votes to write (.csv); the same again resumes. A journal is kept beside it.")
+    ],
+    mode: Annotated[
+        Literal["acr", "pairs"], typer.Option(help="acr: five-grade ratings (ITU-T P.910). pairs: side by side.")
+    ] = "acr",
+    per_subject: Annotated[
+        int | None, typer.Option(min=1, help="Judgements of a subject. [default: every clip, or 60 pairs]")
+    ] = None,
+    training: Annotated[int, typer.Option(min=0, max=20, help="First judgements, which do not count.")] = 3,
+    repeats: Annotated[float, typer.Option(min=0, max=0.5, help="Hidden repeats as a share of the judgements.")] = 0.1,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on loopback; 0 takes a free one.")] = 8765,
+    seed: Annotated[int, typer.Option(help="Seed of the orders.")] = 0,
+) -> None:
+    """Collect opinions of people on a local web page, for `vqa data recover`.
+
+    Votes are on disk before the next clip is shown. Ctrl-C ends; the same command resumes.
+    """
+    from vqa.console import counted, printable
+    from vqa.data.sources import list_clips
+    from vqa.errors import UsageError
+    from vqa.imports import require
+
+    require("rate", "starlette", "uvicorn", doing="vqa rate")
+    from vqa.rate.journal import Journal, consistency
+    from vqa.rate.server import HOST, bind, make_app, serve
+    from vqa.rate.stimuli import prepare_stimuli
+    from vqa.rate.study import Study, StudyConfig
+
+    def tell(line: str) -> None:
+        typer.echo(printable(line), err=True)
+
+    if out.suffix.lower() != ".csv":
+        raise UsageError(f"--out {out} has another suffix. Give a .csv file.")
+    bound = bind(port)
+    stimuli, refused = prepare_stimuli(list_clips(clips).clips, out.with_name(f"{out.stem}.media"), tell=tell)
+    for clip_id, why in refused.items():
+        tell(f"not shown: {clip_id} ({why})")
+    digests = {one.clip_id: one.fingerprint for one in stimuli}
+    with Journal(out, mode=mode, seed=seed, clips=digests) as journal:
+        config = StudyConfig(per_subject=per_subject, training=training, repeats=repeats, seed=seed)
+        app = make_app(Study(stimuli, journal, config), journal.token)
+        known = len({vote.subject for vote in journal.votes})
+        votes = counted(len(journal.votes), "vote")
+        tell(f"{counted(len(stimuli), 'clip')}; so far {votes} of {counted(known, 'subject')}")
+        typer.echo(f"http://{HOST}:{bound.getsockname()[1]}/{journal.token}/")
+        with contextlib.suppress(KeyboardInterrupt):
+            serve(app, bound)
+        for subject, (same, total) in consistency(journal.votes).items():
+            tell(f"{subject}: {same} of {total} hidden repeats answered as before")
+        method = "bradley-terry" if mode == "pairs" else "p910"
+        tell(
+            f"{counted(len(journal.votes), 'vote')}; next: vqa data recover {out} --out opinions.csv --method {method}"
+        )
