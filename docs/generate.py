@@ -24,6 +24,7 @@ from vqa.data.public.specs import DIALECTS, SetSpec, load_set
 from vqa.data.score_table import SCHEMA, VIDEO_SCHEMA
 from vqa.errors import ErrorKind
 from vqa.evaluate.card import EvalCard
+from vqa.light.distill import DistillConfig
 from vqa.rewards import REWARD_PRESETS
 from vqa.train.recipe import KINDS, Recipe
 
@@ -69,8 +70,14 @@ def _cli() -> Iterator[str]:
 
 
 def _config() -> Iterator[str]:
-    folders = {"configs/score": ScoreConfig, "configs/train": Recipe, "configs/data": SetSpec, "configs/eval": EvalCard}
-    folders["configs/people"] = PeopleSet
+    folders: dict[str, type[BaseModel]] = {
+        "configs/score": ScoreConfig,
+        "configs/train": Recipe,
+        "configs/light": DistillConfig,
+        "configs/people": PeopleSet,
+        "configs/data": SetSpec,
+        "configs/eval": EvalCard,
+    }
     seen: set[type[BaseModel]] = set()
     for folder, root in folders.items():
         yield f"## {folder}\n"

@@ -98,7 +98,7 @@ def test_the_configs_folder_is_found() -> None:
 
 
 # Schemas of files that we write, whose values are for readers: no settings.
-WRITTEN = {"Calibration", "PartMetrics"}
+WRITTEN = {"Calibration", "PartMetrics", "StudentCard"}
 ROOT = Path(__file__).resolve().parent.parent
 
 

