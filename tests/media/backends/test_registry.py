@@ -8,7 +8,7 @@ import pytest
 from tests.support import clips
 from vqa.errors import UsageError
 from vqa.media import decode, probe
-from vqa.media.backends.base import BackendName
+from vqa.media.backends.base import BackendName, cause
 from vqa.media.backends.registry import BACKENDS, DEFAULT, backend_states, unusable
 
 REASONS = unusable()
@@ -60,3 +60,19 @@ def test_the_inventory_names_every_back_end_its_state_and_the_reason_for_the_def
     assert found[DEFAULT].startswith("default: ")
     for name, state in found.items():
         assert name == DEFAULT or state == (REASONS[name] or "usable")
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (
+            "[01:33:53] /github/workspace/src/video/threaded_decoder.cc:292: [h264] bad packet\nStack",
+            "[h264] bad packet",
+        ),
+        ("threaded_decoder.cc:292: no frame", "no frame"),
+        ("cannot open a.cc", "cannot open a.cc"),
+        ("", "RuntimeError"),
+    ],
+)
+def test_messages_name_no_place_of_a_build(said: str, told: str) -> None:
+    assert cause(RuntimeError(said)) == told

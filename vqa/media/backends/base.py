@@ -1,5 +1,6 @@
 """Protocol of the decoder back ends."""
 
+import re
 from collections.abc import Iterator
 from typing import Literal, Protocol
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from vqa.media.probe import PacketTable
 from vqa.types import MediaInfo
 
+_BUILD_PLACE = re.compile(r"^(?:\[\d\d:\d\d:\d\d\] )?\S+\.(?:cc|cpp|h):\d+: ?")
 BackendName = Literal["pyav", "decord", "torchcodec"]
 
 
@@ -44,8 +46,9 @@ class StrayedError(Exception):
 
 
 def cause(error: Exception) -> str:
-    """First line of an error's text, or its type where it has none."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """First line of an error's text without the place in a source that decord puts before it, or the error's type."""
+    first = (str(error).strip().splitlines() or [""])[0]
+    return _BUILD_PLACE.sub("", first) or type(error).__name__
 
 
 def as_stored(pixels: NDArray[np.uint8], info: MediaInfo) -> av.VideoFrame:
