@@ -3,6 +3,7 @@
 import csv
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -143,3 +144,21 @@ def test_a_block_of_no_track_is_lost_with_what_follows_it(scored: dict[str, Row]
     assert row["status"] == "partial" and row["frames_decoded"] < row["frames_planned"] == 16
     _, table = probe(str(FAULTS / "v_track20.webm"))
     assert (len(table.seconds), table.is_damaged.sum()) == (150, 30)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+@pytest.mark.parametrize("name", ["paff_field.ts", "paff_pair.ts"])
+def test_fields_make_frames_in_every_container(tmp_path: Path, name: str, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    with av.open(str(FAULTS / name)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        clock = 0
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream, packet.pts, packet.dts = stream, clock, clock
+                clock += 1800  # a field
+                target.mux(packet)
+    info, table = probe(str(path))
+    assert (len(table.seconds), info.fps) == (50, pytest.approx(25, rel=1e-3))
+    frames = decode(str(path), table.seconds[::-7], sizes=[None] * 8)
+    assert [number_of(pixels) for pixels in frames.pixels] == list(range(49, -1, -7))
