@@ -95,6 +95,8 @@ GOOD = [
     ("3.5/5 stars", 1, (3.5,)),
     ("Rating: 3.5, Confidence: 80%", 1, (3.5,)),
     ("Confidence: 80%\nscore: 3.5", 1, (3.5,)),
+    ("Confidence: 80%, Rating: 3.5", 1, (3.5,)),
+    ("Global: 3.5, Confidence: 0.8, Local: 4", 2, (3.5, 4)),
     ("MOS: 3.5", 1, (3.5,)),
 ]
 
@@ -123,6 +125,10 @@ BAD = [
     ("3.5/10", 1),
     ("3\u52063.5\u5206", 1),
     ("<Answer>3.5", 1),
+    ("3. 5", 2),
+    ("3\u52065", 2),
+    ("Confidence: 4, 3.5", 1),
+    ("Rating: 3.5, Confidence: 4/10", 1),
     ("<think>3.4", 1),
     ("<answer>3.4", 1),
     ("<answer>3.4</ans", 1),
@@ -206,6 +212,44 @@ def test_the_parser_never_raises_and_never_invents(text: str, count: int) -> Non
         written = text[reading.start : reading.stop]
         assert re.fullmatch(r"[0-9]+(\.[0-9]+)?", written)
         assert float(written) == reading.value
+
+
+MARKS = [
+    *(
+        "{",
+        "}",
+        "[[",
+        "]]",
+        "(",
+        ")",
+        "**",
+        "$",
+        ",",
+        ";",
+        ".",
+        ":",
+        "/",
+        "/5",
+        "%",
+        "\u5206",
+        "out of 5",
+        "(Good)",
+        "stars",
+    ),
+    *("1", "2.5", "3", "4.75", "5", "80", "\\boxed{", "Score: ", "Rating: ", "global: ", "Confidence: ", " ", "\n"),
+]
+NO_SCORE = re.compile(r"confidence\s*[:=]\s*[0-9.]+\s*%?|(?:/|out\s+of)\s*5(?:\.0{1,2})?(?![0-9])", re.IGNORECASE)
+
+
+@given(st.lists(st.sampled_from(MARKS), max_size=10).map("".join), st.integers(1, 2))
+@example("**Score: 3/5 (Good)**", 1)
+@example("Confidence: 80%, Rating: 3", 1)
+def test_a_number_is_read_only_where_no_other_could_be_meant(text: str, count: int) -> None:
+    values = parse(text, count)
+    if values is not None:
+        bare = re.sub(r"[][{}$*\u5206]|\\boxed|stars|\(Good\)", " ", text)
+        numbers = re.findall(r"[0-9]+(?:\.[0-9]+)?", NO_SCORE.sub(" ", bare))
+        assert sorted(values) == sorted(float(number) for number in numbers)
 
 
 @given(st.text(alphabet=st.characters(exclude_characters="<>"), max_size=80), st.data())

@@ -139,10 +139,9 @@ def locate(text: str, dimensions: int) -> tuple[Reading, ...] | None:
     The text that counts is the last `<answer>` block, which must be closed; without one, all that follows the
     reasoning; tags are read in any case. It must hold nothing but numbers in ASCII digits, separated by lines, blanks
     or `, `, and these dialects of public checkpoints: names before the numbers (`global: 3.4`, `The overall score is
-    3.4`), JSON (`{"rating": 3.4}`), `3.4/5`, `4 out of 5`, TeX's box, `3.4分`, a grade word in brackets behind it,
+    3.4`), JSON (`{"rating": 3.4}`), `3.4/5`, `4 out of 5`, TeX's box, `3.4分`, a grade word in brackets after it,
     Markdown fences and stars; a confidence beside a number that has a name. Named numbers are put in order (global,
-    local). One number
-    that names no part is an answer for any `dimensions`: the score as such.
+    local). One number that names no part is an answer for any `dimensions`: the score as such.
 
     Args:
         text: of the answer.
@@ -204,17 +203,21 @@ _WORDS = "|".join(
 )
 _ITEM = re.compile(
     rf"(?:(?P<name>(?:{_WORDS})(?:[ _](?:{_WORDS}))*)\s*(?::|=|\bis\b)\s*)?"
-    r"(?P<number>[0-9]{1,4}(?:\.[0-9]{1,12})?)(?:\s*(?:/|out\s+of)\s*5(?:\.0{1,2})?)?\.?(?![0-9.])",
+    r"(?P<number>[0-9]{1,4}(?:\.[0-9]{1,12})?)(?:\s*(?:/|out\s+of)\s*5(?:\.0{1,2})?)?"
+    r"(?:\.(?![^\S\n]*[0-9]))?(?![0-9.])",  # `3. 5` may be one number or two
     re.IGNORECASE | re.ASCII,
 )
 _GAP = re.compile(r"(?:\s*[,;](?![0-9])\s*|\s+)(?=\S)|\s*$")
 # What stands around a number without changing it: TeX's box and dollars, a unit, BT.500's grade in brackets.
 _ORNAMENT = re.compile(
-    r"\\boxed(?=\{)|(?<![0-9])\$|\$(?![0-9])|(?<=[0-9])\s*分|(?<=[0-9])\s*(?:stars?|points?)\b"
+    r"\\boxed(?=\{)|(?<![0-9])\$|\$(?![0-9])|(?<=[0-9])\s*分(?![0-9])|(?<=[0-9])\s*(?:stars?|points?)\b"
     r"|(?<=[0-9])\s*\((?:excellent|good|fair|poor|bad)\)",
     re.IGNORECASE,
 )
-_CONFIDENCE = re.compile(r"[,;]?\s*\bconfidence\s*[:=]\s*[0-9]{1,3}(?:\.[0-9]{1,6})?\s*%?", re.IGNORECASE | re.ASCII)
+_CONFIDENCE = re.compile(
+    r"[,;]?\s*\bconfidence\s*[:=]\s*[0-9]{1,3}(?:\.[0-9]{1,6})?(?:\s*(?:%|/\s*5))?(?!\.?[0-9/])(?:\s*[,;](?=\s*[a-z]))?",
+    re.IGNORECASE | re.ASCII,
+)
 # Not between two digits: `3*4` is no list of scores.
 _WRAPPING = re.compile(r"```(?:json)?|(?<![0-9])[*\"'{}\[\]`]|[*\"'{}\[\]`](?![0-9])")
 
