@@ -306,3 +306,13 @@ def test_pixel_limits_that_contradict_each_other_are_refused(folder: Path) -> No
     path.write_text(json.dumps(values))
     with pytest.raises(ModelError, match=r"pictures of at least 1000000 and at most 3136 pixels"):
         load(card(folder))
+
+
+@pytest.mark.parametrize("size", [{"height": 448, "width": 448}, {"min_pixels": 3136, "max_pixels": 50176}, 448])
+def test_sizes_under_other_keys_are_refused_at_load(folder: Path, size: object) -> None:
+    path = next(one for one in folder.glob("*processor_config.json") if "shortest_edge" in one.read_text())
+    values = json.loads(path.read_text())
+    values.get("image_processor", values)["size"] = size
+    path.write_text(json.dumps(values))
+    with pytest.raises(ModelError, match=r"shortest_edge"):
+        load(card(folder))

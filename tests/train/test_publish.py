@@ -39,7 +39,7 @@ def run(tmp_path: Path) -> Path:
     lines = [
         {"stage": "settle", "step": 3, "loss": 1.0, "srcc": 0.1},
         {"stage": "settle", "step": 7, "srcc": 0.5, "plcc": 0.25, "parsed": 1.0},
-        {"stage": "explore", "step": 9, "held_out/srcc": 0.625, "held_out/plcc": float("nan")},
+        {"stage": "explore", "step": 9, "held_out/srcc": 0.625, "held_out/plcc": float("nan"), "held_out/parsed": None},
     ]
     (tmp_path / "log.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines) + '{"torn": ')
     return tmp_path

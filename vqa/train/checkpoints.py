@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 import warnings
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -135,19 +136,27 @@ def _finish(draft: Path, folder: Path) -> None:
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint-* in the folder that is whole; None where there is none. Damaged ones are reported."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.rpartition("-")[2]))
-    for path in found:
-        damage = _damage_of(path)
-        if not damage:
+    """The newest checkpoint-* in the folder that is whole, None without one; newer damaged ones are reported."""
+    for path in _newest_first(folder):
+        if not (damage := _damage_of(path)):
             return path
-        logging.getLogger(__name__).warning("%s is damaged (%s); resuming from the one before it", path, damage)
-    if found:
-        raise ModelError(
-            f"{folder}: none of {len(found)} checkpoints can be read, {found[0].name}: {_damage_of(found[0])}. Delete "
-            "them to begin again."
-        )
+        logging.getLogger(__name__).warning("%s is damaged (%s) and is not used", path, damage)
     return None
+
+
+def resume_from(folder: Path) -> str | None:
+    """The checkpoint that a stage resumes from, None to begin. Raises ModelError where all there are damaged."""
+    saved = last_checkpoint(folder)
+    if saved is None and (found := _newest_first(folder)):
+        raise ModelError(
+            f"{folder}: none of its {len(found)} checkpoints can be read; of {found[0].name}, {_damage_of(found[0])}. "
+            "Delete them to begin again."
+        )
+    return str(saved) if saved else None
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.rpartition("-")[2]))
 
 
 def _damage_of(checkpoint: Path) -> str:
@@ -156,14 +165,26 @@ def _damage_of(checkpoint: Path) -> str:
         json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         return f"trainer_state.json: {error}"
-    for path in sorted(checkpoint.glob("*.safetensors")):
-        try:
-            with safe_open(path, "pt"):
+    index = checkpoint / "model.safetensors.index.json"
+    try:
+        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()) if index.is_file() else set()
+        for name in sorted(shards | {path.name for path in checkpoint.glob("*.safetensors")}):
+            with safe_open(checkpoint / name, "pt"):
                 pass
-        except (OSError, SafetensorError) as error:
-            return f"{path.name}: {error}"
-    has_state = (checkpoint / "optimizer.pt").is_file() or any(path.is_dir() for path in checkpoint.iterdir())
-    return "" if has_state else "optimizer.pt is missing"
+    except (OSError, SafetensorError, ValueError, KeyError, AttributeError) as error:
+        return f"weights: {error!r}"
+    # transformers' Trainer takes a missing state for a run without one, and resumes with a fresh optimizer.
+    states = [*checkpoint.glob("*.pt"), *checkpoint.glob("*.pth")]
+    if not any(path.is_dir() for path in checkpoint.iterdir()):
+        states += [checkpoint / "optimizer.pt", checkpoint / "scheduler.pt"]
+        if not list(checkpoint.glob("*.safetensors")):
+            return "no weights (*.safetensors)"
+    for path in states:
+        if not path.is_file():
+            return f"{path.name} is missing"
+        if not zipfile.is_zipfile(path):  # as torch.save writes them; the directory is at the end
+            return f"{path.name} is cut off"
+    return ""
 
 
 class Guarded:

@@ -172,7 +172,7 @@ def _held_out(log: Sequence[Record]) -> list[tuple[str, int, dict[str, float]]]:
         figures = {
             name.rpartition("/")[2]: float(value)
             for name, value in line.items()
-            if name.rpartition("/")[2] in ("srcc", "plcc", "parsed") and math.isfinite(value)
+            if name.rpartition("/")[2] in ("srcc", "plcc", "parsed") and value is not None and math.isfinite(value)
         }
         if figures:
             last[line["stage"]] = (line["stage"], line["step"], figures)

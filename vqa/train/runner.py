@@ -30,9 +30,9 @@ from vqa.model.card import GenerationConfig, ModelCard, Readout, settle
 from vqa.prompt import PROMPTS, PromptName, dimensions
 from vqa.train.checkpoints import (
     export_model,
-    last_checkpoint,
     load_for_generation,
     load_for_training,
+    resume_from,
     save_model,
     without_rename_warnings,
 )
@@ -279,8 +279,7 @@ def _run_stage(
         )
         trained.remove_callback(PrinterCallback)
         trained.add_callback(LogCallback(log))
-        saved = last_checkpoint(folder)
-        trained.train(resume_from_checkpoint=str(saved) if saved else None)
+        trained.train(resume_from_checkpoint=resume_from(folder))
     save_model(trained, processor, folder / "model", processes=run.processes)
 
 

@@ -99,3 +99,10 @@ def test_a_token_of_chats_in_an_answer_is_refused_by_file_and_line(folder: Path,
     good, bad = ({"id": "a", "conversations": [{"from": "gpt", "value": said}]} for said in (SAID, mark + SAID))
     with pytest.raises(UsageError, match=rf"reasons\.jsonl, line 2: the answer holds {re.escape(repr(mark))}"):
         read(folder, good, bad)
+
+
+@pytest.mark.parametrize(("role", "what"), [("user", "user's text"), ("system", "system's text")])
+def test_a_token_of_chats_before_an_answer_is_refused_too(folder: Path, role: str, what: str) -> None:
+    turns = [{"role": role, "content": "<|image_pad|>"}, {"role": "user", "content": "<image>How good?"}]
+    with pytest.raises(UsageError, match=rf"line 1: the {what} holds '<\|image_pad\|>'"):
+        read(folder, {"image": "one.png", "messages": [*turns, {"role": "assistant", "content": SAID}]})

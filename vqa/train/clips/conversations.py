@@ -102,10 +102,6 @@ def _samples(
     found = []
     for at in answers:
         text, before = turns[at][1], turns[:at]
-        if marks_of_chat := _SPECIAL.search(text):
-            raise UsageError(
-                f"{where}: the answer holds {marks_of_chat.group()!r}, a token of chats and pictures. Remove it."
-            )
         marks = sum(len(_PLACE.findall(said)) for role, said in before if role == "user")
         if clip is not None and not shown:
             load = clip.load
@@ -141,6 +137,10 @@ def _turn(turn: Any, where: str) -> Turn:
         raise UsageError(
             f"{where}: {role} says {text!r}, not a text; bare opinions are for GRPO: vqa data import, then vqa prepare"
         )
+    said = text if role == "assistant" else _PLACE.sub("", text)
+    if token := _SPECIAL.search(said):
+        what = "answer" if role == "assistant" else f"{role}'s text"
+        raise UsageError(f"{where}: the {what} holds {token.group()!r}, a token of chats and pictures. Remove it.")
     return role, text
 
 

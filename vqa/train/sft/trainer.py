@@ -35,7 +35,7 @@ from vqa.errors import UsageError
 from vqa.files import replacing
 from vqa.prompt import PromptName, dimensions
 from vqa.train import _compat
-from vqa.train.checkpoints import Guarded, Trained, last_checkpoint, unsharded
+from vqa.train.checkpoints import Guarded, Trained, resume_from, unsharded
 from vqa.train.clips.dataset import TrainingClip
 from vqa.train.context import StageContext
 from vqa.train.metrics_log import log_held_out, reporters
@@ -304,8 +304,7 @@ def cold_start(
     )
     weights = _BestWeights(trainer, judge if held_out else None)
     trainer.add_callback(weights)
-    saved = last_checkpoint(context.folder)
-    trainer.train(resume_from_checkpoint=str(saved) if saved else None)
+    trainer.train(resume_from_checkpoint=resume_from(context.folder))
     if trainer.is_sharded:
         return trainer
     best = load_file(weights.path) if weights.path.is_file() else {}
