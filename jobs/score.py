@@ -19,7 +19,7 @@ from jobs.progress import JobProgress, duration
 from jobs.resume import StoredRow, WorkPlan, plan_work, stored_rows
 from jobs.run_record import RunRecord
 from jobs.signals import locked
-from jobs.stages import LightStage, SampleStage, ScoredBy, ScoreStage, lost_row
+from jobs.stages import WINDOWS_PER_FRAME, LightStage, SampleStage, ScoredBy, ScoreStage, lost_row
 from jobs.summary import counts, overview
 from vqa.config import Values
 from vqa.console import INTERRUPTED, counted, printable
@@ -27,7 +27,7 @@ from vqa.data.score_table import ScoreTable, Tier, read_scores, rewrite, write_v
 from vqa.data.sources import Listing, Selection, list_clips
 from vqa.data.tables import AS_SEEN, Dialect
 from vqa.data.windows import video_id
-from vqa.errors import UsageError
+from vqa.errors import UsageError, first_few
 from vqa.evaluate.calibrate import Calibration, calibrated, load_calibration
 from vqa.light.card import EMBEDDED
 
@@ -228,6 +228,10 @@ def _score(request: ScoreRequest, inputs: ScoreInputs, limit: FailureLimit) -> i
         rewrite(out, lambda rows: calibrated(rows, inputs.calibration))
     videos = write_videos(out)
     rows = _requested_rows(out, listing)
+    if config.clip_seconds and (uncut := _uncut(rows, config.clip_seconds)):
+        progress.say(
+            f"not cut into windows, as there would be more than {WINDOWS_PER_FRAME} for each frame: {first_few(uncut)}"
+        )
     missing = _count_without_score(rows)
     too_many = limit.is_exceeded(missing, of=rows.num_rows)
     code = INTERRUPTED if is_interrupted else TOO_MANY_FAILED if too_many else 0
@@ -291,6 +295,14 @@ def _requested_rows(out: Path, listing: Listing) -> pa.Table:
     wanted = {clip.clip_id for clip in listing.clips}
     names = rows.column("clip_id").to_pylist()
     return rows.filter(pa.array([name in wanted or video_id(name) in wanted for name in names], pa.bool_()))
+
+
+def _uncut(rows: pa.Table, clip_seconds: float) -> list[str]:
+    """Clips with a score and a length of two windows or more that have one row."""
+    is_long = pc.greater_equal(rows.column("duration_seconds"), 1.5 * clip_seconds)
+    is_whole = pc.and_(pc.is_null(rows.column("start_seconds")), pc.is_valid(rows.column("score")))
+    names: list[str] = rows.filter(pc.and_(is_whole, pc.fill_null(is_long, False))).column("clip_id").to_pylist()
+    return [printable(name) for name in names]
 
 
 def _count_without_score(rows: pa.Table) -> int:

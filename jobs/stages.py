@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from vqa.media.sandbox import Guard
     from vqa.model.scorer import Scorer
 
+WINDOWS_PER_FRAME = 4  # at most; of a pause every window shows the picture on screen
 LOST = "its worker died or failed each time it was tried; run the same command to try again"
 
 P = ParamSpec("P")
@@ -161,7 +162,9 @@ class SampleStage:
         except ClipError:
             return [clip], None  # decoding it will meet the same error, and make the row
         seconds = info.duration_seconds
-        return windows(clip, duration_seconds=seconds, clip_seconds=self.clip_seconds), seconds
+        parts = windows(clip, duration_seconds=seconds, clip_seconds=self.clip_seconds)
+        # A header may lie about the length, and a time-lapse shows each picture for very long: the job reports both.
+        return parts if len(parts) <= WINDOWS_PER_FRAME * info.frame_count else [clip], seconds
 
     def _sample(self, clip: Clip, row: ScoreRow, of_stamp: Stamp | None) -> Sample | ScoreRow:
         started = time.perf_counter()
