@@ -88,8 +88,22 @@ def private_token() -> Iterator[None]:
         _read_authentication()
 
 
+def asks_for_token(address: str) -> bool:
+    """Whether the head at HOST:PORT refuses who sends no token; no public call tells before `ray.init`, which waits."""
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
+    from ray.exceptions import AuthenticationError
+
+    try:
+        GcsClient(address=address)
+    except AuthenticationError:
+        return True
+    except Exception:  # `ray.init` says what is wrong
+        return False
+    return False
+
+
 def send_token() -> None:
-    """Send the account's token, as Ray does by itself to `auto`; a head that asks for none takes no notice of it."""
+    """Send the account's token, as Ray does by itself to `auto`, and ask our own workers for it."""
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     _read_authentication()
 

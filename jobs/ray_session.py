@@ -140,30 +140,25 @@ def _connect(address: str) -> None:
     """Connect to a Ray that runs. Raises VqaError where none answers."""
     import ray
 
-    token, is_here = _compat.token_file(), False
+    token = _compat.token_file()
     if host := re.fullmatch(r"([^/]+):(\d+)", address):
         name = host[1].strip("[]")
         _knock(name, int(host[2]))
-        is_here = _is_here(name)
-    # `ray start` on this machine asks for the account's token if there was one. A driver that sends it asks
-    # its workers for it, so it must not be sent where the head does not.
-    for is_sent in (False, True) if token and is_here else (False,):
-        if is_sent:
+        # `ray start` on this machine asks for the account's token if there was one. A driver that sends it asks its
+        # workers for it, so it must not be sent to a head that does not ask.
+        with _silent_stderr():
+            is_asked = bool(token) and _is_here(name) and _compat.asks_for_token(address)
+        if is_asked:
             _compat.send_token()
-        try:
-            with _silent_stderr():
-                ray.init(address=address, log_to_driver=False, logging_level=logging.FATAL)
-            return
-        except Exception as error:  # as above
-            ray.shutdown()
-            if token and is_here and not is_sent:
-                continue
-            if what := machine.shortage(error):
-                raise MachineError(f"Ray at {address!r} cannot be reached: {what}") from error
-            hint = f"; where its head asks for the token of {token}, set RAY_AUTH_MODE=token" if token else ""
-            raise VqaError(
-                f"Ray at {address!r} cannot be reached ({_line(error)}). Check the address{hint}."
-            ) from error
+    try:
+        with _silent_stderr():
+            ray.init(address=address, log_to_driver=False, logging_level=logging.FATAL)
+    except Exception as error:  # as above
+        ray.shutdown()
+        if what := machine.shortage(error):
+            raise MachineError(f"Ray at {address!r} cannot be reached: {what}") from error
+        hint = f"; where its head asks for the token of {token}, set RAY_AUTH_MODE=token" if token else ""
+        raise VqaError(f"Ray at {address!r} cannot be reached ({_line(error)}). Check the address{hint}.") from error
 
 
 def _knock(host: str, port: int) -> None:
