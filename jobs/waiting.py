@@ -90,9 +90,9 @@ def wait_for_process(*, wait_seconds: float, say: Callable[[str], None]) -> None
     import ray
 
     answer = ray.remote(num_cpus=0, max_retries=-1)(lambda: None).remote()
-    began, said = time.monotonic(), False
+    began, said, is_over = time.monotonic(), False, False
     try:
-        while not ray.wait([answer], timeout=1)[0]:
+        while not (is_over := bool(ray.wait([answer], timeout=1)[0])):
             used = psutil.virtual_memory().percent
             what = (
                 "no process of Ray has lived long enough to answer. Ray kills them where more of the memory is used "
@@ -105,7 +105,8 @@ def wait_for_process(*, wait_seconds: float, say: Callable[[str], None]) -> None
                 say(f"waiting for workers: {what} (--wait {wait_seconds:g})")
                 said = True
     finally:
-        ray.cancel(answer, force=True)
+        if not is_over:  # Ray 2.60 can abort this process where a task that may be retried is cancelled as it ends
+            ray.cancel(answer, force=True)
 
 
 class LossWatch:
