@@ -105,7 +105,7 @@ def wait_for_process(*, wait_seconds: float, say: Callable[[str], None]) -> None
                 say(f"waiting for workers: {what} (--wait {wait_seconds:g})")
                 said = True
     finally:
-        if not is_over:  # Ray 2.60 can abort this process where a task that may be retried is cancelled as it ends
+        if not is_over:  # the driver aborted in Ray 2.60's task_manager.cc while ended tasks were cancelled too
             ray.cancel(answer, force=True)
 
 
