@@ -13,6 +13,8 @@ import pytest
 
 # The gate has a test in each core: threads of one library would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Ray gives its workers niceness 15: beside the gate's other lane, which takes both cores, they would hardly run.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 
 # Words without which a file holds no test of a lane; the gate's lanes are chosen by `-m`.

@@ -129,7 +129,6 @@ def test_a_card_that_is_not_there_is_refused_with_those_there_are(vqa: Command, 
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("local_ray")
 def test_a_card_scores_and_a_calibration_adds_opinions_without_scoring_again(vqa: Command, tmp_path: Path) -> None:
     clips = [{"path": f"sub/{name}.mp4", "mos": 2.0 + at} for at, name in enumerate("abc")]
     (tmp_path / "sub").mkdir()
