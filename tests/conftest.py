@@ -1,5 +1,6 @@
 """Fixtures for every test: neither random draws nor a scheduling policy reach another."""
 
+import atexit
 import gc
 import os
 import random
@@ -49,6 +50,7 @@ def pytest_collection_finish() -> None:
     """What is imported by now stays: collectors of garbage, which each run of a trainer starts, need not visit it."""
     gc.collect()
     gc.freeze()
+    atexit.register(gc.freeze)  # as in vqa.cli
 
 
 @pytest.fixture(autouse=True)

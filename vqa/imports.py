@@ -36,3 +36,14 @@ def uncollected() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """Load what stays to the end of a worker's process: as `uncollected`, and no later collection visits it.
+
+    The garbage of before stays too, if it holds cycles; a model's tensors hold none and are freed with it.
+    """
+    with uncollected():
+        yield
+    gc.freeze()
