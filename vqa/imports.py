@@ -42,8 +42,9 @@ def uncollected() -> Iterator[None]:
 def kept() -> Iterator[None]:
     """Load what stays to the end of a worker's process: as `uncollected`, and no later collection visits it.
 
-    The garbage of before stays too, if it holds cycles; a model's tensors hold none and are freed with it.
+    A model's tensors are in no cycles, so that they are freed with it all the same.
     """
     with uncollected():
         yield
-    gc.freeze()
+    if not gc.get_freeze_count():  # the first time only: later there may be garbage, which would stay too
+        gc.freeze()
