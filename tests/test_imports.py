@@ -117,10 +117,14 @@ def test_the_collector_is_back_after_an_import_even_if_that_fails() -> None:
 
 def test_what_a_worker_keeps_is_visited_by_no_collection() -> None:
     gc.unfreeze()  # what tests/conftest.py has frozen
+    gc.collect()
+    before = gc.get_stats()[0]["collections"]
     with kept():
         assert not gc.isenabled()
-        model: list[list[int]] = [[] for _ in range(1000)]
+        model: list[list[int]] = [[] for _ in range(2000)]
+    collections = gc.get_stats()[0]["collections"] - before
     assert gc.isenabled()
+    assert collections == 0
     frozen = gc.get_freeze_count()
     assert frozen >= len(model)
     with kept():

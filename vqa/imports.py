@@ -46,5 +46,5 @@ def kept() -> Iterator[None]:
     """
     with uncollected():
         yield
-    if not gc.get_freeze_count():  # the first time only: later there may be garbage, which would stay too
-        gc.freeze()
+        if not gc.get_freeze_count():  # the first time only: later there may be garbage, which would stay too
+            gc.freeze()  # before the collector is back, which would begin with all that was loaded
