@@ -55,7 +55,7 @@ test-all: check docs
 
 # Under a minute while working on what needs no model, no encoder and no Ray.
 test-fast: setup
-	$(PYTEST) -m "not slow and not ray and not alone" $(LANES) $(FAST)
+	$(PYTEST) -m "not slow and not ray and not alone and not model" $(LANES) $(FAST)
 
 check: style types
 
