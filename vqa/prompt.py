@@ -23,7 +23,7 @@ LOWEST, HIGHEST = 1.0, 5.0
 PromptName = Literal["preresq_video", "preresq_image", "visualquality_r1", "q_insight"]  # the keys of PROMPTS
 Labels = Literal["none", "vision_ids", "named", "named_vision_ids"]
 
-_THINK = "Think in <think> </think>, then answer in <answer> </answer>"
+THINK = "Think in <think> </think>, then answer in <answer> </answer>"
 _SOURCE = "All pictures come from one video or image. How good does it look?"
 
 
@@ -78,23 +78,23 @@ PROMPTS: dict[str, Prompt] = {
         dimensions=2,
         question="How good does this video look? Compare the frames of the global picture over time, then study the "
         "detail in the local pictures. Give two scores from 1 (bad) to 5 (excellent) with two decimals: global, then "
-        f"local. {_THINK}, one number per line.",
+        f"local. {THINK}, one number per line.",
         is_global_local=True,
     ),
     "preresq_image": Prompt(
         dimensions=5,
         question=f"{_SOURCE} Give five scores from 1 (bad) to 5 (excellent) with two decimals, in this order: "
-        f"saturation, granularity, sharpness, foreground, background. {_THINK}, one number per line.",
+        f"saturation, granularity, sharpness, foreground, background. {THINK}, one number per line.",
     ),
     "visualquality_r1": Prompt(
         dimensions=1,
         question=f"{_SOURCE} Give one score for the overall quality, from 1 (very poor) to 5 (excellent), with two "
-        f"decimals. {_THINK}, which holds the number alone.",
+        f"decimals. {THINK}, which holds the number alone.",
     ),
     "q_insight": Prompt(
         dimensions=1,
         question=f"{_SOURCE} Rate the overall quality from 1 (very poor) to 5 (excellent), with two decimals. "
-        f'{_THINK}, which holds JSON alone: {{"rating": <the number>}}.',
+        f'{THINK}, which holds JSON alone: {{"rating": <the number>}}.',
     ),
 }
 
@@ -206,8 +206,8 @@ def locate(
         As `parse`, with places.
     """
     text = _TAG.sub(lambda tag: tag.group().lower(), text)
-    tail_start = text.rfind(_CLOSE_THINK) + len(_CLOSE_THINK) if _CLOSE_THINK in text else 0
-    is_thinking = text.find(_OPEN_THINK, tail_start) >= 0
+    tail_start = text.rfind(_CLOSETHINK) + len(_CLOSETHINK) if _CLOSETHINK in text else 0
+    is_thinking = text.find(_OPENTHINK, tail_start) >= 0
     opened = text.rfind(_OPEN_ANSWER, tail_start)
     if opened >= 0:
         start = opened + len(_OPEN_ANSWER)
@@ -234,16 +234,23 @@ def is_closed(text: str) -> bool:
 def reason(text: str) -> str:
     """The reasoning of an answer, trimmed: the inside of `<think>`, or the text before the answer; may be empty."""
     text = _TAG.sub(lambda tag: tag.group().lower(), text)
-    start = text.find(_OPEN_THINK)
-    start = 0 if start < 0 else start + len(_OPEN_THINK)
-    stop = text.rfind(_CLOSE_THINK)
+    start = text.find(_OPENTHINK)
+    start = 0 if start < 0 else start + len(_OPENTHINK)
+    stop = text.rfind(_CLOSETHINK)
     if stop < start:
         stop = text.rfind(_OPEN_ANSWER)
     return text[start : stop if stop >= start else len(text)].strip()
 
 
+def words(text: str) -> str:
+    """What a description says: the text behind the reasoning, or the reasoning where that holds no words."""
+    rest = _TAG.sub("", _THOUGHT.sub("", text)).strip()
+    return rest if any(char.isalpha() for char in rest) else reason(text)
+
+
+_THOUGHT = re.compile(r"^.*</think>", re.IGNORECASE | re.DOTALL)
 _TAG = re.compile(r"</?(?:think|answer)>", re.IGNORECASE)
-_OPEN_THINK, _CLOSE_THINK = "<think>", "</think>"
+_OPENTHINK, _CLOSETHINK = "<think>", "</think>"
 _OPEN_ANSWER, _CLOSE_ANSWER = "<answer>", "</answer>"
 _LONGEST_ANSWER = 400  # characters; five named numbers take a quarter of it
 

@@ -25,7 +25,7 @@ Checkpoints = Callable[[Family], Path]
 
 
 def scorer(source: Path, **options: Any) -> Scorer:
-    return Scorer.load(str(source), **{"max_new_tokens": 12, "device_map": "cpu"} | options)
+    return Scorer.load(str(source), **{"max_new_tokens": 12, "device_map": "cpu", "prompt": "preresq_video"} | options)
 
 
 def texts(scores: list[Score]) -> list[tuple[str, ...]]:

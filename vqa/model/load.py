@@ -65,7 +65,7 @@ def load(card: ModelCard) -> Policy:
             config's, no chat template, no such device or attention.
         UsageError: a device_map for several GPUs without accelerate.
     """
-    location = locate(card.source, revision=card.revision)
+    location = locate(card.source, revision=card.revision, subfolder=card.subfolder)
     if (threads := card.cpu_threads or machine.cores()) < torch.get_num_threads() or card.cpu_threads:
         torch.set_num_threads(threads)
     device = card.device_map or ("cuda:0" if torch.cuda.is_available() else "cpu")
@@ -74,6 +74,8 @@ def load(card: ModelCard) -> Policy:
     options: dict[str, bool | str] = {"trust_remote_code": card.trust_remote_code}
     if location.commit:
         options["revision"] = location.commit
+    if location.subfolder:
+        options["subfolder"] = location.subfolder
     where = f"model {location.model_id}"
     with _loading(where):
         config = hf.AutoConfig.from_pretrained(location.place, **options)
@@ -150,6 +152,11 @@ def _limit_pixels(processor: "ProcessorMixin", card: ModelCard, where: str) -> N
     edges = {"shortest_edge": card.min_pixels, "longest_edge": card.max_pixels}
     wanted = {name: area for name, area in edges.items() if area is not None}
     images = processor.image_processor
+    if card.modality == "video":
+        images = getattr(processor, "video_processor", None)
+        if images is None:
+            raise ModelError(f"{where}: its processor takes no video. Set modality to images.")
+        images.cap_pixels_per_frame = False
     if wanted and "max_pixels" not in getattr(images.valid_kwargs, "__annotations__", {}):
         raise ModelError(
             f"{where}: {type(images).__name__} has no min_pixels and max_pixels. Leave them out of the card."
