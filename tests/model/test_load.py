@@ -216,8 +216,9 @@ def test_every_card_is_valid_and_begins_with_its_command() -> None:
         model, _ = settle(name, {})
         assert model.name == name
         first = (folder / f"{name}.yaml").read_text().splitlines()[0]
-        assert first.startswith("# vqa score ")
-        assert first.endswith(f"--model {name}")
+        command = {"score": "# vqa score ", "comparison": "# vqa compare-clips "}[model.task]
+        assert first.startswith(command)
+        assert f" --model {name}" in first
 
 
 def test_a_model_is_named_by_card_file_folder_or_id(folder: Path, tmp_path: Path) -> None:
