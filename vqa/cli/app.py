@@ -8,6 +8,7 @@ import typer
 
 from vqa.cli.calibrate import calibrate
 from vqa.cli.compare import compare
+from vqa.cli.compare_clips import compare_clips
 from vqa.cli.config import config
 from vqa.cli.data import data_app
 from vqa.cli.distill import distill
@@ -43,6 +44,7 @@ for command in (
     views,
     evaluate,
     compare,
+    compare_clips,
     calibrate,
     rate,
     report,
