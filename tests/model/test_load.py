@@ -103,11 +103,8 @@ def test_a_hub_model_is_pinned_to_the_commit_its_branch_names(folder: Path, tmp_
     shutil.copytree(folder, cached / "snapshots" / commit)
     shutil.copytree(folder, cached / "snapshots" / commit / "video")
     drawn = {"temperature": 0.1, "top_k": 1, "repetition_penalty": 1.05}
-    (cached / "snapshots" / commit / "video" / "generation_config.json").write_text(
-        json.dumps(
-            drawn | {"eos_token_id": json.loads((folder / "generation_config.json").read_text())["eos_token_id"]}
-        )
-    )
+    settings = cached / "snapshots" / commit / "video" / "generation_config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | drawn))
     (cached / "refs").mkdir()
     (cached / "refs" / "main").write_text(commit)
     code = (

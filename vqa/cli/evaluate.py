@@ -49,7 +49,7 @@ def evaluate(
     ] = None,
     own_question: Annotated[
         bool,
-        typer.Option("--own-question", help="With --card: ask in our words where the published ones are not kept."),
+        typer.Option("--own-question", help="With --card: ask in our words if the published ones are not kept."),
     ] = False,
     mos_column: MosColumn = None,
     path_column: PathColumn = None,

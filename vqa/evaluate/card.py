@@ -29,9 +29,7 @@ class EvalCard(Strict):
 
     dataset: str = Field(description="name of the set, as of configs/data")
     score: Values = Field(description="settings of `vqa score`, as in configs/score")
-    asked: Literal["published", "own"] = Field(
-        "published", description="own: scored though the model has no such question"
-    )
+    asked: Literal["published", "own"] = Field("published", description="own: the model has no such question")
     split: str | None = Field(None, description="value of the split column of the labels; null: all clips")
     by: tuple[str, ...] = Field((), description="columns whose values are evaluated as groups")
     published: Published
