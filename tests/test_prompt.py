@@ -22,6 +22,7 @@ from vqa.prompt import (
     messages,
     parse,
     reason,
+    words,
 )
 
 # --- questions --------------------------------------------------------------------------------------------------------
@@ -345,3 +346,16 @@ def test_a_scale_maps_onto_opinions_by_a_straight_line_and_leaves_1_to_5_as_it_i
     assert Scale(0, 5).opinion(5) == 5
     assert Scale(0, 5).spread(1) == 0.8
     assert Scale().opinion(3.14159) == 3.14159
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("Blocks in the sky.", "Blocks in the sky."),
+        ("<think>hm</think><answer>Soft.</answer>", "Soft."),
+        ("<think>Soft.</think><answer>3\n4</answer>", "Soft."),
+        ("</answer>\n4.90\n</answer>", None),
+    ],
+)
+def test_a_description_is_words_or_nothing(text: str, said: str | None) -> None:
+    assert words(text) == said

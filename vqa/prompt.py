@@ -242,10 +242,10 @@ def reason(text: str) -> str:
     return text[start : stop if stop >= start else len(text)].strip()
 
 
-def words(text: str) -> str:
-    """What a description says: the text behind the reasoning, or the reasoning where that holds no words."""
-    rest = _TAG.sub("", _THOUGHT.sub("", text)).strip()
-    return rest if any(char.isalpha() for char in rest) else reason(text)
+def words(text: str) -> str | None:
+    """What a description says: the text behind the reasoning, else the reasoning; None where neither holds words."""
+    found = (_TAG.sub("", part).strip() for part in (_THOUGHT.sub("", text), reason(text)))
+    return next((part for part in found if any(char.isalpha() for char in part)), None)
 
 
 _THOUGHT = re.compile(r"^.*</think>", re.IGNORECASE | re.DOTALL)
