@@ -128,6 +128,20 @@ def test_a_card_that_is_not_there_is_refused_with_those_there_are(vqa: Command, 
     assert "preresiqa-r1_konvid-1k" in err
 
 
+def test_a_card_whose_question_is_not_kept_is_refused_unless_told(
+    vqa: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
+    labels = opinions.write_csv(tmp_path / "labels.csv", [{"path": "gone.mp4", "mos": 2.0}])
+    code, _, err = vqa(
+        "evaluate", "--card", "visualquality-r1-7b_koniq-10k", "--labels", labels, "--out", tmp_path / "out"
+    )
+    assert code == 2
+    assert "visualquality-r1-7b would not be asked in the words that it was trained with" in err
+    assert "`vqa model fetch-question visualquality-r1-7b` reads them, --own-question" in err
+    assert {load_card(path).asked for path in CARDS if path.stem.startswith("qwen")} == {"own"}
+
+
 @pytest.mark.slow
 def test_a_card_scores_and_a_calibration_adds_opinions_without_scoring_again(vqa: Command, tmp_path: Path) -> None:
     clips = [{"path": f"sub/{name}.mp4", "mos": 2.0 + at} for at, name in enumerate("abc")]

@@ -101,23 +101,32 @@ def test_a_hub_model_is_pinned_to_the_commit_its_branch_names(folder: Path, tmp_
     commit, home = "0123456789abcdef0123456789abcdef01234567", tmp_path / "home"
     cached = home / "hub" / "models--some--scorer"
     shutil.copytree(folder, cached / "snapshots" / commit)
+    shutil.copytree(folder, cached / "snapshots" / commit / "video")
+    drawn = {"temperature": 0.1, "top_k": 1, "repetition_penalty": 1.05}
+    settings = cached / "snapshots" / commit / "video" / "generation_config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | drawn))
     (cached / "refs").mkdir()
     (cached / "refs" / "main").write_text(commit)
     code = (
         "from vqa import Scorer\n"
         "from vqa.errors import ModelError\n"
-        "scorer = Scorer.load('some/scorer', device_map='cpu')\n"
+        "scorer = Scorer.load('some/scorer', device_map='cpu', prompt='q_insight')\n"
         "print(scorer.model_id, scorer.model_revision)\n"
+        "inside = Scorer.load('some/scorer', device_map='cpu', prompt='q_insight', subfolder='video', top_k=50,\n"
+        "                     folder_sampling=True)\n"
+        "drawn = inside.generation\n"
+        "print(inside.model_id, inside.model_revision, drawn.temperature, drawn.top_k, drawn.repetition_penalty)\n"
         "for source, revision in (('some/scorer', 'v2'), ('some/other', 'main')):\n"
-        "    try:\n        Scorer.load(source, revision=revision)\n"
+        "    try:\n        Scorer.load(source, revision=revision, prompt='q_insight')\n"
         "    except ModelError as error:\n        print(error)\n"
     )
     environment = os.environ | {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1"}
     environment.pop("HF_HUB_CACHE", None)
     run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    loaded, *refused = run.stdout.splitlines()
+    loaded, inside, *refused = run.stdout.splitlines()
     assert loaded == f"some/scorer {commit}"
+    assert inside == f"some/scorer/video {commit} 0.1 50 1.05"  # top_k as given, the rest as the folder says
     assert refused[0].startswith("model some/scorer at revision v2: ")
     assert refused[1].startswith("model some/other at revision main: ")
 
@@ -216,8 +225,9 @@ def test_every_card_is_valid_and_begins_with_its_command() -> None:
         model, _ = settle(name, {})
         assert model.name == name
         first = (folder / f"{name}.yaml").read_text().splitlines()[0]
-        assert first.startswith("# vqa score ")
-        assert first.endswith(f"--model {name}")
+        command = {"score": "# vqa score ", "comparison": "# vqa compare-clips "}[model.task]
+        assert first.startswith(command)
+        assert f" --model {name}" in first
 
 
 def test_a_model_is_named_by_card_file_folder_or_id(folder: Path, tmp_path: Path) -> None:

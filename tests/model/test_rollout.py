@@ -35,10 +35,10 @@ def tokens(rollouts: list[list[Rollout]]) -> list[list[int]]:
     return [rollout.tokens for clip in rollouts for rollout in clip]
 
 
-def generated(policy: Policy, one: Any) -> list[int]:
+def generated(policy: Policy, one: Any, **options: float) -> list[int]:
     with torch.inference_mode():
         out = policy.model.generate(
-            **one, do_sample=False, max_new_tokens=NEW, suppress_tokens=list(policy.vocabulary.banned)
+            **one, do_sample=False, max_new_tokens=NEW, suppress_tokens=list(policy.vocabulary.banned), **options
         )
     return [int(token) for token in out[0, one["input_ids"].shape[1] :] if token not in policy.vocabulary.ends]
 
@@ -52,6 +52,14 @@ def test_greedy_tokens_are_those_of_generate_alone_and_in_a_batch(family: Family
     assert len({one["input_ids"].shape[1] for one in inputs}) > 1
     assert tokens(answers(model, inputs)) == expected
     assert [tokens(answers(model, [one]))[0] for one in inputs] == expected
+
+
+def test_a_repetition_penalty_is_that_of_generate(policy: Policies) -> None:
+    model = policy("qwen2_5_vl")
+    inputs = encoded(model, 4)
+    expected = [generated(model, one, repetition_penalty=1.5) for one in inputs]
+    assert tokens(answers(model, inputs, sampling=Sampling(repetition_penalty=1.5))) == expected
+    assert expected != [generated(model, one) for one in inputs]
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
