@@ -180,7 +180,7 @@ def test_a_folder_trained_with_the_old_keys_is_refused(tmp_path: Path) -> None:
     refused(
         lambda: begin_stage(tmp_path, settings),
         "by another version of vqa",
-        "stage.json has version 1, wanted 2",
+        "stage.json has version 1, wanted 3",
         "--out",
     )
 

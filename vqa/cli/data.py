@@ -88,6 +88,14 @@ def import_(
         str | None, typer.Option(help="Column with the opinions, if it is not named as in the published file.")
     ] = None,
     split: Annotated[str | None, typer.Option(help="Value of the split column of every row.")] = None,
+    split_list: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME | PART=FILE",
+            help="Split by a published list that comes with vqa, or by files that name the clips of a part (give it "
+            "again for each part).",
+        ),
+    ] = None,
     kind: Annotated[
         Literal["video", "image"] | None,
         typer.Option(help="Kind of the clips of a data set without a built-in specification."),
@@ -113,6 +121,7 @@ def import_(
         names=names,
         mos_column=mos_column,
         split=split,
+        split_lists=tuple(split_list or ()),
         kind=kind,
         dialect=Dialect(delimiter=delimiter, decimal=decimal),
     )

@@ -31,7 +31,7 @@ DIFFERENT = [["a", "b"], ["c", "d"]]
                 texts=[[str(i) for i in range(12)]] * 2,
                 total=[[0.0] * 12, [0.0] * 11 + [1.0]],
             ),
-            "the format reward is stuck",
+            "fewer than 5% of the answers could be parsed",
         ),
     ],
 )

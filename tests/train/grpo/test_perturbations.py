@@ -113,9 +113,9 @@ def test_half_as_many_answers_are_written_to_shuffled_frames(ready: tuple[Any, l
     for clip in range(
         2
     ):  # VQ-Insight: 0.3 to answers above 0.1 where the mean is at least 0.8 of that on shuffled frames
-        opinion = trainer._examples[clip].opinion
+        opinion = trainer._examples[clip].opinion  # less 1 it is a share of its 0-100
         read = [parse(one, 2) for one in other[4 * clip : 4 * clip + 2]]
-        blind = [1 - min(1, abs(np.mean(one) - opinion) / opinion) for one in read if one is not None]
+        blind = [1 - min(1, abs(np.mean(one) - opinion) / (opinion - 1)) for one in read if one is not None]
         seen = [one for one, text in zip(paid[clip], texts[4 * clip :], strict=False) if parse(text, 2) is not None]
         is_better = bool(blind) and bool(seen) and np.mean(seen) >= 0.8 * np.mean(blind)
         np.testing.assert_allclose(temporal[clip], 0.3 * (is_better & (paid[clip] > 0.1)))

@@ -5,6 +5,7 @@ probability   the probability of the opinion's digit behind the reasoning, and w
 """
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +14,24 @@ from vqa.prompt import locate
 from vqa.types import Pixels, Views
 from vqa.views.pictures import grid_of
 
+if TYPE_CHECKING:
+    from vqa.train.grpo.config import GrpoSettings
+
 # The term that needs a second pass, by reward.
 TERM_OF_REWARD = {"vqathinker": "temporal", "vq_insight": "temporal", "refine_iqa": "probability"}
+
+
+def second_pass(settings: "GrpoSettings") -> str | None:
+    """The term that needs a second pass in this run; None where there is none, or what generates cannot make one."""
+    if settings.vllm_mode is not None or not settings.shared_prefill:
+        return None
+    return needed_pass(settings)
+
+
+def needed_pass(settings: "GrpoSettings") -> str | None:
+    """The term of the reward that needs a second pass; VQAThinker's released script runs without its own."""
+    is_off = settings.reward == "vqathinker" and settings.reward_mode == "released"
+    return None if is_off else TERM_OF_REWARD.get(settings.reward)
 
 
 def out_of_order(views: Views, *, seed: int, is_shuffle: bool) -> Views | None:
