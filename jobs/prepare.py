@@ -30,6 +30,7 @@ from vqa.data.view_cache_writer import PreparedTable, manifest_clips
 from vqa.errors import UsageError
 from vqa.train.recipe import load_recipe, recipe_views
 from vqa.types import Clip
+from vqa.views import ViewsConfig
 
 MADE = ("clips.parquet", "failed.csv", "run.json", FILES, "pictures", "superseded")  # clips.parquet goes first
 
@@ -91,6 +92,11 @@ def _config_of(request: PrepareRequest) -> ScoreConfig:
     of_recipe = {"model": recipe.card_name, "views": recipe_views(recipe).model_dump(mode="json")}
     values = merge(of_recipe, read(request.config)) if request.config else of_recipe
     return resolve_values(values, assignments=request.assignments, where=str(request.config or request.recipe))
+
+
+def resolve_views(request: PrepareRequest) -> ViewsConfig:
+    """What a request shows of each clip. Raises UsageError."""
+    return _config_of(request).views
 
 
 def _facts(inputs: PrepareInputs) -> Values:
