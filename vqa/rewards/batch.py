@@ -26,8 +26,8 @@ CONTEXT = {
     "severities": "str [B, K], its severity",
     "true_classes": "str [B], the damage, empty where none was asked for; the opinion may be NaN there",
     "true_severities": "str [B], its severity",
-    "think": "float [B, K], probability of the opinion's digit after the reasoning",
-    "no_think": "float [B, K], the same without it",
+    "think": "float [B, K], probability of the opinion's tenths digit in the answer",
+    "no_think": "float [B, K], the same in the j-th answer of another rollout, without reasoning",
     "reason_scores": "float [B, K], the score that the reasoning alone implies (NaN: none)",
 }
 

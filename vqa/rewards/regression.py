@@ -157,8 +157,8 @@ def probability(think: Numbers, no_think: Numbers, earned: Numbers) -> Numbers:
     """`clamp(P_think - P_no_think, 0, 1) * (earned // 2)` (Refine-IQA, arXiv 2508.03763, stage 2).
 
     Args:
-        think: [B, K], probability of the opinion's digit after the reasoning.
-        no_think: [B, K], the same without it.
+        think: [B, K], probability of the opinion's tenths digit in the answer.
+        no_think: [B, K], the same in the j-th answer of another rollout, without reasoning.
         earned: [B, K], sum of threshold and format terms, so that the term is paid only where both are.
 
     Returns:
