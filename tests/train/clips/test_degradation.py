@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from vqa.prompt import answer_text
 from vqa.train.clips.dataset import damage_clips, list_clips, load_clips, split_clips
 from vqa.train.clips.degradation import NONE, SEVERITIES, damage_answer, damage_of, parse_damage
 from vqa.train.grpo.reward import RankAndScore
+from vqa.train.grpo.trainer import Trainer
 from vqa.train.runner import RunContext, _examples, run_recipe
 from vqa.views import ViewsConfig
 
@@ -65,7 +67,9 @@ def test_the_reward_is_the_papers_and_each_question_has_its_own_answers() -> Non
     assert reward.batch is not None and np.isnan(reward.batch.scores[0]).all()
 
 
-def test_a_clip_of_a_ladder_is_asked_about_its_damage_too(ladder: Path, tmp_path: Path) -> None:
+def test_a_clip_of_a_ladder_is_asked_about_its_damage_too(
+    ladder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Six clips, the odd ones with noise of severity 0.5; the cold start tells both, GRPO pays both."""
     train, _ = split_clips(list_clips([str(ladder)]), held_out=2, seed=0)
     found = load_clips(train, views=ViewsConfig(keyframes=2, local_pictures=0, global_pixels=64), seed=0)
@@ -75,17 +79,31 @@ def test_a_clip_of_a_ladder_is_asked_about_its_damage_too(ladder: Path, tmp_path
     assert "What harmed it" in turn["content"][-1]["text"]
     assert parse_damage(asked[1].write_answer(np.random.default_rng(0), "q_insight")) == ("noise", "obvious")
 
+    def scripted(self: Trainer, model: object, rows: Sequence[int], *_: object) -> list[list[int]]:
+        """Of a clip's two answers about damage the first is right, the second wrong about how badly; no scores."""
+        texts = []
+        for row in rows:
+            kind, degree = self._examples[self._places[row]].damage
+            named = (kind, degree if row % 2 == 0 else "catastrophic")
+            texts.append(damage_answer(named, np.random.default_rng(0), "q_insight") if kind else "nothing")
+        tokenizer = self.processing_class.tokenizer
+        return [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+
+    monkeypatch.setattr(Trainer, "_write", scripted)
     steps = {
         "reward": "q_insight",
         "prompt": "q_insight",
-        "max_steps": 3,
-        "clips_per_step": 2,
-        "max_completion_length": 6,
+        "max_steps": 2,
+        "clips_per_step": 8,
+        "per_device_train_batch_size": 16,
+        "max_completion_length": 200,
     }
     values = small(COLDSTART | {"max_steps": 1, "prompt": "q_insight"}, GRPO | steps)
     run_recipe(written(tmp_path / "a.yaml", values), data=[ladder], out=tmp_path / "out")
     lines = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
-    assert any("rewards/degradation" in line for line in lines)
+    # Four clips, asked about quality and about damage; of the latter 1 and 0.25, and 1 each for the form.
+    paid = [(line["rewards/degradation"], line["rewards/format"]) for line in lines if "rewards/degradation" in line]
+    assert paid == [(pytest.approx(4 * 1.25 / 16), pytest.approx(8 / 16))] * 2
 
 
 def test_a_stand_in_opinion_is_never_taken_for_a_persons(ladder: Path, tmp_path: Path) -> None:
