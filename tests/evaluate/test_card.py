@@ -14,6 +14,7 @@ from vqa.config import configs_folder
 from vqa.data.public.specs import load_set
 from vqa.data.score_table import read_scores
 from vqa.evaluate.card import load_card
+from vqa.evaluate.compare import COMPARED
 from vqa.model.scorer import Scorer
 
 Command = Callable[..., tuple[int, str, str]]
