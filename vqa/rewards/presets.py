@@ -175,7 +175,7 @@ _STAGES = "paper: the spread penalty in stage 1 only, as in its figure; released
 
 REWARD_PRESETS: Mapping[str, RewardPreset] = {
     "preresq_video": RewardPreset(
-        source=_PRERESQ_R1,
+        source=_PRERESQ_R1.strip(),
         demand="lines",
         modes=_STAGES,
         terms={
