@@ -22,7 +22,7 @@ LOWEST, HIGHEST = 1.0, 5.0
 PromptName = Literal["preresq_video", "preresq_image", "visualquality_r1", "q_insight", "refine_iqa"]  # keys of PROMPTS
 Form = Literal["numbers", "json", "score"]  # of the inside of <answer>: one number per line, JSON, `Score: 3.20`
 
-_THINK = "Think in <think> </think>, then answer in <answer> </answer>"
+THINK = "Think in <think> </think>, then answer in <answer> </answer>"
 LINES = "Each tag stands on a line of its own."  # of the JSON forms, as Q-Insight's format reward has it
 _SOURCE = "All pictures come from one video or image. How good does it look?"
 
@@ -52,29 +52,29 @@ PROMPTS: dict[str, Prompt] = {
         dimensions=2,
         question="How good does this video look? Compare the frames of the global picture over time, then study the "
         "detail in the local pictures. Give two scores from 1 (bad) to 5 (excellent) with two decimals: global, then "
-        f"local. {_THINK}, one number per line.",
+        f"local. {THINK}, one number per line.",
         is_global_local=True,
     ),
     "preresq_image": Prompt(
         dimensions=5,
         question=f"{_SOURCE} Give five scores from 1 (bad) to 5 (excellent) with two decimals, in this order: "
-        f"saturation, granularity, sharpness, foreground, background. {_THINK}, one number per line.",
+        f"saturation, granularity, sharpness, foreground, background. {THINK}, one number per line.",
     ),
     "visualquality_r1": Prompt(
         dimensions=1,
         question=f"{_SOURCE} Give one score for the overall quality, from 1 (very poor) to 5 (excellent), with two "
-        f"decimals. {_THINK}, which holds the number alone.",
+        f"decimals. {THINK}, which holds the number alone.",
     ),
     "q_insight": Prompt(
         dimensions=1,
         question=f"{_SOURCE} Rate the overall quality from 1 (very poor) to 5 (excellent), with two decimals. "
-        f'{_THINK}, which holds JSON alone: {{"rating": <the number>}}. {LINES}',
+        f'{THINK}, which holds JSON alone: {{"rating": <the number>}}. {LINES}',
         form="json",
     ),
     "refine_iqa": Prompt(
         dimensions=1,
         question=f"{_SOURCE} Give one score for the overall quality, from 1 (very poor) to 5 (excellent), with two "
-        f"decimals. {_THINK}, which holds `Score: ` and the number alone.",
+        f"decimals. {THINK}, which holds `Score: ` and the number alone.",
         form="score",
     ),
 }
