@@ -24,6 +24,7 @@ from vqa.prompt import (
     reason,
     words,
 )
+from vqa.rewards.format import Demand, demanded
 
 # --- questions --------------------------------------------------------------------------------------------------------
 
@@ -34,6 +35,7 @@ def test_presets_have_the_published_dimensions() -> None:
         "preresq_image": 5,
         "visualquality_r1": 1,
         "q_insight": 1,
+        "refine_iqa": 1,
     }
     assert set(get_args(PromptName)) == set(PROMPTS)
 
@@ -302,6 +304,11 @@ def test_what_we_write_for_training_is_read_back(why: str, data: st.DataObject) 
     text = answer_text(why, values)
     assert parse(text, count) == tuple(values)
     assert reason(text) == why.strip()
+    for prompt in PROMPTS.values():  # and earns the reward for its form
+        text = answer_text(why, (values * prompt.dimensions)[: prompt.dimensions], prompt.form)
+        assert parse(text, prompt.dimensions) == tuple(values * prompt.dimensions)[: prompt.dimensions]
+        demand: Demand = "lines" if prompt.form == "numbers" else prompt.form
+        assert demanded([[text]], demand, numbers=prompt.dimensions).all()
 
 
 def test_the_reason_is_the_inside_of_think_or_what_stands_before_the_answer() -> None:

@@ -20,10 +20,12 @@ from typing import Literal, TypedDict
 from vqa.errors import UsageError
 
 LOWEST, HIGHEST = 1.0, 5.0
-PromptName = Literal["preresq_video", "preresq_image", "visualquality_r1", "q_insight"]  # the keys of PROMPTS
+PromptName = Literal["preresq_video", "preresq_image", "visualquality_r1", "q_insight", "refine_iqa"]  # keys of PROMPTS
+Form = Literal["numbers", "json", "score"]  # of the inside of <answer>: one number per line, JSON, `Score: 3.20`
 Labels = Literal["none", "vision_ids", "named", "named_vision_ids"]
 
 THINK = "Think in <think> </think>, then answer in <answer> </answer>"
+LINES = "Each tag stands on a line of its own."  # of the JSON forms, as Q-Insight's format reward has it
 _SOURCE = "All pictures come from one video or image. How good does it look?"
 
 
@@ -36,11 +38,15 @@ class ChatTurn(TypedDict):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """A question: how many numbers it asks for, its words, and whether pictures are named global and local."""
+    """A question: how many numbers it asks for, its words, and whether pictures are named global and local.
+
+    `form` is what it wants inside `<answer>`; answers to learn from are written in it (`answer_text`).
+    """
 
     dimensions: int
     question: str
     is_global_local: bool = False
+    form: Form = "numbers"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +100,14 @@ PROMPTS: dict[str, Prompt] = {
     "q_insight": Prompt(
         dimensions=1,
         question=f"{_SOURCE} Rate the overall quality from 1 (very poor) to 5 (excellent), with two decimals. "
-        f'{THINK}, which holds JSON alone: {{"rating": <the number>}}.',
+        f'{THINK}, which holds JSON alone: {{"rating": <the number>}}. {LINES}',
+        form="json",
+    ),
+    "refine_iqa": Prompt(
+        dimensions=1,
+        question=f"{_SOURCE} Give one score for the overall quality, from 1 (very poor) to 5 (excellent), with two "
+        f"decimals. {THINK}, which holds `Score: ` and the number alone.",
+        form="score",
     ),
 }
 
@@ -144,15 +157,24 @@ def messages(
     return [system] * (layout.system is not None) + [{"role": "user", "content": content}]
 
 
-def answer_text(reason: str, values: Sequence[float]) -> str:
+def answer_text(reason: str, values: Sequence[float], form: Form = "numbers") -> str:
     """An answer in the asked form, to learn from.
 
     Args:
         reason: the inside of `<think>`.
-        values: on 1-5, written with two decimals.
+        values: on 1-5, written with two decimals; one for the forms `json` and `score`.
+        form: of the prompt.
     """
     numbers = "\n".join(f"{value:.2f}" for value in values)
-    return f"<think>{reason.strip()}</think><answer>\n{numbers}\n</answer>"
+    if form == "json":
+        return json_answer(reason, f'{{"rating": {numbers}}}')
+    label = "Score: " if form == "score" else ""
+    return f"<think>{reason.strip()}</think><answer>\n{label}{numbers}\n</answer>"
+
+
+def json_answer(reason: str, named: str) -> str:
+    """An answer that holds the JSON `named`, each tag on a line of its own (Q-Insight, arXiv 2503.22679)."""
+    return f"<think>\n{reason.strip()}\n</think>\n<answer>\n{named}\n</answer>"
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,6 +147,37 @@ def test_a_frozen_tower_stays_and_its_own_rate_counts(tmp_path: Path) -> None:
     assert sorted(group["lr"] for group in slow.create_optimizer().param_groups) == [1e-7, 1e-4]
 
 
+def test_the_schedule_the_clip_and_the_optimiser_are_the_recipes(tmp_path: Path) -> None:
+    """Q-Hawkeye's script: a cosine behind a warm-up, gradients clipped at 0.1; two updates per batch of answers."""
+    trainer = rehearsal.trainer(
+        tmp_path,
+        num_generations=4,
+        per_device_train_batch_size=4,
+        num_mini_batches=2,
+        max_steps=4,
+        save_steps=4,
+        lr_scheduler_type="cosine",
+        warmup_steps=2,
+        max_grad_norm=1e-3,
+        adam_beta2=0.95,
+        optim="adamw_torch",
+        vision_learning_rate=1e-5,
+    )
+    trainer.train()
+    logs = [entry for entry in trainer.state.log_history if "learning_rate" in entry]
+    rates = [entry["learning_rate"] for entry in logs]
+    assert rates == pytest.approx([0.0, 5e-5, 1e-4, 5e-5])  # 0, half, the peak, half of a cosine over the other two
+    assert ["rewards/format" in entry for entry in logs] == [True, False] * 2  # answers for every other update
+    assert [one.load.loads for one in trainer._examples] == [1, 1, 1, 1]  # two batches of two clips, not four
+    assert type(trainer.optimizer.optimizer) is torch.optim.AdamW
+    assert {(group["betas"], group["weight_decay"]) for group in trainer.optimizer.param_groups} == {((0.9, 0.95), 0.0)}
+    assert trainer.args.max_grad_norm == 1e-3
+    with pytest.raises(UsageError, match="num_mini_batches is 3, and a batch of 8 answers is 2 forward passes"):
+        rehearsal.trainer(tmp_path, num_generations=4, per_device_train_batch_size=4, num_mini_batches=3)
+    with pytest.raises(UsageError, match=r"num_iterations \(1\) x num_mini_batches \(2\). Choose a multiple"):
+        rehearsal.trainer(tmp_path, num_generations=4, per_device_train_batch_size=4, num_mini_batches=2, save_steps=5)
+
+
 def test_the_reference_is_the_model_before_training(tmp_path: Path) -> None:
     """With beta, the second step's loss holds beta times the KL that trl's k3 gives for the two models."""
     trainer = rehearsal.trainer(tmp_path, beta=0.5, num_generations=4, max_steps=2, learning_rate=1e-3)
