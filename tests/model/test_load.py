@@ -1,10 +1,7 @@
 """A model is loaded whole and named exactly, or refused with a sentence that helps."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +18,7 @@ from vqa.model.card import GenerationConfig, ModelCard, find_card, settle
 from vqa.model.encode import encode
 from vqa.model.load import load
 from vqa.model.resolve import EMBEDDED, locate
+from vqa.model.scorer import Scorer
 
 
 @pytest.fixture
@@ -97,27 +95,23 @@ def test_a_missing_embedded_model_is_said_to_be_missing() -> None:
         locate("embedded")
 
 
-def test_a_hub_model_is_pinned_to_the_commit_its_branch_names(folder: Path, tmp_path: Path) -> None:
+def test_a_hub_model_is_pinned_to_the_commit_its_branch_names(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     commit, home = "0123456789abcdef0123456789abcdef01234567", tmp_path / "home"
     cached = home / "hub" / "models--some--scorer"
     shutil.copytree(folder, cached / "snapshots" / commit)
     (cached / "refs").mkdir()
     (cached / "refs" / "main").write_text(commit)
-    code = (
-        "from vqa import Scorer\n"
-        "from vqa.errors import ModelError\n"
-        "scorer = Scorer.load('some/scorer', device_map='cpu')\n"
-        "print(scorer.model_id, scorer.model_revision)\n"
-        "for source, revision in (('some/scorer', 'v2'), ('some/other', 'main')):\n"
-        "    try:\n        Scorer.load(source, revision=revision)\n"
-        "    except ModelError as error:\n        print(error)\n"
-    )
-    environment = os.environ | {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1"}
-    environment.pop("HF_HUB_CACHE", None)
-    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    loaded, *refused = run.stdout.splitlines()
-    assert loaded == f"some/scorer {commit}"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(home / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    scorer = Scorer.load("some/scorer", device_map="cpu")
+    assert (scorer.model_id, scorer.model_revision) == ("some/scorer", commit)
+    refused = []
+    for source, revision in (("some/scorer", "v2"), ("some/other", "main")):
+        with pytest.raises(ModelError) as caught:
+            Scorer.load(source, revision=revision)
+        refused.append(str(caught.value))
     assert refused[0].startswith("model some/scorer at revision v2: ")
     assert refused[1].startswith("model some/other at revision main: ")
 
