@@ -158,6 +158,19 @@ def test_the_commands_of_a_page_run(page: str, material: Path, warm: Path, tmp_p
         pytest.skip("nothing on this page can run here")
 
 
+@pytest.mark.slow
+def test_the_first_page_gets_answers_with_reasons_and_ranks_plain_damage(material: Path) -> None:
+    """What the embedded model promises of the demo clips."""
+    rows = {Path(row["uri"]).stem: row for row in read_scores(material / "out").to_pylist()}
+    assert len(rows) == 11
+    assert {"cut_off", "not_a_video", "frozen", "big_buck_bunny"} <= rows.keys()
+    assert all(path.stat().st_size for path in (material / "clips").iterdir())
+    for name in rows.keys() - {"cut_off", "not_a_video"}:
+        assert rows[name]["status"] == "ok" and rows[name]["reason"], name
+        assert 1 <= rows[name]["score"] <= 5, name
+    assert rows["blurred_hard"]["score"] < rows["big_buck_bunny"]["score"]
+
+
 def test_blocks_that_are_not_run_say_why_and_their_commands_parse() -> None:
     skipped = [(page.stem, block) for page in HOWTO for block in blocks(page) if block.not_run]
     for page, block in skipped:
