@@ -1,7 +1,5 @@
 """The Scorer: the same clip gets the same score, numbers are right, and a bad clip costs only itself."""
 
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -48,25 +46,25 @@ def small_views(count: int) -> list[Views]:
 # --- invariance -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("k", [1, 4])
+@pytest.mark.parametrize("k", [pytest.param(1, marks=pytest.mark.full), 4])
 def test_many_clips_answer_token_for_token_the_same_in_any_batch_and_order(k: int, checkpoint: Checkpoints) -> None:
-    count = full(200, gate=40)
+    count = full(200, gate=16)
     views = small_views(count)
     order = np.random.default_rng(0).permutation(count)
     answers = {}
-    for batch_size in (1, 3, 8):
+    for batch_size in (1, 8, *[3] * full(1, gate=0)):
         model = scorer(checkpoint("qwen2_5_vl"), k=k, generation="sample", batch_size=batch_size)
         answers[batch_size] = texts(model.score(views))
         if batch_size == 8:
             shuffled = texts(model.score([views[i] for i in order]))
             assert [answers[8][i] for i in order] == shuffled
-    assert answers[1] == answers[3] == answers[8]
+    assert all(one == answers[1] for one in answers.values())
     assert len({text for clip in answers[1] for text in clip}) > 0.95 * count * k
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_answers_alike_in_any_batch_and_with_any_k(family: Family, checkpoint: Checkpoints) -> None:
-    views = small_views(20)
+    views = small_views(10)
     alone = texts(scorer(checkpoint(family), batch_size=1).score(views))
     assert texts(scorer(checkpoint(family), batch_size=8).score(views)) == alone
     one = texts(scorer(checkpoint(family), generation="sample", batch_size=7).score(views))
@@ -323,12 +321,3 @@ def test_a_file_is_seen_as_a_job_sees_it_where_samplers_draw(checkpoint: Checkpo
     other = look(clip, ViewsConfig(**settings), seed=1)
     assert not np.array_equal(views.local_pictures[0], other.local_pictures[0])
     assert texts([model.score_file(path)]) == texts(model.score([views])) != texts(model.score([other]))
-
-
-def test_the_package_is_light_until_the_scorer_is_asked_for() -> None:
-    code = (
-        "import sys, vqa, vqa.prompt, vqa.model.card, vqa.model.resolve;"
-        "assert not {'torch', 'transformers', 'ray', 'av'} & set(sys.modules), 'heavy';"
-        "from vqa import Scorer; assert Scorer.__name__ == 'Scorer' and 'torch' in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
