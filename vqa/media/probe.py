@@ -18,6 +18,7 @@ after the rotation of the display matrix or the EXIF orientation. A still pictur
 """
 
 import os
+import re
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -58,6 +59,7 @@ _PAINT_ON_GREY = {
     *("mpeg4", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3", "wmv1", "wmv2", "wmv3", "vc1", "h263", "h263p", "h263i", "flv1"),
     *("rv10", "rv20", "rv30", "rv40", "vp6", "vp6f"),
 }
+_B_VOP = re.compile(rb"\x00\x00\x01\xb6[\x80-\xbf]")  # of MPEG-4 Part 2 (ISO/IEC 14496-2, 6.2.5)
 _LONGEST_GAP_SECONDS = 10.0
 _NONE: NDArray[np.int64] = np.zeros(0, np.int64)
 # `MediaInfo.container` of files that FFmpeg does not give as they are
@@ -232,13 +234,16 @@ def _packet_table(
     first = next(source, None)
     packets: Iterable[av.Packet[av.VideoStream]] = chain([first] if first else [], source)
     is_reordered = container.format.name == "avi" and bool(stream.codec_context.has_b_frames)
-    if container.format.name == "avi" and stream.codec_context.name == "h264":
-        h264 = H264Stream(stream.codec_context.extradata or b"")
+    if container.format.name == "avi" and stream.codec_context.name in ("h264", "mpeg4"):
+        is_h264 = stream.codec_context.name == "h264"
+        has_b: Callable[[bytes], object] = (
+            H264Stream(stream.codec_context.extradata or b"").has_b_slice if is_h264 else _B_VOP.search
+        )
 
         def watched(source: "Iterable[av.Packet[av.VideoStream]]") -> "Iterator[av.Packet[av.VideoStream]]":
             nonlocal is_reordered  # what FFmpeg says holds for the first part of a recording joined by copying
             for packet in source:
-                is_reordered = is_reordered or h264.has_b_slice(bytes(packet))
+                is_reordered = is_reordered or bool(has_b(bytes(packet)))
                 yield packet
 
         packets = watched(packets)
