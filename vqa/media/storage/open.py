@@ -32,10 +32,13 @@ def local_path(uri: str) -> Path:
     Raises ClipError "unsupported" for other schemes.
     """
     path = _named_path(uri)
-    if not path.name.isascii() and not os.path.lexists(path):
-        spelled = (Path(unicodedata.normalize(form, str(path))) for form in ("NFC", "NFD"))
-        return next((other for other in spelled if os.path.lexists(other)), path)
-    return path
+    if str(path).isascii() or os.path.lexists(path):
+        return path
+    found = Path(path.anchor)
+    for part in path.relative_to(path.anchor).parts:
+        forms = (part, *(unicodedata.normalize(form, part) for form in ("NFC", "NFD")))
+        found = next((found / form for form in forms if os.path.lexists(found / form)), found / part)
+    return found if os.path.lexists(found) else path
 
 
 def _named_path(uri: str) -> Path:
