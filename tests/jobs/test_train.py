@@ -104,7 +104,7 @@ def test_what_the_workers_wait_for_is_told_and_they_start_when_it_is_free(
 ) -> None:
     heard = io.StringIO()
     monkeypatch.setattr(sys, "stderr", heard)
-    monkeypatch.setattr("jobs.train.CHECK_SECONDS", 0.5)
+    monkeypatch.setattr("jobs.waiting.SAY_SECONDS", 0.5)
     cpus = ray.cluster_resources()["CPU"]
 
     def free_the_cpu_when_told() -> None:
@@ -120,18 +120,16 @@ def test_what_the_workers_wait_for_is_told_and_they_start_when_it_is_free(
         run(load_recipe(recipe), out=tmp_path / "out", data=[tmp_path / "nowhere"], workers=int(cpus))
     thread.join()
     assert caught.value.exit_code == 2
-    told = f"train: waiting for {cpus:g} workers, one CPU each: {cpus - 1:g} of Ray's {cpus:g} CPUs are free"
+    told = f"waiting for workers: {cpus:g} CPUs are needed, {cpus - 1:g} of Ray's {cpus:g} are free (--wait 600)"
     assert heard.getvalue().splitlines()[0] == told
 
 
-def test_workers_that_never_start_end_the_run_in_words(
-    tmp_path: Path, recipe: Path, other: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("jobs.train.START_TRIES", 1)
-    monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "1")
+@pytest.mark.usefixtures("other")
+def test_workers_that_never_start_end_the_run_in_words(tmp_path: Path, recipe: Path) -> None:
     cpus = int(ray.cluster_resources()["CPU"])
-    with pytest.raises(VqaError, match=r"checkpoints are safe in .*out\. The same command resumes"):
-        run(load_recipe(recipe), out=tmp_path / "out", workers=cpus)
+    words = rf"no worker could start within 2 s: {cpus} CPUs are needed, .* are free\..* ask for less \(--workers\)"
+    with pytest.raises(VqaError, match=words):
+        run(load_recipe(recipe), out=tmp_path / "out", workers=cpus, wait_seconds=2)
 
 
 def test_more_workers_than_ray_has_cpus_are_refused(tmp_path: Path, recipe: Path, local_ray: None) -> None:
