@@ -243,6 +243,21 @@ def test_a_block_that_names_no_track_is_lost(tmp_path: Path) -> None:
     assert table.is_damaged.any() and len(table.seconds) == pytest.approx(50, abs=1)
 
 
+@pytest.mark.parametrize("bit", range(8))
+@pytest.mark.parametrize("byte", [0, 1, 2])
+def test_a_block_with_a_damaged_head_leaves_no_wrong_picture(tmp_path: Path, byte: int, bit: int) -> None:
+    """Its id, its size: FFmpeg leaves the block out, and decodes what refers to it without an error."""
+    path = clips.write_video(tmp_path / "a.mkv", frames=50, options={"g": "10"})
+    data = bytearray(path.read_bytes())
+    data[find(bytes(data), "a3", nth=23).start + byte] ^= 1 << bit
+    path.write_bytes(data)
+    _, table = probe(str(path))
+    assert len(table.seconds) == 50
+    frames = decode(str(path), table.seconds, sizes=[None] * 50)
+    assert 30 <= len(frames.pixels) < 50
+    assert [clips.read_number(pixels) for pixels in frames.pixels] == frames.requested.tolist()
+
+
 def test_a_gif_without_control_blocks_has_all_its_frames(tmp_path: Path) -> None:
     frames = [Image.fromarray(clips.picture(n)).quantize(32) for n in range(7)]
     out = io.BytesIO()

@@ -293,6 +293,8 @@ def _packet_table(
     is_damaged = is_corrupt[order] | is_corrupt[ends]
     if stream.codec_context.codec.canonical_name in _PAINT_ON_GREY and columns.is_key.any():
         is_damaged |= order < np.argmax(columns.is_key)
+    if container.format.name.startswith("matroska") and len(gone.ticks):
+        is_damaged |= _behind_lost(ticks[order], columns.is_key[order], gone.ticks)
     table = PacketTable(
         seconds=seconds,
         sizes=np.concatenate([columns.sizes[order] + np.where(ends > order, columns.sizes[ends], 0), gone.sizes])[
@@ -314,6 +316,30 @@ def _packet_table(
     last_duration = float(durations[last : last_end + 1].sum()) * unit if is_stated else 0.0
     gaps = np.diff(seconds)
     return table, last_duration or (float(np.median(gaps)) if len(gaps) else 0.0)
+
+
+def _behind_lost(ticks: Ticks, is_key: NDArray[np.bool_], lost: Ticks) -> NDArray[np.bool_]:
+    """Which frames may refer to a packet that lies before them and is gone, without their decoder noticing.
+
+    All that are shown from a lost one on to the next keyframe, and as many before it as frames are reordered by.
+
+    Args:
+        ticks: Times of the frames in file order, int64 [F].
+        is_key: Whether decoding can start there, bool [F].
+        lost: Times of lost frames, int64 [L]; the end of a file that is cut off is in nobody's way.
+    """
+    by_time = np.argsort(ticks, kind="stable")
+    shown, keys = ticks[by_time], np.sort(ticks[is_key])
+    rank = np.empty(len(ticks), np.int64)
+    rank[by_time] = np.arange(len(ticks))
+    reorder = max(0, int((rank - np.arange(len(ticks))).max()))
+    found = np.zeros(len(ticks), bool)
+    for tick in lost[lost < shown[-1]]:
+        start = int(np.searchsorted(shown, tick))
+        after = keys[np.searchsorted(keys, tick) :]
+        stop = int(np.searchsorted(shown, after[0])) if len(after) else len(shown)
+        found[by_time[max(0, start - reorder) : stop]] = True
+    return found & ~is_key
 
 
 def _clock_shifts(decoding: Ticks, unit: float) -> tuple[Ticks, NDArray[np.int64]]:

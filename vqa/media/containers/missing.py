@@ -29,6 +29,7 @@ _INSIDE = {  # what may follow a block (RFC 9559, 5.1): in its group, its cluste
     *(CLUSTER, _GROUP, _BLOCK, _SIMPLE_BLOCK, 0x9B, 0xFA, 0xFB, 0xA4, 0x75A1, 0x75A2, 0xE7, 0xA7, 0xAB, 0xEC, 0xBF),
     *(0x1C53BB6B, 0x1254C367, 0x1941A469, 0x1043A770, 0x114D9B74, 0x1549A966, 0x1654AE6B),
 }
+_NUMBERS = {0x9B, 0xFA, 0xFB, 0x75A2, 0xE7, 0xA7, 0xAB}  # of them, those that hold one number
 
 
 class Lost(NamedTuple):
@@ -133,6 +134,7 @@ def _is_chained(file: BinaryIO, start: int, stop: int, tracks: frozenset[int]) -
     if start == stop or not heads:
         return True
     at = start + (int.from_bytes(before[-heads[0] :], "big") & ((1 << 7 * heads[0]) - 1))
+    last = 0
     while at < stop:
         file.seek(at)
         head = file.read(12)
@@ -150,5 +152,9 @@ def _is_chained(file: BinaryIO, start: int, stop: int, tracks: frozenset[int]) -
             if not begin or number(begin[: length(begin[0])]) not in tracks:
                 return False
         size = number(head[id_bytes : id_bytes + size_bytes])
+        # A damaged id can be that of another element: a number that is too long, a block outside of a group.
+        if (kind in _NUMBERS and size > 8) or (kind == _BLOCK and last == _SIMPLE_BLOCK):
+            return False
+        last = kind
         at = body if kind in (CLUSTER, _GROUP) else body + size
     return at == stop
