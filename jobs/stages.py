@@ -21,6 +21,7 @@ from vqa.data.score_table import ScoreRow, Status, Tier
 from vqa.data.view_cache import PreparedRow, pack
 from vqa.data.windows import windows
 from vqa.errors import ClipError, MachineError, ModelError
+from vqa.imports import kept
 from vqa.media.storage.fingerprint import fingerprint
 from vqa.model.card import GenerationConfig, ModelCard
 from vqa.types import Clip, MediaInfo, Score, Views
@@ -242,13 +243,14 @@ class ScoreStage:
 
     def setup(self) -> None:
         """Load the model. Raises ModelError where it cannot be had, or is not in the state that the run keys name."""
-        from vqa import Scorer  # torch: seconds that only the worker pays
-        from vqa.model.load import load
-
         # Ray gives a worker this many threads; the sums of a matrix product, and so the scores, depend on their number.
         threads = self.card.cpu_threads or max(1, int(self.job.cpus_per_worker))
         card = self.card.model_copy(update={"cpu_threads": threads})
-        self._scorer = Scorer(load(card), card=card, generation=self.generation)
+        with kept():
+            from vqa.model.load import load  # torch: seconds that only the worker pays
+            from vqa.model.scorer import Scorer
+
+            self._scorer = Scorer(load(card), card=card, generation=self.generation)
         _refuse_other_revision(self.model_id, wanted=self.model_revision, found=self._scorer.model_revision)
 
     def close(self) -> None:
@@ -281,14 +283,16 @@ class LightStage:
 
     def setup(self) -> None:
         """Load the student. Raises ModelError where it cannot be had, or is not the one that the run keys name."""
-        import torch  # seconds that only the worker pays
-
         from vqa.light.card import student_digest
-        from vqa.light.student import Student
 
-        torch.set_num_threads(max(1, int(self.job.cpus_per_worker)))
         _refuse_other_revision(self.model_id, wanted=self.model_revision, found=student_digest(self.student))
-        self._student = Student.load(self.student)
+        with kept():
+            import torch  # seconds that only the worker pays
+
+            from vqa.light.student import Student
+
+            torch.set_num_threads(max(1, int(self.job.cpus_per_worker)))
+            self._student = Student.load(self.student)
 
     def close(self) -> None:
         """Let the student go."""

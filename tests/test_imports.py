@@ -14,7 +14,7 @@ import pytest
 
 from vqa import imports
 from vqa.errors import UsageError
-from vqa.imports import require, uncollected
+from vqa.imports import kept, require, uncollected
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("vqa", "jobs", "samplers")
@@ -85,10 +85,12 @@ def test_importing_every_module_leaves_the_process_as_the_third_parties_alone_do
     ("module", "without"),
     [
         ("vqa", {"torch", "numpy", "pydantic", "av"}),
-        ("vqa.cli", {"torch", "numpy", "pydantic", "av", "pyarrow", "ray", "yaml"}),
+        ("vqa.cli", {"torch", "numpy", "pydantic", "av", "pyarrow", "ray", "yaml", "importlib.metadata"}),
         ("vqa.media.sandbox", {"torch", "pyarrow", "ray", "scipy"}),
         ("vqa.evaluate.calibrate", {"torch", "ray", "scipy.stats", "scipy.optimize"}),
-        ("jobs.score", {"torch", "ray", "transformers", "scipy.stats", "scipy.optimize"}),
+        ("jobs.child", {"torch", "ray", "pyarrow", "scipy", "huggingface_hub"}),
+        ("jobs.score", {"torch", "ray", "transformers", "scipy.stats", "scipy.optimize", "huggingface_hub", "pandas"}),
+        ("jobs.summary", {"torch", "ray", "av", "scipy", "pandas", "pyarrow.dataset"}),
         ("vqa.model.scorer", {"ray", "trl", "accelerate", "pyarrow", "datasets", "scipy.stats"}),
     ],
 )
@@ -111,6 +113,32 @@ def test_the_collector_is_back_after_an_import_even_if_that_fails() -> None:
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+def test_what_a_worker_keeps_is_visited_by_no_collection() -> None:
+    gc.unfreeze()  # what tests/conftest.py has frozen
+    gc.collect()
+    before = gc.get_stats()[0]["collections"]
+    with kept():
+        assert not gc.isenabled()
+        model: list[list[int]] = [[] for _ in range(2000)]
+    collections = gc.get_stats()[0]["collections"] - before
+    assert gc.isenabled()
+    assert collections == 0
+    frozen = gc.get_freeze_count()
+    assert frozen >= len(model)
+    with kept():
+        second: list[list[int]] = [[] for _ in range(1000)]
+    assert len(second) == 1000
+    assert gc.get_freeze_count() <= frozen
+
+
+def test_at_its_exit_a_command_has_nothing_to_collect() -> None:
+    code = "import atexit, gc; atexit.register(lambda: print(len(gc.get_objects()) < 1000)); from vqa.cli import main"
+    command = [sys.executable, "-c", f"{code}; main()", "--version"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "True"
 
 
 @pytest.mark.parametrize(

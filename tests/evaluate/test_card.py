@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+import vqa as vqa_package
 from tests.support import opinions
 from vqa.cli.config import resolved
 from vqa.config import configs_folder
 from vqa.data.score_table import read_scores
 from vqa.evaluate.card import load_card
 from vqa.evaluate.compare import COMPARED
-from vqa.model.scorer import Scorer
 
 Command = Callable[..., tuple[int, str, str]]
 CARDS = sorted((configs_folder() / "eval").glob("*.yaml"))
@@ -129,7 +129,6 @@ def test_a_card_that_is_not_there_is_refused_with_those_there_are(vqa: Command, 
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("local_ray")
 def test_a_card_scores_and_a_calibration_adds_opinions_without_scoring_again(vqa: Command, tmp_path: Path) -> None:
     clips = [{"path": f"sub/{name}.mp4", "mos": 2.0 + at} for at, name in enumerate("abc")]
     (tmp_path / "sub").mkdir()
@@ -148,7 +147,7 @@ def test_a_card_scores_and_a_calibration_adds_opinions_without_scoring_again(vqa
     assert metrics["join"] == "clip_id"
     before = read_scores(out / "scored")
     first = before.to_pylist()[0]
-    alone = Scorer.load("embedded").score_file(first["uri"], clip_id=first["clip_id"])
+    alone = vqa_package.Scorer.load("embedded").score_file(first["uri"], clip_id=first["clip_id"])
     assert [first[name] for name in SCORES] == [getattr(alone, name) for name in SCORES]
 
     rated, scores = opinions.clips(60)

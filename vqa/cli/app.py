@@ -1,7 +1,8 @@
 """The `vqa` command line: every command, from the file of its name. Light to import."""
 
+import atexit
+import gc
 import sys
-from importlib.metadata import version as installed_version
 from typing import Annotated
 
 import typer
@@ -56,6 +57,8 @@ for command in (
 
 def _version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version as installed_version  # e-mail, zip: not for each command
+
         typer.echo(f"vqa {installed_version('vqa')}")
         raise typer.Exit
 
@@ -71,4 +74,5 @@ def common(
 
 def main() -> None:
     """Entry point of the `vqa` command."""
+    atexit.register(gc.freeze)  # at its exit Python collects garbage several times: 2 s among all objects of torch
     sys.exit(enter(app))

@@ -7,15 +7,6 @@ from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
-
 from vqa.errors import ModelError, first_few
 
 EMBEDDED = Path(__file__).resolve().parents[1] / "assets" / "embedded"
@@ -81,6 +72,16 @@ def _without_config(folder: Path) -> str:
 
 
 def _commit(source: str, revision: str) -> str:
+    # An HTTP client, a quarter of a second: not for folders.
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
     where = f"model {source} at revision {revision}"
     try:
         config = hf_hub_download(source, "config.json", revision=revision)
