@@ -213,6 +213,8 @@ BAD = [
     ("3%", 1),
     ("severity: 4", 1),
     ('{"rating": 3, "confidence": 4}', 2),
+    ("5 star rating: 4", 2),
+    ("5-star scale: 4", 2),
     ('{"rating": null}', 1),
     ("global: 3.4", 2),
     ("global: 3.4\nglobal: 2.0", 2),

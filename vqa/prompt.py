@@ -300,7 +300,7 @@ def _item(high: float, keys: tuple[str, ...]) -> re.Pattern[str]:
 _GAP = re.compile(r"(?:\s*[,;](?![0-9])\s*|\s+)(?=\S)|\s*$")
 # What stands around a number without changing it: TeX's box and dollars, a unit, BT.500's grade in brackets.
 _ORNAMENT = re.compile(
-    r"\\boxed(?=\{)|(?<![0-9])\$|\$(?![0-9])|(?<=[0-9])\s*分(?![0-9])|(?<=[0-9])\s*(?:stars?|points?)\b"
+    r"\\boxed(?=\{)|(?<![0-9])\$|\$(?![0-9])|(?<=[0-9])\s*分(?![0-9])|(?<=[0-9])\s*(?:stars?|points?)\b(?![ \t]*[a-z])"
     r"|(?<=[0-9])\s*\((?:excellent|good|fair|poor|bad)\)",
     re.IGNORECASE,
 )

@@ -14,6 +14,7 @@ from tests.support import clips
 from vqa.cli.app import app
 from vqa.data.audit import check_files, count_by_check, find_shared, map_files, middle_frame
 from vqa.data.manifest import Manifest, Scale, make_manifest, read_manifest, write_manifest
+from vqa.data.sources import Selection
 from vqa.errors import ClipError, UsageError
 
 
@@ -162,3 +163,25 @@ def test_outcomes_come_in_order_whatever_ends_first(folder: Path) -> None:
     assert isinstance(found[1], ClipError)
     numbers = [None if isinstance(one, ClipError) else clips.read_number(one) for one in found]
     assert numbers == [15, None, 0, 15]
+
+
+def test_accents_of_a_row_and_a_file_may_be_spelled_differently(tmp_path: Path) -> None:
+    composed, apart = "Caf\u00e9/\uac00.mp4", "Cafe\u0301/\u1100\u1161.mp4"
+    (tmp_path / apart).parent.mkdir()
+    clips.write_video(tmp_path / apart, frames=5)
+    assert check_files(labels(tmp_path, composed), root=tmp_path) == []
+    (tmp_path / "Cafe\u0301").rename(tmp_path / "Caf\u00e9")
+    assert check_files(labels(tmp_path, apart), root=tmp_path) == []
+
+
+def test_what_lies_beside_media_is_not_unlabelled(folder: Path, tmp_path: Path) -> None:
+    for name in ("a.mp4", "@eaDir/a.mp4", "old/b.mp4", "c.data"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(folder / "a.mp4", tmp_path / name)
+
+    def unlabelled(**patterns: tuple[str, ...]) -> list[str]:
+        found = check_files(labels(tmp_path, "a.mp4"), root=tmp_path, selection=Selection(**patterns))
+        return [Path(one.uri).name for one in found]
+
+    assert unlabelled() == ["b.mp4"]
+    assert unlabelled(exclude=("old",), include=("*.data",)) == ["c.data"]

@@ -92,7 +92,7 @@ def test_workers_start_when_their_cpus_are_free_and_a_lost_one_is_replaced(
 ) -> None:
     out, marks, heard = tmp_path / "out", tmp_path / "marks", io.StringIO()
     monkeypatch.setattr(sys, "stderr", heard)
-    monkeypatch.setattr("jobs.train.CHECK_SECONDS", 0.5)
+    monkeypatch.setattr("jobs.waiting.SAY_SECONDS", 0.5)
     monkeypatch.setattr("jobs.train._worker", failing_training.dies_once(marks, step=STEPS // 2))
 
     def free_the_cpus_when_told() -> None:
@@ -107,7 +107,7 @@ def test_workers_start_when_their_cpus_are_free_and_a_lost_one_is_replaced(
     thread.join()
     assert (code, said.strip()) == (0, str(out / "model")), heard.getvalue()
     cpus = ray.cluster_resources()["CPU"]
-    told = f"train: waiting for 2 workers, one CPU each: 1 of Ray's {cpus:g} CPUs are free"
+    told = f"waiting for workers: 2 CPUs are needed, 1 of Ray's {cpus:g} are free (--wait 600)"
     assert heard.getvalue().splitlines()[0] == told
     assert (marks / "killed").exists()
     saved = [int(line) for line in (marks / "saved").read_text().split()]
@@ -147,13 +147,11 @@ def test_ray_train_hands_on_a_fault_of_the_run(tmp_path: Path, recipe: Path, loc
     assert caught.value.exit_code == 2
 
 
-def test_workers_that_never_start_end_the_run_in_words(
-    tmp_path: Path, recipe: Path, other: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("jobs.train.START_TRIES", 1)
-    monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "1")
-    with pytest.raises(VqaError, match=r"checkpoints are safe in .*out\. The same command resumes"):
-        run(load_recipe(recipe), out=tmp_path / "out", workers=2)
+@pytest.mark.usefixtures("other")
+def test_workers_that_never_start_end_the_run_in_words(tmp_path: Path, recipe: Path) -> None:
+    words = r"no worker could start within 2 s: 2 CPUs are needed, 1 of .* are free\..* ask for less \(--workers\)"
+    with pytest.raises(VqaError, match=words):
+        run(load_recipe(recipe), out=tmp_path / "out", workers=2, wait_seconds=2)
 
 
 def test_more_workers_than_ray_has_cpus_are_refused(tmp_path: Path, recipe: Path, local_ray: None) -> None:

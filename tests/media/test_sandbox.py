@@ -365,6 +365,6 @@ def test_no_thread_left_is_the_clips_fault_only_where_the_parent_has_one(monkeyp
     with Guard(deadline_seconds=60.0, memory_bytes=None) as guard:
         with pytest.raises(RuntimeError, match="new thread"):
             guard.run(native_faults.no_thread)
-        monkeypatch.setattr(guard_module, "_can_start_thread", lambda: False)
+        monkeypatch.setattr("vqa.machine.can_start_thread", lambda: False)
         with pytest.raises(MachineError, match="ulimit -u"):
             guard.run(native_faults.no_thread)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from vqa.cli.options import Decimal, Delimiter
+from vqa.cli.options import Decimal, Delimiter, Exclude, Include
 
 if TYPE_CHECKING:
     from vqa.data.manifest import Manifest as LoadedManifest
@@ -32,15 +32,24 @@ def synth(
         Literal["train", "validation", "test"] | None,
         typer.Option(help="Put all contents into this split. [default: train, validation and test by content]"),
     ] = None,
+    include: Include = None,
+    exclude: Exclude = None,
 ) -> None:
     """Make a ladder of distorted clips, labelled by VMAF as a stand-in for opinions of people."""
     from vqa.imports import require
 
     require("synth", "imageio_ffmpeg", doing="vqa data synth")
+    from vqa.data.sources import Selection
     from vqa.data.synthetic.ladder import synthesise
 
     for done, planned, problem in synthesise(
-        sources, out=out, clips_per_content=clips_per_content, seed=seed, workers=workers, split=split
+        sources,
+        out=out,
+        clips_per_content=clips_per_content,
+        seed=seed,
+        workers=workers,
+        split=split,
+        selection=Selection(include=tuple(include or ()), exclude=tuple(exclude or ())),
     ):
         if problem or done % 50 == 0 or done == planned:
             typer.echo(f"{done}/{planned} {problem}".rstrip(), err=True)
@@ -231,6 +240,8 @@ def check(
     ] = None,
     csv: Annotated[Path | None, typer.Option(help="CSV file for all failed checks.")] = None,
     max_rows: Annotated[int, typer.Option(min=0, help="Number of failed checks that the table shows.")] = 50,
+    include: Include = None,
+    exclude: Exclude = None,
 ) -> None:
     """Check that files exist, decode, have the labelled length and occur once.
 
@@ -241,6 +252,7 @@ def check(
     from vqa.cli.tables import findings_table
     from vqa.data.audit import check_files, count_by_check, find_shared, write_findings
     from vqa.data.manifest import read_manifest
+    from vqa.data.sources import Selection
     from vqa.data.splits import take_part
     from vqa.errors import UsageError
 
@@ -253,7 +265,13 @@ def check(
 
     read = read_manifest(manifest)
     found = check_files(
-        read, root=root, every_frame=every_frame, workers=workers, deadline_seconds=deadline_seconds, progress=progress
+        read,
+        root=root,
+        selection=Selection(include=tuple(include or ()), exclude=tuple(exclude or ())),
+        every_frame=every_frame,
+        workers=workers,
+        deadline_seconds=deadline_seconds,
+        progress=progress,
     )
     if against is not None:
         own, beside = read, read_manifest(against)
@@ -326,7 +344,7 @@ def recover(
             refuse_contradiction(pairs, read_manifest(against), source=str(ratings))
         strengths = recover_strengths(pairs, method=method, resamples=resamples, seed=seed, source=str(ratings))
         if anchors is not None:
-            strengths = anchored(pairs, strengths, read_anchors(anchors), source=str(anchors))
+            strengths = anchored(pairs, strengths, read_anchors(anchors, dialect=dialect), source=str(anchors))
         written = write_strengths(out, pairs, strengths)
         notes = strength_notes(pairs, strengths, method=method, is_anchored=anchors is not None)
     else:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from vqa.cli.options import Decimal, Delimiter
+from vqa.cli.options import Decimal, Delimiter, Exclude, Include
 from vqa.console import WAIT_SECONDS, DryRun, Engine, EngineOption, JsonSummary, RayAddress, Wait, assigning
 
 
@@ -56,13 +56,8 @@ def score(
     calibration: Annotated[
         Path | None, typer.Option(help="File of `vqa calibrate`: adds mos, mos_low and mos_high to every row.")
     ] = None,
-    include: Annotated[
-        list[str] | None,
-        typer.Option(metavar="GLOB", help="In folders, take files of this name too, whatever the suffix; repeatable."),
-    ] = None,
-    exclude: Annotated[
-        list[str] | None, typer.Option(metavar="GLOB", help="In folders, leave out files of this name; repeatable.")
-    ] = None,
+    include: Include = None,
+    exclude: Exclude = None,
     delimiter: Delimiter = None,
     decimal: Decimal = None,
     engine: EngineOption = Engine.AUTO,

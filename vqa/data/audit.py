@@ -17,7 +17,7 @@ import numpy as np
 
 from vqa.data.copies import find_copies
 from vqa.data.manifest import Manifest
-from vqa.data.sources import MEDIA_SUFFIXES, path_to_uri, walk
+from vqa.data.sources import EVERYTHING, Selection, list_clips
 from vqa.data.tables import Row
 from vqa.errors import ClipError, UsageError
 from vqa.files import replacing
@@ -25,7 +25,7 @@ from vqa.media.decode import decode
 from vqa.media.probe import probe
 from vqa.media.sandbox import Guard
 from vqa.media.storage.fingerprint import fingerprint
-from vqa.media.storage.open import local_path
+from vqa.media.storage.open import composed, local_path
 from vqa.media.storage.stores import is_remote
 from vqa.types import Pixels
 
@@ -67,6 +67,7 @@ def check_files(
     manifest: Manifest,
     *,
     root: Path | None = None,
+    selection: Selection = EVERYTHING,
     every_frame: bool = False,
     workers: int = 2,
     deadline_seconds: float = DEADLINE_SECONDS,
@@ -80,6 +81,7 @@ def check_files(
     Args:
         manifest: The labels.
         root: Folder in which media files without a row are reported too.
+        selection: Which files of that folder.
         every_frame: Decode every frame instead of five per clip.
         workers: Files opened at a time.
         deadline_seconds: Time per file, after which it counts as `timeout`.
@@ -107,7 +109,7 @@ def check_files(
     if root is not None:
         found += [
             Finding(clip_id="", uri=uri, check="unlabelled", detail="no row of the manifest names this file")
-            for uri in _unlabelled(root, manifest)
+            for uri in _unlabelled(root, manifest, selection)
         ]
     return found
 
@@ -185,11 +187,12 @@ def _failed_checks(row: Row, outcome: FileFacts | ClipError, by_content: dict[st
         yield "duplicate", f"same content as {first}"
 
 
-def _unlabelled(root: Path, manifest: Manifest) -> list[str]:
-    """Media files below root that no row names, neither as clip nor as reference."""
-    listed = {uri for name in ("uri", "reference_uri") for uri in manifest.table.column(name).to_pylist()}
-    files = (path_to_uri(path) for path in walk(str(root), []) if Path(path).suffix.lower() in MEDIA_SUFFIXES)
-    return [uri for uri in files if uri not in listed]
+def _unlabelled(root: Path, manifest: Manifest, selection: Selection) -> list[str]:
+    """Media files below root that no row names, neither as clip nor as reference, in either spelling of accents."""
+    listed = {uri for name in ("uri", "reference_uri") for uri in manifest.table.column(name).to_pylist() if uri}
+    listed = {composed(uri) for uri in listed}
+    uris = (clip.uri for clip in list_clips([str(root)], selection=selection).clips)
+    return [uri for uri in uris if composed(uri) not in listed]
 
 
 def count_by_check(found: Sequence[Finding]) -> dict[Check, int]:

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
 from vqa import machine
-from vqa.errors import ModelError
+from vqa.errors import MachineError, ModelError
 from vqa.imports import require, uncollected
 from vqa.model.card import ModelCard
 from vqa.model.encode import encode_chat
@@ -198,6 +198,8 @@ def _loading(where: str) -> Iterator[None]:
     except SafetensorError as error:
         raise ModelError(f"{where}: its weights cannot be read ({error}). Copy or download them again.") from error
     except Exception as error:  # a broken folder raises anything: KeyError, JSONDecodeError, SafetensorError, ...
+        if what := machine.shortage(error):
+            raise MachineError(f"{where} cannot be loaded: {what}") from error
         raise ModelError(f"{where}: {type(error).__name__}: {' '.join(str(error).split())[:500]}") from error
     finally:
         bars.set_verbosity(loudness)

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from vqa.data.sources import Selection
 from vqa.data.synthetic.distortions import DISTORTIONS
 from vqa.data.synthetic.ladder import (
     CODECS,
@@ -54,6 +55,7 @@ def moving(count: int = 12) -> np.ndarray:
 def test_versions_of_a_picture_are_one_content_and_thumbnails_none(photographs: Path) -> None:
     contents = find_contents([photographs])
     assert {name: len(paths) for name, paths in contents.items()} == {"Flow": 2, "a": 1, "b": 2}
+    assert set(find_contents([photographs], selection=Selection(exclude=("Flow", "b*")))) == {"a"}
 
 
 def test_a_missing_source_is_named_and_nothing_made(tmp_path: Path) -> None:

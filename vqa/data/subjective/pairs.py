@@ -125,9 +125,9 @@ def read_pairs(path: Path, *, dialect: Dialect = AS_SEEN) -> Comparisons:
         raise UsageError(f"{path}: {error}. Fill the column {found(SUBJECT_COLUMNS)}, or leave it out.") from error
 
 
-def read_anchors(path: Path) -> dict[str, float]:
+def read_anchors(path: Path, *, dialect: Dialect = AS_SEEN) -> dict[str, float]:
     """Read opinions on 1-5 by clip: columns `file_name` and `mos`. Raises UsageError."""
-    cells = read_columns(path)
+    cells = read_columns(path, dialect=dialect)
     if "file_name" not in cells or "mos" not in cells:
         raise UsageError(f"{path} has columns {', '.join(cells) or '(none)'}. Give file_name and mos.")
     found: dict[str, float] = {}
