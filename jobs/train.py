@@ -122,15 +122,15 @@ def _fit(
 
 def _worker(config: dict[str, Any]) -> None:
     """One process of the group."""
+    out = Path(config["out"])
+    if (out / OUTCOME).exists():
+        return  # restarted in vain: the fault is in the run
     import ray.train
 
     from vqa.errors import VqaError
     from vqa.files import write_json
     from vqa.train.runner import run_recipe
 
-    out = Path(config["out"])
-    if (out / OUTCOME).exists():
-        return  # restarted in vain: the fault is in the run
     with contextlib.suppress(OSError):
         os.chdir(config["folder"])  # Ray starts workers elsewhere; paths in the recipe are relative to this folder
     try:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import vqa as vqa_package
 from tests.support import opinions
 from vqa.cli.config import resolved
 from vqa.config import configs_folder
@@ -15,7 +16,6 @@ from vqa.data.public.specs import load_set
 from vqa.data.score_table import read_scores
 from vqa.evaluate.card import load_card
 from vqa.evaluate.compare import COMPARED
-from vqa.model.scorer import Scorer
 
 Command = Callable[..., tuple[int, str, str]]
 CARDS = sorted((configs_folder() / "eval").glob("*.yaml"))
@@ -155,8 +155,21 @@ def test_a_card_that_is_not_there_is_refused_with_those_there_are(vqa: Command, 
     assert "preresiqa-r1_konvid-1k" in err
 
 
+def test_a_card_whose_question_is_not_kept_is_refused_unless_told(
+    vqa: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
+    labels = opinions.write_csv(tmp_path / "labels.csv", [{"path": "gone.mp4", "mos": 2.0}])
+    code, _, err = vqa(
+        "evaluate", "--card", "visualquality-r1-7b_koniq-10k", "--labels", labels, "--out", tmp_path / "out"
+    )
+    assert code == 2
+    assert "visualquality-r1-7b would not be asked in the words that it was trained with" in err
+    assert "`vqa model fetch-question visualquality-r1-7b` reads them, --own-question" in err
+    assert {load_card(path).asked for path in CARDS if path.stem.startswith("qwen")} == {"own"}
+
+
 @pytest.mark.slow
-@pytest.mark.usefixtures("local_ray")
 def test_a_card_scores_and_a_calibration_adds_opinions_without_scoring_again(vqa: Command, tmp_path: Path) -> None:
     clips = [{"path": f"sub/{name}.mp4", "mos": 2.0 + at} for at, name in enumerate("abc")]
     (tmp_path / "sub").mkdir()
@@ -175,7 +188,7 @@ def test_a_card_scores_and_a_calibration_adds_opinions_without_scoring_again(vqa
     assert metrics["join"] == "clip_id"
     before = read_scores(out / "scored")
     first = before.to_pylist()[0]
-    alone = Scorer.load("embedded").score_file(first["uri"], clip_id=first["clip_id"])
+    alone = vqa_package.Scorer.load("embedded").score_file(first["uri"], clip_id=first["clip_id"])
     assert [first[name] for name in SCORES] == [getattr(alone, name) for name in SCORES]
 
     rated, scores = opinions.clips(60)

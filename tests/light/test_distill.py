@@ -1,7 +1,6 @@
 """From opinions to a student to a row: the commands, on a few drawn pictures."""
 
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -48,13 +47,14 @@ def opinions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_student_is_trained_scores_and_is_named_in_every_row(opinions: Path, tmp_path: Path) -> None:
+def test_a_student_is_trained_scores_and_is_named_in_every_row(
+    opinions: Path, tmp_path: Path, vqa: Callable[..., tuple[int, str, str]]
+) -> None:
     pytest.importorskip(PACKAGE)
     out = tmp_path / "student"
-    command = [sys.executable, "-m", "vqa.cli", "distill", str(opinions / "config.yaml"), "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert student_digest(out) in done.stdout
+    code, said, heard = vqa("distill", opinions / "config.yaml", "--out", out)
+    assert code == 0, heard
+    assert student_digest(out) in said
     assert sum(path.stat().st_size for path in out.iterdir()) < 20_000_000
     assert yaml.safe_load((out / "student.yaml").read_text())["trained_on"][1:] == [
         "tiny: 16 of 16 pictures (mine)",

@@ -36,7 +36,7 @@ def manifest(path: Path, rows: Mapping[str, Mapping[str, Any]]) -> Path:
     return path
 
 
-def test_a_recipe_learns_from_a_prepared_folder_alone(tmp_path: Path, local_ray: None) -> None:
+def test_a_recipe_learns_from_a_prepared_folder_alone(tmp_path: Path) -> None:
     """Two data sets of people's opinions with reasons; a clip that cannot be read; then the clips are deleted."""
     rows = {
         f"{name}{number}": {

@@ -16,7 +16,7 @@ def first_loss(trainer: Any) -> float:
     return float(trainer.state.log_history[0]["loss"])
 
 
-@pytest.mark.parametrize("recipe", ["preresq_video", "visualquality_r1"])
+@pytest.mark.parametrize("recipe", ["preresq_video", pytest.param("visualquality_r1", marks=pytest.mark.full)])
 def test_an_update_learns_from_rewards_that_differ_and_repeats_to_the_bit(tmp_path: Path, recipe: str) -> None:
     after = []
     for number in range(2):
@@ -32,7 +32,9 @@ def test_an_update_learns_from_rewards_that_differ_and_repeats_to_the_bit(tmp_pa
     assert all(torch.equal(after[0][name], after[1][name]) for name in after[0])
 
 
-@pytest.mark.parametrize("vision_rate", [None, 0.0], ids=["whole", "frozen-tower"])
+@pytest.mark.parametrize(
+    "vision_rate", [None, pytest.param(0.0, marks=pytest.mark.full)], ids=["whole", "frozen-tower"]
+)
 def test_recomputing_activations_changes_no_update(tmp_path: Path, vision_rate: float | None) -> None:
     """The papers' recipes have it on; rollouts, which it would slow down, turn it off and on again between steps."""
     ends = []
