@@ -14,6 +14,7 @@ from vqa.cli.distill import distill
 from vqa.cli.doctor import doctor
 from vqa.cli.evaluate import evaluate
 from vqa.cli.export import export
+from vqa.cli.model import model_app
 from vqa.cli.prepare import prepare
 from vqa.cli.push import push
 from vqa.cli.rate import rate
@@ -33,6 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data_app, name="data")
+app.add_typer(model_app, name="model")
 app.add_typer(rewards_app, name="rewards")
 for command in (
     score,

@@ -38,8 +38,8 @@ class Step:
 
     @property
     def loss(self) -> float:
-        """How much worse than pristine it should look, 0-1: the level's share of the kind's harm."""
-        return 0.0 if self.kind == PRISTINE else self.level / LEVELS * DEGRADATIONS[self.kind].harm
+        """How much worse than pristine it should look, 0-1."""
+        return loss_of(self.kind, self.level)
 
 
 def steps(source: Path, config: LadderConfig) -> Iterator[Step]:
@@ -50,22 +50,37 @@ def steps(source: Path, config: LadderConfig) -> Iterator[Step]:
     Raises:
         UsageError: A file that is no picture.
     """
-    generator = np.random.default_rng(_seed(source.name, config.seed))
+    side, planned = plan(source.name, config)
     try:
         with Image.open(source) as image:
             whole = image.convert("RGB")
     except OSError as error:
         raise UsageError(f"{source}: cannot be read as a picture ({error}). Leave it out.") from error
-    drawn = float(np.exp(generator.uniform(np.log(config.shortest), np.log(config.longest))))
-    scale = min(max(whole.size) / 1.5, drawn) / max(whole.size)
+    scale = min(max(whole.size) / 1.5, side) / max(whole.size)
     size = (max(1, round(whole.width * scale)), max(1, round(whole.height * scale)))
     pristine = np.asarray(whole.resize(size, Image.Resampling.LANCZOS))
-    yield Step(kind=PRISTINE, level=0, pixels=pristine)
+    for kind, level in planned:
+        if kind == PRISTINE:
+            yield Step(kind=kind, level=level, pixels=pristine)
+        else:
+            draws = np.random.default_rng(_seed(f"{source.name}/{kind}", config.seed))
+            yield Step(kind=kind, level=level, pixels=degrade(pristine, kind, level, draws))
+
+
+def plan(name: str, config: LadderConfig) -> tuple[float, list[tuple[str, int]]]:
+    """What `steps` makes of a file of this name: the long side drawn, and each step's kind and level."""
+    generator = np.random.default_rng(_seed(name, config.seed))
+    side = float(np.exp(generator.uniform(np.log(config.shortest), np.log(config.longest))))
+    planned = [(PRISTINE, 0)]
     for kind in generator.choice(list(DEGRADATIONS), config.kinds, replace=False).tolist():
-        draws = _seed(f"{source.name}/{kind}", config.seed)
-        for level in sorted((generator.choice(LEVELS, config.levels, replace=False) + 1).tolist()):
-            pixels = degrade(pristine, kind, level, np.random.default_rng(draws))
-            yield Step(kind=kind, level=level, pixels=pixels)
+        levels = generator.choice(LEVELS, config.levels, replace=False) + 1
+        planned += [(kind, level) for level in sorted(levels.tolist())]
+    return side, planned
+
+
+def loss_of(kind: str, level: int) -> float:
+    """How much worse than pristine a step should look, 0-1: the level's share of the kind's harm."""
+    return 0.0 if kind == PRISTINE else level / LEVELS * DEGRADATIONS[kind].harm
 
 
 def _seed(name: str, seed: int) -> int:
