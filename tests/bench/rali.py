@@ -1,13 +1,12 @@
-"""What each step of RALI brings: `python tests/bench/rali.py configs/light/rali.yaml [--seeds 3] [--only NAME]`.
+"""What each step of RALI brings: `python tests/bench/rali.py configs/light/rali.yaml [--seeds 3] [--across]`.
 
 Variants of the config are trained without folds 0 and k of each set and looked at on fold k, for k = 1 to 4; fold 0 is
-never looked at. Also trained on one set and looked at on folds 1 to 4 of the other. SRCC with 95 % bootstrap intervals
-of the mean over seeds; skips where the opinions are absent.
+never looked at. With --across also trained on one set and looked at on folds 1 to 4 of the other. SRCC with 95 %
+bootstrap intervals of the mean over seeds; skips where the opinions are absent.
 """
 
 import argparse
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,11 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.support.people import PEOPLE
 from vqa.config import build, load, merge
 from vqa.data.people import find_people_set, read_opinions
-from vqa.light.distill import DistillConfig, Embeddings, fit_head, gather
+from vqa.light.basis import Basis
+from vqa.light.distill import DistillConfig, Embeddings, facts_of, fit_head, gather
+from vqa.light.rali import Reduced, fit_steps, joint_space, reduce
+from vqa.light.reasons import encode_texts
+from vqa.light.student import Line
 from vqa.metrics.correlation import srcc
 from vqa.metrics.intervals import interval, replicates
 
@@ -57,7 +60,39 @@ def without(config: DistillConfig, folds: list[int], *, only: str | None = None)
     return config.model_copy(update={"opinions": left})
 
 
-def main(config: DistillConfig, *, seeds: int, only: list[str]) -> None:
+class Fits:
+    """Heads by variant; what does not change between variants is computed once."""
+
+    def __init__(self, config: DistillConfig, embeddings: Embeddings) -> None:
+        """Embed everything."""
+        within = {str(k): gather(without(config, [0, k]), embeddings, lambda _: None) for k in FOLDS}
+        across = {
+            one.people: gather(without(config, [0], only=one.people), embeddings, lambda _: None)
+            for one in config.opinions
+        }
+        self._material = within | across
+        self._reduced: dict[object, Reduced] = {}
+        self._joint: dict[object, Numbers] = {}
+
+    def head(self, config: DistillConfig, what: str) -> Line | Basis:
+        """Fitted without a fold, or on one set alone."""
+        material = self._material[what]
+        if config.rali is None:
+            return fit_head(config, material)
+        lessons, facts, rali = material.lessons, facts_of(material.ladders), config.rali
+        key = (what, rali.axes)
+        if key not in self._reduced:
+            self._reduced[key] = reduce(lessons, facts, rali.axes, config.regression)
+        spoken = (*key, rali.align and rali.align.model_dump_json())
+        if spoken not in self._joint:
+            source = rali.align.texts if rali.align else None
+            self._joint[spoken] = joint_space(
+                self._reduced[key], lessons, facts, rali.align, lambda texts: encode_texts(texts, source)
+            )
+        return fit_steps(self._reduced[key], self._joint[spoken], lessons, facts, rali)
+
+
+def main(config: DistillConfig, *, seeds: int, only: list[str], across: bool) -> None:
     """Print the table."""
     embeddings = Embeddings(config)
     tests = {}
@@ -65,63 +100,49 @@ def main(config: DistillConfig, *, seeds: int, only: list[str]) -> None:
         people = find_people_set(wanted.people)
         opinions = [one for one in read_opinions(people, config.folder) if one.fold in FOLDS]
         rows = embeddings.of_opinions(opinions, lambda _: None)
-        tests[people.name] = (
-            rows,
-            np.array([one.opinion for one in opinions]),
-            np.array([one.fold for one in opinions]),
-        )
-    within = {fold: gather(without(config, [0, fold]), embeddings, lambda _: None) for fold in FOLDS}
-    across = {name: gather(without(config, [0], only=name), embeddings, lambda _: None) for name in tests}
-    print(f"{'':30} {'tested on':36} {'SRCC':>6}  95 % interval   used  seeds", flush=True)
+        folds = np.array([one.fold for one in opinions])
+        tests[people.name] = (rows, np.array([one.opinion for one in opinions]), folds)
+    fits = Fits(config, embeddings)
+    print(f"{'':30} {'tested on':38} {'SRCC':>6}  95 % interval    used        each seed", flush=True)
     for name, changes in VARIANTS.items():
         if only and name not in only:
             continue
-        started = time.perf_counter()
-        found: dict[str, list[Numbers]] = {}
-        runs = range(seeds if variant(config, changes, 0).rali else 1)
-        for seed in runs:
+        found: dict[tuple[str, str], list[Numbers]] = {}
+        for seed in range(seeds if variant(config, changes, 0).rali else 1):
             settings = variant(config, changes, seed)
+            heads = {fold: fits.head(settings, str(fold)) for fold in FOLDS}
             for one, (rows, _, folds) in tests.items():
                 scores = np.zeros(len(rows))
-                for fold in FOLDS:
-                    head = _head(settings, within[fold], (name, seed, fold))
+                for fold, head in heads.items():
                     scores[folds == fold] = head.opinions(rows[folds == fold])
-                found.setdefault(f"{one}, folds 1 to 4", []).append(scores)
-                for other, material in across.items():
+                found.setdefault((one, "folds 1 to 4"), []).append(scores)
+                for other in tests if across else ():
                     if other != one:
-                        head = _head(settings, material, (name, seed, other))
-                        found.setdefault(f"{one}, trained on {other}", []).append(head.opinions(rows))
-        for what, each in found.items():
-            opinions = tests[what.split(",")[0]][1]
+                        scores = fits.head(settings, other).opinions(rows)
+                        found.setdefault((one, f"trained on {other}"), []).append(scores)
+        for (one, how), each in found.items():
+            opinions = tests[one][1]
             mean = np.mean(each, axis=0)
             low, high = interval(replicates(mean, opinions, resamples=2000)["srcc"]) or (float("nan"),) * 2
-            spread = " ".join(f"{srcc(one, opinions):.3f}" for one in each)
-            print(
-                f"{name:30} {what:36} {srcc(mean, opinions):6.3f}  {low:6.3f} to {high:.3f}  {len(mean):4} of "
-                f"{len(opinions)}  {spread}",
-                flush=True,
-            )
-        print(f"{time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
-
-
-_heads: dict[object, object] = {}
-
-
-def _head(settings, material, key):  # type: ignore[no-untyped-def]
-    """Each head is fitted once; both sets are tested on it."""
-    if key not in _heads:
-        _heads[key] = fit_head(settings, material)
-    return _heads[key]
+            spread = " ".join(f"{srcc(scores, opinions):.3f}" for scores in each)
+            value = f"{srcc(mean, opinions):6.3f}  {low:6.3f} to {high:.3f}  {len(mean):4} of {len(opinions)}"
+            print(f"{name:30} {f'{one}, {how}':38} {value}  {spread}", flush=True)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--across", action="store_true", help="also train on one set and test on the other")
     parser.add_argument("--only", action="append", default=[], metavar="NAME")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     given = parser.parse_args()
     if not PEOPLE.is_dir():
         print(f"{PEOPLE} is not here: nothing measured")
     else:
-        main(load(given.config, DistillConfig, [f"folder={PEOPLE}", *given.set]), seeds=given.seeds, only=given.only)
+        main(
+            load(given.config, DistillConfig, [f"folder={PEOPLE}", *given.set]),
+            seeds=given.seeds,
+            only=given.only,
+            across=given.across,
+        )

@@ -28,7 +28,7 @@ class AlignConfig(Strict):
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.01, ge=0)
     temperature: float = Field(0.07, gt=0, description="of the contrastive loss")
-    ridge: float = Field(0.01, gt=0, description="of the regression on the texts that it starts from")
+    ridge: float = Field(0.003, gt=0, description="of the regression on the texts that it starts from")
     seed: int = 0
 
 

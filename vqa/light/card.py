@@ -43,6 +43,9 @@ class StudentCard(Strict):
     views: Values = Field(description="settings of views it was trained on; FIXED_VIEWS cannot be changed")
     words: list[str] = Field(default_factory=list, description="of each basis vector, for the reason; empty without")
     trained_on: list[str] = Field(description="each set, how much of it, and its terms")
+    scale: Literal["opinions", "severity"] = Field(
+        "opinions", description="what 1-5 stands for: opinions, or the severity of ladders until `vqa calibrate`"
+    )
     limits: str = Field("", description="what it must not be used for")
 
 

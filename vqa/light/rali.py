@@ -7,6 +7,7 @@ Each step in brackets can be switched off in the config. What comes out is one a
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,8 +32,15 @@ _INSIDE = 0.02  # a basis vector's score starts so far from the scale's ends, wh
 class TuningConfig(Strict):
     """Settings of the tuning of map, vectors and scores together. A weight of 0 leaves the loss out."""
 
-    steps: int = Field(300, ge=1)
-    learning_rate: float = Field(2e-3, gt=0)
+    steps: int = Field(100, ge=1)
+    learning_rate: float = Field(
+        3e-3, gt=0, description="of vectors and scores; the map's is 10 times its entries' size"
+    )
+    noise: float = Field(
+        0.05,
+        ge=0,
+        description="added to features of length about 1: a ridge on what varies little, as regression.strength",
+    )
     stay: float = Field(0.1, ge=0, description="pull of the map towards where it started")
     opinions: float = Field(1.0, ge=0, description="weight of the squared error to opinions")
     pairs: float = Field(0.2, ge=0, description="weight of people's comparisons")
@@ -47,7 +55,7 @@ class TuningConfig(Strict):
 class RaliConfig(Strict):
     """Settings of RALI's steps; null switches a step off."""
 
-    axes: int = Field(512, ge=2, description="main directions of the features that are kept")
+    axes: int = Field(256, ge=2, description="main directions of the features that are kept")
     align: AlignConfig | None = Field(default_factory=AlignConfig)
     basis: BasisConfig = Field(default_factory=BasisConfig)
     tuning: TuningConfig | None = Field(default_factory=TuningConfig)
@@ -61,6 +69,7 @@ class Judged:
     second: NDArray[np.int64]  # [P]
     share: Matrix  # [P] that the first won, ties as half
     count: Matrix  # [P] how often
+    of: int  # comparisons in the table, those of pictures that are not learnt from included
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,12 +92,22 @@ class Facts:
     order: Order
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reduced:
+    """Features of all sets along their main directions: `(x - centre) * scale @ rotation`."""
+
+    points: tuple[Matrix, ...]  # [N, R] of each lesson, then of the facts
+    centre: Matrix  # [D]
+    scale: Matrix  # [D]
+    rotation: Matrix  # [D, R]
+
+
 def fit_basis(
     lessons: Sequence[Lesson],
     facts: Facts | None,
     config: RaliConfig,
     regression: RegressionConfig,
-    texts: TextEncoder | None,
+    texts: TextEncoder,
 ) -> Basis:
     """Fit a basis to sets that do not share a scale.
 
@@ -97,21 +116,41 @@ def fit_basis(
         facts: Of ladders.
         config: The steps.
         regression: Emphasis of groups of features, as the ridge has it.
-        texts: Encoder of texts, [U] -> [U, J] of length 1; None: alignment is off.
+        texts: Encoder of texts, [U] -> [U, J] of length 1; not called where alignment is off.
 
     Returns:
         The basis, with scores on 1-5; each vector has the words of the pictures that are most alike it.
     """
+    reduced = reduce(lessons, facts, config.axes, regression)
+    return fit_steps(reduced, joint_space(reduced, lessons, facts, config.align, texts), lessons, facts, config)
+
+
+def reduce(lessons: Sequence[Lesson], facts: Facts | None, axes: int, regression: RegressionConfig) -> Reduced:
+    """Rotate the features of all sets to their main directions."""
     sets: list[Lesson | Facts] = [*lessons, facts] if facts else [*lessons]
     centre, scale = standardisation([one.embeddings for one in sets], regression)
-    rotation = _rotation([(one.embeddings - centre) * scale for one in sets], config.axes)
-    points = [(one.embeddings - centre) * scale @ rotation for one in sets]
-    told = [text for one in sets for text in one.texts]
-    joint = np.eye(rotation.shape[1])
-    if config.align and texts:
-        spoken = sorted(set(told))
-        text_of = np.array([spoken.index(text) for text in told])
-        joint = align(np.concatenate(points), text_of, texts(spoken), config.align)
+    standard = [(one.embeddings - centre) * scale for one in sets]
+    rotation = _rotation(standard, axes)
+    return Reduced(points=tuple(one @ rotation for one in standard), centre=centre, scale=scale, rotation=rotation)
+
+
+def joint_space(
+    reduced: Reduced, lessons: Sequence[Lesson], facts: Facts | None, config: AlignConfig | None, texts: TextEncoder
+) -> Matrix:
+    """The map [R, J] from reduced features into the space of texts; the identity where alignment is off."""
+    if config is None:
+        return np.eye(reduced.rotation.shape[1])
+    told = _told(lessons, facts)
+    spoken = sorted(set(told))
+    place = {text: k for k, text in enumerate(spoken)}
+    return align(np.concatenate(reduced.points), np.array([place[one] for one in told]), texts(spoken), config)
+
+
+def fit_steps(
+    reduced: Reduced, joint: Matrix, lessons: Sequence[Lesson], facts: Facts | None, config: RaliConfig
+) -> Basis:
+    """PCA of the joint space, basis vectors, tuning. Arguments as those of `fit_basis`."""
+    points = reduced.points
     axes = principal(np.concatenate(points) @ joint, config.basis.components)
     matrix = joint / axes.scale @ axes.components.T
     offset = -axes.mean / axes.scale @ axes.components.T
@@ -122,15 +161,21 @@ def fit_basis(
     if config.tuning:
         tune(head, lessons, facts, points, config.tuning)
     found = head.basis()
-    whole = scale[:, None] * rotation @ found.projection
+    whole = reduced.scale[:, None] * reduced.rotation @ found.projection
+    places = np.concatenate(points) @ found.projection + found.offset
     return Basis(
         projection=whole,
-        offset=found.offset - centre @ whole,
+        offset=found.offset - reduced.centre @ whole,
         vectors=found.vectors,
         scores=found.scores,
         temperature=found.temperature,
-        words=nearest_texts(found.vectors, np.concatenate(points) @ found.projection + found.offset, told),
+        words=nearest_texts(found.vectors, places, _told(lessons, facts)),
     )
+
+
+def _told(lessons: Sequence[Lesson], facts: Facts | None) -> list[str]:
+    """The text of each picture, in the order of `Reduced.points`."""
+    return [text for one in lessons for text in one.texts] + list(facts.texts if facts else ())
 
 
 def _rotation(standardised: Sequence[Matrix], axes: int) -> Matrix:
@@ -198,14 +243,19 @@ def tune(
     generator = torch.Generator().manual_seed(config.seed)
     sizes, everything = [len(one) for one in points], torch.from_numpy(np.concatenate(points)).float()
     grades = [torch.from_numpy(_on_scale(one.labels, lessons[0].labels)).float() for one in lessons]
+    size = _normalise(head, everything)
     start = head.matrix.detach().clone()
     scales = nn.Parameter(torch.zeros(len(lessons), 3))  # offset, logarithms of the gain and of a comparison's unit
-    optimiser = torch.optim.Adam([*head.parameters(), scales], lr=config.learning_rate)
+    rate = config.learning_rate
+    rest = [head.offset, head.vectors, head.logits, scales]
+    groups: list[dict[str, Any]] = [{"params": [head.matrix], "lr": 10 * size * rate}, {"params": rest}]
+    optimiser = torch.optim.Adam(groups, lr=rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.steps)
     known = [(config.order, order_loss, facts.order.pairs), (config.gaps, gaps_loss, facts.order.gaps)] if facts else []
     for _ in range(config.steps):
         optimiser.zero_grad()
-        scores = head(everything).split(sizes)
+        noise = config.noise * torch.randn(everything.shape, generator=generator)
+        scores = head(everything + noise).split(sizes)
         losses = [config.stay * (head.matrix - start).square().sum() / start.square().sum()]
         for at, one in enumerate(lessons):
             there = scores[at]
@@ -226,6 +276,15 @@ def tune(
         torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         schedule.step()
+
+
+def _normalise(head: Head, points: Tensor) -> float:
+    """Scale the map so that places are about 1 long, which changes no score; return the size of its entries."""
+    with torch.no_grad():
+        length = (points @ head.matrix + head.offset).square().sum(1).mean().sqrt()
+        head.matrix.div_(length)
+        head.offset.div_(length)
+        return head.matrix.square().mean().sqrt().item()
 
 
 def _drawn(count: int, most: int, generator: torch.Generator) -> NDArray[np.int64]:

@@ -238,9 +238,9 @@ def refuse_contradiction(pairs: Comparisons, manifest: Manifest, *, source: str)
 
 
 def refuse_other_order(pairs: Comparisons, opinion: NDArray[np.float64], *, source: str) -> None:
-    """Raise UsageError if fewer than half of the comparisons fit the opinions [E] of their clips."""
+    """Raise UsageError if fewer than half of the comparisons fit the opinions [E] of their clips; NaN: not known."""
     gap = np.sign(opinion[pairs.first] - opinion[pairs.second])
-    telling = (gap != 0) & (pairs.result != 0)
+    telling = (gap != 0) & ~np.isnan(gap) & (pairs.result != 0)
     total = pairs.count[telling].sum()
     agree = pairs.count[telling & (gap == pairs.result)].sum()
     if total >= FEWEST and agree < CHANCE * total:

@@ -1,7 +1,7 @@
 """Ladders of degraded pictures: known order without opinions or a metric."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,20 +42,27 @@ class Step:
         return loss_of(self.kind, self.level)
 
 
-def steps(source: Path, config: LadderConfig) -> Iterator[Step]:
+def read_picture(source: Path) -> Image.Image:
+    """A picture file as RGB. Raises UsageError for a file that is none."""
+    try:
+        with Image.open(source) as image:
+            return image.convert("RGB")
+    except OSError as error:
+        raise UsageError(f"{source}: cannot be read as a picture ({error}). Leave it out.") from error
+
+
+def steps(source: Path, config: LadderConfig, read: Callable[[Path], Image.Image] = read_picture) -> Iterator[Step]:
     """Yield the pristine picture and its degraded copies.
 
     The same file and settings give the same pixels. The source is reduced first, so that its own artefacts vanish.
 
-    Raises:
-        UsageError: A file that is no picture.
+    Args:
+        source: A file; its name seeds what is drawn.
+        config: Kinds, levels and sizes.
+        read: Gives the file's picture. Raises what it likes.
     """
     side, planned = plan(source.name, config)
-    try:
-        with Image.open(source) as image:
-            whole = image.convert("RGB")
-    except OSError as error:
-        raise UsageError(f"{source}: cannot be read as a picture ({error}). Leave it out.") from error
+    whole = read(source)
     scale = min(max(whole.size) / 1.5, side) / max(whole.size)
     size = (max(1, round(whole.width * scale)), max(1, round(whole.height * scale)))
     pristine = np.asarray(whole.resize(size, Image.Resampling.LANCZOS))
@@ -87,8 +94,12 @@ def _seed(name: str, seed: int) -> int:
     return int.from_bytes(hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=6).digest(), "big")
 
 
-def find_pictures(sources: Sequence[Path], *, most: int | None = None, seed: int = 0) -> list[Path]:
-    """Pictures below folders or given by name, sorted; at most so many, drawn: fewer are the first of more.
+def find_pictures(
+    sources: Sequence[Path], *, most: int | None = None, seed: int = 0, suffixes: Collection[str] = SUFFIXES
+) -> list[Path]:
+    """Files of these suffixes below folders or given by name, sorted; at most so many, drawn.
+
+    Fewer are the first of more.
 
     Raises:
         UsageError: A source that does not exist, or none that is a picture.
@@ -98,7 +109,7 @@ def find_pictures(sources: Sequence[Path], *, most: int | None = None, seed: int
         if not source.exists():
             raise UsageError(f"source {source}: does not exist. Give pictures, or folders of them.")
         below = sorted(source.rglob("*")) if source.is_dir() else [source]
-        found += [path for path in below if path.suffix.lower() in SUFFIXES and path.is_file()]
+        found += [path for path in below if path.suffix.lower() in suffixes and path.is_file()]
     if not found:
         raise UsageError(f"no picture in {', '.join(map(str, sources))}")
     if most is None or len(found) <= most:
