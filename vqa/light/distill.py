@@ -23,7 +23,7 @@ from vqa.files import replacing
 from vqa.imports import missing_extra
 from vqa.light.basis import Basis
 from vqa.light.card import EmbeddingConfig, StudentCard
-from vqa.light.embedding import embed
+from vqa.light.embedding import SIZE, embed
 from vqa.light.encoder import EfficientNetLite0, from_published
 from vqa.light.rali import Facts, Judged, Lesson, RaliConfig, fit_basis
 from vqa.light.ranking import Order, order_of
@@ -144,7 +144,7 @@ class Embeddings:
 
     def _kept(self, stamp: object, make: Callable[[], NDArray[np.float32]]) -> NDArray[np.float64]:
         config = self._config
-        text = repr((1, stamp, config.embedding.model_dump_json(), config.picture_pixels))
+        text = repr((SIZE, stamp, config.embedding.model_dump_json(), config.picture_pixels))
         path = config.cache / f"{hashlib.blake2b(text.encode(), digest_size=12).hexdigest()}.npy"
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)

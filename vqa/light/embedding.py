@@ -2,7 +2,8 @@
 
 Of each clip: a few whole frames at a small size, and a few crops at the size that viewers see. Features are the mean
 and deviation of every stage of the encoder, which RALI (arXiv 2510.11369) takes of the last layer alone: damage shows
-in the first stages, content in the last.
+in the first stages, content in the last. Plain statistics say what pooled features do not: where detail ends, and how
+natural a frame's local contrasts are (BRISQUE: Mittal, Moorthy, Bovik 2012, sections III-A and III-B).
 """
 
 from collections.abc import Sequence
@@ -12,6 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.fft import rfft2
+from scipy.ndimage import gaussian_filter
+from scipy.special import gamma
 
 from vqa.light.card import EmbeddingConfig
 from vqa.light.encoder import CHANNELS, EfficientNetLite0
@@ -21,9 +25,18 @@ Vector = NDArray[np.float32]
 
 BANDS = 16  # of spatial frequency, from 0.02 to 0.5 cycles a pixel, the first from 0.005
 _SPECTRUM, _GRADIENTS, _TONES, _COLOURS = BANDS + BANDS, 7, 10, 18
+WHOLE_BANDS = 24  # of a whole frame, from 0.01 to 0.5
+_CONTRASTS = 2 + 4 * 4 + 6
 ENCODED = 2 * sum(CHANNELS)
 STATISTICS = _SPECTRUM + _GRADIENTS + _TONES  # of a crop
-SIZES = {"whole": ENCODED, "crops": ENCODED, "statistics": STATISTICS, "colours": _COLOURS}
+SIZES = {
+    "whole": ENCODED,
+    "crops": ENCODED,
+    "statistics": STATISTICS,
+    "colours": _COLOURS,
+    "spectra": 2 * WHOLE_BANDS,
+    "contrasts": 2 * _CONTRASTS,
+}
 SIZE = sum(SIZES.values())
 
 _CORNERS = ((0.25, 0.25), (0.75, 0.75), (0.75, 0.25), (0.25, 0.75))  # centres of the crops, in frame sizes
@@ -39,7 +52,8 @@ def embed(network: EfficientNetLite0, frames: Sequence[Pixels], config: Embeddin
 
     Returns:
         float32 [SIZE], the groups of SIZES one after another: encoder on whole frames, encoder on crops, statistics of
-        the crops, colours of the whole frames; each the mean over the pictures.
+        the crops, colours of the whole frames, spectra and local contrasts of these at their full size; each the mean
+        over the pictures.
     """
     chosen = np.unique(np.linspace(0, len(frames) - 1, config.wholes).round().astype(int)).tolist()
     wholes = [_reduced(frames[k], config.whole_pixels**2) for k in chosen]
@@ -50,6 +64,7 @@ def embed(network: EfficientNetLite0, frames: Sequence[Pixels], config: Embeddin
             _encode(network, crops).mean(0),
             np.mean([_statistics(crop) for crop in crops], axis=0),
             np.mean([_colours(whole) for whole in wholes], axis=0),
+            np.mean([_full_size(frames[k]) for k in chosen], axis=0),
         ]
     ).astype(np.float32)
 
@@ -124,6 +139,63 @@ def _statistics(crop: Pixels) -> NDArray[np.float64]:
     tones = [luma.mean(), spread, np.log(spread + 0.01), blue.mean(), red.mean(), np.abs(blue).mean(), blue.std()]
     ends = [red.std(), (luma > 0.98).mean(), (luma < 0.02).mean()]
     return np.concatenate([_spectrum(luma), _spectrum(blue)[::2], _spectrum(red)[::2], gradients, tones, ends])
+
+
+def _full_size(frame: Pixels) -> NDArray[np.float64]:
+    """Spectra of luma and, by half the pixels and bands, of the two colour differences; contrasts at two sizes."""
+    short = [max(0, 32 - side) for side in frame.shape[:2]]
+    _, luma, blue, red = _opponents(np.pad(frame, ((0, short[0]), (0, short[1]), (0, 0)), mode="edge"))
+    colours = [_rings(np.ascontiguousarray(plane[::2, ::2]), WHOLE_BANDS // 2) for plane in (blue, red)]
+    half = gaussian_filter(luma, 0.8, truncate=3)[::2, ::2]
+    return np.concatenate([_rings(luma, WHOLE_BANDS), *colours, _contrasts(luma), _contrasts(half)])
+
+
+@cache
+def _ring_of(height: int, width: int, bands: int) -> tuple[Vector, NDArray[np.int64], NDArray[np.int64]]:
+    """A window, the ring of each frequency of `rfft2` (`bands`: outside), and how many each ring has."""
+    window = np.hanning(height)[:, None] * np.hanning(width)[None]
+    radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
+    ring = np.digitize(radius, np.geomspace(0.01, 0.5, bands + 1)) - 1
+    ring[ring < 0] = bands
+    return window.astype(np.float32), ring.ravel(), np.maximum(np.bincount(ring.ravel(), minlength=bands)[:bands], 1)
+
+
+def _rings(plane: Vector, bands: int) -> NDArray[np.float64]:
+    """Log power of a whole frame in rings of spatial frequency, [bands]."""
+    window, ring, counts = _ring_of(*plane.shape, bands)
+    found = rfft2((plane - plane.mean()) * window)
+    power = (found.real**2 + found.imag**2).ravel()
+    sums = np.bincount(ring, weights=power, minlength=bands)[:bands]
+    return np.asarray(np.log(sums / counts / plane.size + 1e-8))
+
+
+_SHAPES = np.arange(0.2, 10, 0.001)  # of generalised Gaussians, and the ratio of moments that each has
+_RATIOS = gamma(2 / _SHAPES) ** 2 / (gamma(1 / _SHAPES) * gamma(3 / _SHAPES))
+
+
+def _contrasts(luma: Vector) -> NDArray[np.float64]:
+    """BRISQUE's fits to normalised contrasts and their products with neighbours; quantiles of local deviation."""
+    mean = gaussian_filter(luma, 7 / 6, truncate=3)
+    deviation = np.sqrt(np.maximum(gaussian_filter(luma * luma, 7 / 6, truncate=3) - mean * mean, 0))
+    normal = (luma - mean) / (deviation + np.float32(1 / 255))
+    power = float((normal * normal).mean())
+    shape = np.interp(np.abs(normal).mean() ** 2 / (power + 1e-12), _RATIOS, _SHAPES)
+    found = [np.log(shape), np.log(power + 1e-4)]
+    for down, across in ((0, 1), (1, 0), (1, 1), (1, -1)):
+        found += _asymmetric(normal * np.roll(normal, (down, across), (0, 1)))
+    return np.array([*found, *np.log(np.quantile(deviation[::4, ::4], (0.05, 0.25, 0.5, 0.75, 0.95, 0.995)) + 1e-4)])
+
+
+def _asymmetric(products: Vector) -> list[float]:
+    """Log shape, mean, log left and right variance of an asymmetric generalised Gaussian, by its moments."""
+    squares, is_left = products * products, products < 0
+    below, left = int(is_left.sum()), float(squares[is_left].sum())
+    left, right = left / max(below, 1), (float(squares.sum()) - left) / max(products.size - below, 1)
+    sides = (max(left, 1e-12) / max(right, 1e-12)) ** 0.5
+    ratio = float(np.abs(products).mean()) ** 2 / (float(squares.mean()) + 1e-12)
+    shape = float(np.interp(ratio * (sides**3 + 1) * (sides + 1) / (sides**2 + 1) ** 2, _RATIOS, _SHAPES))
+    mean = (right**0.5 - left**0.5) * gamma(2 / shape) / (gamma(1 / shape) * gamma(3 / shape)) ** 0.5
+    return [float(np.log(shape)), float(mean), float(np.log(left + 1e-4)), float(np.log(right + 1e-4))]
 
 
 def _colours(whole: Pixels) -> NDArray[np.float64]:
