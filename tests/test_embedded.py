@@ -6,15 +6,21 @@ import pytest
 
 from vqa import Scorer
 from vqa.data.synthetic.demo import make_demo
-from vqa.types import Score
+from vqa.light.student import Student
+from vqa.types import Clip, Score
+from vqa.views import ViewsConfig, look
 
 
 @pytest.fixture(scope="module")
-def scores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Score]:
-    folder = tmp_path_factory.mktemp("demo")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    paths = make_demo(tmp_path_factory.mktemp("demo"))
+    return [path for path in paths if path.stem not in ("cut_off", "not_a_video")]
+
+
+@pytest.fixture(scope="module")
+def scores(demo: list[Path]) -> dict[str, Score]:
     scorer = Scorer.load("embedded")
-    whole = [path for path in make_demo(folder) if path.stem not in ("cut_off", "not_a_video")]
-    return {path.stem: scorer.score_file(path) for path in whole}
+    return {path.stem: scorer.score_file(path) for path in demo}
 
 
 def test_every_clip_gets_an_answer_with_a_reason(scores: dict[str, Score]) -> None:
@@ -30,6 +36,24 @@ def test_the_clean_clip_beats_hard_blur(scores: dict[str, Score]) -> None:
     damaged = scores["blurred_hard"].score
     assert damaged is not None
     assert damaged < clean
+
+
+COPIES = ("compressed", "compressed_hard", "blurred", "blurred_hard", "noisy", "frozen", "upscaled")
+
+
+def test_the_original_and_the_reference_beat_every_distorted_copy(scores: dict[str, Score]) -> None:
+    by_name = {name: score.score or 0.0 for name, score in scores.items()}
+    for clean in ("big_buck_bunny", "reference"):
+        assert all(by_name[clean] > by_name[copy] for copy in COPIES), by_name
+
+
+def test_so_they_do_by_the_light_tier(demo: list[Path]) -> None:
+    student = Student.load()
+    views = ViewsConfig.model_validate(student.card.views)
+    found = student.score([look(Clip(clip_id=path.stem, uri=str(path)), views) for path in demo])
+    by_name = {path.stem: one.score or 0.0 for path, one in zip(demo, found, strict=True) if isinstance(one, Score)}
+    for clean in ("big_buck_bunny", "reference"):
+        assert all(by_name[clean] > by_name[copy] for copy in COPIES), by_name
 
 
 def test_weights_are_small_and_safe() -> None:

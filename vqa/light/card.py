@@ -10,7 +10,7 @@ from vqa.config import Strict, Values, load
 from vqa.errors import ModelError, UsageError
 
 EMBEDDED = Path(__file__).resolve().parents[1] / "assets" / "light"
-CARD, WEIGHTS = "student.yaml", "student.safetensors"
+CARD, WEIGHTS, WIDTH = "student.yaml", "student.safetensors", "width.safetensors"
 FIXED_VIEWS = ("global_kind", "global_pixels", "spatial", "local_pictures")  # other ones would be other pictures
 
 
@@ -48,8 +48,8 @@ def read_card(folder: Path) -> StudentCard:
 
 
 def student_digest(folder: Path) -> str:
-    """`blake2b:...` over a student's two files."""
+    """`blake2b:...` over a student's files."""
     digest = hashlib.blake2b(digest_size=16)
-    for name in (CARD, WEIGHTS):
+    for name in (CARD, WEIGHTS, *([WIDTH] if (folder / WIDTH).is_file() else [])):
         digest.update(name.encode() + b"\0" + hashlib.blake2b((folder / name).read_bytes()).digest())
     return f"blake2b:{digest.hexdigest()}"

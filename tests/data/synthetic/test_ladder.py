@@ -27,6 +27,7 @@ from vqa.data.synthetic.ladder import (
 )
 from vqa.data.synthetic.sources import read_pristine
 from vqa.errors import UsageError
+from vqa.media import probe
 
 
 def texture(height: int, width: int, *, seed: int = 0) -> np.ndarray:
@@ -194,5 +195,9 @@ def test_ladder_resumes_and_repeats(photographs: Path, tmp_path: Path) -> None:
 
 def test_demo_holds_every_kind_of_trouble(tmp_path: Path) -> None:
     paths = make_demo(tmp_path)
-    assert {"cut_off.mp4", "not_a_video.mp4", "frozen.mp4", "big_buck_bunny.mp4"} <= {path.name for path in paths}
+    assert {"reference.mp4", "cut_off.mp4", "not_a_video.mp4", "frozen.mp4", "big_buck_bunny.mp4"} <= {
+        path.name for path in paths
+    }
     assert all(path.stat().st_size for path in paths)
+    whole = [probe(str(path))[0] for path in paths if path.stem not in ("cut_off", "not_a_video")]
+    assert {(info.width, info.height) for info in whole} == {(1280, 720)}
