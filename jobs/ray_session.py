@@ -70,6 +70,7 @@ def _local_options(folder: Path, *, least_cpus: int) -> _Local:
     """Sizes by what this process may use; what Ray spills to disk goes to where the user wants temporary files."""
     memory, shared = machine.memory_bytes(), machine.shared_memory_bytes()
     wished = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    is_usable = folder.parent != Path(wished) and os.access(wished, os.W_OK | os.X_OK)
     store = max(_compat.STORE_LEAST_BYTES, int(min(0.3 * memory, 0.95 * shared if shared else 0.3 * memory)))
     return {
         "num_cpus": max(least_cpus, machine.cores()),
@@ -77,7 +78,7 @@ def _local_options(folder: Path, *, least_cpus: int) -> _Local:
         "_temp_dir": str(folder),
         "_memory": max(1, memory - store),
         "object_store_memory": store,
-        "object_spilling_directory": str(folder if folder.parent == Path(wished) else wished),
+        "object_spilling_directory": str(wished if is_usable else folder),
     }
 
 

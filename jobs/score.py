@@ -14,14 +14,23 @@ import pyarrow.compute as pc
 from rich.console import Console
 
 from jobs.cascade import plan_second, scale_of, share_of
-from jobs.config import ScoreConfig, Tiers, identify, light_part, pinned_card, resolve, settings_digest
+from jobs.config import (
+    ScoreConfig,
+    Tiers,
+    asked_config,
+    identify,
+    light_part,
+    pinned_card,
+    resolve,
+    settings_digest,
+)
 from jobs.engine import TOO_MANY_FAILED, WITHOUT_SCORE, FailureLimit, JobOptions, choose_engine, run_stages
 from jobs.ledger import Ledger
 from jobs.progress import JobProgress, duration
 from jobs.resume import StoredRow, WorkPlan, plan_work, stored_rows
 from jobs.run_record import RunRecord
 from jobs.signals import locked
-from jobs.stages import WINDOWS_PER_FRAME, LightStage, SampleStage, ScoredBy, ScoreStage, lost_row
+from jobs.stages import WINDOWS_PER_FRAME, LightStage, SampleStage, ScoredBy, ScoreStage, lost_row, scored_by
 from jobs.summary import counts, overview
 from vqa.config import Values
 from vqa.console import INTERRUPTED, Engine, counted, printable
@@ -32,6 +41,7 @@ from vqa.data.windows import video_id
 from vqa.errors import ModelError, UsageError, first_few
 from vqa.evaluate.calibrate import Calibration, calibrated, load_calibration
 from vqa.light.card import EMBEDDED, WIDTH
+from vqa.model.question import read_words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +54,9 @@ class ScoreRequest(JobOptions):
     reason_share: str | None = None
     reason_scale: Path | None = None
     k: int | None = None
+    question: Path | None = None
+    system: Path | None = None
+    describe: bool = False
     snap: str | None = None
     clip_seconds: float | None = None
     on_damage: str | None = None
@@ -88,6 +101,7 @@ def inputs_of(request: ScoreRequest) -> ScoreInputs:
     """Settle everything that can go wrong before anything is written. Raises UsageError, ModelError."""
     config = resolve(request.config, assignments=request.assignments, flags=_flags(request))
     _refuse_unused(request, config)
+    config = asked_config(config)
     calibration = load_calibration(config.calibration) if config.calibration else None
     listing = list_clips(
         request.sources,
@@ -135,15 +149,16 @@ def _light_inputs(whole: ScoreInputs) -> ScoreInputs:
 def _refuse_unused(request: ScoreRequest, config: ScoreConfig) -> None:
     """Raise UsageError for an option that the tier would not use."""
     if config.tier == "light":
-        for option, value in (("--model", request.model), ("--k", request.k)):
+        given = {"--model": request.model, "--k": request.k, "--question": request.question, "--system": request.system}
+        for option, value in (given | {"--describe": request.describe or None}).items():
             if value is not None:
                 raise UsageError(f"{option} {value}: not used by --tier light; leave it out, or name a --student")
     elif config.tier == "reason" and config.student is not None:
         raise UsageError(f"--student {config.student}: not used by --tier {config.tier}; add --tier light")
     if config.tier != "cascade":
-        for option, given in (("--reason-share", request.reason_share), ("--reason-scale", request.reason_scale)):
-            if given is not None:
-                raise UsageError(f"{option} {given}: not used by --tier {config.tier}; add --tier cascade")
+        for option, text in (("--reason-share", request.reason_share), ("--reason-scale", request.reason_scale)):
+            if text is not None:
+                raise UsageError(f"{option} {text}: not used by --tier {config.tier}; add --tier cascade")
 
 
 def _flags(request: ScoreRequest) -> Values:
@@ -157,10 +172,14 @@ def _flags(request: ScoreRequest) -> Values:
         student=request.student,
         reason_share=None if request.reason_share is None else share_of(request.reason_share),
         reason_scale=request.reason_scale,
-        model=request.model,
+        model=given(
+            name=request.model,
+            question=request.question and read_words(request.question),
+            system=request.system and read_words(request.system),
+        ),
         clip_seconds=request.clip_seconds,
         calibration=request.calibration,
-        generation=given(k=request.k),
+        generation=given(k=request.k, describe=request.describe or None),
         views=given(snap=request.snap, on_damage=request.on_damage, min_decoded_share=request.min_decoded_share),
     )
 
@@ -230,6 +249,7 @@ def _score(request: ScoreRequest, inputs: ScoreInputs, limit: FailureLimit) -> i
     plan = _plan(request, inputs)
     table.supersede(plan.stale)
     engine = choose_engine(request, files=len(plan.work))
+    by = _scored_by(inputs)
     record = RunRecord(
         out / "run.json",
         {
@@ -246,6 +266,8 @@ def _score(request: ScoreRequest, inputs: ScoreInputs, limit: FailureLimit) -> i
             ),
             "model_id": inputs.model_id,
             "model_revision": inputs.model_revision,
+            "asked": by.asked,
+            "question_digest": by.question_digest,
             "settings": inputs.settings,
             "config": config.model_dump(mode="json"),
             "engine": engine,
@@ -313,7 +335,7 @@ def _run(
     where: dict[str, Any] = {"engine": engine, "ray_address": request.ray_address, "wait": request.wait}
     if run_stages(stages_of(first), ledger, table, progress, unread_limit=limit, **where):
         return True
-    by = ScoredBy("reason" if first.config.tier == "reason" else "light", first.model_id, first.model_revision)
+    by = _scored_by(first)
     table.add([lost_row(clip, settings=first.settings, by=by) for clip in ledger.lost()])
     table.flush()
     table.supersede(ledger.vanished())
@@ -333,6 +355,12 @@ def _run(
     return run_stages(stages_of(inputs), ledger, table, progress, unread_limit=limit, amend=second.amend, **where)
 
 
+def _scored_by(inputs: ScoreInputs) -> ScoredBy:
+    if inputs.config.tier == "light":
+        return ScoredBy("light", inputs.model_id, inputs.model_revision)
+    return scored_by(inputs.config.model, model_id=inputs.model_id, model_revision=inputs.model_revision)
+
+
 def _announce(inputs: ScoreInputs, plan: WorkPlan, progress: JobProgress) -> None:
     """Report what was found, what was skipped, what will be done."""
     listing = inputs.listing
@@ -345,6 +373,12 @@ def _announce(inputs: ScoreInputs, plan: WorkPlan, progress: JobProgress) -> Non
         progress.say(f"left out by --exclude: {counted(listing.excluded, 'file')}")
     for folder in listing.unreadable_folders:
         progress.say(f"warning: folder cannot be read, its clips are not in the table: {printable(folder)}")
+    model = inputs.config.model
+    if inputs.config.tier == "reason" and model.published and model.asked == "own":
+        progress.say(
+            f"asked in our own words, not those that {model.name} was trained with: `vqa model fetch-question "
+            f"{model.name}` reads them where they were published"
+        )
     made = inputs.calibration
     ours = (inputs.model_revision, inputs.settings)
     if made and made.model_id and (made.model_revision, made.settings) != ours:

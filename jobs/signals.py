@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
-from vqa.console import was_interrupted
+from vqa.console import printable, was_interrupted
+from vqa.data.sources import is_utf8
 from vqa.errors import UsageError, VqaError
 
 # What file systems without locks answer; 524 is the kernel's own ENOTSUPP, which NFS servers let through.
@@ -72,9 +73,11 @@ def locked(out: Path) -> Iterator[None]:
     A run that was killed leaves that file: the next one on the same machine takes it over.
 
     Raises:
-        UsageError: another run holds the folder.
+        UsageError: another run holds the folder, or its name is not UTF-8, which Arrow and Ray need.
         VqaError: the file system refuses for another reason.
     """
+    if not is_utf8(str(out)):
+        raise UsageError(f"--out {printable(str(out))}: this name is not UTF-8. Choose another folder.")
     out.mkdir(parents=True, exist_ok=True)
     with (out / ".lock").open("a+") as file:
         try:

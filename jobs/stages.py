@@ -21,8 +21,10 @@ from vqa.data.score_table import ScoreRow, Status, Tier
 from vqa.data.view_cache import PreparedRow, pack
 from vqa.data.windows import windows
 from vqa.errors import ClipError, MachineError, ModelError
+from vqa.imports import kept
 from vqa.media.storage.fingerprint import fingerprint
-from vqa.model.card import GenerationConfig, ModelCard
+from vqa.model.card import Asked, GenerationConfig, ModelCard
+from vqa.model.question import words_digest
 from vqa.types import Clip, MediaInfo, Score, Views
 from vqa.views import ViewsConfig, view_seed
 
@@ -242,13 +244,14 @@ class ScoreStage:
 
     def setup(self) -> None:
         """Load the model. Raises ModelError where it cannot be had, or is not in the state that the run keys name."""
-        from vqa import Scorer  # torch: seconds that only the worker pays
-        from vqa.model.load import load
-
         # Ray gives a worker this many threads; the sums of a matrix product, and so the scores, depend on their number.
         threads = self.card.cpu_threads or max(1, int(self.job.cpus_per_worker))
         card = self.card.model_copy(update={"cpu_threads": threads})
-        self._scorer = Scorer(load(card), card=card, generation=self.generation)
+        with kept():
+            from vqa.model.load import load  # torch: seconds that only the worker pays
+            from vqa.model.scorer import Scorer
+
+            self._scorer = Scorer(load(card), card=card, generation=self.generation)
         _refuse_other_revision(self.model_id, wanted=self.model_revision, found=self._scorer.model_revision)
 
     def close(self) -> None:
@@ -259,7 +262,7 @@ class ScoreStage:
         """One row for each sample, in order. Raises ModelError where the device is lost."""
         if self._scorer is None:
             raise RuntimeError("ScoreStage: setup() was not called")
-        by = ScoredBy("reason", self.model_id, self.model_revision)
+        by = scored_by(self.card, model_id=self.model_id, model_revision=self.model_revision)
         yield from _with_scores(items, self._scorer.try_score, by)
 
 
@@ -281,14 +284,16 @@ class LightStage:
 
     def setup(self) -> None:
         """Load the student. Raises ModelError where it cannot be had, or is not the one that the run keys name."""
-        import torch  # seconds that only the worker pays
-
         from vqa.light.card import student_digest
-        from vqa.light.student import Student
 
-        torch.set_num_threads(max(1, int(self.job.cpus_per_worker)))
         _refuse_other_revision(self.model_id, wanted=self.model_revision, found=student_digest(self.student))
-        self._student = Student.load(self.student)
+        with kept():
+            import torch  # seconds that only the worker pays
+
+            from vqa.light.student import Student
+
+            torch.set_num_threads(max(1, int(self.job.cpus_per_worker)))
+            self._student = Student.load(self.student)
 
     def close(self) -> None:
         """Let the student go."""
@@ -318,6 +323,16 @@ class ScoredBy(NamedTuple):
     tier: Tier
     model_id: str
     model_revision: str
+    asked: Asked | None = None
+    question_digest: str | None = None
+    raw_low: float | None = None
+    raw_high: float | None = None
+
+
+def scored_by(card: ModelCard, *, model_id: str, model_revision: str) -> ScoredBy:
+    """What rows of a model say: which question it was asked, on which scale it answers."""
+    scale = card.scale
+    return ScoredBy("reason", model_id, model_revision, card.asked, words_digest(card), scale.low, scale.high)
 
 
 def _with_scores(
@@ -387,9 +402,12 @@ def _with_score(row: ScoreRow, views: Views, score: Score | ClipError) -> ScoreR
         score_std=score.score_std,
         score_global=score.score_global,
         score_local=score.score_local,
+        score_raw=score.score_raw,
+        score_expected=score.score_expected,
         answers_parsed=score.answers_parsed,
         answers_total=len(score.answers),
         reason=score.reason,
+        description=score.description,
         score_seconds=score.score_seconds,
     )
 
@@ -404,8 +422,6 @@ def lost_row(clip: Clip, *, settings: str, by: ScoredBy | None = None) -> ScoreR
         end_seconds=end,
         error_kind="crashed",
         error=f"{clip.uri}: {LOST}",
-        tier=by and by.tier,
-        model_id=by and by.model_id,
-        model_revision=by and by.model_revision,
         run_key=run_key("crashed", start_seconds=start, end_seconds=end, settings=settings),
+        **(by._asdict() if by else {}),
     )

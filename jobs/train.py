@@ -8,6 +8,7 @@ checkpoint; so does the same command after the driver is killed.
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import sys
@@ -18,12 +19,15 @@ from typing import TYPE_CHECKING, Any
 
 from jobs import _compat
 from jobs.signals import locked
+from jobs.stages import Resources
+from jobs.waiting import missing, needed, say_on_stderr, wait_for_process, wait_for_room
+from vqa.console import WAIT_SECONDS
 
 if TYPE_CHECKING:
     from vqa.train.recipe import Recipe
 
 OUTCOME = "outcome.json"  # in --out during the run: what the group made, or why no restart would help
-START_TRIES = 60  # Ray Train gives each a minute, and would try without end
+TRY_SECONDS = 60.0  # Ray Train gives each start of a group so long, and would try without end
 CHECK_SECONDS = 20.0  # between two checks that the whole group has started
 
 
@@ -36,6 +40,7 @@ def run(
     workers: int,
     max_restarts: int = 3,
     ray_address: str | None = None,
+    wait_seconds: float = WAIT_SECONDS,
 ) -> Path:
     """Run the stages of a recipe on several workers, as the recipe itself does in one process.
 
@@ -47,13 +52,14 @@ def run(
         workers: Processes, each with a GPU where there are any, else a core.
         max_restarts: How often the group is restarted after it lost a worker.
         ray_address: As of `jobs.ray_session.ray_session`.
+        wait_seconds: How long to wait for room for all workers at once.
 
     Returns:
         The folder of the trained model.
 
     Raises:
         UsageError: More workers than Ray has GPUs or cores.
-        VqaError: What the recipe raises; or workers were lost more often than `max_restarts`.
+        VqaError: What the recipe raises; workers had no room in time, or were lost more often than `max_restarts`.
     """
     from jobs.ray_session import ray_session
     from vqa.errors import VqaError
@@ -66,7 +72,14 @@ def run(
         report = _log_reporter(out / "log.jsonl")
         try:
             with _beside(report, every=1.0):
-                failure = _fit(config, resources, workers=workers, max_restarts=max_restarts, storage=out / "ray")
+                failure = _fit(
+                    config,
+                    resources,
+                    workers=workers,
+                    max_restarts=max_restarts,
+                    storage=out / "ray",
+                    wait_seconds=wait_seconds,
+                )
         finally:
             report()
     outcome = json.loads((out / OUTCOME).read_text(encoding="utf-8")) if (out / OUTCOME).is_file() else {}
@@ -83,7 +96,13 @@ def run(
 
 
 def _fit(
-    config: Mapping[str, object], resources: Mapping[str, float], *, workers: int, max_restarts: int, storage: Path
+    config: Mapping[str, object],
+    resources: Mapping[str, float],
+    *,
+    workers: int,
+    max_restarts: int,
+    storage: Path,
+    wait_seconds: float,
 ) -> str:
     """Run the group to its end; return what was wrong with it, or nothing."""
     os.environ["RAY_TRAIN_V2_ENABLED"] = "1"  # the default of later versions; read on import
@@ -96,6 +115,9 @@ def _fit(
     unit = "GPU" if resources.get("GPU", 0) else "CPU"
     if workers > resources.get(unit, 0):
         raise UsageError(f"--workers {workers}: Ray has {resources.get(unit, 0):g} {unit}s, one worker needs one")
+    shares = [Resources(gpus=1.0) if unit == "GPU" else Resources(cpus=1.0)] * workers  # as of ScalingConfig
+    wait_for_room(shares, wait_seconds=wait_seconds, say=say_on_stderr, less="--workers")
+    wait_for_process(wait_seconds=wait_seconds, say=say_on_stderr)
     trainer = TorchTrainer(
         _worker,
         train_loop_config=dict(config),
@@ -106,12 +128,12 @@ def _fit(
             storage_path=str(storage),
             failure_config=FailureConfig(
                 max_failures=max_restarts,
-                controller_failure_limit=START_TRIES,  # type: ignore[call-arg]  # mypy sees version 1
+                controller_failure_limit=math.ceil(max(wait_seconds, 1) / TRY_SECONDS),  # type: ignore[call-arg]  # mypy sees version 1
             ),
         ),
     )
     try:
-        with _beside(_start_reporter(workers, unit), every=CHECK_SECONDS):
+        with _beside(_start_reporter(shares, wait_seconds), every=CHECK_SECONDS):
             trainer.fit()
     except TrainingFailedError as error:
         return " ".join(str(error).split())[-600:]
@@ -122,15 +144,15 @@ def _fit(
 
 def _worker(config: dict[str, Any]) -> None:
     """One process of the group."""
+    out = Path(config["out"])
+    if (out / OUTCOME).exists():
+        return  # restarted in vain: the fault is in the run
     import ray.train
 
     from vqa.errors import VqaError
     from vqa.files import write_json
     from vqa.train.runner import run_recipe
 
-    out = Path(config["out"])
-    if (out / OUTCOME).exists():
-        return  # restarted in vain: the fault is in the run
     with contextlib.suppress(OSError):
         os.chdir(config["folder"])  # Ray starts workers elsewhere; paths in the recipe are relative to this folder
     try:
@@ -158,8 +180,8 @@ def _log_reporter(log: Path) -> Callable[[], None]:
     return report
 
 
-def _start_reporter(workers: int, unit: str) -> Callable[[], None]:
-    """A function that prints on stderr, once per state, which resources a group still waits for: Ray does not."""
+def _start_reporter(shares: Sequence[Resources], wait_seconds: float) -> Callable[[], None]:
+    """A function that prints on stderr, once per state, which resources a restarted group waits for: Ray does not."""
     import ray
     import ray.exceptions
 
@@ -167,13 +189,13 @@ def _start_reporter(workers: int, unit: str) -> Callable[[], None]:
 
     def check() -> None:
         nonlocal missed, printed
-        missed = 0 if _compat.train_workers() >= workers else missed + 1
+        missed = 0 if _compat.train_workers() >= len(shares) else missed + 1
         # Ray gives these two functions no types.
-        free, has = ray.available_resources().get(unit, 0), ray.cluster_resources().get(unit, 0)  # type: ignore[no-untyped-call]
-        text = f"train: waiting for {workers} workers, one {unit} each: {free:g} of Ray's {has:g} {unit}s are free"
-        if missed > 1 and text != printed:
-            print(text, file=sys.stderr, flush=True)
-            printed = text
+        free, has = ray.available_resources(), ray.cluster_resources()  # type: ignore[no-untyped-call]
+        what = missing(needed(shares), has, free)
+        if missed > 1 and what and what != printed:
+            say_on_stderr(f"waiting for workers: {what} (--wait {wait_seconds:g})")
+            printed = what
 
     def report() -> None:
         with contextlib.suppress(ray.exceptions.RayError):  # `fit` raises for a Ray that is gone

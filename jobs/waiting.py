@@ -48,13 +48,20 @@ def missing(need: Amounts, has: Amounts, free: Amounts) -> str:
     return "; ".join(faults)
 
 
-def wait_for_room(shares: Sequence[Resources], *, wait_seconds: float, say: Callable[[str], None]) -> None:
-    """Wait until one worker of each stage has room on the cluster, and say what is missing.
+def wait_for_room(
+    shares: Sequence[Resources],
+    *,
+    wait_seconds: float,
+    say: Callable[[str], None],
+    less: str = "job.cpus_per_worker, job.gpus_per_worker",
+) -> None:
+    """Wait until all workers have room on the cluster at once, and say what is missing.
 
     Args:
-        shares: What the workers of each stage take.
+        shares: What each worker takes: one of each stage, or all of a group.
         wait_seconds: How long to wait at most.
         say: Prints a line.
+        less: The settings or options by which the user asks for less.
 
     Raises:
         VqaError: there was no room in that time.
@@ -63,7 +70,8 @@ def wait_for_room(shares: Sequence[Resources], *, wait_seconds: float, say: Call
     from ray.util import placement_group, remove_placement_group
 
     need = needed(shares)
-    bundles = [{"CPU": share.cpus} | ({"GPU": share.gpus} if share.gpus else {}) for share in shares]
+    amounts = ({"CPU": share.cpus, "GPU": share.gpus} for share in shares)
+    bundles = [{unit: amount for unit, amount in one.items() if amount} for one in amounts]
     room = placement_group(bundles)  # has them when all are free at once
     try:
         began = time.monotonic()
@@ -75,7 +83,7 @@ def wait_for_room(shares: Sequence[Resources], *, wait_seconds: float, say: Call
             if time.monotonic() - began >= wait_seconds:
                 raise VqaError(
                     f"no worker could start within {wait_seconds:g} s: {what}. Give Ray more, end what holds it, ask "
-                    "for less (job.cpus_per_worker, job.gpus_per_worker), or wait longer (--wait)."
+                    f"for less ({less}), or wait longer (--wait)."
                 )
             if time.monotonic() >= next_word and (what != said or time.monotonic() >= next_word + REPEAT_SECONDS):
                 say(f"waiting for workers: {what} (--wait {wait_seconds:g})")
@@ -125,23 +133,24 @@ class LossWatch:
         self._wait_seconds, self._say, self._losses = wait_seconds, say, losses
         self._is_pulling = False
         self._verdict = ""
-        # Left installed: a signal may be under way when the result comes.
-        if is_main := threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGUSR2, self._end)
-        self._is_main = is_main
 
     @contextlib.contextmanager
     def pulling(self) -> Iterator[None]:
         """The wait for one result. Raises VqaError, in the main thread, where it has no end."""
         over = threading.Event()
         thread = threading.Thread(target=self._watch, args=(over,), daemon=True)
-        self._is_pulling = self._is_main
+        is_main = threading.current_thread() is threading.main_thread()
+        before = signal.signal(signal.SIGUSR2, self._end) if is_main else None
+        self._is_pulling = is_main
         thread.start()
         try:
             yield
         finally:
             self._is_pulling = False
             over.set()
+            if is_main:
+                thread.join(CHECK_SECONDS)  # it may be about to send its signal, which would end this process
+                signal.signal(signal.SIGUSR2, before)
 
     def _watch(self, over: threading.Event) -> None:
         began, first, said = time.monotonic(), None, False

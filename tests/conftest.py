@@ -1,5 +1,6 @@
 """Fixtures for every test: neither random draws nor a scheduling policy reach another."""
 
+import atexit
 import gc
 import os
 import random
@@ -13,6 +14,8 @@ import pytest
 
 # The gate has a test in each core: threads of one library would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Ray gives its workers niceness 15: beside the gate's other lane, which takes both cores, they would hardly run.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 
 # Words without which a file holds no test of a lane; the gate's lanes are chosen by `-m`.
@@ -34,11 +37,16 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What uses the Ray of this process goes to its lane of the gate; the other Ray tests are marked where they are."""
+    """What uses the Ray of this process goes to its lane of the gate; the other Ray tests are marked where they are.
+
+    What scores with the small checkpoint of `model_card` is marked too: `make test-fast` leaves it out.
+    """
     lost = set()
     for item in items:
         if "local_ray" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.ray)
+        if "model_card" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.model)
         lost |= {(item.path, lane) for lane in LANES if item.get_closest_marker(lane)}
     lost = {(path, lane) for path, lane in lost if not may_hold(path, lane)}
     if lost:
@@ -49,6 +57,7 @@ def pytest_collection_finish() -> None:
     """What is imported by now stays: collectors of garbage, which each run of a trainer starts, need not visit it."""
     gc.collect()
     gc.freeze()
+    atexit.register(gc.freeze)  # as in vqa.cli
 
 
 @pytest.fixture(autouse=True)

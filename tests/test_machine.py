@@ -5,10 +5,12 @@ import os
 import tempfile
 from pathlib import Path
 
+import av
 import pytest
 
 from vqa import machine
-from vqa.errors import MachineError
+from vqa.errors import ClipError, MachineError
+from vqa.media.storage.open import media_errors
 
 V1_UNLIMITED = "9223372036854771712"
 
@@ -78,11 +80,27 @@ def test_sockets_get_a_short_folder_of_their_own(tmp_path, monkeypatch) -> None:
         (OSError(errno.EMFILE, "Too many open files"), "ulimit -n"),
         (RuntimeError("can't start new thread"), "ulimit -u"),
         (MemoryError(), "ulimit -v"),
+        (ImportError("libtorch_cpu.so: failed to map segment from shared object"), "ulimit -v"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"), "ulimit -v"),
         (OSError("AF_UNIX path too long"), "Set TMPDIR"),
     ],
 )
 def test_what_the_machine_lacks_is_named_with_the_way_out(error: Exception, words: str) -> None:
     assert words in (machine.shortage(error) or "")
+
+
+def test_ffmpeg_without_a_thread_blames_the_machine_not_the_clip(monkeypatch) -> None:
+    def refused() -> None:
+        raise av.error.BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    with pytest.raises(ClipError, match="Resource temporarily unavailable"), media_errors("a.mp4", doing="decoding"):
+        refused()
+    monkeypatch.setattr(machine, "can_start_thread", lambda: False)
+    with (
+        pytest.raises(MachineError, match=r"decoding has to stop: .*ulimit -u"),
+        media_errors("a.mp4", doing="decoding"),
+    ):
+        refused()
 
 
 def test_other_errors_are_not_the_machines() -> None:

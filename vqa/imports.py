@@ -36,3 +36,15 @@ def uncollected() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """Load what stays to the end of a worker's process: as `uncollected`, and no later collection visits it.
+
+    A model's tensors are in no cycles, so that they are freed with it all the same.
+    """
+    with uncollected():
+        yield
+        if not gc.get_freeze_count():  # the first time only: later there may be garbage, which would stay too
+            gc.freeze()  # before the collector is back, which would begin with all that was loaded

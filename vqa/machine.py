@@ -6,6 +6,7 @@ import os
 import resource
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +15,8 @@ from vqa.errors import MachineError
 
 CGROUPS = Path("/sys/fs/cgroup")
 SOCKET_BYTES = 107  # the longest path of a Unix socket on Linux
+# Of the C library, the dynamic linker and torch.
+_NO_MEMORY = ("Cannot allocate memory", "failed to map segment", "can't allocate memory")
 UNLIMITED_BYTES = 2**60  # cgroup v1 writes a number near 2**63 where there is no limit
 
 
@@ -124,7 +127,7 @@ def shortage(error: BaseException) -> str | None:
             f"no further thread or process can be started; this account may have {_limit(resource.RLIMIT_NPROC)}. "
             "Raise the limit (ulimit -u, or pids of the container), or end other processes."
         )
-    if isinstance(error, MemoryError) or number == errno.ENOMEM or "Cannot allocate memory" in text:
+    if isinstance(error, MemoryError) or number == errno.ENOMEM or any(words in text for words in _NO_MEMORY):
         return (
             f"no memory is left; this process may map {_limit(resource.RLIMIT_AS, 2**20)} MiB (ulimit -v), the machine "
             f"or container has {memory_bytes() // 2**20} MiB. Raise the limit, or give fewer workers."
@@ -132,6 +135,15 @@ def shortage(error: BaseException) -> str | None:
     if "AF_UNIX path" in text:
         return f"the path of a socket is longer than {SOCKET_BYTES} bytes ({text}). Set TMPDIR to a short folder."
     return None
+
+
+def can_start_thread() -> bool:
+    """Whether the account has a thread left; where it has, a limit on memory left no room for a stack."""
+    try:
+        threading.Thread(target=int).start()
+    except RuntimeError:
+        return False
+    return True
 
 
 @contextmanager

@@ -7,13 +7,15 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-import torch
 
 from vqa.errors import ModelError
-from vqa.model.scorer import Scorer
+
+pytestmark = pytest.mark.model
 
 
 def test_it_scores_a_clip_and_names_what_there_is(vqa: Callable[..., tuple[int, str, str]]) -> None:
+    import torch  # not to collect tests
+
     code, said, _ = vqa("doctor", "--json")
     found = json.loads(said)
     assert code == 0
@@ -28,10 +30,10 @@ def test_what_is_wrong_is_said(
     vqa: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The embedded weights cannot be damaged for a test, nor what is installed: other tests use them.
-    def load(*_: object, **__: object) -> Scorer:
+    def load(*_: object, **__: object) -> None:
         raise ModelError("model embedded: its weights cannot be read")
 
-    monkeypatch.setattr(Scorer, "load", load)
+    monkeypatch.setattr("vqa.model.scorer.Scorer.load", load)
     monkeypatch.setattr(sys, "pycache_prefix", str(tmp_path))  # where nothing has been compiled
     monkeypatch.setenv("COLUMNS", "1000")  # so that no sentence is broken into lines
     code, said, _ = vqa("doctor")

@@ -6,13 +6,13 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 import ray
 import ray.data
-from ray.data import ActorPoolStrategy, DataContext
+from ray.data import DataContext
 
 from jobs import _compat, ray_executor
 from jobs.ray_session import ray_session
@@ -26,68 +26,67 @@ ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers canno
 pytestmark = pytest.mark.usefixtures("local_ray")
 
 
-class Doubler:
-    """Two rows for each it gets, one at a time."""
+class Doubling:
+    """Two items for each it gets, one at a time."""
 
-    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
-        for number in batch.column("number").to_pylist():
+    batch_size = None
+
+    def resources(self, cluster: Mapping[str, float]) -> Resources:
+        return Resources(workers=1)
+
+    def setup(self) -> None:
+        pass
+
+    def process(self, items: Sequence[Work]) -> Iterator[Work]:
+        for item in items:
             for part in (0, 1):
-                yield pa.table(
-                    {"number": [number * 10 + part], "blob": pa.array([os.urandom(300_000)], pa.large_binary())}
-                )
+                yield replace(item, clip=Clip(clip_id=f"{item.clip.clip_id}{part}", uri="/a"))
+
+    def close(self) -> None:
+        pass
 
 
-class Mortal:
-    """Leaves a note for every try; dies over number 30, raises over number 50."""
+class Mortal(Doubling):
+    """Leaves a note for every try; dies over number 30, each time that it is tried, and raises over number 50."""
 
-    def __init__(self, *, notes: str) -> None:
-        self.notes = Path(notes)
+    batch_size = 4
 
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        numbers = batch.column("number").to_pylist()
-        for number in numbers:
-            with (self.notes / str(number)).open("a") as note:
-                note.write("x")
-            if number == 30:
+    def __init__(self, notes: Path) -> None:
+        self.notes = notes
+
+    def process(self, items: Sequence[Work]) -> Iterator[Work]:
+        for item in items:
+            number = item.clip.clip_id
+            with (self.notes / number).open("a") as note:
+                note.write(str(len(items)))
+            if number == "30":
                 os._exit(1)
-            if number == 50:
+            if number == "50":
                 raise RuntimeError("fifty")
-        return pa.table({"number": numbers, "size": [batch.num_rows] * batch.num_rows})
+            yield item
 
 
-def strategy() -> ActorPoolStrategy:
-    return ActorPoolStrategy(min_size=1, max_size=1, max_tasks_in_flight_per_actor=1)
-
-
-def test_what_dies_is_tried_again_a_few_times_and_costs_only_its_own_rows(tmp_path: Path) -> None:
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.target_min_block_size, context.target_max_block_size = 0, 1  # each row alone
-    context.max_errored_blocks = -1
-    data = ray.data.from_arrow([pa.table({"number": [n]}) for n in range(8)])
-    data = data.map_batches(
-        Doubler,
-        batch_size=None,
-        batch_format="pyarrow",
-        compute=strategy(),
-        num_cpus=1,
-        ray_remote_args_fn=ray_executor._restarts,
-    ).map_batches(
-        Mortal,
-        fn_constructor_kwargs={"notes": str(tmp_path)},
-        batch_size=1,
-        batch_format="pyarrow",
-        compute=strategy(),
-        num_cpus=1,
-        ray_remote_args_fn=ray_executor._restarts,
-    )
-    rows = [row for table in data.iter_batches(batch_size=None, batch_format="pyarrow") for row in table.to_pylist()]
-    assert sorted(row["number"] for row in rows) == sorted({10 * n + p for n in range(8) for p in (0, 1)} - {30, 50})
-    assert {row["size"] for row in rows} == {1}, "batch_size is what a stage gets"
-    assert len((tmp_path / "30").read_text()) == 1 + ray_executor.TASK_RETRIES, "the number of tries is limited"
-    assert len((tmp_path / "50").read_text()) == 1, "an exception is not a lost worker"
-    del data
-    gc.collect()  # what lets go of the replacement of a worker that died, see RayExecutor.stream
+def test_what_dies_is_tried_again_a_few_times_and_costs_only_its_own_rows_and_no_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_executor, "TASK_RETRIES", 1)
+    work = [Work(clip=Clip(clip_id=f"{n}", uri="/a")) for n in range(1, 8)]
+    # A group of training workers once waited for ever for the CPU of the last replacement.
+    gc.disable()  # as in a process that waits and allocates nothing
+    try:
+        with ray_executor.RayExecutor([Doubling(), Mortal(tmp_path)]) as executor:
+            found = [item.clip.clip_id for items in executor.stream(work, alone=True) for item in items]
+            deadline = time.monotonic() + 60
+            while ray.available_resources()["CPU"] < ray.cluster_resources()["CPU"]:
+                assert time.monotonic() < deadline, "a CPU is still taken"
+                time.sleep(0.05)
+    finally:
+        gc.enable()
+    numbers = {f"{n}{part}" for n in range(1, 8) for part in (0, 1)}
+    assert sorted(found) == sorted(numbers - {"30", "50"})
+    tries = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert tries.pop("30") == "1" * (1 + ray_executor.TASK_RETRIES), "the number of tries is limited"
+    assert tries == dict.fromkeys(numbers - {"30"}, "1"), "one by one; an exception is not a lost worker"
 
 
 def test_what_we_switch_off_is_still_there() -> None:
@@ -124,65 +123,14 @@ def test_the_workers_of_ray_train_are_found_by_the_name_of_their_class() -> None
     ray.kill(actor)
 
 
-class Unready:
+class Unready(Doubling):
     """A stage whose model is not to be had."""
-
-    batch_size = None
-
-    def resources(self, cluster: Mapping[str, float]) -> Resources:
-        return Resources(workers=1)
 
     def setup(self) -> None:
         raise ModelError("model m: its weights cannot be read: try `that`")
-
-    def process(self, items: Sequence[object]) -> Iterator[object]:
-        yield from items
-
-    def close(self) -> None:
-        pass
 
 
 def test_what_a_stage_cannot_be_set_up_for_is_raised_as_it_was_said() -> None:
     executor = ray_executor.RayExecutor([Unready(), Unready()])
     with executor, pytest.raises(ModelError, match=r"^model m: its weights cannot be read: try `that`$"):
         list(executor.stream([Work(clip=Clip(clip_id="a", uri="/a"))]))
-
-
-class DiesOver:
-    """A stage whose process dies over one clip, each time that it is tried."""
-
-    batch_size = None
-
-    def __init__(self, clip_id: str) -> None:
-        self.clip_id = clip_id
-
-    def resources(self, cluster: Mapping[str, float]) -> Resources:
-        return Resources(workers=1)
-
-    def setup(self) -> None:
-        pass
-
-    def process(self, items: Sequence[Work]) -> Iterator[Work]:
-        for item in items:
-            if item.clip.clip_id == self.clip_id:
-                os._exit(1)
-            yield item
-
-    def close(self) -> None:
-        pass
-
-
-def test_a_worker_that_dies_for_good_leaves_its_cpu_free(tmp_path: Path) -> None:
-    # A group of training workers once waited for ever for the CPU of the last replacement.
-    work = [Work(clip=Clip(clip_id=f"{n}", uri=f"/{n}")) for n in range(3)]
-    gc.disable()  # as in a process that waits and allocates nothing
-    try:
-        with ray_executor.RayExecutor([DiesOver("1")]) as executor:
-            found = [item.clip.clip_id for items in executor.stream(work) for item in items]
-            assert sorted(found) == ["0", "2"]
-            deadline = time.monotonic() + 60
-            while ray.available_resources()["CPU"] < ray.cluster_resources()["CPU"]:
-                assert time.monotonic() < deadline, "a CPU is still taken"
-                time.sleep(0.05)
-    finally:
-        gc.enable()

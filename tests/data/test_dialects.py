@@ -148,3 +148,38 @@ def test_accents_are_matched_across_their_two_spellings(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text(f"name,mos\n{composed},3\nb.mp4,2\nc.mp4,4\n")
     *_, joined = read_and_join(EvaluationConfig(scores=tmp_path / "scores.csv", labels=tmp_path / "labels.csv"))
     assert joined.counts()["used"] == 3 and not joined.unused
+
+
+def test_a_label_file_of_text_is_read_in_the_dialect_it_has(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    for text in ("A, 1.mp4;2,67\nB.mp4;3,5\n", "A, 1.mp4\t2,67\nB.mp4\t3,5\n"):
+        path.write_text(text)
+        assert read_columns(path) == {"1": ["A, 1.mp4", "B.mp4"], "2": ["2.67", "3.5"]}
+    path.write_text("A.mp4 2,67\nB.mp4 3,5\n")
+    with pytest.raises(UsageError, match=r"may be separated by its blank.*--delimiter blank --decimal comma"):
+        read_columns(path)
+    assert read_columns(path, dialect=Dialect(delimiter="blank", decimal="comma"))["2"] == ["2.67", "3.5"]
+    assert read_columns(path, dialect=Dialect(delimiter="comma"))["2"] == ["67", "5"]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.txt"])
+def test_utf16_is_known_by_its_mark_and_refused_without(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes("\ufeffname\tmos\r\né.mp4\t2,67\r\nb.mp4\t3,5\r\n".encode("utf-16-le"))
+    assert read_rows(path)[1][0] == {"name": "é.mp4", "mos": "2.67"}
+    path.write_bytes(path.read_bytes()[2:])
+    with pytest.raises(UsageError, match="zero bytes, as UTF-16 without its mark does"):
+        read_rows(path)
+
+
+def test_a_list_of_files_may_be_utf16(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("é.mp4\nb.mp4\n", encoding="utf-16")
+    assert [clip.clip_id for clip in list_clips([str(path)]).clips] == ["é.mp4", "b.mp4"]
+
+
+@pytest.mark.parametrize("text", ["SEP=;\r\nname;mos\r\na.mp4;2,67\r\n", "name|mos\na.mp4|2.67\n"])
+def test_separators_told_or_seen(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(text)
+    assert read_rows(path) == (("name", "mos"), [{"name": "a.mp4", "mos": "2.67"}])

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+import vqa as vqa_package
 from tests.support import opinions
 from vqa.cli.config import resolved
 from vqa.config import configs_folder
+from vqa.data.public.specs import load_set
 from vqa.data.score_table import read_scores
 from vqa.evaluate.card import load_card
 from vqa.evaluate.compare import COMPARED
-from vqa.model.scorer import Scorer
 
 Command = Callable[..., tuple[int, str, str]]
 CARDS = sorted((configs_folder() / "eval").glob("*.yaml"))
@@ -91,15 +92,41 @@ def test_compare_and_calibrate_write_json(vqa: Command, files: tuple[Path, Path]
     assert str(tmp_path / "s.calibration.json") in err
 
 
+# Lines of the ground truth files of General-Visual-Quality-RL, and of VQAThinker's where they differ.
+RELEASED_COUNTS: dict[str, set[int | None]] = {
+    "agiqa-3k": {2982},
+    "bid": {586},
+    "csiq": {866, 750},
+    "kadid-10k": {10_125, 2000},
+    "koniq-10k": {10_073, 2010},
+    "konvid-1k": {1200},
+    "live-c": {1169, 1162},
+    "live-vqc": {585},
+    "lsvq-1080p": {3573},
+    "lsvq-test": {7186, 7182},
+    "pipal": {23_200},
+    "spaq": {11_125, 2224},
+    "tid2013": {3000},
+    "youtube-ugc": {1147, 1020},
+}
+
+
 @pytest.mark.parametrize("path", CARDS, ids=[path.stem for path in CARDS])
 def test_each_card_resolves_is_named_by_its_model_and_set_and_begins_with_its_command(
     path: Path, tmp_path: Path
 ) -> None:
     card = load_card(path)
     (tmp_path / "score.yaml").write_text(yaml.safe_dump(card.score), encoding="utf-8")
-    assert resolved(tmp_path / "score.yaml", kind="score")["generation"]["max_new_tokens"] == 512
+    asked = resolved(tmp_path / "score.yaml", kind="score")
     model = card.score["model"]
     name = model if isinstance(model, str) else model["name"]
+    assert asked["generation"]["max_new_tokens"] == 512
+    if name in ("preresiqa-r1", "visualquality-r1-7b"):  # as their released scripts sample
+        assert (asked["generation"]["generation"], asked["generation"]["top_k"]) == ("sample", 50)
+        if load_set(card.dataset).kind == "image":  # of videos they publish nothing
+            assert (asked["model"]["min_pixels"], asked["model"]["max_pixels"]) == (3136, 12_845_056)
+    known = card.published.clips
+    assert known in RELEASED_COUNTS[card.dataset] | {None}
     assert (configs_folder() / f"models/{name}.yaml").is_file()
     assert path.stem == f"{name}_{card.dataset}"
     first = path.read_text(encoding="utf-8").splitlines()[0]
@@ -128,8 +155,21 @@ def test_a_card_that_is_not_there_is_refused_with_those_there_are(vqa: Command, 
     assert "preresiqa-r1_konvid-1k" in err
 
 
+def test_a_card_whose_question_is_not_kept_is_refused_unless_told(
+    vqa: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
+    labels = opinions.write_csv(tmp_path / "labels.csv", [{"path": "gone.mp4", "mos": 2.0}])
+    code, _, err = vqa(
+        "evaluate", "--card", "visualquality-r1-7b_koniq-10k", "--labels", labels, "--out", tmp_path / "out"
+    )
+    assert code == 2
+    assert "visualquality-r1-7b would not be asked in the words that it was trained with" in err
+    assert "`vqa model fetch-question visualquality-r1-7b` reads them, --own-question" in err
+    assert {load_card(path).asked for path in CARDS if path.stem.startswith("qwen")} == {"own"}
+
+
 @pytest.mark.slow
-@pytest.mark.usefixtures("local_ray")
 def test_a_card_scores_and_a_calibration_adds_opinions_without_scoring_again(vqa: Command, tmp_path: Path) -> None:
     clips = [{"path": f"sub/{name}.mp4", "mos": 2.0 + at} for at, name in enumerate("abc")]
     (tmp_path / "sub").mkdir()
@@ -148,7 +188,7 @@ def test_a_card_scores_and_a_calibration_adds_opinions_without_scoring_again(vqa
     assert metrics["join"] == "clip_id"
     before = read_scores(out / "scored")
     first = before.to_pylist()[0]
-    alone = Scorer.load("embedded").score_file(first["uri"], clip_id=first["clip_id"])
+    alone = vqa_package.Scorer.load("embedded").score_file(first["uri"], clip_id=first["clip_id"])
     assert [first[name] for name in SCORES] == [getattr(alone, name) for name in SCORES]
 
     rated, scores = opinions.clips(60)

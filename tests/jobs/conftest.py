@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.references.make_checkpoints import make_chain
 from vqa.console import Engine
 
 
 @pytest.fixture(scope="session")
 def model_card(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A card whose model scores each clip by the luck of its own seed: any mix-up of clips shows in the numbers."""
+    from tests.references.make_checkpoints import make_chain  # torch: not to collect tests
+
     folder = tmp_path_factory.mktemp("model")
     digits = {str(n): 0.2 for n in range(1, 6)}
     make_chain(folder / "chain", {"\n": digits, **{d: {" ": 1.0} for d in digits}, " ": {" ": 0.97, "": 0.03}})

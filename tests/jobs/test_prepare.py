@@ -4,10 +4,9 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from vqa.views import ViewsConfig, look, view_seed
 
 SMALL = {"keyframes": 4, "global_pixels": 112, "local_pictures": 1, "crop_pixels": 56, "temporal": "segment"}
 SETTINGS = tuple(f"views.{name}={value}" for name, value in SMALL.items())
-COUNT = 24  # clips of the run that is killed
+COUNT = 10  # clips of the run that is killed
 # Loaded by every process of the command: notes each opening of a clip.
 NOTES = """
 import os, sys
@@ -40,6 +39,21 @@ def _hook(event, arguments):
         os.write(_log, (str(arguments[0]) + "\\n").encode())
 sys.addaudithook(_hook)
 """
+
+
+@pytest.fixture
+def opened_here() -> Iterator[list[str]]:
+    """The clips that this process opens, each time: as NOTES, whose hook nothing can take away either."""
+    opened: list[str] = []
+    is_over = False
+
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
+        if event == "open" and not is_over and str(arguments[0]).endswith(".mp4"):
+            opened.append(str(arguments[0]))
+
+    sys.addaudithook(hook)
+    yield opened
+    is_over = True
 
 
 def manifest(path: Path, uris: dict[str, Path]) -> Path:
@@ -113,19 +127,30 @@ def test_every_clip_has_a_row_and_what_scoring_sees(
         )
         assert all(np.array_equal(a, b) for a, b in zip(views.pictures, wanted.pictures, strict=True))
 
-    clips.write_video(files["2"], frames=12, seed=7)
-    assert prepare(replace(request, max_failed="2")) == 0
+
+def test_a_second_run_prepares_what_changed_and_refuses_other_settings(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The plan knows no engine."""
+    files = {f"{n}": clips.write_video(tmp_path / f"{n}.mp4", frames=12, seed=n) for n in range(2)}
+    listed = manifest(tmp_path / "m.parquet", files | {"text": clips.write_text(tmp_path / "text.mp4")})
+    out = tmp_path / "out"
+    request = PrepareRequest(manifest=listed, out=out, assignments=SETTINGS, json_summary=True, max_failed="1")
+    assert prepare(request) == 0
+    clips.write_video(files["1"], frames=12, seed=7)
+    capfd.readouterr()
+    assert prepare(request) == 0
     summary = json.loads(capfd.readouterr().out)
-    assert (summary["rows_reused"], summary["rows_new"]) == (4, 1), "only what changed; wrong files stay wrong"
-    assert np.array_equal(read_prepared(out)[2].load().pictures[0], seen(str(files["2"])).pictures[0])
+    assert (summary["rows_reused"], summary["rows_new"]) == (2, 1), "only what changed; wrong files stay wrong"
+    assert np.array_equal(read_prepared(out)[1].load().pictures[0], seen(str(files["1"])).pictures[0])
 
     with pytest.raises(UsageError, match=r"prepared with keyframes = 4, now 3; use another --out, or --fresh"):
         prepare(PrepareRequest(manifest=listed, out=out, assignments=(*SETTINGS, "views.keyframes=3")))
     with pytest.raises(UsageError, match=r"prepared with seed = 0, now 1"):
         prepare(PrepareRequest(manifest=listed, out=out, assignments=SETTINGS, seed=1))
     before = pictures(out)
-    assert prepare(replace(request, seed=1, fresh=True)) == 3
-    assert json.loads(capfd.readouterr().out)["rows_new"] == 6
+    assert prepare(replace(request, seed=1, fresh=True)) == 0
+    assert json.loads(capfd.readouterr().out)["rows_new"] == 3
     assert all(pictures(out)[name] != before[name] for name in before), "another seed, other frames"
 
 
@@ -160,9 +185,11 @@ def test_wrong_manifests_are_named(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "pictures").exists()
 
 
-@pytest.mark.ray
 @pytest.mark.slow
-def test_killed_and_begun_again_it_comes_to_the_same_and_nothing_is_decoded_twice(tmp_path: Path) -> None:
+def test_killed_and_begun_again_it_comes_to_the_same_and_nothing_is_decoded_twice(
+    tmp_path: Path, opened_here: list[str]
+) -> None:
+    """In one process; test_kills.py kills those of Ray, which run the same stages."""
     files = {f"{n}": clips.write_video(tmp_path / f"{n}.mp4", frames=8, seed=n) for n in range(COUNT)}
     listed = manifest(tmp_path / "m.parquet", files)
     opened = tmp_path / "opened"
@@ -181,24 +208,17 @@ def test_killed_and_begun_again_it_comes_to_the_same_and_nothing_is_decoded_twic
     assert (code, heard) == (0, "")
     assert json.loads(said)["rows_new"] == COUNT
     times = Counter(opened.read_text().splitlines())
-    opened.write_text("")
-    alone = (
-        "import sys; from vqa.media.storage.fingerprint import fingerprint; from vqa.views import ViewsConfig, look; "
-        "from vqa.types import Clip; fingerprint(sys.argv[1]); "
-        "look(Clip(clip_id='a', uri=sys.argv[1]), ViewsConfig(keyframes=4, local_pictures=1))"
-    )
-    subprocess.run([sys.executable, "-c", alone, str(files["0"])], env=noting, check=True)
-    assert times == dict.fromkeys(map(str, files.values()), len(opened.read_text().splitlines())), "as for one look"
-    opened.write_text("")
-    load = (
-        "import sys; from pathlib import Path; from vqa.data.view_cache import read_prepared\n"
-        "for epoch in range(2): [one.load() for one in read_prepared(Path(sys.argv[1]))]"
-    )
-    subprocess.run([sys.executable, "-c", load, str(tmp_path / "whole")], env=noting, check=True)
-    assert opened.read_text() == "", "training opens no clip"
+    opened_here.clear()
+    fingerprint(str(files["0"]))
+    look(Clip(clip_id="a", uri=str(files["0"])), ViewsConfig(keyframes=4, local_pictures=1))
+    assert times == dict.fromkeys(map(str, files.values()), len(opened_here)), "as for one look"
+    opened_here.clear()
+    for _ in range(2):  # epochs
+        assert len([one.load() for one in read_prepared(tmp_path / "whole")]) == COUNT
+    assert opened_here == [], "training opens no clip"
 
     out = tmp_path / "out"
-    code, _, _ = run_command(out, failing.environment(tmp_path / "marks", driver=9))
+    code, _, _ = run_command(out, failing.environment(tmp_path / "marks", driver=5))
     assert code == -signal.SIGKILL
     safe = read_scores(out, ["clip_id"], folder="files").num_rows
     assert 0 < safe < COUNT

@@ -106,6 +106,14 @@ def test_sizes_of_our_own_ray_keep_to_the_container(tmp_path: Path, monkeypatch:
     assert options["_memory"] + options["object_store_memory"] == 10 * gibibyte
 
 
+def test_what_ray_spills_goes_where_it_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = tmp_path / "short"
+    for wished, used in ((tmp_path / "wished", tmp_path / "wished"), (tmp_path / "gone", own), (tmp_path, own)):
+        (tmp_path / "wished").mkdir(exist_ok=True)
+        monkeypatch.setenv("RAY_TMPDIR", str(wished))
+        assert ray_session._local_options(own, least_cpus=2)["object_spilling_directory"] == str(used)
+
+
 def test_few_open_files_are_refused_before_ray_ends_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (64, 64) if kind == resource.RLIMIT_NOFILE else (-1, -1))
     with pytest.raises(MachineError, match=r"needs 128 open files \(ulimit -n\), this process may have 64"):

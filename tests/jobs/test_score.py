@@ -56,14 +56,16 @@ def test_a_run_over_everything_that_goes_wrong(
     scores = [rows[name]["score"] for name in windows]
     assert (video["video_id"], video["score_min"]) == ("long.mp4", min(scores))
     assert video["score_mean"] == pytest.approx(sum(scores) / 3)
-    failed = sum(summary["errors"].values())
-    assert [score(replace(request, max_failed=str(most))) for most in (failed - 1, failed)] == [3, 0]
+    if engine is Engine.LOCAL:  # the count is the same on either; on Ray new workers would start for what is retried
+        failed = sum(summary["errors"].values())
+        assert [score(replace(request, max_failed=str(most))) for most in (failed - 1, failed)] == [3, 0]
 
 
 def test_a_second_run_does_only_what_is_new(
-    tmp_path: Path, model_card: Path, engine: Engine, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, model_card: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder, out = tmp_path / "in", tmp_path / "out"
+    """The plan knows no engine; test_kills.py resumes on Ray."""
+    folder, out, engine = tmp_path / "in", tmp_path / "out", Engine.LOCAL
     folder.mkdir()
     for n in range(4):
         clips.write_video(folder / f"{n}.mp4", frames=8, seed=n)

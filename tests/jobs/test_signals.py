@@ -102,3 +102,10 @@ def test_an_interrupt_that_an_import_swallowed_is_heard(monkeypatch: pytest.Monk
             pytest.fail("it was asked for")
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_a_folder_whose_name_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / os.fsdecode(b"o-\xff")
+    with pytest.raises(UsageError, match=r"o-\\udcff: this name is not UTF-8"), locked(out):
+        pass
+    assert not list(tmp_path.iterdir())

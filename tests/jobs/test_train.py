@@ -1,31 +1,33 @@
-"""A recipe on two workers by Ray Train: one is killed in the middle, the run goes on from its last checkpoint."""
+"""A recipe on two workers by Ray Train: they wait for room, one is killed, the run resumes from its checkpoint."""
 
 import io
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import ray
 
+from jobs import train
 from jobs.train import run
-from tests.support import clips, failing
-from tests.support.job_runs import Run
+from tests.support import clips, failing_training
 from vqa.data.view_cache import PreparedRow, pack
 from vqa.data.view_cache_writer import PreparedTable
-from vqa.errors import VqaError
+from vqa.errors import UsageError, VqaError
 from vqa.model.card import find_card
 from vqa.train.recipe import load_recipe
 from vqa.types import Clip
 from vqa.views import ViewsConfig, look
 
 PATIENCE_SECONDS = 900.0
-STEPS = 6
+STEPS = 4
 RECIPE = f"""
 start: embedded
+stand_in_opinions: true
 threads: 1
 validation_clips: 0
 export: float16
@@ -67,23 +69,7 @@ def checkpoints(out: Path) -> set[int]:
     return {int(path.name.rpartition("-")[2]) for path in (out / "cold").glob("checkpoint-*")}
 
 
-@pytest.mark.ray
-@pytest.mark.slow
-def test_a_lost_worker_is_replaced_and_the_run_goes_on_from_its_last_checkpoint(tmp_path: Path, recipe: Path) -> None:
-    out, marks = tmp_path / "out", tmp_path / "marks"
-    command = [sys.executable, "-m", "tests.support.failing_training", "train", str(recipe), "--out", str(out)]
-    command += ["--data", str(prepared(tmp_path)), "--workers", "2"]
-    code, said, heard = Run(command, out, failing.environment(marks, step=3)).end()
-    assert (code, said.strip()) == (0, str(out / "model")), heard
-    assert (marks / "killed").exists()
-    saved = [int(line) for line in (marks / "saved").read_text().split()]
-    assert saved == list(range(1, STEPS + 1)), "no step was done twice"
-    assert max(checkpoints(out)) == STEPS
-    assert (out / "model" / "model.safetensors").is_file()
-    assert not (out / "ray").exists()
-
-
-@ray.remote(num_cpus=1)
+@ray.remote
 class Other:
     """Somebody else's work on the same Ray."""
 
@@ -93,45 +79,79 @@ class Other:
 
 @pytest.fixture
 def other(local_ray: None) -> Iterator[Any]:
-    actor = Other.remote()
+    """Takes all CPUs but one."""
+    actor = Other.options(num_cpus=ray.cluster_resources()["CPU"] - 1).remote()
     assert ray.get(actor.is_there.remote())
     yield actor
     ray.kill(actor)
 
 
-def test_what_the_workers_wait_for_is_told_and_they_start_when_it_is_free(
-    tmp_path: Path, recipe: Path, other: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.slow
+def test_workers_start_when_their_cpus_are_free_and_a_lost_one_is_replaced(
+    tmp_path: Path, recipe: Path, other: Any, vqa: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    heard = io.StringIO()
+    out, marks, heard = tmp_path / "out", tmp_path / "marks", io.StringIO()
     monkeypatch.setattr(sys, "stderr", heard)
-    monkeypatch.setattr("jobs.train.CHECK_SECONDS", 0.5)
-    cpus = ray.cluster_resources()["CPU"]
+    monkeypatch.setattr("jobs.waiting.SAY_SECONDS", 0.5)
+    monkeypatch.setattr("jobs.train._worker", failing_training.dies_once(marks, step=STEPS // 2))
 
-    def free_the_cpu_when_told() -> None:
+    def free_the_cpus_when_told() -> None:
         deadline = time.monotonic() + PATIENCE_SECONDS
         while "waiting" not in heard.getvalue() and time.monotonic() < deadline:
             time.sleep(0.05)
         ray.kill(other)
 
-    thread = threading.Thread(target=free_the_cpu_when_told)
+    thread = threading.Thread(target=free_the_cpus_when_told)
     thread.start()
-    # The fault of the run is told once and not tried again.
-    with pytest.raises(VqaError, match=r"data .*nowhere: no such folder. Make it by") as caught:
-        run(load_recipe(recipe), out=tmp_path / "out", data=[tmp_path / "nowhere"], workers=int(cpus))
+    code, said, _ = vqa("train", recipe, "--out", out, "--data", prepared(tmp_path), "--workers", 2)
     thread.join()
-    assert caught.value.exit_code == 2
-    told = f"train: waiting for {cpus:g} workers, one CPU each: {cpus - 1:g} of Ray's {cpus:g} CPUs are free"
+    assert (code, said.strip()) == (0, str(out / "model")), heard.getvalue()
+    cpus = ray.cluster_resources()["CPU"]
+    told = f"waiting for workers: 2 CPUs are needed, 1 of Ray's {cpus:g} are free (--wait 600)"
     assert heard.getvalue().splitlines()[0] == told
+    assert (marks / "killed").exists()
+    saved = [int(line) for line in (marks / "saved").read_text().split()]
+    assert saved == list(range(1, STEPS + 1)), "no step was done twice"
+    assert max(checkpoints(out)) == STEPS
+    assert (out / "model" / "model.safetensors").is_file()
+    assert not (out / "ray").exists()
 
 
-def test_workers_that_never_start_end_the_run_in_words(
-    tmp_path: Path, recipe: Path, other: Any, monkeypatch: pytest.MonkeyPatch
+def test_a_fault_of_the_run_is_raised_as_it_was_said_and_not_tried_again(
+    tmp_path: Path, recipe: Path, local_ray: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobs.train.START_TRIES", 1)
-    monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "1")
-    cpus = int(ray.cluster_resources()["CPU"])
-    with pytest.raises(VqaError, match=r"checkpoints are safe in .*out\. The same command resumes"):
-        run(load_recipe(recipe), out=tmp_path / "out", workers=cpus)
+    """The group stands in this process, and is started twice, as by Ray Train."""
+    tries = []
+
+    def run_recipe(*_: object, **__: object) -> Path:
+        tries.append(1)
+        raise UsageError("data nowhere: no such folder")
+
+    def fit(config: dict[str, Any], *_: object, **__: object) -> str:
+        with pytest.raises(UsageError):
+            train._worker(config)
+        train._worker(config)
+        return ""
+
+    monkeypatch.setitem(sys.modules, "vqa.train.runner", SimpleNamespace(run_recipe=run_recipe))
+    monkeypatch.setattr(train, "_fit", fit)
+    with pytest.raises(VqaError, match=r"^data nowhere: no such folder$") as caught:
+        run(load_recipe(recipe), out=tmp_path / "out", workers=2)
+    assert (len(tries), caught.value.exit_code) == (1, 2)
+
+
+@pytest.mark.full
+def test_ray_train_hands_on_a_fault_of_the_run(tmp_path: Path, recipe: Path, local_ray: None) -> None:
+    with pytest.raises(VqaError, match=r"data .*nowhere: no such folder. Make it by") as caught:
+        run(load_recipe(recipe), out=tmp_path / "out", data=[tmp_path / "nowhere"], workers=2)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.usefixtures("other")
+def test_workers_that_never_start_end_the_run_in_words(tmp_path: Path, recipe: Path) -> None:
+    words = r"no worker could start within 2 s: 2 CPUs are needed, 1 of .* are free\..* ask for less \(--workers\)"
+    with pytest.raises(VqaError, match=words):
+        run(load_recipe(recipe), out=tmp_path / "out", workers=2, wait_seconds=2)
 
 
 def test_more_workers_than_ray_has_cpus_are_refused(tmp_path: Path, recipe: Path, local_ray: None) -> None:

@@ -1,5 +1,6 @@
 """What workers wait for, told from numbers; one Ray stands for clusters that have no room."""
 
+import signal
 import time
 
 import pytest
@@ -43,6 +44,7 @@ def test_workers_that_are_killed_again_and_again_end_the_wait(monkeypatch: pytes
     monkeypatch.setattr(waiting, "CHECK_SECONDS", 0.05)
     lost = iter(range(1000))
     said: list[str] = []
+    before = signal.getsignal(signal.SIGUSR2)
     watch = LossWatch(wait_seconds=0.5, say=said.append, losses=lambda: next(lost))
     began = time.monotonic()
     with pytest.raises(VqaError, match=r"workers were lost before a result came.*Free memory"), watch.pulling():
@@ -51,3 +53,4 @@ def test_workers_that_are_killed_again_and_again_end_the_wait(monkeypatch: pytes
     assert len(said) == 1
     with watch.pulling():
         pass
+    assert signal.getsignal(signal.SIGUSR2) is before

@@ -177,6 +177,6 @@ def test_the_width_holds_two_thirds_of_new_opinions_and_is_wider_where_they_are_
     folds = folds_of([str(n) for n in range(300)])
     assert sorted(set(folds.tolist())) == list(range(FOLDS))
     settings = RegressionConfig(emphasis=dict.fromkeys(SIZES, 1.0), strength=0.1)
-    width = Width.fit([known], [folds], settings, unit=1.0)
+    width = Width.fit([known], [folds], settings)
     found = width.of(embeddings[300:])
     assert found[far[300:]].mean() > 1.1 * found[~far[300:]].mean()

@@ -116,6 +116,56 @@ def test_an_encrypted_mp4_is_unsupported(tmp_path: Path, codec: str, fragmented:
     assert error.value.kind == "unsupported"
 
 
+def element(kind: str, *inner: bytes) -> bytes:
+    """An element of Matroska (RFC 8794) of less than 127 bytes."""
+    body = b"".join(inner)
+    return bytes.fromhex(kind) + bytes([0x80 | len(body)]) + body
+
+
+def with_in_track(path: Path, out: Path, added: bytes, nth: int = 0) -> Path:
+    """A copy of a Matroska file with an element added to its nth track; only the sizes of its parents change."""
+    data = bytearray(path.read_bytes())
+    entry = find(bytes(data), "ae", nth=nth)
+    for parent in (entry, find(bytes(data), "1654ae6b"), find(bytes(data), "18538067")):
+        size = int.from_bytes(data[parent.size_at : parent.body], "big") + len(added)
+        data[parent.size_at : parent.body] = size.to_bytes(parent.size_bytes, "big")
+    data[entry.stop : entry.stop] = added
+    out.write_bytes(data)
+    return out
+
+
+AES = element("47e1", b"\5")  # ContentEncAlgo
+KEY = element("47e2", bytes(range(16)))  # ContentEncKeyID
+ENCRYPTION = element("5033", b"\1")  # ContentEncodingType
+COMPRESSION = element("6240", element("5034", element("4254", b"\3"), element("4255", b"\0")))  # a header taken off
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".webm"])
+@pytest.mark.parametrize(
+    "encodings",
+    [
+        element("6240", ENCRYPTION, element("5035", AES, KEY)),
+        element("6240", ENCRYPTION, element("5035", AES)),
+        element("6240", element("5031", b"\1"), ENCRYPTION, element("5035")) + COMPRESSION,
+    ],
+)
+def test_an_encrypted_matroska_file_is_unsupported(tmp_path: Path, encodings: bytes, suffix: str) -> None:
+    codec = "libvpx-vp9" if suffix == ".webm" else "libx264"
+    plain = clips.write_video(tmp_path / f"a{suffix}", codec=codec, frames=10)
+    path = with_in_track(plain, tmp_path / f"b{suffix}", element("6d80", encodings))
+    with pytest.raises(ClipError, match="its video is encrypted") as error:
+        probe(str(path))
+    assert error.value.kind == "unsupported"
+
+
+def test_only_the_encryption_of_the_video_counts(tmp_path: Path) -> None:
+    plain = clips.write_video(tmp_path / "a.mkv", frames=10, audio=True)
+    encrypted = element("6d80", element("6240", ENCRYPTION, element("5035", AES, KEY)))
+    assert len(probe(str(with_in_track(plain, tmp_path / "b.mkv", encrypted, nth=1)))[1].seconds) == 10
+    with pytest.raises(ClipError, match="its video is encrypted"):
+        probe(str(with_in_track(plain, tmp_path / "c.mkv", encrypted)))
+
+
 # --- starts between keyframes -----------------------------------------------------------------------------------------
 
 
@@ -191,6 +241,21 @@ def test_a_block_that_names_no_track_is_lost(tmp_path: Path) -> None:
     path.write_bytes(data)
     _, table = probe(str(path))
     assert table.is_damaged.any() and len(table.seconds) == pytest.approx(50, abs=1)
+
+
+@pytest.mark.parametrize("bit", range(8))
+@pytest.mark.parametrize("byte", [0, 1, 2])
+def test_a_block_with_a_damaged_head_leaves_no_wrong_picture(tmp_path: Path, byte: int, bit: int) -> None:
+    """Its id, its size: FFmpeg leaves the block out, and decodes what refers to it without an error."""
+    path = clips.write_video(tmp_path / "a.mkv", frames=50, options={"g": "10"})
+    data = bytearray(path.read_bytes())
+    data[find(bytes(data), "a3", nth=23).start + byte] ^= 1 << bit
+    path.write_bytes(data)
+    _, table = probe(str(path))
+    assert len(table.seconds) == 50
+    frames = decode(str(path), table.seconds, sizes=[None] * 50)
+    assert 30 <= len(frames.pixels) < 50
+    assert [clips.read_number(pixels) for pixels in frames.pixels] == frames.requested.tolist()
 
 
 def test_a_gif_without_control_blocks_has_all_its_frames(tmp_path: Path) -> None:

@@ -1,11 +1,5 @@
-"""Training that is stopped at a chosen checkpoint: `vqa train … --workers N` whose first worker dies once.
+"""Training that is stopped at a chosen checkpoint: a worker of `jobs.train` that dies once."""
 
-`python -m tests.support.failing_training train RECIPE …` is `vqa train RECIPE …`. `VQA_FAULTS` (JSON) names the
-folder of `marks` and the `step` whose checkpoint is the last that the first worker writes in its first life; `saved`
-in that folder lists the steps of all checkpoints as they were written.
-"""
-
-import json
 import os
 import signal
 from collections.abc import Callable
@@ -13,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import jobs.train
-
-WORKER = jobs.train._worker
 
 
 def when_saved(do: Callable[[str, int], None]) -> None:
@@ -27,28 +19,26 @@ def when_saved(do: Callable[[str, int], None]) -> None:
     DefaultFlowCallback.on_save = on_save  # one that every Trainer has
 
 
-def worker(config: dict[str, Any]) -> None:
-    """As `jobs.train._worker`."""
-    import ray.train
+def dies_once(marks: Path, *, step: int) -> Callable[[dict[str, Any]], None]:
+    """As `jobs.train._worker`; the first of a group dies after the checkpoint of this step, in its first life.
 
-    faults = json.loads(os.environ["VQA_FAULTS"])
-    marks = Path(faults["marks"])
+    `marks` gets a file `killed`, and `saved` with the steps of all checkpoints in the order in which they were written.
+    """
+    usual = jobs.train._worker
+    marks.mkdir()
 
-    def note(stage: str, step: int) -> None:
-        with (marks / "saved").open("a") as log:
-            log.write(f"{step}\n")
-        if step == faults["step"] and not (marks / "killed").exists():
-            (marks / "killed").touch()
-            os.kill(os.getpid(), signal.SIGKILL)
+    def worker(config: dict[str, Any]) -> None:
+        import ray.train
 
-    if ray.train.get_context().get_world_rank() == 0:
-        when_saved(note)
-    WORKER(config)
+        def note(stage: str, saved: int) -> None:
+            with (marks / "saved").open("a") as log:
+                log.write(f"{saved}\n")
+            if saved == step and not (marks / "killed").exists():
+                (marks / "killed").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
 
+        if ray.train.get_context().get_world_rank() == 0:
+            when_saved(note)
+        usual(config)
 
-if __name__ == "__main__":
-    from tests.support import failing_training  # by a name that workers can import
-    from vqa.cli import main
-
-    jobs.train._worker = failing_training.worker
-    main()
+    return worker

@@ -1,19 +1,22 @@
 """The `vqa` command line: every command, from the file of its name. Light to import."""
 
+import atexit
+import gc
 import sys
-from importlib.metadata import version as installed_version
 from typing import Annotated
 
 import typer
 
 from vqa.cli.calibrate import calibrate
 from vqa.cli.compare import compare
+from vqa.cli.compare_clips import compare_clips
 from vqa.cli.config import config
 from vqa.cli.data import data_app
 from vqa.cli.distill import distill
 from vqa.cli.doctor import doctor
 from vqa.cli.evaluate import evaluate
 from vqa.cli.export import export
+from vqa.cli.model import model_app
 from vqa.cli.prepare import prepare
 from vqa.cli.push import push
 from vqa.cli.rate import rate
@@ -33,6 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data_app, name="data")
+app.add_typer(model_app, name="model")
 app.add_typer(rewards_app, name="rewards")
 for command in (
     score,
@@ -41,6 +45,7 @@ for command in (
     views,
     evaluate,
     compare,
+    compare_clips,
     calibrate,
     rate,
     report,
@@ -56,6 +61,8 @@ for command in (
 
 def _version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version as installed_version  # e-mail, zip: not for each command
+
         typer.echo(f"vqa {installed_version('vqa')}")
         raise typer.Exit
 
@@ -71,4 +78,5 @@ def common(
 
 def main() -> None:
     """Entry point of the `vqa` command."""
+    atexit.register(gc.freeze)  # at its exit Python collects garbage several times: 2 s among all objects of torch
     sys.exit(enter(app))

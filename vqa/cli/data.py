@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from vqa.cli.options import Decimal, Delimiter
+from vqa.cli.options import Decimal, Delimiter, Exclude, Include
 
 if TYPE_CHECKING:
     from vqa.data.manifest import Manifest as LoadedManifest
@@ -32,15 +32,24 @@ def synth(
         Literal["train", "validation", "test"] | None,
         typer.Option(help="Put all contents into this split. [default: train, validation and test by content]"),
     ] = None,
+    include: Include = None,
+    exclude: Exclude = None,
 ) -> None:
     """Make a ladder of distorted clips, labelled by VMAF as a stand-in for opinions of people."""
     from vqa.imports import require
 
     require("synth", "imageio_ffmpeg", doing="vqa data synth")
+    from vqa.data.sources import Selection
     from vqa.data.synthetic.ladder import synthesise
 
     for done, planned, problem in synthesise(
-        sources, out=out, clips_per_content=clips_per_content, seed=seed, workers=workers, split=split
+        sources,
+        out=out,
+        clips_per_content=clips_per_content,
+        seed=seed,
+        workers=workers,
+        split=split,
+        selection=Selection(include=tuple(include or ()), exclude=tuple(exclude or ())),
     ):
         if problem or done % 50 == 0 or done == planned:
             typer.echo(f"{done}/{planned} {problem}".rstrip(), err=True)
@@ -88,6 +97,14 @@ def import_(
         str | None, typer.Option(help="Column with the opinions, if it is not named as in the published file.")
     ] = None,
     split: Annotated[str | None, typer.Option(help="Value of the split column of every row.")] = None,
+    split_list: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME | PART=FILE",
+            help="Split by a published list that comes with vqa, or by files that name the clips of a part (give it "
+            "again for each part).",
+        ),
+    ] = None,
     kind: Annotated[
         Literal["video", "image"] | None,
         typer.Option(help="Kind of the clips of a data set without a built-in specification."),
@@ -113,6 +130,7 @@ def import_(
         names=names,
         mos_column=mos_column,
         split=split,
+        split_lists=tuple(split_list or ()),
         kind=kind,
         dialect=Dialect(delimiter=delimiter, decimal=decimal),
     )
@@ -206,8 +224,24 @@ def check(
     deadline_seconds: Annotated[
         float, typer.Option(min=1, help="Seconds after which the check of one file is aborted.")
     ] = 60.0,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MANIFEST",
+            help="Another set, such as the test set: references and contents of one name and clips that look alike are "
+            "reported too (decodes five frames of each clip).",
+        ),
+    ] = None,
+    parts: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OWN,OTHER", help="With --against: which splits are compared, e.g. train,test. [default: all clips]"
+        ),
+    ] = None,
     csv: Annotated[Path | None, typer.Option(help="CSV file for all failed checks.")] = None,
     max_rows: Annotated[int, typer.Option(min=0, help="Number of failed checks that the table shows.")] = 50,
+    include: Include = None,
+    exclude: Exclude = None,
 ) -> None:
     """Check that files exist, decode, have the labelled length and occur once.
 
@@ -216,8 +250,14 @@ def check(
     from rich.console import Console
 
     from vqa.cli.tables import findings_table
-    from vqa.data.audit import check_files, count_by_check, write_findings
+    from vqa.data.audit import check_files, count_by_check, find_shared, write_findings
     from vqa.data.manifest import read_manifest
+    from vqa.data.sources import Selection
+    from vqa.data.splits import take_part
+    from vqa.errors import UsageError
+
+    if parts is not None and (against is None or parts.count(",") != 1):
+        raise UsageError(f"--parts {parts}: give OWN,OTHER, such as train,test, beside --against.")
 
     def progress(done: int, total: int) -> None:
         if done % 100 == 0 or done == total:
@@ -225,8 +265,19 @@ def check(
 
     read = read_manifest(manifest)
     found = check_files(
-        read, root=root, every_frame=every_frame, workers=workers, deadline_seconds=deadline_seconds, progress=progress
+        read,
+        root=root,
+        selection=Selection(include=tuple(include or ()), exclude=tuple(exclude or ())),
+        every_frame=every_frame,
+        workers=workers,
+        deadline_seconds=deadline_seconds,
+        progress=progress,
     )
+    if against is not None:
+        own, beside = read, read_manifest(against)
+        if parts is not None:
+            own, beside = (take_part(one, part) for one, part in zip((own, beside), parts.split(","), strict=True))
+        found += find_shared(own, beside, other_name=str(against))
     if csv is not None:
         write_findings(csv, found)
     if found[:max_rows]:
@@ -293,7 +344,7 @@ def recover(
             refuse_contradiction(pairs, read_manifest(against), source=str(ratings))
         strengths = recover_strengths(pairs, method=method, resamples=resamples, seed=seed, source=str(ratings))
         if anchors is not None:
-            strengths = anchored(pairs, strengths, read_anchors(anchors), source=str(anchors))
+            strengths = anchored(pairs, strengths, read_anchors(anchors, dialect=dialect), source=str(anchors))
         written = write_strengths(out, pairs, strengths)
         notes = strength_notes(pairs, strengths, method=method, is_anchored=anchors is not None)
     else:

@@ -28,6 +28,13 @@ Missing = Annotated[bool, typer.Option("--allow-missing", help="Report statistic
 Resamples = Annotated[int, typer.Option(min=0, help="Bootstrap resamples; 0 computes no intervals.")]
 Seed = Annotated[int, typer.Option(help="Seed of the resamples and splits.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of tables.")]
+Include = Annotated[
+    list[str] | None,
+    typer.Option(metavar="GLOB", help="In folders, take files of this name too, whatever the suffix; repeatable."),
+]
+Exclude = Annotated[
+    list[str] | None, typer.Option(metavar="GLOB", help="In folders, leave out files of this name; repeatable.")
+]
 Delimiter = Annotated[
     Literal["comma", "semicolon", "tab", "bar", "blank"] | None,
     typer.Option(help="What separates the fields of text files. [default: as recognised]"),

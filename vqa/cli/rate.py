@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from vqa.cli.options import Decimal, Delimiter, Exclude, Include
+
 
 def rate(
     clips: Annotated[
@@ -24,13 +26,18 @@ def rate(
     repeats: Annotated[float, typer.Option(min=0, max=0.5, help="Hidden repeats as a share of the judgements.")] = 0.1,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on loopback; 0 takes a free one.")] = 8765,
     seed: Annotated[int, typer.Option(help="Seed of the orders.")] = 0,
+    include: Include = None,
+    exclude: Exclude = None,
+    delimiter: Delimiter = None,
+    decimal: Decimal = None,
 ) -> None:
     """Collect opinions of people on a local web page, for `vqa data recover`.
 
     Votes are on disk before the next clip is shown. Ctrl-C ends; the same command resumes.
     """
     from vqa.console import counted, printable
-    from vqa.data.sources import list_clips
+    from vqa.data.sources import Selection, list_clips
+    from vqa.data.tables import Dialect
     from vqa.errors import UsageError
     from vqa.imports import require
 
@@ -46,7 +53,9 @@ def rate(
     if out.suffix.lower() != ".csv":
         raise UsageError(f"--out {out} has another suffix. Give a .csv file.")
     bound = bind(port)
-    stimuli, refused = prepare_stimuli(list_clips(clips).clips, out.with_name(f"{out.stem}.media"), tell=tell)
+    selection = Selection(include=tuple(include or ()), exclude=tuple(exclude or ()))
+    listing = list_clips(clips, selection=selection, dialect=Dialect(delimiter=delimiter, decimal=decimal))
+    stimuli, refused = prepare_stimuli(listing.clips, out.with_name(f"{out.stem}.media"), tell=tell)
     for clip_id, why in refused.items():
         tell(f"not shown: {clip_id} ({why})")
     digests = {one.clip_id: one.fingerprint for one in stimuli}

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from vqa.cli.options import Decimal, Delimiter
+from vqa.cli.options import Decimal, Delimiter, Exclude, Include
 from vqa.console import WAIT_SECONDS, DryRun, Engine, EngineOption, JsonSummary, RayAddress, Wait, assigning
 
 
@@ -41,6 +41,13 @@ def score(
         str | None,
         typer.Option(help="A card's name (configs/models), a folder, or a Hugging Face id. [default: embedded]"),
     ] = None,
+    question: Annotated[
+        Path | None, typer.Option(help="Ask the model what this text file says, in place of its card's question.")
+    ] = None,
+    system: Annotated[Path | None, typer.Option(help="With a system turn of the words in this text file.")] = None,
+    describe: Annotated[
+        bool, typer.Option("--describe", help="Ask a second time, for words without a score: column description.")
+    ] = False,
     k: Annotated[
         int | None, typer.Option("--k", min=1, help="Answers per clip; their spread is the certainty.")
     ] = None,
@@ -60,13 +67,8 @@ def score(
     calibration: Annotated[
         Path | None, typer.Option(help="File of `vqa calibrate`: adds mos, mos_low and mos_high to every row.")
     ] = None,
-    include: Annotated[
-        list[str] | None,
-        typer.Option(metavar="GLOB", help="In folders, take files of this name too, whatever the suffix; repeatable."),
-    ] = None,
-    exclude: Annotated[
-        list[str] | None, typer.Option(metavar="GLOB", help="In folders, leave out files of this name; repeatable.")
-    ] = None,
+    include: Include = None,
+    exclude: Exclude = None,
     delimiter: Delimiter = None,
     decimal: Decimal = None,
     engine: EngineOption = Engine.AUTO,
@@ -98,6 +100,9 @@ def score(
         reason_share=reason_share,
         reason_scale=reason_scale,
         model=model,
+        question=question,
+        system=system,
+        describe=describe,
         k=k,
         snap=snap,
         clip_seconds=clip_seconds,

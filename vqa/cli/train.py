@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vqa.console import assigning
+from vqa.console import WAIT_SECONDS, Wait, assigning
 
 
 def train(
@@ -27,6 +27,7 @@ def train(
         int, typer.Option(min=0, help="With --workers: how often the group is restarted after it lost a worker.")
     ] = 3,
     ray_address: Annotated[str | None, typer.Option(help="With --workers: as for `vqa score`.")] = None,
+    wait: Wait = WAIT_SECONDS,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print steps, answers, memory and data, and do nothing.")
     ] = False,
@@ -58,5 +59,14 @@ def train(
         return
     from jobs.train import run as run_on_ray
 
-    group = {"workers": workers, "max_restarts": max_restarts}
-    typer.echo(f"{run_on_ray(chosen, data=places, out=out, until=until, ray_address=ray_address, **group)}")
+    made = run_on_ray(
+        chosen,
+        data=places,
+        out=out,
+        until=until,
+        workers=workers,
+        max_restarts=max_restarts,
+        ray_address=ray_address,
+        wait_seconds=wait,
+    )
+    typer.echo(f"{made}")

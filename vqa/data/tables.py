@@ -49,8 +49,9 @@ AS_SEEN = Dialect()
 _MARKS: dict[Delimiter, str | None] = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|", "blank": None}
 _WAYS_OUT = "Quote cells that hold the separator, or give --delimiter and --decimal"
 _COMMA_NUMBER = re.compile(r"\s*[+-]?\d+,\d+\s*")
-_SEP_LINE = re.compile(r"sep=(.)\r?\n")  # Excel's
+_SEP_LINE = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)  # Excel's
 _BLANK_OR_COMMA = re.compile(r"\S.*\s[+-]?\d+,\d+")
+_NAME_AND_COMMA_NUMBER = re.compile(r".*\.[A-Za-z][A-Za-z0-9]{1,3}\s+[+-]?\d+,\d+")
 _SAMPLE_LINES = 1000
 _THOUSANDS = re.compile(r"\s*[+-]?[1-9]\d{0,2}(,\d{3})+\s*")
 
@@ -127,7 +128,7 @@ def read_columns(
             known = dialect if dialect.delimiter or separator == "comma" else replace(dialect, delimiter=separator)
             return _csv_columns(text, path, known, strict=False)
         return (
-            _txt_columns(text, separator, dialect)
+            _txt_columns(text, path, separator, dialect)
             if kind == "txt"
             else _json_columns(text, path, lines=kind == "jsonl")
         )
@@ -136,7 +137,7 @@ def read_columns(
 def read_lines(path: Path, *, errors: str = "strict") -> list[str]:
     """Read the lines of a UTF-8 text file that are not empty, blanks kept. Raises UsageError."""
     with _errors_name(path, "txt"):
-        text = path.read_bytes().decode("utf-8-sig", errors)
+        text = _unicode(path.read_bytes(), errors)
     return [name for line in _lines(text) if (name := line.rstrip("\r\n"))]
 
 
@@ -200,6 +201,8 @@ def _unicode(raw: bytes, errors: str = "strict") -> str:
     """Text by its byte order mark, else UTF-8."""
     if raw[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
         return raw.decode("utf-16")
+    if b"\0" in raw:
+        raise ValueError("it holds zero bytes, as UTF-16 without its mark does. Save it as UTF-8")
     return raw.decode("utf-8-sig", errors)
 
 
@@ -247,7 +250,7 @@ def _seen_delimiter(text: str) -> Delimiter:
     """The separator that parts the header and gives every line as many cells, comma before others; else comma."""
     head = list(itertools.islice(_lines(text), _SAMPLE_LINES))
     usable: list[Delimiter] = []
-    for name in ("comma", "semicolon", "tab"):
+    for name in ("comma", "semicolon", "tab", "bar"):
         widths = [len(line) for line in csv.reader(head, delimiter=_MARKS[name] or " ") if line]
         if widths and widths[0] > 1:
             if max(widths) == widths[0]:
@@ -301,38 +304,49 @@ def _fields(text: str, path: Path, dialect: Dialect) -> tuple[tuple[str, ...], l
 def _seen_mark(lines: list[str], path: Path, dialect: Dialect) -> str | None:
     """The separator of a text file: a tab, semicolon or comma that all lines have equally often, else blanks."""
     for mark in ("\t", ";", ","):
-        counts = {line.count(mark) for line in lines}
-        if len(counts) != 1 or 0 in counts:
+        if not _parts_all(lines, mark):
             continue
         if mark == "," and dialect.decimal != "point" and all(_BLANK_OR_COMMA.fullmatch(line) for line in lines):
             if dialect.decimal == "comma":
                 return None
-            raise UsageError(
-                f"{path}: {lines[0]!r} may be separated by its blank, with a decimal comma, or by its comma. Give "
-                "--delimiter blank --decimal comma, or --delimiter comma."
-            )
+            raise _two_ways(path, lines[0])
         return mark
     return "," if any("," in line for line in lines) and dialect.decimal != "comma" else None
+
+
+def _parts_all(lines: list[str], mark: str) -> bool:
+    """Whether all lines have this separator equally often."""
+    counts = {line.count(mark) for line in lines}
+    return len(counts) == 1 and 0 not in counts
+
+
+def _two_ways(path: Path, line: str) -> UsageError:
+    return UsageError(
+        f"{path}: {line!r} may be separated by its blank, with a decimal comma, or by its comma. Give "
+        "--delimiter blank --decimal comma, or --delimiter comma."
+    )
 
 
 def _is_number(cell: str) -> bool:
     return not cell or number_or_none(cell) is not None or cell.lower() in ("nan", "na", "inf", "-inf")
 
 
-def _txt_columns(text: str, separator: Separator, dialect: Dialect) -> Columns:
+def _txt_columns(text: str, path: Path, separator: Separator, dialect: Dialect) -> Columns:
     """As many fields as most lines have; in a line with more, the first field takes the rest (a name with blanks)."""
-    mark = _MARKS[dialect.delimiter] if dialect.delimiter else _SEPARATORS[separator]
     lines = [line.strip() for line in text.splitlines() if line.strip()]
+    mark = _MARKS[dialect.delimiter] if dialect.delimiter else _SEPARATORS[separator]
+    if mark == "," and not dialect.delimiter:  # a copy may have another separator than the published file
+        mark = next((one for one in ("\t", ";") if _parts_all(lines, one)), mark)
+        if mark == "," and dialect.decimal is None and lines and all(map(_NAME_AND_COMMA_NUMBER.fullmatch, lines)):
+            raise _two_ways(path, lines[0])
     counts = Counter(len(line.split(mark)) for line in lines)
     width = counts.most_common(1)[0][0] if counts else 0
     rows = [[field.strip() for field in line.rsplit(mark, width - 1)] for line in lines]
     odd = next((at for at, row in enumerate(rows, start=1) if len(row) != width), None)
     if odd is not None:
         raise ValueError(f"line {odd} has {len(rows[odd - 1])} fields where most have {width}")
-    columns = {str(at + 1): [row[at] for row in rows] for at in range(width)}
-    if dialect.decimal != "comma":
-        return columns
-    return {name: _with_points(cells, name, mark or "", dialect) for name, cells in columns.items()}
+    cells = {str(at + 1): [row[at] for row in rows] for at in range(width)}
+    return {name: _with_points(column, f"{path}, column {name}", mark or "", dialect) for name, column in cells.items()}
 
 
 def _objects(text: str, path: Path) -> Iterator[Row]:

@@ -43,16 +43,13 @@ class Width:
         return np.asarray(self.scale * (spread + self.floor))
 
     @classmethod
-    def fit(
-        cls, sets: Sequence[LabelledSet], folds: Sequence[Matrix | None], config: RegressionConfig, *, unit: float
-    ) -> Self:
+    def fit(cls, sets: Sequence[LabelledSet], folds: Sequence[Matrix | None], config: RegressionConfig) -> Self:
         """Fit the members and the scale.
 
         Args:
-            sets: As of `regression.fit`.
+            sets: As of `regression.fit`; labels of the first on 1-5.
             folds: Of each set the fold [N] of each row, 0 to FOLDS - 1; None for sets that every member learns from.
             config: As of `regression.fit`.
-            unit: Points on 1-5 in a point of the first set's labels.
 
         Returns:
             The width. Its scale comes from rows of the first set, each predicted by members that left its fold out.
@@ -60,7 +57,7 @@ class Width:
         pairs = list(combinations(range(FOLDS), 2))
         members = [fit(_without(sets, folds, pair), config) for pair in pairs]
         first = sets[0]
-        points = unit * float(first.labels.std())
+        points = float(first.labels.std())
         weights = np.stack([one.weights for one in members]).astype(np.float32).astype(np.float64) * points
         biases = np.array([one.bias for one in members]) * points
         found = first.embeddings @ weights.T + biases
@@ -68,8 +65,8 @@ class Width:
         is_new = np.array([[fold in pair for pair in pairs] for fold in left_out.tolist()])
         middle = np.average(found, axis=1, weights=is_new)
         spread = np.sqrt(np.average((found - middle[:, None]) ** 2, axis=1, weights=is_new))
-        slope, start = np.polyfit(middle, unit * first.labels, 1)
-        residuals = unit * first.labels - slope * middle - start
+        slope, start = np.polyfit(middle, first.labels, 1)
+        residuals = first.labels - slope * middle - start
         floor = float(np.median(spread))
         scale = half_width(residuals / (spread + floor), coverage=COVERAGE)
         return cls(weights=weights, biases=biases, floor=floor, scale=scale)

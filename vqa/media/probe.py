@@ -18,6 +18,7 @@ after the rotation of the display matrix or the EXIF orientation. A still pictur
 """
 
 import os
+import re
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -58,6 +59,7 @@ _PAINT_ON_GREY = {
     *("mpeg4", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3", "wmv1", "wmv2", "wmv3", "vc1", "h263", "h263p", "h263i", "flv1"),
     *("rv10", "rv20", "rv30", "rv40", "vp6", "vp6f"),
 }
+_B_VOP = re.compile(rb"\x00\x00\x01\xb6[\x80-\xbf]")  # of MPEG-4 Part 2 (ISO/IEC 14496-2, 6.2.5)
 _LONGEST_GAP_SECONDS = 10.0
 _NONE: NDArray[np.int64] = np.zeros(0, np.int64)
 # `MediaInfo.container` of files that FFmpeg does not give as they are
@@ -232,13 +234,16 @@ def _packet_table(
     first = next(source, None)
     packets: Iterable[av.Packet[av.VideoStream]] = chain([first] if first else [], source)
     is_reordered = container.format.name == "avi" and bool(stream.codec_context.has_b_frames)
-    if container.format.name == "avi" and stream.codec_context.name == "h264":
-        h264 = H264Stream(stream.codec_context.extradata or b"")
+    if container.format.name == "avi" and stream.codec_context.name in ("h264", "mpeg4"):
+        is_h264 = stream.codec_context.name == "h264"
+        has_b: Callable[[bytes], object] = (
+            H264Stream(stream.codec_context.extradata or b"").has_b_slice if is_h264 else _B_VOP.search
+        )
 
         def watched(source: "Iterable[av.Packet[av.VideoStream]]") -> "Iterator[av.Packet[av.VideoStream]]":
             nonlocal is_reordered  # what FFmpeg says holds for the first part of a recording joined by copying
             for packet in source:
-                is_reordered = is_reordered or h264.has_b_slice(bytes(packet))
+                is_reordered = is_reordered or bool(has_b(bytes(packet)))
                 yield packet
 
         packets = watched(packets)
@@ -288,6 +293,8 @@ def _packet_table(
     is_damaged = is_corrupt[order] | is_corrupt[ends]
     if stream.codec_context.codec.canonical_name in _PAINT_ON_GREY and columns.is_key.any():
         is_damaged |= order < np.argmax(columns.is_key)
+    if container.format.name.startswith("matroska") and len(gone.ticks):
+        is_damaged |= _behind_lost(ticks[order], columns.is_key[order], gone.ticks)
     table = PacketTable(
         seconds=seconds,
         sizes=np.concatenate([columns.sizes[order] + np.where(ends > order, columns.sizes[ends], 0), gone.sizes])[
@@ -309,6 +316,30 @@ def _packet_table(
     last_duration = float(durations[last : last_end + 1].sum()) * unit if is_stated else 0.0
     gaps = np.diff(seconds)
     return table, last_duration or (float(np.median(gaps)) if len(gaps) else 0.0)
+
+
+def _behind_lost(ticks: Ticks, is_key: NDArray[np.bool_], lost: Ticks) -> NDArray[np.bool_]:
+    """Which frames may refer to a packet that lies before them and is gone, without their decoder noticing.
+
+    All that are shown from a lost one on to the next keyframe, and as many before it as frames are reordered by.
+
+    Args:
+        ticks: Times of the frames in file order, int64 [F].
+        is_key: Whether decoding can start there, bool [F].
+        lost: Times of lost frames, int64 [L]; the end of a file that is cut off is in nobody's way.
+    """
+    by_time = np.argsort(ticks, kind="stable")
+    shown, keys = ticks[by_time], np.sort(ticks[is_key])
+    rank = np.empty(len(ticks), np.int64)
+    rank[by_time] = np.arange(len(ticks))
+    reorder = max(0, int((rank - np.arange(len(ticks))).max()))
+    found = np.zeros(len(ticks), bool)
+    for tick in lost[lost < shown[-1]]:
+        start = int(np.searchsorted(shown, tick))
+        after = keys[np.searchsorted(keys, tick) :]
+        stop = int(np.searchsorted(shown, after[0])) if len(after) else len(shown)
+        found[by_time[max(0, start - reorder) : stop]] = True
+    return found & ~is_key
 
 
 def _clock_shifts(decoding: Ticks, unit: float) -> tuple[Ticks, NDArray[np.int64]]:

@@ -141,7 +141,7 @@ class Guard:
                 raise MachineError(f"decoding has to stop: {machine.shortage(error)}") from error
             message = f"{subject}: needs more than {self.limits.open_files} open files. Raise the limit on them."
             raise ClipError("too_large", message) from error
-        if isinstance(error, RuntimeError) and "start new thread" in str(error) and not _can_start_thread():
+        if isinstance(error, RuntimeError) and "start new thread" in str(error) and not machine.can_start_thread():
             raise MachineError(f"decoding has to stop: {machine.shortage(error)}") from error
         if error is not None:
             raise error
@@ -273,15 +273,6 @@ def _limited(limits: Limits) -> Iterator[None]:
     finally:
         for kind, limits_before in before.items():
             resource.setrlimit(kind, limits_before)
-
-
-def _can_start_thread() -> bool:
-    """Whether the account has a thread left; where it has, the child's own limit on memory left no room for a stack."""
-    try:
-        threading.Thread(target=int).start()
-    except RuntimeError:
-        return False
-    return True
 
 
 def _number_of_free_file(count: int) -> int:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -117,10 +118,95 @@ def test_sound_hevc_of_any_kind_loses_nothing(tmp_path: Path, params: str, pixel
     assert numbers(path) == list(range(FRAMES))
 
 
-def test_b_frames_in_the_later_part_of_an_avi_are_put_in_order(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("codec", "suffix"), [("libx264", ".mp4"), ("mpeg4", ".avi")])
+def test_b_frames_in_the_later_part_of_an_avi_are_put_in_order(tmp_path: Path, codec: str, suffix: str) -> None:
     count = 80  # FFmpeg looks that far for B-frames only in shorter files
-    one = clips.write_video(tmp_path / "1.mp4", frames=count, options={"profile": "baseline", "g": "15"})
-    other = clips.write_video(tmp_path / "2.mp4", frames=FRAMES, options={"bf": "3", "g": "15"})
+    no_b = {"profile": "baseline"} if codec == "libx264" else {}
+    one = clips.write_video(tmp_path / f"1{suffix}", codec=codec, frames=count, options={**no_b, "g": "15"})
+    other = clips.write_video(tmp_path / f"2{suffix}", codec=codec, frames=FRAMES, options={"bf": "3", "g": "15"})
     path = joined(tmp_path, one, other, suffix=".avi")
-    assert numbers(path) == [*range(count), *range(FRAMES)]
-    assert numbers(path, [count + 7, count + 8, count + 9]) == [7, 8, 9]
+    again = [count - 1] if codec == "mpeg4" else []  # its decoder fills in where frames begin to be held back
+    assert numbers(path) == [*range(count), *again, *range(FRAMES - len(again))]
+    first = 7 - len(again)
+    assert numbers(path, [count + 7, count + 8, count + 9]) == [first, first + 1, first + 2]
+
+
+@pytest.mark.parametrize("sizes", [((176, 144), (352, 288)), ((352, 288), (176, 144)), ((176, 144), (176, 144))])
+@pytest.mark.parametrize(
+    ("codec", "suffix"),
+    [("mpeg4", ".mp4"), ("msmpeg4v2", ".avi"), ("msmpeg4", ".avi"), ("wmv1", ".wmv"), ("wmv2", ".wmv")],
+)
+def test_a_size_that_the_header_does_not_have_is_lost(tmp_path: Path, codec: str, suffix: str, sizes: tuple) -> None:
+    """Their frames do not say their size: in a larger one's place, the decoder would show its beginning."""
+    parts = [
+        clips.write_video(
+            tmp_path / f"{number}{suffix}", codec=codec, width=width, height=height, frames=12, options={"g": "6"}
+        )
+        for number, (width, height) in enumerate(sizes)
+    ]
+    path = joined(tmp_path, *parts, suffix=suffix)
+    is_same = sizes[0] == sizes[1]
+    assert numbers(path) == [*range(12), *(range(12) if is_same else ())]
+    assert numbers(path, [5, 20]) == ([5, 8] if is_same else [5])
+
+
+@pytest.mark.parametrize("sizes", [((176, 144), (352, 288)), ((352, 288), (176, 144))])
+@pytest.mark.parametrize(
+    ("codec", "suffix"),
+    [
+        ("flv", ".flv"),
+        ("h263p", ".avi"),
+        ("mpeg4", ".avi"),
+        ("mpeg2video", ".ts"),
+        ("mjpeg", ".avi"),
+        ("libvpx", ".webm"),
+    ],
+)
+def test_sizes_told_by_the_frames_are_right(tmp_path: Path, codec: str, suffix: str, sizes: tuple) -> None:
+    options = {"libvpx": {"deadline": "realtime", "cpu-used": "8", "g": "6"}, "mjpeg": {}}.get(codec, {"g": "6"})
+    pixel_format = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+    parts = [
+        clips.write_video(
+            tmp_path / f"{number}{suffix}",
+            codec=codec,
+            width=width,
+            height=height,
+            frames=12,
+            options=options,
+            pixel_format=pixel_format,
+        )
+        for number, (width, height) in enumerate(sizes)
+    ]
+    # MPEG-2's decoder drops the frame that it holds back where the size changes.
+    held_back = [11] if codec == "mpeg2video" else []
+    assert numbers(joined(tmp_path, *parts, suffix=suffix)) == [
+        *(number for number in range(12) if number not in held_back),
+        *range(12),
+    ]
+
+
+@pytest.mark.parametrize("ground", ["letterbox", "flat", "noise"])
+@pytest.mark.parametrize(
+    ("codec", "suffix", "options"),
+    [
+        ("mpeg4", ".mp4", {"g": "4", "bf": "2"}),
+        ("mpeg4", ".mkv", {"g": "4", "data_partitioning": "1", "ps": "500"}),
+        ("mpeg4", ".mp4", {"g": "4", "b": "3M", "minrate": "3M", "maxrate": "3M", "bufsize": "400k"}),  # stuffing
+        ("msmpeg4", ".avi", {"g": "1"}),
+        ("wmv2", ".wmv", {"g": "4", "qmin": "20"}),
+    ],
+)
+def test_sound_files_of_old_codecs_lose_nothing(
+    tmp_path: Path, codec: str, suffix: str, options: dict[str, str], ground: str
+) -> None:
+    path = tmp_path / f"a{suffix}"
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream(codec, rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = 352, 288, "yuv420p"
+        for number in range(8):
+            pixels = clips.picture(number, width=352, height=288, noise=20.0 if ground == "noise" else 3.0)
+            pixels[200 if ground == "letterbox" else 288 :] = 0
+            pixels[60 if ground == "flat" else 288 :] = 90
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        output.mux(stream.encode())
+    assert numbers(path) == list(range(8))

@@ -7,6 +7,7 @@ import pytest
 
 from tests.support import clips
 from vqa.media import probe
+from vqa.media.containers.mp4 import top_boxes
 
 FRAMES = 60
 X264 = {"g": "10", "bf": "3"}
@@ -79,3 +80,11 @@ def test_a_damaged_index_gives_a_table_or_the_error_of_demuxing(files, tmp_path,
         except Exception as error:  # whatever it is, both ways meet it
             found.append((type(error), str(error)))
     assert found[0] == found[1]
+
+
+def test_a_box_of_almost_2_to_64_bytes_ends_the_list(tmp_path: Path) -> None:
+    path = clips.write_video(tmp_path / "a.mp4", frames=5)
+    path.write_bytes(path.read_bytes() + b"\0\0\0\1free" + b"\xff" * 8)
+    with path.open("rb") as file:
+        assert [kind for kind, *_ in top_boxes(file)][-1] == b"free"
+    assert len(probe(str(path))[1].seconds) == 5

@@ -272,7 +272,6 @@ def test_a_passing_fault_of_a_store_changes_no_pixel(folder: Path, instead: Call
 # --- a job ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.ray
 def test_a_job_over_urls_and_a_folder_of_a_store_gives_the_rows_of_local_files(
     folder: Path, server: web.Server, bucket: str, tmp_path: Path
 ) -> None:

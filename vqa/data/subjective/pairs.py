@@ -125,9 +125,9 @@ def read_pairs(path: Path, *, dialect: Dialect = AS_SEEN) -> Comparisons:
         raise UsageError(f"{path}: {error}. Fill the column {found(SUBJECT_COLUMNS)}, or leave it out.") from error
 
 
-def read_anchors(path: Path) -> dict[str, float]:
+def read_anchors(path: Path, *, dialect: Dialect = AS_SEEN) -> dict[str, float]:
     """Read opinions on 1-5 by clip: columns `file_name` and `mos`. Raises UsageError."""
-    cells = read_columns(path)
+    cells = read_columns(path, dialect=dialect)
     if "file_name" not in cells or "mos" not in cells:
         raise UsageError(f"{path} has columns {', '.join(cells) or '(none)'}. Give file_name and mos.")
     found: dict[str, float] = {}
@@ -233,13 +233,18 @@ def match_clips(clips: Sequence[str], manifest: Manifest, *, source: str) -> lis
 
 def refuse_contradiction(pairs: Comparisons, manifest: Manifest, *, source: str) -> None:
     """Raise UsageError if clips are not in a manifest, or fewer than half of the comparisons fit its opinions."""
-    opinion = manifest.table.column("mos").to_numpy()[match_clips(pairs.clips, manifest, source=source)]
+    opinions = manifest.table.column("mos").to_numpy()[match_clips(pairs.clips, manifest, source=source)]
+    refuse_other_order(pairs, opinions, source=source)
+
+
+def refuse_other_order(pairs: Comparisons, opinion: NDArray[np.float64], *, source: str) -> None:
+    """Raise UsageError if fewer than half of the comparisons fit the opinions [E] of their clips; NaN: not known."""
     gap = np.sign(opinion[pairs.first] - opinion[pairs.second])
-    telling = (gap != 0) & (pairs.result != 0)
+    telling = (gap != 0) & ~np.isnan(gap) & (pairs.result != 0)
     total = pairs.count[telling].sum()
     agree = pairs.count[telling & (gap == pairs.result)].sum()
     if total >= FEWEST and agree < CHANCE * total:
         raise UsageError(
-            f"{source}: {agree:g} of {total:g} comparisons agree with the opinions of the manifest, fewer than half. "
+            f"{source}: {agree:g} of {total:g} comparisons agree with the opinions of the clips, fewer than half. "
             "Check that result 1 means that the first clip is better, and that both are of the same clips."
         )

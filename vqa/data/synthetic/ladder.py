@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from vqa.data.sources import EVERYTHING, LITTER, Selection
 from vqa.data.synthetic.distortions import DISTORTIONS
 from vqa.data.synthetic.sources import FPS, SMALLEST, read_pristine
 from vqa.errors import UsageError
@@ -87,7 +88,7 @@ class Rung:
     seed: int
 
 
-def find_contents(sources: Sequence[Path]) -> dict[str, tuple[Path, ...]]:
+def find_contents(sources: Sequence[Path], *, selection: Selection = EVERYTHING) -> dict[str, tuple[Path, ...]]:
     """Group picture and video files by content, which a split never separates.
 
     A file given by name is its own content; below a folder, the first folder or file name is the content. Counters,
@@ -96,6 +97,7 @@ def find_contents(sources: Sequence[Path]) -> dict[str, tuple[Path, ...]]:
 
     Args:
         sources: Files and folders. Links to the same file count once; too small pictures are skipped.
+        selection: Which files of folders.
 
     Raises:
         UsageError: If a path does not exist.
@@ -105,7 +107,11 @@ def find_contents(sources: Sequence[Path]) -> dict[str, tuple[Path, ...]]:
         if not source.exists():
             raise UsageError(f"source {str(source)!r} does not exist. Give picture or video files, or folders of them.")
         for path in sorted(source.rglob("*")) if source.is_dir() else [source]:
-            if path.suffix.lower() in SUFFIXES and path.is_file() and not _is_small(path):
+            below = path.relative_to(source).as_posix() if source.is_dir() else ""
+            is_taken = path.suffix.lower() in SUFFIXES and LITTER.isdisjoint(below.split("/"))
+            if below and (is_taken or selection.includes(below)):
+                is_taken = not selection.excludes(below)
+            if is_taken and path.is_file() and not _is_small(path):
                 top = path.relative_to(source).parts[0] if source.is_dir() else path.name
                 name = re.sub(r"([-_](\d+(x\d+)?|\d+[ap]m|[dl]))+$", "", Path(top).stem if top == path.name else top)
                 contents.setdefault(name, set()).add(path.resolve())
@@ -295,7 +301,14 @@ def make_clip(rung: Rung, *, out: Path) -> Label | str:
 
 
 def synthesise(
-    sources: Sequence[Path], *, out: Path, clips_per_content: int, seed: int, workers: int, split: str | None = None
+    sources: Sequence[Path],
+    *,
+    out: Path,
+    clips_per_content: int,
+    seed: int,
+    workers: int,
+    split: str | None = None,
+    selection: Selection = EVERYTHING,
 ) -> Iterator[tuple[int, int, str]]:
     """Make a ladder under `out`, and write `out/ladder.parquet` (rows: Label) at the end. A second run resumes.
 
@@ -313,7 +326,9 @@ def synthesise(
     Raises:
         UsageError: If there are no sources, or none can be used.
     """
-    rungs = plan_ladder(find_contents(sources), clips_per_content=clips_per_content, seed=seed, split=split)
+    rungs = plan_ladder(
+        find_contents(sources, selection=selection), clips_per_content=clips_per_content, seed=seed, split=split
+    )
     if not rungs:
         raise UsageError("no pictures or videos among the sources. Give picture or video files, or folders of them.")
     for name in ("clips", "labels"):

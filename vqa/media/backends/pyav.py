@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqa.media.backends.base import StrayedError, UncleanError
-from vqa.media.backends.joints import JointFinder
+from vqa.media.backends.joints import CODECS, JointFinder
 from vqa.media.bitstream.prune import pruner
 from vqa.media.containers.ffmpeg import open_container, packets_of, video_stream
 from vqa.media.containers.images import is_jpeg_cut_off
@@ -97,8 +97,8 @@ def _feed(
         decoder.thread_type = "AUTO" if thread_count > 1 else "NONE"
         shown, is_stuck = 0, False
         joints = None  # keyframes on their way through the decoder are kept until their frames come
-        if info.codec == "hevc" and not table.is_counted and not info.is_image:
-            joints = JointFinder(info.uri, decoder.extradata or b"")
+        if info.codec in CODECS and not table.is_counted and not info.is_image:
+            joints = JointFinder(info.uri, decoder)
         keyframes: dict[int | None, bytes] = {}
         previous: DecodeRange | None = None
         for current, packets, is_end in _chunks(container, stream, table, ranges, can_jump=can_jump):

@@ -48,7 +48,7 @@ def read_heif(
         alpha = _pasted(heif.alpha, [_grey(coded[item]) for item in heif.alpha.items])
         if alpha.shape[:2] != pixels.shape[:2]:
             frame = av.VideoFrame.from_ndarray(alpha[..., 0], format="gray")
-            alpha = _grey(frame.reformat(width=pixels.shape[1], height=pixels.shape[0]))
+            alpha = _grey(frame.reformat(width=pixels.shape[1], height=pixels.shape[0], threads=1))
         pixels = on_white(np.concatenate([pixels, alpha], axis=2))
     yield int(wanted[0]), av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
 

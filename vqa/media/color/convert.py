@@ -128,7 +128,8 @@ def _is_flipped(frame: av.VideoFrame) -> bool:
     garbage collector returns late to the decoder changes what damaged HEVC leaves unwritten from run to run.
     """
     scaler = VideoReformatter()
-    thumbnail = scaler.reformat(frame, width=16, height=16, format="gray", interpolation=Interpolation.POINT)
+    point = Interpolation.POINT
+    thumbnail = scaler.reformat(frame, width=16, height=16, format="gray", interpolation=point, threads=1)
     try:
         matrix = thumbnail.side_data.get(Type.DISPLAYMATRIX)  # type: ignore[call-overload]  # PyAV's stubs name str
     except ValueError:  # side data newer than PyAV's list of kinds, such as EXIF

@@ -8,6 +8,7 @@ from typing import BinaryIO
 import av
 
 from vqa.errors import ClipError
+from vqa.media.containers.matroska import encrypted_videos
 from vqa.media.containers.mp4 import is_index_cut_off, sample_entries
 from vqa.types import Crop
 
@@ -121,8 +122,12 @@ def check_encryption(uri: str, file: BinaryIO, container: av.container.InputCont
     Packagers often leave slice headers clear, so that decoders paint rubbish without an error.
     """
     name = container.format.name
-    is_encrypted = "enc_key_id" in stream.metadata  # Matroska's ContentEncryption
-    if name.startswith("mov"):
+    is_encrypted = False
+    if name.startswith("matroska"):
+        # Streams of attached pictures follow those of the tracks.
+        place = [one.index for one in container.streams if one.type == "video"].index(stream.index)
+        is_encrypted = any(encrypted_videos(file)[place : place + 1])
+    elif name.startswith("mov"):
         is_encrypted = any(entry.is_encrypted for entry in sample_entries(file, stream.id))
     elif name == "mpegts":
         is_encrypted = _is_scrambled(file, stream.id)

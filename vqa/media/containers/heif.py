@@ -4,6 +4,7 @@ FFmpeg gives one stream per coded item, so that a picture stored in tiles (every
 first tile, and it neither applies the alpha item nor the `clap` of a picture.
 """
 
+import os
 import struct
 from dataclasses import dataclass
 from fractions import Fraction
@@ -160,6 +161,8 @@ class _Items:
                     continue
                 if method == 1:
                     return self._boxes[b"idat"][start : start + length]
+                if start >= self._file.seek(0, os.SEEK_END):  # a damaged place can lie beyond what can be sought
+                    raise EndOfBitsError
                 self._file.seek(start)
                 return self._file.read(min(length, 12))
         raise EndOfBitsError

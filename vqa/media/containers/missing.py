@@ -9,30 +9,27 @@ are lost.
 
 import os
 import re
-from typing import BinaryIO, NamedTuple, TypeAlias
+from typing import BinaryIO, NamedTuple
 
 import av
 import numpy as np
 from numpy.typing import NDArray
 
+from vqa.media.containers.matroska import CLUSTER, length, number, track_numbers
 from vqa.media.containers.mp4 import NO_TIME, Columns, Container, Ticks
 
 _SUSPICIOUS = 1.5  # times the median distance of frames
 _MAX_PLACES = 64  # how many of the widest gaps are checked
 _REORDER = 32  # packets: a lost one lies at most this far from its neighbours in time
 
-Ids: TypeAlias = "dict[int, Ids]"  # elements to look into, by id
-
 _CLOCK = re.compile(r"(\d+):(\d+):([\d.]+)")
 
-_CLUSTER, _GROUP, _BLOCK, _SIMPLE_BLOCK = 0x1F43B675, 0xA0, 0xA1, 0xA3
-_TRACK_NUMBER, _MAX_HEAD_BYTES = 0xD7, 1 << 20
-# The way to it: segment, tracks, track entry.
-_TOP: Ids = {0x18538067: {0x1654AE6B: {0xAE: {}}}}
+_GROUP, _BLOCK, _SIMPLE_BLOCK = 0xA0, 0xA1, 0xA3
 _INSIDE = {  # what may follow a block (RFC 9559, 5.1): in its group, its cluster, its segment
-    *(_CLUSTER, _GROUP, _BLOCK, _SIMPLE_BLOCK, 0x9B, 0xFA, 0xFB, 0xA4, 0x75A1, 0x75A2, 0xE7, 0xA7, 0xAB, 0xEC, 0xBF),
+    *(CLUSTER, _GROUP, _BLOCK, _SIMPLE_BLOCK, 0x9B, 0xFA, 0xFB, 0xA4, 0x75A1, 0x75A2, 0xE7, 0xA7, 0xAB, 0xEC, 0xBF),
     *(0x1C53BB6B, 0x1254C367, 0x1941A469, 0x1043A770, 0x114D9B74, 0x1549A966, 0x1654AE6B),
 }
+_NUMBERS = {0x9B, 0xFA, 0xFB, 0x75A2, 0xE7, 0xA7, 0xAB}  # of them, those that hold one number
 
 
 class Lost(NamedTuple):
@@ -100,7 +97,7 @@ def _blocks(
     size, last = file.seek(0, os.SEEK_END), len(ticks) - 1
     declared = _declared_seconds(container, stream) / float(stream.time_base or 1) - (int(shown[-1]) + step)
     found: list[tuple[int, float]] = []
-    tracks = _track_numbers(file)
+    tracks = track_numbers(file)
     if declared > _SUSPICIOUS * step and not _is_chained(
         file, int(columns.positions[max(0, last - _REORDER)]), size, tracks
     ):
@@ -125,33 +122,6 @@ def _declared_seconds(container: Container, stream: av.VideoStream) -> float:
     return (container.duration or 0) / 1e6
 
 
-def _track_numbers(file: BinaryIO) -> frozenset[int]:
-    """Numbers of the tracks (RFC 9559, 5.1.4.1.1); none where they do not lie before the first cluster."""
-    file.seek(0)
-    head = file.read(_MAX_HEAD_BYTES)
-    numbers: set[int] = set()
-    ends = [(0, len(head), _TOP)]  # spans of elements still to be read, and what is looked into there
-    while ends:
-        at, end, inside = ends.pop()
-        while at < end:
-            id_bytes = _length(head[at])
-            size_at = at + id_bytes
-            if size_at >= end or (size_bytes := _length(head[size_at])) > 8:
-                break
-            kind = int.from_bytes(head[at:size_at], "big")
-            body = size_at + size_bytes
-            is_unknown = (size := _number(head[size_at:body])) == (1 << 7 * size_bytes) - 1
-            stop = end if is_unknown else min(end, body + size)
-            if kind == _CLUSTER:
-                break
-            if kind == _TRACK_NUMBER:
-                numbers.add(int.from_bytes(head[body:stop], "big"))
-            elif kind in inside:
-                ends.append((body, stop, inside[kind]))
-            at = stop
-    return frozenset(numbers)
-
-
 def _is_chained(file: BinaryIO, start: int, stop: int, tracks: frozenset[int]) -> bool:
     """Whether elements follow one another without a break between two places of the file, in blocks of known tracks.
 
@@ -160,16 +130,17 @@ def _is_chained(file: BinaryIO, start: int, stop: int, tracks: frozenset[int]) -
     """
     file.seek(max(0, start - 9))
     before = file.read(min(start, 9))
-    heads = [n for n in range(1, len(before)) if before[-n - 1] in (_BLOCK, _SIMPLE_BLOCK) and _length(before[-n]) == n]
+    heads = [n for n in range(1, len(before)) if before[-n - 1] in (_BLOCK, _SIMPLE_BLOCK) and length(before[-n]) == n]
     if start == stop or not heads:
         return True
     at = start + (int.from_bytes(before[-heads[0] :], "big") & ((1 << 7 * heads[0]) - 1))
+    last = 0
     while at < stop:
         file.seek(at)
         head = file.read(12)
-        id_bytes = _length(head[0]) if head else 9
+        id_bytes = length(head[0]) if head else 9
         kind = int.from_bytes(head[:id_bytes], "big")
-        size_bytes = _length(head[id_bytes]) if len(head) > id_bytes else 9
+        size_bytes = length(head[id_bytes]) if len(head) > id_bytes else 9
         if kind not in _INSIDE or size_bytes > 8 or len(head) < id_bytes + size_bytes:
             return False
         body = at + id_bytes + size_bytes
@@ -177,19 +148,13 @@ def _is_chained(file: BinaryIO, start: int, stop: int, tracks: frozenset[int]) -
             return True
         if kind in (_BLOCK, _SIMPLE_BLOCK) and tracks:
             file.seek(body)
-            number = file.read(8)
-            if not number or _number(number[: _length(number[0])]) not in tracks:
+            begin = file.read(8)
+            if not begin or number(begin[: length(begin[0])]) not in tracks:
                 return False
-        size = _number(head[id_bytes : id_bytes + size_bytes])
-        at = body if kind in (_CLUSTER, _GROUP) else body + size
+        size = number(head[id_bytes : id_bytes + size_bytes])
+        # A damaged id can be that of another element: a number that is too long, a block outside of a group.
+        if (kind in _NUMBERS and size > 8) or (kind == _BLOCK and last == _SIMPLE_BLOCK):
+            return False
+        last = kind
+        at = body if kind in (CLUSTER, _GROUP) else body + size
     return at == stop
-
-
-def _number(data: bytes) -> int:
-    """Value of a variable-size integer (RFC 8794, 4)."""
-    return int.from_bytes(data, "big") & ((1 << 7 * len(data)) - 1)
-
-
-def _length(first: int) -> int:
-    """Length in bytes of the variable-size integer that begins with this byte (RFC 8794, 4)."""
-    return 9 - first.bit_length()

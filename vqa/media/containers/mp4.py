@@ -155,8 +155,8 @@ def _sample_boxes(file: BinaryIO, *, track: int, fragmented: bool) -> dict[bytes
 
 def top_boxes(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
     """(kind, first byte of the body, end) of each box of the file, as far as they can be followed."""
-    at = 0
-    while True:
+    at, length = 0, file.seek(0, os.SEEK_END)
+    while at < length:  # a damaged size of 64 bits can lie beyond what can be sought
         file.seek(at)
         head = file.read(16)
         size, kind, start = int.from_bytes(head[:4], "big"), head[4:8], at + 8

@@ -12,7 +12,8 @@ from urllib.parse import unquote_to_bytes
 
 import av
 
-from vqa.errors import ClipError, ErrorKind
+from vqa import machine
+from vqa.errors import ClipError, ErrorKind, MachineError
 from vqa.media.storage.ranges import open_remote
 from vqa.media.storage.stores import is_remote
 
@@ -31,10 +32,13 @@ def local_path(uri: str) -> Path:
     Raises ClipError "unsupported" for other schemes.
     """
     path = _named_path(uri)
-    if not path.name.isascii() and not os.path.lexists(path):
-        spelled = (Path(unicodedata.normalize(form, str(path))) for form in ("NFC", "NFD"))
-        return next((other for other in spelled if os.path.lexists(other)), path)
-    return path
+    if str(path).isascii() or os.path.lexists(path):
+        return path
+    found = Path(path.anchor)
+    for part in path.relative_to(path.anchor).parts:
+        forms = (part, *(unicodedata.normalize(form, part) for form in ("NFC", "NFD")))
+        found = next((found / form for form in forms if os.path.lexists(found / form)), found / part)
+    return found if os.path.lexists(found) else path
 
 
 def _named_path(uri: str) -> Path:
@@ -102,6 +106,7 @@ def media_errors(uri: str, *, doing: str) -> Iterator[None]:
 
     Raises:
         ClipError: `too_large` (memory), `unsupported`, `corrupt`, `not_found` or `not_readable`.
+        MachineError: FFmpeg could start no thread because the account has none left.
     """
     try:
         yield
@@ -109,6 +114,8 @@ def media_errors(uri: str, *, doing: str) -> Iterator[None]:
         message = f"{uri}: out of memory while {doing}. Raise the memory limit or scale the clip down."
         raise ClipError("too_large", message) from error
     except av.error.FFmpegError as error:
+        if isinstance(error, BlockingIOError) and not machine.can_start_thread():
+            raise MachineError(f"{doing} has to stop: {machine.shortage(error)}") from error
         kind: ErrorKind = "corrupt"
         if isinstance(error, av.error.LookupError | av.error.PatchWelcomeError | av.error.NotImplementedError):
             kind = "unsupported"
