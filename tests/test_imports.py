@@ -1,5 +1,6 @@
 """Importing a module changes nothing in the process, `vqa --help` loads nothing heavy, missing extras are named."""
 
+import ast
 import gc
 import json
 import os
@@ -25,7 +26,8 @@ OURS = [
     if path.stem != "__main__"
 ]
 
-# Imports the modules named on stdin, then says what the process looks like and which modules were loaded, in order.
+# Runs the import statements on stdin, those of third parties and then those of our modules, and says after each of the
+# two what the process looks like and which modules are loaded.
 STATE = """
 import json, os, sys
 registered = []
@@ -34,57 +36,78 @@ def note(**callbacks):
     registered.extend(str(getattr(callback, "__module__", None)) for callback in callbacks.values())
     register(**callbacks)
 os.register_at_fork = note
-import importlib, logging, signal, threading, warnings
-for name in json.load(sys.stdin):
-    try:
-        importlib.import_module(name)
-    except Exception:
-        if name.split(".")[0] in ("vqa", "jobs", "samplers"):
-            raise
-loaded = list(sys.modules)  # before what follows
-import av, gc, torch
-state = {
-    "environment": dict(os.environ),
-    "warning filters": sorted({str(one) for one in warnings.filters}),
-    "FFmpeg's log level": av.logging.get_level(),
-    "signal handlers": {one.name: str(signal.getsignal(one)).split(" at ")[0] for one in signal.Signals},
-    "threads": sorted(thread.name for thread in threading.enumerate()),
-    "log": [logging.root.level, len(logging.root.handlers)],
-    "collects garbage": gc.isenabled(),
-    "torch": [torch.get_num_threads(), str(torch.get_default_dtype()), torch.is_grad_enabled()],
-    "folder": os.getcwd(),
-    "hooks": [sys.excepthook is sys.__excepthook__, sys.stdout is sys.__stdout__, sys.stderr is sys.__stderr__],
-}
-print(json.dumps({"state": state, "loaded": loaded, "at fork": registered}))
+import av, gc, logging, signal, threading, torch, warnings
+
+def state():
+    return {
+        "environment": dict(os.environ),
+        "warning filters": sorted({str(one) for one in warnings.filters}),
+        "FFmpeg's log level": av.logging.get_level(),
+        "signal handlers": {one.name: str(signal.getsignal(one)).split(" at ")[0] for one in signal.Signals},
+        "threads": sorted(thread.name for thread in threading.enumerate()),
+        "log": [logging.root.level, len(logging.root.handlers)],
+        "collects garbage": gc.isenabled(),
+        "torch": [torch.get_num_threads(), str(torch.get_default_dtype()), torch.is_grad_enabled()],
+        "folder": os.getcwd(),
+        "hooks": [sys.excepthook is sys.__excepthook__, sys.stdout is sys.__stdout__, sys.stderr is sys.__stderr__],
+        "at fork": list(registered),
+    }
+
+found = []
+for statements in json.load(sys.stdin):
+    for one in statements:
+        try:
+            exec(one, {})
+        except ImportError:
+            if one.split()[1].split(".")[0] in ("vqa", "jobs", "samplers"):
+                raise
+    found.append({"state": state(), "loaded": list(sys.modules)})
+print(json.dumps(found))
 """
 
 
-def after_importing(names: list[str]) -> dict[str, Any]:
+def imports_of_others() -> list[str]:
+    """Every statement of our modules that imports a third party while the module is imported."""
+    found: dict[str, None] = {}
+
+    def visit(node: ast.AST) -> None:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Import):
+                found.update((f"import {one.name}", None) for one in child.names)
+            elif isinstance(child, ast.ImportFrom):
+                found[ast.unparse(child)] = None
+            elif not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+                visit(child)
+
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            visit(ast.parse(path.read_text(encoding="utf-8")))
+    return [one for one in found if one.split()[1].split(".")[0] not in PACKAGES]
+
+
+@pytest.mark.slow
+def test_importing_every_module_leaves_the_process_as_the_third_parties_alone_do() -> None:
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", STATE],
-        input=json.dumps(names),
+        input=json.dumps([imports_of_others(), [f"import {name}" for name in OURS]]),
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return dict(json.loads(done.stdout.splitlines()[-1]))
-
-
-@pytest.mark.slow
-def test_importing_every_module_leaves_the_process_as_the_third_parties_alone_do() -> None:
-    found = after_importing(OURS)
-    others = [name for name in found["loaded"] if name.split(".")[0] not in (*PACKAGES, "__main__")]
-    assert {"torch", "trl", "av", "pebble"} <= set(others)  # Ray is imported by the functions that start it
-    assert found["state"] == after_importing(others)["state"]
-    assert not [name for name in found["at fork"] if name.split(".")[0] in PACKAGES]
+    others, ours = json.loads(done.stdout.splitlines()[-1])
+    assert {"torch", "trl", "av", "pebble"} <= set(others["loaded"])  # Ray is imported by the functions that start it
+    assert not [name for name in others["loaded"] if name.split(".")[0] in PACKAGES]
+    assert set(OURS) <= set(ours["loaded"])
+    assert ours["state"] == others["state"]
 
 
 @pytest.mark.parametrize(
     ("module", "without"),
     [
         ("vqa", {"torch", "numpy", "pydantic", "av"}),
+        ("vqa.model.resolve, vqa.model.card, vqa.prompt", {"torch", "transformers", "ray", "av"}),
         ("vqa.cli", {"torch", "numpy", "pydantic", "av", "pyarrow", "ray", "yaml", "importlib.metadata"}),
         ("vqa.media.sandbox", {"torch", "pyarrow", "ray", "scipy"}),
         ("vqa.evaluate.calibrate", {"torch", "ray", "scipy.stats", "scipy.optimize"}),

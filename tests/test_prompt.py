@@ -9,7 +9,22 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from vqa.errors import UsageError
-from vqa.prompt import PROMPTS, PromptName, answer_text, dimensions, is_closed, locate, messages, parse, reason
+from vqa.prompt import (
+    PROMPTS,
+    Labels,
+    Layout,
+    PromptName,
+    Scale,
+    answer_text,
+    dimensions,
+    is_closed,
+    locate,
+    messages,
+    parse,
+    reason,
+    words,
+)
+from vqa.rewards.format import Demand, demanded
 
 # --- questions --------------------------------------------------------------------------------------------------------
 
@@ -20,6 +35,7 @@ def test_presets_have_the_published_dimensions() -> None:
         "preresq_image": 5,
         "visualquality_r1": 1,
         "q_insight": 1,
+        "refine_iqa": 1,
     }
     assert set(get_args(PromptName)) == set(PROMPTS)
 
@@ -43,6 +59,35 @@ def test_the_video_question_is_short_and_names_global_before_local() -> None:
     assert sum(len(text.split()) for text in texts) <= 90
     assert [text.split()[0] for text in texts[:4]] == ["Global", "Local", "Local", "Local"]
     assert texts[-1].index("global, then local") > 0
+
+
+@pytest.mark.parametrize(
+    ("labels", "written"),
+    [
+        ("none", []),
+        ("vision_ids", ["Picture 1: ", "Picture 2: "]),
+        ("named", ["Global multiframe picture:", "Local single frame picture 1:"]),
+        (
+            "named_vision_ids",
+            ["Global multiframe picture:Picture 1: ", "Local single frame picture 1:Picture 2: "],
+        ),
+    ],
+)
+def test_labels_stand_before_their_pictures(labels: Labels, written: list[str]) -> None:
+    layout = Layout(labels=labels)
+    (message,) = messages("preresq_video", layout, global_count=1, local_count=1, question="Q")
+    texts = [part["text"] for part in message["content"] if part["type"] == "text"]
+    assert texts == [*written, "Q"]
+
+
+def test_a_system_turn_comes_first_and_the_text_may_come_before_the_pictures() -> None:
+    layout = Layout(labels="none", text_first=True, system="S")
+    system, user = messages("q_insight", layout, global_count=2, local_count=0, question="Q")
+    assert system == {"role": "system", "content": [{"type": "text", "text": "S"}]}
+    assert user["content"] == [{"type": "text", "text": "Q"}, {"type": "image"}, {"type": "image"}]
+    (user,) = messages("q_insight", Layout(labels="vision_ids", is_video=True), global_count=9, local_count=1)
+    kinds = [part.get("text", part["type"]) for part in user["content"][:4]]
+    assert kinds == ["Video 1: ", "video", "Picture 1: ", "image"]
 
 
 def test_an_unknown_preset_names_the_known_ones() -> None:
@@ -263,6 +308,15 @@ def test_what_we_write_for_training_is_read_back(why: str, data: st.DataObject) 
     assert reason(text) == why.strip()
 
 
+def test_what_we_write_for_training_has_the_form_that_is_paid() -> None:
+    values = (1.0, 2.25, 3.5, 4.0, 5.0)
+    for prompt in PROMPTS.values():
+        text = answer_text("It flickers.", values[: prompt.dimensions], prompt.form)
+        assert parse(text, prompt.dimensions) == values[: prompt.dimensions]
+        demand: Demand = "lines" if prompt.form == "numbers" else prompt.form
+        assert demanded([[text]], demand, numbers=prompt.dimensions).all()
+
+
 def test_the_reason_is_the_inside_of_think_or_what_stands_before_the_answer() -> None:
     assert reason("<think> It flickers. </think><answer>3</answer>") == "It flickers."
     assert reason("It flickers. <answer>3</answer>") == "It flickers."
@@ -274,3 +328,47 @@ def test_only_a_closed_last_block_counts_as_closed() -> None:
     assert is_closed("<answer>3</answer>")
     assert not is_closed("<answer>3</answer><answer>4")
     assert not is_closed("3")
+
+
+# --- other scales -----------------------------------------------------------------------------------------------------
+
+ASPECTS = ("spatial", "temporal", "consistency")
+NAMED = '<answer>{"temporal": 33.10, "spatial": 57.20, "consistency": 100}</answer>'
+
+
+@pytest.mark.parametrize(
+    ("text", "keys", "values"),
+    [
+        ("<answer>57.20</answer>", (), (57.2,)),
+        ("<answer>The score is 57.20/100.</answer>", (), (57.2,)),
+        ("<answer>100.5</answer>", (), None),
+        ("<answer>57.20/5</answer>", (), None),
+        (NAMED, ASPECTS, (57.2, 33.1, 100.0)),
+        ("<answer>57.2</answer>", ASPECTS, None),
+        ("<answer>57.2\n33.1\n100</answer>", ASPECTS, None),
+        (NAMED.replace("spatial", "sharpness"), ASPECTS, None),
+        (NAMED.replace("100", "101"), ASPECTS, None),
+    ],
+)
+def test_an_answer_is_read_on_its_own_scale(text: str, keys: tuple[str, ...], values: tuple[float, ...] | None) -> None:
+    assert parse(text, len(keys) or 1, scale=Scale(0, 100), keys=keys) == values
+
+
+def test_a_scale_maps_onto_opinions_by_a_straight_line_and_leaves_1_to_5_as_it_is() -> None:
+    assert [Scale(0, 100).opinion(raw) for raw in (0, 25, 100)] == [1, 2, 5]
+    assert Scale(0, 5).opinion(5) == 5
+    assert Scale(0, 5).spread(1) == 0.8
+    assert Scale().opinion(3.14159) == 3.14159
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("Blocks in the sky.", "Blocks in the sky."),
+        ("<think>hm</think><answer>Soft.</answer>", "Soft."),
+        ("<think>Soft.</think><answer>3\n4</answer>", "Soft."),
+        ("</answer>\n4.90\n</answer>", None),
+    ],
+)
+def test_a_description_is_words_or_nothing(text: str, said: str | None) -> None:
+    assert words(text) == said

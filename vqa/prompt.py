@@ -14,14 +14,18 @@ Q-Insight's (arXiv 2503.22679); the wording is our own.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal, TypedDict
 
 from vqa.errors import UsageError
 
 LOWEST, HIGHEST = 1.0, 5.0
-PromptName = Literal["preresq_video", "preresq_image", "visualquality_r1", "q_insight"]  # the keys of PROMPTS
+PromptName = Literal["preresq_video", "preresq_image", "visualquality_r1", "q_insight", "refine_iqa"]  # keys of PROMPTS
+Form = Literal["numbers", "json", "score"]  # of the inside of <answer>: one number per line, JSON, `Score: 3.20`
+Labels = Literal["none", "vision_ids", "named", "named_vision_ids"]
 
-_THINK = "Think in <think> </think>, then answer in <answer> </answer>"
+THINK = "Think in <think> </think>, then answer in <answer> </answer>"
+LINES = "Each tag stands on a line of its own."  # of the JSON forms, as Q-Insight's format reward has it
 _SOURCE = "All pictures come from one video or image. How good does it look?"
 
 
@@ -34,11 +38,45 @@ class ChatTurn(TypedDict):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """A question: how many numbers it asks for, its words, and whether pictures are named global and local."""
+    """A question: how many numbers it asks for, its words, and whether pictures are named global and local.
+
+    `form` is what it wants inside `<answer>`; answers to learn from are written in it (`answer_text`).
+    """
 
     dimensions: int
     question: str
     is_global_local: bool = False
+    form: Form = "numbers"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """How a question is laid out: what stands before each picture, what comes first, and a system turn."""
+
+    labels: Labels = "named"  # vision_ids: `Picture 1: `, as add_vision_id of the Qwen templates writes it
+    text_first: bool = False
+    is_video: bool = False  # the global pictures are the frames of one video
+    system: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """The numbers that an answer may hold, both ends included."""
+
+    low: float = LOWEST
+    high: float = HIGHEST
+
+    def opinion(self, raw: float) -> float:
+        """The number's place on the opinion scale of 1 to 5, by a straight line; on 1-5 itself, to the bit."""
+        return LOWEST + self.spread(raw - self.low) if self != OPINIONS else raw
+
+    def spread(self, raw: float) -> float:
+        """A difference of numbers as one on the opinion scale."""
+        return raw * (HIGHEST - LOWEST) / (self.high - self.low) if self != OPINIONS else raw
+
+
+OPINIONS = Scale()
+_PLAIN = Layout()
 
 
 PROMPTS: dict[str, Prompt] = {
@@ -46,23 +84,30 @@ PROMPTS: dict[str, Prompt] = {
         dimensions=2,
         question="How good does this video look? Compare the frames of the global picture over time, then study the "
         "detail in the local pictures. Give two scores from 1 (bad) to 5 (excellent) with two decimals: global, then "
-        f"local. {_THINK}, one number per line.",
+        f"local. {THINK}, one number per line.",
         is_global_local=True,
     ),
     "preresq_image": Prompt(
         dimensions=5,
         question=f"{_SOURCE} Give five scores from 1 (bad) to 5 (excellent) with two decimals, in this order: "
-        f"saturation, granularity, sharpness, foreground, background. {_THINK}, one number per line.",
+        f"saturation, granularity, sharpness, foreground, background. {THINK}, one number per line.",
     ),
     "visualquality_r1": Prompt(
         dimensions=1,
         question=f"{_SOURCE} Give one score for the overall quality, from 1 (very poor) to 5 (excellent), with two "
-        f"decimals. {_THINK}, which holds the number alone.",
+        f"decimals. {THINK}, which holds the number alone.",
     ),
     "q_insight": Prompt(
         dimensions=1,
         question=f"{_SOURCE} Rate the overall quality from 1 (very poor) to 5 (excellent), with two decimals. "
-        f'{_THINK}, which holds JSON alone: {{"rating": <the number>}}.',
+        f'{THINK}, which holds JSON alone: {{"rating": <the number>}}. {LINES}',
+        form="json",
+    ),
+    "refine_iqa": Prompt(
+        dimensions=1,
+        question=f"{_SOURCE} Give one score for the overall quality, from 1 (very poor) to 5 (excellent), with two "
+        f"decimals. {THINK}, which holds `Score: ` and the number alone.",
+        form="score",
     ),
 }
 
@@ -72,17 +117,21 @@ def dimensions(preset: str) -> int:
     return _prompt(preset).dimensions
 
 
-def messages(preset: str, *, global_count: int, local_count: int, question: str | None = None) -> list[ChatTurn]:
+def messages(
+    preset: str, layout: Layout = _PLAIN, /, *, global_count: int, local_count: int, question: str | None = None
+) -> list[ChatTurn]:
     """Chat messages as Hugging Face chat templates take them.
 
     Args:
         preset: a name in PROMPTS.
+        layout: labels, order, system turn.
         global_count: global pictures, which come first.
         local_count: local pictures.
         question: words in place of the prompt's own.
 
     Returns:
-        One user turn with an image entry for each picture of `Views.pictures`, in their order.
+        A user turn with an image entry for each picture of `Views.pictures`, in their order (with `layout.is_video` one
+        video entry for the global ones), after a system turn where the layout has one.
 
     Raises:
         UsageError: for an unknown prompt, and without a picture.
@@ -92,48 +141,73 @@ def messages(preset: str, *, global_count: int, local_count: int, question: str 
         raise UsageError(
             f"prompt: {global_count} global and {local_count} local pictures; at least one picture is needed"
         )
+    kinds = ["image"] * (global_count + local_count)
+    if layout.is_video and global_count:
+        kinds = ["video"] + ["image"] * local_count
+    named = _labels(len(kinds) - local_count, local_count, is_global_local=chosen.is_global_local)
     content: list[dict[str, str]] = []
-    for label in _labels(global_count, local_count, is_global_local=chosen.is_global_local):
-        content += [{"type": "text", "text": label}, {"type": "image"}]
-    content.append({"type": "text", "text": question or chosen.question})
-    return [{"role": "user", "content": content}]
+    for place, kind in enumerate(kinds):
+        label = named[place] * layout.labels.startswith("named")
+        if layout.labels.endswith("vision_ids"):
+            label += f"{kind.replace('image', 'picture').capitalize()} {kinds[: place + 1].count(kind)}: "
+        content += [{"type": "text", "text": label}] * bool(label) + [{"type": kind}]
+    words = {"type": "text", "text": question or chosen.question}
+    content = [words, *content] if layout.text_first else [*content, words]
+    system: ChatTurn = {"role": "system", "content": [{"type": "text", "text": layout.system or ""}]}
+    return [system] * (layout.system is not None) + [{"role": "user", "content": content}]
 
 
-def answer_text(reason: str, values: Sequence[float]) -> str:
+def answer_text(reason: str, values: Sequence[float], form: Form = "numbers") -> str:
     """An answer in the asked form, to learn from.
 
     Args:
         reason: the inside of `<think>`.
-        values: on 1-5, written with two decimals.
+        values: on 1-5, written with two decimals; one for the forms `json` and `score`.
+        form: of the prompt.
     """
     numbers = "\n".join(f"{value:.2f}" for value in values)
-    return f"<think>{reason.strip()}</think><answer>\n{numbers}\n</answer>"
+    if form == "json":
+        return json_answer(reason, f'{{"rating": {numbers}}}')
+    label = "Score: " if form == "score" else ""
+    return f"<think>{reason.strip()}</think><answer>\n{label}{numbers}\n</answer>"
+
+
+def json_answer(reason: str, named: str) -> str:
+    """An answer that holds the JSON `named`, each tag on a line of its own (Q-Insight, arXiv 2503.22679)."""
+    return f"<think>\n{reason.strip()}\n</think>\n<answer>\n{named}\n</answer>"
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A number on 1-5 parsed from an answer, and the characters [start, stop) it was parsed from."""
+    """A number on the scale parsed from an answer, and the characters [start, stop) it was parsed from."""
 
     value: float
     start: int
     stop: int
 
 
-def parse(text: str, dimensions: int) -> tuple[float, ...] | None:
+def parse(
+    text: str, dimensions: int, *, scale: Scale = OPINIONS, keys: tuple[str, ...] = ()
+) -> tuple[float, ...] | None:
     """Parse an answer's numbers.
 
     Args:
         text: of the answer.
         dimensions: how many numbers were asked for.
+        scale: of the numbers, 1-5 unless the model was taught another.
+        keys: names of the numbers, in order, where the model was taught to name them.
 
     Returns:
-        `dimensions` numbers on 1-5, or one where the model gave only an overall one; None where the text is no answer.
+        `dimensions` numbers on the scale, or one where the model gave only an overall one; None where the text is no
+        answer.
     """
-    readings = locate(text, dimensions)
+    readings = locate(text, dimensions, scale=scale, keys=keys)
     return None if readings is None else tuple(reading.value for reading in readings)
 
 
-def locate(text: str, dimensions: int) -> tuple[Reading, ...] | None:
+def locate(
+    text: str, dimensions: int, *, scale: Scale = OPINIONS, keys: tuple[str, ...] = ()
+) -> tuple[Reading, ...] | None:
     """Parse an answer's numbers with their places in the text; never raises, and returns None in doubt.
 
     The text that counts is the last `<answer>` block, which must be closed; without one, all that follows the
@@ -141,18 +215,21 @@ def locate(text: str, dimensions: int) -> tuple[Reading, ...] | None:
     or `, `, and these dialects of public checkpoints: names before the numbers (`global: 3.4`, `The overall score is
     3.4`), JSON (`{"rating": 3.4}`), `3.4/5`, `4 out of 5`, TeX's box, `3.4分`, a grade word in brackets after it,
     Markdown fences and stars; a confidence beside a number that has a name. Named numbers are put in order (global,
-    local). One number that names no part is an answer for any `dimensions`: the score as such.
+    local). One number that names no part is an answer for any `dimensions`, except where several `keys` are due: the
+    score as such. A number outside the scale is no answer.
 
     Args:
         text: of the answer.
         dimensions: how many numbers were asked for.
+        scale: as `parse`.
+        keys: as `parse`.
 
     Returns:
         As `parse`, with places.
     """
     text = _TAG.sub(lambda tag: tag.group().lower(), text)
-    tail_start = text.rfind(_CLOSE_THINK) + len(_CLOSE_THINK) if _CLOSE_THINK in text else 0
-    is_thinking = text.find(_OPEN_THINK, tail_start) >= 0
+    tail_start = text.rfind(_CLOSETHINK) + len(_CLOSETHINK) if _CLOSETHINK in text else 0
+    is_thinking = text.find(_OPENTHINK, tail_start) >= 0
     opened = text.rfind(_OPEN_ANSWER, tail_start)
     if opened >= 0:
         start = opened + len(_OPEN_ANSWER)
@@ -166,7 +243,7 @@ def locate(text: str, dimensions: int) -> tuple[Reading, ...] | None:
         start, stop = tail_start, len(text)
     if stop - start > _LONGEST_ANSWER:
         return None
-    return _read(text, start, stop, dimensions)
+    return _read(text, start, stop, dimensions, scale, keys)
 
 
 def is_closed(text: str) -> bool:
@@ -179,16 +256,23 @@ def is_closed(text: str) -> bool:
 def reason(text: str) -> str:
     """The reasoning of an answer, trimmed: the inside of `<think>`, or the text before the answer; may be empty."""
     text = _TAG.sub(lambda tag: tag.group().lower(), text)
-    start = text.find(_OPEN_THINK)
-    start = 0 if start < 0 else start + len(_OPEN_THINK)
-    stop = text.rfind(_CLOSE_THINK)
+    start = text.find(_OPENTHINK)
+    start = 0 if start < 0 else start + len(_OPENTHINK)
+    stop = text.rfind(_CLOSETHINK)
     if stop < start:
         stop = text.rfind(_OPEN_ANSWER)
     return text[start : stop if stop >= start else len(text)].strip()
 
 
+def words(text: str) -> str | None:
+    """What a description says: the text behind the reasoning, else the reasoning; None where neither holds words."""
+    found = (_TAG.sub("", part).strip() for part in (_THOUGHT.sub("", text), reason(text)))
+    return next((part for part in found if any(char.isalpha() for char in part)), None)
+
+
+_THOUGHT = re.compile(r"^.*</think>", re.IGNORECASE | re.DOTALL)
 _TAG = re.compile(r"</?(?:think|answer)>", re.IGNORECASE)
-_OPEN_THINK, _CLOSE_THINK = "<think>", "</think>"
+_OPENTHINK, _CLOSETHINK = "<think>", "</think>"
 _OPEN_ANSWER, _CLOSE_ANSWER = "<answer>", "</answer>"
 _LONGEST_ANSWER = 400  # characters; five named numbers take a quarter of it
 
@@ -198,15 +282,21 @@ _PARTS = {
     5: ("saturation", "granularity", "sharpness", "foreground", "background"),
 }
 _PART_WORDS = frozenset(name for names in _PARTS.values() for name in names)
-_WORDS = "|".join(
-    (*sorted(_PART_WORDS), "the", "final", "overall", "video", "image", "quality", "rating", "score", "answer", "mos")
-)
-_ITEM = re.compile(
-    rf"(?:(?P<name>(?:{_WORDS})(?:[ _](?:{_WORDS}))*)\s*(?::|=|\bis\b)\s*)?"
-    r"(?P<number>[0-9]{1,4}(?:\.[0-9]{1,12})?)(?:\s*(?:/|out\s+of)\s*5(?:\.0{1,2})?)?"
-    r"(?:\.(?![^\S\n]*[0-9]))?(?![0-9.])",  # `3. 5` may be one number or two
-    re.IGNORECASE | re.ASCII,
-)
+_WORDS = ("the", "final", "overall", "video", "image", "quality", "rating", "score", "answer", "mos")
+
+
+@cache
+def _item(high: float, keys: tuple[str, ...]) -> re.Pattern[str]:
+    """A number with the names that it may carry; `4 out of 5` where 5 is the scale's end."""
+    words = "|".join((*map(re.escape, keys), *sorted(_PART_WORDS), *_WORDS))
+    return re.compile(
+        rf"(?:(?P<name>(?:{words})(?:[ _](?:{words}))*)\s*(?::|=|\bis\b)\s*)?"
+        rf"(?P<number>[0-9]{{1,4}}(?:\.[0-9]{{1,12}})?)(?:\s*(?:/|out\s+of)\s*{high:g}(?:\.0{{1,2}})?)?"
+        r"(?:\.(?![^\S\n]*[0-9]))?(?![0-9.])",  # `3. 5` may be one number or two
+        re.IGNORECASE | re.ASCII,
+    )
+
+
 _GAP = re.compile(r"(?:\s*[,;](?![0-9])\s*|\s+)(?=\S)|\s*$")
 # What stands around a number without changing it: TeX's box and dollars, a unit, BT.500's grade in brackets.
 _ORNAMENT = re.compile(
@@ -222,42 +312,48 @@ _CONFIDENCE = re.compile(
 _WRAPPING = re.compile(r"```(?:json)?|(?<![0-9])[*\"'{}\[\]`]|[*\"'{}\[\]`](?![0-9])")
 
 
-def _read(text: str, start: int, stop: int, dimensions: int) -> tuple[Reading, ...] | None:
+def _read(
+    text: str, start: int, stop: int, dimensions: int, scale: Scale, keys: tuple[str, ...]
+) -> tuple[Reading, ...] | None:
     # Blanks in place of wrapping, not nothing: the places in the text stay the same.
     body = _ORNAMENT.sub(lambda found: " " * len(found.group()), text[start:stop])
     body, others = _CONFIDENCE.subn(lambda found: " " * len(found.group()), body)
     body = _WRAPPING.sub(lambda found: " " * len(found.group()), body)
+    pattern, part_words = _item(scale.high, keys), frozenset(key.lower() for key in keys) or _PART_WORDS
     place = len(body) - len(body.lstrip())
     readings: list[Reading] = []
     names: list[str | None] = []
     while place < len(body):
-        item = _ITEM.match(body, place)
+        item = pattern.match(body, place)
         gap = item and _GAP.match(body, item.end())
         if not item or not gap or len(readings) == dimensions:
             return None
         value = float(item["number"])
         if others and not item["name"]:
             return None  # beside a number of something else, only one that is named is the score
-        if not LOWEST <= value <= HIGHEST:
+        if not scale.low <= value <= scale.high:
             return None
         readings.append(Reading(value, start + item.start("number"), start + item.end("number")))
-        parts = _PART_WORDS.intersection(re.split(r"[ _]", (item["name"] or "").lower()))
+        name = (item["name"] or "").lower()
+        parts = part_words.intersection((name, *re.split(r"[ _]", name)))
         if len(parts) > 1:
             return None
         names.append(next(iter(parts), None))
         place = gap.end()
-    return _in_order(readings, names, dimensions)
+    return _in_order(readings, names, dimensions, tuple(key.lower() for key in keys))
 
 
-def _in_order(readings: list[Reading], names: list[str | None], dimensions: int) -> tuple[Reading, ...] | None:
+def _in_order(
+    readings: list[Reading], names: list[str | None], dimensions: int, keys: tuple[str, ...]
+) -> tuple[Reading, ...] | None:
     """Named numbers by name, unnamed ones as they come; None for a wrong count, or names that do not fit."""
-    if len(readings) == 1 and names == [None]:
+    if len(readings) == 1 and names == [None] and len(keys) < 2:
         return tuple(readings)
     if len(readings) != dimensions:
         return None
-    if names == [None] * dimensions:
+    if names == [None] * dimensions and not keys:
         return tuple(readings)
-    expected = _PARTS.get(dimensions, ("global",))
+    expected = keys or _PARTS.get(dimensions, ("global",))
     if sorted(name or "" for name in names) != sorted(expected):
         return None
     return tuple(readings[names.index(name)] for name in expected)

@@ -140,7 +140,7 @@ class Answer:
     """One rollout: the text, and the values parsed from it (None where no score could be read)."""
 
     text: str
-    values: tuple[float, ...] | None  # D numbers on 1-5
+    values: tuple[float, ...] | None  # D numbers, as written, on the model's own scale
     reason: str
 
 
@@ -152,7 +152,10 @@ class Score:
     score_std: float | None  # population spread over parsed rollouts, 0.0 for one
     score_global: float | None
     score_local: float | None
+    score_raw: float | None = None  # on the model's own scale
+    score_expected: float | None = None  # by the digits' chances, where `score` is read as the released script does
     reason: str | None  # None from a model that writes none
+    description: str | None = None  # words asked for beside the score
     answers: tuple[Answer, ...] = field(repr=False)
     score_seconds: float
 

@@ -5,13 +5,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from tests.support import clips
 from vqa.cli.app import app
-from vqa.data.audit import check_files, count_by_check, map_files, middle_frame
-from vqa.data.manifest import Manifest, Scale, make_manifest, write_manifest
+from vqa.data.audit import check_files, count_by_check, find_shared, map_files, middle_frame
+from vqa.data.manifest import Manifest, Scale, make_manifest, read_manifest, write_manifest
 from vqa.data.sources import Selection
 from vqa.errors import ClipError, UsageError
 
@@ -32,6 +34,52 @@ def labels(folder: Path, *names: str, **aspects: dict[str, float]) -> Manifest:
         for name in names
     ]
     return make_manifest(rows, scales={"set": Scale(low=1, high=5)})
+
+
+def test_what_a_test_set_shares_with_a_training_set_is_found(tmp_path: Path) -> None:
+    """A picture encoded anew under another name, a reference of one name, and pictures that share nothing."""
+    random = np.random.default_rng(0)
+    for name in ("one", "two", "three"):
+        coarse = Image.fromarray(random.integers(0, 256, (7, 9, 3), dtype=np.uint8))
+        coarse.resize((128, 96), Image.Resampling.BICUBIC).save(tmp_path / f"{name}.png")
+    with Image.open(tmp_path / "one.png") as image:
+        image.resize((96, 72)).save(tmp_path / "again.jpg", quality=60)
+
+    def rows(path: Path, **clips_: dict[str, Any]) -> Path:
+        table = labels(tmp_path, *[row["file"] for row in clips_.values()]).table.to_pylist()
+        for row, (name, more) in zip(table, clips_.items(), strict=True):
+            row |= {"clip_id": name, "kind": "image", "split": more["split"], "content_id": f"set/{name}"}
+            row["reference_uri"] = more.get("reference")
+        write_manifest(path, make_manifest(table, scales={"set": Scale(low=1, high=5)}))
+        return path
+
+    ours = rows(
+        tmp_path / "train.parquet",
+        a={"file": "one.png", "split": "train"},
+        b={"file": "two.png", "split": "train", "reference": "/refs/I07.png"},
+        c={"file": "three.png", "split": "test"},
+    )
+    theirs = rows(
+        tmp_path / "test.parquet",
+        x={"file": "again.jpg", "split": "test"},
+        y={"file": "three.png", "split": "train", "reference": "/other/i07.bmp"},
+    )
+    train, test = read_manifest(ours), read_manifest(theirs)
+    found = {(one.clip_id, one.detail) for one in find_shared(train, test, other_name="theirs")}
+    assert found == {
+        ("a", "looks like x (test) of theirs"),
+        ("b", "reference i07 (set) of theirs: y (train)"),
+        ("c", "looks like y (train) of theirs"),
+    }
+    report = tmp_path / "found.csv"
+    command = ["data", "check", str(ours), "--against", str(theirs), "--parts", "train,test", "--csv", str(report)]
+    assert CliRunner().invoke(app, command).exit_code == 3
+    with report.open() as file:
+        assert [(row["clip_id"], row["check"]) for row in csv.DictReader(file) if row["check"] == "shared"] == [
+            ("a", "shared")
+        ]
+    wrong = CliRunner().invoke(app, [*command[:5], "--parts", "train,val"])
+    assert wrong.exit_code != 0 and "no clips of that part. There are test, train" in str(wrong.exception)
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from tests.support.scale import full
 from vqa.data.export import export
 from vqa.data.score_table import SCHEMA, ScoreRow, ScoreTable, read_scores, to_table, write_videos
 from vqa.errors import UsageError
@@ -22,10 +23,10 @@ from vqa.types import CropBox
 
 CONTRACT = """
 clip_id uri start_seconds end_seconds status error_kind error score score_std score_global score_local
-mos mos_low mos_high answers_parsed
-answers_total reason keyframe_seconds crop_boxes frames_decoded frames_planned width height fps duration_seconds codec
-decode_backend tier model_id model_revision run_key decode_seconds score_seconds source_bytes source_mtime_ns
-fingerprint
+score_raw raw_low raw_high score_expected mos mos_low mos_high answers_parsed
+answers_total reason description keyframe_seconds crop_boxes frames_decoded frames_planned width height fps
+duration_seconds codec decode_backend tier model_id model_revision asked question_digest run_key
+decode_seconds score_seconds source_bytes source_mtime_ns fingerprint
 """
 
 
@@ -173,7 +174,7 @@ WRITER = """
 
 def test_a_writer_killed_at_any_moment_leaves_each_clip_once_or_about_to_come(tmp_path: Path) -> None:
     rng = np.random.default_rng(7)
-    for trial in range(6):
+    for trial in range(full(6, gate=3)):
         out = tmp_path / str(trial)
         command = [sys.executable, "-c", textwrap.dedent(WRITER), str(out)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:

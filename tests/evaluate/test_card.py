@@ -12,6 +12,7 @@ import vqa as vqa_package
 from tests.support import opinions
 from vqa.cli.config import resolved
 from vqa.config import configs_folder
+from vqa.data.public.specs import load_set
 from vqa.data.score_table import read_scores
 from vqa.evaluate.card import load_card
 from vqa.evaluate.compare import COMPARED
@@ -91,15 +92,41 @@ def test_compare_and_calibrate_write_json(vqa: Command, files: tuple[Path, Path]
     assert str(tmp_path / "s.calibration.json") in err
 
 
+# Lines of the ground truth files of General-Visual-Quality-RL, and of VQAThinker's where they differ.
+RELEASED_COUNTS: dict[str, set[int | None]] = {
+    "agiqa-3k": {2982},
+    "bid": {586},
+    "csiq": {866, 750},
+    "kadid-10k": {10_125, 2000},
+    "koniq-10k": {10_073, 2010},
+    "konvid-1k": {1200},
+    "live-c": {1169, 1162},
+    "live-vqc": {585},
+    "lsvq-1080p": {3573},
+    "lsvq-test": {7186, 7182},
+    "pipal": {23_200},
+    "spaq": {11_125, 2224},
+    "tid2013": {3000},
+    "youtube-ugc": {1147, 1020},
+}
+
+
 @pytest.mark.parametrize("path", CARDS, ids=[path.stem for path in CARDS])
 def test_each_card_resolves_is_named_by_its_model_and_set_and_begins_with_its_command(
     path: Path, tmp_path: Path
 ) -> None:
     card = load_card(path)
     (tmp_path / "score.yaml").write_text(yaml.safe_dump(card.score), encoding="utf-8")
-    assert resolved(tmp_path / "score.yaml", kind="score")["generation"]["max_new_tokens"] == 512
+    asked = resolved(tmp_path / "score.yaml", kind="score")
     model = card.score["model"]
     name = model if isinstance(model, str) else model["name"]
+    assert asked["generation"]["max_new_tokens"] == 512
+    if name in ("preresiqa-r1", "visualquality-r1-7b"):  # as their released scripts sample
+        assert (asked["generation"]["generation"], asked["generation"]["top_k"]) == ("sample", 50)
+        if load_set(card.dataset).kind == "image":  # of videos they publish nothing
+            assert (asked["model"]["min_pixels"], asked["model"]["max_pixels"]) == (3136, 12_845_056)
+    known = card.published.clips
+    assert known in RELEASED_COUNTS[card.dataset] | {None}
     assert (configs_folder() / f"models/{name}.yaml").is_file()
     assert path.stem == f"{name}_{card.dataset}"
     first = path.read_text(encoding="utf-8").splitlines()[0]
@@ -126,6 +153,20 @@ def test_a_card_that_is_not_there_is_refused_with_those_there_are(vqa: Command, 
     code, _, err = vqa("evaluate", "--card", "nobody", "--labels", files[1], "--out", "x")
     assert code == 2
     assert "preresiqa-r1_konvid-1k" in err
+
+
+def test_a_card_whose_question_is_not_kept_is_refused_unless_told(
+    vqa: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
+    labels = opinions.write_csv(tmp_path / "labels.csv", [{"path": "gone.mp4", "mos": 2.0}])
+    code, _, err = vqa(
+        "evaluate", "--card", "visualquality-r1-7b_koniq-10k", "--labels", labels, "--out", tmp_path / "out"
+    )
+    assert code == 2
+    assert "visualquality-r1-7b would not be asked in the words that it was trained with" in err
+    assert "`vqa model fetch-question visualquality-r1-7b` reads them, --own-question" in err
+    assert {load_card(path).asked for path in CARDS if path.stem.startswith("qwen")} == {"own"}
 
 
 @pytest.mark.slow

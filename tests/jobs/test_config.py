@@ -74,6 +74,8 @@ def digest(folder: Path, *assignments: str, revision: str = "r1", flags: dict[st
     return settings_digest(config, model_id="a/b", model_revision=revision)
 
 
+OF_BEFORE = "ccd86fdd6ab766b8e1c9fc2f532ef1c7"  # by version 2 of the keys, before models had scales of their own
+
 # Every key of `vqa score` with another value than its default; a new key fails the test below until it is entered.
 CHANGES_NUMBERS = {
     "tier": "light",
@@ -105,6 +107,18 @@ CHANGES_NUMBERS = {
     "generation.seed": "1",
     "generation.max_new_tokens": "64",
     "generation.readout": "expected",
+    "generation.repetition_penalty": "1.05",
+    "generation.folder_sampling": "true",
+    "generation.describe": "true",
+    "model.question": "How good is it? <answer>",
+    "model.system": "Think first.",
+    "model.order": "text_first",
+    "model.labels": "vision_ids",
+    "model.modality": "video",
+    "model.answer.low": "0",
+    "model.answer.high": "100",
+    "model.answer.numbers": "3",
+    "model.answer.keys": "[spatial, temporal]",
 }
 CHANGES_NO_NUMBER = {
     "student": "folder",  # refused with tier reason; with light the digest holds the state of the folder
@@ -112,11 +126,23 @@ CHANGES_NO_NUMBER = {
     "model.name": "other.yaml",
     "model.source": "c/d",  # the digest holds the id and revision that it came to
     "model.revision": "v2",
+    "model.subfolder": "inside",  # the id or the state of the folder that it came to holds it
     "model.device_map": "cpu",
     "model.trust_remote_code": "true",
     "model.cpu_threads": "2",
     "model.views": "{keyframes: 3}",  # of the card: settled before, into the section
     "model.generation": "{k: 3}",
+    "model.licence": "mine",
+    "model.unsupported": "it flies",
+    "model.asked": "own",  # a column of its own; the words are in the digest
+    "model.published": "{question: Q}",
+    "model.published_description": "{question: Q}",
+    "model.description": "Say more.",  # unless generation.describe asks it
+    "model.task": "comparison",  # refused by vqa score, as are the three that follow from it
+    "model.reference": "true",
+    "model.intro": "See",
+    "model.answer.choices": "[A, B]",
+    "model.answer.published_reading": "first_number",  # unless it is the readout
     "views.max_pixels": "9",
     "views.prune": "false",
     "job.unread_limit": "7",
@@ -171,6 +197,10 @@ def test_what_changes_a_number_changes_the_digest(tmp_path: Path, key: str) -> N
 @pytest.mark.parametrize("key", sorted(CHANGES_NO_NUMBER.keys() - {"model.name"}))
 def test_what_changes_no_number_leaves_the_digest(tmp_path: Path, key: str) -> None:
     assert digest(tmp_path, f"{key}={CHANGES_NO_NUMBER[key]}") == digest(tmp_path)
+
+
+def test_keys_of_before_there_were_other_scales_and_questions_stay(tmp_path: Path) -> None:
+    assert digest(tmp_path) == OF_BEFORE
 
 
 def test_another_state_of_the_model_is_another_digest(tmp_path: Path) -> None:

@@ -1,12 +1,12 @@
 """The local engine: decoding ahead but not far, what fails costs itself only, and a stop that waits for nothing."""
 
+import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from jobs.local_executor import LocalExecutor
 from jobs.progress import JobProgress
 from jobs.resume import Work
 from jobs.stages import Resources
+from tests.support import clips
 from vqa.console import Engine
 from vqa.data.score_table import ScoreRow, ScoreTable, read_scores
 from vqa.errors import ModelError, UsageError
@@ -145,20 +146,20 @@ def test_auto_is_local_for_few_files_without_an_address(tmp_path: Path, monkeypa
     assert choose_engine(JobOptions(out=tmp_path, engine=Engine.LOCAL), files=1) is Engine.LOCAL
 
 
-def test_a_local_run_imports_no_ray(tmp_path: Path, model_card: Path) -> None:
-    from tests.support import clips
-
+def test_a_local_run_imports_no_ray(
+    tmp_path: Path, model_card: Path, vqa: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A whole run where any import of Ray fails, and no module that has imported it before is at hand."""
+    for name in [name for name in sys.modules if name.startswith(("jobs", "ray."))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     clips.write_video(tmp_path / "a.mp4", frames=4)
-    command = ["score", str(tmp_path / "a.mp4"), "--out", str(tmp_path / "out"), "--model", str(model_card), "--json"]
-    code = (
-        "import atexit, sys; from vqa.cli import main\n"
-        "atexit.register(lambda: print([name for name in sys.modules if name.partition('.')[0] == 'ray']))\n"
-        f"sys.argv = {['vqa', *command]!r}; main()"
-    )
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
-    assert '"engine": "local"' in done.stdout
-    assert done.stdout.splitlines()[-1] == "[]"
+    arguments = ("score", tmp_path / "a.mp4", "--out", tmp_path / "out", "--model", model_card, "--json")
+    code, said, heard = vqa(*arguments)
+    assert (code, json.loads(said)["engine"]) == (0, "local"), heard
+    code, _, heard = vqa(*arguments, "--fresh", "--engine", "ray")
+    assert code != 0 and "ray" in heard
 
 
 @dataclass(kw_only=True)

@@ -27,6 +27,7 @@ PATIENCE_SECONDS = 900.0
 STEPS = 4
 RECIPE = f"""
 start: embedded
+stand_in_opinions: true
 threads: 1
 validation_clips: 0
 export: float16

@@ -10,7 +10,7 @@ from vqa.light.card import StudentCard
 from vqa.light.embedding import SIZE
 from vqa.light.encoder import EfficientNetLite0
 from vqa.light.regression import Direction
-from vqa.light.student import OpinionMap, Student
+from vqa.light.student import Line, OpinionMap, Student
 
 VIEWS = {"global_kind": "frames", "global_pixels": 320, "keyframes": 4, "spatial": "centre", "local_pictures": 0}
 
@@ -20,7 +20,7 @@ def student() -> Student:
     torch.manual_seed(0)
     direction = Direction(weights=np.random.default_rng(0).standard_normal(SIZE) / 50, bias=0.1)
     card = StudentCard(name="drawn", views=dict(VIEWS), trained_on=["nothing"])
-    return Student(EfficientNetLite0(), direction, OpinionMap(middle=0.0, gain=0.3), card)
+    return Student(EfficientNetLite0(), Line(direction=direction, map=OpinionMap(middle=0.0, gain=0.3)), card)
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,10 @@
 """From opinions to a student to a row: the commands, on a few drawn pictures."""
 
-import subprocess
-import sys
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from PIL import Image, ImageFilter
@@ -11,11 +12,16 @@ from PIL import Image, ImageFilter
 from jobs.score import ScoreRequest, inputs_of, score
 from tests.support import clips
 from tests.support.job_runs import table
-from vqa.config import load
+from vqa.config import build, configs_folder, load
 from vqa.console import Engine
+from vqa.data.people import PeopleSet, read_opinions
+from vqa.data.score_table import ScoreRow, ScoreTable
 from vqa.errors import ModelError, UsageError
 from vqa.light.card import student_digest
-from vqa.light.distill import PACKAGE, DistillConfig, distill
+from vqa.light.distill import PACKAGE, DistillConfig, Embeddings, distill, facts_of, gather
+from vqa.light.reasons import GRADES, SEVERITIES
+from vqa.light.reasons import PACKAGE as MINILM
+from vqa.metrics.correlation import srcc
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +54,14 @@ def opinions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_student_is_trained_scores_and_is_named_in_every_row(opinions: Path, tmp_path: Path) -> None:
+def test_a_student_is_trained_scores_and_is_named_in_every_row(
+    opinions: Path, tmp_path: Path, vqa: Callable[..., tuple[int, str, str]]
+) -> None:
     pytest.importorskip(PACKAGE)
     out = tmp_path / "student"
-    command = [sys.executable, "-m", "vqa.cli", "distill", str(opinions / "config.yaml"), "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert student_digest(out) in done.stdout
+    code, said, heard = vqa("distill", opinions / "config.yaml", "--out", out)
+    assert code == 0, heard
+    assert student_digest(out) in said
     assert sum(path.stat().st_size for path in out.iterdir()) < 20_000_000
     assert yaml.safe_load((out / "student.yaml").read_text())["trained_on"][1:] == [
         "tiny: 16 of 16 pictures (mine)",
@@ -91,6 +98,111 @@ def test_folds_that_are_left_out_are_not_looked_at(opinions: Path, tmp_path: Pat
     with pytest.raises(UsageError, match="8 pictures are left"):
         distill(config.model_copy(update={"opinions": [half]}), lambda _: None)
     assert not any(tmp_path.iterdir())
+
+
+def won(opinions: Path, first: str, second: str, result: int, *, count: int = 30) -> str:
+    """A table of comparisons below the set's folder; its name."""
+    rows = [f"{first},{second},{result},{count}"]
+    (opinions / "people/tiny/pairs.csv").write_text("\n".join(["first,second,result,count", *rows]))
+    return "pairs.csv"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "result", "said"),
+    [
+        ("00", "03", -1, "0 of 30 comparisons agree with the opinions of the clips, fewer than half"),
+        ("00", "other.png", 1, "1 of 2 clips are no pictures of the set: other.png. Give the comparisons of its"),
+    ],
+)
+def test_comparisons_of_other_pictures_or_against_the_opinions_are_refused(
+    opinions: Path, tmp_path: Path, first: str, second: str, result: int, said: str
+) -> None:
+    pytest.importorskip(PACKAGE)
+    config = load(opinions / "config.yaml", DistillConfig, [f"cache={tmp_path}", "ladders=null"])
+    table = won(opinions, first, second, result)
+    one = config.opinions[0].model_copy(update={"pairs": Path(table)})
+    with pytest.raises(UsageError, match=said):
+        distill(config.model_copy(update={"opinions": [one]}), lambda _: None)
+    assert not any(tmp_path.iterdir())
+
+
+def test_all_steps_of_rali_make_a_student_with_words(opinions: Path, tmp_path: Path) -> None:
+    """A teacher has scored two of the pictures with opinions and four others, one of which is gone."""
+    pytest.importorskip(PACKAGE)
+    if find_spec(MINILM) is None:
+        pytest.skip(f"{MINILM} is not installed")
+    others = [tmp_path / f"{n}.png" for n in range(4)]
+    for n, path in enumerate(others[:3]):
+        clips.write_image(path, width=200, height=150, seed=20 + n)
+    teacher = ScoreTable(tmp_path / "run")
+    for n, path in enumerate([opinions / "people/tiny/00.png", opinions / "people/tiny/03.png", *others]):
+        row = ScoreRow(clip_id=path.name, uri=str(path), run_key=str(n), score=1.5 + n / 2, reason=f"blurred {n} times")
+        teacher.add([row])
+    teacher.flush()
+    config = load(opinions / "config.yaml", DistillConfig)
+    table = won(opinions, "00", "03", 1)
+    config = build(
+        DistillConfig,
+        config.model_dump()
+        | {
+            "opinions": [config.opinions[0].model_dump() | {"pairs": table}],
+            "teacher": {"run": tmp_path / "run", "min_reasons": 3},
+            "rali": {"basis": {"components": 8, "buckets": 3, "vectors": 6}, "tuning": {"steps": 40}},
+        },
+        where="test",
+    )
+    said: list[str] = []
+    student = distill(config, said.append)
+    assert student.card.trained_on[1:] == [
+        "tiny: 16 of 16 pictures, 1 of 1 comparisons (mine)",
+        "teacher run: 3 of 4 clips, and reasons of 2 pictures above",
+        "ladders: 10 pictures of 2 contents, in order of severity",
+    ]
+    assert f"teacher {tmp_path / 'run'}: 3 of 4 clips" in said
+    assert len(student.card.words) == 6
+    known = ("no visible damage", "blurred", *GRADES, *SEVERITIES)
+    assert all(one.startswith(known) for one in student.card.words)
+    rows = Embeddings(config).of_opinions(
+        read_opinions(load(opinions / "people.yaml", PeopleSet), config.folder), print
+    )
+    scores = student.opinion(rows)
+    assert srcc(scores, np.tile([4.5, 3.5, 2.5, 1.5], 4)) > 0.9
+    assert (student.opinion(rows) == distill(config, said.append).opinion(rows)).all()
+
+    lost = config.model_copy(update={"teacher": config.teacher.model_copy(update={"min_reasons": 4})})  # type: ignore[union-attr]
+    with pytest.raises(UsageError, match="1 of 4 clips cannot be decoded any more"):
+        distill(lost, said.append)
+
+
+def test_a_library_without_labels_teaches_the_order_of_its_own_frames(opinions: Path, tmp_path: Path) -> None:
+    pytest.importorskip(PACKAGE)
+    library = tmp_path / "library"
+    library.mkdir()
+    clips.write_video(library / "a.mp4", width=320, height=240, frames=6)
+    clips.write_text(library / "broken.mp4")
+    clips.write_image(library / "b.png", width=300, height=200, seed=10)
+    said: list[str] = []
+    changes = [
+        f"ladders.sources=[{library}]",
+        f"cache={tmp_path / 'cache'}",
+        "rali.basis.vectors=6",
+        "ladders.levels=3",
+    ]
+    size = ["ladders.kinds=3", "ladders.shortest=96", "ladders.longest=128", "rali.tuning.steps=60"]
+    config = load(configs_folder() / "light/hirqa_tiny.yaml", DistillConfig, [*changes, *size])
+    student = distill(config, said.append)
+    assert student.card.scale == "severity"
+    assert student.card.trained_on[1:] == ["ladders: 20 pictures of 2 contents, in order of severity"]
+    assert any("broken.mp4" in line for line in said)
+    found = gather(config, Embeddings(config), said.append)
+    order = facts_of(found.ladders)
+    assert order is not None
+    scores = student.opinion(order.embeddings)
+    better, worse = order.order.pairs.T
+    assert (scores[better] > scores[worse]).mean() > 0.9
+
+    with pytest.raises(UsageError, match=r"nothing to learn from\. Give at least one"):
+        load(configs_folder() / "light/hirqa_tiny.yaml", DistillConfig, ["ladders=null"])
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,9 @@
 """A model is loaded whole and named exactly, or refused with a sentence that helps."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +19,7 @@ from vqa.model.card import GenerationConfig, ModelCard, find_card, settle
 from vqa.model.encode import encode
 from vqa.model.load import load
 from vqa.model.resolve import EMBEDDED, locate
+from vqa.model.scorer import Scorer
 
 
 @pytest.fixture
@@ -97,27 +96,33 @@ def test_a_missing_embedded_model_is_said_to_be_missing() -> None:
         locate("embedded")
 
 
-def test_a_hub_model_is_pinned_to_the_commit_its_branch_names(folder: Path, tmp_path: Path) -> None:
+def test_a_hub_model_is_pinned_to_the_commit_its_branch_names(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     commit, home = "0123456789abcdef0123456789abcdef01234567", tmp_path / "home"
     cached = home / "hub" / "models--some--scorer"
     shutil.copytree(folder, cached / "snapshots" / commit)
+    shutil.copytree(folder, cached / "snapshots" / commit / "video")
+    drawn = {"temperature": 0.1, "top_k": 1, "repetition_penalty": 1.05}
+    settings = cached / "snapshots" / commit / "video" / "generation_config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | drawn))
     (cached / "refs").mkdir()
     (cached / "refs" / "main").write_text(commit)
-    code = (
-        "from vqa import Scorer\n"
-        "from vqa.errors import ModelError\n"
-        "scorer = Scorer.load('some/scorer', device_map='cpu')\n"
-        "print(scorer.model_id, scorer.model_revision)\n"
-        "for source, revision in (('some/scorer', 'v2'), ('some/other', 'main')):\n"
-        "    try:\n        Scorer.load(source, revision=revision)\n"
-        "    except ModelError as error:\n        print(error)\n"
-    )
-    environment = os.environ | {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1"}
-    environment.pop("HF_HUB_CACHE", None)
-    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    loaded, *refused = run.stdout.splitlines()
-    assert loaded == f"some/scorer {commit}"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(home / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    load = partial(Scorer.load, device_map="cpu", prompt="q_insight")
+    scorer = load("some/scorer")
+    assert (scorer.model_id, scorer.model_revision) == ("some/scorer", commit)
+    inside = load("some/scorer", subfolder="video", top_k=50, folder_sampling=True)
+    assert (inside.model_id, inside.model_revision) == ("some/scorer/video", commit)
+    drawn_with = inside.generation
+    found = (drawn_with.temperature, drawn_with.top_k, drawn_with.repetition_penalty)
+    assert found == (0.1, 50, 1.05)  # top_k as given, the rest as the folder says
+    refused = []
+    for source, revision in (("some/scorer", "v2"), ("some/other", "main")):
+        with pytest.raises(ModelError) as caught:
+            load(source, revision=revision)
+        refused.append(str(caught.value))
     assert refused[0].startswith("model some/scorer at revision v2: ")
     assert refused[1].startswith("model some/other at revision main: ")
 
@@ -216,8 +221,9 @@ def test_every_card_is_valid_and_begins_with_its_command() -> None:
         model, _ = settle(name, {})
         assert model.name == name
         first = (folder / f"{name}.yaml").read_text().splitlines()[0]
-        assert first.startswith("# vqa score ")
-        assert first.endswith(f"--model {name}")
+        command = {"score": "# vqa score ", "comparison": "# vqa compare-clips "}[model.task]
+        assert first.startswith(command)
+        assert f" --model {name}" in first
 
 
 def test_a_model_is_named_by_card_file_folder_or_id(folder: Path, tmp_path: Path) -> None:

@@ -35,10 +35,10 @@ def tokens(rollouts: list[list[Rollout]]) -> list[list[int]]:
     return [rollout.tokens for clip in rollouts for rollout in clip]
 
 
-def generated(policy: Policy, one: Any) -> list[int]:
+def generated(policy: Policy, one: Any, **options: float) -> list[int]:
     with torch.inference_mode():
         out = policy.model.generate(
-            **one, do_sample=False, max_new_tokens=NEW, suppress_tokens=list(policy.vocabulary.banned)
+            **one, do_sample=False, max_new_tokens=NEW, suppress_tokens=list(policy.vocabulary.banned), **options
         )
     return [int(token) for token in out[0, one["input_ids"].shape[1] :] if token not in policy.vocabulary.ends]
 
@@ -52,6 +52,14 @@ def test_greedy_tokens_are_those_of_generate_alone_and_in_a_batch(family: Family
     assert len({one["input_ids"].shape[1] for one in inputs}) > 1
     assert tokens(answers(model, inputs)) == expected
     assert [tokens(answers(model, [one]))[0] for one in inputs] == expected
+
+
+def test_a_repetition_penalty_is_that_of_generate(policy: Policies) -> None:
+    model = policy("qwen2_5_vl")
+    inputs = encoded(model, 4)
+    expected = [generated(model, one, repetition_penalty=1.5) for one in inputs]
+    assert tokens(answers(model, inputs, sampling=Sampling(repetition_penalty=1.5))) == expected
+    assert expected != [generated(model, one) for one in inputs]
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
@@ -147,17 +155,16 @@ def test_digit_logits_stand_beside_the_tokens_they_led_to(policy: Policies) -> N
 def test_sampling_draws_in_the_model_s_proportions(chain: Path) -> None:
     model = load(ModelCard(source=str(chain), device_map="cpu"))
     inputs = [encode(model.processor, random_views(), prompt="q_insight")]
-    count = 2000
 
-    def first(**sampling: Any) -> Counter[str]:
+    def first(count: int = 2000, **sampling: Any) -> Counter[str]:
         rollouts = roll_out(model.model, [prefill(model.model, inputs[0])], k=count, vocabulary=model.vocabulary,
                             max_new_tokens=1, seeds=range(count), sampling=Sampling(**sampling))[0]  # fmt: skip
         return Counter(model.processor.tokenizer.decode(rollout.tokens) for rollout in rollouts)
 
     plain = first()
     for text, chance in {"2": 0.2, "3": 0.5, "4": 0.3}.items():
-        assert plain[text] / count == pytest.approx(chance, abs=0.045)  # four standard deviations
+        assert plain[text] / plain.total() == pytest.approx(chance, abs=0.045)  # four standard deviations
     weights = {text: chance**2 for text, chance in {"2": 0.2, "3": 0.5, "4": 0.3}.items()}
-    assert first(temperature=0.5)["3"] / count == pytest.approx(weights["3"] / sum(weights.values()), abs=0.045)
-    assert set(first(top_k=2)) == set(first(top_p=0.7)) == {"3", "4"}
-    assert set(first(top_k=1)) == set(first(top_p=0.1)) == {"3"}
+    assert first(temperature=0.5)["3"] / plain.total() == pytest.approx(weights["3"] / sum(weights.values()), abs=0.045)
+    assert set(first(200, top_k=2)) == set(first(200, top_p=0.7)) == {"3", "4"}
+    assert set(first(200, top_k=1)) == set(first(200, top_p=0.1)) == {"3"}

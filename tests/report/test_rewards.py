@@ -11,7 +11,7 @@ from vqa.report.rewards import curves, plot_preset
 
 def test_the_curve_is_the_published_formula():
     scores, earned = curves("omniquality_r", truths=[2.5], draws=1)
-    np.testing.assert_allclose(earned["total"][0], np.exp(-((scores - 2.5) ** 2) / (2 * 0.8**2)) + 0.5)
+    np.testing.assert_allclose(earned["total"][0], np.exp(-((scores - 2.5) ** 2) / (2 * 0.64**2)) + 0.5)
     np.testing.assert_allclose(earned["format"][0], 0.5)
 
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from tests.support import reward_loops as slow
 from vqa.errors import UsageError
+from vqa.prompt import PROMPTS
 from vqa.rewards import REWARD_PRESETS, compute
 
 NAN = float("nan")
@@ -55,9 +56,9 @@ def test_the_others_add_up_by_hand():
     expected = {
         "vqathinker": np.exp(-0.125) + 1,  # exp(-0.25^2 / (2 * 0.5^2)), two decimals
         "q_insight": 1 + 1,  # 0.25 < 0.35
-        "vq_insight": 1 - 0.25 / 3 + 1,
+        "vq_insight": 1 - 6.25 / 50 + 1,  # on 0-100: 56.25 for 50
         "q_hawkeye": np.exp(-0.25 / 0.30) + 0.8,
-        "omniquality_r": np.exp(-(0.25**2) / (2 * 0.8**2)) + 0.5,
+        "omniquality_r": np.exp(-(0.25**2) / (2 * 0.64**2)) + 0.5,  # 0.8 of 0-5
         "aes_r1": np.exp(-0.5 * (0.25 / 0.4) ** 2) + 1e-5 + 1,
         "refine_iqa": 1 + 1,
         "q_ponder": 1 - 0.25 / 4 + 1,
@@ -89,12 +90,70 @@ def test_a_damage_question_has_no_opinion_and_is_paid_by_its_labels():
         "true_severities": ["slight", ""],
         "classes": [["blur", "noise"], ["", ""]],
         "severities": [["slight", "slight"], ["", ""]],
-        "well_formed": [[True, True], [False, False]],
     }
+    json = '<think>\nI see it.\n</think>\n<answer>\n{"%s": "%s"}\n</answer>'
+    damage["texts"] = [[json % ("distortion_class", "blur")] * 2, [json % ("rating", 3)] * 2]
     values = [[[NAN], [NAN]], [[3.0], [4.0]]]
     terms = compute("q_insight", values, [NAN, 3.0], ["a", "a"], **damage)
     assert terms["total"].tolist() == [[2.0, 1.0], [2.0, 1.0]]
     assert np.isfinite(compute("visualquality_r1", values, [NAN, 3.0], ["a", "a"], **damage)["total"]).all()
+
+
+# What each released script's pattern takes (methods: 1.2f, 2.1, 4.1, 6), and what a lenient parser of scores reads too.
+TAGS = "<think>Sharp.</think> <answer>{}</answer>"
+LINES = "<think>\nSharp.\n</think>\n<answer>\n{}\n</answer>"
+PAID = {
+    "preresq_video": [TAGS.format("3.2\n4.00\n"), LINES.format("3\n4")],
+    "preresq_image": [TAGS.format("3.2\n4\n3\n3\n3.00"), LINES.format("3.2\n4\n3\n3\n3")],
+    "q_insight": [LINES.format('{"rating": 3.2}'), LINES.format('{"distortion_class": "blur", "severity": "slight"}')],
+    "refine_iqa": [TAGS.format("Score: 3.25"), LINES.format("Score: 3.00")],
+}
+UNPAID = {
+    "preresq_video": [TAGS.format("3.2\n4.00"), TAGS.format("3.2 4.0\n"), TAGS.format("3.2\n"), "3\n4\n"],
+    "preresq_image": [TAGS.format("3.2"), TAGS.format("3\n3\n3\n3"), TAGS.format("Saturation: 3\n3\n3\n3\n3")],
+    "q_insight": [TAGS.format('{"rating": 3.2}'), LINES.format("3.2"), LINES.format('{"a": {"rating": 3}}')],
+    "refine_iqa": [TAGS.format("3.25"), TAGS.format("Score: 3.5"), TAGS.format("Score: 3.25/5")],
+}
+
+
+@pytest.mark.parametrize("preset", NAMES)
+def test_format_pays_what_the_paper_pays(preset):
+    paid = PAID.get(preset, [TAGS.format("3.25"), LINES.format("no number at all")])
+    bare = ["3.25", "3.00\n3.00", "<answer>3.25</answer>", "<think>Sharp.</think>3.25", TAGS.format("3") + " Bye."]
+    texts = [[*paid, *UNPAID.get(preset, []), *bare]]
+    dimensions = PROMPTS[preset].dimensions if preset in PROMPTS else 1
+    values = np.full((1, len(texts[0]), dimensions), 3.25)  # all of them could be read
+    terms = compute(preset, values, [3.0], ["a"], texts=texts)
+    assert terms["format"].tolist() == [[1.0] * len(paid) + [0.0] * (len(texts[0]) - len(paid))]
+    assert compute(preset, values, [3.0], ["a"])["format"].all()  # without texts there is no form to judge
+
+
+def test_released_code_differs_from_the_paper_where_a_preset_says_so():
+    _, opinions, datasets = draw(0, lost=0)
+    values = np.repeat(opinions[:, None, None] + 0.003, 5, axis=1)
+    more = {"perturbed": np.ones_like(values)}
+    for preset, name in {"preresq_video": "spread", "preresq_image": "spread", "vqathinker": "temporal"}.items():
+        terms = {
+            mode: compute(preset, values, opinions, datasets, stage=2, mode=mode, **more)[name]
+            for mode in ("paper", "released")
+        }
+        assert terms["released" if name == "spread" else "paper"].any()
+        assert not terms["paper" if name == "spread" else "released"].any()
+        assert "released" in REWARD_PRESETS[preset].modes
+    assert sum(bool(one.modes) for one in REWARD_PRESETS.values()) == 3
+
+
+def test_vqathinker_compares_the_micro_batch_and_vq_insight_each_clip():
+    # Regression pays 1 for an exact answer of two decimals; on perturbed frames clip b alone is right.
+    values, opinions, sets = [[[3.25]], [[1.75]]], [3.25, 1.75], ["a", "b"]
+    other = [[[1.0]], [[1.75]]]
+    alone = compute("vqathinker", values, opinions, sets, perturbed=other, compared=1)["temporal"]
+    assert alone.tolist() == [[0.3], [0.3]]
+    worse = [[[1.0]], [[1.85]]]  # clip b does better on perturbed frames, both together do not
+    values = [[[3.25]], [[1.95]]]
+    each = compute("vqathinker", values, opinions, sets, perturbed=worse, compared=1)["temporal"]
+    both = compute("vqathinker", values, opinions, sets, perturbed=worse, compared=2)["temporal"]
+    assert each.tolist() == [[0.3], [0.0]] and both.tolist() == [[0.3], [0.3]]
 
 
 @pytest.mark.parametrize("preset", NAMES)
@@ -171,7 +230,7 @@ def test_the_callers_arrays_stay_as_they_are():
         ({"datasets": []}, "one of each per clip"),
         ({"opinions": [NAN]}, "opinion nan"),
         ({"stage": 3}, "1, 2"),
-        ({"mode": "kind"}, "paper_code, strict"),
+        ({"mode": "paper_code"}, "paper, released, strict"),
         ({"colour": 1}, "colour is not known"),
         ({"preset": "vq_insight", "tokens": [3]}, "tokens has shape"),
         ({"preset": "vq_insight", "perturbed": [[3.0]]}, "perturbed has shape"),

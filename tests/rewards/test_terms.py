@@ -28,7 +28,7 @@ def test_pairwise_by_hand():
     scores, opinions, peers = np.array([[3.5, 2.5], [3.0, 3.2]]), np.array([2.0, 4.0]), ~np.eye(2, dtype=bool)
     right, wrong = math.sqrt(2 / 3.5), math.sqrt(1 - 2 / 4.3)
     np.testing.assert_allclose(preference.pairwise(scores, opinions, peers), [[wrong, right], [right, wrong]])
-    strict = preference.pairwise(scores, opinions, peers, mode="strict")
+    strict = preference.pairwise(scores, opinions, peers, is_strict=True)
     np.testing.assert_allclose(strict, [[0, right], [right, 0]])
 
 
@@ -84,7 +84,7 @@ def test_arrays_equal_the_loops(seed):
     same = {"rtol": 1e-9, "atol": 1e-9}
     paid = preference.pairwise(scores, opinions, peers)
     np.testing.assert_allclose(paid, slow.pairwise(scores, opinions, datasets), **same)
-    paid = preference.pairwise(scores, opinions, peers, mode="strict")
+    paid = preference.pairwise(scores, opinions, peers, is_strict=True)
     np.testing.assert_allclose(paid, slow.pairwise(scores, opinions, datasets, strict=True), **same)
     np.testing.assert_allclose(response.spread(values), slow.spread(values), **same)
     np.testing.assert_allclose(regression.rank_to_truth(scores, opinions), slow.rank_to_truth(scores, opinions), **same)
@@ -109,7 +109,7 @@ def test_regressions_by_hand():
     scores, opinions = np.array([[2.0, 2.35, 2.5, 4.5, NAN]]), np.array([2.0])
     np.testing.assert_allclose(regression.threshold(scores, opinions, within=0.35), [[1, 0, 0, 0, 0]])  # 0.35 is not <
     np.testing.assert_allclose(regression.threshold(scores, opinions, within=0.5, inclusive=True), [[1, 1, 1, 0, 0]])
-    np.testing.assert_allclose(regression.relative(scores, opinions), [[1, 0.825, 0.75, 0, 0]])
+    np.testing.assert_allclose(regression.relative(scores, opinions), [[1, 0.65, 0.5, 0, 0]])  # 25, 33.75, 37.5 of 100
     # exp(-0.3 / 0.3) would be at 2.3; here 0.35, 0.5 and 2.5.
     away = np.array([0.0, 0.35, 0.5, 2.5])
     np.testing.assert_allclose(regression.laplace(scores, opinions)[0, :4], np.exp(-away / 0.3))

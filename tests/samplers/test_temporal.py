@@ -177,3 +177,19 @@ def test_senseless_input_is_refused(call):
 
 def test_every_choice_is_a_function():
     assert all(callable(getattr(temporal, name)) for name in get_args(TemporalName))
+
+
+@pytest.mark.parametrize(
+    ("frames", "rate", "wanted"),
+    [
+        (50, 25.0, [0, 16, 33, 49]),  # 2 s: 4 frames
+        (75, 25.0, [0, 15, 30, 44, 59, 74]),  # 3 s: 6
+        (500, 25.0, np.linspace(0, 499, 16).round().astype(int).tolist()),  # 20 s: 40 are too many
+        (3, 25.0, [0, 2]),
+        (1, 25.0, [0]),
+    ],
+)
+def test_linspace_takes_an_even_number_of_frames_from_the_first_to_the_last(
+    frames: int, rate: float, wanted: list[int]
+) -> None:
+    assert temporal.linspace(np.arange(frames) / rate, rate=2.0, limit=16).tolist() == wanted

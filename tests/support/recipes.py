@@ -51,6 +51,7 @@ GRPO |= {
 def small(*stages: dict[str, Any], **more: Any) -> dict[str, Any]:
     """A recipe of these stages for a model made from nothing."""
     values = {"card": "embedded", "model": SIZES, "validation_clips": 2, "threads": 1, "export": "float32"}
+    values |= {"stand_in_opinions": True}
     return values | {"stages": [dict(stage) for stage in stages]} | more
 
 

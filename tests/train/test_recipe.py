@@ -16,6 +16,8 @@ from tests.support import clips
 from tests.support.recipes import COLDSTART, GRPO, WARMUP, small, written
 from vqa.errors import ModelError, UsageError
 from vqa.model.card import settle
+from vqa.prompt import reason
+from vqa.train import generate
 from vqa.train.grpo.config import OBJECTIVES
 from vqa.train.recipe import KINDS, RENAMED, Lora
 from vqa.train.runner import begin_stage, run_recipe
@@ -91,7 +93,7 @@ def test_a_warm_up_learns_from_all_ladders(ladder: Path, tmp_path: Path) -> None
     assert (both[6:] != one).any((1, 2, 3, 4)).all()
 
 
-def test_stages_hand_texts_on(ladder: Path, tmp_path: Path) -> None:
+def test_stages_hand_texts_on(ladder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = {"kind": "write", "plain": True, "max_new_tokens": 6}
     again = {"question": "Say it anew: {reason}", "rewrites": ["told"]}
     values = small(
@@ -103,11 +105,22 @@ def test_stages_hand_texts_on(ladder: Path, tmp_path: Path) -> None:
         validation_clips=0,
     )
     recipe, out = written(tmp_path / "a.yaml", values), tmp_path / "out"
+    asked: list[tuple[str, str | None]] = []
+    encode = generate.encode_question
+
+    def noting(processor: Any, clip: Any, *, prompt: Any, question: str | None = None) -> Any:
+        asked.append((clip.clip_id, question))
+        return encode(processor, clip, prompt=prompt, question=question)
+
+    monkeypatch.setattr(generate, "encode_question", noting)
     run_recipe(recipe, data=[ladder], out=out, until="retold")
     assert not (out / "tower").exists()
     told = [json.loads(line) for line in (out / "told" / "reasons.jsonl").read_text().splitlines()]
     assert [row["id"] for row in told] == ["2", "3", "4", "5"]  # those to learn from
-    assert (out / "retold" / "reasons.jsonl").read_text() != (out / "told" / "reasons.jsonl").read_text()
+    texts_ = {row["id"]: reason(row["conversations"][-1]["value"]) for row in told}
+    assert all(texts_.values()) and len(set(texts_.values())) > 1
+    anew = [(clip, f"Say it anew: {text}") for clip, text in texts_.items()]  # what is rewritten is what was told
+    assert asked == [(clip, None) for clip in texts_] + anew
     run_recipe(recipe, data=[ladder], out=out)
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert [line["stage"] for line in lines if "answers" in line] == ["told", "retold"]
@@ -180,7 +193,7 @@ def test_a_folder_trained_with_the_old_keys_is_refused(tmp_path: Path) -> None:
     refused(
         lambda: begin_stage(tmp_path, settings),
         "by another version of vqa",
-        "stage.json has version 1, wanted 2",
+        "stage.json has version 1, wanted 3",
         "--out",
     )
 

@@ -14,7 +14,10 @@ from tests.support import clips
 from tests.support.recipes import COLDSTART, GRPO, WARMUP, small, written
 from vqa.data.manifest import SCHEMA, Manifest, Scale, write_manifest
 from vqa.errors import UsageError
+from vqa.model.card import settle
+from vqa.train.dry_run import estimate
 from vqa.train.runner import run_recipe
+from vqa.views import ViewsConfig
 
 VIEWS = {"keyframes": 4, "global_pixels": 64, "local_pictures": 1, "crop_pixels": 56}
 
@@ -48,19 +51,20 @@ def test_a_recipe_learns_from_a_prepared_folder_alone(tmp_path: Path) -> None:
     for seed, name in enumerate(rows):
         clips.write_video(tmp_path / f"{name}.mp4", width=160, height=96, frames=8, seed=seed)
     clips.write_text(tmp_path / "b0.mp4")
-    out, assignments = tmp_path / "prepared", tuple(f"views.{name}={value}" for name, value in VIEWS.items())
+    out, file, made = tmp_path / "prepared", tmp_path / "a.yaml", tmp_path / "run"
+    values = small(COLDSTART | {"max_steps": 1}, GRPO | {"max_steps": 2, "eval_steps": 1}, views=VIEWS)
+    recipe = written(file, values)
     listed = manifest(tmp_path / "m.parquet", rows)
-    assert (
-        prepare(PrepareRequest(manifest=listed, out=out, assignments=assignments, max_failed="1", json_summary=True))
-        == 0
-    )
+    request = PrepareRequest(manifest=listed, out=out, recipe=file, max_failed="1", json_summary=True)
+    assert prepare(request) == 0
     for video in tmp_path.glob("*.mp4"):
         video.unlink()
 
-    file, made = tmp_path / "a.yaml", tmp_path / "run"
-    values = small(COLDSTART | {"max_steps": 1}, GRPO | {"max_steps": 2, "eval_steps": 1})
-    model = run_recipe(written(file, values), data=[out], out=made)
+    model = run_recipe(recipe, data=[out], out=made)
     assert (model / "model.safetensors").is_file()
+    card, _ = settle(str(model), {})
+    assert {name: card.views[name] for name in VIEWS} == VIEWS and card.views["temporal"] == "uniform"  # its card's
+    assert not VIEWS.items() & settle("embedded", {})[0].views.items()
     facts = json.loads((made / "grpo" / "stage.json").read_text())["settings"]
     assert (facts["clips"].split(" (")[0], facts["held_out"].split(" (")[0]) == ("5 clips", "2 clips")
     lines = [json.loads(line) for line in (made / "log.jsonl").read_text().splitlines()]
@@ -72,13 +76,41 @@ def test_a_recipe_learns_from_a_prepared_folder_alone(tmp_path: Path) -> None:
     with pytest.raises(
         UsageError, match=r"clip \w\d: its pictures in .*parquet, row \d, cannot be read .*`vqa prepare` again"
     ):
-        run_recipe(written(file, values), data=[out], out=tmp_path / "torn")
+        run_recipe(recipe, data=[out], out=tmp_path / "torn")
     assert not (tmp_path / "torn" / "coldstart" / "model").exists()
+
+
+def test_pictures_of_other_views_are_refused_by_name_and_value(tmp_path: Path) -> None:
+    """A folder prepared without `--for`: the embedded card's views, for a recipe of another model."""
+    (tmp_path / "run.json").write_text(json.dumps({"sampling": {"views": EMBEDDED.identity(), "seed": 0}}))
+    values = small(GRPO, card="qwen2.5-vl-7b-instruct", start="embedded", model=None, views={"global_pixels": 512})
+    words = (
+        r"prepared with views.temporal = uniform, where the recipe has keyframe; views.global_pixels = 224, where the "
+        r"recipe has 512; .*`vqa prepare MANIFEST --for RECIPE`.* --set views.temporal=uniform --set views"
+    )
+    recipe = written(tmp_path / "a.yaml", values)
+    with pytest.raises(UsageError, match=words):
+        run_recipe(recipe, data=[tmp_path], out=tmp_path / "out")
+    with pytest.raises(UsageError, match=words):
+        list(estimate(recipe, data=[tmp_path]))
+    request = PrepareRequest(manifest=tmp_path, out=tmp_path, recipe=tmp_path / "a.yaml", model="embedded")
+    with pytest.raises(UsageError, match="--model embedded: the recipe of --for has a model of its own"):
+        prepare(request)
+    wrong = written(tmp_path / "a.yaml", values | {"views": {"keyfames": 3}})
+    with pytest.raises(UsageError, match=r"the recipe, views: unknown key 'keyfames'.*keyframes"):
+        run_recipe(wrong, data=[tmp_path], out=tmp_path / "out")
+
+
+EMBEDDED = ViewsConfig(**settle("embedded", {})[0].views)
 
 
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
+        (
+            {"a": {"mos": 2.0, "split": None}, "b": {"mos": 3.0}},
+            r"data set 'set' in .*m.parquet: 1 of 2 clips have no split, such as a; they may be its test clips. Import",
+        ),
         ({"a": {"mos": 2.0}, "b": {"mos": None}}, r"m.parquet: 1 rows have no mos_raw. Every row needs one"),
         ({"a": {"mos": 2.0}, "b": {"mos": 91.2}}, r"m.parquet, row 2 \(b\): .*mos = 91.2 do not fit scale 1-5"),
         (

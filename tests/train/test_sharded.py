@@ -19,7 +19,7 @@ from tests.support import children
 from vqa.train.recipe import load_recipe
 from vqa.train.runner import run_recipe
 
-COMMON = "{start: embedded, prompt: preresq_video, threads: 1, export: float32, "
+COMMON = "{start: embedded, stand_in_opinions: true, prompt: preresq_video, threads: 1, export: float32, "
 RECIPES = {
     "cold": COMMON + "validation_clips: 2, stages: [{kind: coldstart, name: cold, max_steps: 1, global_batch_size: 2, "
     "per_device_train_batch_size: 1, learning_rate: 2.0e-3, vision_learning_rate: 2.0e-4, "

@@ -9,12 +9,14 @@ import typer
 
 from vqa.cli.calibrate import calibrate
 from vqa.cli.compare import compare
+from vqa.cli.compare_clips import compare_clips
 from vqa.cli.config import config
 from vqa.cli.data import data_app
 from vqa.cli.distill import distill
 from vqa.cli.doctor import doctor
 from vqa.cli.evaluate import evaluate
 from vqa.cli.export import export
+from vqa.cli.model import model_app
 from vqa.cli.prepare import prepare
 from vqa.cli.push import push
 from vqa.cli.rate import rate
@@ -34,6 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data_app, name="data")
+app.add_typer(model_app, name="model")
 app.add_typer(rewards_app, name="rewards")
 for command in (
     score,
@@ -42,6 +45,7 @@ for command in (
     views,
     evaluate,
     compare,
+    compare_clips,
     calibrate,
     rate,
     report,

@@ -97,6 +97,14 @@ def import_(
         str | None, typer.Option(help="Column with the opinions, if it is not named as in the published file.")
     ] = None,
     split: Annotated[str | None, typer.Option(help="Value of the split column of every row.")] = None,
+    split_list: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME | PART=FILE",
+            help="Split by a published list that comes with vqa, or by files that name the clips of a part (give it "
+            "again for each part).",
+        ),
+    ] = None,
     kind: Annotated[
         Literal["video", "image"] | None,
         typer.Option(help="Kind of the clips of a data set without a built-in specification."),
@@ -122,6 +130,7 @@ def import_(
         names=names,
         mos_column=mos_column,
         split=split,
+        split_lists=tuple(split_list or ()),
         kind=kind,
         dialect=Dialect(delimiter=delimiter, decimal=decimal),
     )
@@ -215,6 +224,20 @@ def check(
     deadline_seconds: Annotated[
         float, typer.Option(min=1, help="Seconds after which the check of one file is aborted.")
     ] = 60.0,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MANIFEST",
+            help="Another set, such as the test set: references and contents of one name and clips that look alike are "
+            "reported too (decodes five frames of each clip).",
+        ),
+    ] = None,
+    parts: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OWN,OTHER", help="With --against: which splits are compared, e.g. train,test. [default: all clips]"
+        ),
+    ] = None,
     csv: Annotated[Path | None, typer.Option(help="CSV file for all failed checks.")] = None,
     max_rows: Annotated[int, typer.Option(min=0, help="Number of failed checks that the table shows.")] = 50,
     include: Include = None,
@@ -227,9 +250,14 @@ def check(
     from rich.console import Console
 
     from vqa.cli.tables import findings_table
-    from vqa.data.audit import check_files, count_by_check, write_findings
+    from vqa.data.audit import check_files, count_by_check, find_shared, write_findings
     from vqa.data.manifest import read_manifest
     from vqa.data.sources import Selection
+    from vqa.data.splits import take_part
+    from vqa.errors import UsageError
+
+    if parts is not None and (against is None or parts.count(",") != 1):
+        raise UsageError(f"--parts {parts}: give OWN,OTHER, such as train,test, beside --against.")
 
     def progress(done: int, total: int) -> None:
         if done % 100 == 0 or done == total:
@@ -245,6 +273,11 @@ def check(
         deadline_seconds=deadline_seconds,
         progress=progress,
     )
+    if against is not None:
+        own, beside = read, read_manifest(against)
+        if parts is not None:
+            own, beside = (take_part(one, part) for one, part in zip((own, beside), parts.split(","), strict=True))
+        found += find_shared(own, beside, other_name=str(against))
     if csv is not None:
         write_findings(csv, found)
     if found[:max_rows]:

@@ -47,6 +47,10 @@ def evaluate(
         str | None,
         typer.Option(help="Reproduction card of configs/eval: score the clips with its settings, then evaluate."),
     ] = None,
+    own_question: Annotated[
+        bool,
+        typer.Option("--own-question", help="With --card: ask in our words if the published ones are not kept."),
+    ] = False,
     mos_column: MosColumn = None,
     path_column: PathColumn = None,
     join: Join = None,
@@ -85,7 +89,8 @@ def evaluate(
         if chosen is None:
             raise UsageError("evaluate: SCORES is missing. Give it, or a --card to score by.")
         split = split or chosen.split
-        scores = _score(chosen.score, labels, split, out, dialect)
+        is_told = own_question or chosen.asked == "own"
+        scores = _score(chosen.score, labels, split, out, dialect, is_told=is_told)
     config = EvaluationConfig(
         scores=scores,
         labels=labels,
@@ -122,15 +127,31 @@ def _refuse_other_set(card: "EvalCard", labels: Path, dialect: "Dialect") -> Non
         )
 
 
-def _score(settings: "Values", labels: Path, split: str | None, out: Path, dialect: "Dialect") -> Path:
-    """Score the labelled clips with a card's settings; returns the folder of the scores."""
+def _score(
+    settings: "Values", labels: Path, split: str | None, out: Path, dialect: "Dialect", *, is_told: bool
+) -> Path:
+    """Score the labelled clips with a card's settings; returns the folder of the scores.
+
+    Raises UsageError where the model would be asked in our words and nobody said so (`is_told`).
+    """
     import yaml
 
+    from jobs.config import resolve_values
     from jobs.score import ScoreRequest
     from jobs.score import score as run
     from vqa.data.sources import path_to_uri
+    from vqa.errors import UsageError
     from vqa.evaluate.inputs import filter_split, read_table
+    from vqa.model.question import with_words
 
+    resolved = resolve_values(settings, where="the card")
+    model = with_words(resolved.model)
+    if resolved.tier == "reason" and model.asked == "own" and not is_told:
+        fetch = f"`vqa model fetch-question {model.name}` reads them, " if model.published else ""
+        raise UsageError(
+            f"evaluate: {model.name} would not be asked in the words that it was trained with; {fetch}"
+            "--own-question scores it in ours"
+        )
     table = filter_split(read_table(labels, dialect=dialect), split)
     out.mkdir(parents=True, exist_ok=True)
     listed, config = out / "clips.jsonl", out / "score.yaml"

@@ -16,6 +16,10 @@ def prepare(
     config: Annotated[Path | None, typer.Option(help="YAML settings, as for `vqa score`: views, limits, job.")] = None,
     assignments: Annotated[list[str] | None, assigning("views.keyframes=8")] = None,
     model: Annotated[str | None, typer.Option(help="As for `vqa score`: its card may set the views.")] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option("--for", metavar="RECIPE", help="A file of configs/train: takes its views; not with --model."),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="0: what scoring sees. Others: samplers that draw, draw anew.")] = 0,
     engine: EngineOption = Engine.AUTO,
     ray_address: RayAddress = None,
@@ -41,6 +45,7 @@ def prepare(
         config=config,
         assignments=tuple(assignments or ()),
         model=model,
+        recipe=recipe,
         seed=seed,
         engine=engine,
         ray_address=ray_address,

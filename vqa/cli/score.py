@@ -30,6 +30,13 @@ def score(
         str | None,
         typer.Option(help="A card's name (configs/models), a folder, or a Hugging Face id. [default: embedded]"),
     ] = None,
+    question: Annotated[
+        Path | None, typer.Option(help="Ask the model what this text file says, in place of its card's question.")
+    ] = None,
+    system: Annotated[Path | None, typer.Option(help="With a system turn of the words in this text file.")] = None,
+    describe: Annotated[
+        bool, typer.Option("--describe", help="Ask a second time, for words without a score: column description.")
+    ] = False,
     k: Annotated[
         int | None, typer.Option("--k", min=1, help="Answers per clip; their spread is the certainty.")
     ] = None,
@@ -80,6 +87,9 @@ def score(
         tier=tier,
         student=student,
         model=model,
+        question=question,
+        system=system,
+        describe=describe,
         k=k,
         snap=snap,
         clip_seconds=clip_seconds,

@@ -15,6 +15,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
+from vqa.data.copies import find_copies
 from vqa.data.manifest import Manifest
 from vqa.data.sources import EVERYTHING, Selection, list_clips
 from vqa.data.tables import Row
@@ -29,7 +30,9 @@ from vqa.media.storage.stores import is_remote
 from vqa.types import Pixels
 
 T = TypeVar("T")
-Check = Literal["file", "kind", "frames", "length", "rate", "decoding", "duplicate", "reference", "unlabelled"]
+Check = Literal[
+    "file", "kind", "frames", "length", "rate", "decoding", "duplicate", "reference", "unlabelled", "shared"
+]
 
 SAMPLED_FRAMES = 5
 DEADLINE_SECONDS, MEMORY_BYTES = 60.0, 4 * 2**30
@@ -109,6 +112,54 @@ def check_files(
             for uri in _unlabelled(root, manifest, selection)
         ]
     return found
+
+
+def find_shared(manifest: Manifest, other: Manifest, *, other_name: str) -> list[Finding]:
+    """Clips that a training set and a test set share: a reference or content of one name, bytes, or frames alike.
+
+    Args:
+        manifest: The labels.
+        other: The set that must not hold the same, such as a test set beside a training set.
+        other_name: Of `other`, for the findings.
+
+    Returns:
+        A finding per clip of `manifest` and way in which it is shared, in the order of the manifest. Near-duplicates
+        are those of `vqa.data.copies` by frames: re-encoded, rescaled.
+    """
+    own, others = manifest.table.to_pylist(), other.table.to_pylist()
+    found: list[tuple[int, Finding]] = []
+
+    def add(place: int, detail: str) -> None:
+        row = own[place]
+        found.append((place, Finding(clip_id=row["clip_id"], uri=row["uri"], check="shared", detail=detail)))
+
+    by_scene: dict[str, Row] = {}
+    for row in others:
+        for scene in _scenes(row):
+            by_scene.setdefault(scene, row)
+    for place, row in enumerate(own):
+        if shared := next((one for one in _scenes(row) if one in by_scene), None):
+            match = by_scene[shared]
+            add(place, f"{shared} of {other_name}: {match['clip_id']}{_part(match)}")
+    groups = find_copies([row["uri"] for row in [*own, *others]], by="frames")
+    for group in groups:
+        beyond = [one - len(own) for one in group if one >= len(own)]
+        for place in (one for one in group if one < len(own) and beyond):
+            match = others[beyond[0]]
+            add(place, f"looks like {match['clip_id']}{_part(match)} of {other_name}")
+    return [finding for _, finding in sorted(found, key=lambda one: one[0])]
+
+
+def _scenes(row: Row) -> list[str]:
+    """What a clip shows, by name: its content, and the file name of its reference, whatever set has them."""
+    scenes = [f"content {str(row['content_id']).rpartition('/')[2].lower()} ({row['dataset']})"]
+    if row["reference_uri"]:
+        scenes.append(f"reference {Path(str(row['reference_uri'])).stem.lower()} ({row['dataset']})")
+    return scenes
+
+
+def _part(row: Row) -> str:
+    return f" ({row['split']})" if row["split"] else ""
 
 
 def _failed_checks(row: Row, outcome: FileFacts | ClipError, by_content: dict[str, str]) -> Iterator[tuple[Check, str]]:

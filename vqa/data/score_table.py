@@ -42,12 +42,17 @@ class ScoreRow:
     score_std: float | None = None
     score_global: float | None = None
     score_local: float | None = None
+    score_raw: float | None = None  # on the model's own scale, whose ends follow
+    raw_low: float | None = None
+    raw_high: float | None = None
+    score_expected: float | None = None  # 1-5; beside a score that is read as the released script does
     mos: float | None = None  # by --calibration, like the two ends of its interval
     mos_low: float | None = None
     mos_high: float | None = None
     answers_parsed: int | None = None
     answers_total: int | None = None
     reason: str | None = None
+    description: str | None = None
     keyframe_seconds: tuple[float, ...] | None = None
     crop_boxes: tuple[CropBox, ...] | None = None
     frames_decoded: int | None = None
@@ -61,6 +66,8 @@ class ScoreRow:
     tier: Tier | None = None  # null in rows of versions that had one tier only
     model_id: str | None = None
     model_revision: str | None = None
+    asked: Literal["published", "own"] | None = None  # null in rows of versions that did not say
+    question_digest: str | None = None
     run_key: str
     decode_seconds: float | None = None
     score_seconds: float | None = None

@@ -24,6 +24,7 @@ from vqa.types import Clip
 _VIDEOS = """264 265 3g2 3gp asf avi divx dv f4v flv gif h264 h265 hevc insv ivf lrv m1v m2t m2ts m2v m4v mjpeg mk3d mkv
     mod mov mp4 mpeg mpg mts mxf nut obu ogm ogv qt rm rmvb tod ts vob webm webp wmv y4m"""
 _IMAGES = "apng avif bmp heic heif jfif jp2 jpe jpeg jpg jxl mpo png pnm ppm tga tif tiff"
+VIDEO_SUFFIXES = frozenset(f".{name}" for name in _VIDEOS.split())
 MEDIA_SUFFIXES = frozenset(f".{name}" for name in f"{_VIDEOS} {_IMAGES}".split())
 # What systems, not people, put beside media: thumbnails of network drives, recycle bins, resource forks, leftovers.
 LITTER = frozenset(

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from vqa.data.manifest import Manifest
 from vqa.errors import UsageError
@@ -90,6 +91,16 @@ def across_parts(manifest: Manifest, copies: Sequence[Sequence[int]]) -> list[st
         if len(own) > 1:
             found.append(" and ".join(f"{clips[row]} ({part})" for part, row in sorted(own.items())))
     return found
+
+
+def take_part(manifest: Manifest, part: str) -> Manifest:
+    """The clips of a part. Raises UsageError where there are none, with the parts there are."""
+    splits = manifest.table.column("split")
+    chosen = manifest.table.filter(pc.equal(splits, part))
+    if not chosen.num_rows:
+        known = ", ".join(sorted(filter(None, set(splits.to_pylist())))) or "none"
+        raise UsageError(f"split {part!r}: no clips of that part. There are {known}.")
+    return Manifest(table=chosen, scales=manifest.scales)
 
 
 def _number(name: str) -> int:

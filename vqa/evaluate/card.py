@@ -1,6 +1,7 @@
 """Reproduction cards (configs/eval/*.yaml): a checkpoint, a public set, published settings and numbers."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -28,6 +29,7 @@ class EvalCard(Strict):
 
     dataset: str = Field(description="name of the set, as of configs/data")
     score: Values = Field(description="settings of `vqa score`, as in configs/score")
+    asked: Literal["published", "own"] = Field("published", description="own: the model has no such question")
     split: str | None = Field(None, description="value of the split column of the labels; null: all clips")
     by: tuple[str, ...] = Field((), description="columns whose values are evaluated as groups")
     published: Published

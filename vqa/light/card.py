@@ -4,10 +4,12 @@ import hashlib
 from pathlib import Path
 from typing import Literal
 
+import yaml
 from pydantic import Field
 
 from vqa.config import Strict, Values, load
 from vqa.errors import ModelError, UsageError
+from vqa.files import replacing
 
 EMBEDDED = Path(__file__).resolve().parents[1] / "assets" / "light"
 CARD, WEIGHTS = "student.yaml", "student.safetensors"
@@ -23,15 +25,27 @@ class EmbeddingConfig(Strict):
     crop_pixels: int = Field(192, ge=64, le=1024, description="side of a crop, at most")
 
 
+class ClipConfig(Strict):
+    """CLIP's vision tower as its folder describes it."""
+
+    vision: Values = Field(description="vision_config of config.json")
+    processor: Values = Field(description="preprocessor_config.json")
+
+
 class StudentCard(Strict):
     """What a student is and was made from: student.yaml."""
 
     format: Literal[1] = 1
     name: str = Field(description="the model_id of its rows")
-    encoder: Literal["efficientnet-lite0"] = "efficientnet-lite0"
+    encoder: Literal["efficientnet-lite0", "clip"] = "efficientnet-lite0"
+    clip: ClipConfig | None = Field(None, description="of encoder clip")
     embedding: EmbeddingConfig = Field(default_factory=EmbeddingConfig)
     views: Values = Field(description="settings of views it was trained on; FIXED_VIEWS cannot be changed")
+    words: list[str] = Field(default_factory=list, description="of each basis vector, for the reason; empty without")
     trained_on: list[str] = Field(description="each set, how much of it, and its terms")
+    scale: Literal["opinions", "severity"] = Field(
+        "opinions", description="what 1-5 stands for: opinions, or the severity of ladders until `vqa calibrate`"
+    )
     limits: str = Field("", description="what it must not be used for")
 
 
@@ -45,6 +59,13 @@ def read_card(folder: Path) -> StudentCard:
         raise ModelError(
             f"student {folder}: not a card of this version ({error}); make it anew with `vqa distill`"
         ) from error
+
+
+def write_card(folder: Path, card: StudentCard) -> None:
+    """Write the card into a student's folder, atomically."""
+    text = yaml.safe_dump(card.model_dump(mode="json", exclude_none=True), sort_keys=False, width=120)
+    with replacing(folder / CARD) as draft:
+        draft.write_text(text, encoding="utf-8")
 
 
 def student_digest(folder: Path) -> str:

@@ -63,7 +63,7 @@ def fit(sets: Sequence[LabelledSet], config: RegressionConfig) -> Direction:
     Returns:
         The direction, for embeddings as given.
     """
-    centre, scale = _standard(sets, config)
+    centre, scale = standardisation([one.embeddings for one in sets], config)
     centred, weights = [], []
     for one in sets:
         standard = (one.embeddings - centre) * scale
@@ -84,10 +84,9 @@ def fit(sets: Sequence[LabelledSet], config: RegressionConfig) -> Direction:
     return Direction(weights=found * scale, bias=-float(centre @ (found * scale)))
 
 
-def _standard(sets: Sequence[LabelledSet], config: RegressionConfig) -> tuple[Matrix, Matrix]:
-    """Centre and scale of each feature: over the sets, each counted alike, and by the emphasis of its group."""
-    shares = [len(sets)] * len(sets)
-    centre: Matrix = np.add.reduce([one.embeddings.mean(0) / share for one, share in zip(sets, shares, strict=True)])
-    variance = np.add.reduce([one.embeddings.var(0) / share for one, share in zip(sets, shares, strict=True)])
+def standardisation(sets: Sequence[Matrix], config: RegressionConfig) -> tuple[Matrix, Matrix]:
+    """Centre and scale of each feature: over sets, each counted alike, and by its group's emphasis."""
+    centre: Matrix = np.add.reduce([one.mean(0) / len(sets) for one in sets])
+    variance = np.add.reduce([one.var(0) / len(sets) for one in sets])
     emphasis = np.concatenate([np.full(size, config.emphasis.get(name, 1.0)) for name, size in SIZES.items()])
     return centre, np.sqrt(emphasis) / (np.sqrt(variance) + 1e-6)

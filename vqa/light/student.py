@@ -2,13 +2,13 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -17,24 +17,27 @@ from scipy.optimize import least_squares
 
 from vqa.errors import ClipError, ModelError
 from vqa.files import replacing
-from vqa.light.card import CARD, EMBEDDED, WEIGHTS, StudentCard, read_card
+from vqa.light.basis import BASIS_PARTS, Basis
+from vqa.light.card import EMBEDDED, WEIGHTS, StudentCard, read_card, write_card
 from vqa.light.embedding import SIZE, Vector, embed
 from vqa.light.encoder import EfficientNetLite0
 from vqa.light.regression import Direction
 from vqa.types import Score, Views
 
+if TYPE_CHECKING:
+    from vqa.light.clip import ClipEncoder
+
+NEAREST = "nearest basis: "  # before words that no model wrote
+
 
 class Student:
     """A light model of what people say: `Student.load().score(views)`."""
 
-    def __init__(
-        self, network: EfficientNetLite0, direction: Direction, opinion: "OpinionMap", card: StudentCard
-    ) -> None:
+    def __init__(self, network: "EfficientNetLite0 | ClipEncoder", head: "Line | Basis", card: StudentCard) -> None:
         """Put the parts together; weights are rounded to what the file holds."""
-        kept = direction.weights.astype(np.float32).astype(np.float64)
-        self.card, self._map = card, opinion
-        self._direction = Direction(weights=kept, bias=direction.bias)
-        self._network = rounded(network)
+        self.card = card
+        self._head = _rounded_head(head)
+        self._network = rounded(network) if isinstance(network, EfficientNetLite0) else network
 
     @classmethod
     def load(cls, folder: Path = EMBEDDED) -> Self:
@@ -46,43 +49,38 @@ class Student:
         card = read_card(folder)
         try:
             tensors = load_file(folder / WEIGHTS)
-            network = EfficientNetLite0()
+            network = _network_of(card)
             inside = {
                 name.removeprefix("encoder."): t.float() for name, t in tensors.items() if name.startswith("encoder.")
             }
-            network.load_state_dict(inside)
-            weights = tensors["direction"].double().numpy()
-            bias, middle, gain = tensors["scale"].double().tolist()
-        except (OSError, SafetensorError, RuntimeError, KeyError, ValueError) as error:
+            network.load_state_dict(inside, assign=True)
+            head = _head_of(tensors, card, size=SIZE if isinstance(network, EfficientNetLite0) else network.size)
+        except (OSError, SafetensorError, RuntimeError, KeyError, ValueError, TypeError) as error:
             what = " ".join(str(error).split())[:200]
             raise ModelError(
                 f"student {folder}: {WEIGHTS} cannot be used ({what}); make it anew with `vqa distill`"
             ) from error
-        if weights.shape != (SIZE,):
-            raise ModelError(
-                f"student {folder}: {weights.size} weights for embeddings of {SIZE}; make it anew with `vqa distill`"
-            )
-        return cls(network, Direction(weights=weights, bias=bias), OpinionMap(middle=middle, gain=gain), card)
+        return cls(network.eval(), head, card)
 
     def save(self, folder: Path) -> None:
-        """Write the folder: student.safetensors (the encoder in float16) and student.yaml."""
+        """Write the folder: student.safetensors (EfficientNet-Lite0 in float16) and student.yaml."""
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {f"encoder.{name}": t.half().contiguous() for name, t in self._network.state_dict().items()}
-        tensors["direction"] = torch.from_numpy(self._direction.weights.astype(np.float32))
-        tensors["scale"] = torch.tensor([self._direction.bias, self._map.middle, self._map.gain], dtype=torch.float64)
+        kept = torch.float16 if isinstance(self._network, EfficientNetLite0) else torch.float32
+        tensors = {f"encoder.{name}": t.to(kept).contiguous() for name, t in self._network.state_dict().items()}
+        tensors |= _tensors_of(self._head)
         with replacing(folder / WEIGHTS) as draft:
             draft.write_bytes(as_bytes(tensors))
-        text = yaml.safe_dump(self.card.model_dump(mode="json"), sort_keys=False, width=120)
-        with replacing(folder / CARD) as draft:
-            draft.write_text(text, encoding="utf-8")
+        write_card(folder, self.card)
 
     def embed(self, views: Views) -> Vector:
-        """The clip's embedding, float32 [SIZE]."""
-        return embed(self._network, views.global_pictures, self.card.embedding)
+        """The clip's embedding, float32 [D]."""
+        if isinstance(self._network, EfficientNetLite0):
+            return embed(self._network, views.global_pictures, self.card.embedding)
+        return self._network.embed(views.global_pictures)
 
     def opinion(self, embeddings: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-        """Scores on 1-5 of embeddings [N, SIZE], [N]."""
-        return self._map.opinions(self._direction.along(np.asarray(embeddings, dtype=np.float64)))
+        """Scores on 1-5 of embeddings [N, D], [N]."""
+        return self._head.opinions(np.asarray(embeddings, dtype=np.float64))
 
     def score(self, views: Sequence[Views]) -> list[Score | ClipError]:
         """Score clips, each by itself: a clip's score does not depend on the others.
@@ -98,7 +96,9 @@ class Student:
     def _score(self, views: Views) -> Score | ClipError:
         started = time.perf_counter()
         try:
-            found = float(self.opinion(self.embed(views)[None])[0])
+            embedding = self.embed(views).astype(np.float64)
+            found = float(self._head.opinions(embedding[None])[0])
+            words = self._head.nearest(embedding)
         except (RuntimeError, ValueError, MemoryError) as error:
             return ClipError(
                 "model", f"{views.clip.clip_id}: the student failed ({type(error).__name__}: {str(error)[:300]})"
@@ -108,10 +108,83 @@ class Student:
             score_std=None,
             score_global=None,
             score_local=None,
-            reason=None,
+            reason=words and f"{NEAREST}{words}",
             answers=(),
             score_seconds=time.perf_counter() - started,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """A direction through the embeddings, and the map from a place on it to an opinion."""
+
+    direction: Direction
+    map: "OpinionMap"
+
+    def opinions(self, embeddings: NDArray[np.float64]) -> NDArray[np.float64]:
+        """On 1-5, [N], of embeddings [N, D]."""
+        return self.map.opinions(self.direction.along(embeddings))
+
+    def nearest(self, embedding: NDArray[np.float64]) -> None:
+        """No words: a direction has none."""
+
+
+def _rounded_head(head: Line | Basis) -> Line | Basis:
+    """With weights as float32, which is what the file holds, in float64, which is what computes."""
+
+    def kept(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+        return numbers.astype(np.float32).astype(np.float64)
+
+    if isinstance(head, Line):
+        return replace(head, direction=replace(head.direction, weights=kept(head.direction.weights)))
+    return replace(
+        head,
+        projection=kept(head.projection),
+        offset=kept(head.offset),
+        vectors=kept(head.vectors),
+        scores=kept(head.scores),
+    )
+
+
+def _tensors_of(head: Line | Basis) -> dict[str, torch.Tensor]:
+    if isinstance(head, Line):
+        weights, scale = head.direction.weights, [head.direction.bias, head.map.middle, head.map.gain]
+        direction = torch.from_numpy(weights.astype(np.float32))
+        return {"direction": direction, "scale": torch.tensor(scale, dtype=torch.float64)}
+    parts = {f"basis.{name}": torch.from_numpy(getattr(head, name).astype(np.float32)) for name in BASIS_PARTS}
+    return parts | {"basis.temperature": torch.tensor([head.temperature], dtype=torch.float64)}
+
+
+def _network_of(card: StudentCard) -> "EfficientNetLite0 | ClipEncoder":
+    """The encoder without weights. Raises ValueError."""
+    if card.encoder == "efficientnet-lite0":
+        return EfficientNetLite0()
+    if card.clip is None:
+        raise ValueError("the card has no clip")
+    from vqa.light.clip import ClipEncoder  # transformers: only where CLIP looks
+
+    return ClipEncoder(card.clip)
+
+
+def _head_of(tensors: Mapping[str, torch.Tensor], card: StudentCard, *, size: int) -> Line | Basis:
+    """The head in a student's file. Raises KeyError where a part is missing, ValueError for its size."""
+    if "direction" in tensors:
+        weights = tensors["direction"].double().numpy()
+        bias, middle, gain = tensors["scale"].double().tolist()
+        if weights.shape != (size,):
+            raise ValueError(f"{weights.size} weights for embeddings of {size}")
+        return Line(direction=Direction(weights=weights, bias=bias), map=OpinionMap(middle=middle, gain=gain))
+    parts = {name: tensors[f"basis.{name}"].double().numpy() for name in BASIS_PARTS}
+    count, axes = parts["vectors"].shape
+    sizes = {"projection": (size, axes), "offset": (axes,), "scores": (count,)}
+    wrong = [
+        f"{name} {parts[name].shape} where {size} is wanted"
+        for name, size in sizes.items()
+        if parts[name].shape != size
+    ]
+    if wrong or len(card.words) not in (0, count):
+        raise ValueError("; ".join(wrong) or f"words of {len(card.words)} vectors, but there are {count}")
+    return Basis(**parts, temperature=tensors["basis.temperature"].item(), words=tuple(card.words))
 
 
 class OpinionMap:

@@ -1,17 +1,64 @@
 """What a model is and how it is asked: the schemas of configs/models and of the `generation` section. Without torch."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from vqa.config import Strict, Values, build, configs_folder, merge, read
 from vqa.errors import UsageError
-from vqa.prompt import PromptName
+from vqa.prompt import HIGHEST, LOWEST, Labels, Layout, PromptName, Scale, dimensions
 
 # What a folder says of itself: never what would run code or reach beyond it.
 CARD = "vqa.yaml"
 CARRIED = ("prompt", "dtype", "min_pixels", "max_pixels", "views", "generation")
+
+
+Asked = Literal["published", "own"]
+PublishedReading = Literal["first_number", "mean_of_numbers", "whole_answer"]
+Key = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z_]*$")]
+# What of a card makes the question: another value than the card's own is another question than the published one.
+WORDED = ("prompt", "question", "system", "labels", "order")
+
+
+class QuestionSource(Strict):
+    """Where the question stands that a checkpoint was trained with: a public file, and names in its Python code.
+
+    A name is that of an assignment; `NAME.key.0` goes into a dictionary or list; `{Question}` in its text is replaced
+    as `filled` says. Files in Markdown are searched in their code blocks.
+    """
+
+    repository: str | None = Field(None, description="owner/name on GitHub; null = the checkpoint's own on the hub")
+    revision: str = Field("main", description="branch, tag or commit of the repository")
+    path: str = Field("README.md", description="of the file in it")
+    after: str | None = Field(None, description="search only behind the first line that holds these words")
+    question: str = Field(description="name of the question; chat = the user's turn of the first chat in the file")
+    system: str | None = Field(None, description="name of the system turn; null = none")
+    intro: str | None = Field(None, description="name of the words before the first picture of a comparison")
+    filled: dict[str, str] = Field(default_factory=dict, description="names, by the field of the text they fill")
+
+
+class AnswerForm(Strict):
+    """What an answer of a checkpoint holds: numbers on a scale, with JSON keys, or a choice between two clips."""
+
+    low: float = Field(LOWEST, description="the worst score that it gives")
+    high: float = Field(HIGHEST, description="the best")
+    numbers: int | None = Field(None, ge=1, le=16, description="how many; null = as many as keys, else as the prompt")
+    keys: tuple[Key, ...] = Field((), description="JSON keys of the numbers, in order; their mean is the score")
+    choices: tuple[str, ...] = Field((), description="of a comparison: the first is better, the second, as good")
+    published_reading: PublishedReading | None = Field(
+        None, description="how the released script reads the last answer block (whole_answer: the first block)"
+    )
+
+    @model_validator(mode="after")
+    def _can_be_read(self) -> "AnswerForm":
+        if not self.low < self.high:
+            raise ValueError(f"low={self.low:g} is not below high={self.high:g}; swap them")
+        if self.numbers and self.keys and self.numbers != len(self.keys):
+            raise ValueError(f"numbers={self.numbers}, but {len(self.keys)} keys; leave numbers out")
+        if len(self.choices) not in (0, 2, 3):
+            raise ValueError(f"{len(self.choices)} choices; give two (first, second) or three (and as good)")
+        return self
 
 
 class ModelCard(Strict):
@@ -20,11 +67,30 @@ class ModelCard(Strict):
     name: str | None = Field(None, description="what people call it")
     source: str = Field(description="embedded, a folder, or an owner/name id of the Hugging Face hub")
     revision: str = Field("main", description="branch, tag or commit on the hub; a row names the commit it came to")
+    subfolder: str | None = Field(None, description="of the source, where it holds several models")
+    licence: str | None = Field(None, description="of the weights; null = not found")
+    unsupported: str | None = Field(None, description="why it cannot be run here; null = it can")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="auto = as stored")
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
     device_map: str | None = Field(None, description="null = the first GPU, else the CPU; auto = spread over all GPUs")
     trust_remote_code: bool = Field(False, description="run Python code that comes with the weights")
-    prompt: PromptName = Field("preresq_video", description="the question that it was trained on")
+    prompt: PromptName = Field("preresq_video", description="our own question; left out = there is none for it")
+    question: str | None = Field(None, description="words in place of the prompt's")
+    system: str | None = Field(None, description="words of a system turn; null = what its template does without one")
+    intro: str | None = Field(None, description="of a comparison: words before the first picture")
+    description: str | None = Field(None, description="what --describe asks; null = our own words")
+    asked: Asked | None = Field(
+        None,
+        description="published: the words that it was trained with, or refused; own; null = published where at hand",
+    )
+    published: QuestionSource | None = Field(None, description="where those words stand in public")
+    published_description: QuestionSource | None = Field(None, description="where what --describe asks stands")
+    task: Literal["score", "comparison"] = Field("score", description="comparison: vqa compare-clips alone runs it")
+    reference: bool = Field(False, description="a comparison shows a reference first")
+    modality: Literal["images", "video"] = Field("images", description="video: global frames are one video of it")
+    order: Literal["pictures_first", "text_first"] = "pictures_first"
+    labels: Labels = Field("named", description="before each picture; vision_ids: as add_vision_id of Qwen's templates")
+    answer: AnswerForm = Field(default_factory=AnswerForm)
     min_pixels: int | None = Field(None, ge=1, description="area below which its processor enlarges a picture")
     max_pixels: int | None = Field(None, ge=1, description="area above which its processor reduces a picture")
     cpu_threads: int | None = Field(None, ge=1, description="threads of torch in this process; null = leave as it is")
@@ -37,8 +103,30 @@ class ModelCard(Strict):
             raise ValueError(f"min_pixels={self.min_pixels} is above max_pixels={self.max_pixels}; swap them")
         return self
 
+    @property
+    def layout(self) -> Layout:
+        """How its question is laid out."""
+        return Layout(
+            labels=self.labels,
+            text_first=self.order == "text_first",
+            is_video=self.modality == "video",
+            system=self.system,
+        )
 
-Readout = Literal["answer", "expected"]
+    @property
+    def dimensions(self) -> int:
+        """How many numbers its answers hold."""
+        return self.answer.numbers or len(self.answer.keys) or dimensions(self.prompt)
+
+    @property
+    def scale(self) -> Scale:
+        """The scale of its answers."""
+        return Scale(self.answer.low, self.answer.high)
+
+
+Readout = Literal["answer", "expected", "published"]
+# Settings that came later: left out of digests at these values, so that rows of before stay good.
+_LATER = {"repetition_penalty": 1.0, "folder_sampling": False, "describe": False}
 
 
 class GenerationConfig(Strict):
@@ -51,7 +139,15 @@ class GenerationConfig(Strict):
     top_k: int | None = Field(None, ge=1, description="sample among this many likeliest tokens")
     seed: int = Field(0, description="another seed, other samples; each clip and rollout has its own stream anyway")
     max_new_tokens: int = Field(512, ge=1, description="length of an answer, reasoning included, at most")
-    readout: Readout = Field("answer", description="numbers as written, or expected by the model")
+    repetition_penalty: float = Field(1.0, gt=0, description="above 1: tokens that were there get less likely")
+    folder_sampling: bool = Field(
+        False,
+        description="what is left out of temperature, top_p, top_k, repetition_penalty: as the model's folder says",
+    )
+    readout: Readout = Field(
+        "answer", description="numbers as written, expected by the model, or read as the released script does"
+    )
+    describe: bool = Field(False, description="ask a second time, for words without a score")
     batch_size: int = Field(8, ge=1, description="clips at once, at most")
     token_budget: int = Field(131_072, ge=1, description="tokens in the cache at once: clips x k x (prompt + answer)")
 
@@ -66,10 +162,15 @@ class GenerationConfig(Strict):
         """Whether tokens are drawn rather than the likeliest taken."""
         return self.generation == "sample" or (self.generation is None and self.k > 1)
 
+    def identity(self) -> Values:
+        """The settings that change an answer or its reading, for digests."""
+        unused = {name for name, value in _LATER.items() if getattr(self, name) == value}
+        return self.model_dump(mode="json", exclude={"batch_size", "token_budget"} | unused)
+
 
 def find_card(name: str) -> Values:
     """The card's values: of a name in configs/models, a card's file, a model's folder (with what the `vqa.yaml` in it
-    says, see CARRIED), or a Hugging Face id.
+    says, see CARRIED), or a Hugging Face id, which has the card whose source it is.
 
     Raises UsageError naming what there is.
     """
@@ -83,9 +184,17 @@ def find_card(name: str) -> Values:
     if path.is_dir():
         own = read(path / CARD) if (path / CARD).is_file() else {}
         carried = {key: own[key] for key in CARRIED if key in own}
+        if "prompt" in carried:  # `vqa train` writes the one that it trained with
+            carried["asked"] = "published"
         return {"name": path.resolve().name, "source": str(path.resolve())} | carried
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
-        return {"name": name.rpartition("/")[2], "source": name}
+        cards = {stem: read(folder / f"{stem}.yaml") for stem in known}
+        found = [stem for stem, card in cards.items() if str(card.get("source")).lower() == name.lower()]
+        if len(found) > 1:
+            raise UsageError(
+                f"model {name}: {len(found)} cards have this source: {', '.join(found)}. Name one of them."
+            )
+        return {"name": found[0]} | cards[found[0]] if found else {"name": name.rpartition("/")[2], "source": name}
     raise UsageError(f"model {name!r}: no card of that name ({', '.join(known)}), no folder, and not an owner/name id")
 
 
@@ -95,6 +204,12 @@ def settle(name: str, overrides: Values) -> tuple[ModelCard, GenerationConfig]:
     if isinstance(mine.get("generation"), dict):  # the whole section, as a card writes it
         mine = merge(mine.pop("generation"), mine)
     others = {key: overrides[key] for key in overrides if key not in GenerationConfig.model_fields}
-    card = build(ModelCard, merge(find_card(name), others), where=f"model {name}")
+    card = build(ModelCard, merge(as_asked(find_card(name), others), others), where=f"model {name}")
     generation = merge(card.generation, mine)
     return card, build(GenerationConfig, generation, where=f"model {name}, generation")
+
+
+def as_asked(card: Values, given: Values) -> Values:
+    """A card's values under those given over them: with other words it no longer asks what was published."""
+    is_other = any(key in given and given[key] != card.get(key) for key in WORDED)
+    return card | {"asked": None, "published": None} if is_other else card

@@ -4,12 +4,12 @@ One clip at a time, so that its inputs cannot depend on its neighbours in a batc
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from vqa.prompt import ChatTurn, messages
+from vqa.prompt import ChatTurn, Layout, messages
 from vqa.types import Pixels, Views
 
 if TYPE_CHECKING:
@@ -17,9 +17,19 @@ if TYPE_CHECKING:
 
 _LEAST_SIDE = 28  # pixels; a merged patch of Qwen2.5-VL, and enough for the others
 _MOST_ASPECT = 100  # long side over short side; the Qwen processors refuse 200
+# What a processor is told of a video's frames, whatever they are, as VQ-Insight's script leaves it to its default.
+_FRAMES_PER_SECOND = 2.0
+_PLAIN = Layout()
 
 
-def encode(processor: "ProcessorMixin", views: Views, *, prompt: str, question: str | None = None) -> "BatchFeature":
+def encode(
+    processor: "ProcessorMixin",
+    views: Views,
+    *,
+    prompt: str,
+    question: str | None = None,
+    layout: Layout = _PLAIN,
+) -> "BatchFeature":
     """Encode one clip with a prompt.
 
     Args:
@@ -27,20 +37,43 @@ def encode(processor: "ProcessorMixin", views: Views, *, prompt: str, question: 
         views: the clip's pictures, uint8 [height, width, 3] each: global ones first, then local ones.
         prompt: name of a prompt of vqa.prompt.
         question: text in place of the prompt's own question.
+        layout: how the question is laid out; with `is_video` the global pictures are the frames of one video.
 
     Returns:
         The processor's tensors: input_ids [1, length], attention_mask [1, length], and the family's pictures.
     """
     counts = {"global_count": len(views.global_pictures), "local_count": len(views.local_pictures)}
-    return encode_chat(processor, messages(prompt, **counts, question=question), views.pictures)
+    chat = messages(prompt, layout, **counts, question=question)
+    if not layout.is_video:
+        return encode_chat(processor, chat, views.pictures)
+    return encode_chat(processor, chat, views.local_pictures, videos=[views.global_pictures])
 
 
-def encode_chat(processor: "ProcessorMixin", chat: Sequence[ChatTurn], pictures: Sequence[Pixels]) -> "BatchFeature":
-    """Encode a chat that shows these pictures, uint8 [height, width, 3], in their order; returns as `encode`."""
+def encode_chat(
+    processor: "ProcessorMixin",
+    chat: Sequence[ChatTurn],
+    pictures: Sequence[Pixels],
+    *,
+    videos: Sequence[Sequence[Pixels]] = (),
+) -> "BatchFeature":
+    """Encode a chat that shows these pictures, uint8 [height, width, 3], and videos of frames of one size, each in
+    their order; returns as `encode`."""
     text = render(processor, chat)
-    images = [Image.fromarray(padded(picture)) for picture in pictures]
+    shown: dict[str, Any] = {}
+    if pictures:
+        shown["images"] = [[Image.fromarray(padded(picture)) for picture in pictures]]
+    if videos:
+        from transformers.video_utils import VideoMetadata  # for those alone that show videos
+
+        rate = _FRAMES_PER_SECOND
+        shown["videos"] = [np.stack([padded(frame) for frame in frames]) for frames in videos]
+        shown["video_metadata"] = [
+            VideoMetadata(total_num_frames=len(frames), fps=rate, frames_indices=list(range(len(frames))))
+            for frames in videos
+        ]
+        shown["do_sample_frames"] = False
     # The template has written the special tokens already.
-    inputs: BatchFeature = processor(text=[text], images=[images], return_tensors="pt", add_special_tokens=False)
+    inputs: BatchFeature = processor(text=[text], **shown, return_tensors="pt", add_special_tokens=False)
     return inputs
 
 

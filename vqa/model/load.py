@@ -19,7 +19,7 @@ from vqa.model.card import ModelCard
 from vqa.model.encode import encode_chat
 from vqa.model.resolve import Location, locate
 from vqa.model.vocabulary import Vocabulary
-from vqa.prompt import messages
+from vqa.prompt import Layout, messages
 
 if TYPE_CHECKING:  # loaded with the model, not before
     from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
@@ -65,7 +65,7 @@ def load(card: ModelCard) -> Policy:
             config's, no chat template, no such device or attention.
         UsageError: a device_map for several GPUs without accelerate.
     """
-    location = locate(card.source, revision=card.revision)
+    location = locate(card.source, revision=card.revision, subfolder=card.subfolder)
     if (threads := card.cpu_threads or machine.cores()) < torch.get_num_threads() or card.cpu_threads:
         torch.set_num_threads(threads)
     device = card.device_map or ("cuda:0" if torch.cuda.is_available() else "cpu")
@@ -74,6 +74,8 @@ def load(card: ModelCard) -> Policy:
     options: dict[str, bool | str] = {"trust_remote_code": card.trust_remote_code}
     if location.commit:
         options["revision"] = location.commit
+    if location.subfolder:
+        options["subfolder"] = location.subfolder
     where = f"model {location.model_id}"
     with _loading(where):
         config = hf.AutoConfig.from_pretrained(location.place, **options)
@@ -102,7 +104,7 @@ def load(card: ModelCard) -> Policy:
         processor = hf.AutoProcessor.from_pretrained(location.place, **options)
     _check_processor(processor, where)
     _limit_pixels(processor, card, where)
-    _try_picture(processor, where)
+    _try_picture(processor, card.layout.is_video, where)
     model.eval().requires_grad_(False)
     ends = model.generation_config.eos_token_id
     vocabulary = Vocabulary.of(
@@ -150,6 +152,11 @@ def _limit_pixels(processor: "ProcessorMixin", card: ModelCard, where: str) -> N
     edges = {"shortest_edge": card.min_pixels, "longest_edge": card.max_pixels}
     wanted = {name: area for name, area in edges.items() if area is not None}
     images = processor.image_processor
+    if card.modality == "video":
+        images = getattr(processor, "video_processor", None)
+        if images is None:
+            raise ModelError(f"{where}: its processor takes no video. Set modality to images.")
+        images.cap_pixels_per_frame = False
     if wanted and "max_pixels" not in getattr(images.valid_kwargs, "__annotations__", {}):
         raise ModelError(
             f"{where}: {type(images).__name__} has no min_pixels and max_pixels. Leave them out of the card."
@@ -158,8 +165,8 @@ def _limit_pixels(processor: "ProcessorMixin", card: ModelCard, where: str) -> N
         images.size = type(images.size)(**(dict(images.size) | wanted))
 
 
-def _try_picture(processor: "ProcessorMixin", where: str) -> None:
-    """Raise ModelError where the processor cannot take a picture, as each clip would find out by itself."""
+def _try_picture(processor: "ProcessorMixin", is_video: bool, where: str) -> None:
+    """Raise ModelError where the processor cannot take a picture (or video), as each clip would find out by itself."""
     size = dict(getattr(processor.image_processor, "size", None) or {})
     low, high = size.get("shortest_edge"), size.get("longest_edge")
     if low and high and low > high:
@@ -167,13 +174,14 @@ def _try_picture(processor: "ProcessorMixin", where: str) -> None:
             f"{where}: pictures of at least {low} and at most {high} pixels. Swap min_pixels and max_pixels."
         )
     try:
-        encode_chat(
-            processor, messages("visualquality_r1", global_count=1, local_count=0), [np.zeros((56, 56, 3), np.uint8)]
-        )
+        picture = np.zeros((56, 56, 3), np.uint8)
+        chat = messages("visualquality_r1", Layout(is_video=is_video), global_count=1, local_count=0)
+        encode_chat(processor, chat, [] if is_video else [picture], videos=[[picture, picture]] * is_video)
     except Exception as error:  # whatever a processor with odd settings raises
         words = " ".join(str(error).split())[:300]
+        kind = "video" if is_video else "picture"
         raise ModelError(
-            f"{where}: its processor takes no picture ({type(error).__name__}: {words}). Correct its settings."
+            f"{where}: its processor takes no {kind} ({type(error).__name__}: {words}). Correct its settings."
         ) from error
 
 

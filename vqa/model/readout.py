@@ -1,6 +1,7 @@
 """From the answers of one clip to its score: as written, or as expected from the digits' probabilities."""
 
 import math
+import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqa import prompt
+from vqa.model.card import PublishedReading
 from vqa.model.rollout import Rollout
 from vqa.model.vocabulary import Vocabulary
 from vqa.types import Answer, Score
@@ -23,32 +25,72 @@ _DIGITS = frozenset("0123456789")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
-    """An answer and the values that count for the score: those written, or the expected ones."""
+    """An answer and the values that count for the score: those written, or the expected ones, on the model's scale."""
 
     answer: Answer
     values: tuple[float, ...] | None
+    beside: tuple[float, ...] | None = None  # the expected ones, where those that count are read as published
 
 
-def read(text: str, *, dimensions: int, is_finished: bool, chances: Sequence[Chances | None] | None = None) -> Given:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """What answers hold, as `vqa.model.card.AnswerForm` says, and whether they are read as the released script does."""
+
+    dimensions: int
+    scale: prompt.Scale = prompt.OPINIONS
+    keys: tuple[str, ...] = ()
+    published: PublishedReading | None = None
+
+
+def read(text: str, *, form: Form, is_finished: bool, chances: Sequence[Chances | None] | None = None) -> Given:
     """One rollout. `chances`: of each ASCII digit of the text, in order (None: it counts as written); None: as written.
 
     An answer that was cut off counts only if its `<answer>` block was closed: `3` could have become `3.9`.
     """
     can_count = is_finished or prompt.is_closed(text)
-    readings = prompt.locate(text, dimensions) if can_count else None
-    if readings is None:
-        return Given(answer=Answer(text=text, values=None, reason=prompt.reason(text)), values=None)
-    written = tuple(reading.value for reading in readings)
-    answer = Answer(text=text, values=written, reason=prompt.reason(text))
-    if chances is None:
-        return Given(answer=answer, values=written)
-    place = np.cumsum([0, *(char in _DIGITS for char in text)]).tolist()  # digits before each character
-    expected = [expected_value(text[r.start : r.stop], chances[place[r.start] : place[r.stop]]) for r in readings]
-    return Given(answer=answer, values=tuple(expected))
+    readings = prompt.locate(text, form.dimensions, scale=form.scale, keys=form.keys) if can_count else None
+    written = None if readings is None else tuple(reading.value for reading in readings)
+    expected = None
+    if readings and chances is not None:
+        place = np.cumsum([0, *(char in _DIGITS for char in text)]).tolist()  # digits before each character
+        parts = [(text[r.start : r.stop], chances[place[r.start] : place[r.stop]]) for r in readings]
+        expected = tuple(expected_value(*part, scale=form.scale) for part in parts)
+    reason = prompt.reason(text)
+    if form.published:
+        values = read_as_published(text, form.published, form.scale)
+        return Given(answer=Answer(text=text, values=values, reason=reason), values=values, beside=expected)
+    return Given(answer=Answer(text=text, values=written, reason=reason), values=expected or written)
+
+
+def read_as_published(text: str, reading: PublishedReading, scale: prompt.Scale) -> tuple[float] | None:
+    """A number from the last closed answer block, as released scripts read it, which take anything around it.
+
+    Where they would put in a number of their own (a random grade, 3.00), and outside the scale, it is None.
+    """
+    blocks = _BLOCK.findall(text)
+    if not blocks:
+        return None
+    if reading == "whole_answer":
+        numbers = [blocks[0].strip()] if _WHOLE.fullmatch(blocks[0].strip()) else []
+    else:
+        numbers = _NUMBER.findall(blocks[-1])[: 1 if reading == "first_number" else None]
+    if not numbers:
+        return None
+    value = math.fsum(map(float, numbers)) / len(numbers)
+    return (value,) if scale.low <= value <= scale.high else None
+
+
+_BLOCK = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
+_WHOLE = re.compile(r"-?[0-9]+(?:\.[0-9]*)?")
 
 
 def read_rollout(
-    rollout: Rollout, tokenizer: "PreTrainedTokenizerBase", vocabulary: Vocabulary, *, dimensions: int
+    rollout: Rollout,
+    tokenizer: "PreTrainedTokenizerBase",
+    vocabulary: Vocabulary,
+    *,
+    form: Form,
 ) -> Given:
     """As `read`: by its digits' chances where the rollout kept their logits, else as written."""
     text = str(tokenizer.decode(rollout.tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
@@ -56,14 +98,15 @@ def read_rollout(
     if rollout.digit_logits is not None:
         pieces = tokenizer.convert_ids_to_tokens(rollout.tokens)
         chances = chances_of(pieces, rollout.digit_logits.numpy(), vocabulary.digit_values)
-    return read(text, dimensions=dimensions, is_finished=rollout.is_finished, chances=chances)
+    return read(text, form=form, is_finished=rollout.is_finished, chances=chances)
 
 
-def expected_value(written: str, chances: Sequence[Chances | None]) -> float:
+def expected_value(written: str, chances: Sequence[Chances | None], *, scale: prompt.Scale = prompt.OPINIONS) -> float:
     """What the model expects where it wrote the number `written` (such as 3.45) with these chances of other digits.
 
-    With the digit w at a place of the number, chances p (at the first place renormalised over 1-5, since nothing else
-    is an answer), and R the expectation of what follows w (0 <= R < 1, in units of this place; 0 after a 5 in front):
+    With the digit w at a place of the number, chances p (at the first place renormalised over those that can begin a
+    number on the scale, 1-5 for 1 to 5), and R the expectation of what follows w (0 <= R < 1, in units of this place; 0
+    where the number is the scale's end):
 
         E = p[w] (w + R) + sum over d > w of p[d] d + sum over d < w of p[d] (d + the largest that can follow)
 
@@ -72,19 +115,25 @@ def expected_value(written: str, chances: Sequence[Chances | None]) -> float:
     up the places' expectations one by one gives 4.45. (Simulated for normal beliefs about the score with a spread of
     0.15: root mean square error 0.013 against 0.124.)
 
-    Returns the value on 1-5, rounded to 4 decimals: what lies below is the order in which sums were taken.
+    Numbers with more or fewer digits before the point than were written are left aside.
+
+    Returns the value on the scale, rounded to 4 decimals: what lies below is the order in which sums were taken.
     """
     digits = [int(char) for char in written if char in _DIGITS]
-    if written[1:2] not in ("", "."):
+    whole = len(written.partition(".")[0])
+    if whole > len(f"{scale.high:.0f}") or (whole > 1 and digits[0] == 0):
         return float(written)
+    unit = 10.0 ** (whole - 1)  # of the first digit
+    starts = np.arange(10) * unit
+    can_begin = (starts + unit > scale.low) & (starts <= scale.high)
     known = [np.eye(10)[digit] if one is None else one for one, digit in zip(chances, digits, strict=True)]
-    first = np.where((np.arange(10) >= prompt.LOWEST) & (np.arange(10) <= prompt.HIGHEST), known[0], 0.0)
+    first = np.where(can_begin, known[0], 0.0)
     rest = 0.0
-    if digits[0] < prompt.HIGHEST:
+    if digits[0] * unit < scale.high:
         for place in range(len(digits) - 1, 0, -1):
             rest = _expected_digit(digits[place], known[place], rest, following=len(digits) - 1 - place) / 10
-    value = _expected_digit(digits[0], first / first.sum(), rest, following=len(digits) - 1)
-    return round(min(value, prompt.HIGHEST), 4)
+    value = unit * _expected_digit(digits[0], first / first.sum(), rest, following=len(digits) - 1)
+    return round(min(max(value, scale.low), scale.high), 4)
 
 
 def _expected_digit(written: int, chances: Chances, rest: float, *, following: int) -> float:
@@ -113,25 +162,32 @@ def chances_of(pieces: Sequence[str], logits: NDArray[np.float32], values: Seque
     return chances
 
 
-def summarise(given: Sequence[Given], *, dimensions: int, seconds: float) -> Score:
-    """The clip's score: the mean over the answers that could be read of the mean over their numbers.
+def summarise(given: Sequence[Given], *, form: Form, seconds: float) -> Score:
+    """The clip's score: the mean over the answers that could be read of the mean over their numbers, on 1-5.
 
     `score_std` is the population spread of the answers' means. With two dimensions `score_global` and `score_local` are
-    means over the answers that gave both. The reason is that of the answer nearest to the score.
+    means over the answers that gave both. The reason is that of the answer nearest to the score. `score_raw` is the
+    score on the model's own scale.
     """
     answers = tuple(one.answer for one in given)
+    scale = form.scale
     parsed = [(math.fsum(one.values) / len(one.values), one) for one in given if one.values is not None]
+    beside = [scale.opinion(math.fsum(one.beside) / len(one.beside)) for one in given if one.beside is not None]
+    expected = statistics.fmean(beside) if beside else None
     if not parsed:
         nothing = dict.fromkeys(("score", "score_std", "score_global", "score_local"))
-        return Score(**nothing, reason=answers[0].reason if answers else "", answers=answers, score_seconds=seconds)
-    score = statistics.fmean(mean for mean, _ in parsed)
-    both = [one.values for _, one in parsed if dimensions == 2 and one.values is not None and len(one.values) == 2]
-    nearest = min(parsed, key=lambda pair: abs(pair[0] - score))[1]
+        reason = answers[0].reason if answers else ""
+        return Score(**nothing, score_expected=expected, reason=reason, answers=answers, score_seconds=seconds)
+    raw = statistics.fmean(mean for mean, _ in parsed)
+    both = [one.values for _, one in parsed if form.dimensions == 2 and one.values is not None and len(one.values) == 2]
+    nearest = min(parsed, key=lambda pair: abs(pair[0] - raw))[1]
     return Score(
-        score=score,
-        score_std=statistics.pstdev(mean for mean, _ in parsed),
-        score_global=statistics.fmean(values[0] for values in both) if both else None,
-        score_local=statistics.fmean(values[1] for values in both) if both else None,
+        score=scale.opinion(raw),
+        score_std=scale.spread(statistics.pstdev(mean for mean, _ in parsed)),
+        score_global=scale.opinion(statistics.fmean(values[0] for values in both)) if both else None,
+        score_local=scale.opinion(statistics.fmean(values[1] for values in both)) if both else None,
+        score_raw=raw,
+        score_expected=expected,
         reason=nearest.answer.reason,
         answers=answers,
         score_seconds=seconds,

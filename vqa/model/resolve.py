@@ -7,10 +7,13 @@ from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 
+from vqa.config import build
 from vqa.errors import ModelError, first_few
+from vqa.model.card import GenerationConfig
 
 EMBEDDED = Path(__file__).resolve().parents[1] / "assets" / "embedded"
 
+SAMPLING = ("temperature", "top_p", "top_k", "repetition_penalty")
 ADAPTER = "adapter_config.json"
 # What answers depend on; READMEs and the like may change freely.
 _CONFIG_SUFFIXES = (".json", ".jinja", ".txt", ".model", ".py")
@@ -23,6 +26,7 @@ class Location:
     model_id: str
     place: str  # folder or hub id
     commit: str | None  # None for a folder
+    subfolder: str = ""  # of a hub id
 
     @cached_property
     def revision(self) -> str:
@@ -30,8 +34,10 @@ class Location:
         return self.commit or f"blake2b:{_folder_digest(Path(self.place))}"
 
 
-def locate(source: str, *, revision: str = "main") -> Location:
+def locate(source: str, *, revision: str = "main", subfolder: str | None = None) -> Location:
     """Find a model: "embedded", a folder, or an id on the hub (of which only the config is fetched).
+
+    `subfolder`: of the folder or id, where it holds several models.
 
     Raises ModelError where there is none, or it has no safetensors weights.
     """
@@ -41,6 +47,10 @@ def locate(source: str, *, revision: str = "main") -> Location:
         _check_weights(EMBEDDED)
         return Location("embedded", str(EMBEDDED), None)
     path = Path(source).expanduser()
+    if subfolder and path.is_dir():
+        path /= subfolder
+        if not path.is_dir():
+            raise ModelError(f"model {source}: no folder {subfolder} in it")
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise ModelError(f"model folder {path}: {_without_config(path)}")
@@ -55,7 +65,49 @@ def locate(source: str, *, revision: str = "main") -> Location:
         raise ModelError(f"model {source}: a file; give the folder it lies in")
     if source.count("/") != 1 or source.startswith((".", "/", "~")):
         raise ModelError(f"model {source}: no such folder (an id on the Hugging Face hub looks like owner/name)")
-    return Location(source, source, _commit(source, revision))
+    inside = subfolder or ""
+    return Location(f"{source}/{inside}" if inside else source, source, _commit(source, revision, inside), inside)
+
+
+def folder_sampling(location: Location) -> dict[str, float | int]:
+    """Settings of sampling that the model's folder brings along, which `generate` takes where a call says nothing.
+
+    Returns:
+        Of temperature, top_p, top_k and repetition_penalty those in its generation_config.json.
+
+    Raises:
+        ModelError: the file cannot be read.
+    """
+    name = "generation_config.json"
+    path = Path(location.place) / name if location.commit is None else _hub_file(location, name)
+    try:
+        values = json.loads(path.read_text(encoding="utf-8")) if path else {}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, OSError) as error:
+        raise ModelError(
+            f"model {location.model_id}: its {name} cannot be read ({error}); download it again"
+        ) from error
+    return {key: values[key] for key in SAMPLING if values.get(key) is not None}
+
+
+def _hub_file(location: Location, name: str) -> Path | None:
+    """A file of the model in the hub's cache, downloaded where it is not; None where the model has no such file."""
+    from huggingface_hub import hf_hub_download  # an HTTP client, a quarter of a second: not for folders
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(
+            hf_hub_download(location.place, name, revision=location.commit, subfolder=location.subfolder or None)
+        )
+    except LocalEntryNotFoundError as error:
+        raise ModelError(f"model {location.model_id}: its {name} is not downloaded yet; get online once") from error
+    except EntryNotFoundError:
+        return None
+    except (ValueError, OSError, HfHubHTTPError) as error:
+        raise ModelError(
+            f"model {location.model_id}: its {name} cannot be read ({error}); download it again"
+        ) from error
 
 
 def _without_config(folder: Path) -> str:
@@ -71,7 +123,16 @@ def _without_config(folder: Path) -> str:
     return "no config.json; give the folder that save_pretrained wrote"
 
 
-def _commit(source: str, revision: str) -> str:
+def with_folder_sampling(generation: GenerationConfig, location: Location) -> GenerationConfig:
+    """The settings with what they leave to the model's folder filled in, where they ask for that."""
+    if not generation.folder_sampling:
+        return generation
+    left = {key: value for key, value in folder_sampling(location).items() if key not in generation.model_fields_set}
+    values = generation.model_dump() | left | {"folder_sampling": False}
+    return build(GenerationConfig, values, where=f"model {location.model_id}, generation_config.json")
+
+
+def _commit(source: str, revision: str, subfolder: str) -> str:
     # An HTTP client, a quarter of a second: not for folders.
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import (
@@ -84,7 +145,7 @@ def _commit(source: str, revision: str) -> str:
 
     where = f"model {source} at revision {revision}"
     try:
-        config = hf_hub_download(source, "config.json", revision=revision)
+        config = hf_hub_download(source, "config.json", revision=revision, subfolder=subfolder or None)
     except GatedRepoError as error:
         raise ModelError(f"{where}: gated; accept its terms on the hub and log in with `hf auth login`") from error
     except RepositoryNotFoundError as error:
@@ -97,7 +158,8 @@ def _commit(source: str, revision: str) -> str:
         ) from error
     except (HFValidationError, OSError) as error:  # every HTTP error of the hub is an OSError
         raise ModelError(f"{where}: {' '.join(str(error).split())}") from error
-    return Path(config).parent.name  # the cache keeps each commit in a folder of its name
+    # The cache keeps each commit in a folder of its name.
+    return Path(config).parents[len(Path(subfolder).parts)].name
 
 
 def _check_weights(folder: Path) -> None:

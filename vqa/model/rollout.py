@@ -31,6 +31,7 @@ class Sampling:
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int | None = None
+    repetition_penalty: float = 1.0  # of greedy answers too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +48,7 @@ class Prefill:
     """The state of a model after a prompt."""
 
     cache: Cache
+    tokens: Tensor  # [1, length]: of the prompt
     logits: Tensor  # float32 [1, vocabulary]: of the next token
     positions: Tensor  # [..., 1, 1]: of the last token, as many as the family uses (Qwen: text, time, height, width)
 
@@ -70,7 +72,8 @@ def prefill(model: "PreTrainedModel", inputs: "BatchFeature") -> Prefill:
     # Without a mask, as there is no padding: attention may then use its causal kernel.
     tensors.pop("attention_mask", None)
     out = model(**tensors, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    return Prefill(cache=cache, logits=out.logits[:, -1].float().to(model.device), positions=positions[..., -1:])
+    logits = out.logits[:, -1].float().to(model.device)
+    return Prefill(cache=cache, tokens=tensors["input_ids"], logits=logits, positions=positions[..., -1:])
 
 
 @torch.no_grad()
@@ -97,7 +100,7 @@ def roll_out(
         vocabulary: of the model.
         max_new_tokens: per answer.
         seeds: N x K, those of a prompt side by side; None for greedy answers.
-        sampling: used with seeds.
+        sampling: used with seeds, its repetition penalty without them too.
         keep_digits: whether to keep the logits of digits.
 
     Returns:
@@ -124,6 +127,8 @@ def roll_out(
     written = torch.full((len(rows), max_new_tokens), vocabulary.pad, device=logits.device)
     lengths = torch.full_like(rows, max_new_tokens)
     finished = torch.zeros_like(rows, dtype=torch.bool)
+    penalty = sampling.repetition_penalty if sampling else 1.0
+    used_tokens = _used(prompts, k=k, size=logits.shape[-1]) if penalty != 1 else None
     banned, ends, digits = (
         torch.tensor(ids, device=logits.device, dtype=torch.long)
         for ids in (vocabulary.banned, vocabulary.ends, vocabulary.digits)
@@ -136,12 +141,16 @@ def roll_out(
             kept = torch.zeros(len(written), len(digits), device=logits.device)
             kept[rows] = logits[:, digits]
             digit_logits.append(kept)
+        if used_tokens is not None:
+            logits = _penalised(logits, used_tokens[rows], penalty)
         if generators is not None:
             logits = _perturbed(logits, sampling or Sampling(), [generators[row] for row in rows.tolist()])
         token = logits.argmax(dim=-1)
         newly = torch.isin(token, ends)
         lengths[rows[newly]] = step
         written[rows, step] = token
+        if used_tokens is not None:
+            used_tokens[rows, token] = True
         finished[rows] = newly
         going = (~newly).nonzero().flatten()
         if len(going) == 0 or step == max_new_tokens - 1:
@@ -166,6 +175,19 @@ def roll_out(
         for row in range(len(tokens))
     ]
     return [answers[k * i : k * (i + 1)] for i in range(len(prompts))]
+
+
+def _used(prompts: Sequence[Prefill], *, k: int, size: int) -> Tensor:
+    """Bool [rows, vocabulary]: the tokens of each row's prompt."""
+    used = torch.zeros(len(prompts), size, dtype=torch.bool, device=prompts[0].logits.device)
+    for row, prompt in zip(used, prompts, strict=True):
+        row[prompt.tokens[0].to(row.device)] = True
+    return used.repeat_interleave(k, dim=0)
+
+
+def _penalised(logits: Tensor, used: Tensor, penalty: float) -> Tensor:
+    """Logits of used tokens over the penalty, or times it below 0 (CTRL, arXiv 1909.05858, as `generate` has it)."""
+    return torch.where(used, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
 
 
 def _perturbed(logits: Tensor, sampling: Sampling, generators: Sequence[torch.Generator]) -> Tensor:

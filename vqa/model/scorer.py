@@ -4,7 +4,7 @@ import gc
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -19,8 +19,10 @@ from vqa.model import readout
 from vqa.model.card import GenerationConfig, ModelCard, settle
 from vqa.model.encode import encode
 from vqa.model.load import Policy, load
-from vqa.model.rollout import Sampling, prefill, roll_out
-from vqa.prompt import dimensions
+from vqa.model.question import DESCRIBE, check_askable, check_readout, with_words
+from vqa.model.resolve import with_folder_sampling
+from vqa.model.rollout import Prefill, Rollout, Sampling, prefill, roll_out
+from vqa.prompt import words
 from vqa.types import Clip, Score, Views
 from vqa.views import ViewsConfig, look, view_seed
 
@@ -37,6 +39,7 @@ class _Question:
     place: int  # in the caller's list
     views: Views
     inputs: "BatchFeature"
+    describing: "BatchFeature | None"  # the same pictures, asked for words
     length: int  # tokens
     seconds: float  # of encoding
 
@@ -49,15 +52,21 @@ class Scorer:
 
         Args:
             policy: model, processor and vocabulary.
-            card: names the prompt and the views.
+            card: names the question, the form of its answers and the views.
             generation: how answers are drawn and read; None: the defaults.
 
         Raises:
+            UsageError: readout "published" with a card that does not say how the released script reads.
             ModelError: readout "expected" with a vocabulary in which digits have no tokens of their own.
         """
-        self.card, self.generation = card, generation or GenerationConfig()
+        self.card = card
+        self.generation = with_folder_sampling(generation or GenerationConfig(), policy.location)
         self._policy = policy
-        self._dimensions = dimensions(card.prompt)
+        check_readout(card, self.generation)
+        published = card.answer.published_reading if self.generation.readout == "published" else None
+        self._form = readout.Form(
+            dimensions=card.dimensions, scale=card.scale, keys=card.answer.keys, published=published
+        )
         self._guard: Guard | None = None
         if self.generation.readout == "expected" and not policy.vocabulary.has_digits:
             raise ModelError(f"model {self.model_id}: digits have no tokens of their own. Set readout to answer.")
@@ -71,10 +80,13 @@ class Scorer:
             overrides: keys of ModelCard and GenerationConfig, such as `k=6, device_map="cpu"`.
 
         Raises:
-            UsageError: an unknown card or key.
+            UsageError: an unknown card or key, or a model without a question.
             ModelError: the model cannot be loaded.
         """
         card, generation = settle(source, overrides)
+        card = with_words(card)
+        check_askable(card)
+        check_readout(card, generation)
         return cls(load(card), card=card, generation=generation)
 
     @property
@@ -162,9 +174,20 @@ class Scorer:
 
     def _question(self, place: int, views: Views) -> _Question:
         started = time.perf_counter()
-        inputs = encode(self._policy.processor, views, prompt=self.card.prompt)
-        seconds = time.perf_counter() - started
-        return _Question(place=place, views=views, inputs=inputs, length=inputs["input_ids"].shape[1], seconds=seconds)
+        card, processor = self.card, self._policy.processor
+        inputs = encode(processor, views, prompt=card.prompt, question=card.question, layout=card.layout)
+        describing = None
+        if self.generation.describe:
+            request = card.description or DESCRIBE
+            describing = encode(processor, views, prompt=card.prompt, question=request, layout=card.layout)
+        return _Question(
+            place=place,
+            views=views,
+            inputs=inputs,
+            describing=describing,
+            length=inputs["input_ids"].shape[1],
+            seconds=time.perf_counter() - started,
+        )
 
     def _fits(self, batch: Sequence[_Question]) -> bool:
         longest = max(question.length for question in batch) + self.generation.max_new_tokens
@@ -217,30 +240,43 @@ class Scorer:
         names = [question.views.clip.clip_id for question in batch]
         seeds = [_seed(generation.seed, name, rollout) for name in names for rollout in range(generation.k)]
         started = time.perf_counter()
-        answers = roll_out(
-            policy.model,
+        answers = self._roll_out(prompts, k=generation.k, seeds=seeds)
+        texts: list[str | None] = [None] * len(batch)
+        asked = [question.describing for question in batch if question.describing is not None]
+        if asked:
+            seeds = [_seed(generation.seed, f"{name}\0words", 0) for name in names]
+            told = self._roll_out([prefill(policy.model, inputs) for inputs in asked], k=1, seeds=seeds)
+            texts = [words(self._text(one)) for (one,) in told]
+        shared = (time.perf_counter() - started) / len(batch)
+        scores = []
+        for mine, own, text in zip(answers, seconds, texts, strict=True):
+            given = [
+                readout.read_rollout(one, policy.processor.tokenizer, policy.vocabulary, form=self._form)
+                for one in mine
+            ]
+            scores.append(replace(readout.summarise(given, form=self._form, seconds=own + shared), description=text))
+        return scores
+
+    def _roll_out(self, prompts: Sequence[Prefill], *, k: int, seeds: Sequence[int]) -> list[list[Rollout]]:
+        generation = self.generation
+        return roll_out(
+            self._policy.model,
             prompts,
-            k=generation.k,
-            vocabulary=policy.vocabulary,
+            k=k,
+            vocabulary=self._policy.vocabulary,
             max_new_tokens=generation.max_new_tokens,
             seeds=seeds if generation.is_sampled else None,
-            sampling=Sampling(temperature=generation.temperature, top_p=generation.top_p, top_k=generation.top_k),
-            keep_digits=generation.readout == "expected",
+            sampling=Sampling(
+                temperature=generation.temperature,
+                top_p=generation.top_p,
+                top_k=generation.top_k,
+                repetition_penalty=generation.repetition_penalty,
+            ),
+            keep_digits=generation.readout != "answer" and self._policy.vocabulary.has_digits,
         )
-        shared = (time.perf_counter() - started) / len(batch)
-        return [
-            readout.summarise(
-                [
-                    readout.read_rollout(
-                        one, policy.processor.tokenizer, policy.vocabulary, dimensions=self._dimensions
-                    )
-                    for one in mine
-                ],
-                dimensions=self._dimensions,
-                seconds=own + shared,
-            )
-            for mine, own in zip(answers, seconds, strict=True)
-        ]
+
+    def _text(self, rollout: Rollout) -> str:
+        return str(self._policy.processor.tokenizer.decode(rollout.tokens, skip_special_tokens=True)).strip()
 
 
 def _seed(seed: int, clip_id: str, rollout: int) -> int:

@@ -8,23 +8,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqa.errors import UsageError
+from vqa.rewards.format import Demand
 
 Numbers = NDArray[np.float64]
 
+MODES = ("paper", "released", "strict")
 # What `compute` takes beside the numbers, for B clips with K answers; a term without its entry is 0.
 CONTEXT = {
-    "stage": "1 or 2, of PreResQ-R1's two: the spread penalty is of stage 1 only (default 1)",
-    "mode": "paper_code (default) or strict: what the pairwise term pays for a wrong order",
+    "stage": "1 or 2, of PreResQ-R1's two: in mode paper the spread penalty is of stage 1 only (default 1)",
+    "mode": "paper (default) or released, where the two differ: see `modes` of a preset; strict: as paper, and the "
+    "pairwise term pays nothing for a wrong order",
     "perturbed": "float [B, K', D], answers to the clips with their frames in another order (NaN: unparsed)",
+    "compared": "int, consecutive clips whose means the temporal term of VQAThinker compares as one (default: all)",
     "tokens": "int [B, K], length of each answer",
-    "texts": "str [B, K], each answer",
-    "well_formed": "bool [B, K], answers of the asked form although they hold no score (damage questions)",
+    "texts": "str [B, K], each answer; without them the format term is 1 for every parsed answer",
     "classes": "str [B, K], damage as the answer names it",
     "severities": "str [B, K], its severity",
     "true_classes": "str [B], the damage, empty where none was asked for; the opinion may be NaN there",
     "true_severities": "str [B], its severity",
-    "think": "float [B, K], probability of the opinion's digit after the reasoning",
-    "no_think": "float [B, K], the same without it",
+    "think": "float [B, K], probability of the opinion's tenths digit in the answer",
+    "no_think": "float [B, K], the same in the j-th answer of another rollout, without reasoning",
     "reason_scores": "float [B, K], the score that the reasoning alone implies (NaN: none)",
 }
 
@@ -42,6 +45,7 @@ class Batch:
     opinions: Numbers
     peers: NDArray[np.bool_]
     context: Mapping[str, Any]
+    demand: Demand = "tags"  # of the preset's format term
 
     def array(self, name: str) -> NDArray[Any] | None:
         """An entry of the context as an array, or None where it is missing.
@@ -78,7 +82,7 @@ def make_batch(values: Numbers, opinions: Numbers, datasets: Sequence[str], cont
             f"rewards: {len(values)} clips with opinions of shape {list(opinions.shape)} and {len(datasets)} data "
             "sets. Give one of each per clip."
         )
-    for name, allowed in (("stage", (1, 2)), ("mode", ("paper_code", "strict"))):
+    for name, allowed in (("stage", (1, 2)), ("mode", MODES)):
         if context.get(name, allowed[0]) not in allowed:
             raise UsageError(f"rewards: {name} is {context[name]!r}; allowed are {', '.join(map(str, allowed))}.")
     if unknown := sorted(set(context) - set(CONTEXT)):

@@ -1,19 +1,58 @@
-"""Terms of an answer's form: parsed by the one parser, within a length, without repetition."""
+"""Terms of an answer's form: tags and content as the papers demand them, length, repetition."""
 
 import re
 from collections import Counter
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vqa.prompt import Form
+
 Numbers = NDArray[np.float64]
+Demand = Literal["tags", "numbers", "lines", "json", "score"]
+FORMS: dict[Demand, tuple[Form, ...]] = {  # of prompts whose answers can meet the demand
+    "tags": ("numbers", "json", "score"),
+    "numbers": ("numbers",),
+    "lines": ("numbers",),
+    "json": ("json",),
+    "score": ("score",),
+}
+_NUMBER = r"[-+]?\d+(?:\.\d+)?[ \t]*"
+
+
+def demanded(texts: Sequence[Sequence[str]], demand: Demand, *, numbers: int) -> Numbers:
+    """1 for an answer whose whole text has the demanded form, else 0.
+
+    All demand `<think>...</think>`, blanks at most, then `<answer>...</answer>` and nothing else. Inside `<answer>`:
+    `tags` anything (VisualQuality-R1, arXiv 2505.14460, and most others), `numbers` as many numbers as were asked for,
+    one per line (PreResQ-R1's images, arXiv 2511.05393), `lines` the same with a line break behind the last one too
+    (its videos), `json` one flat object, with each tag on a line of its own (Q-Insight, arXiv 2503.22679), `score`
+    `Score: ` and a number of one digit and two decimals (Refine-IQA, arXiv 2508.03763).
+
+    Args:
+        texts: B groups of K answers.
+        demand: one of the five.
+        numbers: D, how many were asked for.
+
+    Returns:
+        float [B, K], 0 or 1.
+    """
+    end = "" if demand == "lines" else "?"
+    inside = {
+        "tags": r".*?",
+        "numbers": rf"\s*(?:{_NUMBER}\n\s*){{{numbers - 1}}}{_NUMBER}(?:\n\s*){end}",
+        "json": r"\n\{[^{}]*\}\n",
+        "score": r"\s*Score: ?\d\.\d\d\s*",
+    }["numbers" if demand == "lines" else demand]
+    before = r"<think>\n.*?\n</think>\n" if demand == "json" else r"<think>.*?</think>\s*"
+    form = re.compile(f"{before}<answer>{inside}</answer>", re.DOTALL)
+    return np.array([[float(form.fullmatch(text) is not None) for text in group] for group in texts])
 
 
 def parsed(values: Numbers) -> Numbers:
-    """1 for an answer that was parsed, else 0.
-
-    The papers' own patterns differ a little from each other; here `vqa.prompt.parse` decides for all.
+    """1 for an answer that was parsed, else 0: stands for the format where there are no texts, as in plots.
 
     Args:
         values: [B, K, D], NaN where unparsed.

@@ -1,22 +1,19 @@
 """Terms between clips: order and distance of two or three clips of one data set."""
 
-from typing import Literal
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
 Numbers = NDArray[np.float64]
 Truths = NDArray[np.bool_]
-Mode = Literal["paper_code", "strict"]
 
 
-def pairwise(scores: Numbers, opinions: Numbers, peers: Truths, *, mode: Mode = "paper_code") -> Numbers:
+def pairwise(scores: Numbers, opinions: Numbers, peers: Truths, *, is_strict: bool = False) -> Numbers:
     """Pairwise score-and-rank term of PreResQ-R1 (arXiv 2511.05393, released code).
 
     The k-th lowest answer of a clip meets the k-th lowest of each peer. With c = 1 for the right order and
     m = |dg| / (|dg| + both errors) it pays sqrt(m) for c = 1 and sqrt(1 - m) for c = 0, averaged over peers. A wrong
-    order thus pays at least 0.707, more for a larger error; `strict` pays nothing for it, with the same peak.
+    order thus pays at least 0.707, more for a larger error; `is_strict` pays nothing for it, with the same peak.
 
     Pairs of equal opinions are skipped (they say nothing about order, and the code's formula pays them the wrong way
     round), as are ranks that a clip with unparsed answers lacks. Equal answers keep their order, as in the code.
@@ -25,7 +22,7 @@ def pairwise(scores: Numbers, opinions: Numbers, peers: Truths, *, mode: Mode = 
         scores: [B, K] on 1-5, NaN where unparsed.
         opinions: [B] on 1-5.
         peers: bool [B, B], two different clips of one data set.
-        mode: `paper_code` as released, or `strict`.
+        is_strict: pay nothing for a wrong order, in place of the released formula.
 
     Returns:
         float [B, K], 0 to 1; 0 where unparsed.
@@ -39,7 +36,7 @@ def pairwise(scores: Numbers, opinions: Numbers, peers: Truths, *, mode: Mode = 
     known = ~np.isnan(ranked)
     pairs = (peers & (gap != 0))[:, :, None] & known[:, None] & known
     m = np.divide(distance, distance + error[:, None] + error, out=np.zeros(pairs.shape), where=pairs)
-    reward = np.sqrt(np.where(right, m, 1.0 - m if mode == "paper_code" else 0.0))
+    reward = np.sqrt(np.where(right, m, 0.0 if is_strict else 1.0 - m))
     paid = np.empty_like(scores)
     np.put_along_axis(paid, order, _mean(reward, pairs), axis=1)
     return _filled(paid, scores)

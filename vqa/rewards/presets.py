@@ -1,11 +1,11 @@
 """Published recipes as weighted lists of terms with their papers' constants, and `compute`, which sums them.
 
-NOT FOUND marks a constant or form that no public source we could read gives; the value in its place is our own. Every
-format term is 1 where the one parser reads the answer; the papers' own patterns are a little stricter.
+NOT FOUND marks a constant or form that no public source we could read gives; the value in its place is our own. The
+format terms are the papers' patterns over whole answers, stricter than the parser of scores.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,11 +25,14 @@ Term = Callable[[Batch, Terms], Numbers]  # the terms before it in the list are 
 class RewardPreset:
     """The reward of a recipe.
 
-    `total` is the sum of weight x term; `source` names the paper and what it does not state.
+    `total` is the sum of weight x term; `source` names the paper and what it does not state. `demand` is the form that
+    its format term pays for, `modes` says where the modes `paper` and `released` differ.
     """
 
     source: str
     terms: Mapping[str, tuple[float, Term]]
+    demand: form.Demand = "tags"
+    modes: str = ""
 
     @property
     def weights(self) -> dict[str, float]:
@@ -43,7 +46,7 @@ def compute(preset: str, values: ArrayLike, opinions: ArrayLike, datasets: Seque
     Args:
         preset: a name in REWARD_PRESETS.
         values: [B, K, D] on 1-5: D numbers of K answers to B clips, NaN where an answer was not parsed. One NaN makes
-            the whole answer unparsed, which is 0 in every term but `repetition`.
+            the whole answer unparsed, which is 0 in every term but `repetition`, and `format` where texts are given.
         opinions: [B] on 1-5.
         datasets: B names.
         context: what some terms take beside the numbers; see CONTEXT in `vqa.rewards.batch`. A term without it is 0.
@@ -56,6 +59,7 @@ def compute(preset: str, values: ArrayLike, opinions: ArrayLike, datasets: Seque
     """
     chosen = known(preset)
     batch = make_batch(np.array(values, float), np.array(opinions, float), datasets, context)
+    batch = replace(batch, demand=chosen.demand)
     terms: Terms = {}
     total = np.zeros_like(batch.scores)
     for name, (weight, term) in chosen.terms.items():
@@ -76,12 +80,12 @@ def _regression(batch: Batch, _: Terms) -> Numbers:
 
 
 def _pairwise(batch: Batch, _: Terms) -> Numbers:
-    mode = batch.context.get("mode", "paper_code")
-    return preference.pairwise(batch.scores, batch.opinions, batch.peers, mode=mode)
+    is_strict = batch.context.get("mode") == "strict"
+    return preference.pairwise(batch.scores, batch.opinions, batch.peers, is_strict=is_strict)
 
 
 def _spread(batch: Batch, _: Terms) -> Numbers:
-    is_on = batch.context.get("stage", 1) == 1
+    is_on = batch.context.get("stage", 1) == 1 or batch.context.get("mode") == "released"
     return response.spread(batch.values) if is_on else np.zeros_like(batch.scores)
 
 
@@ -94,16 +98,17 @@ def _fidelity(batch: Batch, _: Terms) -> Numbers:
 
 
 def _format(batch: Batch, _: Terms) -> Numbers:
-    well_formed = batch.array("well_formed")
-    read = form.parsed(batch.values)
-    return read if well_formed is None else np.maximum(read, well_formed)
+    texts = batch.array("texts")
+    if texts is None:
+        return form.parsed(batch.values)
+    return form.demanded(texts.tolist(), batch.demand, numbers=batch.values.shape[2]).reshape(batch.scores.shape)
 
 
 def _vqathinker_regression(batch: Batch, _: Terms) -> Numbers:
     return regression.gaussian(batch.scores, batch.opinions, sigma=0.5) * regression.decimals(batch.values)
 
 
-def _contrast(batch: Batch, paid: Numbers, accuracy: Term, *, share: float, above: float) -> Numbers:
+def _contrast(batch: Batch, paid: Numbers, accuracy: Term, *, share: float, above: float, compared: int = 1) -> Numbers:
     if batch.context.get("perturbed") is None:
         return np.zeros_like(paid)
     values = np.array(batch.context["perturbed"], float)
@@ -114,12 +119,18 @@ def _contrast(batch: Batch, paid: Numbers, accuracy: Term, *, share: float, abov
     values[~np.isfinite(values).all(axis=2)] = np.nan
     scores = values.mean(axis=2)
     other = accuracy(Batch(values, scores, batch.opinions, batch.peers, {}), {})
-    return temporal.contrast(paid, other, ~np.isnan(batch.scores), ~np.isnan(scores), share=share, above=above)
+    are_parsed = ~np.isnan(batch.scores), ~np.isnan(scores)
+    return temporal.contrast(paid, other, *are_parsed, share=share, above=above, compared=compared)
 
 
 def _vqathinker_temporal(batch: Batch, terms: Terms) -> Numbers:
-    order = _contrast(batch, terms["fidelity"], _fidelity, share=1.0, above=0.5)
-    return order + _contrast(batch, terms["regression"], _vqathinker_regression, share=1.0, above=0.9)
+    if batch.context.get("mode") == "released":
+        return np.zeros_like(batch.scores)
+    compared = int(batch.context.get("compared", max(1, len(batch.scores))))
+    order = _contrast(batch, terms["fidelity"], _fidelity, share=1.0, above=0.5, compared=compared)
+    return order + _contrast(
+        batch, terms["regression"], _vqathinker_regression, share=1.0, above=0.9, compared=compared
+    )
 
 
 def _relative(batch: Batch, _: Terms) -> Numbers:
@@ -160,9 +171,13 @@ def _consistency(batch: Batch, _: Terms) -> Numbers:
 
 _PRERESQ_R1 = "PreResQ-R1 (arXiv 2511.05393), as in its released code; the paper's own names and weights: NOT FOUND. "
 
+_STAGES = "paper: the spread penalty in stage 1 only, as in its figure; released: in both, as the code has no switch."
+
 REWARD_PRESETS: Mapping[str, RewardPreset] = {
     "preresq_video": RewardPreset(
-        source=_PRERESQ_R1 + "The spread penalty in stage 1 only, as in its figure; the code has no such switch.",
+        source=_PRERESQ_R1.strip(),
+        demand="lines",
+        modes=_STAGES,
         terms={
             "pairwise": (0.375, _pairwise),
             "spread": (-1.0, _spread),
@@ -173,6 +188,8 @@ REWARD_PRESETS: Mapping[str, RewardPreset] = {
     ),
     "preresq_image": RewardPreset(
         source=_PRERESQ_R1 + "Its fifth aspect takes no part in `balance`, as in the code.",
+        demand="numbers",
+        modes=_STAGES,
         terms={
             "pairwise": (0.375 / 3, _pairwise),
             "spread": (-1.0 / 3, _spread),
@@ -187,8 +204,8 @@ REWARD_PRESETS: Mapping[str, RewardPreset] = {
         terms={"fidelity": (1.0, _fidelity), "format": (1.0, _format)},
     ),
     "vqathinker": RewardPreset(
-        source="VQAThinker (arXiv 2508.06051). Whether perturbed answers are ranked among themselves: NOT FOUND; here "
-        "they are.",
+        source="VQAThinker (arXiv 2508.06051); perturbed answers are ranked among themselves.",
+        modes="paper: with `temporal`; released: without, as its script has `--temporal false`.",
         terms={
             "fidelity": (1.0, _fidelity),
             "regression": (1.0, _vqathinker_regression),
@@ -198,6 +215,7 @@ REWARD_PRESETS: Mapping[str, RewardPreset] = {
     ),
     "q_insight": RewardPreset(
         source="Q-Insight (arXiv 2503.22679): score and damage questions side by side.",
+        demand="json",
         terms={
             "threshold": (1.0, lambda batch, _: regression.threshold(batch.scores, batch.opinions, within=0.35)),
             "degradation": (1.0, _degradation),
@@ -205,7 +223,7 @@ REWARD_PRESETS: Mapping[str, RewardPreset] = {
         },
     ),
     "vq_insight": RewardPreset(
-        source="VQ-Insight (arXiv 2506.18564), its score task; opinions on 0-100 there, only their ratio enters.",
+        source="VQ-Insight (arXiv 2506.18564), its score task, on the 0-100 of its opinions.",
         terms={
             "regression": (1.0, _relative),
             "temporal": (1.0, _vq_insight_temporal),
@@ -222,9 +240,10 @@ REWARD_PRESETS: Mapping[str, RewardPreset] = {
         },
     ),
     "omniquality_r": RewardPreset(
-        source="OmniQuality-R (arXiv 2510.10609): sigma 0.8 points, of a 0-5 scale there; how it shrinks: NOT FOUND.",
+        source="OmniQuality-R (arXiv 2510.10609): sigma 0.8 of its 0-5 scale, which is 0.64 of 1-5; constant, as its "
+        "released function that should shrink it is empty.",
         terms={
-            "regression": (1.0, lambda batch, _: regression.gaussian(batch.scores, batch.opinions, sigma=0.8)),
+            "regression": (1.0, lambda batch, _: regression.gaussian(batch.scores, batch.opinions, sigma=0.64)),
             "format": (0.5, _format),
         },
     ),
@@ -246,6 +265,7 @@ REWARD_PRESETS: Mapping[str, RewardPreset] = {
     ),
     "refine_iqa": RewardPreset(
         source="Refine-IQA (arXiv 2508.03763), stage 2; a script's name says 0.35, the code 0.5.",
+        demand="score",
         terms={
             "threshold": (
                 1.0,

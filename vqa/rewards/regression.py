@@ -41,10 +41,10 @@ def linear(scores: Numbers, opinions: Numbers, *, width: float = 4.0) -> Numbers
 
 
 def relative(scores: Numbers, opinions: Numbers) -> Numbers:
-    """`1 - min(1, |s - g| / |g|)`, relative L1 of VQ-Insight (arXiv 2506.18564).
+    """`1 - min(1, |s - g| / |g|)` on 0-100, relative L1 of VQ-Insight (arXiv 2506.18564).
 
-    The paper's opinions are on 0-100. Only the ratio enters: 1-5 here is as 20-100 there. An opinion of 0 pays exact
-    hits alone.
+    Scores and opinions are mapped from 1-5 to the paper's 0-100, where an error counts more for a bad clip: half a
+    point is 12.5 there, all of it for an opinion of 1.5. An opinion of 1, its 0, pays exact hits alone.
 
     Args:
         scores: [B, K] on 1-5, NaN where unparsed.
@@ -53,8 +53,8 @@ def relative(scores: Numbers, opinions: Numbers) -> Numbers:
     Returns:
         float [B, K], 0 to 1; 0 where unparsed.
     """
-    error = _error(scores, opinions)
-    size = np.abs(opinions)[:, None]
+    error = 25.0 * _error(scores, opinions)
+    size = 25.0 * np.abs(opinions - 1.0)[:, None]
     ratio = np.divide(error, size, out=np.where(error > 0, 1.0, error), where=size > 0)
     paid: Numbers = np.nan_to_num(1.0 - np.minimum(1.0, ratio))
     return paid
@@ -77,7 +77,8 @@ def laplace(scores: Numbers, opinions: Numbers, *, scale: float = 0.30) -> Numbe
 def gaussian(scores: Numbers, opinions: Numbers, *, sigma: float) -> Numbers:
     """`exp(-(s - g)^2 / (2 sigma^2))`.
 
-    VQAThinker (arXiv 2508.06051): sigma 0.5. OmniQuality-R (arXiv 2510.10609): 0.8 at its start. Aes-R1 (arXiv
+    VQAThinker (arXiv 2508.06051): sigma 0.5. OmniQuality-R (arXiv 2510.10609): 0.8 of a 0-5 scale, which
+    is 0.64 of 1-5. Aes-R1 (arXiv
     2509.21871): 0.1 of a 0-1 scale, which is 0.4 of 1-5.
 
     Args:
@@ -156,8 +157,8 @@ def probability(think: Numbers, no_think: Numbers, earned: Numbers) -> Numbers:
     """`clamp(P_think - P_no_think, 0, 1) * (earned // 2)` (Refine-IQA, arXiv 2508.03763, stage 2).
 
     Args:
-        think: [B, K], probability of the opinion's digit after the reasoning.
-        no_think: [B, K], the same without it.
+        think: [B, K], probability of the opinion's tenths digit in the answer.
+        no_think: [B, K], the same in the j-th answer of another rollout, without reasoning.
         earned: [B, K], sum of threshold and format terms, so that the term is paid only where both are.
 
     Returns:

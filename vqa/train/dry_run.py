@@ -17,14 +17,14 @@ import transformers
 from vqa.errors import UsageError
 from vqa.model.card import ModelCard, settle
 from vqa.model.resolve import EMBEDDED
-from vqa.prompt import PROMPTS
+from vqa.prompt import PROMPTS, PromptName
 from vqa.rewards import REWARD_PRESETS
 from vqa.rewards.presets import known
-from vqa.train.clips.dataset import ListedClip, list_clips, split_clips
-from vqa.train.grpo.build import check
+from vqa.train.clips.dataset import ListedClip, check_views, knows_damage, list_clips, split_clips
+from vqa.train.grpo.build import check, check_terms
 from vqa.train.modules import tower_of
-from vqa.train.recipe import ColdStart, GrpoStage, Recipe, Stage, Warmup
-from vqa.train.runner import card_of
+from vqa.train.recipe import ColdStart, GrpoStage, Recipe, Stage, Warmup, recipe_views
+from vqa.train.runner import card_of, without_stand_ins
 from vqa.train.scratch.model import make_model, make_tokenizer
 from vqa.train.types import Model
 from vqa.views import ViewsConfig
@@ -69,11 +69,12 @@ def estimate(recipe: Recipe, *, data: Sequence[Path | str] = ()) -> Iterator[str
     size = f"about {counted.total / 1e6:,.1f} million parameters" if counted.total else "parameters not known"
     yield f"start: {recipe.start or 'random weights'}, {size} ({counted.origin})"
     for place in dict.fromkeys([*places, *(one for stage in recipe.stages for one in stage.data)]):
+        check_views(place, recipe_views(recipe))
         yield from _data(place)
     if not places:
         yield "data: none; give --data FOLDER"
     for number, stage in enumerate(recipe.stages, 1):
-        train, held_out = _clips(recipe, stage, stage.data or places)
+        train, held_out = _clips(recipe, stage, stage.data or places, prompt=recipe.prompt or card.prompt)
         yield f"stage {number}, {stage.name} ({stage.kind}), from {recipe.origin(stage) or 'random weights'}:"
         yield from (f"  {line}" for line in _work(recipe, stage, card, train, held_out))
         yield f"  memory per process: {_memory(recipe, stage, card, counted)}"
@@ -90,11 +91,14 @@ def _data(place: str) -> Iterator[str]:
         yield f"data {place}: {dataset}: {splits} clips"
 
 
-def _clips(recipe: Recipe, stage: Stage, places: Sequence[str]) -> tuple[list[ListedClip], list[ListedClip]]:
+def _clips(
+    recipe: Recipe, stage: Stage, places: Sequence[str], *, prompt: PromptName
+) -> tuple[list[ListedClip], list[ListedClip]]:
     there = [place for place in places if Path(place).exists()]
     if not there or len(there) < len(places):
         return [], []
-    return split_clips(list_clips(there, datasets=stage.datasets), held_out=recipe.validation_clips, seed=recipe.seed)
+    clips = without_stand_ins(recipe, stage, list_clips(there, datasets=stage.datasets), prompt=prompt)
+    return split_clips(clips, held_out=recipe.validation_clips, seed=recipe.seed)
 
 
 def _work(
@@ -115,14 +119,16 @@ def _work(
         settings = stage.settings(recipe.prompt or card.prompt, recipe.seed)
         known(settings.reward)
         check(settings.model_copy(update={"vllm_mode": None}), [])
-        answers = stage.max_steps * stage.clips_per_step * stage.num_generations // stage.num_iterations
+        check_terms(settings, has_damage=not train or any(knows_damage(clip) for clip in train))
+        seen = stage.max_steps * stage.clips_per_step // (stage.num_iterations * stage.num_mini_batches)
+        answers = seen * stage.num_generations
         yield f"reward {stage.reward}: {', '.join(REWARD_PRESETS[stage.reward].weights)}"
         yield (
             f"{stage.max_steps:,} steps x {stage.clips_per_step} clips x {stage.num_generations} answers = "
             f"{answers:,} answers, at most {answers * stage.max_completion_length:,} tokens"
         )
         if train:
-            yield f"{stage.max_steps * stage.clips_per_step / len(train):.1f} epochs of the clips"
+            yield f"{seen / len(train):.1f} epochs of the clips"
     else:
         count = f"{len(train):,}" if train else "the"
         yield f"{stage.num_return_sequences} answers per clip for {count} clips, of which one is kept"

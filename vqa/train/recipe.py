@@ -10,10 +10,12 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from vqa.config import Strict, build, override, read
+from vqa.config import Strict, Values, build, merge, override, read
 from vqa.errors import UsageError
+from vqa.model.card import settle
 from vqa.prompt import PromptName
 from vqa.train.grpo.config import OBJECTIVES, GrpoSettings
+from vqa.views import ViewsConfig
 
 STAGE_FILE = "stage.json"  # in the folder of each stage of a run
 
@@ -258,8 +260,15 @@ class Recipe(Strict):
     start: str | None = Field(None, description="a card, a hub id or a folder")
     model: Sizes | None = Field(None, description="sizes of a random model, in place of `start`")
     prompt: PromptName | None = Field(None, description="default: the card's")
+    views: Values = Field(
+        default_factory=dict, description="what is shown of a clip, in keys of `vqa score`; others are the card's"
+    )
     max_pixels: int | None = Field(None, ge=1, description="area of a picture; default: the card's")
     data: tuple[str, ...] = Field((), description="ladders, folders of `vqa prepare`, manifests; replaced by --data")
+    stand_in_opinions: bool = Field(
+        False,
+        description="train on opinions of ladders, which are VMAF's, no person's; false: on damage alone",
+    )
     views_per_clip: int = Field(1, ge=1, description="coldstart on a ladder: views per clip, with different crops")
     validation_clips: int = Field(150, ge=0, description="held-out clips for evaluation and choosing weights; 0: none")
     seed: int = Field(0, description="of all that is drawn")
@@ -330,6 +339,12 @@ def load_recipe(path: Path, assignments: Sequence[str] = ()) -> Recipe:
             )
     made = [_stage(name, stage, str(path)) for name, stage in stages.items()]
     return build(Recipe, values | {"stages": made}, where=str(path))
+
+
+def recipe_views(recipe: Recipe) -> ViewsConfig:
+    """What the recipe shows of a clip: its `views` over its card's. Raises UsageError for a wrong key or value."""
+    card, _ = settle(recipe.card_name, {})
+    return build(ViewsConfig, merge(card.views, recipe.views), where="the recipe, views")
 
 
 def _stage(name: object, values: object, path: str) -> Common:

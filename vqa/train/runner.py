@@ -11,6 +11,7 @@ Every process of a launch runs this; the main process writes.
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -24,10 +25,12 @@ from accelerate import PartialState
 from transformers import PrinterCallback, ProcessorMixin
 
 from vqa import machine
+from vqa.config import merge
 from vqa.errors import UsageError
 from vqa.files import write_json
 from vqa.model.card import GenerationConfig, ModelCard, Readout, settle
 from vqa.prompt import PROMPTS, PromptName, dimensions
+from vqa.rewards.presets import known
 from vqa.train.checkpoints import (
     export_model,
     load_for_generation,
@@ -41,18 +44,22 @@ from vqa.train.clips.dataset import (
     ListedClip,
     TrainingClip,
     answer_writer,
+    check_views,
     damage_clips,
     digest_of,
+    knows_damage,
     list_clips,
     load_clips,
     split_clips,
+    view_of,
 )
 from vqa.train.context import StageContext
 from vqa.train.generate import REASONS, generate_reasons, texts_by_clip
-from vqa.train.grpo.build import make_trainer
+from vqa.train.grpo.build import check_terms, make_trainer
 from vqa.train.grpo.dataset import Example
+from vqa.train.grpo.perturbations import second_pass
 from vqa.train.metrics_log import LogCallback, MetricsLog
-from vqa.train.recipe import STAGE_FILE, ColdStart, GrpoStage, Recipe, Stage, Warmup, Write
+from vqa.train.recipe import STAGE_FILE, ColdStart, GrpoStage, Recipe, Stage, Warmup, Write, recipe_views
 from vqa.train.scratch.crops import cut_crops
 from vqa.train.scratch.model import make_model, make_processor, make_tokenizer
 from vqa.train.scratch.warmup import warm_up
@@ -62,7 +69,7 @@ from vqa.train.validation import validate
 from vqa.views import ViewsConfig
 
 hf: Any = transformers  # its types do not hold what it does
-SETTINGS_VERSION = 2  # of stage.json; raised when settings are renamed, as the key of a stage is a digest of them
+SETTINGS_VERSION = 3  # of stage.json; raised when settings are renamed or teach another thing
 
 
 @dataclass(slots=True, kw_only=True)
@@ -88,7 +95,7 @@ class RunContext:
             card=card,
             prompt=recipe.prompt or card.prompt,
             readout=generation.readout,
-            views=ViewsConfig(**card.views),
+            views=recipe_views(recipe),
             out=out,
             places=tuple(map(str, data)) or recipe.data,
             processes=PartialState(cpu=not torch.cuda.is_available()),
@@ -107,9 +114,11 @@ class RunContext:
             raise UsageError(f"stage {stage.name}: no data. Give --data FOLDER (of `vqa prepare`, or a ladder).")
         if not places:
             return [], []
-        return split_clips(
-            list_clips(places, datasets=stage.datasets), held_out=self.recipe.validation_clips, seed=self.recipe.seed
-        )
+        for place in places:
+            check_views(place, self.views)
+        clips = list_clips(places, datasets=stage.datasets)
+        clips = without_stand_ins(self.recipe, stage, clips, prompt=self.prompt)
+        return split_clips(clips, held_out=self.recipe.validation_clips, seed=self.recipe.seed)
 
     def load(self, clips: Sequence[ListedClip], *, views_per_clip: int = 1) -> list[TrainingClip]:
         """Make clips ready to be loaded; those of a ladder are decoded once per run."""
@@ -149,10 +158,34 @@ class RunContext:
         )
 
 
+def without_stand_ins(recipe: Recipe, stage: Stage, clips: list[ListedClip], *, prompt: PromptName) -> list[ListedClip]:
+    """The clips without the opinions that no person gave, unless the recipe trains on them.
+
+    Raises:
+        UsageError: where the stage learns nothing else of such clips, or has no others.
+    """
+    found = [clip for clip in clips if clip.has_stand_in]
+    if recipe.stand_in_opinions or isinstance(stage, Warmup) or not found:
+        return clips
+    if isinstance(stage, GrpoStage):
+        asks_damage = "degradation" in known(stage.reward).terms
+    else:
+        asks_damage = isinstance(stage, ColdStart) and (stage.prompt or prompt) == "q_insight"
+    if not asks_damage or len(found) == len(clips):
+        raise UsageError(
+            f"stage {stage.name}: {len(found)} clips in {found[0].place} have stand-in opinions (VMAF), which no "
+            "person gave. Give clips with people's opinions, or train on these by stand_in_opinions: true."
+        )
+    return [replace(clip, opinion=math.nan) if clip.has_stand_in else clip for clip in clips]
+
+
 def card_of(recipe: Recipe) -> tuple[ModelCard, GenerationConfig]:
-    """The card whose prompt and views count, with the recipe's `max_pixels`, and its generation settings."""
+    """The card whose prompt and views count, with the recipe's own views and `max_pixels`, and its generation."""
     card, generation = settle(recipe.card_name, {})
-    return (card.model_copy(update={"max_pixels": recipe.max_pixels}) if recipe.max_pixels else card), generation
+    own: dict[str, object] = {"views": merge(card.views, recipe.views)}
+    if recipe.max_pixels:
+        own["max_pixels"] = recipe.max_pixels
+    return card.model_copy(update=own), generation
 
 
 def run_recipe(recipe: Recipe, *, out: Path, data: Sequence[Path | str] = (), until: str | None = None) -> Path:
@@ -181,10 +214,15 @@ def run_recipe(recipe: Recipe, *, out: Path, data: Sequence[Path | str] = (), un
         raise UsageError(f"--until {until}: no stage of that name. There are {', '.join(names)}.")
     hf.utils.logging.disable_progress_bar()
     run = RunContext.of(recipe, out=out, data=data)
+    planned = recipe.stages[: names.index(until) + 1] if until else recipe.stages
+    clips = {stage.name: run.clips(stage) for stage in planned}
+    for stage in planned:  # all of them before the first, which may take days
+        if isinstance(stage, GrpoStage):
+            _check_reward(run, stage, clips[stage.name][0])
     keys: dict[str, str] = {}
     last, prompt, is_new = "", run.prompt, not (out / "model").exists()
-    for stage in recipe.stages:
-        train, held_out = run.clips(stage)
+    for stage in planned:
+        train, held_out = clips[stage.name]
         settings = _stage_settings(run, stage, train, held_out, keys)
         keys[stage.name] = key_of(settings)
         folder = out / stage.name
@@ -198,8 +236,6 @@ def run_recipe(recipe: Recipe, *, out: Path, data: Sequence[Path | str] = (), un
                 finish_stage(folder, settings)
         last = last if isinstance(stage, Write) else stage.name
         prompt = run.prompt_of(stage) if isinstance(stage, ColdStart | GrpoStage) else prompt
-        if stage.name == until:
-            break
     if not last:
         return out
     if is_new and run.processes.is_main_process:
@@ -209,12 +245,23 @@ def run_recipe(recipe: Recipe, *, out: Path, data: Sequence[Path | str] = (), un
     return out / "model"
 
 
+def _check_reward(run: RunContext, stage: GrpoStage, train: Sequence[ListedClip]) -> None:
+    """Raise UsageError for a term of the reward that these clips leave silent."""
+    settings = stage.settings(run.prompt, run.recipe.seed)
+    stills = []
+    if second_pass(settings) == "temporal" and "temporal" not in settings.allow_silent:
+        firsts = {clip.dataset: clip for clip in reversed(train)}
+        stills = sorted(name for name, clip in firsts.items() if len(view_of(clip, run.views).keyframe_seconds) < 2)
+    check_terms(settings, has_damage=any(knows_damage(clip) for clip in train), stills=stills)
+
+
 def _stage_settings(
     run: RunContext, stage: Stage, train: Sequence[ListedClip], held_out: Sequence[ListedClip], keys: dict[str, str]
 ) -> dict[str, object]:
     """All settings that the stage's weights depend on."""
     recipe, origin = run.recipe, run.recipe.origin(stage)
-    shared = recipe.model_dump(mode="json", include={"model", "seed", "precision", "views_per_clip"})
+    own = {"model", "seed", "precision", "views_per_clip", "stand_in_opinions"}
+    shared = recipe.model_dump(mode="json", include=own)
     texts = () if isinstance(stage, Warmup) else stage.texts
     return (
         shared
@@ -307,7 +354,7 @@ def _texts(train: Sequence[ListedClip], prompt: PromptName) -> list[str]:
     questions = [one.question for one in PROMPTS.values()]
     labels = ["Global multiframe picture:", "Local single frame picture 1:", "Picture 2:"]
     writers = [answer_writer(clip) for clip in train]
-    said = [write(generator, dimensions(prompt)) for write in writers if write is not None]
+    said = [write(generator, prompt) for write in writers if write is not None]
     return said + (questions + labels) * (len(said) // 4 + 1)
 
 
@@ -350,7 +397,7 @@ def _warm_up(
 def _lessons(run: RunContext, stage: ColdStart, learned: list[TrainingClip]) -> list[TrainingClip]:
     """Clips of a cold start: with the stage's reasons or their own; under Q-Insight's prompt about damage too."""
     prompt = run.prompt_of(stage)
-    lessons = learned
+    lessons = [sample for sample in learned if sample.opinion is not None]  # of a stand-in its damage alone
     if stage.reasons:
         of = {sample.clip_id: sample for sample in learned}
         read = partial(read_conversations, views=run.views, numbers=dimensions(prompt), seed=run.recipe.seed)
@@ -359,22 +406,21 @@ def _lessons(run: RunContext, stage: ColdStart, learned: list[TrainingClip]) -> 
 
 
 def _examples(run: RunContext, stage: GrpoStage, learned: list[TrainingClip]) -> list[Example]:
-    """Examples of GRPO: each clip's quality; for Q-Insight's reward its damage too, where it is known."""
+    """Examples of GRPO: each clip's quality, but of stand-ins; for Q-Insight's reward its damage too, where known."""
     captions = texts_by_clip(run.text_files(stage))
     examples = [
         Example(
             clip_id=sample.clip_id,
             dataset=sample.dataset,
-            opinion=float(sample.opinion or 0),
+            opinion=math.nan if sample.opinion is None else sample.opinion,
             load=sample.views,
             caption=captions.get(sample.clip_id),
         )
         for sample in learned
     ]
     asked = zip(examples, learned, strict=True) if stage.reward == "q_insight" else ()
-    return examples + [
-        replace(one, damage=sample.damage, opinion=float("nan")) for one, sample in asked if sample.damage is not None
-    ]
+    damaged = [replace(one, damage=sample.damage, opinion=math.nan) for one, sample in asked if sample.damage]
+    return [one for one in examples if not math.isnan(one.opinion)] + damaged
 
 
 def key_of(settings: Mapping[str, object]) -> str:

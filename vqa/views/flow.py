@@ -45,7 +45,7 @@ class ViewsConfig(Strict):
     change: ChangeName = Field(
         "packets", description="temporal=keyframe: seen by packet sizes, or by luma of frames decoded for it (dearer)"
     )
-    keyframe_rate: float = Field(1.0, gt=0, description="frames per second, for temporal=fps only")
+    keyframe_rate: float = Field(1.0, gt=0, description="frames per second, for temporal=fps and linspace")
     global_kind: Literal["mosaic", "frames"] = Field("mosaic", description="one picture of tiles, or separate ones")
     global_pixels: int = Field(1024, ge=64, description="long side of the mosaic, or of each frame, at most")
     spatial: LocalName = Field("salient", description="how crops are placed; frames: whole frames instead")

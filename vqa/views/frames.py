@@ -77,6 +77,8 @@ def global_frames(
         return np.unique(frames_of.segment(seconds, count=count, seed=seed))
     if sampler == "fps":
         return np.unique(frames_of.fps(seconds, rate=rate, limit=count))
+    if sampler == "linspace":
+        return frames_of.linspace(seconds, rate=rate, limit=count)
     return np.unique(frames_of.uniform(seconds, count=count))
 
 

@@ -139,6 +139,13 @@ def test_contents_and_splits_of_the_real_sets_are_as_published(tmp_path: Path) -
     kadid = imported("kadid-10k", REAL / "kadid-10k/KADID-10K_mos.txt").manifest.table.to_pylist()
     parts = {part: [row for row in kadid if row["split"] == part] for part in ("train", "val", "test")}
     assert {part: len(of_part) for part, of_part in parts.items()} == {"train": 6125, "val": 2000, "test": 2000}
+    labels = REAL / "kadid-10k/KADID-10K_mos.txt"
+    of_q_align = imported("kadid-10k", labels, split_lists=("q-align",)).manifest.table
+    counts = Counter(of_q_align.column("split").to_pylist())
+    assert counts == {"train": 8125, "test": 2000}  # 19 of its 65 references' pictures are not in its list of 8,106
+    tested = {row["content_id"] for row in of_q_align.to_pylist() if row["split"] == "test"}
+    of_parts = [{row["content_id"] for row in parts[part]} for part in ("train", "test")]
+    assert [len(tested & one) for one in of_parts] == [6, 7]  # the two divisions leak into each other
     listed = (REAL / "kadid-10k/KADID-10K_train_set.txt").read_text().split("\n")
     assert {row["clip_id"] for row in parts["train"]} == {f"kadid-10k/{line.split()[1]}" for line in listed if line}
     contents = [{row["content_id"] for row in of_part} for of_part in parts.values()]

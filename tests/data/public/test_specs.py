@@ -183,7 +183,7 @@ LAYOUTS = [
     layout("bid", ".txt", "DatabaseImage0001.JPG 3.25\nDatabaseImage0002.JPG 1.5\n", {"mos": 3.25}, {"mos": 1.5}),
     layout("koniq-10k", ".csv", {"image_name": ["1.jpg"], "MOS": [3.5], "MOS_zscore": [50.5]}, {"mos": 3}),
     # Not one of the 49 published training references.
-    layout("kadid-10k", ".csv", KADID, KADID_ROW | {"split": "test"}),
+    layout("kadid-10k", ".csv", KADID, KADID_ROW | {"split": "val"}),
     layout("agiqa-3k", ".csv", AGIQA, *[{"content_id": "agiqa-3k/a cat"}] * 2, scale="0,5"),
     layout("agiqa-3k", ".csv", AGIQA, {"mos_std": 0.4}, {"mos_std": 0}, scale="0,5"),
     layout("cvd2014", ".csv", CVD2014, {"uri": "/clips/Test1/City/Test01_City_D01.avi", "mos": 1}, scale="-6.5,93.5"),

@@ -14,7 +14,6 @@ import pytest
 from PIL import Image
 
 from vqa.data.sources import Selection
-from vqa.data.synthetic.demo import make_demo
 from vqa.data.synthetic.distortions import DISTORTIONS
 from vqa.data.synthetic.ladder import (
     CODECS,
@@ -192,9 +191,3 @@ def test_ladder_resumes_and_repeats(photographs: Path, tmp_path: Path) -> None:
     assert removed.read_bytes() == content
     assert clip.read_bytes() == pixels
     assert pq.read_table(out / "ladder.parquet").equals(table)
-
-
-def test_demo_holds_every_kind_of_trouble(tmp_path: Path) -> None:
-    paths = make_demo(tmp_path)
-    assert {"cut_off.mp4", "not_a_video.mp4", "frozen.mp4", "big_buck_bunny.mp4"} <= {path.name for path in paths}
-    assert all(path.stat().st_size for path in paths)

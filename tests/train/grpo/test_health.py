@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vqa.errors import ModelError
+from vqa.errors import ModelError, UsageError
 from vqa.train.grpo.health import LearningCheck, complaints
 from vqa.train.grpo.reward import RewardBatch
 
@@ -31,7 +31,7 @@ DIFFERENT = [["a", "b"], ["c", "d"]]
                 texts=[[str(i) for i in range(12)]] * 2,
                 total=[[0.0] * 12, [0.0] * 11 + [1.0]],
             ),
-            "the format reward is stuck",
+            "fewer than 5% of the answers could be parsed",
         ),
     ],
 )
@@ -58,3 +58,14 @@ def test_the_first_look_has_no_patience() -> None:
         LearningCheck(patience=20, check_first_batch=True)(bad, is_first=True)
     LearningCheck(patience=20, check_first_batch=True)(bad)
     LearningCheck(patience=20)(bad, is_first=True)
+
+
+def test_reasoning_without_a_grade_word_stops_the_first_batch() -> None:
+    """Q-Ponder's consistency is with the last such word."""
+    batch = scored([[3.0, 2.0]], texts=[["a", "b"]], total=[[1.0, 0.5]])
+    batch.terms["consistency"] = np.zeros((1, 2))
+    check = LearningCheck(patience=9)
+    check(batch)  # later batches may lack them
+    with pytest.raises(UsageError, match=r"no reasoning holds a grade word \(bad, .*allow_silent: \[consistency\]"):
+        check(batch, is_first=True)
+    LearningCheck(patience=9, allow_silent=("consistency",))(batch, is_first=True)

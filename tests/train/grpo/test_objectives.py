@@ -1,7 +1,8 @@
 """Terms of single papers against their formulas, and their registry; real updates are in test_objective_runs.py."""
 
+import importlib.util
+import json
 import math
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support import children
 from tests.support.recipes import GRPO, small, written
 from vqa.errors import UsageError
 from vqa.train.grpo import objectives
@@ -107,33 +109,40 @@ class Toy(AdvantageObjective, LossObjective):
     def apply(self, update):
         return Effect(loss=update.logps.sum() * 0 + self.by, metrics={"toy": self.by})
 """
-SCRIPT = """
-import importlib.util, sys
-spec = importlib.util.find_spec("vqa.train.grpo.objectives")
-spec.submodule_search_locations.append(sys.argv[1])
-module = importlib.util.module_from_spec(spec)
-sys.modules[spec.name] = module
-spec.loader.exec_module(module)
-from pathlib import Path
-from tests.support import rehearsal
-from tests.support.recipes import GRPO, small, written
 
-recipe = written(Path(sys.argv[1]) / "a.yaml", small(GRPO | {"objectives": [{"kind": "toy", "by": 3}]}))
-print("recipe", recipe.stages[0].objectives)
-logs = []
-for objectives in ([], [{"kind": "toy", "by": 3.0}]):
-    folder = Path(sys.argv[1]) / str(len(objectives))
-    trainer = rehearsal.trainer(folder, check_first_batch=False, objectives=objectives, max_completion_length=8)
-    trainer.train()
-    logs.append(trainer.state.log_history[0])
-print("loss", round(logs[1]["loss"] - logs[0]["loss"], 3), "toy", logs[1]["toy"])
-"""
+
+def train_with_toy(folder: Path, said: Path) -> None:
+    """What the child does: with our modules imported anew, where the folder of terms has one more file."""
+    for name in [name for name in sys.modules if name.startswith(("vqa.train", "tests.support"))]:
+        del sys.modules[name]
+    spec = importlib.util.find_spec("vqa.train.grpo.objectives")
+    assert spec and spec.loader and spec.submodule_search_locations is not None
+    spec.submodule_search_locations.append(str(folder))
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    from tests.support import rehearsal
+    from tests.support.recipes import GRPO, small, written
+
+    recipe = written(folder / "a.yaml", small(GRPO | {"objectives": [{"kind": "toy", "by": 3}]}))
+    logs = []
+    for terms in ([], [{"kind": "toy", "by": 3.0}]):
+        trainer = rehearsal.trainer(
+            folder / str(len(terms)), check_first_batch=False, objectives=terms, max_completion_length=8
+        )
+        trainer.train()
+        logs.append(trainer.state.log_history[0])
+    found = [str(recipe.stages[0].objectives), logs[1]["loss"] - logs[0]["loss"], logs[1]["toy"]]  # type: ignore[union-attr]
+    said.write_text(json.dumps(found))
 
 
 def test_a_new_term_is_one_file_and_no_edit(tmp_path: Path) -> None:
-    """In a process of its own, where the folder of terms also has this one."""
+    """In a process of its own."""
     (tmp_path / "toy.py").write_text(TOY)
-    done = subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "recipe (Toy(kind='toy', by=3.0),)" in done.stdout
-    assert "loss 3.0 toy 3.0" in done.stdout
+    child = children.forked().Process(target=train_with_toy, args=(tmp_path, tmp_path / "said.json"))
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+    terms, more_loss, toy = json.loads((tmp_path / "said.json").read_text())
+    assert terms == "(Toy(kind='toy', by=3.0),)"
+    assert (more_loss, toy) == (pytest.approx(3.0, abs=5e-4), 3.0)

@@ -12,7 +12,7 @@ import torch
 from tests.support import rehearsal
 from vqa.prompt import answer_text, locate, parse
 from vqa.train.checkpoints import unsharded
-from vqa.train.grpo.perturbations import digit_of, disorder, out_of_order
+from vqa.train.grpo.perturbations import DIRECT, disorder, out_of_order, tenths_of
 
 
 def test_each_way_of_disorder_is_one_of_the_papers() -> None:
@@ -68,12 +68,10 @@ def test_frames_change_places_and_stay_as_they_are(kind: str) -> None:
 
 def test_the_digit_stands_where_the_score_stood() -> None:
     text = answer_text("It looks fair.", [3.4])
-    assert digit_of(text, 4.96, numbers=1) == (
-        "<think>It looks fair.</think><answer>\n4",
-        "<think></think><answer>\n4",
-    )
-    assert digit_of('<answer>{"rating": 3}</answer>', 5.0, numbers=1) == ('<answer>{"rating": 5',) * 2
-    assert digit_of("no score", 3.0, numbers=1) is None
+    assert tenths_of(text, 4.96, numbers=1) == "<think>It looks fair.</think><answer>\n4.9"
+    assert tenths_of("<answer>Score: 3.10</answer>", 5.0, numbers=1) == "<answer>Score: 5.0"
+    assert tenths_of('<answer>{"rating": 3}</answer>', 5.0, numbers=1) is None  # no digit stands at the tenths
+    assert tenths_of("no score", 3.0, numbers=1) is None
 
 
 @pytest.fixture(scope="module")
@@ -113,9 +111,9 @@ def test_half_as_many_answers_are_written_to_shuffled_frames(ready: tuple[Any, l
     for clip in range(
         2
     ):  # VQ-Insight: 0.3 to answers above 0.1 where the mean is at least 0.8 of that on shuffled frames
-        opinion = trainer._examples[clip].opinion
+        opinion = trainer._examples[clip].opinion  # less 1 it is a share of its 0-100
         read = [parse(one, 2) for one in other[4 * clip : 4 * clip + 2]]
-        blind = [1 - min(1, abs(np.mean(one) - opinion) / opinion) for one in read if one is not None]
+        blind = [1 - min(1, abs(np.mean(one) - opinion) / (opinion - 1)) for one in read if one is not None]
         seen = [one for one, text in zip(paid[clip], texts[4 * clip :], strict=False) if parse(text, 2) is not None]
         is_better = bool(blind) and bool(seen) and np.mean(seen) >= 0.8 * np.mean(blind)
         np.testing.assert_allclose(temporal[clip], 0.3 * (is_better & (paid[clip] > 0.1)))
@@ -123,21 +121,31 @@ def test_half_as_many_answers_are_written_to_shuffled_frames(ready: tuple[Any, l
     assert None not in again(trainer, written, "vqathinker")["perturbed"]
 
 
-def test_the_chance_of_the_opinions_digit_is_the_models(ready: tuple[Any, list[list[int]], list[int]]) -> None:
-    """Worked out one row at a time through the plain model."""
+def test_the_chance_of_the_tenths_digit_is_the_models(ready: tuple[Any, list[list[int]], list[int]]) -> None:
+    """Worked out one row at a time through the plain model: in the j-th answer, and in the j-th of a second rollout."""
     trainer, written, _ = ready
+    second = trainer._settings.model_copy(update={"reward": "refine_iqa"})
+    before_, trainer._settings = trainer._settings, second
+    views, asked = trainer._second(0)(rehearsal.clean(rehearsal.CLIPS[0]))
+    trainer._settings = before_
+    assert asked == DIRECT and views is rehearsal.clean(rehearsal.CLIPS[0])
     found = again(trainer, written, "refine_iqa")
+    assert set(found) == {"think", "no_think"} and len(found["think"]) == len(written)
     row = next(row for row, one in enumerate(found["think"]) if not math.isnan(one))
     place = trainer._places[row]
-    text = trainer._decode(written)[row]
-    reading = locate(text, 2)
-    assert reading is not None
-    digit = str(int(trainer._examples[place].opinion))
-    kept = text[: reading[0].start]
-    bare = "<think></think>" + kept[kept.rindex("</think>") + len("</think>") :]
+    clip, rows = trainer._clips[place], range(len(written))
+    with unsharded(trainer) as model:  # drawn from seeds, so the same again
+        direct = trainer._decode(trainer._write(model, rows, lambda at: trainer._clips[at].second, 1))
+    digit = f"{trainer._examples[place].opinion:.2f}"[2]
     trainer.model.eval()
-    for name, before in (("think", kept), ("no_think", bare)):
-        inputs = dict(trainer._clips[place].prompt.inputs)
+    for name, prompt, text in (
+        ("think", clip.prompt, trainer._decode(written)[row]),
+        ("no_think", clip.second, direct[row]),
+    ):
+        reading = locate(text, 2)
+        assert reading is not None
+        before = text[: reading[0].start] + f"{trainer._examples[place].opinion:.2f}"[:2]
+        inputs = dict(prompt.inputs)
         ids = trainer.processing_class.tokenizer(before, return_tensors="pt", add_special_tokens=False)["input_ids"]
         inputs["input_ids"] = torch.cat([inputs["input_ids"], ids], dim=1)
         for mask in {"attention_mask", "mm_token_type_ids"} & set(inputs):

@@ -29,18 +29,19 @@ REWARDS = ("preresq_video", "vq_insight")  # answers compared; and those to shuf
 
 def one_step(folder: str, reward: str, *, processes: int) -> dict[str, object]:
     # float64 and plain gradient descent, so that rounding neither cancels nor is blown up by Adam's first step.
-    looks = [one.load for one in rehearsal.examples(sigmas=(0.0, 2.0, 4.0))]
+    looks = [one.load for one in rehearsal.examples(sigmas=(0.0, 4.0))]
     held_out = [
         TrainingClip(clip_id=f"{place}", dataset="held out", opinion=1.5 + 0.5 * place, load=load)
         for place, load in enumerate(looks)
     ]
+    judged = reward == REWARDS[0]  # the held-out clips know nothing of rewards
     asking = {"prompt": "preresq_video", "readout": "answer", "max_new_tokens": 64}
     trainer = rehearsal.trainer(
         Path(folder),
         its_model=rehearsal.model(dtype=torch.float64),
         processes=processes,
         reward=reward,
-        evaluate=partial(validate, processor=rehearsal.processor(), clips=held_out, **asking),
+        evaluate=partial(validate, processor=rehearsal.processor(), clips=held_out, **asking) if judged else None,
         eval_steps=1,
         **SETTINGS,
     )
@@ -88,7 +89,8 @@ def test_two_processes_take_the_step_that_one_takes(tmp_path: Path, halves: Path
         torch.testing.assert_close(half["total"], alone["total"], rtol=0, atol=0)
         assert half["total"].std() > 0.1
         torch.testing.assert_close(half["held_out"], alone["held_out"], equal_nan=True)
-        assert (len(alone["held_out"]), alone["looks"], half["looks"]) == (2, 12, 6)  # before and after the step
+        judged = (2, 8, 4) if reward == REWARDS[0] else (0, 0, 0)  # before and after the step
+        assert (len(alone["held_out"]), alone["looks"], half["looks"]) == judged
         for name, update in alone["update"].items():
             worst = (half["update"][name] - update).norm() / update.norm()
             assert worst < 1e-6, (name, worst)

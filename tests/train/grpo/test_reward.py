@@ -8,19 +8,20 @@ import pytest
 
 from tests.support import children
 from vqa.errors import ModelError
-from vqa.prompt import answer_text
+from vqa.prompt import PROMPTS, answer_text
 from vqa.rewards import compute
 from vqa.rewards.presets import REWARD_PRESETS
 from vqa.train.clips.degradation import damage_answer
 from vqa.train.grpo.perturbations import TERM_OF_REWARD
-from vqa.train.grpo.reward import UNFED, RankAndScore, spoken
+from vqa.train.grpo.reward import RankAndScore, spoken
 
 K = 3
 
 
-def columns() -> dict[str, list]:
-    generator = np.random.default_rng(0)
-    texts = [answer_text("It looks fair.", generator.uniform(1, 5, 2)) for _ in range(4 * K)]
+def columns(prompt: str = "preresq_video") -> dict[str, list]:
+    generator, asked = np.random.default_rng(0), PROMPTS[prompt]
+    values = generator.uniform(1, 5, (4 * K, asked.dimensions))
+    texts = [answer_text("It looks fair.", own, asked.form) for own in values]
     texts[4] = "no answer"
     return {
         "completions": [[{"role": "assistant", "content": text}] for text in texts],
@@ -50,31 +51,33 @@ def test_it_is_compute_over_the_groups() -> None:
 
 def test_every_term_pays_something_once_it_is_fed() -> None:
     """Of all presets, over good answers of many lengths and all that the trainer adds to them."""
-    given = columns()
-    given["completion_ids"] = [[1] * 400 for _ in given["completion_ids"]]
-    given["completions"][0] = [{"role": "assistant", "content": "no answer " + "very " * 9}]
-    given["completions"][5] = [
-        {"role": "assistant", "content": answer_text("It is fair.", [3.0, 3.0])}
-    ]  # the opinion itself
-    damage = damage_answer(("noise", "slight"), np.random.default_rng(0), 2)
-    more = {
-        "perturbed": [answer_text("", [1.0, 1.0])] * 12,
-        "think": [0.9] * 12,
-        "no_think": [0.1] * 12,
-    }
-    asked = given | {
-        "completions": given["completions"][:9] + [[{"role": "assistant", "content": damage}]] * 3,
-        "opinion": given["opinion"][:9] + [np.nan] * 3,
-        "damage": [["", ""]] * 9 + [["noise", "slight"]] * 3,
-    }
+    damage = damage_answer(("noise", "slight"), np.random.default_rng(0), "q_insight")
     for preset in REWARD_PRESETS:
-        reward = RankAndScore(preset, dimensions=2, k=K)
-        reward(**asked if preset in UNFED else given, **more)
+        prompt = preset if preset in PROMPTS else "visualquality_r1"
+        numbers = PROMPTS[prompt].dimensions
+        given = columns(prompt)
+        given["completion_ids"] = [[1] * 400 for _ in given["completion_ids"]]
+        given["completions"][0] = [{"role": "assistant", "content": "no answer " + "very " * 9}]
+        exact = answer_text("It is fair.", [3.0] * numbers, PROMPTS[prompt].form)  # the opinion itself
+        given["completions"][5] = [{"role": "assistant", "content": exact}]
+        more = {
+            "perturbed": [answer_text("", [1.0] * numbers)] * 12,
+            "think": [0.9] * 12,
+            "no_think": [0.1] * 12,
+        }
+        asked = given | {
+            "completions": given["completions"][:9] + [[{"role": "assistant", "content": damage}]] * 3,
+            "opinion": given["opinion"][:9] + [np.nan] * 3,
+            "damage": [["", ""]] * 9 + [["noise", "slight"]] * 3,
+        }
+        reward = RankAndScore(preset, dimensions=numbers, k=K)
+        reward(**asked if preset == "q_insight" else given, **more)
         assert reward.batch is not None
         assert {name for name, term in reward.batch.terms.items() if not term.any()} == set(), preset
         reward(**given)
         idle = {name for name, term in reward.batch.terms.items() if not term.any()}
-        assert idle == {one for one in (TERM_OF_REWARD.get(preset), UNFED.get(preset, "").split(":")[0]) if one}, preset
+        known = TERM_OF_REWARD.get(preset), "degradation" if preset == "q_insight" else None
+        assert idle == {one for one in known if one}, preset
 
 
 def test_the_last_grade_word_of_a_reason_is_its_score() -> None:

@@ -70,7 +70,9 @@ def small_disk(limit_bytes: int) -> Iterator[None]:
         signal.signal(signal.SIGXFSZ, old)
 
 
-@pytest.mark.parametrize("limit_mb", [1, 30])  # inside the weights (25 MB), and inside the optimiser's state (50 MB)
+@pytest.mark.parametrize(
+    "limit_mb", [pytest.param(1, marks=pytest.mark.full), 30]
+)  # inside the weights (25 MB), and inside the optimiser's state (50 MB)
 def test_a_disk_that_fills_up_leaves_the_last_checkpoint_whole(tmp_path: Path, limit_mb: int) -> None:
     settings = {
         "num_generations": 2,

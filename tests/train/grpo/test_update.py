@@ -16,7 +16,7 @@ def first_loss(trainer: Any) -> float:
     return float(trainer.state.log_history[0]["loss"])
 
 
-@pytest.mark.parametrize("recipe", ["preresq_video", "visualquality_r1"])
+@pytest.mark.parametrize("recipe", ["preresq_video", pytest.param("visualquality_r1", marks=pytest.mark.full)])
 def test_an_update_learns_from_rewards_that_differ_and_repeats_to_the_bit(tmp_path: Path, recipe: str) -> None:
     after = []
     for number in range(2):
@@ -32,7 +32,9 @@ def test_an_update_learns_from_rewards_that_differ_and_repeats_to_the_bit(tmp_pa
     assert all(torch.equal(after[0][name], after[1][name]) for name in after[0])
 
 
-@pytest.mark.parametrize("vision_rate", [None, 0.0], ids=["whole", "frozen-tower"])
+@pytest.mark.parametrize(
+    "vision_rate", [None, pytest.param(0.0, marks=pytest.mark.full)], ids=["whole", "frozen-tower"]
+)
 def test_recomputing_activations_changes_no_update(tmp_path: Path, vision_rate: float | None) -> None:
     """The papers' recipes have it on; rollouts, which it would slow down, turn it off and on again between steps."""
     ends = []
@@ -145,6 +147,37 @@ def test_a_frozen_tower_stays_and_its_own_rate_counts(tmp_path: Path) -> None:
     assert not trainer.args.bf16 and trainer.accelerator.mixed_precision == "no"
     slow = rehearsal.trainer(tmp_path, vision_learning_rate=1e-7)
     assert sorted(group["lr"] for group in slow.create_optimizer().param_groups) == [1e-7, 1e-4]
+
+
+def test_the_schedule_the_clip_and_the_optimiser_are_the_recipes(tmp_path: Path) -> None:
+    """Q-Hawkeye's script: a cosine behind a warm-up, gradients clipped at 0.1; two updates per batch of answers."""
+    trainer = rehearsal.trainer(
+        tmp_path,
+        num_generations=4,
+        per_device_train_batch_size=4,
+        num_mini_batches=2,
+        max_steps=4,
+        save_steps=4,
+        lr_scheduler_type="cosine",
+        warmup_steps=2,
+        max_grad_norm=1e-3,
+        adam_beta2=0.95,
+        optim="adamw_torch",
+        vision_learning_rate=1e-5,
+    )
+    trainer.train()
+    logs = [entry for entry in trainer.state.log_history if "learning_rate" in entry]
+    rates = [entry["learning_rate"] for entry in logs]
+    assert rates == pytest.approx([0.0, 5e-5, 1e-4, 5e-5])  # 0, half, the peak, half of a cosine over the other two
+    assert ["rewards/format" in entry for entry in logs] == [True, False] * 2  # answers for every other update
+    assert [one.load.loads for one in trainer._examples] == [1, 1, 1, 1]  # two batches of two clips, not four
+    assert type(trainer.optimizer.optimizer) is torch.optim.AdamW
+    assert {(group["betas"], group["weight_decay"]) for group in trainer.optimizer.param_groups} == {((0.9, 0.95), 0.0)}
+    assert trainer.args.max_grad_norm == 1e-3
+    with pytest.raises(UsageError, match="num_mini_batches is 3, and a batch of 8 answers is 2 forward passes"):
+        rehearsal.trainer(tmp_path, num_generations=4, per_device_train_batch_size=4, num_mini_batches=3)
+    with pytest.raises(UsageError, match=r"num_iterations \(1\) x num_mini_batches \(2\). Choose a multiple"):
+        rehearsal.trainer(tmp_path, num_generations=4, per_device_train_batch_size=4, num_mini_batches=2, save_steps=5)
 
 
 def test_the_reference_is_the_model_before_training(tmp_path: Path) -> None:

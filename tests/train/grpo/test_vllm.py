@@ -1,6 +1,7 @@
 """Answers by vLLM itself, where it is installed: vLLM and the trainer see the same pictures."""
 
 import contextlib
+import importlib
 import os
 import socket
 import subprocess
@@ -20,6 +21,8 @@ from tests.support import rehearsal
 from vqa.errors import UsageError
 
 pytest.importorskip("vllm")
+if not torch.cuda.is_available() and not importlib.import_module("vllm.platforms").current_platform.is_cpu():
+    pytest.skip("vLLM's build for GPUs, and no GPU", allow_module_level=True)
 
 
 class _Rounded(transformers.TrainerCallback):

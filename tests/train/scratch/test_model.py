@@ -24,7 +24,9 @@ def test_an_answer_states_facts_and_reads_back(ladder: Path) -> None:
     rows = read_ladder(ladder)
     assert len(rows) == 6
     for row in rows:
-        text = ladder_answer(np.random.default_rng(0), 2, row["opinion"], row["distortions"], row["severities"])
+        text = ladder_answer(
+            np.random.default_rng(0), "preresq_video", row["opinion"], row["distortions"], row["severities"]
+        )
         assert parse(text, dimensions("preresq_video")) == (row["opinion"], row["opinion"])
         true = {word for name in row["distortions"] for word in NAMES[name]}
         words = {word for synonyms in NAMES.values() for word in synonyms} - true
@@ -36,7 +38,7 @@ def test_an_answer_states_facts_and_reads_back(ladder: Path) -> None:
 
 def test_damage_of_one_look_is_named_once_at_its_worst() -> None:
     said = {
-        ladder_answer(np.random.default_rng(seed), 1, 2.0, ["x264", "av1", "noise"], [0.2, 0.9, 0.5])
+        ladder_answer(np.random.default_rng(seed), "visualquality_r1", 2.0, ["x264", "av1", "noise"], [0.2, 0.9, 0.5])
         for seed in range(9)
     }
     for text in said:
@@ -69,4 +71,4 @@ def test_grades_follow_the_opinion_scale() -> None:
         (4.49, "good"),
         (5.0, "excellent"),
     ]:
-        assert grade in ladder_answer(np.random.default_rng(0), 2, opinion, (), ())
+        assert grade in ladder_answer(np.random.default_rng(0), "preresq_video", opinion, (), ())

@@ -14,7 +14,7 @@ from accelerate import PartialState
 
 from tests.support import samples
 from vqa.errors import UsageError
-from vqa.prompt import answer_text
+from vqa.prompt import PROMPTS, PromptName, answer_text
 from vqa.train.checkpoints import save_model
 from vqa.train.clips.dataset import TrainingClip
 from vqa.train.clips.ladder import rarity_weights
@@ -29,8 +29,8 @@ from vqa.train.sft.trainer import cold_start
 hf: Any = transformers
 
 
-def say(opinion: float, _: np.random.Generator, numbers: int) -> str:
-    return answer_text("It looks fair.", [opinion] * numbers)
+def say(opinion: float, _: np.random.Generator, prompt: PromptName) -> str:
+    return answer_text("It looks fair.", [opinion] * PROMPTS[prompt].dimensions)
 
 
 @pytest.fixture(scope="module")

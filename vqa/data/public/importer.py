@@ -1,6 +1,5 @@
 """Import of a public data set: label file in, manifest out, opinions mapped to 1-5."""
 
-import hashlib
 import os
 import re
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ import pyarrow as pa
 from vqa.data.manifest import Manifest, Scale, make_manifest
 from vqa.data.people import PeopleSet, find_people_set
 from vqa.data.public.layouts import ImportRequest, LabelRow, read_rows, recognise, refuse_repeats
+from vqa.data.public.lists import assign_splits
 from vqa.data.public.specs import DIALECTS, Form, SetSpec, load_set
 from vqa.data.sources import MEDIA_SUFFIXES, path_to_uri
 from vqa.data.tables import format_of, read_columns
@@ -53,7 +53,7 @@ def import_labels(request: ImportRequest) -> Import:
     refuse_repeats(rows, request.labels)
     scale = _scale(request, spec, form, dialect, dataset, rows)
     _check_direction(spec, rows, scale, request.labels)
-    _assign_splits(spec, rows, notes)
+    notes += assign_splits(request, spec, dialects, rows)
     base = _locate(request, spec, rows, notes)
     people = find_people_set(dataset if request.name in DIALECTS else request.name) if spec.people else None
     folds = _folds(people, rows) if people else []
@@ -183,18 +183,6 @@ def _check_direction(spec: SetSpec, rows: Sequence[LabelRow], scale: Scale, labe
             f"{labels}: opinions {'fall' if falls else 'rise'} with the level of distortion, but the scale is {scale}. "
             f"Give --scale {scale.low:g},{scale.high:g}{',higher' if falls else ',lower'}."
         )
-
-
-def _assign_splits(spec: SetSpec, rows: Sequence[LabelRow], notes: list[str]) -> None:
-    """Published training contents become `train`; half of the others `val`, half `test`, by a digest of their names."""
-    if not spec.train_contents:
-        return
-    train = {name.lower() for name in spec.train_contents}
-    others = sorted({row.content for row in rows} - train, key=lambda name: hashlib.sha256(name.encode()).digest())
-    half = set(others[: len(others) // 2])
-    for row in rows:
-        row.split = "train" if row.content in train else "val" if row.content in half else "test"
-    notes.append("split: train as published; val and test were drawn by vqa, since their division is not published")
 
 
 def _folds(people: PeopleSet, rows: Sequence[LabelRow]) -> list[int | None]:

@@ -28,6 +28,7 @@ class ImportRequest:
     names: Path | None = None  # the files in the order of labels that name none
     mos_column: str | None = None
     split: str | None = None
+    split_lists: tuple[str, ...] = ()  # a published list's name, or PART=FILE
     kind: Kind | None = None
     dialect: Dialect = AS_SEEN
 

@@ -63,6 +63,15 @@ class Form(Strict):
         return (*self.name, self.mos, *(name for name in named if name), *self.aspects.values(), *self.keep)
 
 
+class PublishedList(Strict):
+    """A published division of a data set: its contents where they are few, else the files that hold it."""
+
+    source: str = Field(description="repository and path")
+    counts: dict[str, int] = Field(description="clips of each part")
+    contents: dict[str, tuple[str, ...]] = Field({}, description="of each part; empty: to be given as files")
+    note: str | None = Field(None, description="shown on import")
+
+
 class SetSpec(Strict):
     """One public data set."""
 
@@ -75,8 +84,8 @@ class SetSpec(Strict):
     )
     counts: dict[int, str] = Field({}, description="number of clips: source of that number")
     split: str | None = Field(None, description="of every row, if no column holds it")
-    train_contents: tuple[str, ...] = Field(
-        (), description="published training contents; the others are divided into val and test"
+    lists: dict[str, PublishedList] = Field(
+        {}, description="published splits by name; the first is taken where its contents stand here and none is given"
     )
     people: bool = Field(
         False, description="the file of its name in configs/people has its published split and the size people saw"

@@ -233,13 +233,18 @@ def match_clips(clips: Sequence[str], manifest: Manifest, *, source: str) -> lis
 
 def refuse_contradiction(pairs: Comparisons, manifest: Manifest, *, source: str) -> None:
     """Raise UsageError if clips are not in a manifest, or fewer than half of the comparisons fit its opinions."""
-    opinion = manifest.table.column("mos").to_numpy()[match_clips(pairs.clips, manifest, source=source)]
+    opinions = manifest.table.column("mos").to_numpy()[match_clips(pairs.clips, manifest, source=source)]
+    refuse_other_order(pairs, opinions, source=source)
+
+
+def refuse_other_order(pairs: Comparisons, opinion: NDArray[np.float64], *, source: str) -> None:
+    """Raise UsageError if fewer than half of the comparisons fit the opinions [E] of their clips; NaN: not known."""
     gap = np.sign(opinion[pairs.first] - opinion[pairs.second])
-    telling = (gap != 0) & (pairs.result != 0)
+    telling = (gap != 0) & ~np.isnan(gap) & (pairs.result != 0)
     total = pairs.count[telling].sum()
     agree = pairs.count[telling & (gap == pairs.result)].sum()
     if total >= FEWEST and agree < CHANCE * total:
         raise UsageError(
-            f"{source}: {agree:g} of {total:g} comparisons agree with the opinions of the manifest, fewer than half. "
+            f"{source}: {agree:g} of {total:g} comparisons agree with the opinions of the clips, fewer than half. "
             "Check that result 1 means that the first clip is better, and that both are of the same clips."
         )

@@ -1,7 +1,7 @@
 """Ladders of degraded pictures: known order without opinions or a metric."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,42 +38,68 @@ class Step:
 
     @property
     def loss(self) -> float:
-        """How much worse than pristine it should look, 0-1: the level's share of the kind's harm."""
-        return 0.0 if self.kind == PRISTINE else self.level / LEVELS * DEGRADATIONS[self.kind].harm
+        """How much worse than pristine it should look, 0-1."""
+        return loss_of(self.kind, self.level)
 
 
-def steps(source: Path, config: LadderConfig) -> Iterator[Step]:
+def read_picture(source: Path) -> Image.Image:
+    """A picture file as RGB. Raises UsageError for a file that is none."""
+    try:
+        with Image.open(source) as image:
+            return image.convert("RGB")
+    except OSError as error:
+        raise UsageError(f"{source}: cannot be read as a picture ({error}). Leave it out.") from error
+
+
+def steps(source: Path, config: LadderConfig, read: Callable[[Path], Image.Image] = read_picture) -> Iterator[Step]:
     """Yield the pristine picture and its degraded copies.
 
     The same file and settings give the same pixels. The source is reduced first, so that its own artefacts vanish.
 
-    Raises:
-        UsageError: A file that is no picture.
+    Args:
+        source: A file; its name seeds what is drawn.
+        config: Kinds, levels and sizes.
+        read: Gives the file's picture. Raises what it likes.
     """
-    generator = np.random.default_rng(_seed(source.name, config.seed))
-    try:
-        with Image.open(source) as image:
-            whole = image.convert("RGB")
-    except OSError as error:
-        raise UsageError(f"{source}: cannot be read as a picture ({error}). Leave it out.") from error
-    drawn = float(np.exp(generator.uniform(np.log(config.shortest), np.log(config.longest))))
-    scale = min(max(whole.size) / 1.5, drawn) / max(whole.size)
+    side, planned = plan(source.name, config)
+    whole = read(source)
+    scale = min(max(whole.size) / 1.5, side) / max(whole.size)
     size = (max(1, round(whole.width * scale)), max(1, round(whole.height * scale)))
     pristine = np.asarray(whole.resize(size, Image.Resampling.LANCZOS))
-    yield Step(kind=PRISTINE, level=0, pixels=pristine)
+    for kind, level in planned:
+        if kind == PRISTINE:
+            yield Step(kind=kind, level=level, pixels=pristine)
+        else:
+            draws = np.random.default_rng(_seed(f"{source.name}/{kind}", config.seed))
+            yield Step(kind=kind, level=level, pixels=degrade(pristine, kind, level, draws))
+
+
+def plan(name: str, config: LadderConfig) -> tuple[float, list[tuple[str, int]]]:
+    """What `steps` makes of a file of this name: the long side drawn, and each step's kind and level."""
+    generator = np.random.default_rng(_seed(name, config.seed))
+    side = float(np.exp(generator.uniform(np.log(config.shortest), np.log(config.longest))))
+    planned = [(PRISTINE, 0)]
     for kind in generator.choice(list(DEGRADATIONS), config.kinds, replace=False).tolist():
-        draws = _seed(f"{source.name}/{kind}", config.seed)
-        for level in sorted((generator.choice(LEVELS, config.levels, replace=False) + 1).tolist()):
-            pixels = degrade(pristine, kind, level, np.random.default_rng(draws))
-            yield Step(kind=kind, level=level, pixels=pixels)
+        levels = generator.choice(LEVELS, config.levels, replace=False) + 1
+        planned += [(kind, level) for level in sorted(levels.tolist())]
+    return side, planned
+
+
+def loss_of(kind: str, level: int) -> float:
+    """How much worse than pristine a step should look, 0-1: the level's share of the kind's harm."""
+    return 0.0 if kind == PRISTINE else level / LEVELS * DEGRADATIONS[kind].harm
 
 
 def _seed(name: str, seed: int) -> int:
     return int.from_bytes(hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=6).digest(), "big")
 
 
-def find_pictures(sources: Sequence[Path], *, most: int | None = None, seed: int = 0) -> list[Path]:
-    """Pictures below folders or given by name, sorted; at most so many, drawn: fewer are the first of more.
+def find_pictures(
+    sources: Sequence[Path], *, most: int | None = None, seed: int = 0, suffixes: Collection[str] = SUFFIXES
+) -> list[Path]:
+    """Files of these suffixes below folders or given by name, sorted; at most so many, drawn.
+
+    Fewer are the first of more.
 
     Raises:
         UsageError: A source that does not exist, or none that is a picture.
@@ -83,7 +109,7 @@ def find_pictures(sources: Sequence[Path], *, most: int | None = None, seed: int
         if not source.exists():
             raise UsageError(f"source {source}: does not exist. Give pictures, or folders of them.")
         below = sorted(source.rglob("*")) if source.is_dir() else [source]
-        found += [path for path in below if path.suffix.lower() in SUFFIXES and path.is_file()]
+        found += [path for path in below if path.suffix.lower() in suffixes and path.is_file()]
     if not found:
         raise UsageError(f"no picture in {', '.join(map(str, sources))}")
     if most is None or len(found) <= most:

@@ -1,6 +1,7 @@
 """Training clips of a recipe: listed from ladders, prepared folders and manifests, and loaded on request."""
 
 import hashlib
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,8 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vqa.data.manifest import read_manifest
+from vqa.data.public.importer import LADDER
+from vqa.data.view_cache import prepared_with, read_prepared
 from vqa.errors import ClipError, UsageError
-from vqa.prompt import HIGHEST, LOWEST, PromptName, answer_text, messages
+from vqa.prompt import HIGHEST, LOWEST, PROMPTS, PromptName, answer_text, messages
 from vqa.train.clips.degradation import QUESTION, Damage, damage_answer, damage_of
 from vqa.train.clips.ladder import ladder_answer, read_ladder
 from vqa.train.types import Chat, Record
@@ -23,8 +26,9 @@ from vqa.views import ViewsConfig, look
 if TYPE_CHECKING:
     from vqa.data.view_cache import PreparedClip
 
-AnswerWriter = Callable[[np.random.Generator, int], str]  # an answer that holds so many numbers
+AnswerWriter = Callable[[np.random.Generator, PromptName], str]  # an answer in the form of the prompt
 HELD_OUT = ("validation", "val")
+STAND_INS = ("ladder", LADDER)  # data sets of ladders, prepared and imported
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,9 +37,9 @@ class ListedClip:
 
     clip_id: str
     dataset: str
-    split: str  # train, validation, test, ...
+    split: str | None  # train, validation, test, ...; None: not known, which training refuses
     content_id: str
-    opinion: float  # 1-5
+    opinion: float  # 1-5; NaN for a stand-in that is not to be learned
     place: str  # the ladder, prepared folder or manifest
     uri: str  # the file to decode
     seed: int = 0  # of a ladder's clip
@@ -43,6 +47,11 @@ class ListedClip:
     distortions: tuple[str, ...] | None = None  # by a ladder's names; None: not known
     severities: tuple[float, ...] = ()  # 0-1, one for each distortion
     prepared: "PreparedClip | None" = None  # where its views are cached
+
+    @property
+    def has_stand_in(self) -> bool:
+        """Whether its opinion is a ladder's VMAF, and no person's."""
+        return self.is_of_ladder or self.dataset in STAND_INS
 
     @property
     def is_of_ladder(self) -> bool:
@@ -87,8 +96,8 @@ def list_clips(places: Iterable[str], *, datasets: Sequence[str] = ()) -> list[L
         datasets: names of data sets to take; empty for all.
 
     Raises:
-        UsageError: for a place that holds no clips, a data set that is not there or has a single clip, and an opinion
-            that is missing or not on 1-5.
+        UsageError: for a place that holds no clips, a data set that is not there or has a single clip, a clip without a
+            split, and an opinion that is missing or not on 1-5.
     """
     every = [clip for place in places for clip in _list(Path(place))]
     clips = [clip for clip in every if not datasets or clip.dataset in datasets]
@@ -108,12 +117,34 @@ def list_clips(places: Iterable[str], *, datasets: Sequence[str] = ()) -> list[L
             )
         by_set[clip.dataset].append(clip)
     for name, some in by_set.items():
+        if bare := [clip.clip_id for clip in some if not clip.split]:
+            raise UsageError(
+                f"data set {name!r} in {some[0].place}: {len(bare)} of {len(some)} clips have no split, such as "
+                f"{bare[0]}; they may be its test clips. Import it with its published lists (vqa data import "
+                "--split-list), or divide it by vqa data split."
+            )
         if len(some) < 2:
             raise UsageError(
                 f"data set {name!r} in {some[0].place} has one clip, {some[0].clip_id}, and nothing to compare it "
                 "with. Add clips, or remove the data set."
             )
     return clips
+
+
+def check_views(place: str, wanted: ViewsConfig) -> None:
+    """Raise UsageError where the place was prepared with other views than a recipe wants, naming keys and values."""
+    before = prepared_with(Path(place)).get("views") if Path(place).is_dir() else None
+    if before is None:
+        return
+    now = wanted.identity()
+    changed = [key for key in dict.fromkeys([*now, *before]) if before.get(key) != now.get(key)]
+    if changed:
+        said = "; ".join(f"views.{key} = {before.get(key)}, where the recipe has {now.get(key)}" for key in changed)
+        own = " ".join(f"--set views.{key}={before.get(key)}" for key in changed)
+        raise UsageError(
+            f"data {place}: its clips were prepared with {said}. Prepare them by `vqa prepare MANIFEST --for RECIPE` "
+            f"into another folder, or train on what is there by {own}."
+        )
 
 
 def _list(place: Path) -> Iterator[ListedClip]:
@@ -129,13 +160,11 @@ def _list(place: Path) -> Iterator[ListedClip]:
         raise UsageError(
             f"data {place}: no such folder. Make it by `vqa data synth` (a ladder) or `vqa prepare` (a data set)."
         )
-    from vqa.data.view_cache import read_prepared  # here, so that ladders need nothing of it
-
     for clip in read_prepared(place):
         yield ListedClip(
             clip_id=clip.clip_id,
             dataset=clip.dataset or "ladder",
-            split=clip.split or "train",
+            split=clip.split,
             content_id=clip.content_id or clip.clip_id,
             opinion=_opinion(clip.opinion, clip.clip_id, place),
             place=str(place),
@@ -152,7 +181,7 @@ def _of_row(row: Record, place: Path, *, opinion: float | None, folder: Path | N
     return ListedClip(
         clip_id=row["clip_id"],
         dataset=row.get("dataset") or "ladder",
-        split=row["split"] or "train",
+        split=row["split"],
         content_id=row.get("content_id") or row["clip_id"],
         opinion=_opinion(opinion, row["clip_id"], place),
         place=str(place),
@@ -183,10 +212,10 @@ def split_clips(clips: Sequence[ListedClip], *, held_out: int, seed: int) -> tup
         UsageError: where fewer than two different opinions are left to train on.
     """
     train = [clip for clip in clips if clip.split in ("train", "training")]
-    validation = [clip for clip in clips if clip.split in HELD_OUT]
+    validation = [clip for clip in clips if clip.split in HELD_OUT and not math.isnan(clip.opinion)]
     if not validation:
         most, chosen = min(held_out, len(train) // 10), set[tuple[str, str]]()
-        sizes = Counter((clip.dataset, clip.content_id) for clip in train)
+        sizes = Counter((clip.dataset, clip.content_id) for clip in train if not math.isnan(clip.opinion))
         for content in sorted(sizes, key=lambda content: _digest(seed, *content)):
             if sum(sizes[one] for one in chosen) + sizes[content] <= most:
                 chosen.add(content)
@@ -196,7 +225,7 @@ def split_clips(clips: Sequence[ListedClip], *, held_out: int, seed: int) -> tup
         order = sorted(validation, key=lambda clip: _digest(seed, clip.clip_id))
         few = {clip.clip_id for clip in order[:held_out]}
         validation = [clip for clip in validation if clip.clip_id in few]
-    if len({clip.opinion for clip in train}) < 2:
+    if len({clip.opinion for clip in train if not math.isnan(clip.opinion)}) < 2:
         where = ", ".join(sorted({clip.place for clip in clips})) or "data"
         raise UsageError(f"{where}: {len(train)} train clips without two different opinions. Add clips.")
     return train, validation
@@ -266,6 +295,17 @@ def _varied(views: ViewsConfig, number: int, seed: int) -> ViewsConfig:
     return views.model_copy(update=drawn)
 
 
+def view_of(clip: ListedClip, views: ViewsConfig) -> Views:
+    """One clip's views, of the cache or decoded. Raises UsageError where they do not load."""
+    load = clip.prepared.load if clip.prepared else partial(_decode, clip, views, 0)
+    return TrainingClip(clip_id=clip.clip_id, dataset=clip.dataset, opinion=clip.opinion, load=load).views()
+
+
+def knows_damage(clip: ListedClip) -> bool:
+    """Whether the clip can be asked about its damage: by a ladder's name of a single distortion."""
+    return bool(clip.distortions) and damage_of(clip.distortions or (), clip.severities) is not None
+
+
 def _decode(clip: ListedClip, views: ViewsConfig, seed: int) -> Views:
     return look(Clip(clip_id=clip.clip_id, uri=clip.uri), views, seed=seed)
 
@@ -279,7 +319,7 @@ def _training_clip(clip: ListedClip, load: Callable[[], Views], *, is_ladder: bo
     return TrainingClip(
         clip_id=clip.clip_id,
         dataset=clip.dataset,
-        opinion=clip.opinion,
+        opinion=None if math.isnan(clip.opinion) else clip.opinion,
         load=load,
         write_answer=answer_writer(clip, is_ladder=is_ladder),
         damage=None if done is None else damage_of(done, clip.severities),
@@ -289,6 +329,8 @@ def _training_clip(clip: ListedClip, load: Callable[[], Views], *, is_ladder: bo
 
 def answer_writer(clip: ListedClip, *, is_ladder: bool = False) -> AnswerWriter | None:
     """The answer to learn: the clip's own reason, or the ladder's facts about it; None where there is neither."""
+    if math.isnan(clip.opinion):
+        return None
     if clip.reason:
         return partial(_reasoned, clip.reason, clip.opinion)
     done = _distortions(clip, is_ladder=is_ladder)
@@ -317,8 +359,8 @@ def _damage_chat(prompt: PromptName, views: Views) -> Chat:
     return messages(prompt, **counts, question=QUESTION)
 
 
-def _reasoned(reason: str, opinion: float, _: np.random.Generator, numbers: int) -> str:
-    return answer_text(reason, [opinion] * numbers)
+def _reasoned(reason: str, opinion: float, _: np.random.Generator, prompt: str) -> str:
+    return answer_text(reason, [opinion] * PROMPTS[prompt].dimensions, PROMPTS[prompt].form)
 
 
 def digest_of(clips: Sequence[ListedClip]) -> str:

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from vqa.prompt import LINES, json_answer
+
 Damage = tuple[str, str]  # class and severity
 
 NONE: Damage = ("", "")  # not asked for
@@ -19,7 +21,7 @@ SEVERITIES = ("slight", "moderate", "obvious", "serious", "catastrophic")
 QUESTION = (
     "All pictures come from one video or image. What harmed it: noise, compression, blur, darken, or null for nothing? "
     f"How badly: {', '.join(SEVERITIES)}, or null? Think in <think> </think>, then answer in <answer> </answer>, "
-    'which holds JSON alone: {"distortion_class": <what>, "severity": <how badly>}.'
+    'which holds JSON alone: {"distortion_class": <what>, "severity": <how badly>}. ' + LINES
 )
 
 
@@ -32,12 +34,11 @@ def damage_of(distortions: Sequence[str], severities: Sequence[float]) -> Damage
     return CLASSES[distortions[0]], SEVERITIES[min(len(SEVERITIES) - 1, int(severities[0] * len(SEVERITIES)))]
 
 
-def damage_answer(damage: Damage, generator: np.random.Generator, _: int) -> str:
+def damage_answer(damage: Damage, generator: np.random.Generator, _: str) -> str:
     """A true answer, for a cold start to learn."""
     found = "no damage" if damage[0] == "null" else f"{damage[1]} {damage[0]}"
     reason = str(generator.choice([f"The clip shows {found}.", f"I see {found}."]))
-    named = json.dumps({"distortion_class": damage[0], "severity": damage[1]})
-    return f"<think>{reason}</think><answer>\n{named}\n</answer>"
+    return json_answer(reason, json.dumps({"distortion_class": damage[0], "severity": damage[1]}))
 
 
 def parse_damage(text: str) -> Damage | None:

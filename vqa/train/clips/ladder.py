@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from vqa.errors import UsageError
-from vqa.prompt import answer_text
+from vqa.prompt import PROMPTS, answer_text
 from vqa.train.types import Record
 
 # Names of each distortion as people see it, one of which is drawn for an answer. Which codec it was, or whether detail
@@ -36,7 +36,7 @@ GRADES = ("bad", "poor", "fair", "good", "excellent")
 
 def ladder_answer(
     generator: np.random.Generator,
-    numbers: int,
+    prompt: str,
     opinion: float,
     distortions: Sequence[str],
     severities: Sequence[float],
@@ -45,7 +45,7 @@ def ladder_answer(
 
     Args:
         generator: draws the wording.
-        numbers: how many the answer holds, all of them the opinion.
+        prompt: whose form the answer has; all its numbers are the opinion.
         opinion: on 1-5.
         distortions: keys of NAMES.
         severities: 0-1, one for each distortion.
@@ -65,7 +65,7 @@ def ladder_answer(
             ]
         )
     )
-    return answer_text(reason, [opinion] * numbers)
+    return answer_text(reason, [opinion] * PROMPTS[prompt].dimensions, PROMPTS[prompt].form)
 
 
 def read_ladder(folder: Path) -> list[Record]:

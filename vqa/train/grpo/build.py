@@ -1,7 +1,6 @@
 """Building a GRPO trainer from settings, a model and examples, with the checks that come before."""
 
 import importlib.util
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -12,14 +11,16 @@ from trl import GRPOConfig
 from vqa.errors import UsageError
 from vqa.model._compat import attention_of
 from vqa.model.vocabulary import Vocabulary
-from vqa.prompt import dimensions
+from vqa.prompt import PROMPTS, dimensions
+from vqa.rewards.format import FORMS
+from vqa.rewards.presets import known
 from vqa.train import _compat
 from vqa.train.checkpoints import unsharded
 from vqa.train.clips.degradation import NONE
 from vqa.train.grpo.config import GrpoSettings
 from vqa.train.grpo.dataset import Example, as_dataset
-from vqa.train.grpo.perturbations import TERM_OF_REWARD
-from vqa.train.grpo.reward import UNFED, RankAndScore
+from vqa.train.grpo.perturbations import needed_pass, second_pass
+from vqa.train.grpo.reward import RankAndScore
 from vqa.train.grpo.trainer import Trainer
 from vqa.train.metrics_log import log_held_out, reporters
 from vqa.train.modules import tower_of, vocabulary_of
@@ -29,7 +30,9 @@ Evaluate = Callable[[Model], Mapping[str, float]]
 
 # Settings that go to GRPOConfig under their own names.
 _OF_TRL = (
-    *("num_generations", "num_iterations", "max_steps", "learning_rate", "beta", "epsilon", "epsilon_high"),
+    *("num_generations", "num_iterations", "max_steps", "beta", "epsilon", "epsilon_high"),
+    *("learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "max_grad_norm"),
+    *("optim", "adam_beta1", "adam_beta2", "weight_decay"),
     *("temperature", "top_p", "max_completion_length", "top_entropy_quantile", "save_steps"),
     *("gradient_checkpointing", "seed"),
 )
@@ -77,7 +80,7 @@ def make_trainer(
     config |= {
         "output_dir": str(folder),
         "per_device_train_batch_size": rows,
-        "gradient_accumulation_steps": accumulation,
+        "gradient_accumulation_steps": accumulation // settings.num_mini_batches,
         "steps_per_generation": accumulation,
         "loss_type": "grpo",
         "scale_rewards": "group",
@@ -90,14 +93,13 @@ def make_trainer(
         "report_to": reporters() or "none",
         "use_vllm": settings.vllm_mode is not None,
     }
-    for lack in _unfed(settings, examples):
-        logging.getLogger(__name__).warning("reward %s is computed without %s", settings.reward, lack)
     reward = RankAndScore(
         settings.reward,
         dimensions=dimensions(settings.prompt),
         k=settings.num_generations,
         stage=settings.reward_stage,
         mode=settings.reward_mode,
+        compared=max(1, rows // settings.num_generations),
     )
     try:
         trainer = Trainer(
@@ -132,11 +134,21 @@ def check(settings: GrpoSettings, examples: Sequence[Example], *, processes: int
             f"grpo: {settings.clips_per_step} clips x {settings.num_generations} answers do not divide into batches of "
             f"{size} on {processes} processes. Choose per_device_train_batch_size so that they do."
         )
-    if settings.save_steps % settings.num_iterations:
+    passes = answers // (min(size, answers // processes) * processes)
+    if passes % settings.num_mini_batches:
         raise UsageError(
-            f"grpo: save_steps is {settings.save_steps}, not a multiple of num_iterations ({settings.num_iterations}). "
-            "Choose a multiple, so that a run can resume between two batches of answers."
+            f"grpo: num_mini_batches is {settings.num_mini_batches}, and a batch of {answers} answers is {passes} "
+            "forward passes of each process. Choose a divisor, or a smaller per_device_train_batch_size."
         )
+    updates = settings.num_iterations * settings.num_mini_batches
+    if settings.save_steps % updates:
+        raise UsageError(
+            f"grpo: save_steps is {settings.save_steps}, not a multiple of the updates per batch of answers, "
+            f"num_iterations ({settings.num_iterations}) x num_mini_batches ({settings.num_mini_batches}). Choose a "
+            "multiple, so that a run can resume between two batches of answers."
+        )
+    if examples:
+        check_terms(settings, has_damage=any(one.damage != NONE for one in examples))
     for objective in settings.objectives:
         objective.check(settings, examples)
     if settings.vllm_mode is not None and not importlib.util.find_spec("vllm"):
@@ -149,13 +161,39 @@ def check(settings: GrpoSettings, examples: Sequence[Example], *, processes: int
         )
 
 
-def _unfed(settings: GrpoSettings, examples: Sequence[Example]) -> list[str]:
-    """The reward's term that is 0 in this run, and what it lacks."""
-    if settings.reward in UNFED and all(one.damage == NONE for one in examples):
-        return [UNFED[settings.reward]]
-    if settings.reward in TERM_OF_REWARD and (settings.vllm_mode or not settings.shared_prefill):
-        return [f"{TERM_OF_REWARD[settings.reward]}: shared_prefill: true, and no vllm_mode"]
-    return []
+def check_terms(settings: GrpoSettings, *, has_damage: bool = True, stills: Sequence[str] = ()) -> None:
+    """Check that every term of the reward can pay, but those of `allow_silent`; loads nothing.
+
+    Args:
+        settings: of the stage.
+        has_damage: whether the damage of any clip is known.
+        stills: data sets whose clips show one frame only.
+
+    Raises:
+        UsageError: naming the term, what it lacks and the way out.
+    """
+    preset, prompt = known(settings.reward), settings.prompt
+    if unknown := sorted(set(settings.allow_silent) - set(preset.terms)):
+        raise UsageError(
+            f"grpo: allow_silent names {', '.join(unknown)}; reward {settings.reward} has {', '.join(preset.terms)}."
+        )
+    silent = {}
+    if PROMPTS[prompt].form not in FORMS[preset.demand]:
+        fit = [name for name, one in PROMPTS.items() if one.form in FORMS[preset.demand]]
+        wants = f"answers in the form {preset.demand!r}, and prompt {prompt} asks for {PROMPTS[prompt].form!r}"
+        silent["format"] = f"pays for {wants}. Set prompt to {' or '.join(fit)}"
+    if "degradation" in preset.terms and not has_damage:
+        silent["degradation"] = "needs clips whose damage is known. Give a ladder (vqa data synth) too, by --data"
+    term = needed_pass(settings)
+    if term and not second_pass(settings):
+        silent[term] = "needs a second pass. Set shared_prefill: true and no vllm_mode"
+    elif term == "temporal" and stills:
+        silent[term] = f"needs several frames, and {', '.join(stills)} shows one. Give videos"
+    for name in sorted(set(silent) - set(settings.allow_silent)):
+        raise UsageError(
+            f"grpo: term {name} of reward {settings.reward} would be 0 throughout: it {silent[name]}; or run without "
+            f"it by allow_silent: [{name}]."
+        )
 
 
 def _check_attention(model: Model) -> None:

@@ -24,8 +24,12 @@ class GrpoSettings(Strict):
     questions: tuple[str, ...] = Field((), description="in place of the prompt's, one drawn per clip and step")
     reward: str = Field("preresq_video", description="a name of vqa.rewards.REWARD_PRESETS")
     reward_stage: Literal[1, 2] = Field(1, description="which of PreResQ-R1's two stages the reward is for")
-    reward_mode: Literal["paper_code", "strict"] = Field(
-        "paper_code", description="PreResQ-R1: paper_code as released, strict as the paper's formulas"
+    reward_mode: Literal["paper", "released", "strict"] = Field(
+        "paper",
+        description="paper or released where the two differ; strict: as paper, wrong orders of pairs pay nothing",
+    )
+    allow_silent: tuple[str, ...] = Field(
+        (), description="terms of the reward that may pay nothing in this run; others that cannot pay stop its start"
     )
     max_steps: int = Field(ge=1, description="updates of the weights")
     clips_per_step: int = Field(
@@ -33,7 +37,22 @@ class GrpoSettings(Strict):
     )
     num_generations: int = Field(6, ge=2, description="answers per clip")
     per_device_train_batch_size: int = Field(48, ge=1, description="answers per forward pass of one process")
-    learning_rate: float = Field(1e-6, gt=0, description="at the start; falls linearly to 0")
+    num_mini_batches: int = Field(
+        1, ge=1, description="updates per batch of answers, each on its share of them; max_steps counts updates"
+    )
+    learning_rate: float = Field(1e-6, gt=0, description="peak")
+    lr_scheduler_type: Literal["linear", "cosine", "cosine_with_min_lr", "constant", "constant_with_warmup"] = Field(
+        "linear", description="course of the learning rate from its peak; linear and cosine end at 0"
+    )
+    lr_scheduler_kwargs: dict[str, float] = Field(
+        {}, description="of the schedule: cosine_with_min_lr takes min_lr_rate, the last rate as a share of the peak"
+    )
+    warmup_steps: float = Field(0, ge=0, description="of a linear start; below 1 a share of max_steps")
+    optim: str = Field("adamw_torch_fused", description="transformers' name of the optimiser")
+    adam_beta1: float = Field(0.9, ge=0, lt=1, description="of the optimiser")
+    adam_beta2: float = Field(0.999, ge=0, lt=1, description="of the optimiser")
+    weight_decay: float = Field(0.0, ge=0, description="of the optimiser")
+    max_grad_norm: float = Field(1.0, ge=0, description="clipping of the gradient's norm; 0: none")
     vision_learning_rate: float | None = Field(
         None, ge=0, description="of the vision tower; 0 freezes it; default: learning_rate"
     )

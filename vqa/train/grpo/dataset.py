@@ -72,7 +72,7 @@ class BatchClip:
     chat: Chat
     pictures: list[Image.Image]  # only for vLLM and trl's own path, which encode them
     prompt: EncodedPrompt | None
-    disordered: EncodedPrompt | None = None  # the same question about the frames out of order
+    second: EncodedPrompt | None = None  # of the second pass that some rewards need: other frames, or another question
 
     @property
     def question(self) -> str:
@@ -89,7 +89,7 @@ def load_clip(
     question: str | None = None,
     is_encoded: bool,
     keeps_pictures: bool,
-    disorder: Callable[[Views], Views | None] | None = None,
+    second: Callable[[Views], tuple[Views, str | None] | None] | None = None,
 ) -> BatchClip:
     """Load a clip's views once and encode them once.
 
@@ -101,21 +101,21 @@ def load_clip(
         question: in place of the prompt's.
         is_encoded: whether to encode the views for the model.
         keeps_pictures: whether to keep them for whoever encodes them again.
-        disorder: reorders the frames for a second prompt; None where the reward needs none.
+        second: gives views and question of a second prompt; None where the reward needs none.
     """
     views = example.load()
-    other = None if disorder is None else disorder(views)
+    other = None if second is None else second(views)
     counts = {"global_count": len(views.global_pictures), "local_count": len(views.local_pictures)}
 
-    def encoded(its: Views) -> EncodedPrompt:
-        return encode_prompt(model, encode(processor, its, prompt=prompt, question=question))
+    def encoded(its: Views, asked: str | None) -> EncodedPrompt:
+        return encode_prompt(model, encode(processor, its, prompt=prompt, question=asked))
 
     return BatchClip(
         example=example,
         chat=messages(prompt, **counts, question=question),
         pictures=[Image.fromarray(padded(picture)) for picture in views.pictures] if keeps_pictures else [],
-        prompt=encoded(views) if is_encoded else None,
-        disordered=None if other is None else encoded(other),
+        prompt=encoded(views, question) if is_encoded else None,
+        second=None if other is None else encoded(other[0], other[1] or question),
     )
 
 

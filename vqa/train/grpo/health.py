@@ -1,8 +1,11 @@
 """Checks that a run can learn: a run whose batches of answers teach nothing is stopped."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from vqa.errors import ModelError
+from vqa.errors import ModelError, UsageError
+from vqa.train.clips.ladder import GRADES
 from vqa.train.grpo.reward import RewardBatch
 
 SAME_SCORE = 0.02  # points; a smaller standard deviation over clips of different quality counts as one constant
@@ -15,12 +18,18 @@ class LearningCheck:
     With `check_first_batch` the first batch, generated before any step, must give no cause at all.
     """
 
-    def __init__(self, *, patience: int, check_first_batch: bool = False) -> None:
-        self._patience, self._check_first_batch = patience, check_first_batch
+    def __init__(self, *, patience: int, check_first_batch: bool = False, allow_silent: Sequence[str] = ()) -> None:
+        self._patience, self._check_first_batch, self._allow_silent = patience, check_first_batch, allow_silent
         self._rows: dict[str, int] = {}
 
     def __call__(self, batch: RewardBatch, *, is_first: bool = False) -> None:
-        """Check one batch."""
+        """Check one batch. Raises ModelError, and UsageError for a term that the first answers leave silent."""
+        is_silent = "consistency" in batch.terms and not batch.terms["consistency"].any()
+        if is_first and is_silent and "consistency" not in self._allow_silent:
+            raise UsageError(
+                f"grpo: term consistency would be 0 throughout: no reasoning holds a grade word ({', '.join(GRADES)}). "
+                "Ask for one in `questions`, teach it by a cold start, or run without by allow_silent: [consistency]."
+            )
         found = complaints(batch)
         if found and is_first and self._check_first_batch:
             raise ModelError(
@@ -35,7 +44,8 @@ class LearningCheck:
 
 def complaints(batch: RewardBatch) -> list[str]:
     """Reasons why nothing can be learned from this batch, each with the way out; empty when something can."""
-    parsed = batch.terms["format"] > 0  # damage is an answer without a score
+    is_about_damage = np.isnan(batch.opinions)[:, None]  # a right answer to it holds no score
+    parsed = np.where(is_about_damage, batch.terms["format"] > 0, ~np.isnan(batch.scores))
     if not parsed.any():
         return ["no answer could be parsed (give it a longer cold start, or raise max_completion_length)"]
     found = []
@@ -45,7 +55,7 @@ def complaints(batch: RewardBatch) -> list[str]:
         found.append("the answers to each clip earn all the same (choose a reward that tells them apart)")
     if parsed.mean() < FEWEST_PARSED:
         found.append(
-            f"the format reward is stuck: fewer than {FEWEST_PARSED:.0%} of the answers could be parsed (give it a "
+            f"fewer than {FEWEST_PARSED:.0%} of the answers could be parsed (give it a "
             "longer cold start, or raise max_completion_length)"
         )
     scores, opinions = (values[~np.isnan(values)] for values in (batch.scores, batch.opinions))

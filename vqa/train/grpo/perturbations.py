@@ -1,10 +1,11 @@
 """Perturbed inputs of second passes that some rewards need; no gradient comes from them.
 
 temporal      answers to the clip with its frames out of order (VQAThinker, VQ-Insight)
-probability   the probability of the opinion's digit behind the reasoning, and without it (Refine-IQA)
+probability   the probability of the opinion's tenths digit in an answer, and in one without reasoning (Refine-IQA)
 """
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +14,30 @@ from vqa.prompt import locate
 from vqa.types import Pixels, Views
 from vqa.views.pictures import grid_of
 
+if TYPE_CHECKING:
+    from vqa.train.grpo.config import GrpoSettings
+
+DIRECT = (  # Refine-IQA's second rollout, in our words
+    "All pictures come from one video or image. How good does it look? Give one score for the overall quality, from 1 "
+    "(very poor) to 5 (excellent), with two decimals. Do not reason: answer at once in <answer> </answer>, which holds "
+    "`Score: ` and the number alone."
+)
+
 # The term that needs a second pass, by reward.
 TERM_OF_REWARD = {"vqathinker": "temporal", "vq_insight": "temporal", "refine_iqa": "probability"}
+
+
+def second_pass(settings: "GrpoSettings") -> str | None:
+    """The term that needs a second pass in this run; None where there is none, or what generates cannot make one."""
+    if settings.vllm_mode is not None or not settings.shared_prefill:
+        return None
+    return needed_pass(settings)
+
+
+def needed_pass(settings: "GrpoSettings") -> str | None:
+    """The term of the reward that needs a second pass; VQAThinker's released script runs without its own."""
+    is_off = settings.reward == "vqathinker" and settings.reward_mode == "released"
+    return None if is_off else TERM_OF_REWARD.get(settings.reward)
 
 
 def out_of_order(views: Views, *, seed: int, is_shuffle: bool) -> Views | None:
@@ -67,16 +90,14 @@ def _tiles(mosaic: Pixels, count: int) -> list[Pixels]:
     return [mosaic[y : y + height, x : x + width] for y, x in corners]
 
 
-def digit_of(text: str, opinion: float, *, numbers: int) -> tuple[str, str] | None:
-    """An answer up to its (first) score and the opinion's first digit in place of it: as it is, and with its reasoning
-    left out; None where no score can be read.
+def tenths_of(text: str, opinion: float, *, numbers: int) -> str | None:
+    """An answer up to its (first) score, and the opinion in place of it up to the tenths digit; None where no score
+    with a decimal can be read.
 
-    Refine-IQA (arXiv 2508.03763) compares the chances of that digit. Which of the digits: the one before the point, as
-    we read its released code; there the other text is an answer of its own, drawn to a question without reasoning.
+    Refine-IQA (arXiv 2508.03763, released trainer) overwrites the digits of both rollouts by the truth's, and compares
+    the probability of the tenths digit behind them: of the j-th answer, and of the j-th written without reasoning.
     """
     found = locate(text, numbers)
-    if found is None:
+    if found is None or "." not in text[found[0].start : found[0].stop]:
         return None
-    before, digit = text[: found[0].start], f"{opinion:.2f}"[0]
-    _, closed, form = before.rpartition("</think>")
-    return before + digit, (f"<think></think>{form}" if closed else before) + digit
+    return text[: found[0].start] + f"{opinion:.2f}"[:3]

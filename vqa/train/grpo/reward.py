@@ -19,8 +19,6 @@ from vqa.train.types import Chat
 
 Numbers = NDArray[np.float64]
 
-# Terms that are 0 unless the data hold more than an opinion, by reward; a recipe runs without them.
-UNFED = {"q_insight": "degradation: clips whose damage is known, as on a ladder"}
 # Optional columns: a clip's damage, and those of vqa.train.grpo.perturbations.
 MORE = ("damage", "perturbed", "think", "no_think")
 
@@ -39,14 +37,14 @@ class RankAndScore:
     """Reward function for trl: one float per answer, the preset's `total`. `batch` holds the last batch.
 
     The `k` answers of a clip come one after another in the global batch, as the sampler lays them out; anything else
-    raises ModelError. An exception stops the run.
+    raises ModelError. `context` goes to `compute`: stage, mode, compared. An exception stops the run.
     """
 
-    def __init__(self, preset: str, *, dimensions: int, k: int, stage: int = 1, mode: str = "paper_code") -> None:
+    def __init__(self, preset: str, *, dimensions: int, k: int, **context: object) -> None:
         known(preset)
         self.__name__ = preset  # trl's key of the metric
         self._preset, self._dimensions, self._k = preset, dimensions, k
-        self._context = {"stage": stage, "mode": mode}
+        self._context = context
         self.batch: RewardBatch | None = None
 
     def __call__(
@@ -130,5 +128,4 @@ def _damage(texts: Sequence[Sequence[str]], damage: Sequence[Damage]) -> dict[st
         "true_severities": [truth[1] for truth in damage],
         "classes": [[one[0] if one else "" for one in group] for group in named],
         "severities": [[one[1] if one else "" for one in group] for group in named],
-        "well_formed": [[one is not None for one in group] for group in named],
     }

@@ -40,7 +40,7 @@ from vqa.train.grpo.packing import (
     pack_answers,
     unpack_answers,
 )
-from vqa.train.grpo.perturbations import TERM_OF_REWARD, digit_of, out_of_order
+from vqa.train.grpo.perturbations import DIRECT, out_of_order, second_pass, tenths_of
 from vqa.train.grpo.reward import RankAndScore
 from vqa.train.metrics_log import peak_memory_gb
 from vqa.train.modules import parameter_groups, vocabulary_of
@@ -67,7 +67,11 @@ class Trainer(Guarded, GRPOTrainer):  # type: ignore[misc]  # trl has no types
         dataset: datasets.Dataset,
     ) -> None:
         self._settings, self._reward, self._examples = settings, reward, examples
-        self._check = LearningCheck(patience=settings.patience, check_first_batch=settings.check_first_batch)
+        self._check = LearningCheck(
+            patience=settings.patience,
+            check_first_batch=settings.check_first_batch,
+            allow_silent=settings.allow_silent,
+        )
         self._clips: dict[int, BatchClip] = {}  # of this process's batch, by place in `examples`
         self._places: list[int] = []  # the clip of each row at hand
         self._buffer: list[dict[str, Tensor]] = []  # the batch of answers in micro-batches
@@ -98,16 +102,15 @@ class Trainer(Guarded, GRPOTrainer):  # type: ignore[misc]  # trl has no types
         )
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """trl's own, or AdamW where the tower has its own learning rate. Made here: FSDP shards the weights first."""
-        settings = self._settings
+        """trl's own, or the same where the tower has its own learning rate. Made here: FSDP shards weights first."""
+        settings, model = self._settings, model or self.model
         if settings.vision_learning_rate is None:
-            optimizer: torch.optim.Optimizer = super().create_optimizer(model)
-            return optimizer
-        groups = parameter_groups(
-            model or self.model, rate=settings.learning_rate, vision_rate=settings.vision_learning_rate
-        )
-        self.optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
-        return self.optimizer
+            return super().create_optimizer(model)  # type: ignore[no-any-return]
+        groups = parameter_groups(model, rate=settings.learning_rate, vision_rate=settings.vision_learning_rate)
+        kind, own = self.get_optimizer_cls_and_kwargs(self.args, model)
+        optimizer: torch.optim.Optimizer = kind(groups, **own, weight_decay=settings.weight_decay)
+        self.optimizer = optimizer
+        return optimizer
 
     def _prepare_inputs(self, generation_batch: list[Row]) -> dict[str, Tensor]:
         """As trl's, without its shuffle: a clip's answers stay together, so its prompt runs once."""
@@ -139,7 +142,7 @@ class Trainer(Guarded, GRPOTrainer):  # type: ignore[misc]  # trl has no types
                 question=self._question(place),
                 is_encoded=settings.shared_prefill,
                 keeps_pictures=self.use_vllm or not settings.shared_prefill,
-                disorder=self._disorder(place),
+                second=self._second(place),
             )
             for place in dict.fromkeys(self._places)
         }
@@ -175,13 +178,21 @@ class Trainer(Guarded, GRPOTrainer):  # type: ignore[misc]  # trl has no types
             return None
         return questions[seed_of(self._settings.seed, self.state.global_step, place, 0) % len(questions)]
 
-    def _disorder(self, place: int) -> Callable[[Views], Views | None] | None:
-        """How the clip's frames are put out of order where the reward needs it, the same for all its answers."""
-        reward = self._settings.reward
-        if TERM_OF_REWARD.get(reward) != "temporal" or self.use_vllm or not self._settings.shared_prefill:
+    def _second(self, place: int) -> Callable[[Views], tuple[Views, str | None] | None] | None:
+        """Views and question of the second pass where the reward needs one, the same for all answers of a clip."""
+        term = second_pass(self._settings)
+        if term == "probability":
+            return lambda views: (views, DIRECT)
+        if term is None:
             return None
         seed = seed_of(self._settings.seed, self.state.global_step, place, 1)
-        return partial(out_of_order, seed=seed, is_shuffle=reward == "vq_insight")
+        is_shuffle = self._settings.reward == "vq_insight"
+
+        def disordered(views: Views) -> tuple[Views, None] | None:
+            other = out_of_order(views, seed=seed, is_shuffle=is_shuffle)
+            return None if other is None else (other, None)
+
+        return disordered
 
     def _prompt(self, place: int) -> EncodedPrompt:
         prompt = self._clips[place].prompt
@@ -250,26 +261,32 @@ class Trainer(Guarded, GRPOTrainer):  # type: ignore[misc]  # trl has no types
 
     def _perturbed(self, model: Model, written: list[list[int]]) -> dict[str, list[object]]:
         """Columns for the reward, a value per row; see vqa.train.grpo.perturbations."""
-        term, k = TERM_OF_REWARD.get(self._settings.reward), self.num_generations
+        term, k = second_pass(self._settings), self.num_generations
+        if term is None:
+            return {}
+        few = k // 2 if self._settings.reward == "vq_insight" else k
+        prompts = {place: clip.second for place, clip in self._clips.items() if clip.second}
+        rows = [r for r, place in enumerate(self._places) if place in prompts and (self._first_row + r) % k < few]
+        answers = self._decode(self._write(model, rows, prompts.__getitem__, 1))
         if term == "temporal":
-            few = k // 2 if self._settings.reward == "vq_insight" else k
-            prompts = {place: clip.disordered for place, clip in self._clips.items() if clip.disordered}
-            rows = [r for r, place in enumerate(self._places) if place in prompts and (self._first_row + r) % k < few]
-            answers = self._decode(self._write(model, rows, prompts.__getitem__, 1))
             by_row = dict(zip(rows, answers, strict=True))
             return {"perturbed": [by_row.get(row) for row in range(len(written))]}
-        if term == "probability":
-            numbers, tokens = dimensions(self._settings.prompt), self.processing_class.tokenizer
-            are_read, ends, behind = list[bool](), list[list[int]](), list[EncodedPrompt]()
-            for place, text in zip(self._places, self._decode(written), strict=True):
-                pair = digit_of(text, self._examples[place].opinion, numbers=numbers) or ()
+        numbers, tokens = dimensions(self._settings.prompt), self.processing_class.tokenizer
+        ends, behind, read = list[list[int]](), list[EncodedPrompt](), list[int]()
+        for row, own, direct in zip(rows, self._decode(written), answers, strict=True):
+            place = self._places[row]
+            pair = [tenths_of(text, self._examples[place].opinion, numbers=numbers) for text in (own, direct)]
+            if None not in pair:
                 ends += [tokens(end, add_special_tokens=False)["input_ids"] for end in pair]
-                behind += [self._prompt(place) for _ in pair]
-                are_read.append(bool(pair))
-            values = iter(self._last_token_probabilities(model, behind, ends))
-            found = [(next(values), next(values)) if is_read else (math.nan, math.nan) for is_read in are_read]
-            return {"think": [one for one, _ in found], "no_think": [one for _, one in found]}
-        return {}
+                behind += [self._prompt(place), prompts[place]]
+                read.append(row)
+        values = self._last_token_probabilities(model, behind, ends)
+        think, direct_ones = dict(zip(read, values[::2], strict=True)), dict(zip(read, values[1::2], strict=True))
+        every = range(len(written))
+        return {
+            "think": [think.get(row, math.nan) for row in every],
+            "no_think": [direct_ones.get(row, math.nan) for row in every],
+        }
 
     def _decode(self, written: Sequence[list[int]]) -> list[str]:
         return [self.processing_class.tokenizer.decode(one, skip_special_tokens=True) for one in written]
@@ -405,6 +422,7 @@ class Trainer(Guarded, GRPOTrainer):  # type: ignore[misc]  # trl has no types
         """Log as trl does, with clips per second and the peak of memory."""
         if seconds := _compat.step_seconds(self):
             clips = self.args.generation_batch_size // self.num_generations / self.num_iterations
+            clips /= self._settings.num_mini_batches
             logs["clips_per_second"] = clips * len(seconds) / sum(seconds)
             logs["peak_memory_gb"] = peak_memory_gb()
         super().log(logs, start_time)

@@ -33,7 +33,7 @@ from transformers import (
 
 from vqa.errors import UsageError
 from vqa.files import replacing
-from vqa.prompt import PromptName, dimensions
+from vqa.prompt import PromptName
 from vqa.train import _compat
 from vqa.train.checkpoints import Guarded, Trained, resume_from, unsharded
 from vqa.train.clips.dataset import TrainingClip
@@ -74,7 +74,7 @@ class Draws(Dataset[tuple[EncodedClip, str]]):
         write = encoded.clip.write_answer
         if write is None:
             raise UsageError(f"clip {encoded.clip.clip_id}: no reason to learn from. Give `reasons`.")
-        return encoded, write(generator, dimensions(self.prompt))
+        return encoded, write(generator, self.prompt)
 
 
 class Supervised(Guarded, Trainer):

@@ -10,14 +10,14 @@ from vqa.train.grpo.objective import Effect, LossObjective, Update, divergence
 if TYPE_CHECKING:
     from torch import Tensor
 
-NOISE = 25 / 255  # standard deviation, of pixels on 0-1
+NOISE = 45 / 255  # standard deviation, of pixels on 0-1
 
 
 class PerceptionKl(LossObjective):
     """Subtract weight x KL(pictures || degraded pictures), a mean over all tokens of the answers, from the loss.
 
     The weight falls along half a cosine to 0 at epoch `until_epoch`. As in the released code, no gradient flows through
-    the degraded pictures. Of its degradations (noise of sigma 25 of 255, blur, JPEG, darkening, filtered by people)
+    the degraded pictures. Of its degradations (noise of sigma 45 of 255, blur, JPEG, darkening, filtered by people)
     there is the noise only.
     """
 

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 
 class SpreadFilter(AdvantageObjective):
-    """Zero the advantages of groups whose K rewards have a standard deviation of at most `min_std`.
+    """Zero the advantages of groups whose K rewards for accuracy have a standard deviation of at most `min_std`.
 
-    Normalisation within a group would blow up differences however small.
+    Normalisation within a group would blow up differences however small. The reward is the Gaussian term, as in the
+    released code; for presets without one the total.
     """
 
     kind: Literal["spread_filter"]
@@ -25,7 +26,9 @@ class SpreadFilter(AdvantageObjective):
 
     def change_advantages(self, advantages: "Tensor", batch: "RewardBatch") -> "Tensor":
         """Return the advantages [B, K], 0 for filtered groups."""
-        return advantages * advantages.new_tensor(self.weights(batch.terms["total"]), dtype=advantages.dtype)
+        return advantages * advantages.new_tensor(
+            self.weights(batch.terms.get("regression", batch.terms["total"])), dtype=advantages.dtype
+        )
 
     def weights(self, rewards: NDArray[np.float64]) -> NDArray[np.float64]:
         """0 or 1 for each group, [B, 1], of the rewards [B, K]."""
