@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
 from jobs.resume import digest
 from vqa.config import Strict, Values, build, merge, override, read
-from vqa.data.score_table import Tier
 from vqa.errors import UsageError
+from vqa.evaluate.calibrate import Calibration
 from vqa.light import card as student
 from vqa.media.probe import MAX_FRAMES
 from vqa.media.sandbox import Guard
@@ -18,6 +19,7 @@ from vqa.model.resolve import locate, with_folder_sampling
 from vqa.prompt import messages
 from vqa.views import ViewsConfig
 
+Tiers = Literal["light", "reason", "cascade"]
 KEY_VERSION = 2  # raise it when the same settings begin to give other numbers
 
 
@@ -48,8 +50,13 @@ class JobConfig(Strict):
 class ScoreConfig(Strict):
     """All settings of `vqa score`."""
 
-    tier: Tier = Field("reason", description="light: a small student, without a language model")
-    student: Path | None = Field(None, description="tier light: a folder of vqa distill; null = the embedded one")
+    tier: Tiers = Field("reason", description="light: a small student, without a language model; cascade: both")
+    student: Path | None = Field(None, description="of light and cascade: a folder of vqa distill; null = embedded")
+    light_views: ViewsConfig | None = Field(None, description="of a cascade's student; null = its own, and the rest")
+    reason_share: float = Field(0.1, ge=0, le=1, description="cascade: of the clips, given to the reasoner at most")
+    reason_scale: Path | None = Field(
+        None, description="cascade: file of vqa calibrate from the reasoner's scores to the student's scale"
+    )
     model: ModelCard
     clip_seconds: float | None = Field(None, gt=0, description="length of windows; null = whole files")
     calibration: Path | None = Field(None, description="file of vqa calibrate: adds mos, mos_low, mos_high")
@@ -84,17 +91,37 @@ def resolve_values(
     card = as_asked(card, given.get("model", {}))
     # A card's views and generation are defaults for this model, so they lie below the file.
     base: Values = {key: card[key] for key in ("views", "generation") if key in card} | {"model": card}
-    if given.get("tier") != "light":
+    if given.get("tier") not in ("light", "cascade"):
         return build(ScoreConfig, merge(base, given), where=where)
     folder = Path(str(given["student"])) if given.get("student") else student.EMBEDDED
     views = student.read_card(folder).views
-    config = build(ScoreConfig, merge({"model": card, "views": views}, given), where=where)
-    for key in student.FIXED_VIEWS:
-        if (found := getattr(config.views, key)) != views[key]:
-            raise UsageError(
-                f"views.{key} = {found!r}: the student {folder} was made with {views[key]!r}; leave it out"
-            )
+    if given["tier"] == "light":
+        config = build(ScoreConfig, merge({"model": card, "views": views}, given), where=where)
+        _refuse_other_views(config.views, views, folder, section="views")
+        return config
+    # What the student does not settle, such as `snap`, holds for both tiers.
+    shared = {key: value for key, value in given.get("views", {}).items() if key not in views}
+    own = {"light_views": merge(merge(views, shared), given.get("light_views") or {})}
+    config = build(ScoreConfig, merge(merge(base, given), own), where=where)
+    if config.light_views:
+        _refuse_other_views(config.light_views, views, folder, section="light_views")
     return config
+
+
+def _refuse_other_views(given: ViewsConfig, views: Values, folder: Path, *, section: str) -> None:
+    """Raise UsageError for pictures that a student was not made with."""
+    for key in student.FIXED_VIEWS:
+        if (found := getattr(given, key)) != views[key]:
+            raise UsageError(
+                f"{section}.{key} = {found!r}: the student {folder} was made with {views[key]!r}; leave it out"
+            )
+
+
+def light_part(config: ScoreConfig) -> ScoreConfig:
+    """The light tier of a cascade, as a run of its own: the same keys as `--tier light` has."""
+    if config.light_views is None:
+        raise UsageError("light_views: none; a cascade's settings come from `resolve`")
+    return config.model_copy(update={"tier": "light", "views": config.light_views, "light_views": None})
 
 
 def _with_named_model(values: Mapping[str, object]) -> Values:
@@ -147,8 +174,11 @@ def pinned_card(card: ModelCard, *, revision: str) -> ModelCard:
     return card if revision.startswith("blake2b:") else card.model_copy(update={"revision": revision})
 
 
-def settings_digest(config: ScoreConfig, *, model_id: str, model_revision: str) -> str:
-    """The digest of all settings that change a number: views, prompt, model, generation.
+def settings_digest(
+    config: ScoreConfig, *, model_id: str, model_revision: str, scale: Calibration | None = None
+) -> str:
+    """The digest of all settings that change a number: views, prompt, model, generation; of a cascade's reasoner also
+    the student and `scale`, by which its scores are put on the student's scale.
 
     Batch size, workers, limits and paths are not among them.
     """
@@ -166,4 +196,7 @@ def settings_digest(config: ScoreConfig, *, model_id: str, model_revision: str) 
     more = [form] if form != AnswerForm().model_dump(mode="json", exclude=unread) else []
     if config.generation.describe:
         more.append({"description": model.description or DESCRIBE})
+    if config.tier == "cascade":  # its scores are on the student's scale
+        linked = scale.model_dump(mode="json", exclude={"created"}) if scale else None
+        more.append({"student": identify(light_part(config)), "scale": linked})
     return digest(KEY_VERSION, views, generation, card, config.clip_seconds, asked, [model_id, model_revision], *more)

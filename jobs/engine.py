@@ -92,8 +92,11 @@ def run_stages(
     ray_address: str | None = None,
     wait: float = WAIT_SECONDS,
     unread_limit: int | None = None,
+    amend: Callable[[ScoreRow], ScoreRow | None] = lambda row: row,
 ) -> bool:
     """Take the ledger's work through the stages and fill the table; True where it was interrupted before the end.
+
+    `amend` gives the row that is written in the place of a new one, None for none.
 
     Raises ModelError where the first `unread_limit` answers all hold no score.
     """
@@ -126,7 +129,7 @@ def run_stages(
                         places[one.clip_id] = (one.uri, one.source_bytes, one.source_mtime_ns)
                 failed = sum(row.status in WITHOUT_SCORE for row in rows)
                 progress.advance(clips=len(rows), failed=failed, files=files)
-                table.add(rows)
+                table.add([row for one in rows if (row := amend(one)) is not None])
                 if unread_limit is not None:
                     answers = [row for row in rows if row.status in ("ok", "partial", "unparsed")]
                     answered += len(answers)

@@ -64,6 +64,12 @@ class JobProgress:
             self._next_line = time.monotonic() + LINE_SECONDS
             self.say(self.line())
 
+    def extend(self, files: int) -> None:
+        """Count more files to do."""
+        self.files_total += files
+        if self._bar:
+            self._bar.update(self._task, total=self.files_total)
+
     def say(self, text: str) -> None:
         """Print one plain line on stderr, between the bar's redraws."""
         if self._quiet:

@@ -93,9 +93,16 @@ def stored_rows(table: pa.Table) -> list[StoredRow]:
 
 
 def plan_work(
-    clips: Sequence[Clip], rows: Iterable[StoredRow], *, settings: str, clip_seconds: float | None
+    clips: Sequence[Clip],
+    rows: Iterable[StoredRow],
+    *,
+    settings: str,
+    clip_seconds: float | None,
+    also: str | None = None,
 ) -> WorkPlan:
     """Decide for each clip: reuse its rows, inspect the file again, or score it anew.
+
+    Rows under the settings `also`, those of a cascade's second tier, are finished too.
 
     A file with the stamp it had is not opened. One with another stamp is inspected: where its fingerprint is the old
     one, its rows are reused after all. Raises UsageError where a row under the same clip_id is of another file.
@@ -113,7 +120,7 @@ def plan_work(
             continue
         _, old = by_source[clip.clip_id]
         _refuse_other_file(clip, old)
-        current = [row for row in old if _key(row, settings) == row.run_key]
+        current = [row for row in old if row.run_key in (key_of(row, settings), also and key_of(row, also))]
         good = [row for row in current if row.error_kind not in RETRIED]
         retried += len(current) - len(good)
         good_ids = [row.clip_id for row in good]
@@ -122,7 +129,7 @@ def plan_work(
         if now and all(_is_trusted(row, clip, now) for row in good) and _is_complete(clip, good, clip_seconds):
             reused.extend(good_ids)
         else:
-            work.append(Work(clip=clip, finished=tuple(row.run_key for row in good), rows=tuple(good_ids)))
+            work.append(Work(clip=clip, finished=tuple(key_of(row, settings) for row in good), rows=tuple(good_ids)))
     return WorkPlan(work=work, reused=reused, stale=stale, retried=retried)
 
 
@@ -146,7 +153,8 @@ def _refuse_other_file(clip: Clip, old: Sequence[StoredRow]) -> None:
             )
 
 
-def _key(row: StoredRow, settings: str) -> str:
+def key_of(row: StoredRow, settings: str) -> str:
+    """The run key that a row has under these settings."""
     source = row.fingerprint or row.error_kind or ""
     return run_key(source, start_seconds=row.start_seconds, end_seconds=row.end_seconds, settings=settings)
 

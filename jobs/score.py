@@ -5,14 +5,25 @@
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 
-from jobs.config import ScoreConfig, asked_config, identify, pinned_card, resolve, settings_digest
+from jobs.cascade import plan_second, scale_of, share_of
+from jobs.config import (
+    ScoreConfig,
+    Tiers,
+    asked_config,
+    identify,
+    light_part,
+    pinned_card,
+    resolve,
+    settings_digest,
+)
 from jobs.engine import TOO_MANY_FAILED, WITHOUT_SCORE, FailureLimit, JobOptions, choose_engine, run_stages
 from jobs.ledger import Ledger
 from jobs.progress import JobProgress, duration
@@ -22,14 +33,14 @@ from jobs.signals import locked
 from jobs.stages import WINDOWS_PER_FRAME, LightStage, SampleStage, ScoredBy, ScoreStage, lost_row, scored_by
 from jobs.summary import counts, overview
 from vqa.config import Values
-from vqa.console import INTERRUPTED, counted, printable
-from vqa.data.score_table import ScoreTable, Tier, read_scores, rewrite, write_videos
+from vqa.console import INTERRUPTED, Engine, counted, printable
+from vqa.data.score_table import ScoreTable, read_scores, rewrite, write_videos
 from vqa.data.sources import Listing, Selection, list_clips
 from vqa.data.tables import AS_SEEN, Dialect
 from vqa.data.windows import video_id
-from vqa.errors import UsageError, first_few
+from vqa.errors import ModelError, UsageError, first_few
 from vqa.evaluate.calibrate import Calibration, calibrated, load_calibration
-from vqa.light.card import EMBEDDED
+from vqa.light.card import EMBEDDED, WIDTH
 from vqa.model.question import read_words
 
 
@@ -38,8 +49,10 @@ class ScoreRequest(JobOptions):
     """The arguments of `vqa score`, as given."""
 
     sources: tuple[str, ...]
-    tier: Tier | None = None
+    tier: Tiers | None = None
     student: Path | None = None
+    reason_share: str | None = None
+    reason_scale: Path | None = None
     k: int | None = None
     question: Path | None = None
     system: Path | None = None
@@ -64,6 +77,13 @@ class ScoreInputs:
     model_revision: str
     settings: str  # digest
     calibration: Calibration | None
+    light: "ScoreInputs | None" = None  # of a cascade: its first pass, by the student; the rest is the reasoner's
+    scale: Calibration | None = None  # of a cascade: from the reasoner's scores to the student's scale
+
+    @property
+    def first(self) -> "ScoreInputs":
+        """What scores every clip."""
+        return self.light or self
 
 
 def score(request: ScoreRequest) -> int:
@@ -94,14 +114,35 @@ def inputs_of(request: ScoreRequest) -> ScoreInputs:
     model_id, revision = identify(config)
     if calibration and calibration.model_id not in (None, model_id):
         raise UsageError(f"calibration {config.calibration}: made for {calibration.model_id}, this run uses {model_id}")
-    settings = settings_digest(config, model_id=model_id, model_revision=revision)
-    return ScoreInputs(
+    scale = scale_of(config, model_id=model_id, revision=revision) if config.tier == "cascade" else None
+    whole = ScoreInputs(
         config=config,
         listing=listing,
         model_id=model_id,
         model_revision=revision,
-        settings=settings,
+        settings=settings_digest(config, model_id=model_id, model_revision=revision, scale=scale),
         calibration=calibration,
+        scale=scale,
+    )
+    return replace(whole, light=_light_inputs(whole)) if config.tier == "cascade" else whole
+
+
+def _light_inputs(whole: ScoreInputs) -> ScoreInputs:
+    """The first pass of a cascade. Raises ModelError for a student that cannot tell how unsure it is."""
+    config = light_part(whole.config)
+    folder = config.student or EMBEDDED
+    model_id, revision = identify(config)
+    if not (folder / WIDTH).is_file():
+        raise ModelError(
+            f"student {folder}: no {WIDTH}, which tells how unsure it is of a clip; make it anew with `vqa distill`"
+        )
+    return replace(
+        whole,
+        config=config,
+        model_id=model_id,
+        model_revision=revision,
+        settings=settings_digest(config, model_id=model_id, model_revision=revision),
+        scale=None,
     )
 
 
@@ -112,8 +153,12 @@ def _refuse_unused(request: ScoreRequest, config: ScoreConfig) -> None:
         for option, value in (given | {"--describe": request.describe or None}).items():
             if value is not None:
                 raise UsageError(f"{option} {value}: not used by --tier light; leave it out, or name a --student")
-    elif config.student is not None:
+    elif config.tier == "reason" and config.student is not None:
         raise UsageError(f"--student {config.student}: not used by --tier {config.tier}; add --tier light")
+    if config.tier != "cascade":
+        for option, text in (("--reason-share", request.reason_share), ("--reason-scale", request.reason_scale)):
+            if text is not None:
+                raise UsageError(f"{option} {text}: not used by --tier {config.tier}; add --tier cascade")
 
 
 def _flags(request: ScoreRequest) -> Values:
@@ -125,6 +170,8 @@ def _flags(request: ScoreRequest) -> Values:
     return given(
         tier=request.tier,
         student=request.student,
+        reason_share=None if request.reason_share is None else share_of(request.reason_share),
+        reason_scale=request.reason_scale,
         model=given(
             name=request.model,
             question=request.question and read_words(request.question),
@@ -166,8 +213,13 @@ def stages_of(inputs: ScoreInputs) -> tuple[SampleStage, ScoreStage | LightStage
 
 def _plan(request: ScoreRequest, inputs: ScoreInputs) -> WorkPlan:
     rows = [] if request.fresh else stored_rows(read_scores(request.out, StoredRow._fields))
-    clip_seconds = inputs.config.clip_seconds
-    return plan_work(inputs.listing.clips, rows, settings=inputs.settings, clip_seconds=clip_seconds)
+    return plan_work(
+        inputs.listing.clips,
+        rows,
+        settings=inputs.first.settings,
+        clip_seconds=inputs.config.clip_seconds,
+        also=inputs.settings,
+    )
 
 
 def _forecast(request: ScoreRequest, inputs: ScoreInputs) -> Values:
@@ -207,6 +259,11 @@ def _score(request: ScoreRequest, inputs: ScoreInputs, limit: FailureLimit) -> i
             "unreadable_folders": list(listing.unreadable_folders),
             "duplicates": listing.repeated,
             "tier": config.tier,
+            **(
+                {"student": inputs.light.model_id, "student_revision": inputs.light.model_revision}
+                if inputs.light
+                else {}
+            ),
             "model_id": inputs.model_id,
             "model_revision": inputs.model_revision,
             "asked": by.asked,
@@ -219,22 +276,8 @@ def _score(request: ScoreRequest, inputs: ScoreInputs, limit: FailureLimit) -> i
     began = time.monotonic()
     progress = JobProgress(len(plan.work), quiet=request.json_summary)
     _announce(inputs, plan, progress)
-    ledger = Ledger.of(plan.work, clip_seconds=config.clip_seconds)
     with record.failing():
-        is_interrupted = run_stages(
-            stages_of(inputs),
-            ledger,
-            table,
-            progress,
-            engine=engine,
-            ray_address=request.ray_address,
-            wait=request.wait,
-            unread_limit=config.job.unread_limit,
-        )
-        if not is_interrupted:
-            table.add([lost_row(clip, settings=inputs.settings, by=by) for clip in ledger.lost()])
-            table.flush()
-            table.supersede(ledger.vanished())
+        is_interrupted = _run(request, inputs, plan, table, progress, engine=engine)
     # At the end and for every row, so that those of earlier runs say the same as the new ones.
     if inputs.calibration or pc.any(pc.is_valid(read_scores(out, ["mos"]).column("mos"))).as_py():
         rewrite(out, lambda rows: calibrated(rows, inputs.calibration))
@@ -254,6 +297,7 @@ def _score(request: ScoreRequest, inputs: ScoreInputs, limit: FailureLimit) -> i
         clips=rows.num_rows,
         counts=counts(rows, "status"),
         errors=counts(rows, "error_kind"),
+        tiers=counts(rows, "tier"),
         without_score=missing,
         rows_new=progress.clips_done,
         rows_reused=len(plan.reused),
@@ -274,6 +318,41 @@ def _score(request: ScoreRequest, inputs: ScoreInputs, limit: FailureLimit) -> i
         share = f"{missing} of {rows.num_rows} clips"
         progress.say(f"{share} without a score, more than --max-failed {limit.text}")
     return code
+
+
+def _run(
+    request: ScoreRequest,
+    inputs: ScoreInputs,
+    plan: WorkPlan,
+    table: ScoreTable,
+    progress: JobProgress,
+    *,
+    engine: Engine,
+) -> bool:
+    """Fill the table, of a cascade in two passes; True where it was interrupted before the end."""
+    first, clip_seconds, limit = inputs.first, inputs.config.clip_seconds, inputs.config.job.unread_limit
+    ledger = Ledger.of(plan.work, clip_seconds=clip_seconds)
+    where: dict[str, Any] = {"engine": engine, "ray_address": request.ray_address, "wait": request.wait}
+    if run_stages(stages_of(first), ledger, table, progress, unread_limit=limit, **where):
+        return True
+    by = _scored_by(first)
+    table.add([lost_row(clip, settings=first.settings, by=by) for clip in ledger.lost()])
+    table.flush()
+    table.supersede(ledger.vanished())
+    if inputs.light is None:
+        return False
+    second = plan_second(
+        request.out,
+        inputs.listing.clips,
+        light=inputs.light.settings,
+        reason=inputs.settings,
+        share=inputs.config.reason_share,
+        scale=inputs.scale,
+    )
+    progress.say(f"{len(second.chosen)} of {counted(second.clips, 'clip')} to the reasoner")
+    progress.extend(len(second.work))
+    ledger = Ledger.of(second.work, clip_seconds=clip_seconds)
+    return run_stages(stages_of(inputs), ledger, table, progress, unread_limit=limit, amend=second.amend, **where)
 
 
 def _scored_by(inputs: ScoreInputs) -> ScoredBy:
@@ -304,12 +383,19 @@ def _announce(inputs: ScoreInputs, plan: WorkPlan, progress: JobProgress) -> Non
     ours = (inputs.model_revision, inputs.settings)
     if made and made.model_id and (made.model_revision, made.settings) != ours:
         progress.say("warning: the calibration was made with another revision or other settings of this model")
+    if inputs.light and inputs.scale is None:
+        progress.say(
+            f"warning: no file says how scores of {inputs.model_id} stand on the student's scale, so they are not put "
+            "on it; make one with `vqa calibrate` and give it as --reason-scale"
+        )
     reused = f"{counted(len(plan.reused), 'row')} reused, " * bool(plan.reused)
     failed = f" ({plan.retried} failed before)" * bool(plan.retried)
+    share, reasoner = inputs.config.reason_share, f"{inputs.model_id} at {inputs.model_revision}"
+    then = f", up to {share:.4g} of them with {reasoner}" if inputs.light else ""
     stale = f"{len(plan.stale)} superseded{failed}, " * bool(plan.stale)
     progress.say(
         f"{counted(len(listing.clips), 'file')}: {reused}{stale}{len(plan.work)} to score "
-        f"with {inputs.model_id} at {inputs.model_revision}"
+        f"with {inputs.first.model_id} at {inputs.first.model_revision}{then}"
     )
 
 

@@ -133,7 +133,7 @@ def main(count: int, pairs: int) -> None:
         loop = PlainLoop(inputs)
         loop(work[:1])
         ratios: dict[str, list[Cost]] = {"local": [], "Ray": []}
-        print(f"{count} clips, 640x360 and 1280x720, embedded model; clips/s by the clock, processor seconds a clip")
+        print(f"{count} clips, 1280x720, embedded model; clips/s by the clock, processor seconds a clip")
         started = time.perf_counter()
         with LocalExecutor(stages_of(inputs)) as here, RayExecutor(stages_of(inputs)) as ray:
             print(f"Ray itself starts in {time.perf_counter() - started:.1f} s")

@@ -122,6 +122,9 @@ CHANGES_NUMBERS = {
 }
 CHANGES_NO_NUMBER = {
     "student": "folder",  # refused with tier reason; with light the digest holds the state of the folder
+    "light_views": "{snap: keyframes}",  # tier cascade, as the next two
+    "reason_share": "0.2",
+    "reason_scale": "scale.json",
     "calibration": "fit.json",  # columns of their own, beside the score
     "model.name": "other.yaml",
     "model.source": "c/d",  # the digest holds the id and revision that it came to

@@ -149,7 +149,8 @@ def test_ray_train_hands_on_a_fault_of_the_run(tmp_path: Path, recipe: Path, loc
 
 @pytest.mark.usefixtures("other")
 def test_workers_that_never_start_end_the_run_in_words(tmp_path: Path, recipe: Path) -> None:
-    words = r"no worker could start within 2 s: 2 CPUs are needed, 1 of .* are free\..* ask for less \(--workers\)"
+    # Which CPUs are free Ray tells a moment later; tests/jobs/test_waiting.py has the numbers.
+    words = r"no worker could start within 2 s: .* ask for less \(--workers\)"
     with pytest.raises(VqaError, match=words):
         run(load_recipe(recipe), out=tmp_path / "out", workers=2, wait_seconds=2)
 

@@ -24,7 +24,7 @@ def test_the_embedded_student_loads_no_language_model(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["tier"] == "light"
     (row,) = read_scores(tmp_path / "out").to_pylist()
     assert 1 < row["score"] < 5
-    assert row["score_std"] is None
+    assert 0 < row["score_std"] < 4
 
 
 def test_the_student_is_part_of_the_key(tmp_path: Path, student_folder: Path) -> None:

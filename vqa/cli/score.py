@@ -20,11 +20,22 @@ def score(
     config: Annotated[Path | None, typer.Option(help="YAML settings, e.g. configs/score/preresq_video.yaml.")] = None,
     assignments: Annotated[list[str] | None, assigning("generation.k=6")] = None,
     tier: Annotated[
-        Literal["light", "reason"] | None,
-        typer.Option(help="light: a small student of people's opinions, without a language model. [default: reason]"),
+        Literal["light", "reason", "cascade"] | None,
+        typer.Option(
+            help="light: a small student of people's opinions, without a language model; cascade: the light tier, and "
+            "the model for the clips that it is least sure of. [default: reason]"
+        ),
     ] = None,
     student: Annotated[
-        Path | None, typer.Option(help="With --tier light: a folder of `vqa distill`. [default: the embedded one]")
+        Path | None,
+        typer.Option(help="With --tier light or cascade: a folder of `vqa distill`. [default: the embedded one]"),
+    ] = None,
+    reason_share: Annotated[
+        str | None, typer.Option(help="With --tier cascade: share of the clips for the model, at most. [default: 10%]")
+    ] = None,
+    reason_scale: Annotated[
+        Path | None,
+        typer.Option(help="With --tier cascade: file of `vqa calibrate`, from the model's to the student's scale."),
     ] = None,
     model: Annotated[
         str | None,
@@ -86,6 +97,8 @@ def score(
         assignments=tuple(assignments or ()),
         tier=tier,
         student=student,
+        reason_share=reason_share,
+        reason_scale=reason_scale,
         model=model,
         question=question,
         system=system,

@@ -49,6 +49,9 @@ class ScoreRow:
     mos: float | None = None  # by --calibration, like the two ends of its interval
     mos_low: float | None = None
     mos_high: float | None = None
+    light_score: float | None = None  # of a clip that a cascade gave to the reasoner: the student's, and
+    light_std: float | None = None  # the error to expect of it; and the reasoner's own score,
+    reason_score: float | None = None  # of which `score` is the one on the student's scale
     answers_parsed: int | None = None
     answers_total: int | None = None
     reason: str | None = None

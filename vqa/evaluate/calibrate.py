@@ -224,7 +224,8 @@ def find_origin(scores: InputTable, labels: Path) -> tuple[Origin, Path]:
     facts: Origin = {"scores": str(scores.source), "labels": str(labels)}
     if scores.kind != "vqa":
         return facts, scores.source.with_name(f"{scores.source.stem}.calibration.json")
-    facts["model_id"], facts["model_revision"] = (scores.rows[0].get(name) for name in ("model_id", "model_revision"))
+    models = {(row.get("model_id"), row.get("model_revision")) for row in scores.rows}
+    facts["model_id"], facts["model_revision"] = models.pop() if len(models) == 1 else (None, None)  # a cascade has two
     place = scores.source
     record = scores.source / "run.json"
     if record.is_file():

@@ -12,7 +12,7 @@ from vqa.errors import ModelError, UsageError
 from vqa.files import replacing
 
 EMBEDDED = Path(__file__).resolve().parents[1] / "assets" / "light"
-CARD, WEIGHTS = "student.yaml", "student.safetensors"
+CARD, WEIGHTS, WIDTH = "student.yaml", "student.safetensors", "width.safetensors"
 FIXED_VIEWS = ("global_kind", "global_pixels", "spatial", "local_pictures")  # other ones would be other pictures
 
 
@@ -69,8 +69,8 @@ def write_card(folder: Path, card: StudentCard) -> None:
 
 
 def student_digest(folder: Path) -> str:
-    """`blake2b:...` over a student's two files."""
+    """`blake2b:...` over a student's files."""
     digest = hashlib.blake2b(digest_size=16)
-    for name in (CARD, WEIGHTS):
+    for name in (CARD, WEIGHTS, *([WIDTH] if (folder / WIDTH).is_file() else [])):
         digest.update(name.encode() + b"\0" + hashlib.blake2b((folder / name).read_bytes()).digest())
     return f"blake2b:{digest.hexdigest()}"

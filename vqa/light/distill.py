@@ -23,6 +23,7 @@ from vqa.files import replacing
 from vqa.imports import missing_extra
 from vqa.light.basis import Basis
 from vqa.light.card import EmbeddingConfig, StudentCard
+from vqa.light.cascade import FOLDS, Width, folds_of
 from vqa.light.embedding import SIZE, embed
 from vqa.light.encoder import EfficientNetLite0, from_published
 from vqa.light.rali import Facts, Judged, Lesson, RaliConfig, fit_basis
@@ -203,16 +204,31 @@ def distill(config: DistillConfig, say: Callable[[str], None]) -> Student:
         scale="opinions" if material.lessons else "severity",
         limits=config.limits,
     )
-    return Student(published_encoder(), head, card)
+    return Student(published_encoder(), head, card, fit_width(config, material))
+
+
+def fit_width(config: DistillConfig, material: Material) -> Width | None:
+    """How unsure a student of this material is; None where the first set is not people's."""
+    if not material.lessons or len(set(material.lessons[0].groups)) < FOLDS:
+        return None
+    folds = [folds_of(one.groups) if one.groups else None for one in material.lessons]
+    sets = _sets(config, material, material.lessons)
+    return Width.fit(sets, [*folds, *[None] * (len(sets) - len(folds))], config.regression)
+
+
+def _sets(config: DistillConfig, material: Material, lessons: Sequence[Lesson]) -> list[LabelledSet]:
+    """What a direction is fitted to."""
+    sets = [LabelledSet(embeddings=one.embeddings, labels=one.labels, weight=one.weight) for one in lessons]
+    if material.lessons and material.ladders:
+        sets.append(joined([one.pictures for one in material.ladders], config.regression))
+    return sets
 
 
 def fit_head(config: DistillConfig, material: Material) -> Line | Basis:
     """A direction by regression, or a basis by the steps of RALI."""
     lessons = material.lessons or (_severity(material.ladders),)
     if config.rali is None:
-        sets = [LabelledSet(embeddings=one.embeddings, labels=one.labels, weight=one.weight) for one in lessons]
-        if material.lessons and material.ladders:
-            sets.append(joined([one.pictures for one in material.ladders], config.regression))
+        sets = _sets(config, material, lessons)
         direction = fit(sets, config.regression)
         places = direction.along(sets[0].embeddings)
         return Line(direction=direction, map=OpinionMap.fit(places, sets[0].labels))
@@ -257,6 +273,7 @@ def gather(config: DistillConfig, embeddings: Embeddings, say: Callable[[str], N
                     for one, label in zip(opinions, labels.tolist(), strict=True)
                 ),
                 weight=wanted.weight,
+                groups=tuple(one.group for one in opinions),
                 judged=judged,
             )
         )

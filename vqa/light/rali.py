@@ -81,6 +81,7 @@ class Lesson:
     texts: tuple[str, ...]  # [N]
     weight: float = 1.0
     judged: Judged | None = None
+    groups: tuple[str, ...] = ()  # [N], what a split must not separate; none for a set that is not people's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,8 @@ from scipy.optimize import least_squares
 from vqa.errors import ClipError, ModelError
 from vqa.files import replacing
 from vqa.light.basis import BASIS_PARTS, Basis
-from vqa.light.card import EMBEDDED, WEIGHTS, StudentCard, read_card, write_card
+from vqa.light.card import EMBEDDED, WEIGHTS, WIDTH, StudentCard, read_card, write_card
+from vqa.light.cascade import Width
 from vqa.light.embedding import SIZE, Vector, embed
 from vqa.light.encoder import EfficientNetLite0
 from vqa.light.regression import Direction
@@ -33,9 +34,15 @@ NEAREST = "nearest basis: "  # before words that no model wrote
 class Student:
     """A light model of what people say: `Student.load().score(views)`."""
 
-    def __init__(self, network: "EfficientNetLite0 | ClipEncoder", head: "Line | Basis", card: StudentCard) -> None:
+    def __init__(
+        self,
+        network: "EfficientNetLite0 | ClipEncoder",
+        head: "Line | Basis",
+        card: StudentCard,
+        width: Width | None = None,
+    ) -> None:
         """Put the parts together; weights are rounded to what the file holds."""
-        self.card = card
+        self.card, self._width = card, width
         self._head = _rounded_head(head)
         self._network = rounded(network) if isinstance(network, EfficientNetLite0) else network
 
@@ -54,13 +61,14 @@ class Student:
                 name.removeprefix("encoder."): t.float() for name, t in tensors.items() if name.startswith("encoder.")
             }
             network.load_state_dict(inside, assign=True)
-            head = _head_of(tensors, card, size=SIZE if isinstance(network, EfficientNetLite0) else network.size)
+            size = SIZE if isinstance(network, EfficientNetLite0) else network.size
+            head = _head_of(tensors, card, size=size)
         except (OSError, SafetensorError, RuntimeError, KeyError, ValueError, TypeError) as error:
             what = " ".join(str(error).split())[:200]
             raise ModelError(
                 f"student {folder}: {WEIGHTS} cannot be used ({what}); make it anew with `vqa distill`"
             ) from error
-        return cls(network.eval(), head, card)
+        return cls(network.eval(), head, card, Width.load(folder, size=size))
 
     def save(self, folder: Path) -> None:
         """Write the folder: student.safetensors (EfficientNet-Lite0 in float16) and student.yaml."""
@@ -71,6 +79,9 @@ class Student:
         with replacing(folder / WEIGHTS) as draft:
             draft.write_bytes(as_bytes(tensors))
         write_card(folder, self.card)
+        (folder / WIDTH).unlink(missing_ok=True)
+        if self._width:
+            self._width.save(folder)
 
     def embed(self, views: Views) -> Vector:
         """The clip's embedding, float32 [D]."""
@@ -89,7 +100,8 @@ class Student:
             views: of each clip, made with the card's settings of views.
 
         Returns:
-            In order, a Score on 1-5 without answers, or a ClipError "model" where the pictures cannot be used.
+            In order, a Score on 1-5 without answers, `score_std` the error to expect of it (null without a `Width`), or
+            a ClipError "model" where the pictures cannot be used.
         """
         return [self._score(one) for one in views]
 
@@ -99,13 +111,14 @@ class Student:
             embedding = self.embed(views).astype(np.float64)
             found = float(self._head.opinions(embedding[None])[0])
             words = self._head.nearest(embedding)
+            width = float(self._width.of(embedding[None])[0]) if self._width else None
         except (RuntimeError, ValueError, MemoryError) as error:
             return ClipError(
                 "model", f"{views.clip.clip_id}: the student failed ({type(error).__name__}: {str(error)[:300]})"
             )
         return Score(
             score=found,
-            score_std=None,
+            score_std=width,
             score_global=None,
             score_local=None,
             reason=words and f"{NEAREST}{words}",

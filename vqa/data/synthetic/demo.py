@@ -1,19 +1,17 @@
-"""Demo clips: the bundled ones, distorted copies, and two broken files."""
+"""Demo clips: the bundled ones, distorted copies of one at its own size, and two broken files."""
 
 import shutil
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from vqa.data.synthetic.distortions import DISTORTIONS
 from vqa.data.synthetic.ladder import encode_clip
 from vqa.data.synthetic.sources import read_video
-from vqa.types import Pixels
 
 CLIPS = Path(__file__).resolve().parents[2] / "assets" / "clips"
 FRAMES = 48
-SIZE = (640, 360)
+VISUALLY_LOSSLESS = 12  # constant-quality number of x264
 # Name of the clip: distortion and severity, or codec and its constant-quality number.
 DISTORTED: dict[str, tuple[str, float]] = {
     "compressed": ("x264", 34),
@@ -29,17 +27,22 @@ DISTORTED: dict[str, tuple[str, float]] = {
 def make_demo(out: Path) -> list[Path]:
     """Write the bundled clips, distorted copies, a file cut off in the middle and a text named .mp4.
 
+    All copies, and `reference.mp4`, which is not distorted, are of the same frames at their own size: a smaller picture
+    would look cleaner than the original.
+
     Returns:
         The paths of all clips.
     """
     out.mkdir(parents=True, exist_ok=True)
     paths = [Path(shutil.copy(clip, out)) for clip in sorted(CLIPS.glob("*.mp4"))]
-    frames = _frames(CLIPS / "big_buck_bunny.mp4")
+    frames = np.stack([np.asarray(frame) for frame in read_video(CLIPS / "big_buck_bunny.mp4", count=FRAMES)])
+    paths.append(out / "reference.mp4")
+    encode_clip(frames, paths[-1], codec="x264", quality=VISUALLY_LOSSLESS)
     for name, (kind, strength) in DISTORTED.items():
         path = out / f"{name}.mp4"
         if kind in DISTORTIONS:
             damaged = DISTORTIONS[kind](frames, strength, np.random.default_rng(0))
-            encode_clip(damaged, path, codec="x264", quality=12)
+            encode_clip(damaged, path, codec="x264", quality=VISUALLY_LOSSLESS)
         else:
             encode_clip(frames, path, codec=kind, quality=int(strength))
         paths.append(path)
@@ -48,8 +51,3 @@ def make_demo(out: Path) -> list[Path]:
         (out / name).write_bytes(content)
         paths.append(out / name)
     return paths
-
-
-def _frames(clip: Path) -> Pixels:
-    small = [frame.resize(SIZE, Image.Resampling.LANCZOS) for frame in read_video(clip, count=FRAMES)]
-    return np.stack([np.asarray(frame) for frame in small])

@@ -1,0 +1,128 @@
+"""How unsure a student is of a clip, and which clips are worth the reasoner's time.
+
+An ensemble of directions, each fitted without two folds of people's pictures, spreads where a clip is unlike what they
+learned from. The spread is scaled by split conformal prediction with locally weighted residuals (Lei et al. 2018, JASA
+113, section 5.2), so that it is an error on the scale of opinions.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as as_bytes
+
+from vqa.errors import ModelError
+from vqa.files import replacing
+from vqa.light.card import WIDTH
+from vqa.light.regression import LabelledSet, Matrix, RegressionConfig, fit
+from vqa.metrics.conformal import half_width
+
+FOLDS = 5
+COVERAGE = 0.683  # one deviation of a normal error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Width:
+    """The error to expect of a student's score: `scale * (spread of the members + floor)`."""
+
+    weights: Matrix  # [members, D], as float32 holds them
+    biases: Matrix  # [members]
+    floor: float
+    scale: float
+
+    def of(self, embeddings: Matrix) -> Matrix:
+        """Half width on 1-5 that holds 68 % of opinions, [N], of embeddings [N, D]."""
+        spread = (embeddings @ self.weights.T + self.biases).std(1)
+        return np.asarray(self.scale * (spread + self.floor))
+
+    @classmethod
+    def fit(cls, sets: Sequence[LabelledSet], folds: Sequence[Matrix | None], config: RegressionConfig) -> Self:
+        """Fit the members and the scale.
+
+        Args:
+            sets: As of `regression.fit`; labels of the first on 1-5.
+            folds: Of each set the fold [N] of each row, 0 to FOLDS - 1; None for sets that every member learns from.
+            config: As of `regression.fit`.
+
+        Returns:
+            The width. Its scale comes from rows of the first set, each predicted by members that left its fold out.
+        """
+        pairs = list(combinations(range(FOLDS), 2))
+        members = [fit(_without(sets, folds, pair), config) for pair in pairs]
+        first = sets[0]
+        points = float(first.labels.std())
+        weights = np.stack([one.weights for one in members]).astype(np.float32).astype(np.float64) * points
+        biases = np.array([one.bias for one in members]) * points
+        found = first.embeddings @ weights.T + biases
+        left_out = folds[0] if folds[0] is not None else np.zeros(len(first.labels))
+        is_new = np.array([[fold in pair for pair in pairs] for fold in left_out.tolist()])
+        middle = np.average(found, axis=1, weights=is_new)
+        spread = np.sqrt(np.average((found - middle[:, None]) ** 2, axis=1, weights=is_new))
+        slope, start = np.polyfit(middle, first.labels, 1)
+        residuals = first.labels - slope * middle - start
+        floor = float(np.median(spread))
+        scale = half_width(residuals / (spread + floor), coverage=COVERAGE)
+        return cls(weights=weights, biases=biases, floor=floor, scale=scale)
+
+    def save(self, folder: Path) -> None:
+        """Write width.safetensors into a student's folder."""
+        tensors = {
+            "weights": torch.from_numpy(self.weights.astype(np.float32)),
+            "biases": torch.from_numpy(self.biases),
+            "error": torch.tensor([self.floor, self.scale], dtype=torch.float64),
+        }
+        with replacing(folder / WIDTH) as draft:
+            draft.write_bytes(as_bytes(tensors))
+
+    @classmethod
+    def load(cls, folder: Path, *, size: int) -> Self | None:
+        """The width of a student with embeddings [size], None where its folder has none. Raises ModelError."""
+        if not (folder / WIDTH).is_file():
+            return None
+        try:
+            tensors = load_file(folder / WIDTH)
+            floor, scale = tensors["error"].tolist()
+            weights, biases = tensors["weights"].double().numpy(), tensors["biases"].double().numpy()
+            if weights.shape != (len(biases), size) or not all(map(math.isfinite, (floor, scale))):
+                raise ValueError(f"{weights.shape} weights for embeddings of {size}")
+        except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
+            what = " ".join(str(error).split())[:200]
+            raise ModelError(
+                f"student {folder}: {WIDTH} cannot be used ({what}); make it anew with `vqa distill`"
+            ) from error
+        return cls(weights=weights, biases=biases, floor=floor, scale=scale)
+
+
+def _without(sets: Sequence[LabelledSet], folds: Sequence[Matrix | None], left_out: Sequence[int]) -> list[LabelledSet]:
+    found = []
+    for one, fold in zip(sets, folds, strict=True):
+        kept = np.ones(len(one.labels), dtype=bool) if fold is None else ~np.isin(fold, left_out)
+        found.append(LabelledSet(embeddings=one.embeddings[kept], labels=one.labels[kept], weight=one.weight))
+    return found
+
+
+def folds_of(groups: Sequence[str]) -> Matrix:
+    """The fold [N] of each picture: its group's number among all, modulo FOLDS."""
+    names = {name: k % FOLDS for k, name in enumerate(sorted(set(groups)))}
+    return np.array([names[group] for group in groups])
+
+
+def choose(widths: Mapping[str, float], share: float) -> set[str]:
+    """Clips of widest uncertainty, whatever order they come in.
+
+    Args:
+        widths: By clip_id, of all clips that the student scored.
+        share: Of them that are chosen, at most, 0-1.
+
+    Returns:
+        The clip_ids; of equal widths those first in the alphabet.
+    """
+    order = sorted(widths, key=lambda clip_id: (-widths[clip_id], clip_id))
+    return set(order[: math.floor(share * len(order) + 1e-9)])
