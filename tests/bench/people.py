@@ -72,7 +72,7 @@ def main(config: DistillConfig, held_out: Path, *, contents: int) -> None:
         labels = np.array([one.opinion for one in opinions])
         rows = embeddings.of_opinions(opinions, lambda _: None)
         found.append((people, opinions, LabelledSet(embeddings=rows, labels=labels, weight=wanted.weight)))
-    contents = ladders(config.ladders, embeddings, lambda _: None) if config.ladders else []
+    learned = ladders(config.ladders, embeddings, lambda _: None) if config.ladders else []
     ladder = [joined([one.pictures for one in contents], config.regression)] if contents else []
 
     def predicted(sets: Sequence[LabelledSet], rows: Numbers) -> Numbers:
