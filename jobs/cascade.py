@@ -1,7 +1,8 @@
 """The second pass of a cascade: which rows of the light tier go to the reasoner, and the rows that come back."""
 
+import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +15,6 @@ from vqa.data.windows import video_id
 from vqa.errors import UsageError
 from vqa.evaluate.calibrate import Calibration, load_calibration
 from vqa.light.card import EMBEDDED
-from vqa.light.cascade import choose
 from vqa.types import Clip
 
 COLUMNS = ("tier", "score", "score_std", "light_std")  # beside those of StoredRow
@@ -108,3 +108,17 @@ def plan_second(
         if any(row.clip_id in chosen for row in files[clip.clip_id])
     ]
     return SecondPass(work=work, chosen=chosen, clips=len(widths), scale=scale)
+
+
+def choose(widths: Mapping[str, float], share: float) -> set[str]:
+    """Clips of widest uncertainty, whatever order they come in.
+
+    Args:
+        widths: By clip_id, of all clips that the student scored.
+        share: Of them that are chosen, at most, 0-1.
+
+    Returns:
+        The clip_ids; of equal widths those first in the alphabet.
+    """
+    order = sorted(widths, key=lambda clip_id: (-widths[clip_id], clip_id))
+    return set(order[: math.floor(share * len(order) + 1e-9)])

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.pages import PAGES, ROOT, blocks, command_lines, commands, parsed
 
-MENTION = re.compile(r"`vqa ((?:(?:data|rewards) )?[a-z]+)([^`\n]*)`")
+MENTION = re.compile(r"`vqa ((?:(?:data|model|rewards) )?[a-z][a-z-]*)([^`\n]*)`")
 named = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 

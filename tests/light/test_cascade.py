@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jobs.cascade import choose
 from jobs.score import ScoreRequest, inputs_of, score
 from tests.support import clips
 from tests.support.job_runs import Rows, table
 from vqa.console import Engine
 from vqa.errors import ModelError, UsageError
 from vqa.light.card import WIDTH, student_digest
-from vqa.light.cascade import FOLDS, Width, choose, folds_of
+from vqa.light.cascade import FOLDS, Width, folds_of
 from vqa.light.embedding import SIZE, SIZES
 from vqa.light.regression import LabelledSet, RegressionConfig
 from vqa.light.student import Student

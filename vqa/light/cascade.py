@@ -1,4 +1,4 @@
-"""How unsure a student is of a clip, and which clips are worth the reasoner's time.
+"""How unsure a student is of a clip.
 
 An ensemble of directions, each fitted without two folds of people's pictures, spreads where a clip is unlike what they
 learned from. The spread is scaled by split conformal prediction with locally weighted residuals (Lei et al. 2018, JASA
@@ -6,7 +6,7 @@ learned from. The spread is scaled by split conformal prediction with locally we
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -112,17 +112,3 @@ def folds_of(groups: Sequence[str]) -> Matrix:
     """The fold [N] of each picture: its group's number among all, modulo FOLDS."""
     names = {name: k % FOLDS for k, name in enumerate(sorted(set(groups)))}
     return np.array([names[group] for group in groups])
-
-
-def choose(widths: Mapping[str, float], share: float) -> set[str]:
-    """Clips of widest uncertainty, whatever order they come in.
-
-    Args:
-        widths: By clip_id, of all clips that the student scored.
-        share: Of them that are chosen, at most, 0-1.
-
-    Returns:
-        The clip_ids; of equal widths those first in the alphabet.
-    """
-    order = sorted(widths, key=lambda clip_id: (-widths[clip_id], clip_id))
-    return set(order[: math.floor(share * len(order) + 1e-9)])
