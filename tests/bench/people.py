@@ -73,7 +73,7 @@ def main(config: DistillConfig, held_out: Path, *, contents: int) -> None:
         rows = embeddings.of_opinions(opinions, lambda _: None)
         found.append((people, opinions, LabelledSet(embeddings=rows, labels=labels, weight=wanted.weight)))
     learned = ladders(config.ladders, embeddings, lambda _: None) if config.ladders else []
-    ladder = [joined([one.pictures for one in contents], config.regression)] if contents else []
+    ladder = [joined([one.pictures for one in learned], config.regression)] if learned else []
 
     def predicted(sets: Sequence[LabelledSet], rows: Numbers) -> Numbers:
         return fit([*sets, *ladder], config.regression).along(rows)

@@ -52,8 +52,8 @@ def embed(network: EfficientNetLite0, frames: Sequence[Pixels], config: Embeddin
 
     Returns:
         float32 [SIZE], the groups of SIZES one after another: encoder on whole frames, encoder on crops, statistics of
-        the crops, colours of the whole frames, spectra and local contrasts of these at their full size; each the mean
-        over the pictures.
+        the crops, colours of the whole frames, each the mean over the pictures; spectra and local contrasts of the
+        middle frame at its full size.
     """
     chosen = np.unique(np.linspace(0, len(frames) - 1, config.wholes).round().astype(int)).tolist()
     wholes = [_reduced(frames[k], config.whole_pixels**2) for k in chosen]
@@ -64,7 +64,7 @@ def embed(network: EfficientNetLite0, frames: Sequence[Pixels], config: Embeddin
             _encode(network, crops).mean(0),
             np.mean([_statistics(crop) for crop in crops], axis=0),
             np.mean([_colours(whole) for whole in wholes], axis=0),
-            np.mean([_full_size(frames[k]) for k in chosen], axis=0),
+            _full_size(frames[len(frames) // 2]),
         ]
     ).astype(np.float32)
 
@@ -188,11 +188,11 @@ def _contrasts(luma: Vector) -> NDArray[np.float64]:
 
 def _asymmetric(products: Vector) -> list[float]:
     """Log shape, mean, log left and right variance of an asymmetric generalised Gaussian, by its moments."""
-    squares, is_left = products * products, products < 0
-    below, left = int(is_left.sum()), float(squares[is_left].sum())
-    left, right = left / max(below, 1), (float(squares.sum()) - left) / max(products.size - below, 1)
+    every, negative = products.ravel(), np.minimum(products, 0).ravel()
+    below, squares, left = int(np.count_nonzero(negative)), float(every @ every), float(negative @ negative)
+    left, right = left / max(below, 1), (squares - left) / max(every.size - below, 1)
     sides = (max(left, 1e-12) / max(right, 1e-12)) ** 0.5
-    ratio = float(np.abs(products).mean()) ** 2 / (float(squares.mean()) + 1e-12)
+    ratio = float((every.sum() - 2 * negative.sum()) / every.size) ** 2 / (squares / every.size + 1e-12)
     shape = float(np.interp(ratio * (sides**3 + 1) * (sides + 1) / (sides**2 + 1) ** 2, _RATIOS, _SHAPES))
     mean = (right**0.5 - left**0.5) * gamma(2 / shape) / (gamma(1 / shape) * gamma(3 / shape)) ** 0.5
     return [float(np.log(shape)), float(mean), float(np.log(left + 1e-4)), float(np.log(right + 1e-4))]
