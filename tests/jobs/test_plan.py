@@ -132,6 +132,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.model
 def test_a_probe_of_real_clips(
     folder: Path, model_card: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -162,6 +163,7 @@ def test_a_probe_of_real_clips(
     assert "twice as much of it saves" in table
 
 
+@pytest.mark.model
 def test_a_probe_without_a_model(folder: Path, model_card: Path, tmp_path: Path) -> None:
     job = ScoreRequest(sources=(str(folder),), out=tmp_path, model=str(model_card))
     found = probe(inputs_of(job), clips=200, seconds=300, score_seconds=0.8)
@@ -172,6 +174,7 @@ def test_a_probe_without_a_model(folder: Path, model_card: Path, tmp_path: Path)
     assert forecast(found, on).rates["scoring"] == pytest.approx(8 / found.score_per_clip)
 
 
+@pytest.mark.model
 def test_what_cannot_be_planned(folder: Path, model_card: Path, tmp_path: Path) -> None:
     job = ScoreRequest(sources=(str(folder),), out=tmp_path, model=str(model_card))
     with pytest.raises(UsageError, match=r"cores = 0: Input should be greater than 0"):
