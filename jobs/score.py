@@ -33,7 +33,7 @@ from jobs.signals import locked
 from jobs.stages import WINDOWS_PER_FRAME, LightStage, SampleStage, ScoredBy, ScoreStage, lost_row, scored_by
 from jobs.summary import counts, overview
 from vqa.config import Values
-from vqa.console import INTERRUPTED, Engine, counted, printable
+from vqa.console import INTERRUPTED, Engine, counted, log_as_json, printable
 from vqa.data.score_table import ScoreTable, read_scores, rewrite, write_videos
 from vqa.data.sources import Listing, Selection, list_clips
 from vqa.data.tables import AS_SEEN, Dialect
@@ -93,6 +93,8 @@ class ScoreInputs:
 
 def score(request: ScoreRequest) -> int:
     """Run the scoring job; return the exit code. Raises VqaError where it cannot run."""
+    if request.log_json:
+        log_as_json()
     limit = FailureLimit.parse(request.max_failed)
     inputs = inputs_of(request)
     if request.dry_run:
@@ -289,7 +291,7 @@ def _score(request: ScoreRequest, inputs: ScoreInputs, limit: FailureLimit) -> i
         },
     )
     began = time.monotonic()
-    progress = JobProgress(len(plan.work), quiet=request.json_summary)
+    progress = JobProgress(len(plan.work), quiet=request.json_summary, as_json=request.log_json)
     _announce(inputs, plan, progress)
     with record.failing(), record.beating(progress.facts):
         is_interrupted = _run(request, inputs, plan, table, progress, engine=engine)
@@ -351,7 +353,9 @@ def _run(
     if run_stages(stages_of(first), ledger, table, progress, unread_limit=limit, **where):
         return True
     by = _scored_by(first)
-    table.add([lost_row(clip, settings=first.settings, by=by) for clip in ledger.lost()])
+    lost = [lost_row(clip, settings=first.settings, by=by) for clip in ledger.lost()]
+    progress.rows(lost)
+    table.add(lost)
     table.flush()
     table.supersede(ledger.vanished())
     if inputs.light is None:
