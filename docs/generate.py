@@ -24,7 +24,7 @@ from vqa.data.public.specs import DIALECTS, SetSpec, load_set
 from vqa.data.score_table import SCHEMA, VIDEO_SCHEMA
 from vqa.errors import ErrorKind
 from vqa.evaluate.card import EvalCard
-from vqa.light.distill import DistillConfig
+from vqa.light.config import DistillConfig
 from vqa.rewards import REWARD_PRESETS
 from vqa.train.recipe import KINDS, Recipe
 

@@ -22,7 +22,9 @@ from vqa.data.people import Opinion, PeopleSet, find_people_set, read_opinions
 from vqa.data.synthetic.degradations import degrade
 from vqa.data.synthetic.distortions import DISTORTIONS
 from vqa.data.synthetic.picture_ladder import LadderConfig, find_pictures, steps
-from vqa.light.distill import DistillConfig, Embeddings, joined, ladders
+from vqa.light.config import DistillConfig
+from vqa.light.distill import joined
+from vqa.light.material import Coded, Embeddings, conditions, ladders
 from vqa.light.regression import LabelledSet, fit
 from vqa.metrics.correlation import srcc
 from vqa.metrics.intervals import interval, replicates
@@ -66,14 +68,27 @@ def main(config: DistillConfig, held_out: Path, *, contents: int) -> None:
     """Print the table."""
     embeddings = Embeddings(config)
     found: list[tuple[PeopleSet, list[Opinion], LabelledSet]] = []
+    coded: dict[str, tuple[Coded, float]] = {}
     for wanted in config.opinions:
         people = find_people_set(wanted.people)
         opinions = read_opinions(people, config.folder)
         labels = np.array([one.opinion for one in opinions])
         rows = embeddings.of_opinions(opinions, lambda _: None)
         found.append((people, opinions, LabelledSet(embeddings=rows, labels=labels, weight=wanted.weight)))
+        if wanted.conditions:
+            coded[people.name] = (
+                conditions(people, opinions, wanted.conditions, embeddings, lambda _: None),
+                wanted.conditions.weight,
+            )
     learned = ladders(config.ladders, embeddings, lambda _: None) if config.ladders else []
     ladder = [joined([one.pictures for one in learned], config.regression)] if learned else []
+
+    def others_coded(people: PeopleSet, opinions: Sequence[Opinion], labels: Numbers) -> list[LabelledSet]:
+        if people.name not in coded:
+            return []
+        pictures, weight = coded[people.name]
+        means = pictures.labelled(opinions, labels)
+        return [LabelledSet(embeddings=pictures.embeddings, labels=means, weight=weight)]
 
     def predicted(sets: Sequence[LabelledSet], rows: Numbers) -> Numbers:
         return fit([*sets, *ladder], config.regression).along(rows)
@@ -82,6 +97,9 @@ def main(config: DistillConfig, held_out: Path, *, contents: int) -> None:
     goals = {"avt-image-quality": (">= 0.95", ">= 0.78"), "pcuid": (">= 0.92", ">= 0.82")}
     for people, opinions, whole in found:
         others = [one for other, _, one in found if other is not people]
+        for other, seen, one in found:
+            if other is not people:
+                others += others_coded(other, seen, one.labels)
         folds = np.array([one.fold for one in opinions])
         scores = np.zeros(len(folds))
         for fold in np.unique(folds):
@@ -89,7 +107,10 @@ def main(config: DistillConfig, held_out: Path, *, contents: int) -> None:
             rest = LabelledSet(
                 embeddings=whole.embeddings[~is_test], labels=whole.labels[~is_test], weight=whole.weight
             )
-            scores[is_test] = predicted([rest, *others], whole.embeddings[is_test])
+            kept = [one for one in opinions if one.fold != fold]
+            scores[is_test] = predicted(
+                [rest, *others_coded(people, kept, rest.labels), *others], whole.embeddings[is_test]
+            )
         test = folds == people.test_fold
         within, across = goals.get(people.name, ("", ""))
         line(f"{people.name}, five folds", scores, whole.labels, expected=people.expected, goal=within)
@@ -107,7 +128,10 @@ def main(config: DistillConfig, held_out: Path, *, contents: int) -> None:
         for name, values in zip(("height", "sharpness"), baselines(opinions), strict=True):
             line(f"{people.name}, {name} alone", values, whole.labels, expected=people.expected)
 
-    direction = fit([*(one for _, _, one in found), *ladder], config.regression)
+    everything = [one for _, _, one in found]
+    for people, opinions, whole in found:
+        everything += others_coded(people, opinions, whole.labels)
+    direction = fit([*everything, *ladder], config.regression)
     right: dict[str, list[bool]] = {severity: [] for severity in SEVERITIES}
     sources = find_pictures([held_out], most=contents) if held_out.is_dir() else []
     for source in sources:
