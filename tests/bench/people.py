@@ -66,11 +66,12 @@ def rivals(
     embeddings: Embeddings,
     server: subprocess.Popen[bytes],
     names: Sequence[str],
+    every: int,
 ) -> None:
     """Lines of what needs no training, on the pixels that the student sees."""
     values: dict[str, list[float]] = {one: [] for one in names}
     seconds = dict.fromkeys([*names, "student"], 0.0)
-    for k, one in enumerate(opinions):
+    for k, one in enumerate(opinions[::every]):
         seen = embeddings.seen(one.read())
         for judge, said in ask(server, seen[None]).items():
             values[judge].append(float("nan") if said["values"][0] is None else said["values"][0])
@@ -82,10 +83,12 @@ def rivals(
     for judge in names:
         found = -np.array(values[judge])  # lower is better
         has = np.isfinite(found)
-        labels = np.array([one.opinion for one in opinions])[has]
+        labels = np.array([one.opinion for one in opinions[::every]])[has]
         line(f"{name}, {judge}", found[has], labels, expected=len(opinions))
-    rates = {one: len(opinions) / seconds[one] for one in names}
-    rates["student"] = len(opinions[::TIMED]) / seconds["student"]
+    looked = len(opinions[::every])
+    rates = {one: looked / seconds[one] for one in names} | {
+        "student": len(range(0, looked, TIMED)) / seconds["student"]
+    }
     print(
         f"{name}, pictures/s on one thread: {', '.join(f'{one} {rate:.2f}' for one, rate in rates.items())}", flush=True
     )
@@ -101,7 +104,7 @@ def copies(pristine: Pixels) -> Iterator[tuple[str, Pixels]]:
 
 
 def main(
-    config: DistillConfig, held_out: Path, *, contents: int, iqa_python: Path | None, baselines_only: bool
+    config: DistillConfig, held_out: Path, *, contents: int, iqa_python: Path | None, every: int, baselines_only: bool
 ) -> None:
     """Print the table."""
     embeddings = Embeddings(config)
@@ -115,7 +118,7 @@ def main(
         for name, values in zip(("height", "sharpness"), baselines(opinions), strict=True):
             line(f"{people.name}, {name} alone", values, labels, expected=people.expected)
         if server is not None:
-            rivals(people.name, opinions, embeddings, server, names)
+            rivals(people.name, opinions, embeddings, server, names, every)
         if baselines_only:
             continue
         rows = embeddings.of_opinions(opinions, lambda _: None)
@@ -176,6 +179,7 @@ if __name__ == "__main__":
     parser.add_argument("--contents", type=int, default=100, help="held-out photographs, at most")
     parser.add_argument("--held-out", type=Path, default=Path("runs/sources/held-out/photographs"))
     parser.add_argument("--iqa-python", type=Path)
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="NIQE, BRISQUE, PIQE: of every N-th picture")
     parser.add_argument("--baselines", action="store_true", help="alone, without any training")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     given = parser.parse_args()
@@ -189,5 +193,6 @@ if __name__ == "__main__":
             given.held_out,
             contents=given.contents,
             iqa_python=given.iqa_python,
+            every=given.every,
             baselines_only=given.baselines,
         )

@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from vqa.data.cells import restored
 from vqa.errors import UsageError
 from vqa.imports import require
 
@@ -239,7 +240,7 @@ def _csv_columns(text: str, path: Path, dialect: Dialect, *, strict: bool) -> Co
                 f"separator in a name? {_WAYS_OUT}."
             )
     found = {
-        name: [(line[at] if strict else line[at].strip()) if at < len(line) else "" for _, line in lines[1:]]
+        name: [restored(line[at] if strict else line[at].strip()) if at < len(line) else "" for _, line in lines[1:]]
         for at, name in enumerate(names)
         if name or strict
     }
