@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TextIO, get_args
 
+from vqa.data.cells import restored
 from vqa.errors import UsageError
 from vqa.imports import require
 
@@ -280,7 +281,7 @@ def _csv_columns(text: str, path: Path, dialect: Dialect, *, strict: bool) -> Co
     for at, line in lines[1:]:
         _refuse_surplus(line, names, f"{path}, line {at}")
     found = {
-        name: [(line[at] if strict else line[at].strip()) if at < len(line) else "" for _, line in lines[1:]]
+        name: [restored(line[at] if strict else line[at].strip()) if at < len(line) else "" for _, line in lines[1:]]
         for at, name in enumerate(names)
         if name or strict
     }
