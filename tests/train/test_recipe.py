@@ -22,6 +22,8 @@ from vqa.train.grpo.config import OBJECTIVES
 from vqa.train.recipe import KINDS, RENAMED, Lora
 from vqa.train.runner import begin_stage, run_recipe
 
+pytestmark = pytest.mark.slow
+
 hf: Any = transformers
 
 
