@@ -25,6 +25,8 @@ from vqa.light.reasons import GRADES, SEVERITIES
 from vqa.light.reasons import PACKAGE as MINILM
 from vqa.metrics.correlation import srcc
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def opinions(tmp_path_factory: pytest.TempPathFactory) -> Path:
