@@ -15,6 +15,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from vqa import machine
 from vqa.errors import MachineError, ModelError
 from vqa.imports import require, uncollected
+from vqa.model._compat import late_imports
 from vqa.model.card import ModelCard
 from vqa.model.encode import encode_chat
 from vqa.model.resolve import Location, locate
@@ -82,16 +83,18 @@ def load(card: ModelCard) -> Policy:
     with _loading(where):
         # transformers places weights by accelerate, which scoring can do without: they are moved where it is missing.
         is_placed = device != "cpu" and find_spec("accelerate") is not None
-        model, report = hf.AutoModelForImageTextToText.from_pretrained(
-            location.place,
-            config=config,
-            use_safetensors=True,
-            dtype=card.dtype if card.dtype == "auto" else getattr(torch, card.dtype),
-            attn_implementation=None if card.attention == "auto" else card.attention,
-            device_map=device if is_placed else None,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # refused below, in words
-            **options,
+        model, report = late_imports(
+            lambda: hf.AutoModelForImageTextToText.from_pretrained(
+                location.place,
+                config=config,
+                use_safetensors=True,
+                dtype=card.dtype if card.dtype == "auto" else getattr(torch, card.dtype),
+                attn_implementation=None if card.attention == "auto" else card.attention,
+                device_map=device if is_placed else None,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # refused below, in words
+                **options,
+            )
         )
         if not is_placed:
             model.to(device)
@@ -109,7 +112,9 @@ def load_processor(card: ModelCard, location: Location) -> "ProcessorMixin":
     """Load the processor of a model that was found, with the card's limits. Raises ModelError where it is of no use."""
     where = f"model {location.model_id}"
     with _loading(where):
-        processor: ProcessorMixin = hf.AutoProcessor.from_pretrained(location.place, **_options(card, location))
+        processor: ProcessorMixin = late_imports(
+            lambda: hf.AutoProcessor.from_pretrained(location.place, **_options(card, location))
+        )
     _check_processor(processor, where)
     _limit_pixels(processor, card, where)
     _try_picture(processor, card.layout.is_video, where)

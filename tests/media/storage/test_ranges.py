@@ -210,7 +210,7 @@ def test_s3_gives_the_same_frames_and_its_folders_are_listed(folder: Path, bucke
         assert [clip.clip_id for clip in listing.clips] == ["deep/short.mp4", "long.mp4"]
         assert listing.skipped_by_suffix == {".md": 1}
     assert listing.clips[0].uri == f"{bucket}/clips/deep/short.mp4"
-    assert list_remote(f"{bucket}/clips/notes.md") == [f"{bucket}/clips/notes.md"]
+    assert list(list_remote(f"{bucket}/clips/notes.md")) == [f"{bucket}/clips/notes.md"]
     assert fingerprint(listing.clips[0].uri) == fingerprint(listing.clips[0].uri)
     assert remote_stamp(listing.clips[0].uri) is not None
 
