@@ -42,6 +42,7 @@ from vqa.data.windows import video_id
 from vqa.errors import ModelError, UsageError, first_few
 from vqa.evaluate.calibrate import Calibration, calibrated, load_calibration
 from vqa.light.card import EMBEDDED, WIDTH
+from vqa.model.engines.config import EngineName, meet
 from vqa.model.question import read_words
 
 SUMMARY_COLUMNS = ("clip_id", "start_seconds", "duration_seconds", "status", "error_kind", "score", "tier")
@@ -56,6 +57,10 @@ class ScoreRequest(JobOptions):
     student: Path | None = None
     reason_share: str | None = None
     reason_scale: Path | None = None
+    model_engine: EngineName | None = None
+    endpoint: str | None = None
+    served_model: str | None = None
+    deterministic: bool = False
     k: int | None = None
     question: Path | None = None
     system: Path | None = None
@@ -105,6 +110,8 @@ def inputs_of(request: ScoreRequest) -> ScoreInputs:
     config = resolve(request.config, assignments=request.assignments, flags=_flags(request))
     _refuse_unused(request, config)
     config = asked_config(config)
+    if config.tier != "light":
+        meet(config.model_engine, config.model, config.generation)
     calibration = load_calibration(config.calibration) if config.calibration else None
     selection, tally = Selection(include=request.include, exclude=request.exclude), Tally()
     clips = ClipList(stream_clips(request.sources, tally, selection=selection, dialect=request.dialect), tally)
@@ -152,7 +159,9 @@ def _refuse_unused(request: ScoreRequest, config: ScoreConfig) -> None:
     """Raise UsageError for an option that the tier would not use."""
     if config.tier == "light":
         given = {"--model": request.model, "--k": request.k, "--question": request.question, "--system": request.system}
-        for option, value in (given | {"--describe": request.describe or None}).items():
+        given |= {"--model-engine": request.model_engine, "--endpoint": request.endpoint}
+        given |= {"--describe": request.describe or None, "--deterministic": request.deterministic or None}
+        for option, value in given.items():
             if value is not None:
                 raise UsageError(f"{option} {value}: not used by --tier light; leave it out, or name a --student")
     elif config.tier == "reason" and config.student is not None:
@@ -179,9 +188,14 @@ def _flags(request: ScoreRequest) -> Values:
             question=request.question and read_words(request.question),
             system=request.system and read_words(request.system),
         ),
+        model_engine=given(
+            name=request.model_engine or ("endpoint" if request.endpoint else None),
+            endpoints=[one.strip() for one in request.endpoint.split(",")] if request.endpoint else None,
+            served_model=request.served_model,
+        ),
         clip_seconds=request.clip_seconds,
         calibration=request.calibration,
-        generation=given(k=request.k, describe=request.describe or None),
+        generation=given(k=request.k, describe=request.describe or None, deterministic=request.deterministic or None),
         views=given(snap=request.snap, on_damage=request.on_damage, min_decoded_share=request.min_decoded_share),
     )
 
@@ -206,6 +220,7 @@ def stages_of(inputs: ScoreInputs) -> tuple[SampleStage, ScoreStage | LightStage
         )
     score_ = ScoreStage(
         card=pinned_card(config.model, revision=inputs.model_revision),
+        engine=config.model_engine,
         generation=config.generation,
         model_id=inputs.model_id,
         model_revision=inputs.model_revision,

@@ -24,6 +24,7 @@ from vqa.errors import ClipError, MachineError, ModelError
 from vqa.imports import kept
 from vqa.media.storage.fingerprint import fingerprint
 from vqa.model.card import Asked, GenerationConfig, ModelCard
+from vqa.model.engines.config import EngineConfig, start
 from vqa.model.question import words_digest
 from vqa.types import Clip, MediaInfo, Score, Views
 from vqa.views import ViewsConfig, view_seed
@@ -240,17 +241,20 @@ class ScoreStage:
     generation: GenerationConfig
     model_id: str
     model_revision: str
+    engine: EngineConfig = field(default_factory=EngineConfig)
     job: JobConfig = field(default_factory=JobConfig)
     _scorer: "Scorer | None" = field(default=None, init=False, repr=False)
 
     @property
     def batch_size(self) -> int:
         """Clips that the model answers at once."""
-        return self.generation.batch_size
+        return self.engine.concurrency if self.engine.name == "endpoint" else self.generation.batch_size
 
     def resources(self, cluster: Mapping[str, float]) -> Resources:
-        """GPUs where there are any; without them half the cores, as the decoders feed the model."""
-        gpus = self.job.gpus_per_worker if cluster.get("GPU", 0) else 0.0
+        """GPUs where there are any and the model is here; else half the cores, as the decoders feed the model."""
+        gpus = self.job.gpus_per_worker if cluster.get("GPU", 0) and self.engine.name != "endpoint" else 0.0
+        if gpus and self.engine.name == "vllm" and self.engine.tensor_parallel > 1:
+            gpus = float(self.engine.tensor_parallel)
         by_cores = max(1, int(cluster.get("CPU", 2) / 2 / self.job.cpus_per_worker))
         workers = self.job.score_workers or (None if gpus else by_cores)
         return _of_model(self.job, workers=workers, gpus=gpus)
@@ -261,14 +265,16 @@ class ScoreStage:
         threads = self.card.cpu_threads or max(1, int(self.job.cpus_per_worker))
         card = self.card.model_copy(update={"cpu_threads": threads})
         with kept():
-            from vqa.model.load import load  # torch: seconds that only the worker pays
             from vqa.model.scorer import Scorer
 
-            self._scorer = Scorer(load(card), card=card, generation=self.generation)
+            engine = start(self.engine, card, self.generation)  # torch: seconds that only the worker pays
+            self._scorer = Scorer(engine, card=card, generation=self.generation)
         _refuse_other_revision(self.model_id, wanted=self.model_revision, found=self._scorer.model_revision)
 
     def close(self) -> None:
         """Let the model go."""
+        if self._scorer:
+            self._scorer.close()
         self._scorer = None
 
     def process(self, items: Sequence[Sample | Result]) -> Iterator[Result]:
@@ -430,6 +436,7 @@ def _with_score(row: ScoreRow, views: Views, score: Score | ClipError) -> ScoreR
         score_expected=score.score_expected,
         answers_parsed=score.answers_parsed,
         answers_total=len(score.answers),
+        readout=score.readout,
         reason=score.reason,
         description=score.description,
         score_seconds=score.score_seconds,

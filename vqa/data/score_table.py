@@ -71,6 +71,7 @@ class ScoreRow:
     model_revision: str | None = None
     asked: Literal["published", "own"] | None = None  # null in rows of versions that did not say
     question_digest: str | None = None
+    readout: Literal["answer", "expected", "published"] | None = None  # how answers were read
     run_key: str
     decode_seconds: float | None = None
     score_seconds: float | None = None
