@@ -108,7 +108,9 @@ class RayExecutor:
         wait_for_room(shares, wait_seconds=self._wait_seconds, say=self._say)
         wait_for_process(wait_seconds=self._wait_seconds, say=self._say)
         if self._store_mb:
-            context.execution_options.resource_limits = ExecutionResources(object_store_memory=self._store_mb * 2**20)
+            context.execution_options.resource_limits = ExecutionResources.for_limits(
+                object_store_memory=self._store_mb * 2**20
+            )
         feed = _Feed(work, most=1 if alone else TASK_FILES)
         results = feed.dataset()
         for stage, share in zip(self._stages, shares, strict=True):
