@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from jobs.config import ScoreConfig
+from jobs.plan import Hardware
 from vqa.cli.app import app
 from vqa.config import configs_folder
 from vqa.data.people import PeopleSet
@@ -77,6 +78,7 @@ def _config() -> Iterator[str]:
         "configs/people": PeopleSet,
         "configs/data": SetSpec,
         "configs/eval": EvalCard,
+        "configs/machines": Hardware,
     }
     seen: set[type[BaseModel]] = set()
     for folder, root in folders.items():

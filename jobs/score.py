@@ -318,7 +318,7 @@ def _score(request: ScoreRequest, inputs: ScoreInputs, limit: FailureLimit) -> i
     )
     began = time.monotonic()
     _announce(inputs, plan, progress)
-    with record.failing():
+    with record.failing(), record.beating(progress.facts):
         is_interrupted = _run(request, inputs, plan, table, progress, engine=engine)
     # At the end and for every row, so that those of earlier runs say the same as the new ones.
     if inputs.calibration or pc.any(pc.is_valid(read_scores(out, ["mos"]).column("mos"))).as_py():

@@ -14,7 +14,16 @@ if TYPE_CHECKING:
 
     from vqa.config import Values
 
-KINDS = ("score", "models", "eval", "data", "train", "light", "people")  # names of the folders under configs/
+KINDS = (
+    "score",
+    "models",
+    "eval",
+    "data",
+    "train",
+    "light",
+    "people",
+    "machines",
+)  # names of the folders under configs/
 
 
 def config(
@@ -52,6 +61,10 @@ def _built(kind: str, path: Path, assignments: Sequence[str]) -> "BaseModel":
         from vqa.data.public.specs import SetSpec
 
         return load(path, SetSpec, assignments)
+    if kind == "machines":
+        from jobs.plan import Hardware
+
+        return load(path, Hardware, assignments)
     if kind == "people":
         from vqa.data.people import PeopleSet
 
