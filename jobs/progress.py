@@ -39,6 +39,7 @@ class JobProgress:
         """
         self._doing, self._lacking = doing, lacking
         self.files_total, self.files_done = files, 0.0  # a window adds its share of its file
+        self._more = ""  # "+" while files are still listed
         self.clips_done = self.failed = 0
         self._first: tuple[float, int, float] | None = None  # when, clips and files then
         self._last = 0.0
@@ -86,6 +87,12 @@ class JobProgress:
                 **{name: getattr(row, name) for name in LOGGED},
             )
 
+    def expect(self, files: int, is_all: bool) -> None:
+        """Set how many files there are to do, as far as they are listed; in any thread."""
+        self.files_total, self._more = files, "" if is_all else "+"
+        if self._bar:
+            self._bar.update(self._task, total=files)
+
     def extend(self, files: int) -> None:
         """Count more files to do."""
         self.files_total += files
@@ -118,11 +125,12 @@ class JobProgress:
         seconds = (time.monotonic() - self._first[0]) / (self.files_done - self._first[2])
         return seconds * max(0.0, self.files_total - self.files_done)
 
-    def facts(self) -> dict[str, float | None]:
+    def facts(self) -> dict[str, float | bool | None]:
         """Counts, rate and time left, for run.json."""
         rate, left = self.clips_per_second, self.seconds_left
         return {
             "files_total": self.files_total,
+            "is_listed": not self._more,
             "files_done": round(self.files_done, 3),
             "clips_done": self.clips_done,
             "without_score": self.failed,
@@ -133,7 +141,7 @@ class JobProgress:
     def line(self) -> str:
         """`120 of 400 files, 2.10 clips/s, 3 without a score, 2 min left`."""
         rate = self.clips_per_second
-        parts = [f"{int(self.files_done + 1e-6)} of {self.files_total} files"]
+        parts = [f"{int(self.files_done + 1e-6)} of {self.files_total}{self._more} files"]
         if rate is not None:
             parts.append(f"{rate:.2f} clips/s")
         parts.append(f"{self.failed} {self._lacking}")

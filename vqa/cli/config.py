@@ -74,7 +74,7 @@ def _built(kind: str, path: Path, assignments: Sequence[str]) -> "BaseModel":
 
         return load_recipe(path, assignments)
     if kind == "light":
-        from vqa.light.distill import DistillConfig
+        from vqa.light.config import DistillConfig
 
         return load(path, DistillConfig, assignments)
     from vqa.evaluate.card import EvalCard
