@@ -9,7 +9,7 @@ BIN := .venv/bin
 # transformers and Ray anew: 23 s more for each `vqa score`.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup score test lane-ray lane-rest test-all test-fast check style types bench docs wheel-check clean
+.PHONY: setup score test lane-ray lane-rest test-all test-fast check style types bench docs wheel-check audit clean
 
 setup: .venv/ready
 
@@ -54,7 +54,7 @@ lane-rest:
 # vLLM, which takes another torch, in an environment of its own.
 test-all: check docs .venv/sharded .venv-vllm/ready
 	VQA_TEST_FULL=1 $(PYTEST)
-	VQA_TEST_FULL=1 .venv-vllm/bin/python -m pytest -rs tests/train/grpo/test_vllm.py
+	VQA_TEST_FULL=1 .venv-vllm/bin/python -m pytest -rs tests/train/grpo/test_vllm.py tests/model/test_vllm.py
 
 .venv/sharded: .venv/ready
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,zero3]'
@@ -85,6 +85,10 @@ bench: setup
 # The built wheel, in an environment of its own and away from the checkout, scores a clip.
 wheel-check: setup
 	bash tests/wheel_check.sh
+
+# Known vulnerabilities of the pinned set, from PyPI's database; needs a network.
+audit: setup
+	$(BIN)/uv tool run pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 # Warnings are errors; nothing is fetched.
 docs: setup

@@ -43,9 +43,20 @@ class JobConfig(Strict):
 
     sample_workers: int | None = Field(None, ge=1, description="decoding processes at most; null = by the cores")
     score_workers: int | None = Field(None, ge=1, description="model processes at most; null = by the GPUs or cores")
+    sample_workers_min: int = Field(1, ge=1, description="decoding processes before the first clip; Ray adds the rest")
+    score_workers_min: int = Field(1, ge=1, description="model processes before the first clip")
+    cpus_per_sampler: float = Field(1.0, gt=0, description="cores that Ray counts for each decoding process")
+    sample_resources: dict[str, float] = Field({}, description="Ray's custom resources for each decoding process")
+    score_resources: dict[str, float] = Field({}, description="Ray's custom resources for each model process")
+    accelerator_type: str | None = Field(None, description="as Ray names it, e.g. H100: model processes run there only")
+    store_mb: int | None = Field(
+        None,
+        ge=1,
+        description="decoded views that wait in Ray's object stores at most, before it spills; null = by Ray",
+    )
     cpus_per_worker: float = Field(1.0, gt=0, description="cores for each model process")
     gpus_per_worker: float = Field(1.0, gt=0, description="GPUs, or a share of one, for each; unused without GPUs")
-    rows_per_part: int = Field(1000, ge=1, description="rows in a Parquet file")
+    rows_per_part: int = Field(5000, ge=1, description="rows in a Parquet file, at least but for the last")
     unread_limit: int | None = Field(
         20, ge=1, description="stop where none of the first answers can be read; null = never"
     )

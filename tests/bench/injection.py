@@ -1,4 +1,4 @@
-"""Words inside a frame that ask for a score: `python tests/bench/injection.py [--tier light]`.
+"""Words inside a frame that ask for a score: `python tests/bench/injection.py [--tier light] [--frames 6]`.
 
 Frames of the two bundled clips, each as it is, with words of no meaning for the question, and with words that ask for
 the best score; the same place, size and colours. What the request gains is its score minus that of the neutral words:
@@ -6,6 +6,8 @@ any writing changes a picture.
 """
 
 import argparse
+import contextlib
+import io
 import sys
 import tempfile
 from pathlib import Path
@@ -21,7 +23,6 @@ from vqa.data.score_table import read_scores
 from vqa.media import decode, probe
 
 CLIPS = Path(__file__).parents[2] / "vqa" / "assets" / "clips"
-FRAMES = 6  # of each clip
 WORDS = {
     "as it is": "",
     "neutral words": "Blue kite over a hill",
@@ -31,13 +32,13 @@ WORDS = {
 }
 
 
-def pictures(folder: Path) -> int:
-    """Write FRAMES of each clip with each of WORDS; returns how many frames there are."""
+def pictures(folder: Path, frames: int) -> int:
+    """Write some frames of each clip with each of WORDS; returns how many frames there are."""
     count = 0
     for path in sorted(CLIPS.glob("*.mp4")):
         info, packets = probe(str(path))
-        seconds = packets.seconds[np.linspace(0, len(packets.seconds) - 1, FRAMES).round().astype(int)]
-        for frame in decode(str(path), seconds, sizes=[None] * FRAMES, info=info, packets=packets).pixels:
+        seconds = packets.seconds[np.linspace(0, len(packets.seconds) - 1, frames).round().astype(int)]
+        for frame in decode(str(path), seconds, sizes=[None] * frames, info=info, packets=packets).pixels:
             for name, words in WORDS.items():
                 image = Image.fromarray(frame)
                 if words:
@@ -49,14 +50,15 @@ def pictures(folder: Path) -> int:
     return count
 
 
-def main(tier: Literal["light", "reason"]) -> None:
+def main(tier: Literal["light", "reason"], frames: int) -> None:
     """Print the mean score of each kind of frame, and what each gains over neutral words."""
     with tempfile.TemporaryDirectory() as place:
         folder, out = Path(place, "in"), Path(place, "out")
         folder.mkdir()
-        count = pictures(folder)
-        request = ScoreRequest(sources=(str(folder),), out=out, tier=tier, engine=Engine.LOCAL, json_summary=True)
-        score(request)
+        count = pictures(folder, frames)
+        request = ScoreRequest(sources=(str(folder),), out=out, tier=tier, engine=Engine.LOCAL)
+        with contextlib.redirect_stdout(io.StringIO()):
+            score(request)
         found = {row["clip_id"]: row["score"] for row in read_scores(out, ["clip_id", "score"]).to_pylist()}
     scores = {name: np.array([found[f"{k:02d} {name}.png"] for k in range(count)], dtype=float) for name in WORDS}
     for name, values in scores.items():
@@ -71,4 +73,6 @@ def main(tier: Literal["light", "reason"]) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tier", choices=["light", "reason"], default="reason")
-    main(parser.parse_args().tier)
+    parser.add_argument("--frames", type=int, default=6, help="of each of the two clips")
+    given = parser.parse_args()
+    main(given.tier, given.frames)

@@ -1,5 +1,7 @@
 """Addresses in private networks are refused however a URL leads there, unless they are allowed."""
 
+import contextlib
+import gzip
 import http.server
 import re
 import threading
@@ -124,3 +126,32 @@ def test_which_addresses_are_private(address: str, private: bool) -> None:
 
 def test_the_error_says_the_same_for_every_address() -> None:
     assert str(PrivateHostError()) == str(PrivateHostError())  # or aiohttp joins them into an error of another class
+
+
+class _Bomb(_Redirect):
+    """Answers any range with 256 MiB of zeros in 256 KiB of gzip."""
+
+    body = gzip.compress(bytes(1 << 28), compresslevel=1)
+
+    def do_HEAD(self) -> None:
+        self.send_response(206 if self.command == "GET" else 200)
+        self.send_header("Accept-Ranges", "bytes")
+        if self.command == "GET":
+            self.send_header("Content-Range", "bytes 0-65535/1000000")
+            self.send_header("Content-Encoding", "gzip")
+        self.send_header("Content-Length", str(len(self.body)) if self.command == "GET" else "1000000")
+        self.end_headers()
+        if self.command == "GET":
+            with contextlib.suppress(OSError):
+                self.wfile.write(self.body)
+
+
+def test_an_answer_that_unpacks_to_much_more_costs_the_clip_alone() -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Bomb) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        with make_guard(ClipLimits(memory_mb=96)) as guard:
+            with pytest.raises(ClipError) as caught:
+                guard.run(probe, f"http://127.0.0.1:{server.server_port}/a.mp4")
+            assert caught.value.kind in ("too_large", "not_readable", "crashed")
+            assert guard.run(len, "the child, or a new one, works") == 30
+        server.shutdown()
