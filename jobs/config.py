@@ -13,6 +13,7 @@ from vqa.evaluate.calibrate import Calibration
 from vqa.light import card as student
 from vqa.media.probe import MAX_FRAMES
 from vqa.media.sandbox import Guard
+from vqa.media.storage import hosts
 from vqa.model.card import AnswerForm, GenerationConfig, ModelCard, as_asked, find_card
 from vqa.model.engines.config import SERVED, EngineConfig, check_engine
 from vqa.model.question import DESCRIBE, check_askable, check_readout, with_words
@@ -32,6 +33,9 @@ class ClipLimits(Strict):
     cpu_seconds: int | None = Field(120, gt=0, description="processor time for each, all threads; null = no limit")
     open_files: int | None = Field(256, gt=0, description="files and connections at once; null = no limit")
     max_frames: int = Field(MAX_FRAMES, gt=0, description="frames that a file may have or declare")
+    private_hosts: bool = Field(
+        default_factory=hosts.is_allowed, description="URLs may lead into private networks, also by redirects"
+    )
 
 
 class JobConfig(Strict):
@@ -147,6 +151,8 @@ def _with_named_model(values: Mapping[str, object]) -> Values:
 
 def make_guard(limits: ClipLimits, *, preload: Sequence[str] = ()) -> Guard:
     """A guarded child that keeps to the limits; `preload`: modules that it imports before its first call."""
+    if limits.private_hosts:
+        hosts.allow_private()
     return Guard(
         deadline_seconds=limits.deadline_seconds,
         memory_bytes=limits.memory_mb and limits.memory_mb * 2**20,

@@ -42,6 +42,7 @@ from vqa.data.windows import video_id
 from vqa.errors import ModelError, UsageError, first_few
 from vqa.evaluate.calibrate import Calibration, calibrated, load_calibration
 from vqa.light.card import EMBEDDED, WIDTH
+from vqa.media.storage.hosts import allow_private
 from vqa.model.engines.config import EngineName, meet
 from vqa.model.question import read_words
 
@@ -72,6 +73,7 @@ class ScoreRequest(JobOptions):
     calibration: Path | None = None
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    allow_private_hosts: bool = False
     dialect: Dialect = AS_SEEN
 
 
@@ -98,6 +100,8 @@ def score(request: ScoreRequest) -> int:
     """Run the scoring job; return the exit code. Raises VqaError where it cannot run."""
     limit = FailureLimit.parse(request.max_failed)
     inputs = inputs_of(request)
+    if inputs.config.limits.private_hosts:
+        allow_private()
     if request.dry_run:
         print(json.dumps(_forecast(request, inputs), indent=2, ensure_ascii=False))
         return 0
@@ -196,6 +200,7 @@ def _flags(request: ScoreRequest) -> Values:
         clip_seconds=request.clip_seconds,
         calibration=request.calibration,
         generation=given(k=request.k, describe=request.describe or None, deterministic=request.deterministic or None),
+        limits=given(private_hosts=request.allow_private_hosts or None),
         views=given(snap=request.snap, on_damage=request.on_damage, min_decoded_share=request.min_decoded_share),
     )
 
@@ -313,7 +318,7 @@ def _score(request: ScoreRequest, inputs: ScoreInputs, limit: FailureLimit) -> i
     )
     began = time.monotonic()
     _announce(inputs, plan, progress)
-    with record.failing():
+    with record.failing(), record.beating(progress.facts):
         is_interrupted = _run(request, inputs, plan, table, progress, engine=engine)
     # At the end and for every row, so that those of earlier runs say the same as the new ones.
     if inputs.calibration or pc.any(pc.is_valid(read_scores(out, ["mos"]).column("mos"))).as_py():

@@ -5,6 +5,7 @@ import io
 import math
 import socket
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,12 @@ def scored(engine: EngineConfig, *views: Views, card: ModelCard = CARD, **genera
         scorer.close()
 
 
+def sent_as(views: Views) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(views.pictures[0]).save(buffer, "PNG", compress_level=1)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
 def free_address() -> str:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -75,6 +82,8 @@ def test_pictures_above_the_cards_area_are_reduced(server: ChatServer) -> None:
     (part,) = [one for one in server.bodies[0]["messages"][-1]["content"] if one["type"] == "image_url"]
     width, height = Image.open(io.BytesIO(base64.b64decode(part["image_url"]["url"].partition(",")[2]))).size
     assert (width, height) == (200, 100)
+    scored(engine_of(server), views, card=CARD.model_copy(update={"min_pixels": 200_000, "max_pixels": 80_000}))
+    assert str(server.bodies[1]["messages"]).count(sent_as(views)) == 1
 
 
 def test_many_answers_are_asked_for_at_once_with_a_seed_of_the_clip(server: ChatServer) -> None:
@@ -341,6 +350,12 @@ def test_settings_that_cannot_work_are_refused(given: dict[str, Any], message: s
     with pytest.raises(UsageError, match=message) as caught:
         check_engine(engine, CARD, GenerationConfig())
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed")
+def test_an_engine_that_is_not_installed_is_named_with_its_extra() -> None:
+    with pytest.raises(UsageError, match=r"--model-engine vllm needs vllm, .* `pip install 'vqa\[vllm\]'`"):
+        check_engine(EngineConfig(name="vllm"), CARD, GenerationConfig())
 
 
 def test_what_a_server_cannot_do_is_refused_before_it_is_asked() -> None:

@@ -21,6 +21,8 @@ from vqa.model.scorer import Scorer
 from vqa.types import Clip, Score, Views
 from vqa.views import ViewsConfig, look, view_seed
 
+pytestmark = pytest.mark.slow
+
 Checkpoints = Callable[[Family], Path]
 
 
@@ -77,6 +79,28 @@ def test_a_small_token_budget_changes_batches_and_not_answers(checkpoint: Checkp
     views = small_views(6)
     free = texts(scorer(checkpoint("qwen2_5_vl")).score(views))
     assert texts(scorer(checkpoint("qwen2_5_vl"), token_budget=1).score(views)) == free
+
+
+def test_deterministic_answers_have_no_neighbours_and_logits_in_float32(checkpoint: Checkpoints) -> None:
+    views = small_views(6)
+    options = {"dtype": "bfloat16", "deterministic": True, "k": 3}
+    model = scorer(checkpoint("qwen2_5_vl"), batch_size=8, **options)
+    rows: list[int] = []
+    logits: list[torch.Tensor] = []
+
+    def note(_module: Any, _arguments: Any, named: dict[str, Any], output: Any) -> None:
+        rows.append(len(named["input_ids"]))
+        logits.append(output.logits)
+
+    hook = model.engine.policy.model.register_forward_hook(note, with_kwargs=True)
+    answers = texts(model.score(views))
+    hook.remove()
+    assert max(rows) == 3
+    assert all(one.dtype == torch.float32 for one in logits)
+    assert any((one != one.bfloat16().float()).any() for one in logits)
+    assert model.engine.policy.model.get_input_embeddings().weight.dtype == torch.bfloat16
+    alone = scorer(checkpoint("qwen2_5_vl"), batch_size=1, **options)
+    assert [texts(alone.score([one]))[0] for one in reversed(views)] == answers[::-1]
 
 
 def test_another_clip_id_or_seed_draws_other_answers(checkpoint: Checkpoints) -> None:

@@ -23,6 +23,8 @@ from vqa.train.hardware import RENAMED_LORA, Lora
 from vqa.train.recipe import KINDS, RENAMED, Recipe
 from vqa.train.runner import begin_stage, run_recipe
 
+pytestmark = pytest.mark.slow
+
 hf: Any = transformers
 
 

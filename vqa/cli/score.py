@@ -88,6 +88,10 @@ def score(
     ] = None,
     include: Include = None,
     exclude: Exclude = None,
+    allow_private_hosts: Annotated[
+        bool,
+        typer.Option("--allow-private-hosts", help="URLs and their redirects may lead into private networks."),
+    ] = False,
     delimiter: Delimiter = None,
     decimal: Decimal = None,
     engine: EngineOption = Engine.AUTO,
@@ -134,6 +138,7 @@ def score(
         calibration=calibration,
         include=tuple(include or ()),
         exclude=tuple(exclude or ()),
+        allow_private_hosts=allow_private_hosts,
         dialect=Dialect(delimiter=delimiter, decimal=decimal),
         engine=engine,
         ray_address=ray_address,

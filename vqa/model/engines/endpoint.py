@@ -185,6 +185,7 @@ class EndpointEngine:
         most = self._engine.concurrency + len(self._servers)  # and a check of each
         return httpx2.AsyncClient(
             headers=headers,
+            verify=any(server.url.startswith("https:") for server in self._servers),  # reads all certificates there are
             http2=find_spec("h2") is not None,  # where a server offers it, which takes TLS
             timeout=httpx2.Timeout(self._engine.deadline_seconds, connect=CONNECT_SECONDS),
             limits=httpx2.Limits(max_connections=most, max_keepalive_connections=most),
@@ -461,7 +462,7 @@ def _chat(card: ModelCard, views: Views, words: str | None) -> list[Fields]:
         {
             "role": turn["role"],
             "content": [
-                _image(_fitted(padded(next(pictures)), card)) if part["type"] == "image" else dict(part)
+                _image(_reduced(padded(next(pictures)), card.max_pixels)) if part["type"] == "image" else dict(part)
                 for part in turn["content"]
             ],
         }
@@ -469,14 +470,15 @@ def _chat(card: ModelCard, views: Views, words: str | None) -> list[Fields]:
     ]
 
 
-def _fitted(picture: Pixels, card: ModelCard) -> Pixels:
-    """The picture within the card's areas, which the server's processor may not know."""
+def _reduced(picture: Pixels, most: int | None) -> Pixels:
+    """The picture within the card's largest area, which the server's processor may not know.
+
+    One below the smallest area is left to the server: enlarged twice, it was answered otherwise.
+    """
     height, width, _ = picture.shape
-    area = height * width
-    wanted = min(max(area, card.min_pixels or area), card.max_pixels or area)
-    if wanted == area:
+    if most is None or height * width <= most:
         return picture
-    scale = (wanted / area) ** 0.5
+    scale = (most / (height * width)) ** 0.5
     size = (max(1, int(width * scale)), max(1, int(height * scale)))
     return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))
 

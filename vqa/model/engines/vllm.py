@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 import transformers
 from PIL import Image
 
@@ -59,7 +60,8 @@ class VllmEngine:
         if generation.readout == "expected" and not self._vocabulary.has_digits:
             raise ModelError(f"model {self.model_id}: digits have no tokens of their own. Set readout to answer.")
         if generation.deterministic:
-            os.environ["VLLM_BATCH_INVARIANT"] = "1"
+            if torch.cuda.is_available():
+                os.environ["VLLM_BATCH_INVARIANT"] = "1"
             options["hf_overrides"] = {"head_dtype": "float32"}
         has_areas = card.min_pixels is not None or card.max_pixels is not None
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
