@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from jobs.config import ScoreConfig
+from jobs.plan import Hardware
 from vqa.cli.app import app
 from vqa.config import configs_folder
 from vqa.data.people import PeopleSet
@@ -25,7 +26,7 @@ from vqa.data.public.specs import DIALECTS, SetSpec, load_set
 from vqa.data.score_table import SCHEMA, VIDEO_SCHEMA
 from vqa.errors import ErrorKind
 from vqa.evaluate.card import EvalCard
-from vqa.light.distill import DistillConfig
+from vqa.light.config import DistillConfig
 from vqa.rewards import REWARD_PRESETS
 from vqa.train.recipe import KINDS, Recipe
 
@@ -78,6 +79,7 @@ def _config() -> Iterator[str]:
         "configs/people": PeopleSet,
         "configs/data": SetSpec,
         "configs/eval": EvalCard,
+        "configs/machines": Hardware,
     }
     seen: set[type[BaseModel]] = set()
     for folder, root in folders.items():

@@ -157,6 +157,7 @@ def _prepare(request: PrepareRequest, inputs: PrepareInputs, limit: FailureLimit
         limits=config.limits,
         seed=request.seed,
         workers=config.job.sample_workers,
+        job=config.job,
     )
     ledger = Ledger.of(plan.work, clip_seconds=None)
     with record.failing():

@@ -53,6 +53,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     lost = {(path, lane) for path, lane in lost if not may_hold(path, lane)}
     if lost:
         raise pytest.UsageError(f"no lane of the gate would run these: {lost}; tests/conftest.py finds lanes by words")
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)  # the gate's two processes end together
 
 
 def pytest_collection_finish() -> None:

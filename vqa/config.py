@@ -23,6 +23,15 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def refuse_renamed(values: object, renamed: Mapping[str, str]) -> object:
+    """The values as given. Raises ValueError for a key that has another name now (`renamed`: old key -> new one)."""
+    if isinstance(values, Mapping) and (
+        old := [f"key {key!r} is now {renamed[key]}" for key in values if key in renamed]
+    ):
+        raise ValueError("; ".join(old))
+    return values
+
+
 def configs_folder() -> Path:
     """Folder of the shipped configs: `configs/` of a checkout, or `vqa/configs/` of an installed wheel."""
     package = Path(__file__).resolve().parent

@@ -28,7 +28,9 @@ from vqa.data.people import Opinion, PeopleSet, find_people_set, read_opinions
 from vqa.data.synthetic.degradations import degrade
 from vqa.data.synthetic.distortions import DISTORTIONS
 from vqa.data.synthetic.picture_ladder import LadderConfig, find_pictures, steps
-from vqa.light.distill import DistillConfig, Embeddings, joined, ladders
+from vqa.light.config import DistillConfig
+from vqa.light.distill import joined
+from vqa.light.material import Embeddings, ladders
 from vqa.light.regression import LabelledSet, fit
 from vqa.metrics.correlation import srcc
 from vqa.metrics.intervals import interval, replicates

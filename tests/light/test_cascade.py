@@ -19,6 +19,8 @@ from vqa.light.embedding import SIZE, SIZES
 from vqa.light.regression import LabelledSet, RegressionConfig
 from vqa.light.student import Student
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def request_(unsure: Path, tmp_path_factory: pytest.TempPathFactory) -> ScoreRequest:

@@ -19,8 +19,11 @@ from vqa.model.card import settle
 from vqa.prompt import reason
 from vqa.train import generate
 from vqa.train.grpo.config import OBJECTIVES
-from vqa.train.recipe import KINDS, RENAMED, Lora
+from vqa.train.hardware import RENAMED_LORA, Lora
+from vqa.train.recipe import KINDS, RENAMED, Recipe
 from vqa.train.runner import begin_stage, run_recipe
+
+pytestmark = pytest.mark.slow
 
 hf: Any = transformers
 
@@ -151,7 +154,18 @@ def names(folder: Path) -> list[str]:
         (small(COLDSTART | {"reasons": ["coldstart"]}), ["'coldstart' is no earlier stage of kind write"]),
         (small(COLDSTART | {"start": "coldstart"}), ["'coldstart' is no earlier stage that trains"]),
         (small(COLDSTART | {"cache_features": True}), ["frozen tower; set vision_learning_rate: 0"]),
-        (small(COLDSTART | {"lora": {}, "vision_learning_rate": 0.1}), ["lora trains the text model alone"]),
+        (
+            small(COLDSTART | {"vision_learning_rate": 0.1}, hardware={"vision_tower": "frozen"}),
+            ["stage coldstart: vision_learning_rate is 0.1 and hardware.vision_tower frozen"],
+        ),
+        (small(COLDSTART | {"text": "freeze"}, hardware={"lora": {}}), ["text: freeze needs hardware", "no lora"]),
+        (
+            small(COLDSTART | {"ema_decay": 0.9}, hardware={"sharding": "fsdp2"}),
+            ["ema_decay is 0.9, which needs"],
+        ),
+        (small(GRPO, hardware={"offload": "parameters"}), ["offload: parameters needs shards; set sharding"]),
+        (small(GRPO, hardware={"master_weights": False}), ["set precision: bfloat16 too"]),
+        (small(GRPO, hardware={"shards": 2}), ["unknown key 'hardware.shards'", "sharding, offload, master_weights"]),
         (small(WARMUP, start="embedded"), ["one of start", "and model"]),
         (small(WARMUP, start="embedded", model=None), ["sizes under model, and start: embedded at the"]),
         (small(GRPO | {"num_generations": 1}), ["stage 'grpo'", "num_generations = 1", "greater than or equal to 2"]),
@@ -175,16 +189,24 @@ def test_a_wrong_recipe_is_refused_by_name(tmp_path: Path, values: dict[str, Any
 )
 def test_an_old_key_is_refused_with_the_new_name(tmp_path: Path, stage: dict[str, Any], old: str, new: str) -> None:
     refused(lambda: written(tmp_path / "a.yaml", small(stage | {old: 1})), f"key {old!r} is now {new}", stage["name"])
-    fields = KINDS[stage["kind"]].model_fields
-    assert old not in fields and all(name in fields for name in re.findall(r"'(\w+)'|^(\w+):", new)[0] if name)
+    fields = KINDS[stage["kind"]].model_fields | Recipe.model_fields
+    assert old not in KINDS[stage["kind"]].model_fields and all(
+        name in fields for name in re.findall(r"'(\w+)'|^(\w+):", new)[0] if name
+    )
     assert all(kind in OBJECTIVES for kind in re.findall(r"kind: (\w+)", new))
 
 
-@pytest.mark.parametrize(("old", "new"), RENAMED["Lora"].items())
+@pytest.mark.parametrize(("old", "new"), RENAMED_LORA.items())
 def test_an_old_key_of_lora_is_refused_with_pefts_name(tmp_path: Path, old: str, new: str) -> None:
-    stage = COLDSTART | {"vision_learning_rate": 0, "lora": {old: 1}}
-    refused(lambda: written(tmp_path / "a.yaml", small(stage)), f"key {old!r} is now {new}")
+    values = small(COLDSTART, hardware={"lora": {old: 1}})
+    refused(lambda: written(tmp_path / "a.yaml", values), f"key {old!r} is now {new}")
     assert new.strip("'") in Lora.model_fields
+
+
+def test_a_frozen_tower_of_the_hardware_is_frozen_in_every_stage(tmp_path: Path) -> None:
+    recipe = written(tmp_path / "a.yaml", small(COLDSTART, GRPO, hardware={"vision_tower": "frozen", "lora": {"r": 4}}))
+    assert [stage.vision_learning_rate for stage in recipe.stages] == [0, 0]  # type: ignore[union-attr]
+    assert recipe.hardware.taught == {"vision_tower": "frozen", "lora": {"r": 4}}
 
 
 def test_a_folder_trained_with_the_old_keys_is_refused(tmp_path: Path) -> None:

@@ -143,8 +143,8 @@ def _memory(recipe: Recipe, stage: Stage, card: ModelCard, counted: ParameterCou
         trained = tower
     elif isinstance(stage, ColdStart):
         trained = tower if stage.text == "freeze" else total - tower * (stage.vision_learning_rate == 0)
-        if stage.lora:
-            trained = LORA_LAYERS * 2 * stage.lora.r * (counted.width or 0) * (counted.layers or 0)
+        if recipe.hardware.lora:
+            trained = LORA_LAYERS * 2 * recipe.hardware.lora.r * (counted.width or 0) * (counted.layers or 0)
             total += trained
         extra = 4 * trained * (stage.ema_decay > 0)
     elif isinstance(stage, GrpoStage):

@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from vqa.config import Strict, Values, build, merge, override, read
+from vqa.config import Strict, Values, build, merge, override, read, refuse_renamed
 from vqa.errors import UsageError
 from vqa.model.card import settle
 from vqa.prompt import PromptName
 from vqa.train.grpo.config import OBJECTIVES, GrpoSettings
+from vqa.train.hardware import HardwareConfig
 from vqa.views import ViewsConfig
 
 STAGE_FILE = "stage.json"  # in the folder of each stage of a run
@@ -35,6 +36,7 @@ RENAMED = {
         "keep_features": "'cache_features'",
         "rare": "'rare_oversampling'",
         "workers": "'dataloader_num_workers'",
+        "lora": "hardware: {lora: ...}, of the recipe",
     },
     "GrpoStage": _SHARED
     | _MODEL
@@ -60,17 +62,8 @@ RENAMED = {
         "caption_lambda": "objectives: [{kind: caption_kl, weight: ...}]",
         "caption_tau": "objectives: [{kind: caption_kl, tau: ...}]",
     },
-    "Lora": {"rank": "'r'", "alpha": "'lora_alpha'", "dropout": "'lora_dropout'", "targets": "'target_modules'"},
     "Write": {"k": "'num_return_sequences'", "within": "'max_error'"},
 }
-
-
-def _refuse_old(values: object, renamed: Mapping[str, str]) -> object:
-    if isinstance(values, Mapping) and (
-        old := [f"key {key!r} is now {renamed[key]}" for key in values if key in renamed]
-    ):
-        raise ValueError("; ".join(old))
-    return values
 
 
 class Sizes(Strict):
@@ -81,24 +74,6 @@ class Sizes(Strict):
     vision_layers: int = Field(4, ge=1, description="blocks of the vision tower")
     text_width: int = Field(256, ge=64, multiple_of=64, description="hidden size of the text model")
     text_layers: int = Field(4, ge=1, description="blocks of the text model")
-
-
-class Lora(Strict):
-    """LoRA (arXiv 2106.09685) by peft: low-rank additions are trained, the weights are not; peft's names."""
-
-    r: int = Field(16, ge=1, description="rank of the additions")
-    lora_alpha: int = Field(32, ge=1, description="the additions are scaled by lora_alpha / r")
-    lora_dropout: float = Field(0.0, ge=0, lt=1, description="before the additions")
-    target_modules: tuple[str, ...] = Field(
-        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
-        min_length=1,
-        description="layers of the text model that get additions, by name",
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _has_no_old_key(cls, values: object) -> object:
-        return _refuse_old(values, RENAMED["Lora"])
 
 
 class Common(Strict):
@@ -116,7 +91,7 @@ class Common(Strict):
     @model_validator(mode="before")
     @classmethod
     def _has_no_old_key(cls, values: object) -> object:
-        return _refuse_old(values, RENAMED.get(cls.__name__, {}))
+        return refuse_renamed(values, RENAMED.get(cls.__name__, {}))
 
 
 class Warmup(Common):
@@ -149,7 +124,6 @@ class ColdStart(Common):
         None, ge=0, description="of the vision tower; 0 freezes it; default: learning_rate"
     )
     text: Literal["train", "freeze"] = Field("train", description="freeze: the vision tower alone is trained")
-    lora: Lora | None = Field(None, description="train low-rank additions; merged into the weights at the end")
     answer_weight: float = Field(1.0, gt=0, description="weight of a token of <answer>; 1 for those before it")
     weight_decay: float = Field(0.05, ge=0, description="of AdamW")
     ema_decay: float = Field(
@@ -186,10 +160,8 @@ class ColdStart(Common):
             raise ValueError("cache_features needs a frozen tower; set vision_learning_rate: 0")
         if (self.feature_noise or self.rare_oversampling > 1) and not self.cache_features:
             raise ValueError("feature_noise and rare_oversampling need cache_features: true")
-        if self.text == "freeze" and (self.vision_learning_rate == 0 or self.lora):
-            raise ValueError("text: freeze leaves nothing to train; remove lora and set vision_learning_rate above 0")
-        if self.lora and self.vision_learning_rate:
-            raise ValueError("lora trains the text model alone; set vision_learning_rate: 0 or remove lora")
+        if self.text == "freeze" and self.vision_learning_rate == 0:
+            raise ValueError("text: freeze leaves nothing to train; set vision_learning_rate above 0")
         return self
 
 
@@ -275,8 +247,15 @@ class Recipe(Strict):
     threads: int | None = Field(None, ge=1, description="of torch on the CPU; default: torch's")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of matrix products; weights are float32")
     export: Literal["float32", "bfloat16", "float16"] = Field("bfloat16", description="of the weights in OUT/model")
+    hardware: HardwareConfig = Field(HardwareConfig(), description="how it fits the machine; see vqa/train/hardware.py")
     parameters: float | None = Field(None, gt=0, description="of the model, for --dry-run without its config")
     stages: tuple[Stage, ...] = Field(min_length=1)
+
+    @field_validator("stages")
+    @classmethod
+    def _fit_hardware(cls, stages: tuple[Stage, ...], info: ValidationInfo) -> tuple[Stage, ...]:
+        hardware = info.data.get("hardware", HardwareConfig())  # absent where it is itself wrong
+        return tuple(_on_hardware(stage, hardware) for stage in stages)
 
     @model_validator(mode="after")
     def _fit(self) -> "Recipe":
@@ -284,6 +263,8 @@ class Recipe(Strict):
             raise ValueError("give one of start (a card, a hub id or a folder) and model (sizes)")
         if self.card is None and self.start is None:
             raise ValueError("a model made from sizes needs card: whose prompt and views it is made for")
+        if not self.hardware.master_weights and self.precision == "float32":
+            raise ValueError("hardware.master_weights: false changes nothing in float32; set precision: bfloat16 too")
         names = [stage.name for stage in self.stages]
         if len(set(names)) < len(names):
             raise ValueError(f"stages need different names, these are {', '.join(names)}")
@@ -311,6 +292,24 @@ class Recipe(Strict):
     def card_name(self) -> str:
         """Name of the card whose prompt and views count."""
         return self.card or str(self.start)
+
+
+def _on_hardware(stage: Stage, hardware: HardwareConfig) -> Stage:
+    """The stage, with a frozen tower where the hardware's is. Raises ValueError where they do not fit."""
+    if not isinstance(stage, ColdStart | GrpoStage):
+        return stage
+    what, rate = f"stage {stage.name}", stage.vision_learning_rate
+    if hardware.vision_tower == "frozen":
+        if rate:
+            raise ValueError(f"{what}: vision_learning_rate is {rate:g} and hardware.vision_tower frozen; change one")
+        stage = stage.model_copy(update={"vision_learning_rate": 0.0})
+    if not isinstance(stage, ColdStart):
+        return stage
+    if stage.text == "freeze" and (hardware.vision_tower == "frozen" or hardware.lora):
+        raise ValueError(f"{what}: text: freeze needs hardware with vision_tower: train and no lora")
+    if stage.ema_decay and hardware.is_sharded:
+        raise ValueError(f"{what}: ema_decay is {stage.ema_decay:g}, which needs whole weights; set it to 0")
+    return stage
 
 
 def load_recipe(path: Path, assignments: Sequence[str] = ()) -> Recipe:

@@ -155,6 +155,7 @@ class RunContext:
             folder=folder,
             log=log,
             processes=self.processes,
+            hardware=self.recipe.hardware,
         )
 
 
@@ -266,6 +267,7 @@ def _stage_settings(
     return (
         shared
         | stage.model_dump(mode="json", exclude={"dataloader_num_workers", "data", "start"}, exclude_none=True)
+        | ({"hardware": recipe.hardware.taught} if recipe.hardware.taught else {})
         | {
             "card": run.card.model_dump(mode="json", include={"min_pixels", "max_pixels", "views"}),
             "asked": run.prompt,

@@ -19,6 +19,7 @@ from vqa.train.checkpoints import save_model
 from vqa.train.clips.dataset import TrainingClip
 from vqa.train.clips.ladder import rarity_weights
 from vqa.train.context import StageContext
+from vqa.train.hardware import HardwareConfig
 from vqa.train.metrics_log import MetricsLog
 from vqa.train.recipe import ColdStart
 from vqa.train.scratch.model import make_model, make_processor, make_tokenizer
@@ -66,6 +67,7 @@ def train(made: tuple[Any, Any], learned: list[TrainingClip], folder: Path, **mo
         "save_steps": 1,
         "eval_steps": 1,
     }
+    hardware = HardwareConfig(lora=more.pop("lora", None))
     settings = ColdStart(**values | {"max_new_tokens": 4} | more)
     folder.mkdir(exist_ok=True)
     context = StageContext(
@@ -76,6 +78,7 @@ def train(made: tuple[Any, Any], learned: list[TrainingClip], folder: Path, **mo
         folder=folder,
         log=MetricsLog(folder / "log.jsonl", "cold"),
         processes=PartialState(cpu=True),
+        hardware=hardware,
     )
     model = cold_start(copy.deepcopy(made[0]), made[1], learned, [], settings=settings, context=context)
     return model, [json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()]
@@ -96,9 +99,10 @@ def moved(before: Any, after: Any) -> tuple[bool, bool]:
         ({"vision_learning_rate": 0.0}, False, True),
         ({"vision_learning_rate": 0.0, "cache_features": True, "per_device_train_batch_size": 1}, False, True),
         ({"text": "freeze"}, True, False),
-        ({"lora": {"r": 4, "lora_alpha": 8}}, False, True),
+        ({"lora": {"r": 4, "lora_alpha": 8}, "vision_learning_rate": 0.0}, False, True),
+        ({"lora": {"r": 4, "lora_alpha": 8}}, True, True),
     ],
-    ids=["full", "frozen-tower", "kept-features", "tower-alone", "lora"],
+    ids=["full", "frozen-tower", "kept-features", "tower-alone", "lora", "lora-and-tower"],
 )
 def test_the_loss_falls_and_only_what_may_move_moves(
     made: tuple[Any, Any], learned: list[TrainingClip], tmp_path: Path, more: dict[str, Any], tower: bool, text: bool
@@ -125,7 +129,7 @@ def test_recomputing_activations_changes_no_loss(
 def test_lora_is_merged_into_weights_that_plain_transformers_load(
     made: tuple[Any, Any], learned: list[TrainingClip], tmp_path: Path
 ) -> None:
-    model, _ = train(made, learned, tmp_path, lora={"r": 4, "target_modules": ["q_proj"]})
+    model, _ = train(made, learned, tmp_path, lora={"r": 4, "target_modules": ["q_proj"]}, vision_learning_rate=0.0)
     save_model(model, made[1], tmp_path / "model", processes=PartialState(cpu=True))
     assert not list((tmp_path / "model").glob("adapter*"))
     plain, report = hf.AutoModelForImageTextToText.from_pretrained(tmp_path / "model", output_loading_info=True)
@@ -146,7 +150,7 @@ def test_what_cannot_be_learned_from_is_refused(
         match=r"batch of 3 does not divide into batches of 2 on 1 processes\. Choose per_device_train_batch_size",
     ):
         train(made, learned, tmp_path, per_device_train_batch_size=2)
-    with pytest.raises(UsageError, match=r"lora\.target_modules nothing: "):
+    with pytest.raises(UsageError, match=r"no layer of the text model is called nothing\. There are down_proj, "):
         train(made, learned, tmp_path, lora={"target_modules": ["nothing"]})
 
     def broken() -> Any:

@@ -15,9 +15,10 @@ Resets, cut-off answers and busy servers (429, 5xx) get three tries.
 import hashlib
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from typing import BinaryIO, Protocol, TypedDict, TypeVar, cast
 
 from vqa.errors import ClipError
@@ -26,6 +27,7 @@ from vqa.media.storage.hosts import ALLOWED, PrivateHostError, public_client, re
 T = TypeVar("T")
 
 SILENCE_SECONDS = 30.0
+MOST_FOLDERS = 1000  # on a store's first level that are listed one by one, each a request or more
 _PAUSES_SECONDS = (0.1, 0.5)  # between tries
 
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
@@ -36,6 +38,7 @@ _STATES = ("ETag", "etag", "md5Hash", "blob_id", "Last-Modified", "LastModified"
 class FileFacts(TypedDict, total=False):
     """What fsspec's `info` returns of a file; stores add keys of their own, those of _STATES among them."""
 
+    name: str  # path inside the store
     type: str  # "file" or "directory"
     size: int | None  # bytes
     partial: bool  # whether byte ranges can be read (http)
@@ -52,6 +55,10 @@ class Store(Protocol):
 
     def open(self, path: str, mode: str, **options: object) -> BinaryIO:
         """Open a file."""
+        ...
+
+    def ls(self, path: str, *, detail: bool) -> list[FileFacts]:
+        """What lies in a folder, or the file itself."""
         ...
 
     def find(self, path: str, *, detail: bool) -> dict[str, FileFacts]:
@@ -89,23 +96,38 @@ def remote_stamp(uri: str) -> tuple[int, int] | None:
     return facts["size"], int.from_bytes(hashlib.blake2b(state.encode(), digest_size=8).digest(), "big") >> 1
 
 
-def list_remote(uri: str) -> list[str]:
-    """URLs of all files below a folder or matched by a glob, sorted; empty where there are none.
+def list_remote(uri: str) -> Iterator[str]:
+    """URLs of all files below a folder or matched by a glob, sorted in each folder of the first level; may be none.
 
-    A URL of a file gives itself; http and https only name files (`?` and `*` are no patterns there). Raises ClipError.
+    A URL of a file gives itself; http and https only name files (`?` and `*` are no patterns there). Held at a time are
+    the names of one folder of the first level, or of all where it has more than MOST_FOLDERS. Raises ClipError.
     """
     store, path = store_of(uri)
     if _scheme(uri) in ("http", "https"):
-        return [uri]
+        yield uri
+        return
     store.invalidate_cache()
     try:
-        search = store.glob if re.search(r"[*?\[]", path) else store.find
-        found = with_retries(uri, lambda: search(path, detail=True))
+        if re.search(r"[*?\[]", path):
+            yield from _urls(uri, with_retries(uri, lambda: store.glob(path, detail=True)))
+            return
+        level = with_retries(uri, lambda: store.ls(path, detail=True))
+        folders = {one["name"] for one in level if one["type"] == "directory"}
+        if len(folders) > MOST_FOLDERS or path.strip("/") in {name.strip("/") for name in folders}:
+            yield from _urls(uri, with_retries(uri, lambda: store.find(path, detail=True)))
+            return
+        for one in sorted(level, key=lambda one: one["name"]):
+            found = {one["name"]: one}
+            if one["type"] == "directory":
+                found = with_retries(uri, partial(store.find, one["name"], detail=True))
+            yield from _urls(uri, found)
     except ClipError as error:
-        if error.kind == "not_found":
-            return []
-        raise
-    return [f"{_scheme(uri)}://{name.lstrip('/')}" for name in sorted(found) if found[name]["type"] == "file"]
+        if error.kind != "not_found":
+            raise
+
+
+def _urls(uri: str, found: Mapping[str, FileFacts]) -> Iterator[str]:
+    return (f"{_scheme(uri)}://{name.lstrip('/')}" for name in sorted(found) if found[name]["type"] == "file")
 
 
 def _scheme(uri: str) -> str:

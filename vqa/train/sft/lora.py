@@ -1,44 +1,64 @@
-"""Trained parts of a supervised stage, and LoRA (arXiv 2106.09685) by peft."""
+"""Trained parts of a stage, and LoRA (arXiv 2106.09685) by peft."""
 
-import re
+from typing import TYPE_CHECKING
 
 from torch import nn
 
 from vqa.errors import UsageError
 from vqa.imports import require
-from vqa.train.modules import TOWERS, tower_of
-from vqa.train.recipe import ColdStart
+from vqa.train.hardware import Lora
+from vqa.train.modules import tower_of
 from vqa.train.types import Model
 
+if TYPE_CHECKING:
+    from peft import LoraConfig
 
-def mark_trained(model: nn.Module, settings: ColdStart) -> Model:
-    """Put the model in training mode with its trained parts marked, and add LoRA where the settings have it.
+
+def mark_trained(model: nn.Module, *, text: bool = True, tower: bool = True) -> None:
+    """Mark which weights are trained, those of the text model and of the vision tower, and set training mode."""
+    model.train().requires_grad_(text)
+    tower_of(model).requires_grad_(tower)
+
+
+def lora_config(model: nn.Module, settings: Lora, *, tower: bool) -> "LoraConfig":
+    """Say to peft which layers get additions, by their full names: a tower may have layers of the text model's names.
+
+    Args:
+        model: without additions.
+        settings: of the recipe's hardware.
+        tower: whether all linear layers of the vision tower get them too.
 
     Raises:
-        UsageError: without peft, or where no layer has one of `lora.target_modules`.
+        UsageError: without peft, or where no layer of the text model has one of `target_modules`.
     """
-    model.train().requires_grad_(settings.text == "train")
-    tower_of(model).requires_grad_(settings.vision_learning_rate != 0)
-    if settings.lora is None:
-        return model
-    require("train", "peft", doing="lora of a cold start")
+    require("train", "peft", doing="hardware.lora")
     import peft
 
-    names = "|".join(map(re.escape, settings.lora.target_modules))
-    config = peft.LoraConfig(
-        r=settings.lora.r,
-        lora_alpha=settings.lora.lora_alpha,
-        lora_dropout=settings.lora.lora_dropout,
-        # The tower of Qwen2.5-VL has layers of the same names.
-        target_modules=rf"(?!.*\b({'|'.join(TOWERS)})\b).*\.({names})",
+    of_tower = {id(part) for part in tower_of(model).modules()}
+    linear = {name: id(part) in of_tower for name, part in model.named_modules() if isinstance(part, nn.Linear)}
+    own = {name: name.rpartition(".")[2] for name, is_towers in linear.items() if not is_towers}
+    wanted = [name for name, short in own.items() if short in settings.target_modules]
+    if not wanted:
+        names = sorted(set(own.values()))
+        raise UsageError(
+            f"hardware.lora.target_modules: no layer of the text model is called {', '.join(settings.target_modules)}. "
+            f"There are {', '.join(names)}."
+        )
+    return peft.LoraConfig(
+        r=settings.r,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules=wanted + [name for name, is_towers in linear.items() if is_towers and tower],
         bias="none",
     )
-    try:
-        return peft.get_peft_model(model, config)
-    except ValueError as error:
-        raise UsageError(
-            f"cold start: lora.target_modules {', '.join(settings.lora.target_modules)}: {error}"
-        ) from error
+
+
+def add_lora(model: nn.Module, settings: Lora, *, tower: bool) -> Model:
+    """The model with additions, which alone are trained; as `lora_config`."""
+    config = lora_config(model, settings, tower=tower)
+    import peft
+
+    return peft.get_peft_model(model, config)
 
 
 def merge_lora(model: Model) -> Model:

@@ -43,7 +43,7 @@ from vqa.train.modules import parameter_groups
 from vqa.train.recipe import ColdStart
 from vqa.train.scratch.warmup import rate_at
 from vqa.train.sft.features import IGNORED, EncodedClip, FeatureCache, cache_features, collate, encode_clip
-from vqa.train.sft.lora import mark_trained, merge_lora
+from vqa.train.sft.lora import add_lora, mark_trained, merge_lora
 from vqa.train.types import Batch, Model
 from vqa.train.validation import validate
 
@@ -268,7 +268,10 @@ def cold_start(
         cache=cache,
     )
     torch.manual_seed(seed)  # LoRA's additions start at random
-    model = mark_trained(model, settings)
+    tower = settings.vision_learning_rate != 0
+    mark_trained(model, text=settings.text == "train", tower=tower)
+    if context.hardware.lora:
+        model = add_lora(model, context.hardware.lora, tower=tower)
     processor.tokenizer.padding_side = "right"
     args = TrainingArguments(
         output_dir=str(context.folder),
@@ -289,7 +292,7 @@ def cold_start(
         report_to=reporters() or "none",
     )
     trainer = Supervised(settings, context, model=model, args=args, draws=draws)
-    if trainer.is_sharded and (settings.ema_decay or settings.lora):
+    if trainer.is_sharded and (settings.ema_decay or context.hardware.lora):
         raise UsageError(
             "cold start: under FSDP and ZeRO no process has all the weights. Set ema_decay: 0 and no lora, or "
             "launch with ddp.yaml."
