@@ -97,7 +97,7 @@ def load(card: ModelCard) -> Policy:
             ignore_mismatched_sizes=True,  # refused below, in words
             **options,
         )
-        if not is_placed:
+        if not is_placed and device != "cpu":
             model.to(device)
     _check_weights(report, where)
     with _loading(where):
