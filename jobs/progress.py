@@ -27,6 +27,7 @@ class JobProgress:
         """
         self._doing, self._lacking = doing, lacking
         self.files_total, self.files_done = files, 0.0  # a window adds its share of its file
+        self._more = ""  # "+" while files are still listed
         self.clips_done = self.failed = 0
         self._first: tuple[float, int, float] | None = None  # when, clips and files then
         self._last = 0.0
@@ -64,6 +65,12 @@ class JobProgress:
             self._next_line = time.monotonic() + LINE_SECONDS
             self.say(self.line())
 
+    def expect(self, files: int, is_all: bool) -> None:
+        """Set how many files there are to do, as far as they are listed; in any thread."""
+        self.files_total, self._more = files, "" if is_all else "+"
+        if self._bar:
+            self._bar.update(self._task, total=files)
+
     def extend(self, files: int) -> None:
         """Count more files to do."""
         self.files_total += files
@@ -85,16 +92,35 @@ class JobProgress:
         seconds = self._last - self._first[0] if self._first else 0.0
         return (self.clips_done - self._first[1]) / seconds if self._first and seconds >= RATE_SECONDS else None
 
+    @property
+    def seconds_left(self) -> float | None:
+        """By the rate of files since the first; None before there is one."""
+        if self._first is None or self.files_done <= self._first[2]:
+            return None
+        seconds = (time.monotonic() - self._first[0]) / (self.files_done - self._first[2])
+        return seconds * max(0.0, self.files_total - self.files_done)
+
+    def facts(self) -> dict[str, float | None]:
+        """Counts, rate and time left, for run.json."""
+        rate, left = self.clips_per_second, self.seconds_left
+        return {
+            "files_total": self.files_total,
+            "files_done": round(self.files_done, 3),
+            "clips_done": self.clips_done,
+            "without_score": self.failed,
+            "clips_per_second": None if rate is None else round(rate, 3),
+            "seconds_left": None if left is None else round(left, 1),
+        }
+
     def line(self) -> str:
         """`120 of 400 files, 2.10 clips/s, 3 without a score, 2 min left`."""
         rate = self.clips_per_second
-        parts = [f"{int(self.files_done + 1e-6)} of {self.files_total} files"]
+        parts = [f"{int(self.files_done + 1e-6)} of {self.files_total}{self._more} files"]
         if rate is not None:
             parts.append(f"{rate:.2f} clips/s")
         parts.append(f"{self.failed} {self._lacking}")
-        if self._first and self.files_done > self._first[2]:
-            seconds = (time.monotonic() - self._first[0]) / (self.files_done - self._first[2])
-            parts.append(f"{duration(seconds * max(0.0, self.files_total - self.files_done))} left")
+        if (left := self.seconds_left) is not None:
+            parts.append(f"{duration(left)} left")
         return ", ".join(parts)
 
 

@@ -19,16 +19,7 @@ from vqa.light.embedding import SIZE, SIZES
 from vqa.light.regression import LabelledSet, RegressionConfig
 from vqa.light.student import Student
 
-
-@pytest.fixture(scope="module")
-def unsure(student_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The drawn student, with drawn members that disagree."""
-    folder = tmp_path_factory.mktemp("unsure")
-    for path in student_folder.iterdir():
-        (folder / path.name).write_bytes(path.read_bytes())
-    drawn = np.random.default_rng(1).standard_normal((3, SIZE)).astype(np.float32) / 50
-    Width(weights=drawn.astype(np.float64), biases=np.zeros(3), floor=0.1, scale=0.2).save(folder)
-    return folder
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

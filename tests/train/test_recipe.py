@@ -24,6 +24,8 @@ from vqa.train.recipe import KINDS, RENAMED, Recipe
 from vqa.train.runner import run_recipe
 from vqa.train.stage_record import begin_stage
 
+pytestmark = pytest.mark.slow
+
 hf: Any = transformers
 
 

@@ -51,7 +51,7 @@ def chunked(model: Any, prompt: Any, written: torch.Tensor, mask: torch.Tensor) 
     return score_answers(model, [prompt], written, mask, attention="sdpa", dtype=model.dtype)[0]
 
 
-@pytest.mark.parametrize("length", [2048, 4096])
+@pytest.mark.parametrize("length", [2048, pytest.param(4096, marks=pytest.mark.full)])
 def test_log_probabilities_of_long_answers_need_no_whole_logits(
     made: Any, length: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
