@@ -19,7 +19,9 @@ from jobs.signals import Stop
 from jobs.stages import Result, Stage
 from vqa.console import WAIT_SECONDS, Engine
 from vqa.data.score_table import ScoreRow, ScoreTable
+from vqa.data.windows import video_id
 from vqa.errors import ModelError, UsageError
+from vqa.media.storage.stores import is_remote
 
 LOCAL_FILES = 64  # up to this many, `auto` takes this process: Ray's start-up would cost more than its workers gain
 TOO_MANY_FAILED = 3
@@ -220,7 +222,24 @@ def _bounded(work: Iterator[Work], ledger: Ledger, over: threading.Event) -> Ite
 
 
 def _all_batches(executor: Executor, ledger: Ledger, work: Iterable[Work]) -> Generator[list[Result]]:
-    """Everything once; then what was lost with a worker (its neighbours in a batch are lost too) once more, alone."""
-    yield from executor.stream(work)
+    """Everything once; then again what a store did not give, as it may have been away for a while; then, one by one,
+    what was lost with a worker (its neighbours in a batch are lost too).
+    """
+    later: dict[str, Work] = {}
+    for batch in executor.stream(work):
+        kept = []
+        for one in batch:
+            owner = one.clip_id if one.clip_id in ledger.work else video_id(one.clip_id)
+            if _may_pass(one) and owner in ledger.work and len(later) < OPEN_FILES // 2:
+                later[owner] = ledger.work[owner]
+            else:
+                kept.append(one)
+        yield kept
+    if later:
+        yield from executor.stream(list(later.values()))
     if again := ledger.unfinished():
         yield from executor.stream(again, alone=True)
+
+
+def _may_pass(result: Result) -> bool:
+    return isinstance(result, ScoreRow) and result.error_kind in ("not_readable", "timeout") and is_remote(result.uri)

@@ -31,7 +31,7 @@ from jobs.metrics import Metrics, serving
 from jobs.progress import JobProgress, duration
 from jobs.resume import PLAN_CHUNK, Planner, StoredRow, StoredRows
 from jobs.run_record import RunRecord
-from jobs.signals import locked
+from jobs.signals import locked, writing
 from jobs.stages import WINDOWS_PER_FRAME, LightStage, SampleStage, ScoredBy, ScoreStage, lost_row, scored_by
 from jobs.summary import counts, overview
 from vqa.config import Values
@@ -108,7 +108,7 @@ def score(request: ScoreRequest) -> int:
     if request.dry_run:
         print(json.dumps(_forecast(request, inputs), indent=2, ensure_ascii=False))
         return 0
-    with locked(request.out):
+    with locked(request.out), writing(request.out):
         return _score(request, inputs, limit)
 
 
