@@ -57,7 +57,7 @@ test-all: check docs .venv/sharded .venv-vllm/ready
 	VQA_TEST_FULL=1 .venv-vllm/bin/python -m pytest -rs tests/train/grpo/test_vllm.py tests/model/test_vllm.py
 
 .venv/sharded: .venv/ready
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,zero3]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,zero3,lowbit]'
 	touch $@
 
 .venv-vllm/ready: .venv/ready
