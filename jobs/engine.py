@@ -43,6 +43,7 @@ class JobOptions:
     max_failed: str = "5%"
     dry_run: bool = False
     json_summary: bool = False
+    log_json: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +138,7 @@ def run_stages(
                     ):
                         places[one.clip_id] = (one.uri, one.source_bytes, one.source_mtime_ns)
                 failed = sum(row.status in WITHOUT_SCORE for row in rows)
+                progress.rows(rows)
                 progress.advance(clips=len(rows), failed=failed, files=files)
                 table.add([row for one in rows if (row := amend(one)) is not None])
                 if unread_limit is not None:

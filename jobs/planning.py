@@ -13,12 +13,13 @@ from rich.table import Table
 
 from jobs.engine import choose_engine
 from jobs.plan import QUANTILES, Fleet, Hardware, Plan, driver_seconds, fleet, forecast, quantiles, read_hardware
-from jobs.probe import Probe, probe
+from jobs.probe import Probe, chosen, probe
 from jobs.progress import duration
 from jobs.score import ScoreInputs, ScoreRequest, inputs_of
 from jobs.simulation import Outcome, scale
 from vqa.console import Engine, counted, printable
 from vqa.errors import UsageError
+from vqa.media.storage.hosts import allow_private
 from vqa.report.scaling import Curve, write_scaling
 
 
@@ -44,10 +45,13 @@ def plan(request: PlanRequest) -> int:
     if inputs.light is not None:
         raise UsageError("--tier cascade: plan its passes one by one, --tier light and --tier reason")
     hardware = read_hardware(request.hardware, request.hardware_assignments)
-    engine = choose_engine(request.job, files=len(inputs.listing.clips))
+    if inputs.config.limits.private_hosts:
+        allow_private()
+    wanted = chosen(inputs.clips, request.clips)  # the whole list is read, a few clips are kept
+    engine = choose_engine(request.job, files=inputs.clips.listed)
     is_local = engine is Engine.LOCAL and request.hardware is None
     on = fleet(hardware, inputs.config.job, machines=request.machines, is_local=is_local)
-    seen = probe(inputs, clips=request.clips, seconds=request.seconds, score_seconds=hardware.score_seconds)
+    seen = probe(inputs, wanted, seconds=request.seconds, score_seconds=hardware.score_seconds)
     made = forecast(seen, on)
     batch = inputs.config.generation.batch_size
     outcomes = (

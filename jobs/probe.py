@@ -3,10 +3,12 @@
 import contextlib
 import copy
 import hashlib
+import heapq
+import os
 import resource
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -138,18 +140,17 @@ def _facts(item: Item) -> Item:
     return len(item.views) if isinstance(item, Sample) else None
 
 
-def chosen(clips: Sequence[Clip], count: int) -> list[Clip]:
+def chosen(clips: Iterable[Clip], count: int) -> list[Clip]:
     """`count` of the clips, spread over the listing by a digest of their names: the same ones each time."""
-    key = {clip.clip_id: hashlib.blake2b(clip.clip_id.encode("utf-8", "replace")).digest() for clip in clips}
-    return sorted(clips, key=lambda clip: key[clip.clip_id])[:count]
+    return heapq.nsmallest(count, clips, key=lambda clip: hashlib.blake2b(os.fsencode(clip.clip_id)).digest())
 
 
-def probe(inputs: ScoreInputs, *, clips: int, seconds: float, score_seconds: float | None = None) -> Probe:
+def probe(inputs: ScoreInputs, clips: Sequence[Clip], *, seconds: float, score_seconds: float | None = None) -> Probe:
     """Decode and score some clips of a job here, as a run with `--engine local` would.
 
     Args:
         inputs: What the job scores, and how.
-        clips: How many files at most.
+        clips: Those that are tried, of all that the job has.
         seconds: After this long no further result is waited for.
         score_seconds: Of a model worker for a clip, where they are known: then no model is loaded.
 
@@ -158,7 +159,7 @@ def probe(inputs: ScoreInputs, *, clips: int, seconds: float, score_seconds: flo
         ModelError: the model cannot be loaded.
     """
     sample, scorer = (Timed(stage=stage) for stage in stages_of(inputs))
-    work = [Work(clip=clip) for clip in chosen(inputs.listing.clips, clips)]
+    work = [Work(clip=clip) for clip in clips]
     results: list[Item] = []
     stages = [sample] if score_seconds else [sample, scorer]
     began = time.perf_counter()
@@ -182,7 +183,7 @@ def probe(inputs: ScoreInputs, *, clips: int, seconds: float, score_seconds: flo
     sizes = {uri: float((stamp(uri) or (0, 0))[0]) for uri in places}
     any_remote = any(map(is_remote, sizes))  # what comes by sockets is not among the bytes counted
     return Probe(
-        files=len(inputs.listing.clips),
+        files=inputs.clips.listed,
         file_bytes=np.array([sizes[_place(batch)] for batch in files]),
         read_share=1.0 if any_remote else decoders.read_share([sizes[uri] for uri in places]),
         clips=np.array([len(batch.made) for batch in files], np.float64),

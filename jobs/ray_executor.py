@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 FILES_PER_TASK = 20_000  # so many files are tasks of their own, the next as many in twos, and so on up to TASK_FILES
 TASK_FILES = 32
 POLL_SECONDS = 0.05  # how soon work that is planned reaches Ray
-TASK_RETRIES = 3  # a worker that dies is replaced and its clips retried this often; then they become `crashed`
+# A clip is tried twice: with its neighbours in a batch, then, where their worker died, alone. Each such end costs a
+# worker that must load its model anew, so Ray itself retries nothing; the ledger knows what did not come back.
+TASK_RETRIES = 0
 
 
 class RayExecutor:

@@ -34,7 +34,7 @@ from jobs.signals import locked
 from jobs.stages import WINDOWS_PER_FRAME, LightStage, SampleStage, ScoredBy, ScoreStage, lost_row, scored_by
 from jobs.summary import counts, overview
 from vqa.config import Values
-from vqa.console import INTERRUPTED, Engine, counted, printable
+from vqa.console import INTERRUPTED, Engine, counted, log_as_json, printable
 from vqa.data.score_table import SCHEMA, ScoreTable, read_scores, rewrite, write_videos
 from vqa.data.sources import Selection, Tally, stream_clips
 from vqa.data.tables import AS_SEEN, Dialect
@@ -98,6 +98,8 @@ class ScoreInputs:
 
 def score(request: ScoreRequest) -> int:
     """Run the scoring job; return the exit code. Raises VqaError where it cannot run."""
+    if request.log_json:
+        log_as_json()
     limit = FailureLimit.parse(request.max_failed)
     inputs = inputs_of(request)
     if inputs.config.limits.private_hosts:
@@ -291,7 +293,7 @@ def _score(request: ScoreRequest, inputs: ScoreInputs, limit: FailureLimit) -> i
     table = ScoreTable(out, rows_per_part=config.job.rows_per_part, seconds_per_write=config.job.seconds_per_write)
     if request.fresh:
         table.supersede_all()
-    progress = JobProgress(0, quiet=request.json_summary)
+    progress = JobProgress(0, quiet=request.json_summary, as_json=request.log_json)
     plan = _plan(request, inputs, table, progress)
     engine = choose_engine(request, files=plan.look_ahead(LOCAL_FILES))
     table.flush()  # rows that are stale leave before anything else, as far as they are known
@@ -380,7 +382,9 @@ def _run(
     if run_stages(stages_of(first), ledger, table, progress, unread_limit=limit, **where):
         return True
     by = _scored_by(first)
-    table.add([lost_row(clip, settings=first.settings, by=by) for clip in ledger.lost()])
+    lost = [lost_row(clip, settings=first.settings, by=by) for clip in ledger.lost()]
+    progress.rows(lost)
+    table.add(lost)
     table.flush()
     table.supersede(plan.unlisted(ledger.vanished()))
     if inputs.light is None:

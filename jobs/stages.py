@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 ACCELERATOR = "accelerator_type:"  # Ray's resource of nodes that have one, of which workers take a thousandth
 WINDOWS_PER_FRAME = 4  # at most; of a pause every window shows the picture on screen
-LOST = "its worker died or failed each time it was tried; run the same command to try again"
+LOST = "its worker died or failed both times that it was tried; run the same command to try again"
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -21,7 +21,7 @@ from rich.text import Text
 from jobs.progress import duration
 from jobs.run_record import BEAT_SECONDS
 from jobs.signals import is_dead
-from vqa.console import counted, printable
+from vqa.console import printable
 from vqa.data.score_table import TIMINGS
 from vqa.errors import UsageError
 
@@ -147,7 +147,7 @@ def frame(watch: Watch, out: Path) -> tuple[RenderableType, bool]:
     if progress:
         done, total = progress["files_done"], progress["files_total"]
         parts.append(ProgressBar(total=max(total, 1), completed=done, width=60))
-        facts.insert(0, f"{done:,.0f} of {counted(total, 'file')} of this run")
+        facts.insert(0, f"{done:,.0f} of {total:,}{'' if progress['is_listed'] else '+'} files of this run")
     if (rate := progress.get("clips_per_second")) is not None:
         facts.append(f"{rate:.2f} clips/s")
     if not is_over and (left := progress.get("seconds_left")) is not None:

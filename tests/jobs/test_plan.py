@@ -137,7 +137,8 @@ def test_a_probe_of_real_clips(
     folder: Path, model_card: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     job = ScoreRequest(sources=(str(folder),), out=tmp_path, model=str(model_card))
-    found = probe(inputs_of(job), clips=200, seconds=300)
+    inputs = inputs_of(job)
+    found = probe(inputs, chosen(inputs.clips, 200), seconds=300)
     assert found.files == 6
     assert found.scored_share < 1, "one is no video"
     assert len(found.decode_seconds) == len(found.file_bytes) >= 4
@@ -166,7 +167,8 @@ def test_a_probe_of_real_clips(
 @pytest.mark.model
 def test_a_probe_without_a_model(folder: Path, model_card: Path, tmp_path: Path) -> None:
     job = ScoreRequest(sources=(str(folder),), out=tmp_path, model=str(model_card))
-    found = probe(inputs_of(job), clips=200, seconds=300, score_seconds=0.8)
+    inputs = inputs_of(job)
+    found = probe(inputs, chosen(inputs.clips, 200), seconds=300, score_seconds=0.8)
     assert (found.score_seconds.tolist(), found.load_seconds) == ([0.8], 0.0)
     assert found.score_per_clip == pytest.approx(0.8 * found.scored_share)
     assert found.view_bytes > 1000
@@ -184,4 +186,4 @@ def test_what_cannot_be_planned(folder: Path, model_card: Path, tmp_path: Path) 
     with pytest.raises(UsageError, match=r"--page .*: nothing was simulated; give --simulate"):
         plan(PlanRequest(job=job, page=tmp_path / "plan.html"))
     with pytest.raises(UsageError, match="no clip came through in 1e-09 s; give it longer"):
-        probe(inputs_of(replace(job, sources=(str(folder / "bad.mp4"),))), clips=0, seconds=1e-9)
+        probe(inputs_of(job), [], seconds=1e-9)

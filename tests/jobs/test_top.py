@@ -36,7 +36,7 @@ def record(tmp_path: Path) -> RunRecord:
         ScoreRow(clip_id="b", uri="b", run_key="2", status="ok", score=3.0, decode_seconds=3.0, score_seconds=4.0),
         ScoreRow(clip_id="c\x1b[31m", uri="c", run_key="3", error_kind="timeout", error="e", decode_seconds=120.0),
     ]
-    table = ScoreTable(tmp_path)
+    table = ScoreTable(tmp_path, rows_per_part=3)
     table.add(rows)
     table.flush()
     return RunRecord(tmp_path / "run.json", FACTS)
@@ -107,7 +107,7 @@ def test_only_a_changed_part_is_read_again(record: RunRecord, tmp_path: Path, mo
 
     monkeypatch.setattr(Part, "read", counted)
     assert watch.rows().statuses == watch.rows().statuses == {"ok": 2, "failed": 1}
-    table = ScoreTable(tmp_path)
+    table = ScoreTable(tmp_path, rows_per_part=3)
     table.add([ScoreRow(clip_id="d", uri="d", run_key="4", status="partial", score=2.0)])
     table.flush()
     assert watch.rows().statuses == {"ok": 2, "failed": 1, "partial": 1}

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from vqa.cli.options import Decimal, Delimiter, Exclude, Include
-from vqa.console import WAIT_SECONDS, DryRun, Engine, EngineOption, JsonSummary, RayAddress, Wait, assigning
+from vqa.console import WAIT_SECONDS, DryRun, Engine, EngineOption, JsonSummary, LogJson, RayAddress, Wait, assigning
 
 
 def score(
@@ -103,6 +103,7 @@ def score(
     ] = "5%",
     dry_run: DryRun = False,
     json_summary: JsonSummary = False,
+    log_json: LogJson = False,
 ) -> None:
     """Score videos and pictures: one row per clip in OUT/scores/*.parquet. The same command again resumes.
 
@@ -147,5 +148,6 @@ def score(
         max_failed=max_failed,
         dry_run=dry_run,
         json_summary=json_summary,
+        log_json=log_json,
     )
     raise typer.Exit(run(request))

@@ -19,6 +19,7 @@ from vqa.evaluate.card import Published
 from vqa.evaluate.inputs import InputTable, filter_split, read_table
 from vqa.evaluate.join import Joined, Pairing, UnusedRow, join
 from vqa.evaluate.schema import ClipRow, JoinKey, Metrics, PublishedNumbers, ReliabilityBin, ScoresSource
+from vqa.evaluate.shares import share_curve
 from vqa.evaluate.statistics import StatisticsConfig, compute_statistics, means
 from vqa.files import replacing, write_json, write_parquet
 from vqa.metrics.fits import Fit
@@ -111,6 +112,9 @@ def evaluate(config: EvaluationConfig, *, published: Published | None = None) ->
         },
         "means": means(sets, settings),
         "reliability": reliability(clips),
+        "shares": share_curve(
+            joined.pairings, resamples=settings.resamples, confidence=settings.confidence, seed=settings.seed
+        ),
         "published": _published_numbers(published) if published else None,
     }
     table = clip_table(clips, joined, texts=labels.kind in ("csv", "txt"))
