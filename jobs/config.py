@@ -13,6 +13,7 @@ from vqa.evaluate.calibrate import Calibration
 from vqa.light import card as student
 from vqa.media.probe import MAX_FRAMES
 from vqa.media.sandbox import Guard
+from vqa.media.storage import hosts
 from vqa.model.card import AnswerForm, GenerationConfig, ModelCard, as_asked, find_card
 from vqa.model.engines.config import SERVED, EngineConfig, check_engine
 from vqa.model.question import DESCRIBE, check_askable, check_readout, with_words
@@ -32,6 +33,9 @@ class ClipLimits(Strict):
     cpu_seconds: int | None = Field(120, gt=0, description="processor time for each, all threads; null = no limit")
     open_files: int | None = Field(256, gt=0, description="files and connections at once; null = no limit")
     max_frames: int = Field(MAX_FRAMES, gt=0, description="frames that a file may have or declare")
+    private_hosts: bool = Field(
+        default_factory=hosts.is_allowed, description="URLs may lead into private networks, also by redirects"
+    )
 
 
 class JobConfig(Strict):
@@ -39,9 +43,20 @@ class JobConfig(Strict):
 
     sample_workers: int | None = Field(None, ge=1, description="decoding processes at most; null = by the cores")
     score_workers: int | None = Field(None, ge=1, description="model processes at most; null = by the GPUs or cores")
+    sample_workers_min: int = Field(1, ge=1, description="decoding processes before the first clip; Ray adds the rest")
+    score_workers_min: int = Field(1, ge=1, description="model processes before the first clip")
+    cpus_per_sampler: float = Field(1.0, gt=0, description="cores that Ray counts for each decoding process")
+    sample_resources: dict[str, float] = Field({}, description="Ray's custom resources for each decoding process")
+    score_resources: dict[str, float] = Field({}, description="Ray's custom resources for each model process")
+    accelerator_type: str | None = Field(None, description="as Ray names it, e.g. H100: model processes run there only")
+    store_mb: int | None = Field(
+        None,
+        ge=1,
+        description="decoded views that wait in Ray's object stores at most, before it spills; null = by Ray",
+    )
     cpus_per_worker: float = Field(1.0, gt=0, description="cores for each model process")
     gpus_per_worker: float = Field(1.0, gt=0, description="GPUs, or a share of one, for each; unused without GPUs")
-    rows_per_part: int = Field(1000, ge=1, description="rows in a Parquet file")
+    rows_per_part: int = Field(5000, ge=1, description="rows in a Parquet file, at least but for the last")
     unread_limit: int | None = Field(
         20, ge=1, description="stop where none of the first answers can be read; null = never"
     )
@@ -136,6 +151,8 @@ def _with_named_model(values: Mapping[str, object]) -> Values:
 
 def make_guard(limits: ClipLimits, *, preload: Sequence[str] = ()) -> Guard:
     """A guarded child that keeps to the limits; `preload`: modules that it imports before its first call."""
+    if limits.private_hosts:
+        hosts.allow_private()
     return Guard(
         deadline_seconds=limits.deadline_seconds,
         memory_bytes=limits.memory_mb and limits.memory_mb * 2**20,

@@ -170,8 +170,16 @@ CHANGES_NO_NUMBER = {
     "limits.cpu_seconds": "9",
     "limits.open_files": "null",
     "limits.max_frames": "9",
+    "limits.private_hosts": "false",
     "job.sample_workers": "3",
     "job.score_workers": "3",
+    "job.sample_workers_min": "2",
+    "job.score_workers_min": "2",
+    "job.cpus_per_sampler": "2",
+    "job.sample_resources": "{nas: 1}",
+    "job.score_resources": "{licence: 1}",
+    "job.accelerator_type": "H100",
+    "job.store_mb": "900",
     "job.cpus_per_worker": "2",
     "job.gpus_per_worker": "0.5",
     "job.rows_per_part": "7",
@@ -234,8 +242,8 @@ LIMITS_OF_THE_GUARD = {"deadline_seconds": 3.0, "memory_mb": None, "cpu_seconds"
 
 
 @pytest.mark.parametrize(
-    "key", sorted(ClipLimits.model_fields.keys() - {"max_frames"})
-)  # of the sampling stage: test_stages
+    "key", sorted(ClipLimits.model_fields.keys() - {"max_frames", "private_hosts"})
+)  # of the sampling stage: test_stages; of all guards: test_hosts
 def test_every_limit_reaches_the_guard(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     monkeypatch.setattr("jobs.config.Guard", dict)  # shows what it is given
     value = LIMITS_OF_THE_GUARD[key]

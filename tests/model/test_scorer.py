@@ -21,6 +21,8 @@ from vqa.model.scorer import Scorer
 from vqa.types import Clip, Score, Views
 from vqa.views import ViewsConfig, look, view_seed
 
+pytestmark = pytest.mark.slow
+
 Checkpoints = Callable[[Family], Path]
 
 

@@ -14,7 +14,16 @@ if TYPE_CHECKING:
 
     from vqa.config import Values
 
-KINDS = ("score", "models", "eval", "data", "train", "light", "people")  # names of the folders under configs/
+KINDS = (
+    "score",
+    "models",
+    "eval",
+    "data",
+    "train",
+    "light",
+    "people",
+    "machines",
+)  # names of the folders under configs/
 
 
 def config(
@@ -52,6 +61,10 @@ def _built(kind: str, path: Path, assignments: Sequence[str]) -> "BaseModel":
         from vqa.data.public.specs import SetSpec
 
         return load(path, SetSpec, assignments)
+    if kind == "machines":
+        from jobs.plan import Hardware
+
+        return load(path, Hardware, assignments)
     if kind == "people":
         from vqa.data.people import PeopleSet
 
@@ -61,7 +74,7 @@ def _built(kind: str, path: Path, assignments: Sequence[str]) -> "BaseModel":
 
         return load_recipe(path, assignments)
     if kind == "light":
-        from vqa.light.distill import DistillConfig
+        from vqa.light.config import DistillConfig
 
         return load(path, DistillConfig, assignments)
     from vqa.evaluate.card import EvalCard

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from vqa.cli.options import Decimal, Delimiter, Exclude, Include
-from vqa.console import WAIT_SECONDS, DryRun, Engine, EngineOption, JsonSummary, RayAddress, Wait, assigning
+from vqa.console import WAIT_SECONDS, DryRun, Engine, EngineOption, JsonSummary, LogJson, RayAddress, Wait, assigning
 
 
 def score(
@@ -88,6 +88,10 @@ def score(
     ] = None,
     include: Include = None,
     exclude: Exclude = None,
+    allow_private_hosts: Annotated[
+        bool,
+        typer.Option("--allow-private-hosts", help="URLs and their redirects may lead into private networks."),
+    ] = False,
     delimiter: Delimiter = None,
     decimal: Decimal = None,
     engine: EngineOption = Engine.AUTO,
@@ -99,6 +103,7 @@ def score(
     ] = "5%",
     dry_run: DryRun = False,
     json_summary: JsonSummary = False,
+    log_json: LogJson = False,
 ) -> None:
     """Score videos and pictures: one row per clip in OUT/scores/*.parquet. The same command again resumes.
 
@@ -134,6 +139,7 @@ def score(
         calibration=calibration,
         include=tuple(include or ()),
         exclude=tuple(exclude or ()),
+        allow_private_hosts=allow_private_hosts,
         dialect=Dialect(delimiter=delimiter, decimal=decimal),
         engine=engine,
         ray_address=ray_address,
@@ -142,5 +148,6 @@ def score(
         max_failed=max_failed,
         dry_run=dry_run,
         json_summary=json_summary,
+        log_json=log_json,
     )
     raise typer.Exit(run(request))

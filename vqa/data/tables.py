@@ -16,6 +16,7 @@ import itertools
 import json
 import math
 import re
+import zipfile
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TextIO, get_args
 
+from vqa.data.cells import restored
 from vqa.errors import UsageError
 from vqa.imports import require
 
@@ -55,6 +57,7 @@ _NAME_AND_COMMA_NUMBER = re.compile(r".*\.[A-Za-z][A-Za-z0-9]{1,3}\s+[+-]?\d+,\d
 _SAMPLE_LINES = 1000
 CHUNK_ROWS = 10_000
 _ZERO_BYTES = "it holds zero bytes, as UTF-16 without its mark does. Save it as UTF-8"
+_MAX_UNPACKED_BYTES = 1 << 29  # of a .xlsx, which is a zip file: a million rows of a label file take a fifth
 _THOUSANDS = re.compile(r"\s*[+-]?[1-9]\d{0,2}(,\d{3})+\s*")
 
 _SEPARATORS: dict[Separator, str | None] = {"comma": ",", "blank": None, "bar": "|", "semicolon": ";"}
@@ -280,7 +283,7 @@ def _csv_columns(text: str, path: Path, dialect: Dialect, *, strict: bool) -> Co
     for at, line in lines[1:]:
         _refuse_surplus(line, names, f"{path}, line {at}")
     found = {
-        name: [(line[at] if strict else line[at].strip()) if at < len(line) else "" for _, line in lines[1:]]
+        name: [restored(line[at] if strict else line[at].strip()) if at < len(line) else "" for _, line in lines[1:]]
         for at, name in enumerate(names)
         if name or strict
     }
@@ -501,6 +504,10 @@ def _xlsx(path: Path) -> Columns:
     require("xlsx", "openpyxl", doing=f"{path}: reading .xlsx")
     from openpyxl import load_workbook
 
+    with zipfile.ZipFile(path) as packed:
+        unpacked = sum(member.file_size for member in packed.infolist())
+    if unpacked > _MAX_UNPACKED_BYTES:
+        raise ValueError(f"unpacks to {unpacked} bytes, more than {_MAX_UNPACKED_BYTES}; save it as .csv")
     lines = list(load_workbook(path, read_only=True, data_only=True).worksheets[0].iter_rows(values_only=True))
     names = [str(cell).strip() for cell in lines[0]] if lines else []
     return {name: [line[at] for line in lines[1:] if line[0] is not None] for at, name in enumerate(names)}

@@ -96,7 +96,7 @@ def load(card: ModelCard) -> Policy:
                 **options,
             )
         )
-        if not is_placed:
+        if not is_placed and device != "cpu":
             model.to(device)
     _check_weights(report, where)
     processor = load_processor(card, location)

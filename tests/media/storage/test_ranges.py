@@ -20,6 +20,8 @@ from vqa.media.storage import stores
 from vqa.media.storage.ranges import open_remote
 from vqa.media.storage.stores import list_remote, remote_stamp
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("aiohttp", reason="pip install 'vqa[http]'")
 
 TIMES = np.sort([*((np.arange(16) + 0.5) / 16 * 600), 100.0, 300.0, 500.0])

@@ -4,7 +4,7 @@ Credentials are read from the environment, as each fsspec package does.
 
 | what goes wrong | kind |
 | --- | --- |
-| refused (401, 403), unreachable | `not_readable` |
+| refused (401, 403), unreachable, in a private network (hosts.py) | `not_readable` |
 | absent | `not_found` |
 | silence | `timeout` |
 | a scheme that cannot be read here | `unsupported` |
@@ -22,6 +22,7 @@ from functools import partial
 from typing import BinaryIO, Protocol, TypedDict, TypeVar, cast
 
 from vqa.errors import ClipError
+from vqa.media.storage.hosts import ALLOWED, PrivateHostError, public_client, refuse_private
 
 T = TypeVar("T")
 
@@ -142,6 +143,8 @@ def store_of(uri: str) -> tuple[Store, str]:
     try:
         if "::" in uri:
             raise ValueError("chains of schemes are not supported")
+        if scheme not in ("http", "https"):
+            refuse_private(uri, scheme)  # before: some stores connect when they are made
         store, path = fsspec.core.url_to_fs(uri, **_options(scheme))
         if "file" in store.protocol:
             raise ValueError("local files are named by a path or file://")
@@ -151,7 +154,17 @@ def store_of(uri: str) -> tuple[Store, str]:
     except (ValueError, TypeError) as error:
         message = f"{uri}: scheme {scheme!r} cannot be read ({error}). Copy the file first."
         raise ClipError("unsupported", message) from error
+    except PrivateHostError as error:
+        raise _private(uri) from error
     return store, path
+
+
+def _private(uri: str) -> ClipError:
+    return ClipError(
+        "not_readable",
+        f"{uri}: leads to an address in a private network, which is refused. Give --allow-private-hosts, or set "
+        f"{ALLOWED}=1, where all URLs of the list are trusted.",
+    )
 
 
 def _options(scheme: str) -> dict[str, object]:
@@ -160,7 +173,7 @@ def _options(scheme: str) -> dict[str, object]:
         import aiohttp
 
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=SILENCE_SECONDS, sock_read=SILENCE_SECONDS)
-        return {"client_kwargs": {"timeout": timeout}}
+        return {"client_kwargs": {"timeout": timeout}, "get_client": public_client}
     if scheme in ("s3", "s3a"):
         waits = {"connect_timeout": SILENCE_SECONDS, "read_timeout": SILENCE_SECONDS}
         return {"config_kwargs": {**waits, "retries": {"total_max_attempts": 1}}}
@@ -194,6 +207,8 @@ def _as_clip_error(uri: str, error: BaseException) -> tuple[ClipError, bool]:
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
         chain.append(cause)
     status = next(filter(None, map(_status, chain)), None)
+    if any(isinstance(one, PrivateHostError) for one in chain):
+        return _private(uri), True
     root = chain[-1]
     reason = " ".join(str(root).split())[:200] or type(root).__name__
     if any(isinstance(one, TimeoutError) or "Timeout" in type(one).__name__ for one in chain):
