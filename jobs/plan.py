@@ -16,8 +16,7 @@ from vqa.errors import UsageError
 
 RESAMPLES = 500
 QUANTILES = (0.5, 0.9, 0.99)
-# Seconds of the driver for a clip on Ray, beside ledger and table: docs/benchmarks/planning.md.
-RAY_SECONDS = 0.004
+RAY_SECONDS = 0.004  # an assumption: docs/benchmarks/planning.md
 
 
 class Hardware(Strict):
@@ -32,6 +31,9 @@ class Hardware(Strict):
     )
     read_gbit: float | None = Field(None, gt=0, description="Gbit/s that a machine reads; null = no limit")
     store_gbit: float | None = Field(None, gt=0, description="Gbit/s that the storage gives all; null = no limit")
+    driver_seconds: float = Field(
+        RAY_SECONDS, ge=0, description="of the driver for a clip on Ray, beside ledger and table; assumed"
+    )
     price_per_hour: float | None = Field(None, ge=0, description="of a machine, in your currency")
 
 
@@ -130,7 +132,7 @@ def score_speed(hardware: Hardware) -> float:
 
 def driver_seconds(probe: Probe, on: Fleet) -> float:
     """Seconds of the driver for a clip."""
-    return probe.driver_seconds + (0.0 if on.is_local else RAY_SECONDS)
+    return probe.driver_seconds + (0.0 if on.is_local else on.hardware.driver_seconds)
 
 
 def forecast(probe: Probe, on: Fleet, *, seed: int = 0) -> Plan:
