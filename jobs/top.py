@@ -146,7 +146,9 @@ def frame(watch: Watch, out: Path) -> tuple[RenderableType, bool]:
     facts = [f"{rows.statuses.total():,} rows in the table"]
     if progress:
         done, total = progress["files_done"], progress["files_total"]
-        parts.append(ProgressBar(total=max(total, 1), completed=done, width=60))
+        line = Table.grid()  # which ends the bar's line
+        line.add_row(ProgressBar(total=max(total, 1), completed=done, width=60))
+        parts.append(line)
         facts.insert(0, f"{done:,.0f} of {total:,}{'' if progress['is_listed'] else '+'} files of this run")
     if (rate := progress.get("clips_per_second")) is not None:
         facts.append(f"{rate:.2f} clips/s")

@@ -55,7 +55,7 @@ def test_a_run_that_runs(record: RunRecord, tmp_path: Path, monkeypatch: pytest.
         text, is_over = shown(tmp_path)
     assert not is_over
     assert "running for" in text
-    assert "3 of 4 files of this run, 3 rows in the table" in text
+    assert "\n3 of 4 files of this run, 3 rows in the table" in text, "below the bar"
     assert [line.split() for line in text.splitlines() if "decoding" in line] == [
         ["│", "decoding", "│", "41.3", "│", "3", "│", "96.6", "│", "118", "│", "120", "│"]
     ]
