@@ -182,6 +182,7 @@ CHANGES_NO_NUMBER = {
     "job.store_mb": "900",
     "job.cpus_per_worker": "2",
     "job.gpus_per_worker": "0.5",
+    "job.price_per_hour": "3",
     "job.rows_per_part": "7",
     "job.seconds_per_write": "1",
 }
