@@ -203,7 +203,9 @@ def plan_work(
     """
     by_source = _by_source(clips, rows, is_listed)
     with ThreadPoolExecutor(16) as threads:
-        stamps = dict(zip(by_source, threads.map(stamp, (by_source[name][0].uri for name in by_source)), strict=True))
+        uris = [(name, clip.uri) for name, (clip, _) in by_source.items()]
+        parts = threads.map(lambda part: [(name, stamp(uri)) for name, uri in part], (uris[n::16] for n in range(16)))
+        stamps = dict(itertools.chain.from_iterable(parts))  # a future for each file would cost more than its stamp
     work: list[Work] = []
     reused: list[str] = []
     stale: list[str] = []

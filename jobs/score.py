@@ -251,7 +251,7 @@ def _plan(
         StoredRows(rows),
         settings=inputs.first.settings,
         clip_seconds=inputs.config.clip_seconds,
-        also=inputs.settings,
+        also=inputs.settings if inputs.light else None,
         retire=table.retire if table else None,
         tell=progress.expect if progress else None,
     )

@@ -106,7 +106,9 @@ SCHEMA = schema_of(ScoreRow)
 
 def to_table(rows: Sequence[ScoreRow]) -> pa.Table:
     """The rows as an Arrow table of SCHEMA."""
-    return pa.Table.from_pylist([asdict(row) for row in rows], schema=SCHEMA)
+    columns = {name: [getattr(row, name) for row in rows] for name in SCHEMA.names}  # asdict copies every value deeply
+    columns["crop_boxes"] = [boxes and [asdict(box) for box in boxes] for boxes in columns["crop_boxes"]]
+    return pa.Table.from_pydict(columns, schema=SCHEMA)
 
 
 TIMINGS = ("decode_seconds", "score_seconds")  # the only columns that differ between two runs over the same files
