@@ -29,7 +29,6 @@ RECIPE = f"""
 start: embedded
 stand_in_opinions: true
 threads: 1
-hardware: {{sharding: fsdp2}}
 validation_clips: 0
 export: float16
 stages:
@@ -88,8 +87,14 @@ def other(local_ray: None) -> Iterator[Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("sharding", ["none", pytest.param("fsdp2", marks=pytest.mark.full)])
 def test_workers_start_when_their_cpus_are_free_and_a_lost_one_is_replaced(
-    tmp_path: Path, recipe: Path, other: Any, vqa: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    recipe: Path,
+    other: Any,
+    vqa: Callable[..., tuple[int, str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    sharding: str,
 ) -> None:
     out, marks, heard = tmp_path / "out", tmp_path / "marks", io.StringIO()
     monkeypatch.setattr(sys, "stderr", heard)
@@ -104,7 +109,18 @@ def test_workers_start_when_their_cpus_are_free_and_a_lost_one_is_replaced(
 
     thread = threading.Thread(target=free_the_cpus_when_told)
     thread.start()
-    code, said, _ = vqa("train", recipe, "--out", out, "--data", prepared(tmp_path), "--workers", 2)
+    code, said, _ = vqa(
+        "train",
+        recipe,
+        "--out",
+        out,
+        "--data",
+        prepared(tmp_path),
+        "--workers",
+        2,
+        "--set",
+        f"hardware.sharding={sharding}",
+    )
     thread.join()
     assert (code, said.strip()) == (0, str(out / "model")), heard.getvalue()
     cpus = ray.cluster_resources()["CPU"]
