@@ -14,7 +14,16 @@ if TYPE_CHECKING:
 
     from vqa.config import Values
 
-KINDS = ("score", "models", "eval", "data", "train", "light", "people")  # names of the folders under configs/
+KINDS = (
+    "score",
+    "models",
+    "eval",
+    "data",
+    "train",
+    "light",
+    "people",
+    "hardware",
+)  # names of the folders under configs/
 
 
 def config(
@@ -64,6 +73,10 @@ def _built(kind: str, path: Path, assignments: Sequence[str]) -> "BaseModel":
         from vqa.light.distill import DistillConfig
 
         return load(path, DistillConfig, assignments)
+    if kind == "hardware":
+        from vqa.train.gpus import Gpu
+
+        return load(path, Gpu, assignments)
     from vqa.evaluate.card import EvalCard
 
     card = load(path, EvalCard, assignments)
