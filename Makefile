@@ -9,7 +9,7 @@ BIN := .venv/bin
 # transformers and Ray anew: 23 s more for each `vqa score`.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup score test lane-ray lane-rest test-all test-fast check style types bench docs wheel-check clean
+.PHONY: setup score test lane-ray lane-rest test-all test-fast check style types bench docs wheel-check audit clean
 
 setup: .venv/ready
 
@@ -33,8 +33,9 @@ endif
 # Hypothesis draws the same examples for the same code here, so that a commit passes or fails once and for all;
 # pytest called by hand draws new ones.
 PYTEST = $(BIN)/python -m pytest --hypothesis-profile ci --durations 25
-# A file's tests stay together, so that what its fixtures make is made once.
-LANES = --numprocesses 2 --dist loadfile
+# A file's tests stay together, so that what its fixtures make is made once. tests/conftest.py puts the files with slow
+# tests first, where xdist would end with them, one core idle: it orders by the number of tests.
+LANES = --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # At once: the tests that start a Ray, one after the other in one process; all others in two; and, as the first lane
 # waits more than it works, types and documentation. Then, with the machine to themselves, the tests that hold a call to
@@ -53,10 +54,10 @@ lane-rest:
 # vLLM, which takes another torch, in an environment of its own.
 test-all: check docs .venv/sharded .venv-vllm/ready
 	VQA_TEST_FULL=1 $(PYTEST)
-	VQA_TEST_FULL=1 .venv-vllm/bin/python -m pytest -rs tests/train/grpo/test_vllm.py
+	VQA_TEST_FULL=1 .venv-vllm/bin/python -m pytest -rs tests/train/grpo/test_vllm.py tests/model/test_vllm.py
 
 .venv/sharded: .venv/ready
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,zero3]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,zero3,lowbit]'
 	touch $@
 
 .venv-vllm/ready: .venv/ready
@@ -84,6 +85,10 @@ bench: setup
 # The built wheel, in an environment of its own and away from the checkout, scores a clip.
 wheel-check: setup
 	bash tests/wheel_check.sh
+
+# Known vulnerabilities of the pinned set, from PyPI's database; needs a network.
+audit: setup
+	$(BIN)/uv tool run pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 # Warnings are errors; nothing is fetched.
 docs: setup

@@ -6,6 +6,7 @@
 import tomllib
 import types
 from collections.abc import Iterable, Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, metadata
 from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
@@ -17,6 +18,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from jobs.config import ScoreConfig
+from jobs.plan import Hardware
 from vqa.cli.app import app
 from vqa.config import configs_folder
 from vqa.data.people import PeopleSet
@@ -24,7 +26,7 @@ from vqa.data.public.specs import DIALECTS, SetSpec, load_set
 from vqa.data.score_table import SCHEMA, VIDEO_SCHEMA
 from vqa.errors import ErrorKind
 from vqa.evaluate.card import EvalCard
-from vqa.light.distill import DistillConfig
+from vqa.light.config import DistillConfig
 from vqa.rewards import REWARD_PRESETS
 from vqa.train.recipe import KINDS, Recipe
 
@@ -37,7 +39,7 @@ SCALARS = {"str": "text", "int": "integer", "float": "number", "bool": "true or 
 def write(folder: Path) -> None:
     """Write every page into the folder, untouched where nothing changed, so that Sphinx reads it once."""
     folder.mkdir(exist_ok=True)
-    for make in (_cli, _config, _scores, _errors, _recipes, _rewards, _datasets, _models, _extras):
+    for make in (_cli, _config, _scores, _errors, _recipes, _rewards, _datasets, _models, _extras, _licences):
         path, text = folder / f"{make.__name__.removeprefix('_')}.md", "\n".join(make()) + "\n"
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
@@ -77,6 +79,7 @@ def _config() -> Iterator[str]:
         "configs/people": PeopleSet,
         "configs/data": SetSpec,
         "configs/eval": EvalCard,
+        "configs/machines": Hardware,
     }
     seen: set[type[BaseModel]] = set()
     for folder, root in folders.items():
@@ -165,6 +168,22 @@ def _extras() -> Iterator[str]:
     project = tomllib.loads((HERE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     names = [name for name in project["optional-dependencies"] if name != "dev"]
     yield from _table("extra | for", ((f"`{one}`", said) for one, said in _meanings("extras", names)))
+
+
+def _licences() -> Iterator[str]:
+    pinned = (line.partition("==") for line in (HERE.parent / "constraints.txt").read_text().splitlines())
+    yield from _table("package | version | licence", ((n, v, _licence(n)) for n, mark, v in pinned if mark))
+
+
+def _licence(package: str) -> str:
+    """As the installed package states it: an SPDX expression, else classifiers, else the first line of its text."""
+    try:
+        facts = metadata(package)
+    except PackageNotFoundError:
+        return "not installed where this page was made"
+    kinds = [one.rpartition(" :: ")[2] for one in facts.get_all("Classifier") or () if one.startswith("License ::")]
+    lines = (facts.get("License") or "").strip().splitlines()
+    return facts.get("License-Expression") or ", ".join(kinds) or (lines[0][:80] if lines else "not stated")
 
 
 def _files(kind: str) -> Iterator[tuple[str, str, str]]:

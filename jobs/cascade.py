@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -70,7 +70,7 @@ class SecondPass:
 
 
 def plan_second(
-    out: Path, clips: Sequence[Clip], *, light: str, reason: str, share: float, scale: Calibration | None
+    out: Path, clips: Iterable[Clip], *, light: str, reason: str, share: float, scale: Calibration | None
 ) -> SecondPass:
     """Choose among the finished rows of the clips asked for; the same rows give the same choice, however they came.
 

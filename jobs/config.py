@@ -13,7 +13,9 @@ from vqa.evaluate.calibrate import Calibration
 from vqa.light import card as student
 from vqa.media.probe import MAX_FRAMES
 from vqa.media.sandbox import Guard
+from vqa.media.storage import hosts
 from vqa.model.card import AnswerForm, GenerationConfig, ModelCard, as_asked, find_card
+from vqa.model.engines.config import SERVED, EngineConfig, check_engine
 from vqa.model.question import DESCRIBE, check_askable, check_readout, with_words
 from vqa.model.resolve import locate, with_folder_sampling
 from vqa.prompt import messages
@@ -31,6 +33,9 @@ class ClipLimits(Strict):
     cpu_seconds: int | None = Field(120, gt=0, description="processor time for each, all threads; null = no limit")
     open_files: int | None = Field(256, gt=0, description="files and connections at once; null = no limit")
     max_frames: int = Field(MAX_FRAMES, gt=0, description="frames that a file may have or declare")
+    private_hosts: bool = Field(
+        default_factory=hosts.is_allowed, description="URLs may lead into private networks, also by redirects"
+    )
 
 
 class JobConfig(Strict):
@@ -38,9 +43,20 @@ class JobConfig(Strict):
 
     sample_workers: int | None = Field(None, ge=1, description="decoding processes at most; null = by the cores")
     score_workers: int | None = Field(None, ge=1, description="model processes at most; null = by the GPUs or cores")
+    sample_workers_min: int = Field(1, ge=1, description="decoding processes before the first clip; Ray adds the rest")
+    score_workers_min: int = Field(1, ge=1, description="model processes before the first clip")
+    cpus_per_sampler: float = Field(1.0, gt=0, description="cores that Ray counts for each decoding process")
+    sample_resources: dict[str, float] = Field({}, description="Ray's custom resources for each decoding process")
+    score_resources: dict[str, float] = Field({}, description="Ray's custom resources for each model process")
+    accelerator_type: str | None = Field(None, description="as Ray names it, e.g. H100: model processes run there only")
+    store_mb: int | None = Field(
+        None,
+        ge=1,
+        description="decoded views that wait in Ray's object stores at most, before it spills; null = by Ray",
+    )
     cpus_per_worker: float = Field(1.0, gt=0, description="cores for each model process")
     gpus_per_worker: float = Field(1.0, gt=0, description="GPUs, or a share of one, for each; unused without GPUs")
-    rows_per_part: int = Field(1000, ge=1, description="rows in a Parquet file")
+    rows_per_part: int = Field(5000, ge=1, description="rows in a Parquet file, at least but for the last")
     unread_limit: int | None = Field(
         20, ge=1, description="stop where none of the first answers can be read; null = never"
     )
@@ -58,6 +74,7 @@ class ScoreConfig(Strict):
         None, description="cascade: file of vqa calibrate from the reasoner's scores to the student's scale"
     )
     model: ModelCard
+    model_engine: EngineConfig = Field(default_factory=EngineConfig)
     clip_seconds: float | None = Field(None, gt=0, description="length of windows; null = whole files")
     calibration: Path | None = Field(None, description="file of vqa calibrate: adds mos, mos_low, mos_high")
     views: ViewsConfig = Field(default_factory=ViewsConfig)
@@ -134,6 +151,8 @@ def _with_named_model(values: Mapping[str, object]) -> Values:
 
 def make_guard(limits: ClipLimits, *, preload: Sequence[str] = ()) -> Guard:
     """A guarded child that keeps to the limits; `preload`: modules that it imports before its first call."""
+    if limits.private_hosts:
+        hosts.allow_private()
     return Guard(
         deadline_seconds=limits.deadline_seconds,
         memory_bytes=limits.memory_mb and limits.memory_mb * 2**20,
@@ -148,6 +167,8 @@ def identify(config: ScoreConfig) -> tuple[str, str]:
     if config.tier == "light":
         folder = config.student or student.EMBEDDED
         return student.read_card(folder).name, student.student_digest(folder)
+    if config.model_engine.name == "endpoint":
+        return config.model_engine.served_model or config.model.source, SERVED
     location = locate(config.model.source, revision=config.model.revision, subfolder=config.model.subfolder)
     return location.model_id, location.revision
 
@@ -162,6 +183,7 @@ def asked_config(config: ScoreConfig) -> ScoreConfig:
     card = with_words(config.model)
     check_askable(card)
     check_readout(card, config.generation)
+    check_engine(config.model_engine, card, config.generation)
     generation = config.generation
     if generation.folder_sampling:
         location = locate(card.source, revision=card.revision, subfolder=card.subfolder)
@@ -171,7 +193,11 @@ def asked_config(config: ScoreConfig) -> ScoreConfig:
 
 def pinned_card(card: ModelCard, *, revision: str) -> ModelCard:
     """The card with the commit that its branch of the hub stood for, as a branch may move on; folders have none."""
-    return card if revision.startswith("blake2b:") else card.model_copy(update={"revision": revision})
+    return (
+        card
+        if revision == SERVED or revision.startswith("blake2b:")
+        else card.model_copy(update={"revision": revision})
+    )
 
 
 def settings_digest(
@@ -196,6 +222,8 @@ def settings_digest(
     more = [form] if form != AnswerForm().model_dump(mode="json", exclude=unread) else []
     if config.generation.describe:
         more.append({"description": model.description or DESCRIBE})
+    if config.model_engine.name != "transformers":
+        more.append({"model_engine": config.model_engine.name})
     if config.tier == "cascade":  # its scores are on the student's scale
         linked = scale.model_dump(mode="json", exclude={"created"}) if scale else None
         more.append({"student": identify(light_part(config)), "scale": linked})

@@ -1,8 +1,11 @@
 """The engine of a job: which one, and the loop that takes planned work through its stages into a table."""
 
 import contextlib
+import itertools
 import os
-from collections.abc import Callable, Generator, Sequence
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, Protocol
@@ -20,6 +23,8 @@ from vqa.errors import ModelError, UsageError
 LOCAL_FILES = 64  # up to this many, `auto` takes this process: Ray's start-up would cost more than its workers gain
 TOO_MANY_FAILED = 3
 EXAMPLE_CHARACTERS = 200
+OPEN_FILES = 10_000  # handed out and not done, at most: what the driver holds of a job of any size
+PATIENCE_SECONDS = 60.0  # without a result, until more are handed out: clips that are lost stay open to the end
 WITHOUT_SCORE = ("unparsed", "failed")  # statuses
 
 
@@ -38,6 +43,7 @@ class JobOptions:
     max_failed: str = "5%"
     dry_run: bool = False
     json_summary: bool = False
+    log_json: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +84,7 @@ def choose_engine(options: JobOptions, *, files: int) -> Engine:
 class Executor(Protocol):
     """What runs stages."""
 
-    def stream(self, work: Sequence[Work], *, alone: bool = False) -> Generator[list[Result]]:
+    def stream(self, work: Iterable[Work], *, alone: bool = False) -> Generator[list[Result]]:
         """The results of the work, in the order they are finished; what is lost yields none."""
 
 
@@ -92,6 +98,7 @@ def run_stages(
     ray_address: str | None = None,
     wait: float = WAIT_SECONDS,
     unread_limit: int | None = None,
+    store_mb: int | None = None,
     amend: Callable[[ScoreRow], ScoreRow | None] = lambda row: row,
 ) -> bool:
     """Take the ledger's work through the stages and fill the table; True where it was interrupted before the end.
@@ -100,8 +107,11 @@ def run_stages(
 
     Raises ModelError where the first `unread_limit` answers all hold no score.
     """
-    if not ledger.work:
+    work = ledger.hand_out()
+    if (first := next(work, None)) is None:
         return False
+    over = threading.Event()
+    work = _bounded(itertools.chain([first], work), ledger, over)
     places: dict[str, tuple[str, int, int]] = {}
     answered = 0
     stop = Stop()
@@ -109,10 +119,10 @@ def run_stages(
     try:
         with contextlib.ExitStack() as session:
             with stop.waiting():
-                executor = session.enter_context(_executor(engine, stages, ray_address, wait, progress.say))
+                executor = session.enter_context(_executor(engine, stages, ray_address, wait, progress.say, store_mb))
             stop.arm()  # Ray takes SIGTERM for itself when it starts
             session.enter_context(progress)
-            batches = session.enter_context(contextlib.closing(_all_batches(executor, ledger)))
+            batches = session.enter_context(contextlib.closing(_all_batches(executor, ledger, work)))
             while True:
                 with stop.waiting():
                     batch = next(batches, None)
@@ -128,6 +138,7 @@ def run_stages(
                     ):
                         places[one.clip_id] = (one.uri, one.source_bytes, one.source_mtime_ns)
                 failed = sum(row.status in WITHOUT_SCORE for row in rows)
+                progress.rows(rows)
                 progress.advance(clips=len(rows), failed=failed, files=files)
                 table.add([row for one in rows if (row := amend(one)) is not None])
                 if unread_limit is not None:
@@ -143,6 +154,7 @@ def run_stages(
         if not stop.asked:  # Ctrl-C reaches Ray's processes too, and their end may be noticed first
             raise
     finally:
+        over.set()
         stop.disarm()
         table.flush()
     table.refresh(places)
@@ -160,17 +172,37 @@ def _stop_unread(count: int, last: ScoreRow) -> NoReturn:
 
 
 def _executor(
-    engine: Engine, stages: Sequence[Stage], ray_address: str | None, wait: float, say: Callable[[str], None]
+    engine: Engine,
+    stages: Sequence[Stage],
+    ray_address: str | None,
+    wait: float,
+    say: Callable[[str], None],
+    store_mb: int | None,
 ) -> contextlib.AbstractContextManager[Executor]:
     if engine is Engine.LOCAL:
         return LocalExecutor(stages)
     from jobs.ray_executor import RayExecutor
 
-    return RayExecutor(stages, address=ray_address, wait_seconds=wait, say=say)
+    return RayExecutor(stages, address=ray_address, wait_seconds=wait, say=say, store_mb=store_mb)
 
 
-def _all_batches(executor: Executor, ledger: Ledger) -> Generator[list[Result]]:
+def _bounded(work: Iterator[Work], ledger: Ledger, over: threading.Event) -> Iterator[Work]:
+    """The work, no more of it open than OPEN_FILES; ends with the run. It is taken in threads of the executor."""
+    most = OPEN_FILES
+    for item in work:
+        yield item
+        since, still_open = time.monotonic(), len(ledger.work)
+        while len(ledger.work) >= most and not over.wait(0.05):
+            if len(ledger.work) != still_open:
+                since, still_open = time.monotonic(), len(ledger.work)
+            elif time.monotonic() - since > PATIENCE_SECONDS:
+                most += OPEN_FILES
+        if over.is_set():
+            return
+
+
+def _all_batches(executor: Executor, ledger: Ledger, work: Iterable[Work]) -> Generator[list[Result]]:
     """Everything once; then what was lost with a worker (its neighbours in a batch are lost too) once more, alone."""
-    yield from executor.stream(list(ledger.work.values()))
+    yield from executor.stream(work)
     if again := ledger.unfinished():
         yield from executor.stream(again, alone=True)

@@ -4,7 +4,7 @@ import copy
 import logging
 import queue
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Self
 
 from jobs.resume import Work
@@ -33,13 +33,13 @@ class LocalExecutor:
         for stage in self._rest:
             stage.close()
 
-    def stream(self, work: Sequence[Work], *, alone: bool = False) -> Generator[list[Result]]:
+    def stream(self, work: Iterable[Work], *, alone: bool = False) -> Generator[list[Result]]:
         """Results in the order they are finished, a batch at a time; `alone`: one clip per batch.
 
         What a stage raises costs the batch, which the caller counts. Raises VqaError where a stage cannot be set up, or
         this process can give no more.
         """
-        feed = _Feed(self._first, work, workers=self._workers(len(work)), room=self._room)
+        feed = _Feed(self._first, work, workers=self._workers(), room=self._room)
         try:
             if not self._are_set_up:  # while the first clips are decoded
                 for stage in self._rest:
@@ -63,17 +63,17 @@ class LocalExecutor:
         """Samples that wait for the model at most, and go to it together."""
         return next((stage.batch_size for stage in self._rest if stage.batch_size), 1)
 
-    def _workers(self, files: int) -> int:
+    def _workers(self) -> int:
         """As on Ray: the model may take half the cores, the decoders feed it."""
         cores = machine.cores()
         wanted: Resources = self._first.resources({"CPU": cores})
-        return min(files, wanted.workers or max(1, cores // (1 + len(self._rest))))
+        return wanted.workers or max(1, cores // (1 + len(self._rest)))
 
 
 class _Feed:
     """A bounded queue of what the first stage makes, filled by threads."""
 
-    def __init__(self, stage: Stage, work: Sequence[Work], *, workers: int, room: int) -> None:
+    def __init__(self, stage: Stage, work: Iterable[Work], *, workers: int, room: int) -> None:
         """Starts the threads. They end with the process, however it ends, and with them their children."""
         self._work = iter(work)
         self._lock = threading.Lock()
@@ -103,7 +103,12 @@ class _Feed:
 
     def _next(self) -> Work | None:
         with self._lock:
-            return next(self._work, None)
+            try:
+                return next(self._work, None)
+            except VqaError:
+                raise
+            except Exception as error:  # a list that cannot be read on must not pass for one that has ended
+                raise VqaError(f"listing the clips failed: {type(error).__name__}: {error}") from error
 
     def _put(self, made: object) -> None:
         while not self._is_over.is_set():

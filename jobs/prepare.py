@@ -28,6 +28,7 @@ from vqa.data.tables import Row
 from vqa.data.view_cache import FILES, prepared_with
 from vqa.data.view_cache_writer import PreparedTable, manifest_clips
 from vqa.errors import UsageError
+from vqa.media.storage.hosts import allow_private
 from vqa.train.recipe import load_recipe, recipe_views
 from vqa.types import Clip
 from vqa.views import ViewsConfig
@@ -59,6 +60,8 @@ def prepare(request: PrepareRequest) -> int:
     """Run the preparing job; return the exit code. Raises VqaError where it cannot run."""
     limit = FailureLimit.parse(request.max_failed)
     inputs = _inputs_of(request)
+    if inputs.config.limits.private_hosts:
+        allow_private()
     if request.dry_run:
         plan = _plan(request, inputs)
         forecast = {"engine": choose_engine(request, files=len(plan.work)), **_facts(inputs)}
@@ -154,6 +157,7 @@ def _prepare(request: PrepareRequest, inputs: PrepareInputs, limit: FailureLimit
         limits=config.limits,
         seed=request.seed,
         workers=config.job.sample_workers,
+        job=config.job,
     )
     ledger = Ledger.of(plan.work, clip_seconds=None)
     with record.failing():

@@ -1,12 +1,19 @@
 """The stages on Ray Data: streaming, with backpressure, on this machine or a cluster."""
 
 import gc
+import io
+import itertools
 import os
 import pickle
+import tempfile
+import threading
+import time
 import warnings
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import pyarrow as pa
 
@@ -18,9 +25,15 @@ from jobs.waiting import LossWatch, say_on_stderr, wait_for_process, wait_for_ro
 from vqa.console import WAIT_SECONDS
 from vqa.errors import ModelError, VqaError
 
-BLOCK_BYTES = 2**20  # about one clip's views: rows leave a worker as soon as they are made
-BLOCKS_AT_MOST = 20_000  # in a job of millions a task takes several files, so that the driver can keep the list
-TASK_RETRIES = 3  # a worker that dies is replaced and its clips retried this often; then they become `crashed`
+if TYPE_CHECKING:
+    from ray.data import Dataset
+
+FILES_PER_TASK = 20_000  # so many files are tasks of their own, the next as many in twos, and so on up to TASK_FILES
+TASK_FILES = 32
+POLL_SECONDS = 0.05  # how soon work that is planned reaches Ray
+# A clip is tried twice: with its neighbours in a batch, then, where their worker died, alone. Each such end costs a
+# worker that must load its model anew, so Ray itself retries nothing; the ledger knows what did not come back.
+TASK_RETRIES = 0
 
 
 class RayExecutor:
@@ -33,6 +46,7 @@ class RayExecutor:
         address: str | None = None,
         wait_seconds: float = WAIT_SECONDS,
         say: Callable[[str], None] = say_on_stderr,
+        store_mb: int | None = None,
     ) -> None:
         """Nothing is started yet.
 
@@ -41,9 +55,10 @@ class RayExecutor:
             address: As of `ray_session`.
             wait_seconds: How long to wait for room on the cluster, and for a first result where workers are lost.
             say: Prints what is waited for.
+            store_mb: Views that wait in Ray's object stores at most; None: by Ray.
         """
         self._stages = stages
-        self._wait_seconds, self._say = wait_seconds, say
+        self._wait_seconds, self._say, self._store_mb = wait_seconds, say, store_mb
         self._session = ray_session(address)
         self._cluster: Mapping[str, float] = {}
 
@@ -58,7 +73,7 @@ class RayExecutor:
         """Disconnect, and end a Ray of our own."""
         self._session.__exit__(kind, error, trace)
 
-    def stream(self, work: Sequence[Work], *, alone: bool = False) -> Generator[list[Result]]:
+    def stream(self, work: Iterable[Work], *, alone: bool = False) -> Generator[list[Result]]:
         """Results in the order they are finished.
 
         Work lost with a worker for good yields nothing; the caller counts. With `alone` each clip travels and is
@@ -73,10 +88,9 @@ class RayExecutor:
             # try or a group of Ray Train; a process that only waits allocates nothing, and so collects nothing.
             gc.collect()
 
-    def _stream(self, work: Sequence[Work], *, alone: bool) -> Generator[list[Result]]:
-        import ray.data
+    def _stream(self, work: Iterable[Work], *, alone: bool) -> Generator[list[Result]]:
         import ray.exceptions
-        from ray.data import ActorPoolStrategy, DataContext
+        from ray.data import ActorPoolStrategy, DataContext, ExecutionResources
         from ray.util.annotations import RayDeprecationWarning
 
         # ray_remote_args_fn: nothing else limits retries
@@ -85,7 +99,7 @@ class RayExecutor:
         context.enable_progress_bars = False
         context.print_on_execution_start = False
         context.target_min_block_size = 0
-        context.target_max_block_size = 1 if alone else BLOCK_BYTES
+        context.target_max_block_size = 1  # each row, a packet of items, leaves a worker as soon as it is made
         # A task that failed for good costs its clips (they get rows that say so), not the job.
         context.max_errored_blocks = -1
         # A worker killed while it loads is replaced; one that cannot load is given up.
@@ -95,16 +109,25 @@ class RayExecutor:
         shares = [stage.resources(self._cluster) for stage in self._stages]
         wait_for_room(shares, wait_seconds=self._wait_seconds, say=self._say)
         wait_for_process(wait_seconds=self._wait_seconds, say=self._say)
-        results: ray.data.Dataset = ray.data.from_arrow(list(_blocks(work)))
+        if self._store_mb:
+            context.execution_options.resource_limits = ExecutionResources.for_limits(
+                object_store_memory=self._store_mb * 2**20
+            )
+        feed = _Feed(work, most=1 if alone else TASK_FILES)
+        results = feed.dataset()
         for stage, share in zip(self._stages, shares, strict=True):
             results = results.map_batches(
                 _worker_of(stage),
                 fn_constructor_args=[stage],
                 batch_size=1 if alone and stage.batch_size else stage.batch_size,
                 batch_format="pyarrow",
-                compute=ActorPoolStrategy(min_size=1, max_size=share.workers, max_tasks_in_flight_per_actor=in_flight),
+                compute=ActorPoolStrategy(
+                    min_size=share.least, max_size=share.workers, max_tasks_in_flight_per_actor=in_flight
+                ),
                 num_cpus=share.cpus,
                 num_gpus=share.gpus or None,
+                resources=dict(share.custom) or None,
+                accelerator_type=share.accelerator_type,
                 ray_remote_args_fn=_restarts,
             )
         try:
@@ -121,16 +144,20 @@ class RayExecutor:
                     if isinstance(item, VqaError):
                         raise item
                 yield items
+            if feed.fault:
+                raise feed.fault
         except ray.exceptions.RayError as error:  # tasks that fail are forgiven above, so a worker cannot start
             last = str(error).strip().splitlines()[-1]
             raise ModelError(f"no worker could start: {last} (Ray's logs: {_compat.log_folder()})") from error
+        finally:
+            feed.stop()
 
 
 def _restarts() -> dict[str, int]:
     return {"max_restarts": -1, "max_task_retries": TASK_RETRIES}
 
 
-# --- between processes: one column of pickled items -----------------------------------------------------------------
+# --- between processes: one column of pickled packets -----------------------------------------------------------------
 
 
 class StageWorker:
@@ -152,8 +179,11 @@ class StageWorker:
             return
         items = _items(batch)
         try:
-            for made in self._stage.process([item for item in items if not isinstance(item, VqaError)]):
-                yield _table([made])
+            made = self._stage.process([item for item in items if not isinstance(item, VqaError)])
+            if self._stage.batch_size:
+                yield _table(list(made))
+            else:
+                yield from (_table([one]) for one in made)
         except ModelError:
             # This process can give no more. Ray starts another and retries only where a process dies.
             os._exit(1)
@@ -168,15 +198,100 @@ def _worker_of(stage: Stage) -> type[StageWorker]:
     return type(type(stage).__name__, (StageWorker,), {"__module__": type(stage).__module__})
 
 
-def _blocks(work: Sequence[Work]) -> Iterator[pa.Table]:
-    size = -(-len(work) // BLOCKS_AT_MOST)
-    for start in range(0, len(work), size):
-        yield _table(work[start : start + size])
-
-
 def _table(items: Sequence[object]) -> pa.Table:
-    return pa.table({"item": pa.array([pickle.dumps(item, protocol=5) for item in items], pa.large_binary())})
+    """One row: a packet of items."""
+    return pa.table({"packet": pa.array([pickle.dumps(items, protocol=5)], pa.large_binary())})
 
 
 def _items(table: pa.Table) -> list[Item]:
-    return [pickle.loads(blob.as_buffer()) for blob in table.column("item")]  # noqa: S301 (our own bytes)
+    packets = (pickle.loads(blob.as_buffer()) for blob in table.column("packet"))  # noqa: S301 (our own bytes)
+    return list(itertools.chain.from_iterable(packets))
+
+
+# --- from the driver to Ray Data, which reads a list of any length as it grows --------------------------------------
+
+
+class _Feed:
+    """Work that a thread appends to a file, packet by packet, and a reading task of Ray on this machine follows.
+
+    Whatever is read again, after a fault, is the same.
+    """
+
+    def __init__(self, work: Iterable[Work], *, most: int) -> None:
+        """Start the thread; `most`: files in a packet."""
+        self.fault: VqaError | None = None
+        self._folder = tempfile.TemporaryDirectory(prefix="vqa-feed-", ignore_cleanup_errors=True)
+        self._path = Path(self._folder.name) / "work"
+        self._path.touch()
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._write, args=(work, most), daemon=True)
+        self._thread.start()
+
+    def _write(self, work: Iterable[Work], most: int) -> None:
+        items, written = iter(work), 0
+        with self._path.open("ab", buffering=0) as file:
+            try:
+                while not self._is_over.is_set():
+                    packet = list(itertools.islice(items, min(most, 1 + written // FILES_PER_TASK)))
+                    if not packet:
+                        break
+                    _append(file, pickle.dumps(packet, protocol=5))
+                    written += len(packet)
+            except VqaError as error:
+                self.fault = error
+            except Exception as error:  # a list that cannot be read on must not pass for one that has ended
+                self.fault = VqaError(f"listing the clips failed: {type(error).__name__}: {error}")
+            finally:
+                _append(file, b"")
+
+    def dataset(self) -> "Dataset":
+        """The packets, a block each."""
+        import ray
+        from ray.data import read_datasource
+        from ray.data.block import BlockMetadata
+        from ray.data.datasource import Datasource, ReadTask
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        facts = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
+        task = ReadTask(partial(_packets, str(self._path)), facts)
+
+        class Packets(Datasource):
+            """One reading task."""
+
+            def get_read_tasks(self, parallelism: int, *_: object, **__: object) -> list[ReadTask]:
+                return [task]
+
+            def estimate_inmemory_data_size(self) -> int | None:
+                return None
+
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        where = {"num_cpus": 0, "scheduling_strategy": here}
+        packets: Dataset = read_datasource(Packets(), override_num_blocks=1, ray_remote_args=where)  # type: ignore[no-untyped-call]
+        return packets
+
+    def stop(self) -> None:
+        """End the thread and the reading task, and remove the file."""
+        self._is_over.set()
+        self._thread.join(10 * POLL_SECONDS)  # at work on a list it ends with the next clip, and nobody waits for it
+        self._folder.cleanup()
+
+
+def _append(file: io.FileIO, data: bytes) -> None:
+    file.write(len(data).to_bytes(8, "little") + data)
+
+
+def _packets(path: str) -> Iterator[pa.Table]:
+    """The packets of a file that grows, up to the empty one."""
+    with open(path, "rb") as file:  # noqa: PTH123
+        while True:
+            place = file.tell()
+            head = file.read(8)
+            size = int.from_bytes(head, "little")
+            data = file.read(size)
+            if len(head) < 8 or len(data) < size:
+                file.seek(place)
+                time.sleep(POLL_SECONDS)
+            elif not size:
+                return
+            else:
+                yield pa.table({"packet": pa.array([data], pa.large_binary())})

@@ -1,17 +1,21 @@
 """What a run has to do: the clips asked for against the rows on disk, by names, stamps and keys."""
 
 import hashlib
+import itertools
 import json
 import os
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
-from vqa.data.windows import video_id, windows
+from jobs.listing import ClipList
+from vqa.data.windows import WINDOW_ID, video_id, windows
 from vqa.errors import ClipError, UsageError
 from vqa.media.storage.open import local_path
 from vqa.media.storage.stores import is_remote, remote_stamp
@@ -19,6 +23,7 @@ from vqa.types import Clip
 
 # These may end otherwise (limits are not part of the key); other failures are final until the file changes.
 RETRIED = frozenset({"crashed", "timeout", "too_large", "model"})
+PLAN_CHUNK = 10_000  # clips that are planned at a time
 Stamp = tuple[int, int]  # size in bytes, time of last change in ns
 
 
@@ -92,6 +97,92 @@ def stored_rows(table: pa.Table) -> list[StoredRow]:
     return list(map(StoredRow._make, zip(*columns, strict=True)))
 
 
+class StoredRows:
+    """The rows of a table as columns, found by the names of clips: no objects for a million of them."""
+
+    def __init__(self, table: pa.Table) -> None:
+        """Index the columns of `StoredRow` by the hash of the name of each row's video."""
+        self._table = table
+        names = (name for chunk in table.column("clip_id").chunks for name in chunk.to_pylist())
+        hashes = np.fromiter((hash(video_id(name)) for name in names), np.int64, table.num_rows)
+        self._order = np.argsort(hashes, kind="stable")
+        self._hashes = hashes[self._order]
+
+    def of(self, clips: Iterable[Clip]) -> list[StoredRow]:
+        """The rows of these clips and of their windows; some others may be among them."""
+        names = {name for clip in clips for name in (clip.clip_id, video_id(clip.clip_id))}
+        wanted = np.fromiter(map(hash, names), np.int64, len(names))
+        first, last = (np.searchsorted(self._hashes, wanted, side=side) for side in ("left", "right"))
+        found = [self._order[a:b] for a, b in zip(first, last, strict=True) if a < b]
+        return stored_rows(self._table.take(np.unique(np.concatenate(found)))) if found else []
+
+
+class Planner:
+    """The work of a job, planned PLAN_CHUNK clips at a time as it is taken, and counts of what was planned so far."""
+
+    def __init__(
+        self,
+        clips: ClipList,
+        rows: StoredRows,
+        *,
+        settings: str,
+        clip_seconds: float | None,
+        also: str | None = None,
+        retire: Callable[[Sequence[str]], None] | None = None,
+        tell: Callable[[int, bool], None] | None = None,
+    ) -> None:
+        """Nothing is planned yet.
+
+        Args:
+            clips: Those asked for.
+            rows: Those on disk.
+            settings: As of `plan_work`, like the next two.
+            clip_seconds: Length of windows.
+            also: Other settings whose rows are finished.
+            retire: Called with the names of stale rows, before their clips are handed out.
+            tell: Called with how many files there may be to do, and whether that is known for all.
+        """
+        self._clips, self._rows = clips, rows
+        self._decide = partial(plan_work, settings=settings, clip_seconds=clip_seconds, also=also, is_listed=clips.has)
+        self._retire, self._tell = retire or (lambda names: None), tell or (lambda files, is_all: None)
+        self._ahead: deque[Work] = deque()
+        self._chunks = self._planned()
+        self.files = self.found = self.reused = self.stale = self.retried = 0
+        self._windows: list[str] = []  # stale rows that may yet be listed as clips of their own
+        self.is_complete = False
+
+    def _planned(self) -> Iterator[list[Work]]:
+        clips = iter(self._clips)
+        while chunk := list(itertools.islice(clips, PLAN_CHUNK)):
+            plan = self._decide(chunk, self._rows.of(chunk))
+            self._retire([name for name in plan.stale if not WINDOW_ID.search(name)])
+            self._windows.extend(name for name in plan.stale if WINDOW_ID.search(name))
+            self.files += len(chunk)
+            self.found += len(plan.work)
+            self.reused += len(plan.reused)
+            self.stale += len(plan.stale)
+            self.retried += plan.retried
+            self._tell(self.found + self._clips.listed - self.files, self._clips.is_complete)
+            yield plan.work
+        self.is_complete = True
+        self._retire(self.unlisted(self._windows))
+
+    def unlisted(self, names: Iterable[str]) -> list[str]:
+        """Those that are no clips of their own."""
+        return [name for name in names if not self._clips.has(name)]
+
+    def look_ahead(self, files: int) -> int:
+        """Plan until more than so many files are to do, or all is planned; return how many are known by then."""
+        while len(self._ahead) <= files and (work := next(self._chunks, None)) is not None:
+            self._ahead.extend(work)
+        return len(self._ahead)
+
+    def __iter__(self) -> Iterator[Work]:
+        """The work, once, in one thread at a time."""
+        while self.look_ahead(0):
+            yield self._ahead.popleft()
+
+
 def plan_work(
     clips: Sequence[Clip],
     rows: Iterable[StoredRow],
@@ -99,15 +190,18 @@ def plan_work(
     settings: str,
     clip_seconds: float | None,
     also: str | None = None,
+    is_listed: Callable[[str], bool] = lambda name: False,
 ) -> WorkPlan:
     """Decide for each clip: reuse its rows, inspect the file again, or score it anew.
+
+    Rows whose name `is_listed`, elsewhere in a longer list, are not those of a clip's windows.
 
     Rows under the settings `also`, those of a cascade's second tier, are finished too.
 
     A file with the stamp it had is not opened. One with another stamp is inspected: where its fingerprint is the old
     one, its rows are reused after all. Raises UsageError where a row under the same clip_id is of another file.
     """
-    by_source = _by_source(clips, rows)
+    by_source = _by_source(clips, rows, is_listed)
     with ThreadPoolExecutor(16) as threads:
         stamps = dict(zip(by_source, threads.map(stamp, (by_source[name][0].uri for name in by_source)), strict=True))
     work: list[Work] = []
@@ -133,11 +227,14 @@ def plan_work(
     return WorkPlan(work=work, reused=reused, stale=stale, retried=retried)
 
 
-def _by_source(clips: Sequence[Clip], rows: Iterable[StoredRow]) -> dict[str, tuple[Clip, list[StoredRow]]]:
+def _by_source(
+    clips: Sequence[Clip], rows: Iterable[StoredRow], is_listed: Callable[[str], bool]
+) -> dict[str, tuple[Clip, list[StoredRow]]]:
     asked = {clip.clip_id: clip for clip in clips}
     found: dict[str, list[StoredRow]] = defaultdict(list)
     for row in rows:
-        name = row.clip_id if row.clip_id in asked else video_id(row.clip_id)
+        own = row.clip_id in asked or is_listed(row.clip_id)
+        name = row.clip_id if own else video_id(row.clip_id)
         if name in asked:
             found[name].append(row)
     return {name: (asked[name], members) for name, members in found.items()}

@@ -3,7 +3,8 @@
 import contextlib
 import platform
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 from vqa import machine
 from vqa.files import write_json
 
+BEAT_SECONDS = 5.0  # a running job writes its progress this often
 PACKAGES = ("vqa", "torch", "transformers", "ray", "av", "pyarrow", "numpy")
 
 
@@ -34,6 +36,7 @@ class RunRecord:
     def __init__(self, path: Path, facts: Mapping[str, object]) -> None:
         """Write the head: state, host, versions, and the facts."""
         self._path = path
+        self._lock = threading.Lock()
         host = {"name": socket.gethostname(), "platform": platform.platform(), "cores": machine.cores()}
         head = {"state": "running", "started": now(), "ended": None, "host": host, "versions": versions()}
         self.values: dict[str, object] = {**head, **facts}
@@ -41,8 +44,31 @@ class RunRecord:
 
     def finish(self, *, state: str, **results: object) -> None:
         """Write the state that the run ended in and what came of it."""
-        self.values |= {"state": state, "ended": now(), **results}
-        write_json(self._path, self.values)
+        self._write({"state": state, "ended": now(), **results})
+
+    def _write(self, facts: Mapping[str, object]) -> None:
+        with self._lock:
+            self.values |= facts
+            write_json(self._path, self.values)
+
+    @contextlib.contextmanager
+    def beating(self, progress: Callable[[], Mapping[str, object]]) -> Iterator[None]:
+        """Write `progress` every few seconds, which tells a slow run from one that was killed."""
+        over = threading.Event()
+
+        def beat() -> None:
+            while not over.wait(BEAT_SECONDS):
+                with contextlib.suppress(OSError):  # a full disk or a lost mount ends the run where it writes rows
+                    self._write({"progress": dict(progress())})
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+            self.values["progress"] = dict(progress())  # on disk with the end of the run
 
     @contextlib.contextmanager
     def failing(self) -> Iterator[None]:

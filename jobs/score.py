@@ -24,24 +24,29 @@ from jobs.config import (
     resolve,
     settings_digest,
 )
-from jobs.engine import TOO_MANY_FAILED, WITHOUT_SCORE, FailureLimit, JobOptions, choose_engine, run_stages
+from jobs.engine import LOCAL_FILES, TOO_MANY_FAILED, WITHOUT_SCORE, FailureLimit, JobOptions, choose_engine, run_stages
 from jobs.ledger import Ledger
+from jobs.listing import ClipList
 from jobs.progress import JobProgress, duration
-from jobs.resume import StoredRow, WorkPlan, plan_work, stored_rows
+from jobs.resume import PLAN_CHUNK, Planner, StoredRow, StoredRows
 from jobs.run_record import RunRecord
 from jobs.signals import locked
 from jobs.stages import WINDOWS_PER_FRAME, LightStage, SampleStage, ScoredBy, ScoreStage, lost_row, scored_by
 from jobs.summary import counts, overview
 from vqa.config import Values
-from vqa.console import INTERRUPTED, Engine, counted, printable
-from vqa.data.score_table import ScoreTable, read_scores, rewrite, write_videos
-from vqa.data.sources import Listing, Selection, list_clips
+from vqa.console import INTERRUPTED, Engine, counted, log_as_json, printable
+from vqa.data.score_table import SCHEMA, ScoreTable, read_scores, rewrite, write_videos
+from vqa.data.sources import Selection, Tally, stream_clips
 from vqa.data.tables import AS_SEEN, Dialect
 from vqa.data.windows import video_id
 from vqa.errors import ModelError, UsageError, first_few
 from vqa.evaluate.calibrate import Calibration, calibrated, load_calibration
 from vqa.light.card import EMBEDDED, WIDTH
+from vqa.media.storage.hosts import allow_private
+from vqa.model.engines.config import EngineName, meet
 from vqa.model.question import read_words
+
+SUMMARY_COLUMNS = ("clip_id", "start_seconds", "duration_seconds", "status", "error_kind", "score", "tier")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +58,10 @@ class ScoreRequest(JobOptions):
     student: Path | None = None
     reason_share: str | None = None
     reason_scale: Path | None = None
+    model_engine: EngineName | None = None
+    endpoint: str | None = None
+    served_model: str | None = None
+    deterministic: bool = False
     k: int | None = None
     question: Path | None = None
     system: Path | None = None
@@ -64,6 +73,7 @@ class ScoreRequest(JobOptions):
     calibration: Path | None = None
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    allow_private_hosts: bool = False
     dialect: Dialect = AS_SEEN
 
 
@@ -72,7 +82,7 @@ class ScoreInputs:
     """What a request comes to: what to score, with which model and settings."""
 
     config: ScoreConfig
-    listing: Listing
+    clips: ClipList
     model_id: str
     model_revision: str
     settings: str  # digest
@@ -88,8 +98,12 @@ class ScoreInputs:
 
 def score(request: ScoreRequest) -> int:
     """Run the scoring job; return the exit code. Raises VqaError where it cannot run."""
+    if request.log_json:
+        log_as_json()
     limit = FailureLimit.parse(request.max_failed)
     inputs = inputs_of(request)
+    if inputs.config.limits.private_hosts:
+        allow_private()
     if request.dry_run:
         print(json.dumps(_forecast(request, inputs), indent=2, ensure_ascii=False))
         return 0
@@ -102,14 +116,15 @@ def inputs_of(request: ScoreRequest) -> ScoreInputs:
     config = resolve(request.config, assignments=request.assignments, flags=_flags(request))
     _refuse_unused(request, config)
     config = asked_config(config)
+    if config.tier != "light":
+        meet(config.model_engine, config.model, config.generation)
     calibration = load_calibration(config.calibration) if config.calibration else None
-    listing = list_clips(
-        request.sources,
-        selection=Selection(include=request.include, exclude=request.exclude),
-        dialect=request.dialect,
-    )
-    if not listing.clips:
-        skipped = f" (skipped: {listing.skipped}; --include '*.SUFFIX' takes them)" * bool(listing.skipped)
+    selection, tally = Selection(include=request.include, exclude=request.exclude), Tally()
+    clips = ClipList(stream_clips(request.sources, tally, selection=selection, dialect=request.dialect), tally)
+    clips.settle(PLAN_CHUNK)  # what is wrong with a short list, or with the head of a long one, is said before a run
+    if not clips.listed:
+        found = clips.facts
+        skipped = f" (skipped: {found.skipped}; --include '*.SUFFIX' takes them)" * bool(found.skipped)
         raise UsageError(f"no video or picture in {', '.join(request.sources)}{skipped}")
     model_id, revision = identify(config)
     if calibration and calibration.model_id not in (None, model_id):
@@ -117,7 +132,7 @@ def inputs_of(request: ScoreRequest) -> ScoreInputs:
     scale = scale_of(config, model_id=model_id, revision=revision) if config.tier == "cascade" else None
     whole = ScoreInputs(
         config=config,
-        listing=listing,
+        clips=clips,
         model_id=model_id,
         model_revision=revision,
         settings=settings_digest(config, model_id=model_id, model_revision=revision, scale=scale),
@@ -150,7 +165,9 @@ def _refuse_unused(request: ScoreRequest, config: ScoreConfig) -> None:
     """Raise UsageError for an option that the tier would not use."""
     if config.tier == "light":
         given = {"--model": request.model, "--k": request.k, "--question": request.question, "--system": request.system}
-        for option, value in (given | {"--describe": request.describe or None}).items():
+        given |= {"--model-engine": request.model_engine, "--endpoint": request.endpoint}
+        given |= {"--describe": request.describe or None, "--deterministic": request.deterministic or None}
+        for option, value in given.items():
             if value is not None:
                 raise UsageError(f"{option} {value}: not used by --tier light; leave it out, or name a --student")
     elif config.tier == "reason" and config.student is not None:
@@ -177,9 +194,15 @@ def _flags(request: ScoreRequest) -> Values:
             question=request.question and read_words(request.question),
             system=request.system and read_words(request.system),
         ),
+        model_engine=given(
+            name=request.model_engine or ("endpoint" if request.endpoint else None),
+            endpoints=[one.strip() for one in request.endpoint.split(",")] if request.endpoint else None,
+            served_model=request.served_model,
+        ),
         clip_seconds=request.clip_seconds,
         calibration=request.calibration,
-        generation=given(k=request.k, describe=request.describe or None),
+        generation=given(k=request.k, describe=request.describe or None, deterministic=request.deterministic or None),
+        limits=given(private_hosts=request.allow_private_hosts or None),
         views=given(snap=request.snap, on_damage=request.on_damage, min_decoded_share=request.min_decoded_share),
     )
 
@@ -193,6 +216,7 @@ def stages_of(inputs: ScoreInputs) -> tuple[SampleStage, ScoreStage | LightStage
         clip_seconds=config.clip_seconds,
         limits=config.limits,
         workers=job.sample_workers,
+        job=job,
     )
     if config.tier == "light":
         return sample, LightStage(
@@ -203,6 +227,7 @@ def stages_of(inputs: ScoreInputs) -> tuple[SampleStage, ScoreStage | LightStage
         )
     score_ = ScoreStage(
         card=pinned_card(config.model, revision=inputs.model_revision),
+        engine=config.model_engine,
         generation=config.generation,
         model_id=inputs.model_id,
         model_revision=inputs.model_revision,
@@ -211,28 +236,39 @@ def stages_of(inputs: ScoreInputs) -> tuple[SampleStage, ScoreStage | LightStage
     return sample, score_
 
 
-def _plan(request: ScoreRequest, inputs: ScoreInputs) -> WorkPlan:
-    rows = [] if request.fresh else stored_rows(read_scores(request.out, StoredRow._fields))
-    return plan_work(
-        inputs.listing.clips,
-        rows,
+def _plan(
+    request: ScoreRequest, inputs: ScoreInputs, table: ScoreTable | None = None, progress: JobProgress | None = None
+) -> Planner:
+    known = StoredRow._fields
+    rows = (
+        pa.schema([SCHEMA.field(name) for name in known]).empty_table()
+        if request.fresh
+        else read_scores(request.out, known)
+    )
+    return Planner(
+        inputs.clips,
+        StoredRows(rows),
         settings=inputs.first.settings,
         clip_seconds=inputs.config.clip_seconds,
         also=inputs.settings,
+        retire=table.retire if table else None,
+        tell=progress.expect if progress else None,
     )
 
 
 def _forecast(request: ScoreRequest, inputs: ScoreInputs) -> Values:
     """What `--dry-run` prints."""
     plan = _plan(request, inputs)
+    for _ in plan:
+        pass
     return {
-        "engine": choose_engine(request, files=len(plan.work)),
-        "files": len(inputs.listing.clips),
-        "to_inspect": len(plan.work),
-        "rows_reused": len(plan.reused),
-        "rows_superseded": len(plan.stale),
+        "engine": choose_engine(request, files=plan.found),
+        "files": plan.files,
+        "to_inspect": plan.found,
+        "rows_reused": plan.reused,
+        "rows_superseded": plan.stale,
         "failures_retried": plan.retried,
-        "skipped_by_suffix": inputs.listing.skipped_by_suffix,
+        "skipped_by_suffix": inputs.clips.facts.skipped_by_suffix,
         "model_id": inputs.model_id,
         "model_revision": inputs.model_revision,
         "settings": inputs.settings,
@@ -240,24 +276,33 @@ def _forecast(request: ScoreRequest, inputs: ScoreInputs) -> Values:
     }
 
 
+def _listed(clips: ClipList) -> Values:
+    """What run.json says of the sources."""
+    facts = clips.facts
+    return {
+        "files": clips.listed if clips.is_complete else None,
+        "skipped_by_suffix": facts.skipped_by_suffix,
+        "unreadable_folders": list(facts.unreadable_folders),
+        "duplicates": facts.repeated,
+    }
+
+
 def _score(request: ScoreRequest, inputs: ScoreInputs, limit: FailureLimit) -> int:
     """Score what has no finished row yet, as the only run in the folder."""
-    out, config, listing = request.out, inputs.config, inputs.listing
+    out, config, clips = request.out, inputs.config, inputs.clips
     table = ScoreTable(out, rows_per_part=config.job.rows_per_part, seconds_per_write=config.job.seconds_per_write)
     if request.fresh:
         table.supersede_all()
-    plan = _plan(request, inputs)
-    table.supersede(plan.stale)
-    engine = choose_engine(request, files=len(plan.work))
+    progress = JobProgress(0, quiet=request.json_summary, as_json=request.log_json)
+    plan = _plan(request, inputs, table, progress)
+    engine = choose_engine(request, files=plan.look_ahead(LOCAL_FILES))
+    table.flush()  # rows that are stale leave before anything else, as far as they are known
     by = _scored_by(inputs)
     record = RunRecord(
         out / "run.json",
         {
             "sources": [printable(source) for source in request.sources],
-            "files": len(listing.clips),
-            "skipped_by_suffix": listing.skipped_by_suffix,
-            "unreadable_folders": list(listing.unreadable_folders),
-            "duplicates": listing.repeated,
+            **_listed(clips),
             "tier": config.tier,
             **(
                 {"student": inputs.light.model_id, "student_revision": inputs.light.model_revision}
@@ -274,15 +319,14 @@ def _score(request: ScoreRequest, inputs: ScoreInputs, limit: FailureLimit) -> i
         },
     )
     began = time.monotonic()
-    progress = JobProgress(len(plan.work), quiet=request.json_summary)
     _announce(inputs, plan, progress)
-    with record.failing():
+    with record.failing(), record.beating(progress.facts):
         is_interrupted = _run(request, inputs, plan, table, progress, engine=engine)
     # At the end and for every row, so that those of earlier runs say the same as the new ones.
     if inputs.calibration or pc.any(pc.is_valid(read_scores(out, ["mos"]).column("mos"))).as_py():
         rewrite(out, lambda rows: calibrated(rows, inputs.calibration))
     videos = write_videos(out)
-    rows = _requested_rows(out, listing)
+    rows = _requested_rows(out, clips)
     if config.clip_seconds and (uncut := _uncut(rows, config.clip_seconds)):
         progress.say(
             f"not cut into windows, as there would be more than {WINDOWS_PER_FRAME} for each frame: {first_few(uncut)}"
@@ -294,13 +338,14 @@ def _score(request: ScoreRequest, inputs: ScoreInputs, limit: FailureLimit) -> i
     record.finish(
         state="interrupted" if is_interrupted else "finished",
         exit_code=code,
+        **_listed(clips),
         clips=rows.num_rows,
         counts=counts(rows, "status"),
         errors=counts(rows, "error_kind"),
         tiers=counts(rows, "tier"),
         without_score=missing,
         rows_new=progress.clips_done,
-        rows_reused=len(plan.reused),
+        rows_reused=plan.reused,
         videos=videos,
         seconds=round(seconds, 3),
         clips_per_second=None if rate is None else round(rate, 3),
@@ -323,7 +368,7 @@ def _score(request: ScoreRequest, inputs: ScoreInputs, limit: FailureLimit) -> i
 def _run(
     request: ScoreRequest,
     inputs: ScoreInputs,
-    plan: WorkPlan,
+    plan: Planner,
     table: ScoreTable,
     progress: JobProgress,
     *,
@@ -331,19 +376,22 @@ def _run(
 ) -> bool:
     """Fill the table, of a cascade in two passes; True where it was interrupted before the end."""
     first, clip_seconds, limit = inputs.first, inputs.config.clip_seconds, inputs.config.job.unread_limit
-    ledger = Ledger.of(plan.work, clip_seconds=clip_seconds)
+    ledger = Ledger.of(plan, clip_seconds=clip_seconds)
     where: dict[str, Any] = {"engine": engine, "ray_address": request.ray_address, "wait": request.wait}
+    where["store_mb"] = inputs.config.job.store_mb
     if run_stages(stages_of(first), ledger, table, progress, unread_limit=limit, **where):
         return True
     by = _scored_by(first)
-    table.add([lost_row(clip, settings=first.settings, by=by) for clip in ledger.lost()])
+    lost = [lost_row(clip, settings=first.settings, by=by) for clip in ledger.lost()]
+    progress.rows(lost)
+    table.add(lost)
     table.flush()
-    table.supersede(ledger.vanished())
+    table.supersede(plan.unlisted(ledger.vanished()))
     if inputs.light is None:
         return False
     second = plan_second(
         request.out,
-        inputs.listing.clips,
+        inputs.clips,
         light=inputs.light.settings,
         reason=inputs.settings,
         share=inputs.config.reason_share,
@@ -361,9 +409,9 @@ def _scored_by(inputs: ScoreInputs) -> ScoredBy:
     return scored_by(inputs.config.model, model_id=inputs.model_id, model_revision=inputs.model_revision)
 
 
-def _announce(inputs: ScoreInputs, plan: WorkPlan, progress: JobProgress) -> None:
+def _announce(inputs: ScoreInputs, plan: Planner, progress: JobProgress) -> None:
     """Report what was found, what was skipped, what will be done."""
-    listing = inputs.listing
+    listing = inputs.clips.facts
     if listing.skipped:
         names = printable(listing.skipped)
         progress.say(f"skipped files that are no video or picture by their name: {names} (--include takes them)")
@@ -388,23 +436,28 @@ def _announce(inputs: ScoreInputs, plan: WorkPlan, progress: JobProgress) -> Non
             f"warning: no file says how scores of {inputs.model_id} stand on the student's scale, so they are not put "
             "on it; make one with `vqa calibrate` and give it as --reason-scale"
         )
-    reused = f"{counted(len(plan.reused), 'row')} reused, " * bool(plan.reused)
+    reused = f"{counted(plan.reused, 'row')} reused, " * bool(plan.reused)
     failed = f" ({plan.retried} failed before)" * bool(plan.retried)
     share, reasoner = inputs.config.reason_share, f"{inputs.model_id} at {inputs.model_revision}"
     then = f", up to {share:.4g} of them with {reasoner}" if inputs.light else ""
-    stale = f"{len(plan.stale)} superseded{failed}, " * bool(plan.stale)
+    stale = f"{plan.stale} superseded{failed}, " * bool(plan.stale)
+    more = "" if plan.is_complete else f"more than {inputs.clips.listed} files are listed, of the first "
     progress.say(
-        f"{counted(len(listing.clips), 'file')}: {reused}{stale}{len(plan.work)} to score "
+        f"{more}{counted(plan.files, 'file')}: {reused}{stale}{plan.found} to score "
         f"with {inputs.first.model_id} at {inputs.first.model_revision}{then}"
     )
 
 
-def _requested_rows(out: Path, listing: Listing) -> pa.Table:
-    """The rows of the clips asked for (a folder of results may hold others)."""
-    rows = read_scores(out)
-    wanted = {clip.clip_id for clip in listing.clips}
-    names = rows.column("clip_id").to_pylist()
-    return rows.filter(pa.array([name in wanted or video_id(name) in wanted for name in names], pa.bool_()))
+def _requested_rows(out: Path, clips: ClipList) -> pa.Table:
+    """The rows of the clips asked for (a folder of results may hold others), without their texts.
+
+    All rows where an interruption came before the clips were listed.
+    """
+    rows = read_scores(out, SUMMARY_COLUMNS)
+    if not clips.is_complete:
+        return rows
+    names = (name for chunk in rows.column("clip_id").chunks for name in chunk.to_pylist())
+    return rows.filter(pa.array([clips.has(name) or clips.has(video_id(name)) for name in names], pa.bool_()))
 
 
 def _uncut(rows: pa.Table, clip_seconds: float) -> list[str]:

@@ -108,7 +108,7 @@ def _lease(out: Path) -> Iterator[None]:
             break
         except FileExistsError as error:
             holder = path.read_text(encoding="utf-8", errors="replace").strip()
-            if is_last or not _is_dead(holder):
+            if is_last or not is_dead(holder):
                 way_out = f" If that run has ended, delete {path}."
                 raise UsageError(_held(out, holder) + way_out) from error
             path.unlink(missing_ok=True)
@@ -126,7 +126,7 @@ def _held(out: Path, holder: str) -> str:
     return f"--out {out}: another run ({holder or 'unknown'}) is writing there. Wait, or choose another folder."
 
 
-def _is_dead(holder: str) -> bool:
+def is_dead(holder: str) -> bool:
     """Whether a run that had this machine's name is no longer there; of others nothing is known."""
     found = re.fullmatch(r"process (\d+) on (.+)", holder)
     if found is None or found[2] != socket.gethostname():

@@ -24,6 +24,7 @@ from vqa.errors import ClipError, MachineError, ModelError
 from vqa.imports import kept
 from vqa.media.storage.fingerprint import fingerprint
 from vqa.model.card import Asked, GenerationConfig, ModelCard
+from vqa.model.engines.config import EngineConfig, start
 from vqa.model.question import words_digest
 from vqa.types import Clip, MediaInfo, Score, Views
 from vqa.views import ViewsConfig, view_seed
@@ -33,8 +34,9 @@ if TYPE_CHECKING:
     from vqa.media.sandbox import Guard
     from vqa.model.scorer import Scorer
 
+ACCELERATOR = "accelerator_type:"  # Ray's resource of nodes that have one, of which workers take a thousandth
 WINDOWS_PER_FRAME = 4  # at most; of a pause every window shows the picture on screen
-LOST = "its worker died or failed each time it was tried; run the same command to try again"
+LOST = "its worker died or failed both times that it was tried; run the same command to try again"
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -70,11 +72,20 @@ Item: TypeAlias = Any  # what goes from stage to stage: Work, Sample, Result or 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
-    """What the workers of a stage take: how many at most (None: while there is room), and each of them."""
+    """What the workers of a stage take: how many at most (None: while there is room), at least, and each of them."""
 
     workers: int | None = None
+    least: int = 1
     cpus: float = 1.0
     gpus: float = 0.0
+    accelerator_type: str | None = None
+    custom: Mapping[str, float] = field(default_factory=dict)
+
+    def amounts(self) -> dict[str, float]:
+        """What one worker takes, by Ray's names of resources."""
+        kind = {f"{ACCELERATOR}{self.accelerator_type}": 0.001} if self.accelerator_type else {}
+        found = {"CPU": self.cpus, "GPU": self.gpus, **self.custom, **kind}
+        return {unit: amount for unit, amount in found.items() if amount}
 
 
 class Stage(Protocol):
@@ -107,12 +118,15 @@ class SampleStage:
     limits: ClipLimits = field(default_factory=ClipLimits)
     seed: int = 0  # another than scoring's 0 draws other frames and boxes, where the samplers draw any
     workers: int | None = None
+    job: JobConfig = field(default_factory=JobConfig)
     batch_size: int | None = None
     _child: "Guard | None" = field(default=None, init=False, repr=False)
 
     def resources(self, cluster: Mapping[str, float]) -> Resources:
-        """A core for each worker."""
-        return Resources(workers=self.workers)
+        """A core for each worker, unless the settings say otherwise."""
+        job = self.job
+        least = min(job.sample_workers_min, self.workers or job.sample_workers_min)
+        return Resources(workers=self.workers, least=least, cpus=job.cpus_per_sampler, custom=job.sample_resources)
 
     def setup(self) -> None:
         """Get the child ready; it starts with the first file."""
@@ -227,20 +241,23 @@ class ScoreStage:
     generation: GenerationConfig
     model_id: str
     model_revision: str
+    engine: EngineConfig = field(default_factory=EngineConfig)
     job: JobConfig = field(default_factory=JobConfig)
     _scorer: "Scorer | None" = field(default=None, init=False, repr=False)
 
     @property
     def batch_size(self) -> int:
         """Clips that the model answers at once."""
-        return self.generation.batch_size
+        return self.engine.concurrency if self.engine.name == "endpoint" else self.generation.batch_size
 
     def resources(self, cluster: Mapping[str, float]) -> Resources:
-        """GPUs where there are any; without them half the cores, as the decoders feed the model."""
-        gpus = self.job.gpus_per_worker if cluster.get("GPU", 0) else 0.0
+        """GPUs where there are any and the model is here; else half the cores, as the decoders feed the model."""
+        gpus = self.job.gpus_per_worker if cluster.get("GPU", 0) and self.engine.name != "endpoint" else 0.0
+        if gpus and self.engine.name == "vllm" and self.engine.tensor_parallel > 1:
+            gpus = float(self.engine.tensor_parallel)
         by_cores = max(1, int(cluster.get("CPU", 2) / 2 / self.job.cpus_per_worker))
         workers = self.job.score_workers or (None if gpus else by_cores)
-        return Resources(workers=workers, cpus=self.job.cpus_per_worker, gpus=gpus)
+        return _of_model(self.job, workers=workers, gpus=gpus)
 
     def setup(self) -> None:
         """Load the model. Raises ModelError where it cannot be had, or is not in the state that the run keys name."""
@@ -248,14 +265,16 @@ class ScoreStage:
         threads = self.card.cpu_threads or max(1, int(self.job.cpus_per_worker))
         card = self.card.model_copy(update={"cpu_threads": threads})
         with kept():
-            from vqa.model.load import load  # torch: seconds that only the worker pays
             from vqa.model.scorer import Scorer
 
-            self._scorer = Scorer(load(card), card=card, generation=self.generation)
+            engine = start(self.engine, card, self.generation)  # torch: seconds that only the worker pays
+            self._scorer = Scorer(engine, card=card, generation=self.generation)
         _refuse_other_revision(self.model_id, wanted=self.model_revision, found=self._scorer.model_revision)
 
     def close(self) -> None:
         """Let the model go."""
+        if self._scorer:
+            self._scorer.close()
         self._scorer = None
 
     def process(self, items: Sequence[Sample | Result]) -> Iterator[Result]:
@@ -280,7 +299,7 @@ class LightStage:
     def resources(self, cluster: Mapping[str, float]) -> Resources:
         """Half the cores, as the decoders feed the student; it takes no GPU."""
         by_cores = max(1, int(cluster.get("CPU", 2) / 2 / self.job.cpus_per_worker))
-        return Resources(workers=self.job.score_workers or by_cores, cpus=self.job.cpus_per_worker)
+        return _of_model(self.job, workers=self.job.score_workers or by_cores, gpus=0.0)
 
     def setup(self) -> None:
         """Load the student. Raises ModelError where it cannot be had, or is not the one that the run keys name."""
@@ -304,6 +323,17 @@ class LightStage:
         if self._student is None:
             raise RuntimeError("LightStage: setup() was not called")
         yield from _with_scores(items, self._student.score, ScoredBy("light", self.model_id, self.model_revision))
+
+
+def _of_model(job: JobConfig, *, workers: int | None, gpus: float) -> Resources:
+    return Resources(
+        workers=workers,
+        least=min(job.score_workers_min, workers or job.score_workers_min),
+        cpus=job.cpus_per_worker,
+        gpus=gpus,
+        accelerator_type=job.accelerator_type,
+        custom=job.score_resources,
+    )
 
 
 def _refuse_other_revision(model_id: str, *, wanted: str, found: str) -> None:
@@ -406,6 +436,7 @@ def _with_score(row: ScoreRow, views: Views, score: Score | ClipError) -> ScoreR
         score_expected=score.score_expected,
         answers_parsed=score.answers_parsed,
         answers_total=len(score.answers),
+        readout=score.readout,
         reason=score.reason,
         description=score.description,
         score_seconds=score.score_seconds,

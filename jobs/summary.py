@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import TypedDict
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from vqa.console import printable
+from vqa.data.score_table import read_scores
 
 
 class ShownRow(TypedDict):
@@ -32,14 +34,19 @@ SHOWN_COLUMNS = list(ShownRow.__annotations__)
 
 def counts(rows: pa.Table, column: str) -> dict[str, int]:
     """How often each value of a column occurs, most frequent first, without nulls."""
-    found = Counter(value for value in rows.column(column).to_pylist() if value is not None)
+    found = Counter({one["values"]: one["counts"] for one in pc.value_counts(rows.column(column)).to_pylist()})
+    found.pop(None, None)
     return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
 
 
 def ranked(rows: pa.Table) -> list[ShownRow]:
     """Rows that have a score, worst first; ties in the order of clip_id."""
-    scored = [row for row in rows.select(SHOWN_COLUMNS).to_pylist() if row["score"] is not None]
-    return sorted(scored, key=lambda row: (row["score"], row["clip_id"]))
+    return list(_by_score(rows).select(SHOWN_COLUMNS).to_pylist())
+
+
+def _by_score(rows: pa.Table) -> pa.Table:
+    scored = rows.filter(pc.is_valid(rows.column("score")))
+    return scored.sort_by([("score", "ascending"), ("clip_id", "ascending")])
 
 
 def score_table(rows: Iterable[ShownRow], *, title: str) -> Table:
@@ -88,19 +95,33 @@ def count_table(by_status: Mapping[str, int], by_error: Mapping[str, int]) -> Ta
 
 
 def overview(rows: pa.Table, *, out: Path, shown: int = 5) -> RenderableType:
-    """Best and worst clips, failures, counts, and the paths of the files of a job."""
-    by_score = ranked(rows)
+    """Best and worst clips, failures, counts, and the paths of the files of a job.
+
+    Texts that the rows do not hold are read for the clips that are shown only.
+    """
+    by_score = _by_score(rows)
+    failures = rows.filter(pc.is_null(rows.column("score"))).sort_by("clip_id")
+    many = by_score.num_rows > 2 * shown
+    worst, best = (
+        (by_score.slice(0, shown), by_score.slice(by_score.num_rows - shown)) if many else (by_score, by_score)
+    )
+    named = {name for part in (worst, best, failures.slice(0, shown)) for name in part.column("clip_id").to_pylist()}
+    texts = rows if set(SHOWN_COLUMNS) <= set(rows.column_names) else read_scores(out, SHOWN_COLUMNS, clip_ids=named)
+    chosen = texts.filter(pc.is_in(texts.column("clip_id"), value_set=pa.array(sorted(named), pa.string())))
+    known: dict[str, ShownRow] = {row["clip_id"]: row for row in chosen.select(SHOWN_COLUMNS).to_pylist()}
+
+    def told(part: pa.Table) -> list[ShownRow]:
+        return [known[name] for name in part.column("clip_id").to_pylist()]
+
     parts: list[RenderableType] = []
-    if len(by_score) > 2 * shown:
-        parts.append(score_table(reversed(by_score[-shown:]), title=f"Best {shown}"))
-        parts.append(score_table(by_score[:shown], title=f"Worst {shown}"))
-    elif by_score:
-        parts.append(score_table(reversed(by_score), title="Scores, best first"))
-    failures = [row for row in rows.select(SHOWN_COLUMNS).to_pylist() if row["score"] is None]
-    if failures:
-        more = f" (the first {shown} of {len(failures)})" if len(failures) > shown else ""
-        first = sorted(failures, key=lambda row: row["clip_id"])[:shown]
-        parts.append(failure_table(first, title=f"Without a score{more}"))
+    if many:
+        parts.append(score_table(reversed(told(best)), title=f"Best {shown}"))
+        parts.append(score_table(told(worst), title=f"Worst {shown}"))
+    elif by_score.num_rows:
+        parts.append(score_table(reversed(told(by_score)), title="Scores, best first"))
+    if count := failures.num_rows:
+        more = f" (the first {shown} of {count})" if count > shown else ""
+        parts.append(failure_table(told(failures.slice(0, shown)), title=f"Without a score{more}"))
     parts.append(count_table(counts(rows, "status"), counts(rows, "error_kind")))
     parts.append(Text(places(out)))
     return Group(*parts)

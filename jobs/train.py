@@ -121,7 +121,8 @@ def _fit(
     trainer = TorchTrainer(
         _worker,
         train_loop_config=dict(config),
-        torch_config=TorchConfig(backend="nccl" if unit == "GPU" else "gloo"),
+        # What is sharded is gathered on GPUs, and offloaded or saved on CPUs.
+        torch_config=TorchConfig(backend="cuda:nccl,cpu:gloo" if unit == "GPU" else "gloo"),
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=unit == "GPU"),
         run_config=RunConfig(
             name=f"vqa-{os.getpid()}",

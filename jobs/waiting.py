@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 
 from jobs import _compat
-from jobs.stages import Resources
+from jobs.stages import ACCELERATOR, Resources
 from vqa.errors import VqaError
 
 SAY_SECONDS = 10.0  # until the first word on what is missing
@@ -23,15 +23,15 @@ Amounts = Mapping[str, float]
 
 
 def needed(shares: Sequence[Resources]) -> dict[str, float]:
-    """What one worker of each stage takes together: less, and no clip comes to its end."""
+    """What the least workers of each stage take together: less, and no clip comes to its end."""
     sums = Counter[str]()
     for share in shares:
-        sums.update({"CPU": share.cpus, "GPU": share.gpus})
-    return {unit: float(amount) for unit, amount in sums.items() if amount}
+        sums.update({unit: amount * share.least for unit, amount in share.amounts().items()})
+    return {unit: float(amount) for unit, amount in sums.items()}
 
 
 def missing(need: Amounts, has: Amounts, free: Amounts) -> str:
-    """In words what a cluster lacks for one worker of each stage; empty where that much is free.
+    """In words what a cluster lacks for the least workers of each stage; empty where that much is free.
 
     Args:
         need: Of `needed`.
@@ -41,11 +41,39 @@ def missing(need: Amounts, has: Amounts, free: Amounts) -> str:
     faults = []
     for unit, amount in need.items():
         total, rest = has.get(unit, 0.0), free.get(unit, 0.0)
-        if total < amount:
-            faults.append(f"{amount:g} {unit}s are needed, Ray has {total:g}")
+        if unit.startswith(ACCELERATOR):
+            if total < amount:
+                kinds = sorted(one.removeprefix(ACCELERATOR) for one in has if one.startswith(ACCELERATOR))
+                faults.append(
+                    f"a node with {unit.removeprefix(ACCELERATOR)} is needed, Ray has {', '.join(kinds) or 'none'}"
+                )
+        elif total < amount:
+            faults.append(f"{amount:g} {_plural(unit)} are needed, Ray has {total:g}")
         elif rest < amount:
-            faults.append(f"{amount:g} {unit}s are needed, {rest:g} of Ray's {total:g} are free")
+            faults.append(f"{amount:g} {_plural(unit)} are needed, {rest:g} of Ray's {total:g} are free")
     return "; ".join(faults)
+
+
+def _plural(unit: str) -> str:
+    return f"{unit}s" if unit in ("CPU", "GPU") else f"of the resource {unit!r}"
+
+
+def too_large(shares: Sequence[Resources], nodes: Sequence[Amounts]) -> str:
+    """In words which worker no node could hold even if it were empty; empty text where there is none.
+
+    Args:
+        shares: What each worker takes.
+        nodes: The totals of each node.
+    """
+    for share in shares:
+        need = share.amounts()
+        if not any(all(node.get(unit, 0.0) >= amount for unit, amount in need.items()) for node in nodes):
+            words = " and ".join(f"{amount:g} {_plural(unit)}" for unit, amount in need.items())
+            most = ", ".join(
+                f"{max((node.get(unit, 0.0) for node in nodes), default=0):g} {_plural(unit)}" for unit in need
+            )
+            return f"a worker takes {words} of one node, and no node has that (at most {most}, not all on the same)"
+    return ""
 
 
 def wait_for_room(
@@ -53,7 +81,7 @@ def wait_for_room(
     *,
     wait_seconds: float,
     say: Callable[[str], None],
-    less: str = "job.cpus_per_worker, job.gpus_per_worker",
+    less: str = "job.cpus_per_worker, job.gpus_per_worker, job.score_workers_min",
 ) -> None:
     """Wait until all workers have room on the cluster at once, and say what is missing.
 
@@ -70,8 +98,7 @@ def wait_for_room(
     from ray.util import placement_group, remove_placement_group
 
     need = needed(shares)
-    amounts = ({"CPU": share.cpus, "GPU": share.gpus} for share in shares)
-    bundles = [{unit: amount for unit, amount in one.items() if amount} for one in amounts]
+    bundles = [share.amounts() for share in shares for _ in range(share.least)]
     room = placement_group(bundles)  # has them when all are free at once
     try:
         began = time.monotonic()
@@ -79,7 +106,8 @@ def wait_for_room(
         while not room.wait(timeout_seconds=1):
             # Ray gives these two functions no types.
             has, free = ray.cluster_resources(), ray.available_resources()  # type: ignore[no-untyped-call]
-            what = missing(need, has, free) or "no node has room for a worker"
+            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+            what = missing(need, has, free) or too_large(shares, nodes) or "no node has room for a worker"
             if time.monotonic() - began >= wait_seconds:
                 raise VqaError(
                     f"no worker could start within {wait_seconds:g} s: {what}. Give Ray more, end what holds it, ask "

@@ -14,6 +14,8 @@ import pytest
 
 # The gate has a test in each core: threads of one library would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Servers of tests are on loopback; what is refused by default is in tests/media/storage/test_hosts.py.
+os.environ.setdefault("VQA_ALLOW_PRIVATE_HOSTS", "1")
 # Ray gives its workers niceness 15: beside the gate's other lane, which takes both cores, they would hardly run.
 os.environ.setdefault("RAY_worker_niceness", "0")
 
@@ -51,6 +53,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     lost = {(path, lane) for path, lane in lost if not may_hold(path, lane)}
     if lost:
         raise pytest.UsageError(f"no lane of the gate would run these: {lost}; tests/conftest.py finds lanes by words")
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)  # the gate's two processes end together
 
 
 def pytest_collection_finish() -> None:

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
@@ -15,6 +16,8 @@ from vqa.model.card import find_card
 from vqa.model.resolve import EMBEDDED
 from vqa.types import Clip, Pixels, Views
 from vqa.views import ViewsConfig, look
+
+pytestmark = pytest.mark.slow
 
 ASSETS = Path(__file__).resolve().parent.parent / "vqa" / "assets"
 

@@ -114,7 +114,10 @@ def test_importing_every_module_leaves_the_process_as_the_third_parties_alone_do
         ("jobs.child", {"torch", "ray", "pyarrow", "scipy", "huggingface_hub"}),
         ("jobs.score", {"torch", "ray", "transformers", "scipy.stats", "scipy.optimize", "huggingface_hub", "pandas"}),
         ("jobs.summary", {"torch", "ray", "av", "scipy", "pandas", "pyarrow.dataset"}),
-        ("vqa.model.scorer", {"ray", "trl", "accelerate", "pyarrow", "datasets", "scipy.stats"}),
+        (
+            "vqa; vqa.Scorer.load('embedded'); import vqa",
+            {"ray", "trl", "accelerate", "pyarrow", "datasets", "scipy.stats", "scipy.optimize", "torch._dynamo"},
+        ),
     ],
 )
 def test_what_a_module_does_without(module: str, without: set[str]) -> None:

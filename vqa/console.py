@@ -1,11 +1,14 @@
 """Options that commands share, and how a command ends: an exit code, and at most one clear message on stderr."""
 
+import json
+import logging
 import os
 import signal
 import sys
 import tempfile
 import threading
 import traceback
+from datetime import UTC, datetime
 from enum import StrEnum
 from types import FrameType
 from typing import Annotated
@@ -42,6 +45,11 @@ Wait = Annotated[
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, write nothing.")]
 JsonSummary = Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of tables.")]
+
+
+LogJson = Annotated[
+    bool, typer.Option("--log-json", help="Lines on stderr are JSON objects, one for each clip among them.")
+]
 
 
 def assigning(example: str) -> object:
@@ -114,7 +122,39 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
+class _JsonLines(logging.Handler):
+    """Python's own log as JSON lines."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            log(record.getMessage(), level=record.levelname.lower(), logger=record.name)
+        except Exception:  # a broken message costs itself
+            self.handleError(record)
+
+
+_json_lines: list[_JsonLines] = []  # one, where lines on stderr are JSON
+
+
+def log_as_json() -> None:
+    """Make every line on stderr from here on a JSON object: messages, clips, warnings of libraries, the last error."""
+    if not _json_lines:
+        _json_lines.append(_JsonLines(logging.WARNING))
+        logging.getLogger().addHandler(_json_lines[0])
+        logging.captureWarnings(True)
+
+
+def log(message: str, *, event: str = "message", level: str = "info", **facts: object) -> None:
+    """Print a JSON line on stderr: time (UTC), level, event, message and the facts that are not None."""
+    when = datetime.now(UTC).isoformat(timespec="milliseconds")
+    line: dict[str, object] = {"time": when, "level": level, "event": event, "message": message}
+    line |= {name: value for name, value in facts.items() if value is not None}
+    print(json.dumps(line, ensure_ascii=True, default=str), file=sys.stderr, flush=True)
+
+
 def complain(message: str) -> None:
     """`vqa: …` on stderr; control characters cannot reach the terminal."""
+    if _json_lines:
+        log(message, event="error", level="error")
+        return
     for line in message.splitlines():
         print(f"vqa: {printable(line)}", file=sys.stderr)

@@ -23,6 +23,8 @@ def replacing(path: Path) -> Iterator[Path]:
     if path.is_dir():
         raise UsageError(f"{path}: is a folder. Give the name of a file.")
     draft = path.with_name(f".{path.name}.tmp")
+    if draft.is_symlink():  # put there by somebody else: what is written must not land where it leads
+        draft.unlink()
     yield draft
     descriptor = os.open(draft, os.O_RDONLY)
     try:

@@ -1,7 +1,7 @@
 """Values that packages exchange: frozen, checked on construction, with units in their names."""
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -154,6 +154,7 @@ class Score:
     score_local: float | None
     score_raw: float | None = None  # on the model's own scale
     score_expected: float | None = None  # by the digits' chances, where `score` is read as the released script does
+    readout: Literal["answer", "expected", "published"] | None = None  # how answers were read; None of a light score
     reason: str | None  # None from a model that writes none
     description: str | None = None  # words asked for beside the score
     answers: tuple[Answer, ...] = field(repr=False)

@@ -2,27 +2,35 @@
 
 Students are trained as the config says, without what they are tested on: held-out folds of each set (sources of AVT,
 pictures of PCUID), the other set alone, and ladders of held-out photographs. Settings were chosen on folds 1 to 4;
-fold 0 is shown by itself. SRCC with 95 % bootstrap intervals beside two baselines; skips where the opinions are absent.
+fold 0 is shown by itself. SRCC with 95 % bootstrap intervals beside baselines: height, sharpness and, by --iqa-python
+(how to make it: the head of iqa/serve.py), NIQE, BRISQUE and PIQE on the pixels that the student sees, with pictures a
+second of each on one thread. --baselines prints these alone. Skips where the opinions are absent.
 """
 
 import argparse
+import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.bench.rivals import ask, serving
 from tests.support.people import PEOPLE
 from vqa.config import load
 from vqa.data.people import Opinion, PeopleSet, find_people_set, read_opinions
 from vqa.data.synthetic.degradations import degrade
 from vqa.data.synthetic.distortions import DISTORTIONS
 from vqa.data.synthetic.picture_ladder import LadderConfig, find_pictures, steps
-from vqa.light.distill import DistillConfig, Embeddings, joined, ladders
+from vqa.light.config import DistillConfig
+from vqa.light.distill import joined
+from vqa.light.material import Embeddings, ladders
 from vqa.light.regression import LabelledSet, fit
 from vqa.metrics.correlation import srcc
 from vqa.metrics.intervals import interval, replicates
@@ -31,6 +39,7 @@ from vqa.types import Pixels
 Numbers = NDArray[np.float64]
 CLIPS = ("scaling", "defocus", "motion_blur", "noise", "exposure", "contrast", "colour_cast", "banding")  # unseen code
 PICTURES = ("jpeg", "jpeg2000", "webp", "x264", "x265", "haze")
+TIMED = 10  # every so-many-th picture is embedded anew, on one thread as the rivals
 SEVERITIES = {"mild": (0.3, 2), "severe": (0.8, 4)}  # of CLIPS, and level of PICTURES
 
 
@@ -53,6 +62,40 @@ def baselines(opinions: Sequence[Opinion]) -> tuple[Numbers, Numbers]:
     return np.array(heights), np.array(sharpness)
 
 
+def rivals(
+    name: str,
+    opinions: Sequence[Opinion],
+    embeddings: Embeddings,
+    server: subprocess.Popen[bytes],
+    names: Sequence[str],
+    every: int,
+) -> None:
+    """Lines of what needs no training, on the pixels that the student sees."""
+    values: dict[str, list[float]] = {one: [] for one in names}
+    seconds = dict.fromkeys([*names, "student"], 0.0)
+    for k, one in enumerate(opinions[::every]):
+        seen = embeddings.seen(one.read())
+        for judge, said in ask(server, seen[None]).items():
+            values[judge].append(float("nan") if said["values"][0] is None else said["values"][0])
+            seconds[judge] += said["seconds"]
+        if k % TIMED == 0:
+            started = time.perf_counter()
+            embeddings.of_picture(seen)
+            seconds["student"] += time.perf_counter() - started
+    for judge in names:
+        found = -np.array(values[judge])  # lower is better
+        has = np.isfinite(found)
+        labels = np.array([one.opinion for one in opinions[::every]])[has]
+        line(f"{name}, {judge}", found[has], labels, expected=len(opinions))
+    looked = len(opinions[::every])
+    rates = {one: looked / seconds[one] for one in names} | {
+        "student": len(range(0, looked, TIMED)) / seconds["student"]
+    }
+    print(
+        f"{name}, pictures/s on one thread: {', '.join(f'{one} {rate:.2f}' for one, rate in rates.items())}", flush=True
+    )
+
+
 def copies(pristine: Pixels) -> Iterator[tuple[str, Pixels]]:
     """Each distorted copy and how severe it is."""
     for severity, (share, level) in SEVERITIES.items():
@@ -62,23 +105,36 @@ def copies(pristine: Pixels) -> Iterator[tuple[str, Pixels]]:
             yield severity, degrade(pristine, name, level, np.random.default_rng(1))
 
 
-def main(config: DistillConfig, held_out: Path, *, contents: int) -> None:
+def main(
+    config: DistillConfig, held_out: Path, *, contents: int, iqa_python: Path | None, every: int, baselines_only: bool
+) -> None:
     """Print the table."""
     embeddings = Embeddings(config)
+    server, names = serving(iqa_python)
+    print(f"{'':58} {'SRCC':>6}  95 % interval   used")
     found: list[tuple[PeopleSet, list[Opinion], LabelledSet]] = []
     for wanted in config.opinions:
         people = find_people_set(wanted.people)
         opinions = read_opinions(people, config.folder)
         labels = np.array([one.opinion for one in opinions])
+        for name, values in zip(("height", "sharpness"), baselines(opinions), strict=True):
+            line(f"{people.name}, {name} alone", values, labels, expected=people.expected)
+        if server is not None:
+            rivals(people.name, opinions, embeddings, server, names, every)
+        if baselines_only:
+            continue
         rows = embeddings.of_opinions(opinions, lambda _: None)
         found.append((people, opinions, LabelledSet(embeddings=rows, labels=labels, weight=wanted.weight)))
+    if server is not None:
+        server.communicate()
+    if baselines_only:
+        return
     learned = ladders(config.ladders, embeddings, lambda _: None) if config.ladders else []
     ladder = [joined([one.pictures for one in learned], config.regression)] if learned else []
 
     def predicted(sets: Sequence[LabelledSet], rows: Numbers) -> Numbers:
         return fit([*sets, *ladder], config.regression).along(rows)
 
-    print(f"{'':58} {'SRCC':>6}  95 % interval   used")
     goals = {"avt-image-quality": (">= 0.95", ">= 0.78"), "pcuid": (">= 0.92", ">= 0.82")}
     for people, opinions, whole in found:
         others = [one for other, _, one in found if other is not people]
@@ -104,8 +160,6 @@ def main(config: DistillConfig, held_out: Path, *, contents: int) -> None:
             whole.labels[test],
             expected=int(test.sum()),
         )
-        for name, values in zip(("height", "sharpness"), baselines(opinions), strict=True):
-            line(f"{people.name}, {name} alone", values, whole.labels, expected=people.expected)
 
     direction = fit([*(one for _, _, one in found), *ladder], config.regression)
     right: dict[str, list[bool]] = {severity: [] for severity in SEVERITIES}
@@ -126,10 +180,21 @@ if __name__ == "__main__":
     parser.add_argument("config", type=Path)
     parser.add_argument("--contents", type=int, default=100, help="held-out photographs, at most")
     parser.add_argument("--held-out", type=Path, default=Path("runs/sources/held-out/photographs"))
+    parser.add_argument("--iqa-python", type=Path)
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="NIQE, BRISQUE, PIQE: of every N-th picture")
+    parser.add_argument("--baselines", action="store_true", help="alone, without any training")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     given = parser.parse_args()
     if not PEOPLE.is_dir():
         print(f"{PEOPLE} is not here: nothing measured")
     else:
         settings = load(given.config, DistillConfig, [f"folder={PEOPLE}", *given.set])
-        main(settings, given.held_out, contents=given.contents)
+        torch.set_num_threads(1 if given.iqa_python else torch.get_num_threads())
+        main(
+            settings,
+            given.held_out,
+            contents=given.contents,
+            iqa_python=given.iqa_python,
+            every=given.every,
+            baselines_only=given.baselines,
+        )

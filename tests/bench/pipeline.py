@@ -126,7 +126,7 @@ def main(count: int, pairs: int) -> None:
             source = sources[number % len(sources)]
             (clips / f"{number:04d}{source.suffix}").symlink_to(source)
         inputs = inputs_of(ScoreRequest(sources=(str(clips),), out=Path(folder) / "out"))
-        work = [Work(clip=clip) for clip in inputs.listing.clips]
+        work = [Work(clip=clip) for clip in inputs.clips]
         pixels(work[: len(sources)], inputs, rounds=20)
         meter = Meter()
         meter.start()

@@ -17,7 +17,9 @@ from tests.support.people import PEOPLE
 from vqa.config import build, load, merge
 from vqa.data.people import find_people_set, read_opinions
 from vqa.light.basis import Basis
-from vqa.light.distill import DistillConfig, Embeddings, facts_of, fit_head, gather
+from vqa.light.config import DistillConfig
+from vqa.light.distill import facts_of, fit_head
+from vqa.light.material import Embeddings, gather
 from vqa.light.rali import Reduced, fit_steps, joint_space, reduce
 from vqa.light.reasons import encode_texts
 from vqa.light.student import Line

@@ -1,8 +1,9 @@
 """What needs no training, on a ladder's held-out clips: `python tests/bench/rivals.py --ladder DIR --iqa-python PATH`.
 
 SRCC and PLCC against VMAF's stand-in opinion, plain and after the 4-parameter logistic of VQEG, and seconds a clip, of
-NIQE (Mittal, Soundararajan, Bovik 2013), BRISQUE (Mittal, Moorthy, Bovik 2012) and sharpness alone: the variance of the
-luma's Laplacian. Each is the mean over every second of the 16 keyframes that the embedded model sees, at native size.
+NIQE (Mittal, Soundararajan, Bovik 2013), BRISQUE (Mittal, Moorthy, Bovik 2012), PIQE (Venkatanath and others 2015) and
+sharpness alone: the variance of the luma's Laplacian. Each is the mean over every second of the 16 keyframes that the
+embedded model sees, at native size.
 embedded.py prints the same rows beside the model's. PATH: the Python of the environment in the head of iqa/serve.py.
 """
 
@@ -14,6 +15,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -40,6 +42,13 @@ class Judged:
     sign: int = 1
 
 
+class Said(TypedDict):
+    """The answer of iqa/serve.py: a value for each picture, null where there is none, and the time of all."""
+
+    values: list[float | None]
+    seconds: float
+
+
 def pictures(path: Path) -> Pixels:
     """uint8 [n, height, width, 3], n up to 8."""
     info, packets = probe(str(path))
@@ -54,8 +63,8 @@ def sharpness(picture: Pixels) -> float:
 
 
 def judge(paths: Sequence[Path], iqa_python: Path | None) -> list[Judged]:
-    """Sharpness, and NIQE and BRISQUE where their environment is at hand; without it says why not, and goes on."""
-    server, names = _server(iqa_python)
+    """Sharpness, and NIQE, BRISQUE, PIQE where their environment is at hand; without it says why not, and goes on."""
+    server, names = serving(iqa_python)
     values: dict[str, list[float]] = {name: [] for name in ("sharpness", *names)}
     seconds = dict.fromkeys(values, 0.0)
     look = 0.0
@@ -66,10 +75,8 @@ def judge(paths: Sequence[Path], iqa_python: Path | None) -> list[Judged]:
         values["sharpness"].append(float(np.mean([sharpness(frame) for frame in frames])))
         seconds["sharpness"] += time.perf_counter() - looked
         look += looked - started
-        if server is not None and server.stdin is not None and server.stdout is not None:
-            server.stdin.write(json.dumps(frames.shape[:3]).encode() + b"\n" + frames.tobytes())
-            server.stdin.flush()
-            for name, said in json.loads(server.stdout.readline()).items():
+        if server is not None:
+            for name, said in ask(server, frames).items():
                 numbers = [number for number in said["values"] if number is not None]
                 values[name].append(float(np.mean(numbers)) if numbers else float("nan"))
                 seconds[name] += said["seconds"]
@@ -83,28 +90,41 @@ def judge(paths: Sequence[Path], iqa_python: Path | None) -> list[Judged]:
     ]
 
 
-def _server(python: Path | None) -> tuple[subprocess.Popen[bytes] | None, list[str]]:
+def serving(python: Path | None) -> tuple[subprocess.Popen[bytes] | None, list[str]]:
+    """The process of iqa/serve.py and the names of what it judges by; None and no names where it cannot run."""
     if python is None:
-        print("NIQE, BRISQUE: not measured, no --iqa-python (how to make one: the head of tests/bench/iqa/serve.py)")
+        print(
+            "NIQE, BRISQUE, PIQE: not measured, no --iqa-python (how to make one: the head of tests/bench/iqa/serve.py)"
+        )
         return None, []
     try:
         server = subprocess.Popen([python, "-W", "ignore", SERVE], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     except OSError as error:
-        print(f"NIQE, BRISQUE: not measured, --iqa-python {python}: {error.strerror}")
+        print(f"NIQE, BRISQUE, PIQE: not measured, --iqa-python {python}: {error.strerror}")
         return None, []
     ready = server.stdout.readline() if server.stdout is not None else b""
     if not ready:  # it has said why on standard error
-        print(f"NIQE, BRISQUE: not measured, {SERVE.name} under {python} ended with {server.wait()}")
+        print(f"NIQE, BRISQUE, PIQE: not measured, {SERVE.name} under {python} ended with {server.wait()}")
         return None, []
     said = json.loads(ready)
-    print(f"NIQE, BRISQUE: {said['versions']}")
+    print(f"NIQE, BRISQUE, PIQE: {said['versions']}")
     return server, list(said["names"])
+
+
+def ask(server: subprocess.Popen[bytes], frames: Pixels) -> dict[str, Said]:
+    """What each judge says of pictures uint8 [n, height, width, 3]."""
+    if server.stdin is None or server.stdout is None:
+        raise RuntimeError("a server without pipes")
+    server.stdin.write(json.dumps(frames.shape[:3]).encode() + b"\n" + frames.tobytes())
+    server.stdin.flush()
+    found: dict[str, Said] = json.loads(server.stdout.readline())
+    return found
 
 
 def table(judged: Sequence[Judged], opinions: Sequence[float]) -> None:
     """Prints a row for each on the clips that every one has a value for, and its SRCC on all that it has one for."""
     known, whole = np.asarray(opinions, np.float64), np.array([one.values for one in judged], np.float64)
-    has = np.isfinite(whole)  # NIQE and BRISQUE have none for flat pictures, NIQE none below 96 x 192 pixels
+    has = np.isfinite(whole)  # they have none for flat pictures, NIQE none below 96 x 192 pixels
     shared = has.all(axis=0)
     print(f"on the {int(shared.sum())} of {len(known)} clips for which every row has a value; last: on all of its own")
     print(

@@ -15,9 +15,14 @@ import ray.data
 from ray.data import DataContext
 
 from jobs import _compat, ray_executor
+from jobs.engine import run_stages
+from jobs.ledger import Ledger
+from jobs.progress import JobProgress
 from jobs.ray_session import ray_session
 from jobs.resume import Work
 from jobs.stages import Resources
+from vqa.console import Engine
+from vqa.data.score_table import ScoreRow, ScoreTable, read_scores
 from vqa.errors import ModelError
 from vqa.types import Clip
 
@@ -87,6 +92,25 @@ def test_what_dies_is_tried_again_a_few_times_and_costs_only_its_own_rows_and_no
     tries = {path.name: path.read_text() for path in tmp_path.iterdir()}
     assert tries.pop("30") == "1" * (1 + ray_executor.TASK_RETRIES), "the number of tries is limited"
     assert tries == dict.fromkeys(numbers - {"30"}, "1"), "one by one; an exception is not a lost worker"
+
+
+class Naming(Mortal):
+    """Rows with a name for each file; dies as Mortal does."""
+
+    def process(self, items: Sequence[Work]) -> Iterator[ScoreRow]:
+        for item in super().process(items):
+            yield ScoreRow(clip_id=item.clip.clip_id, uri=item.clip.uri, run_key="k", status="ok", score=3.0)
+
+
+def test_a_clip_that_kills_its_worker_is_tried_twice_and_its_neighbours_have_rows(tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    ledger = Ledger.of((Work(clip=Clip(clip_id=f"{n}", uri="/a")) for n in range(25, 45)), clip_seconds=None)
+    table, progress = ScoreTable(tmp_path), JobProgress(0, quiet=True)
+    assert not run_stages([Naming(tmp_path / "notes")], ledger, table, progress, engine=Engine.RAY)
+    assert [clip.clip_id for clip in ledger.lost()] == ["30"]
+    assert sorted(map(int, read_scores(tmp_path)["clip_id"].to_pylist())) == [n for n in range(25, 45) if n != 30]
+    assert len((tmp_path / "notes" / "30").read_text()) == 2
+    assert (tmp_path / "notes" / "30").read_text().endswith("1"), "the second time alone"
 
 
 def test_what_we_switch_off_is_still_there() -> None:

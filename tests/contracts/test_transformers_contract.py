@@ -1,6 +1,8 @@
 """What we lean on in transformers, so that an upgrade that takes it away fails here, by name."""
 
+import importlib
 import inspect
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,8 @@ from transformers.cache_utils import DynamicLayer
 
 from tests.references.make_checkpoints import FAMILIES, Family, make
 from tests.support.samples import random_views
-from vqa.model._compat import attention_of, position_ids
+from vqa.model import _compat
+from vqa.model._compat import attention_of, late_imports, position_ids
 from vqa.model.encode import encode
 
 torch.set_num_threads(1)
@@ -31,6 +34,35 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Family], tuple
         return made[family]
 
     return of
+
+
+@pytest.mark.parametrize("needed", ["a listed name", "another name", "a module below"])
+def test_a_late_name_is_imported_when_it_is_called_and_any_other_at_once(
+    needed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a model's load does without: tests/test_imports.py."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "wsgiref"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(_compat, "_LATE", {"wsgiref.util": ("guess_scheme",), "wsgiref": ()})
+    calls = 0
+
+    def load() -> Callable[[dict[str, str]], str]:
+        nonlocal calls
+        calls += 1
+        if needed == "another name":
+            importlib.import_module("wsgiref.util").application_uri  # noqa: B018
+        elif needed == "a module below":
+            importlib.import_module("wsgiref.headers")
+        from wsgiref.util import guess_scheme
+
+        return guess_scheme
+
+    guess = late_imports(load)
+    assert ("wsgiref.util" in sys.modules) == (needed != "a listed name")
+    assert calls == 1 + (needed == "a module below")
+    assert guess({"HTTPS": "on"}) == "https"
+    assert sys.modules["wsgiref.util"].application_uri  # the real one
+    assert torch.compiler.disable.__module__ == "torch.compiler"
 
 
 @pytest.mark.parametrize("family", FAMILIES)

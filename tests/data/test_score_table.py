@@ -26,7 +26,7 @@ clip_id uri start_seconds end_seconds status error_kind error score score_std sc
 score_raw raw_low raw_high score_expected mos mos_low mos_high light_score light_std
 reason_score answers_parsed
 answers_total reason description keyframe_seconds crop_boxes frames_decoded frames_planned width height fps
-duration_seconds codec decode_backend tier model_id model_revision asked question_digest run_key
+duration_seconds codec decode_backend tier model_id model_revision asked question_digest readout run_key
 decode_seconds score_seconds source_bytes source_mtime_ns fingerprint
 """
 

@@ -1,6 +1,7 @@
 """Readers of tables: the same rows from every format, one parser of numbers, errors with file and line."""
 
 import json
+import zipfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -70,3 +71,16 @@ def test_what_is_no_number_is_refused_or_none() -> None:
         assert number_or_none(cell) is None
         with pytest.raises((TypeError, ValueError)):
             number(cell)
+
+
+def test_a_spreadsheet_that_unpacks_to_gigabytes_is_refused_before_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "labels.xlsx"
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed,
+        packed.open("xl/worksheets/sheet1.xml", "w") as file,
+    ):
+        for _ in range(9):
+            file.write(bytes(1 << 26))
+    assert path.stat().st_size < 1 << 20
+    with pytest.raises(UsageError, match=r"unpacks to 603979776 bytes, more than 536870912; save it as .csv"):
+        read_columns(path)

@@ -21,6 +21,10 @@ from tests.support.pages import HOWTO, ROOT, Block, blocks, command_lines, parse
 from tests.support.warm import warm_commands
 from vqa.data.score_table import read_scores
 from vqa.data.synthetic.demo import DISTORTED
+from vqa.light.student import Student
+from vqa.media import probe
+from vqa.types import Clip, Score
+from vqa.views import ViewsConfig, look
 
 MANY = 60  # clips of the made-up KoNViD-1k
 FIRST = "score_a_folder"
@@ -171,6 +175,18 @@ def test_the_first_page_gets_answers_with_reasons_and_ranks_plain_damage(materia
         assert 1 <= rows[name]["score"] <= 5, name
     for clean in ("big_buck_bunny", "reference"):  # the first table of `make score` is right
         assert all(rows[copy]["score"] < rows[clean]["score"] for copy in DISTORTED)
+
+
+@pytest.mark.slow
+def test_copies_of_one_reference_at_its_size_score_below_it_and_the_original_by_the_light_tier(material: Path) -> None:
+    whole = {name: str(material / "clips" / f"{name}.mp4") for name in ("big_buck_bunny", "reference", *DISTORTED)}
+    assert {(info.width, info.height) for info, _ in map(probe, whole.values())} == {(1280, 720)}
+    student = Student.load()
+    views = ViewsConfig.model_validate(student.card.views)
+    found = student.score([look(Clip(clip_id=name, uri=path), views) for name, path in whole.items()])
+    scores = {name: one.score or 0.0 for name, one in zip(whole, found, strict=True) if isinstance(one, Score)}
+    for clean in ("big_buck_bunny", "reference"):
+        assert all(scores[clean] > scores[copy] for copy in DISTORTED), scores
 
 
 def test_blocks_that_are_not_run_say_why_and_their_commands_parse() -> None:

@@ -4,14 +4,17 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from ray.cluster_utils import Cluster
 
 from jobs.score import ScoreRequest
 from tests.support import clips, failing
 from tests.support.job_runs import Run, plain_loop, table
 from vqa.data.score_table import read_scores
+
+if TYPE_CHECKING:
+    from ray.cluster_utils import Cluster
 
 pytestmark = pytest.mark.ray
 
@@ -29,8 +32,10 @@ def marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def cluster(marks: Path) -> Iterator[Cluster]:
+def cluster(marks: Path) -> "Iterator[Cluster]":
     """A head that does no work, without the processes that nobody asks here, each of which takes a second to start."""
+    from ray.cluster_utils import Cluster  # not to collect tests
+
     spared = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **spared})
     try:
@@ -42,7 +47,7 @@ def cluster(marks: Path) -> Iterator[Cluster]:
 @pytest.mark.slow
 @pytest.mark.timeout(1500)  # three nodes start here, on two cores that other tests share
 def test_a_node_that_goes_away_takes_no_row_along(
-    cluster: Cluster, marks: Path, tmp_path: Path, model_card: Path
+    cluster: "Cluster", marks: Path, tmp_path: Path, model_card: Path
 ) -> None:
     first, _ = (cluster.add_node(num_cpus=2) for _ in range(2))  # either has room for both stages
     folder, out = tmp_path / "in", tmp_path / "out"

@@ -110,6 +110,8 @@ CHANGES_NUMBERS = {
     "generation.repetition_penalty": "1.05",
     "generation.folder_sampling": "true",
     "generation.describe": "true",
+    "generation.deterministic": "true",
+    "model_engine.name": "vllm",
     "model.question": "How good is it? <answer>",
     "model.system": "Think first.",
     "model.order": "text_first",
@@ -146,6 +148,18 @@ CHANGES_NO_NUMBER = {
     "model.intro": "See",
     "model.answer.choices": "[A, B]",
     "model.answer.published_reading": "first_number",  # unless it is the readout
+    "model_engine.endpoints": "[http://a/v1]",
+    "model_engine.served_model": "m",  # the model's id, which the digest holds
+    "model_engine.api_key_env": "KEY",
+    "model_engine.api_key_file": "key.txt",
+    "model_engine.concurrency": "3",
+    "model_engine.tries": "3",
+    "model_engine.first_wait_seconds": "3",
+    "model_engine.deadline_seconds": "3",
+    "model_engine.tensor_parallel": "2",
+    "model_engine.compile": "false",
+    "model_engine.gpu_memory": "0.5",
+    "model_engine.max_model_len": "999",
     "views.max_pixels": "9",
     "views.prune": "false",
     "job.unread_limit": "7",
@@ -156,8 +170,16 @@ CHANGES_NO_NUMBER = {
     "limits.cpu_seconds": "9",
     "limits.open_files": "null",
     "limits.max_frames": "9",
+    "limits.private_hosts": "false",
     "job.sample_workers": "3",
     "job.score_workers": "3",
+    "job.sample_workers_min": "2",
+    "job.score_workers_min": "2",
+    "job.cpus_per_sampler": "2",
+    "job.sample_resources": "{nas: 1}",
+    "job.score_resources": "{licence: 1}",
+    "job.accelerator_type": "H100",
+    "job.store_mb": "900",
     "job.cpus_per_worker": "2",
     "job.gpus_per_worker": "0.5",
     "job.rows_per_part": "7",
@@ -220,8 +242,8 @@ LIMITS_OF_THE_GUARD = {"deadline_seconds": 3.0, "memory_mb": None, "cpu_seconds"
 
 
 @pytest.mark.parametrize(
-    "key", sorted(ClipLimits.model_fields.keys() - {"max_frames"})
-)  # of the sampling stage: test_stages
+    "key", sorted(ClipLimits.model_fields.keys() - {"max_frames", "private_hosts"})
+)  # of the sampling stage: test_stages; of all guards: test_hosts
 def test_every_limit_reaches_the_guard(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     monkeypatch.setattr("jobs.config.Guard", dict)  # shows what it is given
     value = LIMITS_OF_THE_GUARD[key]

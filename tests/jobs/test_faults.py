@@ -46,10 +46,12 @@ def numbers(name: str) -> list[int]:
     return [number_of(pixels) for pixels in frames.pixels]
 
 
+@pytest.mark.slow  # with `scored`
 def test_every_case_has_a_row(scored: dict[str, Row]) -> None:
     assert set(CASES) <= set(scored) and len(CASES) == 23
 
 
+@pytest.mark.slow  # with `scored`
 @pytest.mark.parametrize(
     ("name", "size"),
     [
@@ -70,6 +72,7 @@ def test_no_green_row_is_shown(name: str) -> None:
     assert greenness[-8:].mean() < 40  # the hidden rows are pure green
 
 
+@pytest.mark.slow  # with `scored`
 @pytest.mark.parametrize("suffix", ["png", "webp", "_vp9.webm"])
 def test_what_is_hidden_under_alpha_moves_no_score(scored: dict[str, Row], suffix: str) -> None:
     dot = "" if suffix.startswith("_") else "."
@@ -82,6 +85,7 @@ def test_what_is_hidden_under_alpha_moves_no_score(scored: dict[str, Row], suffi
     assert abs(noise["score"] - flat["score"]) < ALIKE
 
 
+@pytest.mark.slow  # with `scored`
 @pytest.mark.parametrize("name", ["r_cenc_hevc.mp4", "e_h264.mp4"])
 def test_encrypted_is_said(scored: dict[str, Row], name: str) -> None:
     row = scored[name]
@@ -89,6 +93,7 @@ def test_encrypted_is_said(scored: dict[str, Row], name: str) -> None:
     assert "encrypted" in row["error"]
 
 
+@pytest.mark.slow  # with `scored`
 @pytest.mark.parametrize("name", ["paff_field.ts", "paff_pair.ts"])
 def test_fields_make_frames(scored: dict[str, Row], name: str) -> None:
     row = scored[name]
@@ -97,6 +102,7 @@ def test_fields_make_frames(scored: dict[str, Row], name: str) -> None:
     assert numbers(name) == list(range(50))
 
 
+@pytest.mark.slow  # with `scored`
 def test_a_pause_shows_the_picture_on_screen(scored: dict[str, Row]) -> None:
     windows = {name: row for name, row in scored.items() if name.startswith("busy.mp4#")}
     assert [row["status"] for row in windows.values()] == ["ok"] * 5
@@ -109,6 +115,7 @@ def test_a_pause_shows_the_picture_on_screen(scored: dict[str, Row]) -> None:
     assert scored["sr.mp4"]["duration_seconds"] == pytest.approx(58.04)
 
 
+@pytest.mark.slow  # with `scored`
 @pytest.mark.parametrize("name", ["mpeg4_cut10.avi", "o_wmv2_cut10.wmv", "o_libvpxvp9_cut10.webm"])
 def test_what_lies_before_the_first_keyframe_is_lost(scored: dict[str, Row], name: str) -> None:
     row = scored[name]
@@ -124,6 +131,7 @@ def test_vp9_goes_on_at_the_next_keyframe_whatever_is_asked() -> None:
     assert [number_of(pixels) for pixels in frames.pixels] == [55, 70]
 
 
+@pytest.mark.slow  # with `scored`
 @pytest.mark.parametrize("name", ["seq.avif", "nodur.gif"])
 def test_every_frame_of_an_animation_counts(scored: dict[str, Row], name: str) -> None:
     row = scored[name]
@@ -132,6 +140,7 @@ def test_every_frame_of_an_animation_counts(scored: dict[str, Row], name: str) -
     assert numbers(name) == list(range(1, 11))
 
 
+@pytest.mark.slow  # with `scored`
 def test_a_clock_that_jumps_is_a_new_clock(scored: dict[str, Row]) -> None:
     row = scored["j_far.ts"]
     assert (row["status"], row["frames_decoded"], row["duration_seconds"]) == ("ok", 16, pytest.approx(6.0))
@@ -139,6 +148,7 @@ def test_a_clock_that_jumps_is_a_new_clock(scored: dict[str, Row]) -> None:
     assert 6 <= before <= 10
 
 
+@pytest.mark.slow  # with `scored`
 def test_a_block_of_no_track_is_lost_with_what_follows_it(scored: dict[str, Row]) -> None:
     row = scored["v_track20.webm"]
     assert row["status"] == "partial" and row["frames_decoded"] < row["frames_planned"] == 16

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from ray._private.runtime_env.packaging import create_package
 
 from jobs import _compat, ray_session
 from vqa import machine
@@ -129,6 +128,8 @@ def test_the_exclude_of_the_docs_keeps_the_history_out_of_what_ray_packs(tmp_pat
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("x")
     excludes = json.loads(found[1])["excludes"]
+    from ray._private.runtime_env.packaging import create_package  # not to collect tests
+
     create_package(str(folder), tmp_path / "made.zip", include_gitignore=True, excludes=excludes)
     with zipfile.ZipFile(tmp_path / "made.zip") as made:
         assert {Path(name).name for name in made.namelist() if not name.endswith("/")} == {"code.py"}

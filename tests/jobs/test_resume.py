@@ -129,16 +129,22 @@ def back(*clips: Clip, seconds: float | None = None) -> list[ScoreRow]:
     return [ScoreRow(clip_id=clip.clip_id, uri=clip.uri, run_key="k", duration_seconds=seconds) for clip in clips]
 
 
+def handed_out(*work: Work, clip_seconds: float | None = None) -> Ledger:
+    ledger = Ledger.of(work, clip_seconds=clip_seconds)
+    assert list(ledger.hand_out()) == list(work)
+    return ledger
+
+
 def test_a_row_that_comes_twice_is_taken_once() -> None:
     clip = Clip(clip_id="a", uri="/a")
-    ledger = Ledger.of([Work(clip=clip)], clip_seconds=None)
+    ledger = handed_out(Work(clip=clip))
     assert [len(ledger.take(back(clip, clip))[0]), len(ledger.take(back(clip))[0])] == [1, 0]
 
 
 def test_what_never_came_is_known_down_to_the_window() -> None:
     one, two, three = (Clip(clip_id=name, uri=f"/{name}") for name in "abc")
     parts = windows(one, duration_seconds=30.0, clip_seconds=10.0)
-    ledger = Ledger.of([Work(clip=clip) for clip in (one, two, three)], clip_seconds=10.0)
+    ledger = handed_out(*(Work(clip=clip) for clip in (one, two, three)), clip_seconds=10.0)
     _, share = ledger.take(back(*parts[:2], seconds=30.0))
     assert share == pytest.approx(2 / 3)
     ledger.take(back(three))  # failed as a whole
@@ -148,7 +154,7 @@ def test_what_never_came_is_known_down_to_the_window() -> None:
 def test_old_rows_that_a_changed_file_no_longer_gives_are_named() -> None:
     clip = Clip(clip_id="a", uri="/a")
     work = Work(clip=clip, rows=("a#t=0,10", "a#t=10,20", "a#t=20,30"))
-    ledger = Ledger.of([work], clip_seconds=10.0)
+    ledger = handed_out(work, clip_seconds=10.0)
     ledger.take(back(*windows(clip, duration_seconds=20.0, clip_seconds=10.0), seconds=20.0))
     assert ledger.vanished() == ["a#t=20,30"]
 

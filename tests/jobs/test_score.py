@@ -20,6 +20,7 @@ from vqa.console import Engine
 from vqa.errors import UsageError
 
 
+@pytest.mark.slow
 def test_a_run_over_everything_that_goes_wrong(
     tmp_path: Path, model_card: Path, engine: Engine, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -29,6 +29,7 @@ RECIPE = f"""
 start: embedded
 stand_in_opinions: true
 threads: 1
+hardware: {{sharding: fsdp2}}
 validation_clips: 0
 export: float16
 stages:

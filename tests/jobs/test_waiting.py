@@ -7,10 +7,11 @@ import pytest
 
 from jobs import waiting
 from jobs.stages import Resources
-from jobs.waiting import LossWatch, missing, needed, wait_for_process, wait_for_room
+from jobs.waiting import LossWatch, missing, needed, too_large, wait_for_process, wait_for_room
 from vqa.errors import VqaError
 
 CPU, GPU = Resources(cpus=1.0), Resources(cpus=1.0, gpus=2.0)
+H100 = Resources(cpus=1.0, gpus=0.25, accelerator_type="H100")
 
 
 @pytest.mark.parametrize(
@@ -21,10 +22,28 @@ CPU, GPU = Resources(cpus=1.0), Resources(cpus=1.0, gpus=2.0)
         ([CPU, CPU], {}, {}, "2 CPUs are needed, Ray has 0"),
         ([CPU, CPU], {"CPU": 4.0}, {"CPU": 1.0}, "2 CPUs are needed, 1 of Ray's 4 are free"),
         ([CPU, GPU], {"CPU": 4.0, "GPU": 1.0}, {"CPU": 4.0, "GPU": 1.0}, "2 GPUs are needed, Ray has 1"),
+        ([CPU, H100], {"CPU": 4.0, "GPU": 1.0}, {"CPU": 4.0, "GPU": 1.0}, "a node with H100 is needed, Ray has none"),
+        (
+            [Resources(least=3), H100],
+            {"CPU": 2.0, "GPU": 8.0, "accelerator_type:A100": 1.0},
+            {"CPU": 2.0, "GPU": 8.0},
+            "4 CPUs are needed, Ray has 2; a node with H100 is needed, Ray has A100",
+        ),
+        ([Resources(cpus=0, custom={"nas": 1.0})], {}, {}, "1 of the resource 'nas' are needed, Ray has 0"),
     ],
 )
 def test_what_is_missing_is_said_in_numbers(shares, has, free, words) -> None:
     assert missing(needed(shares), has, free) == words
+
+
+def test_a_worker_that_no_node_could_hold_is_named() -> None:
+    nodes = [{"CPU": 2.0}, {"CPU": 1.0, "GPU": 1.0}]
+    assert too_large([CPU, Resources(cpus=1.0, gpus=0.5)], nodes) == ""
+    said = too_large([CPU, Resources(cpus=2.0, gpus=0.5)], nodes)
+    assert said == (
+        "a worker takes 2 CPUs and 0.5 GPUs of one node, and no node has that (at most 2 CPUs, 1 GPUs, not all on the "
+        "same)"
+    )
 
 
 @pytest.mark.usefixtures("local_ray")

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from vqa.light.card import StudentCard
+from vqa.light.cascade import Width
 from vqa.light.embedding import SIZE
 from vqa.light.encoder import EfficientNetLite0
 from vqa.light.regression import Direction
@@ -27,4 +28,15 @@ def student() -> Student:
 def student_folder(student: Student, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("student")
     student.save(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def unsure(student_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The drawn student, with drawn members that disagree."""
+    folder = tmp_path_factory.mktemp("unsure")
+    for path in student_folder.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    drawn = np.random.default_rng(1).standard_normal((3, SIZE)).astype(np.float32) / 50
+    Width(weights=drawn.astype(np.float64), biases=np.zeros(3), floor=0.1, scale=0.2).save(folder)
     return folder

@@ -19,16 +19,7 @@ from vqa.light.embedding import SIZE, SIZES
 from vqa.light.regression import LabelledSet, RegressionConfig
 from vqa.light.student import Student
 
-
-@pytest.fixture(scope="module")
-def unsure(student_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The drawn student, with drawn members that disagree."""
-    folder = tmp_path_factory.mktemp("unsure")
-    for path in student_folder.iterdir():
-        (folder / path.name).write_bytes(path.read_bytes())
-    drawn = np.random.default_rng(1).standard_normal((3, SIZE)).astype(np.float32) / 50
-    Width(weights=drawn.astype(np.float64), biases=np.zeros(3), floor=0.1, scale=0.2).save(folder)
-    return folder
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -179,5 +170,18 @@ def test_the_width_holds_two_thirds_of_new_opinions_and_is_wider_where_they_are_
     assert sorted(set(folds.tolist())) == list(range(FOLDS))
     settings = RegressionConfig(emphasis=dict.fromkeys(SIZES, 1.0), strength=0.1)
     width = Width.fit([known], [folds], settings)
-    found = width.of(embeddings[300:])
+    found = width.of(embeddings[300:], np.full(300, 3.0))
     assert found[far[300:]].mean() > 1.1 * found[~far[300:]].mean()
+
+
+def test_the_width_is_less_at_the_ends_of_the_scale_and_old_files_mean_what_they_meant(tmp_path: Path) -> None:
+    drawn = np.random.default_rng(0).standard_normal((3, SIZE)) / 50
+    width = Width(weights=drawn, biases=np.zeros(3), floor=0.1, scale=0.2, least_slope=0.25)
+    same = np.ones((4, SIZE))
+    found = width.of(same, np.array([3.0, 2.0, 1.1, 5.0]))
+    assert found / found[0] == pytest.approx([1.0, 0.75, 0.25, 0.25])
+    width.save(tmp_path)
+    again = Width.load(tmp_path, size=SIZE)
+    assert again is not None and again.least_slope == 0.25
+    before = Width(weights=drawn, biases=np.zeros(3), floor=0.1, scale=0.2).of(same, np.array([3.0, 2.0, 1.1, 5.0]))
+    assert np.ptp(before) == 0

@@ -18,10 +18,14 @@ from vqa.data.people import PeopleSet, read_opinions
 from vqa.data.score_table import ScoreRow, ScoreTable
 from vqa.errors import ModelError, UsageError
 from vqa.light.card import student_digest
-from vqa.light.distill import PACKAGE, DistillConfig, Embeddings, distill, facts_of, gather
+from vqa.light.config import DistillConfig
+from vqa.light.distill import distill, facts_of
+from vqa.light.material import PACKAGE, Embeddings, gather
 from vqa.light.reasons import GRADES, SEVERITIES
 from vqa.light.reasons import PACKAGE as MINILM
 from vqa.metrics.correlation import srcc
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

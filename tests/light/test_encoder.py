@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from vqa.light.distill import PACKAGE, published_encoder
 from vqa.light.encoder import CHANNELS, EfficientNetLite0
+from vqa.light.material import PACKAGE, published_encoder
 
 
 def test_stages_halve_the_picture_and_widen() -> None:

@@ -322,3 +322,24 @@ def test_sizes_under_other_keys_are_refused_at_load(folder: Path, size: object) 
     path.write_text(json.dumps(values))
     with pytest.raises(ModelError, match=r"shortest_edge"):
         load(card(folder))
+
+
+@pytest.mark.parametrize("model_type", ["qwen2_5_vl", "never_heard_of"])
+def test_code_that_comes_with_weights_is_not_run(folder: Path, tmp_path: Path, model_type: str) -> None:
+    mark = tmp_path / "has_run"
+    for name in ("modeling_theirs", "configuration_theirs", "processing_theirs"):
+        (folder / f"{name}.py").write_text(f"open({str(mark)!r}, 'w')\n", encoding="utf-8")
+    config = json.loads((folder / "config.json").read_text())
+    config["model_type"] = model_type
+    config["auto_map"] = {
+        "AutoConfig": "configuration_theirs.Config",
+        "AutoModelForImageTextToText": "modeling_theirs.Model",
+        "AutoProcessor": "processing_theirs.Processor",
+    }
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    if model_type == "qwen2_5_vl":  # a class that transformers itself has
+        load(card(folder))
+    else:
+        with pytest.raises(ModelError, match="trust_remote_code"):
+            load(card(folder))
+    assert not mark.exists()

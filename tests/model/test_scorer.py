@@ -21,6 +21,8 @@ from vqa.model.scorer import Scorer
 from vqa.types import Clip, Score, Views
 from vqa.views import ViewsConfig, look, view_seed
 
+pytestmark = pytest.mark.slow
+
 Checkpoints = Callable[[Family], Path]
 
 
@@ -77,6 +79,28 @@ def test_a_small_token_budget_changes_batches_and_not_answers(checkpoint: Checkp
     views = small_views(6)
     free = texts(scorer(checkpoint("qwen2_5_vl")).score(views))
     assert texts(scorer(checkpoint("qwen2_5_vl"), token_budget=1).score(views)) == free
+
+
+def test_deterministic_answers_have_no_neighbours_and_logits_in_float32(checkpoint: Checkpoints) -> None:
+    views = small_views(6)
+    options = {"dtype": "bfloat16", "deterministic": True, "k": 3}
+    model = scorer(checkpoint("qwen2_5_vl"), batch_size=8, **options)
+    rows: list[int] = []
+    logits: list[torch.Tensor] = []
+
+    def note(_module: Any, _arguments: Any, named: dict[str, Any], output: Any) -> None:
+        rows.append(len(named["input_ids"]))
+        logits.append(output.logits)
+
+    hook = model.engine.policy.model.register_forward_hook(note, with_kwargs=True)
+    answers = texts(model.score(views))
+    hook.remove()
+    assert max(rows) == 3
+    assert all(one.dtype == torch.float32 for one in logits)
+    assert any((one != one.bfloat16().float()).any() for one in logits)
+    assert model.engine.policy.model.get_input_embeddings().weight.dtype == torch.bfloat16
+    alone = scorer(checkpoint("qwen2_5_vl"), batch_size=1, **options)
+    assert [texts(alone.score([one]))[0] for one in reversed(views)] == answers[::-1]
 
 
 def test_another_clip_id_or_seed_draws_other_answers(checkpoint: Checkpoints) -> None:
@@ -142,15 +166,15 @@ def asked(source: Path, **card: Any) -> Scorer:
 
 def test_a_score_is_on_1_to_5_and_beside_it_as_the_model_gave_it(checkpoint: Checkpoints) -> None:
     model = asked(checkpoint("qwen2_5_vl"), answer={"low": 0, "high": 100, "numbers": 1}, k=2)
-    with saying(model._policy, lambda _: "<think>soft</think><answer>57.20</answer>"):
+    with saying(model.engine.policy, lambda _: "<think>soft</think><answer>57.20</answer>"):
         (score,) = model.score([random_views()])
     assert (score.score, score.score_raw, score.reason) == (pytest.approx(3.288), 57.2, "soft")
     assert score.answers[0].values == (57.2,)
-    with saying(model._policy, lambda _: "<answer>120</answer>"):
+    with saying(model.engine.policy, lambda _: "<answer>120</answer>"):
         (score,) = model.score([random_views()])
     assert (score.score, score.score_raw, score.answers_parsed) == (None, None, 0)
     keys = asked(checkpoint("qwen2_5_vl"), answer={"low": 0, "high": 100, "keys": ["spatial", "temporal"]})
-    with saying(keys._policy, lambda _: '<answer>{"temporal": 20, "spatial": 40}</answer>'):
+    with saying(keys.engine.policy, lambda _: '<answer>{"temporal": 20, "spatial": 40}</answer>'):
         (score,) = keys.score([random_views()])
     assert (score.score, score.score_raw) == (pytest.approx(2.2), 30)
 
@@ -159,7 +183,7 @@ def test_the_chat_is_laid_out_as_the_card_says(checkpoint: Checkpoints) -> None:
     views = random_views("a", [np.zeros((56, 56, 3), np.uint8)] * 2)
     plan = {"system": "S.", "order": "text_first", "labels": "vision_ids"}
     model = asked(checkpoint("qwen2_5_vl"), **plan)
-    with saying(model._policy, lambda _: "<answer>3\n4</answer>") as prompts:
+    with saying(model.engine.policy, lambda _: "<answer>3\n4</answer>") as prompts:
         model.score([views])
     places = [prompts[0].index(text) for text in ("system\nS.", "Q <answer>", "Picture 1: <|vis", "Picture 2: <|vis")]
     assert places == sorted(places)
@@ -171,11 +195,11 @@ def test_a_video_reaches_the_model_as_one(checkpoint: Checkpoints) -> None:
     views = replace(random_views("a", frames[:1]), global_pictures=tuple(frames))
     pixels = {"min_pixels": 28 * 28, "max_pixels": 56 * 56}
     model = asked(checkpoint("qwen2_5_vl"), modality="video", labels="none", **pixels)
-    inputs = model._question(0, views).inputs
+    inputs = model.engine.encode(model._question(views)).inputs
     assert inputs["video_grid_thw"].tolist() == [[2, 4, 2]]  # pairs of frames, patches of 14 pixels
     assert [float(seconds) for seconds in inputs["second_per_grid_ts"]] == [1.0]
     assert "pixel_values" not in inputs
-    with saying(model._policy, lambda _: "<answer>3\n4</answer>"):
+    with saying(model.engine.policy, lambda _: "<answer>3\n4</answer>"):
         (score,) = model.score([views])
     assert score.score == 3.5
 
@@ -184,13 +208,13 @@ def test_an_answer_is_read_as_published_and_ours_stands_beside_it(chain: Path, c
     card = {"answer": {"published_reading": "first_number"}, "readout": "published", "prompt": "preresq_image"}
     model = asked(checkpoint("qwen2_5_vl"), **card)
     text = "<answer>Saturation 2.5, or so; 1</answer>"
-    with saying(model._policy, lambda _: text):
+    with saying(model.engine.policy, lambda _: text):
         (score,) = model.score([random_views()])
     assert (score.score, score.score_expected) == (2.5, None)  # no answer by our rules
-    with saying(model._policy, lambda _: "<answer>1 2 3 4 5</answer>"):
+    with saying(model.engine.policy, lambda _: "<answer>1 2 3 4 5</answer>"):
         (score,) = model.score([random_views()])
     assert (score.score, score.score_expected) == (1.0, pytest.approx(3.0, abs=1e-3))
-    with saying(model._policy, lambda _: "no number, <answer>none</answer>"):
+    with saying(model.engine.policy, lambda _: "no number, <answer>none</answer>"):
         (score,) = model.score([random_views()])
     assert score.score is None  # their script would draw a grade
     with pytest.raises(UsageError, match="does not say how its released script reads"):
@@ -201,10 +225,10 @@ def test_words_are_asked_for_beside_the_score(checkpoint: Checkpoints) -> None:
     model = asked(checkpoint("qwen2_5_vl"), describe=True, description="Say what is wrong.")
 
     def answer(named: Any) -> str:
-        text = model._policy.processor.tokenizer.decode(named["input_ids"][0])
+        text = model.engine.policy.processor.tokenizer.decode(named["input_ids"][0])
         return "<think>hm</think>Blocks in the sky." if "Say what is wrong." in text else "<answer>3\n4</answer>"
 
-    with saying(model._policy, answer) as prompts:
+    with saying(model.engine.policy, answer) as prompts:
         (score,) = model.score([random_views()])
     assert (score.score, score.description, len(prompts)) == (3.5, "Blocks in the sky.", 2)
 
@@ -226,7 +250,7 @@ def raising(model: Scorer, error: type[Exception], when: Callable[[torch.Tensor]
             met.append(len(named["input_ids"]))
             raise error("injected")
 
-    hook = model._policy.model.register_forward_pre_hook(fault, with_kwargs=True)
+    hook = model.engine.policy.model.register_forward_pre_hook(fault, with_kwargs=True)
     try:
         yield met
     finally:
@@ -251,7 +275,7 @@ def test_a_clip_on_which_the_model_fails_costs_only_itself(checkpoint: Checkpoin
     good = small_views(5)
     free = model.score(good)
     longest = max(range(5), key=lambda i: sum(p.size for p in good[i].pictures))
-    length = model._question(0, good[longest]).length
+    length = model.engine.encode(model._question(good[longest])).length
     with raising(model, ValueError, lambda ids: ids.shape[1] == length) as met:
         outcomes = model.try_score(good)
     assert met

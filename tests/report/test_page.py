@@ -304,6 +304,26 @@ def test_certainty_is_shown_with_and_without_a_calibration(tmp_path: Path, visit
     assert drawn == [[one["score_std"], one["rmse"]] for one in found.reliability]
 
 
+def test_a_cascade_shows_its_agreement_by_the_share_reasoned(tmp_path: Path, visit: Any) -> None:
+    labels, scores = opinions.clips(20)
+    rows = [{"uri": row["path"], "score": row["score"]} for row in scores]
+    for at, row in enumerate(rows[:4]):
+        row |= {"tier": "reason", "light_score": 3.0, "light_std": 0.1 * at}
+    config = EvaluationConfig(
+        scores=opinions.write_scores(tmp_path / "scored", rows),
+        labels=opinions.write_csv(tmp_path / "labels.csv", labels),
+        statistics=StatisticsConfig(resamples=0, splits=0),
+    )
+    found = evaluate(config)
+    write_evaluation(found, tmp_path)
+    assert found.metrics["shares"] is not None
+    page = visit(write_report(tmp_path, pictures=0))
+    expect(page.locator("#cascade")).to_be_visible()
+    drawn = page.evaluate("charts.shares.data.datasets[0].data.map(({ x, y }) => [x, y])")
+    assert drawn == [[100 * one["share"], one["srcc"]] for one in found.metrics["shares"]]
+    assert drawn[-1][0] == 20
+
+
 def test_dark_and_narrow_pages_do_not_scroll_sideways(evaluation: Path, visit: Any) -> None:
     page = visit(write_report(evaluation, pictures=0))
     page.set_viewport_size({"width": 390, "height": 800})

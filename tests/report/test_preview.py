@@ -11,6 +11,8 @@ from vqa.report.preview import MARGIN, WIDTH, picture
 from vqa.types import Clip
 from vqa.views import ViewsConfig, look
 
+pytestmark = pytest.mark.slow
+
 
 def contains(page: np.ndarray, part: np.ndarray) -> bool:
     """Whether the picture stands on the page pixel for pixel."""

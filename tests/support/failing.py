@@ -101,6 +101,9 @@ class _DigestScorer:
     def try_score(self, views: Sequence[Views]) -> list[Score | ClipError]:
         return [digest_score(one) for one in views]
 
+    def close(self) -> None:
+        pass
+
 
 def digest_score(views: Views) -> Score:
     """A score that follows from the clip's name and every pixel."""

@@ -35,7 +35,7 @@ def plain_loop(request: ScoreRequest, *, score_stage: type[ScoreStage] = ScoreSt
     scorer = score_stage(**{one.name: getattr(scorer, one.name) for one in fields(scorer) if one.init})
     for stage in (sampler, scorer):
         stage.setup()
-    samples = list(sampler.process([Work(clip=clip) for clip in inputs.listing.clips]))
+    samples = list(sampler.process([Work(clip=clip) for clip in inputs.clips]))
     sampler.close()
     rows = [row for n in range(0, len(samples), 8) for row in scorer.process(samples[n : n + 8])]
     found = to_table([row for row in rows if isinstance(row, ScoreRow)]).to_pylist()

@@ -1,7 +1,6 @@
 """Plans of the 7B recipes on GPUs by name: counts, the arithmetic of the released launches, refusals and ways out."""
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ from vqa.train.dry_run import estimate, planned
 from vqa.train.gpus import parse_gpus
 from vqa.train.hardware import HardwareConfig
 from vqa.train.memory import GB, Work, activation_bytes, plan_memory, state_bytes
-from vqa.train.plan import published_shape
+from vqa.train.plan import nearest, plan_stage, published_shape
 from vqa.train.recipe import Recipe, load_recipe
 
 FOLDER = configs_folder() / "train"
@@ -93,7 +92,7 @@ def test_a_recipe_of_4096_tokens_is_planned_and_fits() -> None:
 
 @pytest.mark.parametrize(
     ("gpus", "sharding", "offload"),
-    [("8xh100", "fsdp2", "none"), ("2xh200", "fsdp2", "none"), ("1xh100", "none", "optimizer")],
+    [("8xh100", "fsdp2", "none"), ("2xh200", "fsdp2", "none"), ("1xh100", "zero3", "optimizer")],
 )
 def test_auto_takes_the_quickest_that_fits(gpus: str, sharding: str, offload: str) -> None:
     settled, plans, _ = planned(recipe("preresq_video", "hardware=auto"), fleet=parse_gpus(gpus))
@@ -106,7 +105,7 @@ def test_auto_without_gpus_shards_nothing_and_auto_with_a_choice_is_refused() ->
     settled, _, _ = planned(recipe("preresq_video_tiny", "hardware=auto"), fleet=None)
     assert settled.hardware == HardwareConfig()
     with pytest.raises(UsageError, match=r"auto chooses sharding and offload itself"):
-        recipe("preresq_video", "hardware.auto=true", "hardware.offload=optimizer")
+        recipe("preresq_video", "hardware.auto=true", "hardware.sharding=fsdp2")
 
 
 @pytest.mark.parametrize("gpus", ["8xh100", "4xa100", "8xl40s", "8xa100-40", "1xh200", "2x4090"])
@@ -129,15 +128,12 @@ def test_what_does_not_fit_is_refused_and_the_way_out_fits(gpus: str) -> None:
     assert len(options) > 1  # whole copies fit nowhere
 
 
-def test_what_fits_nowhere_names_the_number_of_gpus(tmp_path: Path) -> None:
-    chosen = recipe("preresq_video", "hardware.lora={}", "hardware.vision_tower=frozen", "hardware.optimizer_bits=8")
-    from vqa.train.plan import StagePlan, nearest, plan_stage
-
-    found: StagePlan = plan_stage(
-        chosen, chosen.stages[0], published_shape("72b"), (4, 4593), fleet=parse_gpus("1x4090")
-    )
-    assert found.excess > 0
-    assert re.search(r"Nearest that fits: (8|16|32|64) of these GPUs, .*sharding=fsdp2", nearest(chosen, found))
+def test_what_fits_nowhere_is_said_to() -> None:
+    """Rollouts gather 147 GB of a 72B on each GPU, however many there are."""
+    chosen = recipe("preresq_video", "hardware.sharding=fsdp2", "hardware.offload=parameters")
+    found = plan_stage(chosen, chosen.stages[0], published_shape("72b"), (4, 4593), fleet=parse_gpus("8x4090"))
+    assert found.memory.peak > 147 * GB
+    assert nearest(chosen, found).startswith("Nothing that is known here makes it fit; take a smaller model")
 
 
 @pytest.mark.parametrize("text", ["8xp100", "0xh100", "x", "h100x8", "-1xh100"])

@@ -13,7 +13,9 @@ from huggingface_hub import ModelCard
 from vqa.errors import ModelError, UsageError
 from vqa.model.card import settle
 from vqa.train.publish import make_folder
-from vqa.train.runner import finish_stage
+from vqa.train.stage_record import finish_stage
+
+pytestmark = pytest.mark.slow
 
 EMBEDDED = Path(__file__).parents[2] / "vqa" / "assets" / "embedded"
 CARD = {"min_pixels": 3136, "max_pixels": 112896, "views": {"keyframes": 4}}

@@ -21,7 +21,10 @@ from vqa.train import generate
 from vqa.train.grpo.config import OBJECTIVES
 from vqa.train.hardware import RENAMED_LORA, Lora
 from vqa.train.recipe import KINDS, RENAMED, Recipe
-from vqa.train.runner import begin_stage, run_recipe
+from vqa.train.runner import run_recipe
+from vqa.train.stage_record import begin_stage
+
+pytestmark = pytest.mark.slow
 
 hf: Any = transformers
 

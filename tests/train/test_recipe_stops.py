@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import pytest
 from safetensors.numpy import load_file
 
 from tests.support import children
@@ -15,6 +16,8 @@ from tests.support.recipes import COLDSTART, GRPO, WARMUP, small, written
 from vqa.errors import ModelError
 from vqa.train.recipe import load_recipe
 from vqa.train.runner import run_recipe
+
+pytestmark = pytest.mark.slow
 
 LIMIT_SECONDS = 300
 

@@ -1,7 +1,7 @@
 """Weights in parts over two processes, by FSDP and (where it is installed) DeepSpeed's ZeRO-3: a run ends with the
 weights that two whole copies end with.
 
-On CPUs over gloo, where accelerate starts neither by itself: `_half` does.
+On CPUs over gloo.
 """
 
 import importlib.util
@@ -10,9 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate import PartialState
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedType
 from safetensors.torch import load_file
 
 from tests.support import children
@@ -28,52 +26,21 @@ RECIPES = {
     "reward_stage: 2, max_steps: 1, clips_per_step: 2, num_generations: 4, per_device_train_batch_size: 4, "
     "learning_rate: 1.0e-4, vision_learning_rate: 1.0e-5, max_completion_length: 64, save_steps: 1, eval_steps: 1}]}",
 }
-# What `accelerate launch` makes of the files in configs/train/accelerate.
-LAUNCHED = {
-    "fsdp": {
-        "ACCELERATE_USE_FSDP": "true",
-        "FSDP_VERSION": "2",
-        "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
-        "FSDP_RESHARD_AFTER_FORWARD": "true",
-        "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
-    },
-    "zero3": {
-        "ACCELERATE_USE_DEEPSPEED": "true",
-        "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3",
-        "ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL": "true",
-        "DS_ACCELERATOR": "cpu",
-    },
-}
 
 
 def _half(rank: int, port: int, folder: Path, ladder: Path, kind: str) -> None:
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_MIXED_PRECISION": "no"}
-    os.environ["ACCELERATE_USE_CPU"] = str(kind != "zero3").lower()
-    for name in RECIPES:
-        run_recipe(load_recipe(folder / f"{name}.yaml"), out=folder / f"{name}-whole", data=[ladder])
-    os.environ |= LAUNCHED[kind]
-    AcceleratorState._reset_state(reset_partial_state=True)
-    begin = PartialState.__init__
-
-    def begin_in_parts(self: PartialState, *args: object, **kwargs: object) -> None:
-        begin(self, *args, **kwargs)
-        if kind == "zero3":
-            import deepspeed
-
-            deepspeed.comm.init_distributed("gloo", auto_mpi_discovery=False)
-        elif self.distributed_type == DistributedType.MULTI_CPU:
-            self.distributed_type = DistributedType.MULTI_GPU  # the only one that accelerate makes FSDP of
-
-    # For good: this process ends with the test.
-    PartialState.__init__ = begin_in_parts  # type: ignore[method-assign]
-    for name in RECIPES:
-        run_recipe(load_recipe(folder / f"{name}.yaml"), out=folder / f"{name}-parts", data=[ladder])
+    for way, sharding in (("whole", "none"), ("parts", kind)):
+        for name in RECIPES:
+            recipe = load_recipe(folder / f"{name}.yaml", [f"hardware.sharding={sharding}"])
+            run_recipe(recipe, out=folder / f"{name}-{way}", data=[ladder])
+        AcceleratorState._reset_state(reset_partial_state=True)
     torch.distributed.destroy_process_group()  # its threads may outlive the interpreter otherwise, which aborts
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", LAUNCHED)
+@pytest.mark.parametrize("kind", ["fsdp2", "zero3"])
 def test_a_run_with_weights_in_parts_ends_where_whole_copies_end(tmp_path: Path, ladder: Path, kind: str) -> None:
     if kind == "zero3" and not importlib.util.find_spec("deepspeed"):
         pytest.skip("deepspeed is not installed")

@@ -17,6 +17,7 @@ from vqa.cli.doctor import doctor
 from vqa.cli.evaluate import evaluate
 from vqa.cli.export import export
 from vqa.cli.model import model_app
+from vqa.cli.plan import plan
 from vqa.cli.prepare import prepare
 from vqa.cli.push import push
 from vqa.cli.rate import rate
@@ -24,6 +25,7 @@ from vqa.cli.report import report
 from vqa.cli.rewards import rewards_app
 from vqa.cli.score import score
 from vqa.cli.show import show
+from vqa.cli.top import top
 from vqa.cli.train import train
 from vqa.cli.views import views
 from vqa.console import enter
@@ -41,6 +43,7 @@ app.add_typer(rewards_app, name="rewards")
 for command in (
     score,
     show,
+    top,
     export,
     views,
     evaluate,
@@ -49,6 +52,7 @@ for command in (
     calibrate,
     rate,
     report,
+    plan,
     prepare,
     train,
     distill,

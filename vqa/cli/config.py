@@ -23,6 +23,7 @@ KINDS = (
     "light",
     "people",
     "hardware",
+    "machines",
 )  # names of the folders under configs/
 
 
@@ -61,6 +62,10 @@ def _built(kind: str, path: Path, assignments: Sequence[str]) -> "BaseModel":
         from vqa.data.public.specs import SetSpec
 
         return load(path, SetSpec, assignments)
+    if kind == "machines":
+        from jobs.plan import Hardware
+
+        return load(path, Hardware, assignments)
     if kind == "people":
         from vqa.data.people import PeopleSet
 
@@ -70,7 +75,7 @@ def _built(kind: str, path: Path, assignments: Sequence[str]) -> "BaseModel":
 
         return load_recipe(path, assignments)
     if kind == "light":
-        from vqa.light.distill import DistillConfig
+        from vqa.light.config import DistillConfig
 
         return load(path, DistillConfig, assignments)
     if kind == "hardware":

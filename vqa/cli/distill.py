@@ -16,7 +16,7 @@ def distill(
     """Train a student of the light tier on people's opinions and on ladders; embeddings made before are reused."""
     from vqa.config import load
     from vqa.light.card import student_digest
-    from vqa.light.distill import DistillConfig  # torch: not for --help
+    from vqa.light.config import DistillConfig  # torch: not for --help
     from vqa.light.distill import distill as run
 
     student = run(load(config, DistillConfig, assignments or ()), lambda line: typer.echo(line, err=True))

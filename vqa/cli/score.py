@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from vqa.cli.options import Decimal, Delimiter, Exclude, Include
-from vqa.console import WAIT_SECONDS, DryRun, Engine, EngineOption, JsonSummary, RayAddress, Wait, assigning
+from vqa.console import WAIT_SECONDS, DryRun, Engine, EngineOption, JsonSummary, LogJson, RayAddress, Wait, assigning
 
 
 def score(
@@ -41,6 +41,25 @@ def score(
         str | None,
         typer.Option(help="A card's name (configs/models), a folder, or a Hugging Face id. [default: embedded]"),
     ] = None,
+    model_engine: Annotated[
+        Literal["transformers", "vllm", "endpoint"] | None,
+        typer.Option(help="What runs the model: transformers or vllm here, or servers. [default: transformers]"),
+    ] = None,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL[,URL]", help="Servers with OpenAI's chat interface that run it: http://HOST:8000/v1."
+        ),
+    ] = None,
+    served_model: Annotated[
+        str | None, typer.Option(help="The model's name on the servers. [default: its hub id or folder]")
+    ] = None,
+    deterministic: Annotated[
+        bool,
+        typer.Option(
+            "--deterministic", help="One clip at a time, logits in float32: no neighbour changes a score; slower."
+        ),
+    ] = False,
     question: Annotated[
         Path | None, typer.Option(help="Ask the model what this text file says, in place of its card's question.")
     ] = None,
@@ -69,6 +88,10 @@ def score(
     ] = None,
     include: Include = None,
     exclude: Exclude = None,
+    allow_private_hosts: Annotated[
+        bool,
+        typer.Option("--allow-private-hosts", help="URLs and their redirects may lead into private networks."),
+    ] = False,
     delimiter: Delimiter = None,
     decimal: Decimal = None,
     engine: EngineOption = Engine.AUTO,
@@ -80,6 +103,7 @@ def score(
     ] = "5%",
     dry_run: DryRun = False,
     json_summary: JsonSummary = False,
+    log_json: LogJson = False,
 ) -> None:
     """Score videos and pictures: one row per clip in OUT/scores/*.parquet. The same command again resumes.
 
@@ -100,6 +124,10 @@ def score(
         reason_share=reason_share,
         reason_scale=reason_scale,
         model=model,
+        model_engine=model_engine,
+        endpoint=endpoint,
+        served_model=served_model,
+        deterministic=deterministic,
         question=question,
         system=system,
         describe=describe,
@@ -111,6 +139,7 @@ def score(
         calibration=calibration,
         include=tuple(include or ()),
         exclude=tuple(exclude or ()),
+        allow_private_hosts=allow_private_hosts,
         dialect=Dialect(delimiter=delimiter, decimal=decimal),
         engine=engine,
         ray_address=ray_address,
@@ -119,5 +148,6 @@ def score(
         max_failed=max_failed,
         dry_run=dry_run,
         json_summary=json_summary,
+        log_json=log_json,
     )
     raise typer.Exit(run(request))

@@ -3,7 +3,6 @@
 Files are opened in guarded children, several at a time, so that a damaged file costs its deadline and not the run.
 """
 
-import csv
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
+from vqa.data.cells import SafeWriter
 from vqa.data.copies import find_copies
 from vqa.data.manifest import Manifest
 from vqa.data.sources import EVERYTHING, Selection, list_clips
@@ -203,7 +203,7 @@ def count_by_check(found: Sequence[Finding]) -> dict[Check, int]:
 def write_findings(path: Path, found: Sequence[Finding]) -> None:
     """Write the findings as CSV (clip_id, uri, check, detail), atomically."""
     with replacing(path) as draft, draft.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
+        writer = SafeWriter(file)
         writer.writerow(("clip_id", "uri", "check", "detail"))
         writer.writerows((one.clip_id, one.uri, one.check, one.detail) for one in found)
 

@@ -1,11 +1,12 @@
 """The scores table as CSV or JSON lines, for tools that read no Parquet."""
 
-import csv
 import json
 from typing import Literal, TextIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from vqa.data.cells import SafeWriter
 
 Format = Literal["csv", "jsonl"]
 
@@ -13,7 +14,7 @@ Format = Literal["csv", "jsonl"]
 def export(rows: pa.Table, file: TextIO, *, kind: Format) -> int:
     """Write all rows sorted by clip_id; return how many. Lists become JSON in CSV cells, nulls empty cells."""
     table = rows.take(pc.sort_indices(rows, sort_keys=[("clip_id", "ascending")]))  # sort_by imports pandas
-    writer = csv.writer(file, lineterminator="\n")
+    writer = SafeWriter(file)
     if kind == "csv":
         writer.writerow(table.column_names)
     for batch in table.to_batches(max_chunksize=4096):

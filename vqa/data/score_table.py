@@ -7,7 +7,7 @@ out/videos.parquet                    one row per video where there are windows
 
 import hashlib
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
@@ -71,6 +71,7 @@ class ScoreRow:
     model_revision: str | None = None
     asked: Literal["published", "own"] | None = None  # null in rows of versions that did not say
     question_digest: str | None = None
+    readout: Literal["answer", "expected", "published"] | None = None  # how answers were read
     run_key: str
     decode_seconds: float | None = None
     score_seconds: float | None = None
@@ -120,8 +121,16 @@ VIDEO_SCHEMA = pa.schema(
 )
 
 
-def read_scores(out: Path, columns: Sequence[str] | None = None, *, folder: str = "scores") -> pa.Table:
+def read_scores(
+    out: Path,
+    columns: Sequence[str] | None = None,
+    *,
+    folder: str = "scores",
+    clip_ids: Collection[str] | None = None,
+) -> pa.Table:
     """All rows under `out` (a job's folder), or the given columns of them; an empty table where there are none yet.
+
+    With `clip_ids` the rows of these clips only; they are all that is held of many parts.
 
     Columns that an older version did not write are null. Raises UsageError for a part that is not Parquet.
     """
@@ -130,7 +139,11 @@ def read_scores(out: Path, columns: Sequence[str] | None = None, *, folder: str 
     if not paths:
         return pa.schema([SCHEMA.field(name) for name in names]).empty_table()
     try:
-        return pa.concat_tables([_read_part(path, names) for path in paths])
+        parts = (_read_part(path, names) for path in paths)
+        if clip_ids is not None:
+            wanted = pa.array(sorted(clip_ids), pa.string())
+            parts = (part.filter(pc.is_in(part.column("clip_id"), value_set=wanted)) for part in parts)
+        return pa.concat_tables(parts)
     except (pa.ArrowInvalid, OSError) as error:
         raise UsageError(f"{out / folder}: cannot be read ({error}); move that file away") from error
 
@@ -167,7 +180,7 @@ class ScoreTable:
     """
 
     def __init__(
-        self, out: Path, *, folder: str = "scores", rows_per_part: int = 1000, seconds_per_write: float = 10.0
+        self, out: Path, *, folder: str = "scores", rows_per_part: int = 5000, seconds_per_write: float = 10.0
     ) -> None:
         """Take the folder over: make it, clear a killed writer's drafts, find where each clip's row is."""
         self._folder, self._superseded = out / folder, out / "superseded"
@@ -180,7 +193,11 @@ class ScoreTable:
             self._part_of.update(dict.fromkeys(_clip_ids(path), path))
         self._written: pa.Table = SCHEMA.empty_table()  # rows of the part in progress that are on disk
         self._waiting: list[ScoreRow] = []
+        self._leaving: deque[str] = deque()
         self._part = self._next_part()
+        last = next(reversed(_parts(self._folder)), None)
+        if last and last.stem.startswith("part-") and pq.read_metadata(last).num_rows < rows_per_part:
+            self._part, self._written = last, pq.read_table(last, schema=SCHEMA)  # many short runs make few parts
         self._last_write = time.monotonic()
 
     def _next_part(self) -> Path:
@@ -193,12 +210,17 @@ class ScoreTable:
         if self._waiting and time.monotonic() - self._last_write >= self._seconds_per_write:
             self.flush()
 
+    def retire(self, clip_ids: Collection[str]) -> None:
+        """Have these rows superseded by the next write; in any thread."""
+        self._leaving.extend(clip_ids)
+
     def flush(self) -> None:
-        """Write what waits. Rows on disk with the same clip_id are superseded first."""
+        """Write what waits. Rows on disk with the same clip_id, and those that retire, are superseded first."""
+        leaving = [self._leaving.popleft() for _ in range(len(self._leaving))]
+        clip_ids = [row.clip_id for row in self._waiting]
+        self.supersede({*leaving, *clip_ids})
         if not self._waiting:
             return
-        clip_ids = [row.clip_id for row in self._waiting]
-        self.supersede(clip_ids)
         rows = pa.concat_tables([self._written, to_table(self._waiting)]).combine_chunks()
         self._waiting.clear()
         write_parquet(self._part, rows)

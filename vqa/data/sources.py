@@ -6,6 +6,7 @@ file name that is not UTF-8 becomes a percent-encoded `file://` URI.
 
 import fnmatch
 import glob
+import hashlib
 import os
 import re
 import urllib.parse
@@ -14,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vqa.data.tables import AS_SEEN, ROW_SUFFIXES, Dialect, Row, number, read_lines, read_rows
+from vqa.data.tables import AS_SEEN, ROW_SUFFIXES, Dialect, Row, iter_lines, iter_rows, number
 from vqa.data.windows import WINDOW_ID, span_suffix
 from vqa.errors import ClipError, UsageError
 from vqa.media.storage.open import local_path
@@ -75,121 +76,156 @@ EVERYTHING = Selection()
 
 
 @dataclass(slots=True)
-class _Collector:
-    clips: list[Clip] = field(default_factory=list)
+class Tally:
+    """What a listing has met so far, and which names and places are taken: a digest of each, never the clips."""
+
+    listed: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
     unreadable: list[str] = field(default_factory=list)
     repeated: int = 0
     litter: int = 0
     excluded: int = 0
-    selection: Selection = EVERYTHING
-    dialect: Dialect = AS_SEEN
-    ids: set[str] = field(default_factory=set)
-    places: set[tuple[str, float | None, float | None]] = field(default_factory=set)
+    _ids: set[bytes] = field(default_factory=set)
+    _places: set[bytes] = field(default_factory=set)
 
-    def add(
+    def has(self, clip_id: str) -> bool:
+        """Whether a clip of this name was listed."""
+        return _digest(clip_id) in self._ids
+
+    def summary(self, clips: list[Clip]) -> Listing:
+        """The listing of these clips, with what was skipped."""
+        return Listing(
+            clips=clips,
+            skipped_by_suffix=dict(self.skipped.most_common()),
+            unreadable_folders=tuple(self.unreadable),
+            repeated=self.repeated,
+            litter=self.litter,
+            excluded=self.excluded,
+        )
+
+
+def _digest(*parts: object) -> bytes:
+    return hashlib.blake2b(repr(parts).encode("utf-8", "surrogateescape"), digest_size=12).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class _Collector:
+    tally: Tally
+    selection: Selection
+    dialect: Dialect
+
+    def clip(
         self, path: str, name: str, *, clip_id: str | None = None, start: float | None = None, end: float | None = None
-    ) -> None:
-        uri = path if "://" in path else path_to_uri(path)
-        place = (uri, start, end)
+    ) -> Iterator[Clip]:
+        """The clip of a path, none where another source has named it."""
+        uri, tally = path if "://" in path else path_to_uri(path), self.tally
+        place = _digest(uri, start, end)
         if clip_id is None:
-            if place in self.places:
-                self.repeated += 1
+            if place in tally._places:
+                tally.repeated += 1
                 return
             name = as_utf8(name)
             readable = is_utf8(name) and not WINDOW_ID.search(name)  # a file must not pass for a window of another
             clip_id = (name if readable else _percent_encoded(uri)) + span_suffix(start, end)
-            if clip_id in self.ids:
+            if tally.has(clip_id):
                 clip_id = uri + span_suffix(start, end)
-        if clip_id in self.ids:
+        if tally.has(clip_id):
             raise UsageError(f"clip_id {clip_id!r} occurs twice. Give each clip its own.")
-        self.places.add(place)
-        self.ids.add(clip_id)
-        self.clips.append(Clip(clip_id=clip_id, uri=uri, start_seconds=start, end_seconds=end))
+        clip = Clip(clip_id=clip_id, uri=uri, start_seconds=start, end_seconds=end)
+        tally._places.add(place)
+        tally._ids.add(_digest(clip_id))
+        tally.listed += 1
+        yield clip
 
 
 def list_clips(sources: Sequence[str], *, selection: Selection = EVERYTHING, dialect: Dialect = AS_SEEN) -> Listing:
-    """List the clips of all sources, in the order given, each once.
+    """List the clips of all sources, in the order given, each once; as `stream_clips`."""
+    tally = Tally()
+    clips = list(stream_clips(sources, tally, selection=selection, dialect=dialect))
+    return tally.summary(clips)
+
+
+def stream_clips(
+    sources: Sequence[str], tally: Tally, *, selection: Selection = EVERYTHING, dialect: Dialect = AS_SEEN
+) -> Iterator[Clip]:
+    """List the clips of all sources as they are found, in the order given, each once.
 
     A row of a list that names a missing file is a clip like any other and becomes a row `not_found` when it is scored.
 
     Args:
         sources: Files, folders, globs, lists of files (.csv, .jsonl, .parquet, .txt) and URLs of remote stores. Files
             in folders are taken by their suffix, others are counted as skipped.
+        tally: Filled while the clips are read.
         selection: Patterns of files in folders, globs and stores to take or leave out.
         dialect: Of lists that are text.
+
+    Yields:
+        The clips. The names in a glob, and in a folder, are held while it is read, those of lists a few thousand at a
+        time.
 
     Raises:
         UsageError: If a source does not exist, a glob matches nothing, or a list cannot be read.
     """
-    collector = _Collector(selection=selection, dialect=dialect)
+    collector = _Collector(tally, selection, dialect)
     for source in sources:
-        _collect(source, collector)
-    return Listing(
-        clips=collector.clips,
-        skipped_by_suffix=dict(collector.skipped.most_common()),
-        unreadable_folders=tuple(collector.unreadable),
-        repeated=collector.repeated,
-        litter=collector.litter,
-        excluded=collector.excluded,
-    )
+        yield from _collect(source, collector)
 
 
-def _collect(source: str, collector: _Collector) -> None:
+def _collect(source: str, collector: _Collector) -> Iterator[Clip]:
     if is_remote(source):
-        _remote(source, collector)
+        yield from _remote(source, collector)
         return
     path = str(local_path(source))
     if Path(path).is_dir():
-        _folder(path, path, collector)
+        yield from _folder(path, path, collector)
     elif os.path.lexists(path):
         if Path(path).suffix.lower() in ROW_SUFFIXES:
-            _list(Path(path), collector)
+            yield from _list(Path(path), collector)
         else:
-            collector.add(path, os.path.basename(path))  # noqa: PTH119 (keeps surrogate bytes as they are)
+            yield from collector.clip(path, os.path.basename(path))  # noqa: PTH119 (keeps surrogate bytes as they are)
     elif glob.has_magic(path):
-        _glob(path, collector)
+        yield from _glob(path, collector)
     else:
         raise UsageError(f"source {source!r} does not exist. Give a file, a folder, a quoted glob or a list of files.")
 
 
-def _remote(source: str, collector: _Collector) -> None:
+def _remote(source: str, collector: _Collector) -> Iterator[Clip]:
     """A file is taken whatever its suffix; in folders and globs a clip_id is the path below their fixed part."""
     path = source.partition("?")[0] if source.lower().startswith("http") else source
     if Path(path).suffix.lower() in ROW_SUFFIXES:
         raise UsageError(f"source {source!r}: lists of files are read from local files only. Copy it here first.")
+    root = re.split(r"[*?\[]", source)[0].rpartition("/")[0] if glob.has_magic(source) else source.rstrip("/")
+    is_empty = True
     try:
-        found = list_remote(source)
+        for url in list_remote(source):
+            is_empty = False
+            name = url.removeprefix(root + "/")
+            if url == source:
+                yield from collector.clip(url, os.path.basename(path) or url)  # noqa: PTH119 (of a URL)
+            elif not any(part.startswith(".") for part in name.split("/")):
+                yield from _by_suffix(url, name, collector)
     except ClipError as error:
         raise UsageError(f"source {error}") from error
-    if not found:
+    if is_empty:
         raise UsageError(f"source {source!r}: the store has no such file, folder or match. Check the URL.")
-    magic = glob.has_magic(source) and found != [source]
-    root = re.split(r"[*?\[]", source)[0].rpartition("/")[0] if magic else source.rstrip("/")
-    for url in found:
-        name = url.removeprefix(root + "/")
-        if url == source:
-            collector.add(url, os.path.basename(path) or url)  # noqa: PTH119 (of a URL)
-        elif not any(part.startswith(".") for part in name.split("/")):
-            _by_suffix(url, name, collector)
 
 
-def _folder(folder: str, root: str, collector: _Collector) -> None:
-    for path in walk(folder, collector.unreadable):
-        _by_suffix(path, os.path.relpath(path, root), collector)
+def _folder(folder: str, root: str, collector: _Collector) -> Iterator[Clip]:
+    for path in walk(folder, collector.tally.unreadable):
+        yield from _by_suffix(path, os.path.relpath(path, root), collector)
 
 
-def _by_suffix(path: str, name: str, collector: _Collector) -> None:
+def _by_suffix(path: str, name: str, collector: _Collector) -> Iterator[Clip]:
     suffix = Path(path).suffix.lower()
     is_included = collector.selection.includes(name)
     if collector.selection.excludes(name):
-        collector.excluded += 1
+        collector.tally.excluded += 1
     elif not is_included and not LITTER.isdisjoint(name.split("/")[:-1]):
-        collector.litter += 1
+        collector.tally.litter += 1
     elif is_included or suffix in MEDIA_SUFFIXES:
-        collector.add(path, name)
+        yield from collector.clip(path, name)
     else:
-        collector.skipped[suffix if is_utf8(suffix) else "(not UTF-8)"] += 1
+        collector.tally.skipped[suffix if is_utf8(suffix) else "(not UTF-8)"] += 1
 
 
 def walk(folder: str, unreadable: list[str]) -> Iterator[str]:
@@ -218,7 +254,7 @@ def walk(folder: str, unreadable: list[str]) -> Iterator[str]:
         yield from (entry.path for entry in found if entry.path not in folders)
 
 
-def _glob(pattern: str, collector: _Collector) -> None:
+def _glob(pattern: str, collector: _Collector) -> Iterator[Clip]:
     parts = Path(pattern).parts
     fixed = next(index for index, part in enumerate(parts) if glob.has_magic(part))
     root = str(Path(*parts[:fixed])) if fixed else "."
@@ -229,14 +265,14 @@ def _glob(pattern: str, collector: _Collector) -> None:
     for path in found:
         if Path(path).is_dir():
             if "**" not in pattern:  # `**` matches the files below as well
-                _folder(path, root, collector)
+                yield from _folder(path, root, collector)
         elif all_suffixes:
-            collector.add(path, os.path.relpath(path, root))
+            yield from collector.clip(path, os.path.relpath(path, root))
         else:
-            _by_suffix(path, os.path.relpath(path, root), collector)
+            yield from _by_suffix(path, os.path.relpath(path, root), collector)
 
 
-def _list(path: Path, collector: _Collector) -> None:
+def _list(path: Path, collector: _Collector) -> Iterator[Clip]:
     for at, entry in enumerate(_entries(path, collector.dialect), start=1):
         where = f"{path}, row {at}"
         column = next((name for name in PATH_COLUMNS if name in entry), None)
@@ -250,7 +286,7 @@ def _list(path: Path, collector: _Collector) -> None:
         clip_id = None if given is None or given == "" else str(given)
         place = listed if "://" in listed else str(path.parent / listed)  # other schemes become a row `unsupported`
         try:
-            collector.add(place, listed, clip_id=clip_id, start=start, end=end)
+            yield from collector.clip(place, listed, clip_id=clip_id, start=start, end=end)
         except ValueError as error:
             raise UsageError(f"{where}: {error}") from error
 
@@ -267,12 +303,12 @@ def _seconds(cell: object, where: str) -> float | None:
     return seconds
 
 
-def _entries(path: Path, dialect: Dialect) -> list[Row]:
+def _entries(path: Path, dialect: Dialect) -> Iterator[Row]:
     """Rows of a list of files, one path per line in a .txt; bytes that are not UTF-8 become surrogate escapes."""
     if path.suffix.lower() == ".txt":
-        return [{"path": name} for name in read_lines(path, errors="surrogateescape")]
+        return ({"path": name} for name in iter_lines(path, errors="surrogateescape"))
     wanted = {*PATH_COLUMNS, "clip_id", "start_seconds", "end_seconds"}
-    return read_rows(path, only=wanted, errors="surrogateescape", dialect=dialect)[1]
+    return iter_rows(path, only=wanted, errors="surrogateescape", dialect=dialect)
 
 
 def as_utf8(name: str) -> str:

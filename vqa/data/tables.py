@@ -16,13 +16,15 @@ import itertools
 import json
 import math
 import re
+import zipfile
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TextIO, get_args
 
+from vqa.data.cells import restored
 from vqa.errors import UsageError
 from vqa.imports import require
 
@@ -53,6 +55,9 @@ _SEP_LINE = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)  # Excel's
 _BLANK_OR_COMMA = re.compile(r"\S.*\s[+-]?\d+,\d+")
 _NAME_AND_COMMA_NUMBER = re.compile(r".*\.[A-Za-z][A-Za-z0-9]{1,3}\s+[+-]?\d+,\d+")
 _SAMPLE_LINES = 1000
+CHUNK_ROWS = 10_000
+_ZERO_BYTES = "it holds zero bytes, as UTF-16 without its mark does. Save it as UTF-8"
+_MAX_UNPACKED_BYTES = 1 << 29  # of a .xlsx, which is a zip file: a million rows of a label file take a fifth
 _THOUSANDS = re.compile(r"\s*[+-]?[1-9]\d{0,2}(,\d{3})+\s*")
 
 _SEPARATORS: dict[Separator, str | None] = {"comma": ",", "blank": None, "bar": "|", "semicolon": ";"}
@@ -92,7 +97,7 @@ def read_rows(
             ]
         if kind == "txt":
             return _fields(text, path, dialect)
-        rows = list(_objects(text, path))
+        rows = list(_objects(_lines(text), path))
         return tuple(dict.fromkeys(key for row in rows for key in row)), rows
 
 
@@ -139,6 +144,52 @@ def read_lines(path: Path, *, errors: str = "strict") -> list[str]:
     with _errors_name(path, "txt"):
         text = _unicode(path.read_bytes(), errors)
     return [name for line in _lines(text) if (name := line.rstrip("\r\n"))]
+
+
+def iter_lines(path: Path, *, errors: str = "strict") -> Iterator[str]:
+    """As `read_lines`, a line at a time."""
+    with _errors_name(path, "txt"), _opened(path, errors) as file:
+        for line in file:
+            if name := _text(line).rstrip("\r\n"):
+                yield name
+
+
+def iter_rows(
+    path: Path, *, only: Collection[str] | None = None, errors: str = "strict", dialect: Dialect = AS_SEEN
+) -> Iterator[Row]:
+    """As `read_rows`, of a .csv, .jsonl or .parquet file of any length: CHUNK_ROWS at a time.
+
+    The decimal comma of a CSV file is recognised within each chunk.
+    """
+    kind = path.suffix.lower().lstrip(".")
+    with _errors_name(path, kind):
+        if kind == "parquet":
+            import pyarrow.parquet as pq
+
+            with pq.ParquetFile(path) as file:
+                names = [name for name in file.schema_arrow.names if only is None or name in only]
+                for batch in file.iter_batches(CHUNK_ROWS, columns=names):
+                    yield from batch.to_pylist()
+            return
+        with _opened(path, errors) as file:
+            lines = map(_text, file)
+            yield from _csv_rows(lines, path, dialect) if kind == "csv" else _objects(lines, path)
+
+
+@contextmanager
+def _opened(path: Path, errors: str) -> Iterator[TextIO]:
+    """A text file by its byte order mark, else UTF-8; lines end at line breaks only, and keep them."""
+    with path.open("rb") as raw:
+        is_utf16 = raw.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    encoding, how = ("utf-16", "strict") if is_utf16 else ("utf-8-sig", errors)
+    with path.open(encoding=encoding, errors=how, newline="") as file:
+        yield file
+
+
+def _text(line: str) -> str:
+    if "\0" in line:
+        raise ValueError(_ZERO_BYTES)
+    return line
 
 
 def format_of(path: Path) -> Format:
@@ -202,7 +253,7 @@ def _unicode(raw: bytes, errors: str = "strict") -> str:
     if raw[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
         return raw.decode("utf-16")
     if b"\0" in raw:
-        raise ValueError("it holds zero bytes, as UTF-16 without its mark does. Save it as UTF-8")
+        raise ValueError(_ZERO_BYTES)
     return raw.decode("utf-8-sig", errors)
 
 
@@ -224,31 +275,64 @@ def _csv_columns(text: str, path: Path, dialect: Dialect, *, strict: bool) -> Co
     marked = _SEP_LINE.match(text)
     if marked:
         text, dialect = text[marked.end() :], replace(dialect, delimiter=_name_of(marked[1]))
-    mark = _MARKS[dialect.delimiter or _seen_delimiter(text)] or " "
+    mark = _MARKS[dialect.delimiter or _seen_delimiter(_lines(text))] or " "
     reader = csv.reader(_lines(text), delimiter=mark, strict=strict)
     lines = [(reader.line_num + bool(marked), line) for line in reader if line]
     lines = [(at, line) for at, line in lines if strict or any(line)]
-    names = [name if strict else name.strip() for name in lines[0][1]] if lines else []
-    repeated = [name for name, count in Counter(names).items() if name and count > 1]
-    if repeated:
-        raise ValueError(f"the header names {', '.join(repeated[:5])} more than once")
+    names = _header([name if strict else name.strip() for name in lines[0][1]]) if lines else []
     for at, line in lines[1:]:
-        if any(cell.strip() for cell in line[len(names) :]):
-            raise UsageError(
-                f"{path}, line {at}: {len(line)} cells where the header names {len(names)}; a decimal comma, or a "
-                f"separator in a name? {_WAYS_OUT}."
-            )
+        _refuse_surplus(line, names, f"{path}, line {at}")
     found = {
-        name: [(line[at] if strict else line[at].strip()) if at < len(line) else "" for _, line in lines[1:]]
+        name: [restored(line[at] if strict else line[at].strip()) if at < len(line) else "" for _, line in lines[1:]]
         for at, name in enumerate(names)
         if name or strict
     }
     return {name: _with_points(cells, f"{path}, column {name}", mark, dialect) for name, cells in found.items()}
 
 
-def _seen_delimiter(text: str) -> Delimiter:
+def _csv_rows(lines: Iterator[str], path: Path, dialect: Dialect) -> Iterator[Row]:
+    """As `_csv_columns` with `strict`, from lines as they are read."""
+    head = list(itertools.islice(lines, _SAMPLE_LINES))
+    marked = _SEP_LINE.match(head[0]) if head else None
+    if marked:
+        del head[0]
+        dialect = replace(dialect, delimiter=_name_of(marked[1]))
+    mark = _MARKS[dialect.delimiter or _seen_delimiter(head)] or " "
+    reader = csv.reader(itertools.chain(head, lines), delimiter=mark, strict=True)
+    names = _header(next(filter(None, reader), []))
+
+    def rows() -> Iterator[list[str]]:
+        for line in filter(None, reader):
+            _refuse_surplus(line, names, f"{path}, line {reader.line_num + bool(marked)}")
+            yield line
+
+    lines_left = rows()
+    while chunk := list(itertools.islice(lines_left, CHUNK_ROWS)):
+        cells = [[one[at] if at < len(one) else "" for one in chunk] for at in range(len(names))]
+        cells = [
+            _with_points(one, f"{path}, column {name}", mark, dialect) for name, one in zip(names, cells, strict=True)
+        ]
+        yield from (dict(zip(names, row, strict=True)) for row in zip(*cells, strict=True))
+
+
+def _header(names: list[str]) -> list[str]:
+    repeated = [name for name, count in Counter(names).items() if name and count > 1]
+    if repeated:
+        raise ValueError(f"the header names {', '.join(repeated[:5])} more than once")
+    return names
+
+
+def _refuse_surplus(cells: list[str], names: list[str], where: str) -> None:
+    if any(cell.strip() for cell in cells[len(names) :]):
+        raise UsageError(
+            f"{where}: {len(cells)} cells where the header names {len(names)}; a decimal comma, or a "
+            f"separator in a name? {_WAYS_OUT}."
+        )
+
+
+def _seen_delimiter(lines: Iterable[str]) -> Delimiter:
     """The separator that parts the header and gives every line as many cells, comma before others; else comma."""
-    head = list(itertools.islice(_lines(text), _SAMPLE_LINES))
+    head = list(itertools.islice(lines, _SAMPLE_LINES))
     usable: list[Delimiter] = []
     for name in ("comma", "semicolon", "tab", "bar"):
         widths = [len(line) for line in csv.reader(head, delimiter=_MARKS[name] or " ") if line]
@@ -349,8 +433,8 @@ def _txt_columns(text: str, path: Path, separator: Separator, dialect: Dialect) 
     return {name: _with_points(column, f"{path}, column {name}", mark or "", dialect) for name, column in cells.items()}
 
 
-def _objects(text: str, path: Path) -> Iterator[Row]:
-    for at, line in enumerate(_lines(text), start=1):
+def _objects(lines: Iterable[str], path: Path) -> Iterator[Row]:
+    for at, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
@@ -363,7 +447,7 @@ def _objects(text: str, path: Path) -> Iterator[Row]:
 
 
 def _json_columns(text: str, path: Path, *, lines: bool) -> Columns:
-    entries = list(_objects(text, path)) if lines else json.loads(text)
+    entries = list(_objects(_lines(text), path)) if lines else json.loads(text)
     if isinstance(entries, dict):
         entries = next((value for value in entries.values() if isinstance(value, list)), [])  # {"annotations": [...]}
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
@@ -420,6 +504,10 @@ def _xlsx(path: Path) -> Columns:
     require("xlsx", "openpyxl", doing=f"{path}: reading .xlsx")
     from openpyxl import load_workbook
 
+    with zipfile.ZipFile(path) as packed:
+        unpacked = sum(member.file_size for member in packed.infolist())
+    if unpacked > _MAX_UNPACKED_BYTES:
+        raise ValueError(f"unpacks to {unpacked} bytes, more than {_MAX_UNPACKED_BYTES}; save it as .csv")
     lines = list(load_workbook(path, read_only=True, data_only=True).worksheets[0].iter_rows(values_only=True))
     names = [str(cell).strip() for cell in lines[0]] if lines else []
     return {name: [line[at] for line in lines[1:] if line[0] is not None] for at, name in enumerate(names)}

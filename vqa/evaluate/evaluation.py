@@ -1,6 +1,5 @@
 """Evaluation of scores against opinions, and its files (described in vqa.evaluate)."""
 
-import csv
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from vqa.data.cells import SafeWriter
 from vqa.data.score_table import SCHEMA
 from vqa.data.tables import AS_SEEN, Dialect, number_or_none
 from vqa.errors import UsageError
@@ -19,6 +19,7 @@ from vqa.evaluate.card import Published
 from vqa.evaluate.inputs import InputTable, filter_split, read_table
 from vqa.evaluate.join import Joined, Pairing, UnusedRow, join
 from vqa.evaluate.schema import ClipRow, JoinKey, Metrics, PublishedNumbers, ReliabilityBin, ScoresSource
+from vqa.evaluate.shares import share_curve
 from vqa.evaluate.statistics import StatisticsConfig, compute_statistics, means
 from vqa.files import replacing, write_json, write_parquet
 from vqa.metrics.fits import Fit
@@ -111,6 +112,9 @@ def evaluate(config: EvaluationConfig, *, published: Published | None = None) ->
         },
         "means": means(sets, settings),
         "reliability": reliability(clips),
+        "shares": share_curve(
+            joined.pairings, resamples=settings.resamples, confidence=settings.confidence, seed=settings.seed
+        ),
         "published": _published_numbers(published) if published else None,
     }
     table = clip_table(clips, joined, texts=labels.kind in ("csv", "txt"))
@@ -284,7 +288,7 @@ def write_evaluation(evaluation: Evaluation, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     write_parquet(out / "clips.parquet", evaluation.clips)
     with replacing(out / "unused.csv") as draft, draft.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
+        writer = SafeWriter(file)
         writer.writerow(["side", "row", "clip", "reason"])
         writer.writerows([row.side, row.row, row.clip, row.reason] for row in evaluation.unused)
     write_json(out / "metrics.json", evaluation.metrics)

@@ -121,6 +121,16 @@ class ClipRow(TypedDict):
     residual: float | None
 
 
+class SharePoint(TypedDict):
+    """Agreement of a cascade where the reasoner scored this share of the clips, those of widest `light_std`."""
+
+    share: float  # 0-1 of the clips used
+    clips: int  # that the reasoner scored
+    srcc: float | None
+    low: float | None
+    high: float | None
+
+
 class Metrics(TypedDict):
     """metrics.json."""
 
@@ -139,6 +149,7 @@ class Metrics(TypedDict):
     groups: dict[str, dict[str, SetMetrics]]  # by column of --by, then by value
     means: dict[str, dict[str, Statistic]]  # over data sets: plain, and weighted by the clips used
     reliability: list[ReliabilityBin] | None  # bins of score_std, from the most certain tenth on
+    shares: list[SharePoint] | None  # of a cascade, from the student alone on; None for other runs
     published: PublishedNumbers | None
 
 

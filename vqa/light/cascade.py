@@ -26,21 +26,23 @@ from vqa.metrics.conformal import half_width
 
 FOLDS = 5
 COVERAGE = 0.683  # one deviation of a normal error
+LEAST_SLOPE = 0.25  # people disagree at the ends of the scale too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Width:
-    """The error to expect of a student's score: `scale * (spread of the members + floor)`."""
+    """The error to expect of a student's score: `scale * (spread of the members + floor) * slope(score)`."""
 
     weights: Matrix  # [members, D], as float32 holds them
     biases: Matrix  # [members]
     floor: float
     scale: float
+    least_slope: float = 1.0  # 1: the slope does not count, as in files of before
 
-    def of(self, embeddings: Matrix) -> Matrix:
-        """Half width on 1-5 that holds 68 % of opinions, [N], of embeddings [N, D]."""
+    def of(self, embeddings: Matrix, scores: Matrix) -> Matrix:
+        """Half width on 1-5 that holds 68 % of opinions, [N], of embeddings [N, D] with these scores [N]."""
         spread = (embeddings @ self.weights.T + self.biases).std(1)
-        return np.asarray(self.scale * (spread + self.floor))
+        return np.asarray(self.scale * (spread + self.floor) * _slope(scores, self.least_slope))
 
     @classmethod
     def fit(cls, sets: Sequence[LabelledSet], folds: Sequence[Matrix | None], config: RegressionConfig) -> Self:
@@ -68,15 +70,16 @@ class Width:
         slope, start = np.polyfit(middle, first.labels, 1)
         residuals = first.labels - slope * middle - start
         floor = float(np.median(spread))
-        scale = half_width(residuals / (spread + floor), coverage=COVERAGE)
-        return cls(weights=weights, biases=biases, floor=floor, scale=scale)
+        slopes = _slope(slope * middle + start, LEAST_SLOPE)
+        scale = half_width(residuals / ((spread + floor) * slopes), coverage=COVERAGE)
+        return cls(weights=weights, biases=biases, floor=floor, scale=scale, least_slope=LEAST_SLOPE)
 
     def save(self, folder: Path) -> None:
         """Write width.safetensors into a student's folder."""
         tensors = {
             "weights": torch.from_numpy(self.weights.astype(np.float32)),
             "biases": torch.from_numpy(self.biases),
-            "error": torch.tensor([self.floor, self.scale], dtype=torch.float64),
+            "error": torch.tensor([self.floor, self.scale, self.least_slope], dtype=torch.float64),
         }
         with replacing(folder / WIDTH) as draft:
             draft.write_bytes(as_bytes(tensors))
@@ -88,16 +91,22 @@ class Width:
             return None
         try:
             tensors = load_file(folder / WIDTH)
-            floor, scale = tensors["error"].tolist()
+            floor, scale, *rest = tensors["error"].tolist()
+            least_slope = rest[0] if rest else 1.0
             weights, biases = tensors["weights"].double().numpy(), tensors["biases"].double().numpy()
-            if weights.shape != (len(biases), size) or not all(map(math.isfinite, (floor, scale))):
+            if weights.shape != (len(biases), size) or not all(map(math.isfinite, (floor, scale, least_slope))):
                 raise ValueError(f"{weights.shape} weights for embeddings of {size}")
         except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
             what = " ".join(str(error).split())[:200]
             raise ModelError(
                 f"student {folder}: {WIDTH} cannot be used ({what}); make it anew with `vqa distill`"
             ) from error
-        return cls(weights=weights, biases=biases, floor=floor, scale=scale)
+        return cls(weights=weights, biases=biases, floor=floor, scale=scale, least_slope=least_slope)
+
+
+def _slope(scores: Matrix, least: float) -> Matrix:
+    """The slope of the logistic map to 1-5 at a score, 1 in the middle: at the ends an error moves the score less."""
+    return np.clip((scores - 1) * (5 - scores) / 4, least, 1.0)
 
 
 def _without(sets: Sequence[LabelledSet], folds: Sequence[Matrix | None], left_out: Sequence[int]) -> list[LabelledSet]:

@@ -111,7 +111,7 @@ class Student:
             embedding = self.embed(views).astype(np.float64)
             found = float(self._head.opinions(embedding[None])[0])
             words = self._head.nearest(embedding)
-            width = float(self._width.of(embedding[None])[0]) if self._width else None
+            width = float(self._width.of(embedding[None], np.array([found]))[0]) if self._width else None
         except (RuntimeError, ValueError, MemoryError) as error:
             return ClipError(
                 "model", f"{views.clip.clip_id}: the student failed ({type(error).__name__}: {str(error)[:300]})"

@@ -38,6 +38,7 @@ from pebble import ProcessExpired, ProcessPool
 
 from vqa import machine
 from vqa.errors import ClipError, MachineError
+from vqa.media.storage import hosts
 from vqa.types import Clip
 
 P = ParamSpec("P")
@@ -171,7 +172,7 @@ class Guard:
             self._pool = ProcessPool(
                 max_workers=1,
                 initializer=_prepare_child,
-                initargs=(self._preload,),
+                initargs=(self._preload, hosts.is_allowed()),
                 context=_CONTEXT,
             )
         try:
@@ -221,7 +222,8 @@ class Guard:
 # --- in the child ---------------------------------------------------------------------------------------------------
 
 
-def _prepare_child(preload: Sequence[str]) -> None:
+def _prepare_child(preload: Sequence[str], allows_private_hosts: bool) -> None:
+    os.environ[hosts.ALLOWED] = str(int(allows_private_hosts))  # the server may be older than the setting
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a Python handler would wait for native code to return
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":

@@ -126,7 +126,7 @@ class ModelCard(Strict):
 
 Readout = Literal["answer", "expected", "published"]
 # Settings that came later: left out of digests at these values, so that rows of before stay good.
-_LATER = {"repetition_penalty": 1.0, "folder_sampling": False, "describe": False}
+_LATER = {"repetition_penalty": 1.0, "folder_sampling": False, "describe": False, "deterministic": False}
 
 
 class GenerationConfig(Strict):
@@ -148,6 +148,9 @@ class GenerationConfig(Strict):
         "answer", description="numbers as written, expected by the model, or read as the released script does"
     )
     describe: bool = Field(False, description="ask a second time, for words without a score")
+    deterministic: bool = Field(
+        False, description="one clip at a time, logits in float32: no neighbour can change an answer, also in bfloat16"
+    )
     batch_size: int = Field(8, ge=1, description="clips at once, at most")
     token_budget: int = Field(131_072, ge=1, description="tokens in the cache at once: clips x k x (prompt + answer)")
 

@@ -15,6 +15,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from vqa import machine
 from vqa.errors import MachineError, ModelError
 from vqa.imports import require, uncollected
+from vqa.model._compat import late_imports
 from vqa.model.card import ModelCard
 from vqa.model.encode import encode_chat
 from vqa.model.resolve import Location, locate
@@ -71,11 +72,7 @@ def load(card: ModelCard) -> Policy:
     device = card.device_map or ("cuda:0" if torch.cuda.is_available() else "cpu")
     if device in SPREAD:
         require("train", "accelerate", doing=f"device_map {device}")
-    options: dict[str, bool | str] = {"trust_remote_code": card.trust_remote_code}
-    if location.commit:
-        options["revision"] = location.commit
-    if location.subfolder:
-        options["subfolder"] = location.subfolder
+    options = _options(card, location)
     where = f"model {location.model_id}"
     with _loading(where):
         config = hf.AutoConfig.from_pretrained(location.place, **options)
@@ -86,31 +83,51 @@ def load(card: ModelCard) -> Policy:
     with _loading(where):
         # transformers places weights by accelerate, which scoring can do without: they are moved where it is missing.
         is_placed = device != "cpu" and find_spec("accelerate") is not None
-        model, report = hf.AutoModelForImageTextToText.from_pretrained(
-            location.place,
-            config=config,
-            use_safetensors=True,
-            dtype=card.dtype if card.dtype == "auto" else getattr(torch, card.dtype),
-            attn_implementation=None if card.attention == "auto" else card.attention,
-            device_map=device if is_placed else None,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # refused below, in words
-            **options,
+        model, report = late_imports(
+            lambda: hf.AutoModelForImageTextToText.from_pretrained(
+                location.place,
+                config=config,
+                use_safetensors=True,
+                dtype=card.dtype if card.dtype == "auto" else getattr(torch, card.dtype),
+                attn_implementation=None if card.attention == "auto" else card.attention,
+                device_map=device if is_placed else None,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # refused below, in words
+                **options,
+            )
         )
-        if not is_placed:
+        if not is_placed and device != "cpu":
             model.to(device)
     _check_weights(report, where)
-    with _loading(where):
-        processor = hf.AutoProcessor.from_pretrained(location.place, **options)
-    _check_processor(processor, where)
-    _limit_pixels(processor, card, where)
-    _try_picture(processor, card.layout.is_video, where)
+    processor = load_processor(card, location)
     model.eval().requires_grad_(False)
     ends = model.generation_config.eos_token_id
     vocabulary = Vocabulary.of(
         processor.tokenizer, config, size=model.get_output_embeddings().weight.shape[0], ends=ends
     )
     return Policy(location=location, model=model, processor=processor, vocabulary=vocabulary)
+
+
+def load_processor(card: ModelCard, location: Location) -> "ProcessorMixin":
+    """Load the processor of a model that was found, with the card's limits. Raises ModelError where it is of no use."""
+    where = f"model {location.model_id}"
+    with _loading(where):
+        processor: ProcessorMixin = late_imports(
+            lambda: hf.AutoProcessor.from_pretrained(location.place, **_options(card, location))
+        )
+    _check_processor(processor, where)
+    _limit_pixels(processor, card, where)
+    _try_picture(processor, card.layout.is_video, where)
+    return processor
+
+
+def _options(card: ModelCard, location: Location) -> dict[str, bool | str]:
+    options: dict[str, bool | str] = {"trust_remote_code": card.trust_remote_code}
+    if location.commit:
+        options["revision"] = location.commit
+    if location.subfolder:
+        options["subfolder"] = location.subfolder
+    return options
 
 
 def _settle_attention(config: "PreTrainedConfig", card: ModelCard) -> None:

@@ -4,23 +4,34 @@ import math
 import re
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vqa import prompt
-from vqa.model.card import PublishedReading
-from vqa.model.rollout import Rollout
-from vqa.model.vocabulary import Vocabulary
+from vqa.model.card import PublishedReading, Readout
 from vqa.types import Answer, Score
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from vqa.model.rollout import Rollout
+    from vqa.model.vocabulary import Vocabulary
+
 Chances = NDArray[np.float64]  # [10], of the digits 0-9 at one place; sums to 1
 _DIGITS = frozenset("0123456789")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """An answer as an engine gives it."""
+
+    text: str
+    is_finished: bool  # whether it came to an end
+    # Of each ASCII digit of the text, in order (None: it counts as written); None where they are not known.
+    chances: Sequence[Chances | None] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,12 +53,13 @@ class Form:
     published: PublishedReading | None = None
 
 
-def read(text: str, *, form: Form, is_finished: bool, chances: Sequence[Chances | None] | None = None) -> Given:
-    """One rollout. `chances`: of each ASCII digit of the text, in order (None: it counts as written); None: as written.
+def read(said: Said, *, form: Form) -> Given:
+    """One rollout, by its digits' chances where they are known, else as written.
 
     An answer that was cut off counts only if its `<answer>` block was closed: `3` could have become `3.9`.
     """
-    can_count = is_finished or prompt.is_closed(text)
+    text, chances = said.text, said.chances
+    can_count = said.is_finished or prompt.is_closed(text)
     readings = prompt.locate(text, form.dimensions, scale=form.scale, keys=form.keys) if can_count else None
     written = None if readings is None else tuple(reading.value for reading in readings)
     expected = None
@@ -85,20 +97,23 @@ _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 _WHOLE = re.compile(r"-?[0-9]+(?:\.[0-9]*)?")
 
 
-def read_rollout(
-    rollout: Rollout,
-    tokenizer: "PreTrainedTokenizerBase",
-    vocabulary: Vocabulary,
-    *,
-    form: Form,
-) -> Given:
-    """As `read`: by its digits' chances where the rollout kept their logits, else as written."""
+def said(rollout: "Rollout", tokenizer: "PreTrainedTokenizerBase", vocabulary: "Vocabulary") -> Said:
+    """The text of a rollout, with its digits' chances where the rollout kept their logits."""
     text = str(tokenizer.decode(rollout.tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
     chances = None
     if rollout.digit_logits is not None:
         pieces = tokenizer.convert_ids_to_tokens(rollout.tokens)
         chances = chances_of(pieces, rollout.digit_logits.numpy(), vocabulary.digit_values)
-    return read(text, form=form, is_finished=rollout.is_finished, chances=chances)
+    return Said(text=text, is_finished=rollout.is_finished, chances=chances)
+
+
+def read_all(said: Sequence[Said], *, form: Form, is_expected: bool) -> tuple[list[Given], Readout]:
+    """The answers of one clip, all read in the same way, and which way: `answer` where chances of one are not known."""
+    if not all(one.chances is not None for one in said):
+        said = [replace(one, chances=None) for one in said]
+        is_expected = False
+    given = [read(one, form=form) for one in said]
+    return given, "published" if form.published else "expected" if is_expected else "answer"
 
 
 def expected_value(written: str, chances: Sequence[Chances | None], *, scale: prompt.Scale = prompt.OPINIONS) -> float:

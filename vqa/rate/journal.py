@@ -4,7 +4,6 @@ The first line names the study: mode, seed, token and the clips with the digests
 off by a crash is the last one and was never acknowledged; it is removed.
 """
 
-import csv
 import fcntl
 import io
 import json
@@ -16,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
+from vqa.data.cells import SafeWriter
 from vqa.errors import UsageError, first_few
 from vqa.files import replacing, sync_folder
 
@@ -102,7 +102,7 @@ class Journal:
     def write_table(self) -> None:
         """Write the votes that count (no training) as CSV, atomically."""
         text = io.StringIO(newline="")
-        writer = csv.writer(text, lineterminator="\n")
+        writer = SafeWriter(text)
         writer.writerow(COLUMNS[self.mode])
         for vote in self.votes:
             if not vote.training:

@@ -83,6 +83,7 @@ def write_report(
         "worst": [index[row["clip_id"]] for row in worst],
         "thumbnails": clip_thumbnails(worst[:pictures], root=root),
         "reliability": metrics["reliability"],
+        "shares": metrics.get("shares"),  # evaluations of before have none
         "metrics": [_table(one) for one, _ in sources],
         "statistics": [*STATISTICS, *MEDIANS],
         "splits": metrics["settings"]["splits"],

@@ -4,18 +4,23 @@ Functions wrap what is called. OVERRIDDEN names the private methods that subclas
 has a test in tests/contracts/test_trl_contract.py, and pyproject.toml pins the versions that were tried.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import torch
+from accelerate.utils.fsdp_utils import fsdp2_prepare_model
 from PIL.Image import Image
 from torch import Tensor
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
 from trl.extras.profiling import profiling_context
+from trl.trainer import grpo_trainer
 from trl.trainer.utils import split_tensor_dict
 
 from vqa.train.types import Model
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
     from transformers import Trainer
     from trl import GRPOTrainer
 
@@ -79,6 +84,30 @@ def source_of(model: Model) -> str:
     """Folder or hub id that the model was loaded from, where trl looks for the reference of the KL."""
     name: str = model.config._name_or_path
     return name
+
+
+@contextmanager
+def reference_in_layers() -> Iterator[None]:
+    """Context manager in which trl shards the reference of the KL as accelerate shards the policy, layer by layer.
+
+    trl makes one unit of it, which is gathered whole in each forward pass, and takes each process's own copy, which
+    under cpu_ram_efficient_loading only the first process has (trl 1.16, `prepare_fsdp`).
+    """
+    own = grpo_trainer.prepare_fsdp
+
+    def prepare(model: Model, accelerator: "Accelerator") -> Model:
+        if not accelerator.is_fsdp2:
+            return own(model, accelerator)
+        model.requires_grad_(False)
+        if accelerator.mixed_precision == "bf16":
+            model.to(torch.bfloat16)  # what FSDP would gather it in
+        return fsdp2_prepare_model(accelerator, model).eval()
+
+    grpo_trainer.prepare_fsdp = prepare
+    try:
+        yield
+    finally:
+        grpo_trainer.prepare_fsdp = own
 
 
 def reset_vllm_encoder_cache(trainer: "GRPOTrainer", *, is_server: bool) -> None:

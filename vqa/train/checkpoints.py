@@ -2,28 +2,33 @@
 
 import json
 import logging
+import os
 import shutil
 import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, Literal, NoReturn, TypeAlias
 
 import torch
 import transformers
 import yaml
 from accelerate import Accelerator, PartialState
+from accelerate.utils import DistributedType
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
-from transformers import ProcessorMixin, Trainer, TrainerState
+from torch.distributed.fsdp import CPUOffloadPolicy
+from transformers import ProcessorMixin, TrainerState
 from transformers.trainer_utils import rotate_checkpoints
-from trl.models.utils import unwrap_model_for_generation
 
-from vqa.errors import ModelError, UsageError
+from vqa.errors import ModelError
 from vqa.model.card import CARD, CARRIED, ModelCard
 from vqa.model.load import load
+from vqa.train._compat import source_of
+from vqa.train.hardware import WHOLE, HardwareConfig
+from vqa.train.lora import is_lora, merge_lora
+from vqa.train.sharding import loading_once, reserve_weights
 from vqa.train.types import Model
 
 hf: Any = transformers
@@ -49,17 +54,32 @@ def load_for_generation(
     return policy.model, policy.processor
 
 
-def load_for_training(card: ModelCard, *, threads: int | None = None) -> tuple[Model, ProcessorMixin]:
+def load_for_training(
+    card: ModelCard,
+    *,
+    threads: int | None = None,
+    dtype: Literal["float32", "bfloat16"] = "float32",
+    hardware: HardwareConfig = WHOLE,
+) -> tuple[Model, ProcessorMixin]:
     """Load a model to train.
 
+    Args:
+        card: of the model.
+        threads: of torch.
+        dtype: of the weights.
+        hardware: of the recipe.
+
     Returns:
-        The model in float32 on the CPU (the trainer moves it), all weights trained, and the processor.
+        The model on the CPU (the trainer moves it), all weights trained, and the processor. Under FSDP 2 one process
+        per machine holds the weights, the others empty ones.
 
     Raises:
         ModelError: as `vqa.model.load.load`.
     """
     _forget_deepspeed()
-    policy = load(card.model_copy(update={"dtype": "float32", "device_map": "cpu", "cpu_threads": threads}))
+    with loading_once(hardware):
+        policy = load(card.model_copy(update={"dtype": dtype, "device_map": "cpu", "cpu_threads": threads}))
+    reserve_weights(policy.model)
     return policy.model.requires_grad_(True).train(), policy.processor
 
 
@@ -87,7 +107,7 @@ def save_model(trained: Trained, processor: ProcessorMixin, folder: Path, *, pro
     processor.tokenizer.padding_side = "right"  # trl sets left, which must not reach whoever loads the folder
     try:
         if is_trainer:
-            trained.save_model(str(draft))  # gathers what is sharded
+            _save_from(trained, draft)
         elif processes.is_main_process:
             model.save_pretrained(draft)
         processes.wait_for_everyone()
@@ -99,6 +119,26 @@ def save_model(trained: Trained, processor: ProcessorMixin, folder: Path, *, pro
         shutil.rmtree(draft, ignore_errors=True)
         raise ModelError(_disk_full("the model", model, folder.parent, error)) from error
     processes.wait_for_everyone()
+
+
+def _save_from(trainer: Trained, draft: Path) -> None:
+    """Save a trainer's model whole, with LoRA's additions merged into its weights."""
+    if trainer.is_fsdp_enabled:
+        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if not is_lora(model):
+        trainer.save_model(str(draft))  # gathers what is sharded
+        return
+    if not trainer.is_sharded:
+        if trainer.args.should_save:
+            merge_lora(model).save_pretrained(draft)
+        return
+    added = draft.with_name("additions")
+    trainer.save_model(str(added))
+    if trainer.args.should_save:
+        source = hf.AutoModelForImageTextToText.from_pretrained(source_of(model), dtype=model.dtype)
+        merge_lora(source, added).save_pretrained(draft)
+        shutil.rmtree(added)
 
 
 def export_model(made: Path, folder: Path, *, dtype: torch.dtype, card: ModelCard) -> None:
@@ -196,6 +236,7 @@ class Guarded:
     what = "training"
     args: Any  # each trainer has a class of its own
     model: Model
+    model_wrapped: Model
     state: TrainerState
     accelerator: Accelerator
     is_fsdp_enabled: bool
@@ -205,6 +246,15 @@ class Guarded:
     def is_sharded(self) -> bool:
         """Whether FSDP or DeepSpeed holds the weights."""
         return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """As transformers', but FSDP shards over CPUs too: there a small model shows that a recipe runs."""
+        is_on_cpus = self.args.device.type == "cpu" and os.environ.get("ACCELERATE_USE_FSDP") == "true"
+        if is_on_cpus:
+            self.args.distributed_state.distributed_type = DistributedType.MULTI_GPU
+        super().create_accelerator_and_postprocess()  # type: ignore[misc]
+        if is_on_cpus and isinstance(self.accelerator.state.fsdp_plugin.cpu_offload, CPUOffloadPolicy):
+            self.accelerator.state.fsdp_plugin.cpu_offload = CPUOffloadPolicy(pin_memory=False)
 
     def checked(self, loss: Tensor) -> Tensor:
         """The loss as given. Raises ModelError where it is NaN or infinite."""
@@ -272,38 +322,6 @@ def _disk_full(name: str, model: nn.Module, out: Path, error: Exception) -> str:
         f"{size:.2g} GB, {free:.2g} GB are free there. Make room and run the same command again"
         + (f"; it resumes from {saved.name}." if saved else ".")
     )
-
-
-@contextmanager
-def unsharded(trainer: Trainer) -> Iterator[Model]:
-    """Context manager that yields the trainer's model in eval mode with all weights on every process (FSDP2, ZeRO-3).
-
-    Inside, each process runs at its own pace. All processes must enter, and each needs memory for all weights.
-
-    Raises:
-        UsageError: under FSDP 1.
-    """
-    if trainer.is_fsdp_enabled and not trainer.accelerator.is_fsdp2:
-        raise UsageError(
-            "fsdp_version is 1, under which processes can generate only in step. Set fsdp_version: 2, as in "
-            "configs/train/accelerate/fsdp.yaml."
-        )
-    kwargs = trainer.args.gradient_checkpointing_kwargs
-    with unwrap_model_for_generation(  # gathers what ZeRO-3 shards, and switches gradient checkpointing off
-        trainer.model_wrapped, trainer.accelerator, gradient_checkpointing_kwargs=kwargs
-    ) as model:
-        shards = [one for one in model.modules() if isinstance(one, FSDPModule)]
-        for shard in shards:
-            shard.set_reshard_after_forward(False, recurse=False)
-            shard.unshard()
-        was_training = model.training
-        model.eval()
-        yield model
-        model.train(was_training)
-        for shard in shards:
-            plan = trainer.accelerator.state.fsdp_plugin.reshard_after_forward
-            shard.set_reshard_after_forward(plan, recurse=False)
-            shard.reshard()
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Settings that a stage shares with its recipe: prompt, readout, precision, seed, folder, log, processes."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -8,7 +8,7 @@ from accelerate import PartialState
 
 from vqa.model.card import Readout
 from vqa.prompt import PromptName
-from vqa.train.hardware import HardwareConfig
+from vqa.train.hardware import WHOLE, HardwareConfig
 from vqa.train.metrics_log import MetricsLog
 
 
@@ -23,4 +23,4 @@ class StageContext:
     folder: Path  # of the stage, for checkpoints and results
     log: MetricsLog
     processes: PartialState
-    hardware: HardwareConfig = field(default_factory=HardwareConfig)
+    hardware: HardwareConfig = WHOLE

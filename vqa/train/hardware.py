@@ -44,8 +44,8 @@ class HardwareConfig(Strict):
     )
     offload: Literal["none", "optimizer", "parameters"] = Field(
         "none",
-        description="what lies in host memory between uses: the optimiser's state (and its float32 weights), or the "
-        "shards of the weights too",
+        description="what lies in host memory between uses: the optimiser's state and master weights (zero3), or the "
+        "shards of the weights too (fsdp2, zero3)",
     )
     master_weights: bool = Field(
         True,
@@ -82,8 +82,19 @@ class HardwareConfig(Strict):
 
     @model_validator(mode="after")
     def _fit(self) -> "HardwareConfig":
-        if self.auto and {"sharding", "offload"} & self.model_fields_set:
+        if self.auto and (self.is_sharded or self.offload != "none"):
             raise ValueError("auto chooses sharding and offload itself; give these, or auto: true")
-        if self.offload == "parameters" and not self.is_sharded:
-            raise ValueError("offload: parameters needs shards; set sharding: fsdp2 or zero3, or offload: optimizer")
+        if self.offload != "none" and not self.is_sharded:
+            raise ValueError(
+                f"offload: {self.offload} needs shards; set sharding to fsdp2 or zero3 (one process too: --workers 1)"
+            )
+        if (self.sharding, self.offload) == ("fsdp2", "optimizer"):
+            raise ValueError("FSDP 2 offloads the optimiser only with the weights; set offload: parameters, or zero3")
+        if self.sharding == "zero3" and not self.master_weights:
+            raise ValueError("zero3 keeps float32 master weights; set master_weights: true, or sharding: fsdp2")
+        if self.sharding == "zero3" and self.optimizer_bits == 8:
+            raise ValueError("zero3 flattens weights, which torchao's optimiser does not take; set optimizer_bits: 32")
         return self
+
+
+WHOLE = HardwareConfig()  # a whole copy on each process, all of it trained

@@ -140,8 +140,7 @@ def numbers_of(hardware: HardwareConfig, *, is_half: bool) -> Numbers:
     """
     if not is_half:
         return "float32"
-    is_whole = hardware.sharding == "none" and hardware.offload == "none" and hardware.master_weights
-    return "mixed" if is_whole and hardware.lora is None else "bfloat16"
+    return "mixed" if hardware.master_weights and not hardware.is_sharded else "bfloat16"
 
 
 def state_bytes(
@@ -167,12 +166,11 @@ def state_bytes(
         total += trained
     is_mastered = hardware.master_weights or numbers == "float32"
     moment = 1.03 if hardware.optimizer_bits == 8 else 4 if is_mastered else product
-    # ZeRO-3 and an optimiser in host memory keep the float32 weights with the moments, others in the weights' place.
-    has_copy = is_mastered and product < 4 and (hardware.sharding == "zero3" or hardware.offload == "optimizer")
+    # ZeRO-3 keeps the float32 weights with the moments, others in the weights' place.
+    has_copy = is_mastered and product < 4 and hardware.sharding == "zero3"
     own = 4 if is_mastered and not has_copy else product
-    frozen = own if hardware.lora is None else product
     here = {
-        "weights": float(own * trained + frozen * (total - trained)),
+        "weights": float(own * total),
         "gradients": float(own * trained),
         "optimizer": float((2 * moment + 4 * has_copy) * trained),
         "reference": float((own if hardware.lora is None else 0) * shape.parameters * reference),
@@ -300,7 +298,7 @@ def plan_memory(
         }
     per_node = processes / nodes
     copy = (4 if numbers != "bfloat16" or hardware.master_weights else product) * float(shape.parameters)
-    loading = copy * (1 + (reference and hardware.lora is None)) * (1 if hardware.is_sharded else per_node)
+    loading = copy * (1 + (reference and hardware.lora is None)) * (1 if hardware.sharding == "fsdp2" else per_node)
     host = {"processes": per_node * PROCESS_GB * GB}
     host |= {name: size / (nodes if hardware.is_sharded else 1 / per_node) for name, size in moved.items()}
     host["loading"] = max(0.0, loading - sum(host.values()))

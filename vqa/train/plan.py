@@ -38,6 +38,8 @@ TOKEN = 28  # pixels of a token's side: Qwen2.5-VL merges 2x2 patches of 14
 NATIVE = 1920, 1080  # of a clip, where none is prepared yet
 CHAT_TOKENS = 24  # of the template, and 8 more around each picture
 LOOKED_AT = 8  # prepared clips whose pictures are counted
+# Sharding and offload that can be carried out, the quickest first.
+PLACES = ("none", "none"), ("fsdp2", "none"), ("zero3", "optimizer"), ("fsdp2", "parameters")
 # Sizes of Qwen2.5-VL as their folders' config.json has them, for those that are not on this machine.
 QWEN2_5_VL = {
     "3b": {"width": 2048, "inner": 11008, "layers": 36, "heads": 16, "kept": 2, "words": 151936, "tower": 3420},
@@ -174,15 +176,11 @@ def fitted(
     own = recipe.hardware.model_copy(update={"auto": False})
     if not recipe.hardware.auto or fleet is None:
         return recipe.model_copy(update={"hardware": own})
-    kinds = [
-        ("none", "none"),
-        ("fsdp2", "none"),
-        ("none", "optimizer"),
-        ("fsdp2", "optimizer"),
-        ("fsdp2", "parameters"),
-    ]
     is_whole = any(isinstance(stage, ColdStart) and stage.ema_decay for stage in recipe.stages)  # a mean of weights
-    several = [pair for pair in kinds if pair[0] == "none" or (fleet.count > 1 and not is_whole)]
+    several = [pair for pair in PLACES if pair[0] == "none" or not is_whole]
+    several = [pair for pair in several if pair != ("fsdp2", "none") or fleet.count > 1]
+    if not own.master_weights or own.optimizer_bits == 8:
+        several = [pair for pair in several if pair[0] != "zero3"]
     tried = [
         recipe.model_copy(update={"hardware": own.model_copy(update={"sharding": sharding, "offload": offload})})
         for sharding, offload in several
@@ -203,7 +201,7 @@ def refuse_excess(recipe: Recipe, plans: Sequence[StagePlan]) -> None:
 
 
 def nearest(recipe: Recipe, found: StagePlan) -> str:
-    """The change that makes a stage fit and alters the run least, as options of the command; more GPUs failing that.
+    """The change that makes a stage fit and alters the run least, as options of the command.
 
     Smaller forward passes and recomputed activations give the same weights, and so do shards and host memory; an
     optimiser of 8 bits and LoRA do not.
@@ -219,13 +217,6 @@ def nearest(recipe: Recipe, found: StagePlan) -> str:
     for _, words, changed, hardware in sorted(options, key=lambda option: option[0]):
         if words and (way := plan(changed, hardware=hardware, fleet=fleet)).excess <= 0:
             return f"Nearest that fits, with {way.memory.peak / GB:.1f} GB: {words}"
-    sharded = own.model_copy(update={"sharding": "fsdp2"})
-    for count in (2**power for power in range(1, 11)):
-        larger = Fleet(fleet.gpu, fleet.count * count, f"{fleet.count * count}")
-        for _, words, changed in _smaller(stage, larger.count):
-            if plan(changed, hardware=sharded, fleet=larger).excess <= 0:
-                how = f"{words} --set hardware.sharding=fsdp2".strip()
-                return f"Nearest that fits: {larger.count} of these GPUs, {how}"
     return "Nothing that is known here makes it fit; take a smaller model or GPUs with more memory."
 
 
@@ -262,17 +253,17 @@ def _smaller(stage: Stage, processes: int) -> Iterator[tuple[float, str, Stage]]
 def _leaner(own: HardwareConfig, *, is_several: bool) -> Iterator[tuple[float, str, HardwareConfig]]:
     """The settings with shards, host memory, fewer bits and LoRA: cost, options, settings."""
     changes: list[tuple[float, dict[str, object], str]] = [(0.0, {}, "")]
-    kinds = [("none", 0.0), ("fsdp2", 2.0)] if is_several and own.sharding == "none" else [(own.sharding, 0.0)]
-    places = [("none", 0.0), ("optimizer", 3.0), ("parameters", 5.0)]
-    for (kind, cost), (place, more) in itertools.product(kinds, places):
-        if place == "parameters" and kind == "none":
+    for rank, (kind, place) in enumerate(PLACES):
+        is_kept = own.is_sharded and kind != own.sharding
+        has_zero3 = kind != "zero3" or (own.master_weights and own.optimizer_bits == 32)
+        if is_kept or not has_zero3 or ((kind, place) == ("fsdp2", "none") and not is_several):
             continue
         words = [f"--set hardware.sharding={kind}"] * (kind != own.sharding)
         words += [f"--set hardware.offload={place}"] * (place != own.offload)
-        changes.append((cost + more, {"sharding": kind, "offload": place}, " ".join(words)))
+        changes.append((2.0 * rank, {"sharding": kind, "offload": place}, " ".join(words)))
     for cost, update, told in changes:
         yield cost, told, own.model_copy(update=update)
-        if own.optimizer_bits == 32:
+        if own.optimizer_bits == 32 and update.get("sharding", own.sharding) != "zero3":
             bits = f"{told} --set hardware.optimizer_bits=8".strip()
             yield cost + 8, bits, own.model_copy(update=update | {"optimizer_bits": 8})
         if own.lora is None:

@@ -302,7 +302,9 @@ def _on_hardware(stage: Stage, hardware: HardwareConfig) -> Stage:
         if rate:
             raise ValueError(f"{what}: vision_learning_rate is {rate:g} and hardware.vision_tower frozen; change one")
         stage = stage.model_copy(update={"vision_learning_rate": 0.0})
-    if not isinstance(stage, ColdStart):
+    if isinstance(stage, GrpoStage):
+        if hardware.optimizer_bits == 8 and not stage.optim.startswith("adamw_torch"):
+            raise ValueError(f"{what}: optim is {stage.optim}, and hardware.optimizer_bits: 8 is of AdamW; change one")
         return stage
     if stage.text == "freeze" and (hardware.vision_tower == "frozen" or hardware.lora):
         raise ValueError(f"{what}: text: freeze needs hardware with vision_tower: train and no lora")

@@ -9,10 +9,8 @@
 Every process of a launch runs this; the main process writes.
 """
 
-import hashlib
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -27,7 +25,6 @@ from transformers import PrinterCallback, ProcessorMixin
 from vqa import machine
 from vqa.config import merge
 from vqa.errors import UsageError
-from vqa.files import write_json
 from vqa.model.card import GenerationConfig, ModelCard, Readout, settle
 from vqa.prompt import PROMPTS, PromptName, dimensions
 from vqa.rewards.presets import known
@@ -58,18 +55,20 @@ from vqa.train.generate import REASONS, generate_reasons, texts_by_clip
 from vqa.train.grpo.build import check_terms, make_trainer
 from vqa.train.grpo.dataset import Example
 from vqa.train.grpo.perturbations import second_pass
+from vqa.train.hardware import WHOLE
 from vqa.train.metrics_log import LogCallback, MetricsLog
-from vqa.train.recipe import STAGE_FILE, ColdStart, GrpoStage, Recipe, Stage, Warmup, Write, recipe_views
+from vqa.train.recipe import ColdStart, GrpoStage, Recipe, Stage, Warmup, Write, recipe_views
 from vqa.train.scratch.crops import cut_crops
 from vqa.train.scratch.model import make_model, make_processor, make_tokenizer
 from vqa.train.scratch.warmup import warm_up
 from vqa.train.sft.trainer import cold_start
+from vqa.train.sharding import begin_sharding
+from vqa.train.stage_record import begin_stage, finish_stage, key_of
 from vqa.train.types import Model
 from vqa.train.validation import validate
 from vqa.views import ViewsConfig
 
 hf: Any = transformers  # its types do not hold what it does
-SETTINGS_VERSION = 3  # of stage.json; raised when settings are renamed or teach another thing
 
 
 @dataclass(slots=True, kw_only=True)
@@ -90,6 +89,7 @@ class RunContext:
     def of(cls, recipe: Recipe, *, out: Path, data: Sequence[Path | str] = ()) -> "RunContext":
         """Read the recipe's card; loads no model and no clip."""
         card, generation = card_of(recipe)
+        begin_sharding(recipe.hardware)
         return cls(
             recipe=recipe,
             card=card,
@@ -320,11 +320,12 @@ def _run_stage(
             processes=run.processes.num_processes,
             evaluate=evaluate if kept else None,
             arguments={
-                "bf16": run.precision == torch.bfloat16,
+                "bf16": run.precision == torch.bfloat16 and run.recipe.hardware.master_weights,
                 "use_cpu": not torch.cuda.is_available(),
                 "save_total_limit": 2,
                 "disable_tqdm": True,
             },
+            hardware=run.recipe.hardware,
         )
         trained.remove_callback(PrinterCallback)
         trained.add_callback(LogCallback(log))
@@ -340,7 +341,9 @@ def _start(run: RunContext, stage: Stage, train: Sequence[ListedClip]) -> tuple[
         card = card.model_copy(update={"source": source})
         if isinstance(stage, Write):
             return load_for_generation(card, threads=recipe.threads, processes=run.processes)
-        return load_for_training(card, threads=recipe.threads)
+        hardware = WHOLE if isinstance(stage, ColdStart) and stage.cache_features else recipe.hardware
+        dtype = "float32" if recipe.hardware.master_weights else recipe.precision
+        return load_for_training(card, threads=recipe.threads, dtype=dtype, hardware=hardware)
     if recipe.model is None or card.min_pixels is None or card.max_pixels is None:
         raise UsageError(
             f"card {recipe.card_name}: no min_pixels and max_pixels, which a model made from sizes needs. Add them"
@@ -423,53 +426,3 @@ def _examples(run: RunContext, stage: GrpoStage, learned: list[TrainingClip]) ->
     asked = zip(examples, learned, strict=True) if stage.reward == "q_insight" else ()
     damaged = [replace(one, damage=sample.damage, opinion=math.nan) for one, sample in asked if sample.damage]
     return [one for one in examples if not math.isnan(one.opinion)] + damaged
-
-
-def key_of(settings: Mapping[str, object]) -> str:
-    """Digest of a stage's settings, among them the key of the stage before: same key, same weights."""
-    return hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8).hexdigest()
-
-
-def begin_stage(folder: Path, settings: Mapping[str, object]) -> bool:
-    """Return whether the stage in `folder` is finished; write its settings there where it is new.
-
-    Raises:
-        UsageError: where the folder holds a stage, finished or begun, with other settings.
-    """
-    path = folder / STAGE_FILE
-    if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        _write_stage(folder, settings, is_finished=False)
-        return False
-    try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-        before, is_finished, version = known["settings"], bool(known["is_finished"]), known.get("version", 1)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{path}: not a stage's settings ({error}). Delete {folder} to train it again.") from error
-    if version != SETTINGS_VERSION:
-        raise UsageError(
-            f"{folder}: this stage was trained by another version of vqa, whose settings have other names "
-            f"({STAGE_FILE} has version {version}, wanted {SETTINGS_VERSION}). Give another --out, or delete {folder} "
-            "to train it again; a finished model in it can be named as `start`."
-        )
-    now = json.loads(json.dumps(settings))
-    changed = [
-        f"{key} is {now.get(key)}, was {before.get(key)}" for key in now | before if now.get(key) != before.get(key)
-    ]
-    if changed:
-        state = "finished" if is_finished else "begun"
-        raise UsageError(
-            f"{folder}: this stage is {state} with other settings ({'; '.join(changed)}). Give another --out, or delete"
-            f" {folder} to train it again."
-        )
-    return is_finished
-
-
-def finish_stage(folder: Path, settings: Mapping[str, object]) -> None:
-    """Write that the stage is finished."""
-    _write_stage(folder, settings, is_finished=True)
-
-
-def _write_stage(folder: Path, settings: Mapping[str, object], *, is_finished: bool) -> None:
-    state = {"version": SETTINGS_VERSION, "settings": dict(settings), "is_finished": is_finished}
-    write_json(folder / STAGE_FILE, state)

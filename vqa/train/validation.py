@@ -11,7 +11,8 @@ from transformers import BatchFeature, ProcessorMixin
 from vqa.metrics import plcc, srcc
 from vqa.model.card import Readout
 from vqa.model.encode import encode, encode_chat
-from vqa.model.readout import Form, read_rollout
+from vqa.model.readout import Form, said
+from vqa.model.readout import read as read_answer
 from vqa.model.rollout import prefill, roll_out
 from vqa.prompt import PromptName, dimensions
 from vqa.train.clips.dataset import TrainingClip
@@ -64,7 +65,8 @@ def validate(
             keep_digits=readout == "expected" and vocabulary.has_digits,
         )
         for (_, opinion), (rollout,) in zip(some, answers, strict=True):
-            given = read_rollout(rollout, processor.tokenizer, vocabulary, form=Form(dimensions=dimensions(prompt)))
+            one = said(rollout, processor.tokenizer, vocabulary)
+            given = read_answer(one, form=Form(dimensions=dimensions(prompt)))
             if given.values is not None:
                 read.append((float(np.mean(given.values)), opinion))
     # Sorted, so that sums come out the same for any number of processes.

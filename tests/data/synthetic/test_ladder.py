@@ -174,6 +174,7 @@ def test_a_pan_over_a_photograph_moves_and_has_even_sides(photographs: Path) -> 
     assert (clip[0] != clip[-1]).any()
 
 
+@pytest.mark.slow
 def test_ladder_resumes_and_repeats(photographs: Path, tmp_path: Path) -> None:
     out = tmp_path / "ladder"
     arguments = {"clips_per_content": 1, "seed": 3, "workers": 1}

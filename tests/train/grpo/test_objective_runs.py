@@ -19,6 +19,8 @@ from vqa.train.grpo.objectives.sequence_entropy import SequenceEntropy
 from vqa.train.grpo.objectives.uncertainty_weight import UncertaintyWeight
 from vqa.train.grpo.objectives.zero_negative_advantages import ZeroNegativeAdvantages
 
+pytestmark = pytest.mark.slow
+
 CAPTION = "A rabbit on a meadow, softly blurred."
 
 

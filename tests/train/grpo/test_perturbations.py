@@ -11,8 +11,8 @@ import torch
 
 from tests.support import rehearsal
 from vqa.prompt import answer_text, locate, parse
-from vqa.train.checkpoints import unsharded
 from vqa.train.grpo.perturbations import DIRECT, disorder, out_of_order, tenths_of
+from vqa.train.sharding import unsharded
 
 
 def test_each_way_of_disorder_is_one_of_the_papers() -> None:

@@ -18,6 +18,8 @@ from vqa.errors import ModelError
 from vqa.train.metrics_log import reporters
 from vqa.train.runner import run_recipe
 
+pytestmark = pytest.mark.slow
+
 
 class At(TrainerCallback):
     """Calls something when a step has ended."""

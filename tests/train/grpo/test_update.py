@@ -11,6 +11,8 @@ from tests.support import rehearsal
 from vqa.errors import UsageError
 from vqa.train.modules import vocabulary_of
 
+pytestmark = pytest.mark.slow
+
 
 def first_loss(trainer: Any) -> float:
     return float(trainer.state.log_history[0]["loss"])

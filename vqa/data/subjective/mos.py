@@ -24,6 +24,7 @@ from pyarrow.csv import write_csv
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from vqa.data.cells import defused
 from vqa.data.subjective.ratings import Ratings
 from vqa.errors import UsageError, first_few
 from vqa.files import replacing
@@ -145,6 +146,9 @@ def write_columns(path: Path, columns: Mapping[str, Sequence[str] | NDArray[np.g
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as draft:
         if path.suffix.lower() == ".csv":
+            for at, field in enumerate(table.schema):
+                if field.type == pa.string():
+                    table = table.set_column(at, field, pa.array(map(defused, table.column(at).to_pylist())))
             write_csv(table, draft)
         else:
             pq.write_table(table, draft)

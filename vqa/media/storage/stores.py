@@ -4,7 +4,7 @@ Credentials are read from the environment, as each fsspec package does.
 
 | what goes wrong | kind |
 | --- | --- |
-| refused (401, 403), unreachable | `not_readable` |
+| refused (401, 403), unreachable, in a private network (hosts.py) | `not_readable` |
 | absent | `not_found` |
 | silence | `timeout` |
 | a scheme that cannot be read here | `unsupported` |
@@ -15,16 +15,19 @@ Resets, cut-off answers and busy servers (429, 5xx) get three tries.
 import hashlib
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from typing import BinaryIO, Protocol, TypedDict, TypeVar, cast
 
 from vqa.errors import ClipError
+from vqa.media.storage.hosts import ALLOWED, PrivateHostError, public_client, refuse_private
 
 T = TypeVar("T")
 
 SILENCE_SECONDS = 30.0
+MOST_FOLDERS = 1000  # on a store's first level that are listed one by one, each a request or more
 _PAUSES_SECONDS = (0.1, 0.5)  # between tries
 
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
@@ -35,6 +38,7 @@ _STATES = ("ETag", "etag", "md5Hash", "blob_id", "Last-Modified", "LastModified"
 class FileFacts(TypedDict, total=False):
     """What fsspec's `info` returns of a file; stores add keys of their own, those of _STATES among them."""
 
+    name: str  # path inside the store
     type: str  # "file" or "directory"
     size: int | None  # bytes
     partial: bool  # whether byte ranges can be read (http)
@@ -51,6 +55,10 @@ class Store(Protocol):
 
     def open(self, path: str, mode: str, **options: object) -> BinaryIO:
         """Open a file."""
+        ...
+
+    def ls(self, path: str, *, detail: bool) -> list[FileFacts]:
+        """What lies in a folder, or the file itself."""
         ...
 
     def find(self, path: str, *, detail: bool) -> dict[str, FileFacts]:
@@ -88,23 +96,38 @@ def remote_stamp(uri: str) -> tuple[int, int] | None:
     return facts["size"], int.from_bytes(hashlib.blake2b(state.encode(), digest_size=8).digest(), "big") >> 1
 
 
-def list_remote(uri: str) -> list[str]:
-    """URLs of all files below a folder or matched by a glob, sorted; empty where there are none.
+def list_remote(uri: str) -> Iterator[str]:
+    """URLs of all files below a folder or matched by a glob, sorted in each folder of the first level; may be none.
 
-    A URL of a file gives itself; http and https only name files (`?` and `*` are no patterns there). Raises ClipError.
+    A URL of a file gives itself; http and https only name files (`?` and `*` are no patterns there). Held at a time are
+    the names of one folder of the first level, or of all where it has more than MOST_FOLDERS. Raises ClipError.
     """
     store, path = store_of(uri)
     if _scheme(uri) in ("http", "https"):
-        return [uri]
+        yield uri
+        return
     store.invalidate_cache()
     try:
-        search = store.glob if re.search(r"[*?\[]", path) else store.find
-        found = with_retries(uri, lambda: search(path, detail=True))
+        if re.search(r"[*?\[]", path):
+            yield from _urls(uri, with_retries(uri, lambda: store.glob(path, detail=True)))
+            return
+        level = with_retries(uri, lambda: store.ls(path, detail=True))
+        folders = {one["name"] for one in level if one["type"] == "directory"}
+        if len(folders) > MOST_FOLDERS or path.strip("/") in {name.strip("/") for name in folders}:
+            yield from _urls(uri, with_retries(uri, lambda: store.find(path, detail=True)))
+            return
+        for one in sorted(level, key=lambda one: one["name"]):
+            found = {one["name"]: one}
+            if one["type"] == "directory":
+                found = with_retries(uri, partial(store.find, one["name"], detail=True))
+            yield from _urls(uri, found)
     except ClipError as error:
-        if error.kind == "not_found":
-            return []
-        raise
-    return [f"{_scheme(uri)}://{name.lstrip('/')}" for name in sorted(found) if found[name]["type"] == "file"]
+        if error.kind != "not_found":
+            raise
+
+
+def _urls(uri: str, found: Mapping[str, FileFacts]) -> Iterator[str]:
+    return (f"{_scheme(uri)}://{name.lstrip('/')}" for name in sorted(found) if found[name]["type"] == "file")
 
 
 def _scheme(uri: str) -> str:
@@ -120,6 +143,8 @@ def store_of(uri: str) -> tuple[Store, str]:
     try:
         if "::" in uri:
             raise ValueError("chains of schemes are not supported")
+        if scheme not in ("http", "https"):
+            refuse_private(uri, scheme)  # before: some stores connect when they are made
         store, path = fsspec.core.url_to_fs(uri, **_options(scheme))
         if "file" in store.protocol:
             raise ValueError("local files are named by a path or file://")
@@ -129,7 +154,17 @@ def store_of(uri: str) -> tuple[Store, str]:
     except (ValueError, TypeError) as error:
         message = f"{uri}: scheme {scheme!r} cannot be read ({error}). Copy the file first."
         raise ClipError("unsupported", message) from error
+    except PrivateHostError as error:
+        raise _private(uri) from error
     return store, path
+
+
+def _private(uri: str) -> ClipError:
+    return ClipError(
+        "not_readable",
+        f"{uri}: leads to an address in a private network, which is refused. Give --allow-private-hosts, or set "
+        f"{ALLOWED}=1, where all URLs of the list are trusted.",
+    )
 
 
 def _options(scheme: str) -> dict[str, object]:
@@ -138,7 +173,7 @@ def _options(scheme: str) -> dict[str, object]:
         import aiohttp
 
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=SILENCE_SECONDS, sock_read=SILENCE_SECONDS)
-        return {"client_kwargs": {"timeout": timeout}}
+        return {"client_kwargs": {"timeout": timeout}, "get_client": public_client}
     if scheme in ("s3", "s3a"):
         waits = {"connect_timeout": SILENCE_SECONDS, "read_timeout": SILENCE_SECONDS}
         return {"config_kwargs": {**waits, "retries": {"total_max_attempts": 1}}}
@@ -172,6 +207,8 @@ def _as_clip_error(uri: str, error: BaseException) -> tuple[ClipError, bool]:
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
         chain.append(cause)
     status = next(filter(None, map(_status, chain)), None)
+    if any(isinstance(one, PrivateHostError) for one in chain):
+        return _private(uri), True
     root = chain[-1]
     reason = " ".join(str(root).split())[:200] or type(root).__name__
     if any(isinstance(one, TimeoutError) or "Timeout" in type(one).__name__ for one in chain):

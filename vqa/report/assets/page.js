@@ -213,7 +213,7 @@ function theme(dark) {
   document.documentElement.classList.toggle("dark", dark);
   byId("theme").textContent = dark ? "Light" : "Dark";
   draw();
-  if (labelled) certainty();
+  if (labelled) { certainty(); shares(); }
   else if (data.videos.length) timeline();
 }
 

@@ -140,6 +140,20 @@ function certainty() {
   });
 }
 
+function shares() {
+  if (!data.shares) return;
+  byId("cascade").hidden = false;
+  const line = (key, more) => ({
+    data: data.shares.filter((point) => point[key] !== null).map((point) => ({ x: 100 * point.share, y: point[key] })),
+    showLine: true, borderColor: MODELS[0], backgroundColor: MODELS[0], ...more,
+  });
+  const edge = { pointRadius: 0, borderWidth: 1, borderDash: [4, 4], borderColor: css("--quiet") };
+  chart("shares", {
+    type: "scatter", x: "clips scored by the reasoner (%)", y: "SRCC", xAxis: { min: 0 },
+    data: { datasets: [line("srcc", { pointRadius: 3 }), line("low", edge), line("high", edge)] },
+  });
+}
+
 function timeline() {
   const video = data.videos[+byId("video").value];
   const steps = video.windows.flatMap(([start, end, score]) => [{ x: start, y: score }, { x: end, y: score }]);

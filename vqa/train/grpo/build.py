@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from transformers import ProcessorMixin, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.training_args import OptimizerNames
 from trl import GRPOConfig
 
 from vqa.errors import UsageError
@@ -15,15 +16,17 @@ from vqa.prompt import PROMPTS, dimensions
 from vqa.rewards.format import FORMS
 from vqa.rewards.presets import known
 from vqa.train import _compat
-from vqa.train.checkpoints import unsharded
 from vqa.train.clips.degradation import NONE
 from vqa.train.grpo.config import GrpoSettings
 from vqa.train.grpo.dataset import Example, as_dataset
 from vqa.train.grpo.perturbations import needed_pass, second_pass
 from vqa.train.grpo.reward import RankAndScore
 from vqa.train.grpo.trainer import Trainer
+from vqa.train.hardware import WHOLE, HardwareConfig
+from vqa.train.lora import lora_config
 from vqa.train.metrics_log import log_held_out, reporters
 from vqa.train.modules import tower_of, vocabulary_of
+from vqa.train.sharding import loading_once, unsharded
 from vqa.train.types import Model
 
 Evaluate = Callable[[Model], Mapping[str, float]]
@@ -49,6 +52,7 @@ def make_trainer(
     processes: int = 1,
     evaluate: Evaluate | None = None,
     arguments: Mapping[str, object] | None = None,
+    hardware: HardwareConfig = WHOLE,
 ) -> Trainer:
     """Build a trainer, ready for `.train()`.
 
@@ -62,6 +66,7 @@ def make_trainer(
         evaluate: takes the model before the first step and every `eval_steps` and returns figures for the log, such as
             SRCC on held-out clips; every process calls it.
         arguments: for trl's GRPOConfig, over those of the settings (bf16, use_cpu, report_to, save_total_limit ...).
+        hardware: of the recipe.
 
     Raises:
         UsageError: for settings that do not fit each other or the machine, and for examples that cannot teach.
@@ -75,6 +80,9 @@ def make_trainer(
     processor.tokenizer.padding_side = "left"
     if settings.vision_learning_rate is not None:
         tower_of(model).requires_grad_(settings.vision_learning_rate > 0)
+    lora = None
+    if hardware.lora:
+        lora = lora_config(model, hardware.lora, tower=settings.vision_learning_rate != 0)
     names = (*_OF_TRL, *(_OF_VLLM if settings.vllm_mode else ()))
     config: dict[str, object] = {name: getattr(settings, name) for name in names}
     config |= {
@@ -93,6 +101,8 @@ def make_trainer(
         "report_to": reporters() or "none",
         "use_vllm": settings.vllm_mode is not None,
     }
+    if hardware.optimizer_bits == 8:
+        config["optim"] = "adamw_torch_8bit"  # torchao's
     reward = RankAndScore(
         settings.reward,
         dimensions=dimensions(settings.prompt),
@@ -102,15 +112,18 @@ def make_trainer(
         compared=max(1, rows // settings.num_generations),
     )
     try:
-        trainer = Trainer(
-            settings,
-            reward,
-            examples,
-            model=model,
-            args=GRPOConfig(**config | dict(arguments or {})),
-            processor=processor,
-            dataset=as_dataset(examples),
-        )
+        args = GRPOConfig(**config | dict(arguments or {}))
+        with loading_once(hardware):
+            trainer = Trainer(
+                settings,
+                reward,
+                examples,
+                model=model,
+                args=args,
+                processor=processor,
+                dataset=as_dataset(examples),
+                lora=lora,
+            )
     except (OSError, RuntimeError) as error:  # what trl and requests raise for a server that cannot be used
         if settings.vllm_mode != "server" or isinstance(error, torch.OutOfMemoryError):
             raise
@@ -151,6 +164,7 @@ def check(settings: GrpoSettings, examples: Sequence[Example], *, processes: int
         check_terms(settings, has_damage=any(one.damage != NONE for one in examples))
     for objective in settings.objectives:
         objective.check(settings, examples)
+    _check_optimizer(settings.optim)
     if settings.vllm_mode is not None and not importlib.util.find_spec("vllm"):
         raise UsageError(
             f"grpo: vllm_mode is {settings.vllm_mode}, but the package is not installed. Run `pip install vqa[vllm]`."
@@ -158,6 +172,20 @@ def check(settings: GrpoSettings, examples: Sequence[Example], *, processes: int
     if settings.vllm_mode == "server" and not settings.vllm_server_base_url:
         raise UsageError(
             "grpo: vllm_mode is server without vllm_server_base_url. Give the address of a running `vllm serve`."
+        )
+
+
+def _check_optimizer(name: str) -> None:
+    """Raise UsageError for an optimiser of a package that is not installed, or of none."""
+    if name not in set(OptimizerNames):
+        raise UsageError(f"grpo: optim is {name}, no optimiser of transformers. The default is adamw_torch_fused.")
+    of_torchao = name in ("adamw_torch_8bit", "adamw_torch_4bit")
+    of_bitsandbytes = not of_torchao and ("8bit" in name or "bnb" in name or name.startswith("paged_"))
+    package = "torchao" if of_torchao else "bitsandbytes" if of_bitsandbytes else None
+    if package and not importlib.util.find_spec(package):
+        raise UsageError(
+            f"grpo: optim is {name}, of the package {package}, which is not installed. Run `pip install {package}`, or "
+            "set hardware.optimizer_bits: 8 (vqa[lowbit])."
         )
 
 

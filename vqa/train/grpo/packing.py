@@ -23,6 +23,8 @@ from vqa.train.types import Model
 if TYPE_CHECKING:
     from transformers import BatchFeature
 
+    from vqa.train.grpo.objective import Transform
+
 _IGNORED = -100  # a label that is not scored
 _PER_TOKEN = {"input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids"}
 
@@ -104,6 +106,53 @@ def unpack_answers(values: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
     """Values [B, L - 1] beside `labels` [B, L] as a row per answer: [answers, T], 0 where `mask` [answers, T] is 0."""
     scored = values[labels[:, 1:] != _IGNORED]
     return scored.new_zeros(mask.shape).masked_scatter(mask.bool(), scored)
+
+
+def score_answers(
+    model: Model,
+    prompts: Sequence[EncodedPrompt],
+    written: Tensor,
+    mask: Tensor,
+    *,
+    attention: str,
+    dtype: torch.dtype,
+    rows: int | None = None,
+    transform: "Transform | None" = None,
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities and entropies [R, T] of answers, without logits of all tokens and words in memory.
+
+    trl's head takes tiles of 4,096 tokens x 32,768 words: half a gigabyte in float32 for answers of any length. What
+    grows is the attention's mask, a square of the row: (prompt + answers of `rows`)^2 bytes.
+
+    Args:
+        model: with trl's fused head (`add_fused_lm_head`), possibly wrapped.
+        prompts: one per answer; the same object where answers share it.
+        written: int64 [R, T], token ids.
+        mask: [R, T], 1 for tokens of the answer.
+        attention: implementation that the model runs with.
+        dtype: of the model.
+        rows: answers per forward pass; None for all.
+        transform: changes the packed inputs in place.
+    """
+    logps, entropies = [], []
+    for start in range(0, len(written), rows or len(written)):
+        part = slice(start, start + (rows or len(written)))
+        lengths = mask[part].sum(dim=1).tolist()
+        answers = [tokens[:length] for tokens, length in zip(written[part], lengths, strict=True)]
+        runs = find_runs([id(one) for one in prompts[part]])
+        inputs, labels = pack_answers(
+            [prompts[start + begin] for begin, _ in runs],
+            [answers[begin:end] for begin, end in runs],
+            is_eager=attention == "eager",
+            dtype=dtype,
+        )
+        if transform is not None:
+            transform(inputs)
+        out = model(**inputs, labels=labels, fused_lm_head=True)
+        logps.append(unpack_answers(out.log_probs, labels, mask[part]))
+        # The reference model's head returns no entropies, and nothing uses them.
+        entropies.append(logps[-1] if out.entropy is None else unpack_answers(out.entropy, labels, mask[part]))
+    return torch.cat(logps), torch.cat(entropies)
 
 
 def find_runs(keys: Sequence[int]) -> list[tuple[int, int]]:

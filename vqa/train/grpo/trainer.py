@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import datasets
 import torch
@@ -24,7 +25,7 @@ from vqa.model._compat import attention_of
 from vqa.model.rollout import Sampling, prefill, roll_out
 from vqa.prompt import dimensions
 from vqa.train import _compat
-from vqa.train.checkpoints import Guarded, unsharded
+from vqa.train.checkpoints import Guarded
 from vqa.train.clips.dataset import seed_of
 from vqa.train.clips.degradation import NONE, QUESTION
 from vqa.train.grpo.config import GrpoSettings
@@ -37,15 +38,18 @@ from vqa.train.grpo.packing import (
     collapse_repeats,
     encode_prompt,
     find_runs,
-    pack_answers,
-    unpack_answers,
+    score_answers,
 )
 from vqa.train.grpo.perturbations import DIRECT, out_of_order, second_pass, tenths_of
 from vqa.train.grpo.reward import RankAndScore
 from vqa.train.metrics_log import peak_memory_gb
 from vqa.train.modules import parameter_groups, vocabulary_of
+from vqa.train.sharding import unsharded
 from vqa.train.types import Model, Row
 from vqa.types import Views
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
 
 Scored = tuple[Tensor, Tensor, None]  # log-probabilities and entropies [R, T]; trl's third is a loss of experts
 
@@ -65,6 +69,7 @@ class Trainer(Guarded, GRPOTrainer):  # type: ignore[misc]  # trl has no types
         args: GRPOConfig,
         processor: ProcessorMixin,
         dataset: datasets.Dataset,
+        lora: "LoraConfig | None" = None,
     ) -> None:
         self._settings, self._reward, self._examples = settings, reward, examples
         self._check = LearningCheck(
@@ -79,7 +84,7 @@ class Trainer(Guarded, GRPOTrainer):  # type: ignore[misc]  # trl has no types
         rollout = None
         if settings.shared_prefill:
             rollout = self._generate_by_vllm if args.use_vllm else self._generate_here
-        with warnings.catch_warnings():
+        with _compat.reference_in_layers(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="You are using 'rollout_func'")  # pinned by a contract test
             super().__init__(
                 model=model,
@@ -88,6 +93,7 @@ class Trainer(Guarded, GRPOTrainer):  # type: ignore[misc]  # trl has no types
                 train_dataset=dataset,
                 processing_class=processor,
                 rollout_func=rollout,
+                peft_config=lora,
             )
 
     # ------------------------------------------------------------------------------------------ batches and optimiser
@@ -336,37 +342,19 @@ class Trainer(Guarded, GRPOTrainer):  # type: ignore[misc]  # trl has no types
         rows: int | None = None,
         transform: Transform | None = None,
     ) -> Scored:
-        """Log-probabilities and entropies [R, T] of answers.
-
-        Args:
-            model: possibly wrapped.
-            prompts: one per answer; the same object where answers share it.
-            written: int64 [R, T], token ids.
-            mask: [R, T], 1 for tokens of the answer.
-            rows: answers per forward pass; None for all.
-            transform: changes the packed inputs in place.
-        """
-        logps, entropies = [], []
-        attention, dtype = attention_of(self.model), self.model.dtype
-        for start in range(0, len(written), rows or len(written)):
-            part = slice(start, start + (rows or len(written)))
-            lengths = mask[part].sum(dim=1).tolist()
-            answers = [tokens[:length] for tokens, length in zip(written[part], lengths, strict=True)]
-            runs = find_runs([id(one) for one in prompts[part]])
-            inputs, labels = pack_answers(
-                [prompts[start + begin] for begin, _ in runs],
-                [answers[begin:end] for begin, end in runs],
-                is_eager=attention == "eager",
-                dtype=dtype,
+        """As `score_answers`, in the precision of the run."""
+        with self.accelerator.autocast():
+            scored = score_answers(
+                model,
+                prompts,
+                written,
+                mask,
+                attention=attention_of(self.model),
+                dtype=self.model.dtype,
+                rows=rows,
+                transform=transform,
             )
-            if transform is not None:
-                transform(inputs)
-            with self.accelerator.autocast():
-                out = model(**inputs, labels=labels, fused_lm_head=True)
-            logps.append(unpack_answers(out.log_probs, labels, mask[part]))
-            # The reference model's head returns no entropies, and nothing uses them.
-            entropies.append(logps[-1] if out.entropy is None else unpack_answers(out.entropy, labels, mask[part]))
-        return torch.cat(logps), torch.cat(entropies), None
+        return *scored, None
 
     def _compute_loss(self, model: Model, inputs: dict[str, Tensor]) -> Tensor:
         settings = self._settings

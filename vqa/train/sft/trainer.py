@@ -35,15 +35,16 @@ from vqa.errors import UsageError
 from vqa.files import replacing
 from vqa.prompt import PromptName
 from vqa.train import _compat
-from vqa.train.checkpoints import Guarded, Trained, resume_from, unsharded
+from vqa.train.checkpoints import Guarded, Trained, resume_from
 from vqa.train.clips.dataset import TrainingClip
 from vqa.train.context import StageContext
+from vqa.train.lora import add_lora, mark_trained, merge_lora
 from vqa.train.metrics_log import log_held_out, reporters
 from vqa.train.modules import parameter_groups
 from vqa.train.recipe import ColdStart
 from vqa.train.scratch.warmup import rate_at
 from vqa.train.sft.features import IGNORED, EncodedClip, FeatureCache, cache_features, collate, encode_clip
-from vqa.train.sft.lora import add_lora, mark_trained, merge_lora
+from vqa.train.sharding import loading_once, unsharded
 from vqa.train.types import Batch, Model
 from vqa.train.validation import validate
 
@@ -91,7 +92,7 @@ class Supervised(Guarded, Trainer):
         args: TrainingArguments,
         draws: Draws,
     ) -> None:
-        self._settings, self._precision, self._draws, self.metrics = settings, context.precision, draws, context.log
+        self._settings, self._context, self._draws, self.metrics = settings, context, draws, context.log
         super().__init__(
             model=model,
             args=args,
@@ -113,7 +114,11 @@ class Supervised(Guarded, Trainer):
         groups = parameter_groups(
             model or self.model, rate=settings.learning_rate, vision_rate=settings.vision_learning_rate
         )
-        self.optimizer = torch.optim.AdamW(groups, weight_decay=settings.weight_decay, betas=(0.9, 0.98))
+        if self._context.hardware.optimizer_bits == 8:
+            from torchao.optim import AdamW8bit as Kind
+        else:
+            from torch.optim import AdamW as Kind
+        self.optimizer = Kind(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.98))
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> LambdaLR:
@@ -133,8 +138,9 @@ class Supervised(Guarded, Trainer):
         labels, weights, columns = (inputs.pop(name) for name in ("labels", "weights", "columns"))
         wanted = labels[:, -columns + 1 :] != IGNORED
         # Only the columns of answers go through the output layer.
-        is_reduced = self._precision != torch.float32
-        with torch.autocast(labels.device.type, self._precision) if is_reduced else nullcontext():
+        precision = self._context.precision
+        is_reduced = precision != torch.float32
+        with torch.autocast(labels.device.type, precision) if is_reduced else nullcontext():
             logits = model(**inputs, logits_to_keep=columns, use_cache=False).logits[:, :-1][wanted]
         losses = F.cross_entropy(logits.float(), labels[:, -columns + 1 :][wanted], reduction="none")
         weight = weights[:, -columns + 1 :][wanted]
@@ -241,7 +247,7 @@ def cold_start(
     bare = next((clip.clip_id for clip in clips if clip.write_answer is None), None)
     if bare is not None:
         raise UsageError(f"cold start: clip {bare} has no reason to learn from. Give `reasons`, or data with reasons.")
-    processes, seed = context.processes.num_processes, context.seed
+    processes, seed, hardware = context.processes.num_processes, context.seed, context.hardware
     rows = settings.per_device_train_batch_size or max(1, settings.global_batch_size // processes)
     if settings.global_batch_size % (rows * processes):
         raise UsageError(
@@ -270,8 +276,8 @@ def cold_start(
     torch.manual_seed(seed)  # LoRA's additions start at random
     tower = settings.vision_learning_rate != 0
     mark_trained(model, text=settings.text == "train", tower=tower)
-    if context.hardware.lora:
-        model = add_lora(model, context.hardware.lora, tower=tower)
+    if hardware.lora:
+        model = add_lora(model, hardware.lora, tower=tower)
     processor.tokenizer.padding_side = "right"
     args = TrainingArguments(
         output_dir=str(context.folder),
@@ -287,16 +293,16 @@ def cold_start(
         dataloader_num_workers=settings.dataloader_num_workers,
         remove_unused_columns=False,
         use_cpu=not torch.cuda.is_available(),
+        # FSDP and ZeRO gather weights in it; whole copies are cast where they are used.
+        bf16=context.precision == torch.bfloat16 and hardware.is_sharded and hardware.master_weights,
         disable_tqdm=True,
         seed=seed,
         report_to=reporters() or "none",
     )
-    trainer = Supervised(settings, context, model=model, args=args, draws=draws)
-    if trainer.is_sharded and (settings.ema_decay or context.hardware.lora):
-        raise UsageError(
-            "cold start: under FSDP and ZeRO no process has all the weights. Set ema_decay: 0 and no lora, or "
-            "launch with ddp.yaml."
-        )
+    with loading_once(hardware):
+        trainer = Supervised(settings, context, model=model, args=args, draws=draws)
+    if trainer.is_sharded and settings.ema_decay:
+        raise UsageError("cold start: under FSDP and ZeRO no process has all the weights. Set ema_decay: 0.")
     judge = partial(
         validate,
         processor=processor,

@@ -1,5 +1,6 @@
 """Trained parts of a stage, and LoRA (arXiv 2106.09685) by peft."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -61,6 +62,15 @@ def add_lora(model: nn.Module, settings: Lora, *, tower: bool) -> Model:
     return peft.get_peft_model(model, config)
 
 
-def merge_lora(model: Model) -> Model:
-    """The model with LoRA added into its weights; unchanged where it has none."""
-    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+def is_lora(model: Model) -> bool:
+    """Whether the model has additions."""
+    return hasattr(model, "merge_and_unload")
+
+
+def merge_lora(model: Model, additions: Path | None = None) -> Model:
+    """The model with its additions, or those saved in a folder, added into its weights; unchanged without any."""
+    if additions is not None:
+        import peft
+
+        model = peft.PeftModel.from_pretrained(model, additions)
+    return model.merge_and_unload() if is_lora(model) else model

@@ -1,0 +1,79 @@
+"""The clips of a job's sources, listed by a thread into a file on disk while the job reads them."""
+
+import itertools
+import pickle
+import tempfile
+import threading
+from collections.abc import Iterator
+from typing import IO
+
+from vqa.data.sources import Listing, Tally
+from vqa.types import Clip
+
+CHUNK = 1000
+
+
+class ClipList:
+    """An iterable of clips, as often as wanted, that holds none of them in memory.
+
+    Iteration waits for what is not listed yet, and raises what the listing raises, where it does.
+    """
+
+    def __init__(self, clips: Iterator[Clip], tally: Tally) -> None:
+        """Start listing; the thread ends with the process. `tally` is what `clips` fills."""
+        self._tally = tally
+        self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as this does)
+        self._places: list[tuple[int, int]] = []  # of each chunk in the file: where it begins, bytes
+        self._news = threading.Condition()
+        self._fault: BaseException | None = None
+        self.is_complete = False
+        threading.Thread(target=self._fill, args=(clips,), daemon=True).start()
+
+    def _fill(self, clips: Iterator[Clip]) -> None:
+        try:
+            while chunk := list(itertools.islice(clips, CHUNK)):
+                data = pickle.dumps([(one.clip_id, one.uri, one.start_seconds, one.end_seconds) for one in chunk])
+                with self._news:
+                    self._places.append((self._file.seek(0, 2), self._file.write(data)))
+                    self._news.notify_all()
+        except BaseException as error:
+            self._fault = error
+        with self._news:
+            self.is_complete = True
+            self._news.notify_all()
+
+    def __iter__(self) -> Iterator[Clip]:
+        """The clips in the order they were listed."""
+        for at in itertools.count():
+            with self._news:
+                self._news.wait_for(lambda at=at: at < len(self._places) or self.is_complete)  # type: ignore[misc]
+                if at == len(self._places):
+                    if self._fault:
+                        raise self._fault
+                    return
+                begin, size = self._places[at]
+                self._file.seek(begin)
+                data = self._file.read(size)
+            for clip_id, uri, start, end in pickle.loads(data):  # noqa: S301 (our own bytes)
+                yield Clip(clip_id=clip_id, uri=uri, start_seconds=start, end_seconds=end)
+
+    def settle(self, clips: int) -> None:
+        """Wait until the listing is complete, or has as many clips. Raises what it has met by then."""
+        with self._news:
+            self._news.wait_for(lambda: self.is_complete or self._tally.listed >= clips)
+        if self._fault:
+            raise self._fault
+
+    def has(self, clip_id: str) -> bool:
+        """Whether a clip of this name is listed by now."""
+        return self._tally.has(clip_id)
+
+    @property
+    def listed(self) -> int:
+        """How many clips there are by now."""
+        return self._tally.listed
+
+    @property
+    def facts(self) -> Listing:
+        """What was skipped by now; without the clips."""
+        return self._tally.summary([])

@@ -1,0 +1,206 @@
+"""The plan of a scoring job: from a probe and a type of machine to hours, memory, bytes, cost, and what limits it."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field
+
+from jobs.config import JobConfig
+from jobs.probe import Numbers, Probe
+from vqa import machine
+from vqa.config import Strict, load
+from vqa.errors import UsageError
+
+RESAMPLES = 500
+QUANTILES = (0.5, 0.9, 0.99)
+# Seconds of the driver for a clip on Ray, beside ledger and table: docs/benchmarks/planning.md.
+RAY_SECONDS = 0.004
+
+
+class Hardware(Strict):
+    """A type of machine, of which a job may have several."""
+
+    cores: int = Field(gt=0, description="cores of a machine that the job may use")
+    memory_gb: float = Field(gt=0, description="memory of a machine")
+    cards: int = Field(0, ge=0, description="GPUs of a machine; 0: the model runs on its cores")
+    core_speed: float = Field(1.0, gt=0, description="of a core, in those of the machine that makes the plan")
+    score_seconds: float | None = Field(
+        None, gt=0, description="of one model worker for a clip, as `vqa top` shows after a run; null = measured"
+    )
+    read_gbit: float | None = Field(None, gt=0, description="Gbit/s that a machine reads; null = no limit")
+    store_gbit: float | None = Field(None, gt=0, description="Gbit/s that the storage gives all; null = no limit")
+    price_per_hour: float | None = Field(None, ge=0, description="of a machine, in your currency")
+
+
+def this_machine() -> Hardware:
+    """The machine that makes the plan, as a run on it would use it."""
+    import torch  # the probe needs it too
+
+    return Hardware(cores=machine.cores(), memory_gb=machine.memory_bytes() / 1e9, cards=torch.cuda.device_count())
+
+
+def read_hardware(path: Path | None, assignments: tuple[str, ...] = ()) -> Hardware:
+    """Hardware of a file (null: this machine) with assignments over it. Raises UsageError."""
+    given = load(path, Hardware, assignments, base=this_machine().model_dump() if path is None else None)
+    if given.cards and given.score_seconds is None and not this_machine().cards:
+        raise UsageError(
+            f"{path or 'cards'}: no GPU is here to measure scoring on. Make the plan where one is, or give the seconds "
+            "that a model worker takes for a clip (--hardware-set score_seconds=0.8; `vqa top` shows them after a run)"
+        )
+    return given
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fleet:
+    """Machines, and how many workers of each kind run on them."""
+
+    hardware: Hardware
+    machines: int
+    decoders: int  # on all machines together
+    scorers: int
+    is_local: bool  # `--engine local`: one process, without Ray
+
+    @property
+    def read_bytes_per_second(self) -> float:
+        """Of all machines together; infinite where nothing limits it."""
+        each, all_ = self.hardware.read_gbit, self.hardware.store_gbit
+        return min(each * self.machines if each else math.inf, all_ or math.inf) * 1e9 / 8
+
+
+def fleet(hardware: Hardware, job: JobConfig, *, machines: int, is_local: bool = False) -> Fleet:
+    """The workers that a job starts on so many machines, as the executors do.
+
+    Raises:
+        UsageError: the machine has no core left for decoding.
+    """
+    if is_local:
+        decoders = min(job.sample_workers or hardware.cores, max(1, hardware.cores // 2))
+        return Fleet(hardware=hardware, machines=1, decoders=decoders, scorers=1, is_local=True)
+    if hardware.cards:
+        scorers = int(hardware.cards / job.gpus_per_worker)
+    else:
+        scorers = max(1, int(hardware.cores / 2 / job.cpus_per_worker))
+    scorers = min(scorers * machines, job.score_workers or scorers * machines)
+    decoders = int(hardware.cores * machines - scorers * job.cpus_per_worker)
+    if decoders < 1:
+        raise UsageError(
+            f"{scorers} model workers with {job.cpus_per_worker:g} cores each leave none of {hardware.cores} cores a "
+            "machine for decoding; lower job.cpus_per_worker or take machines with more cores"
+        )
+    decoders = min(decoders, job.sample_workers or decoders)
+    return Fleet(hardware=hardware, machines=machines, decoders=decoders, scorers=scorers, is_local=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a job comes to on a fleet."""
+
+    clips: float
+    seconds: float
+    low_seconds: float  # 90 % interval by the choice of the clips probed; not by what the hardware's file assumes
+    high_seconds: float
+    rates: Mapping[str, float]  # clips/s that each part could do alone
+    limit: str  # the part with the lowest
+    start_seconds: float
+    memory_bytes: float  # on a machine
+    read_bytes: float
+    gpu_hours: float
+    core_hours: float
+    cost: float | None
+    doubled: Mapping[str, float]  # seconds of the job if that part were twice as fast
+
+
+def rates(probe: Probe, on: Fleet) -> dict[str, float]:
+    """Clips per second that decoding, scoring, storage and driver could each do alone."""
+    return {
+        "decoding": on.decoders * on.hardware.core_speed / probe.decode_per_clip,
+        "scoring": on.scorers * score_speed(on.hardware) / probe.score_per_clip if probe.score_per_clip else math.inf,
+        "storage": on.read_bytes_per_second / max(probe.read_per_clip, 1.0),
+        "driver": on.hardware.core_speed / driver_seconds(probe, on),
+    }
+
+
+def score_speed(hardware: Hardware) -> float:
+    """Of a model worker, in those of the probe: that of a core, but for GPUs, whose seconds are measured or given."""
+    return 1.0 if hardware.cards or hardware.score_seconds else hardware.core_speed
+
+
+def driver_seconds(probe: Probe, on: Fleet) -> float:
+    """Seconds of the driver for a clip."""
+    return probe.driver_seconds + (0.0 if on.is_local else RAY_SECONDS)
+
+
+def forecast(probe: Probe, on: Fleet, *, seed: int = 0) -> Plan:
+    """Compute what a job comes to.
+
+    The time is that of the slowest part over all clips, plus loading the model, plus the slowest of a last round of
+    clips (the 99th percentile of both stages), in which most workers wait.
+    """
+    each = rates(probe, on)
+    limit = min(each, key=lambda name: each[name])
+    speed = on.hardware.core_speed
+    last = _quantile(probe.decode_seconds, 0.99) / speed
+    last += _quantile(probe.score_seconds, 0.99) / score_speed(on.hardware)
+    start = max(probe.load_seconds / speed, last / 2)
+    around = start + last * (1 - 1 / max(on.decoders, on.scorers))
+
+    def seconds(rate: float) -> float:
+        return probe.clip_count / rate + around
+
+    spread = [min(rates(one, on).values()) for one in _resampled(probe, np.random.default_rng(seed))]
+    low, high = np.quantile(spread, [0.95, 0.05])
+    hours = seconds(each[limit]) / 3600
+    hardware = on.hardware
+    memory = on.decoders * (probe.decode_bytes + probe.view_bytes) / on.machines
+    if not hardware.cards or on.is_local:
+        memory += on.scorers * probe.score_bytes / on.machines
+    return Plan(
+        clips=probe.clip_count,
+        seconds=seconds(each[limit]),
+        low_seconds=seconds(float(low)),
+        high_seconds=seconds(float(high)),
+        rates=each,
+        limit=limit,
+        start_seconds=start,
+        memory_bytes=memory,
+        read_bytes=probe.clip_count * probe.read_per_clip,
+        gpu_hours=hours * hardware.cards * on.machines,
+        core_hours=hours * hardware.cores * on.machines,
+        cost=None if hardware.price_per_hour is None else hours * on.machines * hardware.price_per_hour,
+        doubled={
+            name: seconds(min(rate * 2 if other == name else rate for other, rate in each.items())) for name in each
+        },
+    )
+
+
+def _resampled(probe: Probe, generator: np.random.Generator) -> list[Probe]:
+    """The probe as other choices of as many clips might have had it."""
+
+    def again(values: Numbers) -> Numbers:
+        return generator.choice(values, len(values)) if len(values) else values
+
+    drawn = []
+    for _ in range(RESAMPLES):
+        files = generator.integers(len(probe.clips), size=len(probe.clips))
+        drawn.append(
+            replace(
+                probe,
+                clips=probe.clips[files],
+                file_bytes=probe.file_bytes[files],
+                decode_seconds=probe.decode_seconds[files],
+                score_seconds=again(probe.score_seconds),
+            )
+        )
+    return drawn
+
+
+def _quantile(values: Numbers, share: float) -> float:
+    return float(np.quantile(values, share)) if len(values) else 0.0
+
+
+def quantiles(values: Numbers) -> list[float]:
+    """Those of QUANTILES."""
+    return [_quantile(values, share) for share in QUANTILES]

@@ -1,0 +1,181 @@
+"""`vqa plan`: probe, forecast, simulation, and how they are shown."""
+
+import json
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from jobs.engine import choose_engine
+from jobs.plan import QUANTILES, Fleet, Hardware, Plan, driver_seconds, fleet, forecast, quantiles, read_hardware
+from jobs.probe import Probe, chosen, probe
+from jobs.progress import duration
+from jobs.score import ScoreInputs, ScoreRequest, inputs_of
+from jobs.simulation import Outcome, scale
+from vqa.console import Engine, counted, printable
+from vqa.errors import UsageError
+from vqa.media.storage.hosts import allow_private
+from vqa.report.scaling import Curve, write_scaling
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanRequest:
+    """The arguments of `vqa plan`, as given."""
+
+    job: ScoreRequest
+    hardware: Path | None = None
+    hardware_assignments: tuple[str, ...] = ()
+    machines: int = 1
+    clips: int = 200
+    seconds: float = 300.0
+    simulate: tuple[int, ...] = ()
+    page: Path | None = None
+
+
+def plan(request: PlanRequest) -> int:
+    """Print the plan of a job. Raises VqaError where there can be none."""
+    if request.page and not request.simulate:
+        raise UsageError(f"--page {request.page}: nothing was simulated; give --simulate 8,64,512 with it")
+    inputs = inputs_of(request.job)
+    if inputs.light is not None:
+        raise UsageError("--tier cascade: plan its passes one by one, --tier light and --tier reason")
+    hardware = read_hardware(request.hardware, request.hardware_assignments)
+    if inputs.config.limits.private_hosts:
+        allow_private()
+    wanted = chosen(inputs.clips, request.clips)  # the whole list is read, a few clips are kept
+    engine = choose_engine(request.job, files=inputs.clips.listed)
+    is_local = engine is Engine.LOCAL and request.hardware is None
+    on = fleet(hardware, inputs.config.job, machines=request.machines, is_local=is_local)
+    seen = probe(inputs, wanted, seconds=request.seconds, score_seconds=hardware.score_seconds)
+    made = forecast(seen, on)
+    batch = inputs.config.generation.batch_size
+    outcomes = (
+        scale(seen, hardware, inputs.config.job, workers=request.simulate, batch_size=batch) if request.simulate else []
+    )
+    if request.job.json_summary:
+        print(json.dumps(_as_json(seen, on, made, outcomes), indent=2))
+    else:
+        _show(inputs, seen, on, made, outcomes)
+    if request.page:
+        title = f"{seen.files} files, {inputs.model_id}: clips per second by the number of {_unit(hardware)}"
+        write_scaling(request.page, [_curve(one) for one in outcomes], title=title, unit=_unit(hardware))
+        print(request.page, file=sys.stderr)
+    return 0
+
+
+def _show(inputs: ScoreInputs, seen: Probe, on: Fleet, made: Plan, outcomes: Sequence[Outcome]) -> None:
+    console = Console()
+    hardware, probed = on.hardware, counted(len(seen.clips), "file")
+    say = partial(console.print, markup=False, highlight=False)
+    say(
+        f"{counted(seen.files, 'file')}, about {made.clips:,.0f} rows; {probed} of them probed here in "
+        f"{duration(seen.seconds)} with {printable(inputs.model_id)}; {seen.scored_share:.0%} of the rows have views"
+    )
+    say(f"on {counted(on.machines, 'machine')}: {on.decoders} decoding and {on.scorers} model processes\n")
+    console.print(_stage_table(seen, on, made))
+    rows = [
+        (
+            "time",
+            f"{_span(made.seconds)} ({_span(made.low_seconds)} to {_span(made.high_seconds)} by the probe's spread)",
+        ),
+        ("GPU-hours", f"{made.gpu_hours:,.3g}" if hardware.cards else ""),
+        ("core-hours", f"{made.core_hours:,.3g}"),
+        ("memory", f"{made.memory_bytes / 1e9:,.3g} of {hardware.memory_gb:,.3g} GB on a machine"),
+        ("read", f"{made.read_bytes / 1e9:,.3g} GB"),
+        ("cost", f"{made.cost:,.2f}" if made.cost is not None else "(no price_per_hour)"),
+        ("limit", f"{made.limit}; {_way_out(made)}"),
+    ]
+    for name, value in rows:
+        if value:
+            say(f"{name:<12}{value}")
+    if made.memory_bytes > hardware.memory_gb * 1e9:
+        say(
+            f"\nwarning: {made.memory_bytes / 1e9:.3g} GB are needed on a machine with {hardware.memory_gb:.3g}; set "
+            "job.sample_workers lower"
+        )
+    if hardware.score_seconds:
+        say(f"\nscoring was not measured: {hardware.score_seconds:g} s for a clip are given")
+    if outcomes:
+        say("")
+        console.print(_outcome_table(outcomes, _unit(hardware)))
+
+
+def _stage_table(seen: Probe, on: Fleet, made: Plan) -> Table:
+    table = Table(title="Seconds of one worker for a clip, as measured here", title_justify="left")
+    table.add_column("part")
+    for name in ("mean", *(f"p{share * 100:g}" for share in QUANTILES), "clips/s alone"):
+        table.add_column(name, justify="right", no_wrap=True)
+    means = {
+        "decoding": (seen.decode_per_clip, quantiles(seen.decode_seconds)),
+        "scoring": (seen.score_per_clip, quantiles(seen.score_seconds)),
+        "storage": (None, []),
+        "driver": (driver_seconds(seen, on), []),
+    }
+    for part, (mean, spread) in means.items():
+        cells = ["" if mean is None else f"{mean:.3g}", *(f"{one:.3g}" for one in spread)]
+        cells += [""] * (1 + len(QUANTILES) - len(cells))
+        rate = made.rates[part]
+        table.add_row(part, *cells, f"{rate:,.3g}" if math.isfinite(rate) else "no limit")
+    return table
+
+
+def _outcome_table(outcomes: Sequence[Outcome], unit: str) -> Table:
+    table = Table(title="Simulated", title_justify="left")
+    for name in (unit, "clips/s", "of linear", "time"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("limited by")
+    for one in outcomes:
+        numbers = (f"{one.workers}", f"{one.clips_per_second:,.3g}", f"{one.efficiency:.0%}", _span(one.seconds))
+        table.add_row(*numbers, one.why)
+    return table
+
+
+def _way_out(made: Plan) -> str:
+    gained = made.seconds - made.doubled[made.limit]
+    means = {
+        "decoding": "more cores, fewer keyframes, or --snap keyframes",
+        "scoring": "more GPUs (or cores without them), a smaller k, --tier light",
+        "storage": "storage nearer to the machines, or files of fewer bytes",
+        "driver": "several runs over parts of the clips, each with an --out of its own",
+    }[made.limit]
+    return f"twice as much of it saves {_span(gained)} ({means})"
+
+
+def _span(seconds: float) -> str:
+    return duration(seconds) if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
+
+
+def _unit(hardware: Hardware) -> str:
+    return "GPUs" if hardware.cards else "model processes"
+
+
+def _curve(one: Outcome) -> Curve:
+    return Curve(
+        workers=one.workers, clips_per_second=one.clips_per_second, linear=one.linear, busy=dict(one.busy), why=one.why
+    )
+
+
+def _as_json(seen: Probe, on: Fleet, made: Plan, outcomes: Sequence[Outcome]) -> dict[str, object]:
+    finite = {part: rate if math.isfinite(rate) else None for part, rate in made.rates.items()}
+    stages = {"decoding": quantiles(seen.decode_seconds), "scoring": quantiles(seen.score_seconds)}
+    return {
+        **asdict(made),
+        "rates": finite,
+        "probe": {
+            "files": len(seen.clips),
+            "seconds": seen.seconds,
+            "clips_with_views": seen.scored_share,
+            "load_seconds": seen.load_seconds,
+            "quantiles": {stage: dict(zip(map(str, QUANTILES), found, strict=True)) for stage, found in stages.items()},
+        },
+        "hardware": on.hardware.model_dump(),
+        "machines": on.machines,
+        "decoders": on.decoders,
+        "scorers": on.scorers,
+        "simulation": [asdict(one) | {"efficiency": one.efficiency} for one in outcomes],
+    }

@@ -1,0 +1,181 @@
+"""Discrete-event simulation of a scoring job on many machines, fed by the stage times of a probe."""
+
+import math
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+import numpy as np
+import simpy
+
+from jobs.config import JobConfig
+from jobs.plan import Fleet, Hardware, driver_seconds, fleet, score_speed
+from jobs.probe import Probe
+from vqa.errors import UsageError
+
+CLIPS = 2000  # simulated at least, where the job has as many;
+ROUNDS = 24  # for each model worker, and
+DECODE_ROUNDS = 3  # for each decoding worker
+STREAMS = 64  # clips that the storage serves at once, each with its share of the bandwidth
+BUSY = 0.9  # a part that is at work for this share of the time is what limits
+EDGES = 0.1  # start and end of the job are a reason where they take more of its time than this
+PARTS = ("decoding", "scoring", "storage", "driver")
+
+Events = Generator[simpy.Event, Any, None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """A simulated job on one fleet."""
+
+    workers: int  # GPUs, or model processes
+    machines: int
+    clips: int  # simulated
+    clips_per_second: float  # once running
+    linear: float  # what so many workers would do if none ever waited
+    seconds: float  # of the whole job
+    edge_seconds: float  # of them loading, filling, and at the end waiting for stragglers
+    busy: dict[str, float]  # share of the time, by part
+    why: str
+
+    @property
+    def efficiency(self) -> float:
+        """Of what the workers could do."""
+        return min(1.0, self.clips_per_second / self.linear)
+
+
+def scale(
+    probe: Probe, hardware: Hardware, job: JobConfig, *, workers: tuple[int, ...], batch_size: int, seed: int = 0
+) -> list[Outcome]:
+    """Simulate the job on fleets with so many GPUs (without GPUs: machines).
+
+    Raises:
+        UsageError: a number of GPUs that no number of such machines has.
+    """
+    each = hardware.cards or 1
+    for number in workers:
+        if number < 1 or number % each:
+            raise UsageError(f"--simulate {number}: a machine has {each} GPUs; give multiples of that")
+    fleets = [fleet(hardware, job, machines=number // each) for number in workers]
+    return [Simulation(probe, on, batch_size=batch_size, seed=seed).run() for on in fleets]
+
+
+class Simulation:
+    """One job: clips are read, decoded, wait in a bounded store, are scored in batches, and pass the driver.
+
+    Models are loaded before; the time for that is added to the job's.
+    """
+
+    def __init__(self, probe: Probe, on: Fleet, *, batch_size: int, clips: int | None = None, seed: int = 0) -> None:
+        """Draw every clip's times; nothing runs yet.
+
+        Args:
+            probe: Stage times, drawn from with replacement.
+            on: Machines and workers.
+            batch_size: Clips that a model worker takes at once.
+            clips: How many are simulated; None: as many as settle the rate.
+            seed: Of the draws.
+        """
+        self._on, self._batch_size = on, batch_size
+        self._total = probe.clip_count
+        settling = max(CLIPS, ROUNDS * on.scorers, DECODE_ROUNDS * on.decoders)
+        self._clips = clips or max(1, min(settling, round(self._total)))
+        self._streams = min(STREAMS, on.decoders)
+        random, hardware = np.random.default_rng(seed), on.hardware
+        files = random.integers(len(probe.clips), size=self._clips)
+        each = probe.clips[files]  # a file with many windows stands for as many clips of its mean
+        self._decode = probe.decode_seconds[files] / each / hardware.core_speed
+        bandwidth = on.read_bytes_per_second / self._streams
+        self._read = probe.file_bytes[files] / each * probe.read_share / bandwidth
+        self._score = (
+            random.choice(probe.score_seconds, self._clips) / score_speed(hardware)
+            if len(probe.score_seconds)
+            else files * 0.0
+        )
+        self._score *= random.random(self._clips) < probe.scored_share
+        self._load = probe.load_seconds / hardware.core_speed
+        self._driver = driver_seconds(probe, on) / hardware.core_speed
+        self._busy = dict.fromkeys(PARTS, 0.0)
+        self._done: list[float] = []
+
+    def run(self) -> Outcome:
+        """Run the job to its end."""
+        world = simpy.Environment()
+        room = 2 * self._batch_size * self._on.scorers
+        self._storage = simpy.Resource(world, self._streams)
+        self._views, self._results = simpy.Store(world, capacity=room), simpy.Store(world, capacity=room)
+        world.process(self._drive(world))
+        work = iter(range(self._clips))
+        for _ in range(min(self._on.decoders, self._clips)):
+            world.process(self._decoder(world, work))
+        taken = count()
+        for _ in range(self._on.scorers):
+            world.process(self._scorer(world, taken))
+        world.run()
+        return self._outcome()
+
+    def _decoder(self, world: simpy.Environment, work: Iterator[int]) -> Events:
+        for clip in work:
+            if self._read[clip]:
+                with self._storage.request() as turn:
+                    yield turn
+                    yield self._spent(world, "storage", self._read[clip])
+            yield self._spent(world, "decoding", max(0.0, self._decode[clip]))
+            yield self._views.put(clip)
+
+    def _scorer(self, world: simpy.Environment, taken: Iterator[int]) -> Events:
+        while next(taken) < self._clips:
+            batch = [(yield self._views.get())]
+            while self._views.items and len(batch) < self._batch_size and next(taken) < self._clips:
+                batch.append((yield self._views.get()))
+            yield self._spent(world, "scoring", float(self._score[batch].sum()))
+            for clip in batch:
+                yield self._results.put(clip)
+
+    def _drive(self, world: simpy.Environment) -> Events:
+        while True:
+            yield self._results.get()
+            yield self._spent(world, "driver", self._driver)
+            self._done.append(world.now)
+
+    def _spent(self, world: simpy.Environment, part: str, seconds: float) -> simpy.Timeout:
+        self._busy[part] += float(seconds)
+        return world.timeout(seconds)
+
+    def _outcome(self) -> Outcome:
+        on, done = self._on, self._done
+        # Between three tenths and seven of the clips: the start is over, and no worker has run out of work.
+        low, high = int(0.3 * self._clips), int(0.7 * self._clips)
+        rate = (high - low) / (done[high] - done[low]) if high > low else self._clips / done[-1]
+        rate = float(rate)
+        servers = {"decoding": on.decoders, "scoring": on.scorers, "storage": self._streams, "driver": 1}
+        demand = {part: self._busy[part] / self._clips for part in PARTS}
+        busy = {part: min(1.0, rate * demand[part] / servers[part]) for part in PARTS}
+        edges = self._load + max(0.0, done[-1] - self._clips / rate)
+        seconds = self._total / rate + edges
+        return Outcome(
+            workers=on.hardware.cards * on.machines or on.scorers,
+            machines=on.machines,
+            clips=self._clips,
+            clips_per_second=rate,
+            linear=on.scorers / demand["scoring"] if demand["scoring"] else math.inf,
+            seconds=seconds,
+            edge_seconds=edges,
+            busy=busy,
+            why=_why(busy, edges / seconds),
+        )
+
+
+def _why(busy: dict[str, float], edges: float) -> str:
+    part = max(busy, key=lambda name: busy[name])
+    if edges > EDGES:
+        return f"start and stragglers take {edges:.0%} of the time: the job is short for so many"
+    if busy[part] < BUSY:
+        return "uneven clips: workers wait for full batches"
+    return {
+        "decoding": "decode cores",
+        "scoring": "nothing but the model: it scales",
+        "storage": "storage bandwidth",
+        "driver": "the driver",
+    }[part]

@@ -1,0 +1,142 @@
+"""The files of jobs/cluster: what Ray, Slurm and Kubernetes are given is what they take, and small."""
+
+import importlib.resources
+import json
+import shlex
+import signal
+import subprocess
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import typer
+import yaml
+from ray._private.runtime_env.packaging import create_package
+
+from vqa.cli.app import app
+
+FOLDER = Path("jobs/cluster").resolve()
+# Of RayJob in KubeRay's API ray.io/v1, the keys of each level that the file may use.
+RAYJOB = {
+    "": {"apiVersion", "kind", "metadata", "spec"},
+    "spec": {
+        *("entrypoint", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished", "backoffLimit", "rayClusterSpec"),
+        *("activeDeadlineSeconds", "submissionMode", "suspend", "runtimeEnvYAML", "jobId", "clusterSelector"),
+    },
+    "spec.rayClusterSpec": {
+        "rayVersion",
+        "enableInTreeAutoscaling",
+        "autoscalerOptions",
+        "headGroupSpec",
+        "workerGroupSpecs",
+    },
+    "spec.rayClusterSpec.headGroupSpec": {"rayStartParams", "template", "serviceType"},
+}
+WORKER_GROUP = {"groupName", "replicas", "minReplicas", "maxReplicas", "rayStartParams", "template", "numOfHosts"}
+
+
+def read(name: str) -> Any:
+    return yaml.safe_load((FOLDER / name).read_text(encoding="utf-8"))
+
+
+def parse(words: list[str]) -> dict[str, Any]:
+    """What `vqa` makes of a command's words; raises for an option that it does not have."""
+    command, *rest = words
+    assert command == "vqa"
+    group = typer.main.get_command(app)
+    with group.make_context("vqa", list(rest[:1]), resilient_parsing=True) as context:
+        chosen = group.get_command(context, rest[0])  # type: ignore[attr-defined]
+    return dict(chosen.make_context(rest[0], rest[1:]).params)
+
+
+def test_the_ray_cluster_keeps_to_the_schema_that_ray_ships() -> None:
+    schema = json.loads((importlib.resources.files("ray") / "autoscaler/ray-schema.json").read_text())
+    config = read("ray_cluster.yaml")
+    jsonschema.validate(config, schema)
+    assert config["head_node_type"] in config["available_node_types"]
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(config | {"worker_count": 3}, schema)
+
+
+def test_the_ray_job_has_the_keys_of_kuberay_and_a_command_that_is_understood() -> None:
+    job = read("rayjob.yaml")
+    for place, known in RAYJOB.items():
+        level = job
+        for name in filter(None, place.split(".")):
+            level = level[name]
+        assert set(level) <= known, place
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    (group,) = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    assert set(group) <= WORKER_GROUP
+    assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+    for spec in (group, job["spec"]["rayClusterSpec"]["headGroupSpec"]):
+        pod = spec["template"]["spec"]
+        (container,) = pod["containers"]
+        assert {one["name"] for one in container["volumeMounts"]} == {one["name"] for one in pod["volumes"]}
+        assert all(isinstance(value, str) for value in spec["rayStartParams"].values()), "Ray takes texts only"
+    given = parse(shlex.split(job["spec"]["entrypoint"]))
+    assert given["ray_address"] == "auto"
+
+
+def test_what_is_sent_to_a_cluster_is_code(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    (tmp_path / "tree").mkdir()
+    sent = ["jobs/score.py", "vqa/cli/app.py", "configs/score/certain.yaml", "vqa/assets/model.safetensors"]
+    left = [
+        ".git/pack",
+        ".venv/bin/python",
+        ".venv-vllm/x",
+        "out/scores/part.parquet",
+        "runs/a",
+        "mine/scores/p.parquet",
+    ]
+    for name in (*sent, *left):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text("x")
+    package = tmp_path / "package.zip"
+    excludes = read("runtime_env.yaml")["excludes"]
+    create_package(str(tree), package, include_gitignore=True, excludes=excludes)
+    with zipfile.ZipFile(package) as file:
+        assert sorted(name for name in file.namelist() if not name.endswith("/")) == sorted(sent)
+
+
+def commands(folder: Path, **scripts: str) -> None:
+    for name, script in scripts.items():
+        (folder / name).write_text(f"#!/bin/bash\n{script}\n")
+        (folder / name).chmod(0o755)
+
+
+def test_the_slurm_script_is_sound_shell() -> None:
+    said = subprocess.run(["shellcheck", str(FOLDER / "slurm.sh")], capture_output=True, text=True, check=False)
+    assert said.returncode == 0, said.stdout
+
+
+@pytest.mark.parametrize(("end", "code"), [("", 3), ("warned", 130)])
+def test_the_slurm_script_starts_ray_and_ends_as_the_run_ends(tmp_path: Path, end: str, code: int) -> None:
+    """On commands that note what they were called with; the warning before the time limit reaches the run."""
+    wait = 'trap "exit 130" USR1; touch ready; while true; do sleep 0.05; done' if end else "exit 3"
+    note = 'echo "$(basename "$0") $*" >> calls'
+    commands(tmp_path, scontrol="printf 'n1\\nn2\\nn3\\n'", srun=note, ray=note, vqa=f"{note}\n{wait}")
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_NODELIST": "n[1-3]", "SLURM_JOB_ID": "20007"}
+    environment |= {"SLURM_JOB_NUM_NODES": "3", "SLURM_CPUS_PER_TASK": "16"}
+    words = [str(FOLDER / "slurm.sh"), "/shared/my clips", "--out", "/shared/out"]
+    run = subprocess.Popen(["bash", *words], cwd=tmp_path, env=environment)
+    if end:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "ready").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        run.send_signal(signal.SIGUSR1)
+    assert run.wait(60) == code
+    wanted = [
+        "srun --overlap --nodes=1 --ntasks=1 --nodelist=n1 ray start --head --node-ip-address=n1 --port=20007 "
+        "--num-cpus=16 --block",
+        "srun --overlap --nodes=2 --ntasks=2 --exclude=n1 ray start --address=n1:20007 --num-cpus=16 --block",
+        "vqa score /shared/my clips --out /shared/out --ray-address n1:20007",
+    ]
+    deadline = time.monotonic() + 60
+    while set(wanted) - set((tmp_path / "calls").read_text().splitlines()) and time.monotonic() < deadline:
+        time.sleep(0.05)  # Ray's nodes are started beside the run
+    assert set(wanted) <= set((tmp_path / "calls").read_text().splitlines())

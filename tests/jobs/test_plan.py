@@ -1,0 +1,189 @@
+"""The plan of a job: its arithmetic by hand, the simulation where the answer is known, and the probe on real clips."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jobs.config import JobConfig
+from jobs.plan import RAY_SECONDS, Hardware, fleet, forecast, read_hardware
+from jobs.planning import PlanRequest, plan
+from jobs.probe import Probe, chosen, probe
+from jobs.score import ScoreRequest, inputs_of
+from jobs.simulation import scale
+from tests.support import clips
+from vqa.errors import UsageError
+from vqa.types import Clip
+
+EVEN = Probe(
+    files=100_000,
+    file_bytes=np.full(50, 4e6),
+    read_share=0.5,
+    clips=np.full(50, 1.0),
+    decode_seconds=np.full(50, 0.5),
+    score_seconds=np.full(40, 0.1),
+    scored_share=0.8,
+    view_bytes=1e6,
+    load_seconds=30.0,
+    driver_seconds=0.001,
+    seconds=60.0,
+    decode_bytes=300_000_000,
+    score_bytes=2_000_000_000,
+)
+EIGHT = Hardware(cores=40, memory_gb=100, cards=8, price_per_hour=20.0, read_gbit=1.0)
+
+
+def test_a_plan_is_the_slowest_part() -> None:
+    on = fleet(EIGHT, JobConfig(), machines=1)
+    assert (on.decoders, on.scorers) == (32, 8)
+    made = forecast(EVEN, on)
+    driver = 0.001 + RAY_SECONDS
+    wanted = {"decoding": 32 / 0.5, "scoring": 8 / 0.08, "storage": 1e9 / 8 / 2e6, "driver": 1 / driver}
+    assert made.rates == pytest.approx(wanted)
+    assert made.limit == "storage"
+    assert made.seconds == pytest.approx(100_000 / 62.5 + 30 + 0.6 * (1 - 1 / 32))
+    assert made.low_seconds == pytest.approx(made.seconds), "all clips are alike"
+    assert made.doubled["storage"] == pytest.approx(100_000 / 64 + 30 + 0.6 * (1 - 1 / 32)), "then decoding limits"
+    assert made.doubled["decoding"] == made.seconds
+    assert made.read_bytes == pytest.approx(100_000 * 2e6)
+    assert made.gpu_hours == pytest.approx(8 * made.seconds / 3600)
+    assert made.cost == pytest.approx(20 * made.seconds / 3600)
+    assert made.memory_bytes == pytest.approx(32 * 301e6)
+
+
+def test_windows_and_clips_without_views_count() -> None:
+    probe_ = replace(EVEN, clips=np.full(50, 4.0), scored_share=0.5)
+    made = forecast(probe_, fleet(replace_hardware(read_gbit=None), JobConfig(), machines=2))
+    assert made.clips == 400_000
+    assert made.rates["decoding"] == pytest.approx(64 / 0.125)
+    assert made.rates["scoring"] == pytest.approx(16 / 0.05)
+    assert made.rates["storage"] == math.inf
+
+
+def replace_hardware(**changes: Any) -> Hardware:
+    return EIGHT.model_copy(update=changes)
+
+
+def test_workers_are_those_that_a_job_starts() -> None:
+    cpu = Hardware(cores=8, memory_gb=16)
+    on = fleet(cpu, JobConfig(), machines=3)
+    assert (on.decoders, on.scorers) == (12, 12)
+    on = fleet(cpu, JobConfig(), machines=1, is_local=True)
+    assert (on.decoders, on.scorers) == (4, 1)
+    on = fleet(EIGHT, JobConfig(gpus_per_worker=0.5, score_workers=10, sample_workers=6), machines=1)
+    assert (on.decoders, on.scorers) == (6, 10)
+    with pytest.raises(UsageError, match="8 model workers with 5 cores each leave none of 40 cores a machine"):
+        fleet(EIGHT, JobConfig(cpus_per_worker=5), machines=1)
+
+
+def test_simulation_agrees_with_arithmetic_where_nothing_varies() -> None:
+    (one,) = scale(EVEN, replace_hardware(read_gbit=None), JobConfig(), workers=(8,), batch_size=4)
+    assert one.clips_per_second == pytest.approx(64, rel=0.03), "32 decoders, half a second each"
+    assert one.why == "decode cores"
+    assert one.busy["scoring"] == pytest.approx(64 / 100, rel=0.05)
+    made = forecast(EVEN, fleet(replace_hardware(read_gbit=None), JobConfig(), machines=1))
+    assert one.seconds == pytest.approx(made.seconds, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why", "rate"),
+    [
+        ({"store_gbit": 1.0, "read_gbit": None}, "storage bandwidth", 62.5),
+        ({"cores": 400, "read_gbit": None}, "the driver", 1 / (0.001 + RAY_SECONDS)),
+        ({"cores": 400, "read_gbit": None, "score_seconds": 10.0}, "nothing but the model: it scales", 8.0),
+    ],
+)
+def test_simulation_names_what_stops_it(changes: dict[str, Any], why: str, rate: float) -> None:
+    probe_ = replace(EVEN, score_seconds=np.full(40, changes.get("score_seconds", 0.1)))
+    (one,) = scale(probe_, replace_hardware(**changes), JobConfig(), workers=(64,), batch_size=4)
+    assert one.why == why
+    assert one.clips_per_second == pytest.approx(rate, rel=0.05)
+    assert one.efficiency == pytest.approx(one.clips_per_second / one.linear, rel=0.01)
+
+
+def test_simulation_of_a_job_that_is_short_for_so_many() -> None:
+    tail = np.r_[np.full(49, 0.5), 60.0]
+    short = replace(EVEN, files=2000, decode_seconds=tail)
+    (one,) = scale(short, replace_hardware(read_gbit=None, cores=200), JobConfig(), workers=(64,), batch_size=4)
+    assert "stragglers" in one.why
+    assert one.edge_seconds > 30, "loading, and the last clip"
+    with pytest.raises(UsageError, match="--simulate 12: a machine has 8 GPUs"):
+        scale(EVEN, EIGHT, JobConfig(), workers=(12,), batch_size=4)
+
+
+def test_the_probe_is_the_same_clips_each_time_and_spread() -> None:
+    many = [Clip(clip_id=f"{n:04d}", uri=f"/{n}") for n in range(1000)]
+    found = chosen(many, 100)
+    assert found == chosen(list(reversed(many)), 100)
+    assert {int(clip.clip_id) // 250 for clip in found} == {0, 1, 2, 3}
+    assert len(chosen(many[:3], 100)) == 3
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("clips")
+    for number in range(5):
+        clips.write_video(path / f"{number}.mp4", fps=10, frames=20)
+    (path / "bad.mp4").write_bytes(b"no video" * 100)
+    return path
+
+
+@pytest.mark.model
+def test_a_probe_of_real_clips(
+    folder: Path, model_card: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = ScoreRequest(sources=(str(folder),), out=tmp_path, model=str(model_card))
+    inputs = inputs_of(job)
+    found = probe(inputs, chosen(inputs.clips, 200), seconds=300)
+    assert found.files == 6
+    assert found.scored_share < 1, "one is no video"
+    assert len(found.decode_seconds) == len(found.file_bytes) >= 4
+    assert 0 < found.decode_per_clip < 60
+    assert 0 < found.score_seconds.min() <= found.score_seconds.max() < 60
+    assert found.view_bytes > 1000
+    assert found.decode_bytes > 2**24
+    assert not list(tmp_path.iterdir()), "nothing is written"
+
+    page = tmp_path / "plan.html"
+    request = PlanRequest(job=replace(job, json_summary=True), simulate=(1, 4), page=page, clips=6)
+    assert plan(request) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["limit"] in ("decoding", "scoring")
+    assert [one["machines"] for one in said["simulation"]] == [1, 4]
+    text = page.read_text(encoding="utf-8")
+    assert "<script" not in text
+    assert text.count("<circle") == 2
+    shown = replace(request, job=job, simulate=(), page=None)
+    assert plan(shown) == 0
+    table = capsys.readouterr().out
+    assert "6 files, about 6 rows" in table
+    assert "twice as much of it saves" in table
+
+
+@pytest.mark.model
+def test_a_probe_without_a_model(folder: Path, model_card: Path, tmp_path: Path) -> None:
+    job = ScoreRequest(sources=(str(folder),), out=tmp_path, model=str(model_card))
+    inputs = inputs_of(job)
+    found = probe(inputs, chosen(inputs.clips, 200), seconds=300, score_seconds=0.8)
+    assert (found.score_seconds.tolist(), found.load_seconds) == ([0.8], 0.0)
+    assert found.score_per_clip == pytest.approx(0.8 * found.scored_share)
+    assert found.view_bytes > 1000
+    on = fleet(read_hardware(None, ("cores=16", "cards=8", "score_seconds=0.8")), JobConfig(), machines=1)
+    assert forecast(found, on).rates["scoring"] == pytest.approx(8 / found.score_per_clip)
+
+
+@pytest.mark.model
+def test_what_cannot_be_planned(folder: Path, model_card: Path, tmp_path: Path) -> None:
+    job = ScoreRequest(sources=(str(folder),), out=tmp_path, model=str(model_card))
+    with pytest.raises(UsageError, match=r"cores = 0: Input should be greater than 0"):
+        read_hardware(None, ("cores=0",))
+    with pytest.raises(UsageError, match=r"cards: no GPU is here .*--hardware-set score_seconds=0\.8"):
+        read_hardware(None, ("cores=16", "cards=8"))
+    with pytest.raises(UsageError, match=r"--page .*: nothing was simulated; give --simulate"):
+        plan(PlanRequest(job=job, page=tmp_path / "plan.html"))
+    with pytest.raises(UsageError, match="no clip came through in 1e-09 s; give it longer"):
+        probe(inputs_of(job), [], seconds=1e-9)

@@ -1,0 +1,168 @@
+"""What the block `hardware:` does: each way to fit a machine ends with the weights that two whole copies end with.
+
+Two processes (gloo) run all of it once, on a tiny Qwen2.5-VL with random weights. `make test-all` runs more ways.
+"""
+
+import json
+import os
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import PartialState
+from safetensors.torch import load_file
+
+from tests.support import children
+from tests.support.recipes import COLDSTART, GRPO, SIZES, written
+from vqa.errors import UsageError
+from vqa.prompt import PROMPTS
+from vqa.train.hardware import HardwareConfig
+from vqa.train.recipe import STAGE_FILE
+from vqa.train.runner import run_recipe
+from vqa.train.scratch.model import make_model, make_processor, make_tokenizer
+from vqa.train.sharding import begin_sharding
+
+IS_FULL = bool(os.environ.get("VQA_TEST_FULL"))
+COLD = COLDSTART | {"name": "cold", "max_steps": 2, "per_device_train_batch_size": 1}
+RL = GRPO | {"name": "rl", "max_steps": 2, "per_device_train_batch_size": 2}
+STAGES = {"cold": COLD, "rl": RL} if IS_FULL else {"rl": RL}
+LORA = {"r": 2, "lora_alpha": 4}
+SHARDS = {"sharding": "fsdp2"}
+RUNS: dict[str, dict[str, Any]] = {
+    "whole": {},
+    "fsdp2": SHARDS,
+    "whole-lora": {"lora": LORA},
+    "fsdp2-lora": SHARDS | {"lora": LORA},
+}
+PAIRS = [("fsdp2", "whole"), ("fsdp2-lora", "whole-lora")]
+if IS_FULL:
+    frozen = {"lora": LORA, "vision_tower": "frozen"}
+    RUNS |= {"fsdp2-offloaded": SHARDS | {"offload": "parameters"}}
+    RUNS |= {"whole-frozen": frozen, "fsdp2-frozen": SHARDS | frozen}
+    PAIRS += [("fsdp2-offloaded", "whole"), ("fsdp2-frozen", "whole-frozen")]
+    RUNS |= {"whole-half": {"master_weights": False}, "fsdp2-half": SHARDS | {"master_weights": False}}
+    RUNS |= {"whole-bf16": {}, "fsdp2-bf16": SHARDS}
+    PAIRS += [("fsdp2-half", "whole-half"), ("fsdp2-bf16", "whole-bf16")]
+    if find_spec("torchao"):
+        RUNS |= {"whole-8": {"optimizer_bits": 8}, "fsdp2-8": SHARDS | {"optimizer_bits": 8}}
+        PAIRS += [("fsdp2-8", "whole-8")]
+
+
+IN_BFLOAT16 = ("half", "bf16")
+
+
+def _values(folder: Path, name: str, hardware: dict[str, Any]) -> dict[str, Any]:
+    values: dict[str, Any] = {"card": "embedded", "start": str(folder / "start"), "validation_clips": 0, "threads": 1}
+    values["views"] = {"local_pictures": 1, "keyframes": 4, "global_pixels": 112, "crop_pixels": 56}
+    return values | {
+        "export": "float32",
+        "stand_in_opinions": True,
+        "stages": list(STAGES.values()),
+        "hardware": hardware,
+        "precision": "bfloat16" if name.endswith(IN_BFLOAT16) else "float32",
+    }
+
+
+def _half(rank: int, port: int, folder: Path, ladder: Path) -> None:
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.compiler.set_stance("force_eager")  # torchao compiles its step, which takes longer than all of this
+
+    def run(name: str, hardware: dict[str, Any]) -> None:
+        recipe = written(folder / f"{name}-{rank}.yaml", _values(folder, name, hardware))
+        run_recipe(recipe, out=folder / name, data=[ladder])
+        for variable in [one for one in os.environ if one.startswith(("ACCELERATE_", "FSDP_"))]:
+            del os.environ[variable]
+
+    for name, hardware in RUNS.items():
+        run(name, hardware)
+    if rank == 0:
+        _stop_after_one_step(folder / "fsdp2", folder / "fsdp2-resumed")
+    PartialState().wait_for_everyone()
+    run("fsdp2-resumed", SHARDS)
+    torch.distributed.destroy_process_group()  # its threads may outlive the interpreter otherwise, which aborts
+
+
+def _stop_after_one_step(run: Path, out: Path) -> None:
+    """What a run leaves that is killed between its two steps."""
+    shutil.copytree(run, out, ignore=shutil.ignore_patterns("checkpoint-2", "model"))
+    state = out / "rl" / STAGE_FILE
+    state.write_text(json.dumps(json.loads(state.read_text()) | {"is_finished": False}))
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory, ladder: Path) -> Path:
+    """The folder with an output for each of RUNS, and `start`."""
+    folder = tmp_path_factory.mktemp("hardware")
+    tokenizer = make_tokenizer([one.question for one in PROMPTS.values()], vocabulary=300)
+    sizes = {name: value for name, value in SIZES.items() if name != "vocabulary"}
+    make_model(tokenizer, **sizes, seed=0).save_pretrained(folder / "start")
+    make_processor(tokenizer, min_pixels=28 * 28, max_pixels=112 * 112).save_pretrained(folder / "start")
+    children.both(_half, folder, ladder)
+    return folder
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    """By name; FSDP saves the tied head beside the embedding that it is."""
+    saved = load_file(folder / "model.safetensors")
+    return {name: one.float() for name, one in saved.items() if name != "lm_head.weight"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(("run", "whole"), PAIRS)
+def test_shards_end_with_the_weights_of_whole_copies(ran: Path, stage: str, run: str, whole: str) -> None:
+    start = weights(ran / "start")
+    one, other = (weights(ran / name / stage / "model") for name in (run, whole))
+    assert set(start) == set(one) == set(other)
+    moved = sum(float((other[key] - start[key]).square().sum()) for key in start) ** 0.5
+    apart = sum(float((other[key] - one[key]).square().sum()) for key in start) ** 0.5
+    # Sums of two halves are rounded in other places, which Adam's first steps turn into whole steps in bfloat16.
+    assert moved > 1e-3 and apart < moved * (0.2 if run.endswith(IN_BFLOAT16) else 1e-3), (moved, apart)
+
+
+@pytest.mark.slow
+def test_a_sharded_run_stopped_between_two_steps_ends_with_the_weights_of_an_undisturbed_one(ran: Path) -> None:
+    shards = list((ran / "fsdp2-resumed" / "rl" / "checkpoint-1").glob("*/*.distcp"))
+    assert len({one.parent.name for one in shards}) == 2  # weights and optimiser, a file from each process
+    assert len(shards) == 4
+    undisturbed, resumed = (weights(ran / name / "rl" / "model") for name in ("fsdp2", "fsdp2-resumed"))
+    for name, one in undisturbed.items():
+        torch.testing.assert_close(resumed[name], one, rtol=0, atol=0)
+
+
+@pytest.mark.slow
+def test_lora_of_grpo_trains_the_tower_too_unless_it_is_frozen(ran: Path) -> None:
+    start = weights(ran / "start")
+    for run in ("whole-lora", "whole-frozen") if IS_FULL else ("whole-lora",):
+        end = weights(ran / run / "rl" / "model")
+        changed = {name for name in start if not torch.equal(start[name], end[name])}
+        towers = {name for name in changed if "visual" in name}
+        assert changed - towers and bool(towers) == (run == "whole-lora")
+        assert all(name.endswith(("proj.weight", "qkv.weight", ".0.weight", ".2.weight")) for name in changed), changed
+
+
+def test_shards_need_a_group_of_processes_and_their_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    with pytest.raises(UsageError, match=r"hardware\.sharding is fsdp2, which needs a group.* Give --workers N"):
+        begin_sharding(HardwareConfig(sharding="fsdp2"))
+    if not find_spec("deepspeed"):
+        with pytest.raises(UsageError, match=r"zero3 needs deepspeed, which is not installed.*vqa\[zero3\]"):
+            begin_sharding(HardwareConfig(sharding="zero3"))
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"offload": "optimizer"}, "offload: optimizer needs shards"),
+        ({"sharding": "fsdp2", "offload": "optimizer"}, "FSDP 2 offloads the optimiser only with the weights"),
+        ({"sharding": "zero3", "master_weights": False}, "zero3 keeps float32 master weights"),
+        ({"sharding": "zero3", "optimizer_bits": 8}, "zero3 flattens weights"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(values: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        HardwareConfig(**values)

@@ -1,0 +1,536 @@
+"""Answers by servers with OpenAI's chat interface: vLLM, SGLang, TGI, `transformers serve`.
+
+Each clip is one request with its pictures as data URLs, sent to the least busy server that is well. What may pass (no
+connection, 429, 5xx, an answer that is none) is tried again after a growing, jittered wait; a server that failed is
+asked for its models before it gets clips again. Servers take different optional fields; a request with a grey picture
+finds out which (`_learn`).
+"""
+
+import asyncio
+import base64
+import io
+import json
+import random
+import threading
+import time
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import partial
+from importlib.metadata import version
+from importlib.util import find_spec
+from typing import Any, TypeVar
+
+import httpx2
+import numpy as np
+from PIL import Image
+from pydantic import BaseModel, ValidationError
+
+from vqa.errors import ClipError, ModelError, first_few
+from vqa.model.card import GenerationConfig, ModelCard
+from vqa.model.encode import padded
+from vqa.model.engines.config import SERVED, EngineConfig, api_key
+from vqa.model.engines.protocol import Answered, Question
+from vqa.model.readout import Chances, Said
+from vqa.prompt import messages
+from vqa.types import Pixels, Views
+
+T = TypeVar("T")
+Fields = dict[str, Any]  # of a JSON object
+
+LONGEST_WAIT_SECONDS = 30.0
+CONNECT_SECONDS = 10.0
+MOST_BYTES = 32 * 2**20  # of a server's answer
+MOST_UNSEEN = (
+    0.01  # chance that digits beyond the listed tokens may hold; an expected value is then off by 0.04 at most
+)
+AGAIN = frozenset({408, 425, 429})  # statuses that may pass, beside all from 500 on
+REFUSED = frozenset({400, 422})  # statuses of a request with a field that the server does not take
+_DIGITS = frozenset("0123456789")
+
+
+class _Top(BaseModel):
+    token: str
+    logprob: float
+
+
+class _Token(_Top):
+    top_logprobs: list[_Top] = []
+
+
+class _Logprobs(BaseModel):
+    content: list[_Token] | None = None
+
+
+class _Message(BaseModel):
+    content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+
+
+class _Choice(BaseModel):
+    message: _Message
+    finish_reason: str | None = None
+    logprobs: _Logprobs | None = None
+
+
+class _Completion(BaseModel):
+    """What is read of a chat completion; everything else in it is left aside."""
+
+    choices: list[_Choice]
+
+
+class _PassingError(Exception):
+    """A failure after which the same request is worth another try, `wait` seconds later at the soonest."""
+
+    def __init__(self, message: str, *, wait: float = 0.0, is_well: bool = False) -> None:
+        super().__init__(message)
+        self.wait, self.is_well = wait, is_well  # well: busy, not broken
+
+
+class _RejectedError(Exception):
+    """A request that this server will not take, however often it is sent."""
+
+    def __init__(self, message: str, *, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Dialect:
+    """The optional fields that a server takes."""
+
+    extras: Fields  # of sampling, beyond OpenAI's
+    top_logprobs: int  # 0: none
+    has_n: bool  # several answers to one request
+
+
+@dataclass(kw_only=True, eq=False)
+class _Server:
+    """A server and how it has been."""
+
+    url: str
+    dialect: _Dialect | None = None  # None: not met yet
+    in_flight: int = 0
+    is_well: bool = False
+    misses: int = 0  # checks in a row that failed
+    free_at: float = 0.0  # in the loop's time: not asked before
+    problem: str = "not asked yet"
+    is_refused: bool = False  # the problem is one that waiting does not mend
+    checking: "asyncio.Task[None] | None" = field(default=None, repr=False)
+
+
+class EndpointEngine:
+    """Servers that have the model, asked by one HTTP client in a thread of its own."""
+
+    def __init__(
+        self, engine: EngineConfig, *, card: ModelCard, generation: GenerationConfig, needs_all: bool = False
+    ) -> None:
+        """Meet the servers; those that do not answer are asked again later.
+
+        Args:
+            engine: addresses, key, tries and deadlines.
+            card: names the question and, unless `engine.served_model` does, the model.
+            generation: how answers are drawn.
+            needs_all: refuse the first server that does not answer at once, as at a job's start an address may be
+                mistyped; else it takes one that answers after as many tries as a clip has.
+
+        Raises:
+            UsageError: the key is missing.
+            ModelError: servers do not answer, refuse the key or a setting, or do not have the model.
+        """
+        self._engine, self._card, self._generation = engine, card, generation
+        self.model_id, self.model_revision = engine.served_model or card.source, SERVED
+        self._key = api_key(engine)
+        self._servers = [_Server(url=url.rstrip("/")) for url in engine.endpoints]
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="endpoint", daemon=True)
+        self._thread.start()
+        self._random = random.Random()  # noqa: S311 (jitter; no two workers may wait alike)
+        self._down_since: float | None = None
+        try:
+            self._client = self._run(self._connected())
+            self._run(self._meet(needs_all=needs_all))
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the connections and end the thread."""
+        if not self._loop.is_running():
+            return
+        if client := getattr(self, "_client", None):
+            self._run(client.aclose())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def ask(self, questions: Sequence[Question]) -> list[Answered | ClipError]:
+        """The answers to each question, in order, or the error of one that got none.
+
+        Raises:
+            ModelError: a server refuses the key.
+        """
+        return self._run(self._ask_all(questions))
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    async def _connected(self) -> httpx2.AsyncClient:
+        headers = {"User-Agent": f"vqa/{version('vqa')}"}
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
+        most = self._engine.concurrency + len(self._servers)  # and a check of each
+        return httpx2.AsyncClient(
+            headers=headers,
+            verify=any(server.url.startswith("https:") for server in self._servers),  # reads all certificates there are
+            http2=find_spec("h2") is not None,  # where a server offers it, which takes TLS
+            timeout=httpx2.Timeout(self._engine.deadline_seconds, connect=CONNECT_SECONDS),
+            limits=httpx2.Limits(max_connections=most, max_keepalive_connections=most),
+        )
+
+    # --- clips ------------------------------------------------------------------------------------------------------
+
+    async def _ask_all(self, questions: Sequence[Question]) -> list[Answered | ClipError]:
+        room = asyncio.Semaphore(self._engine.concurrency)
+        outcomes = await asyncio.gather(*(self._ask(one, room) for one in questions), return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException) and not isinstance(outcome, ClipError):
+                raise outcome
+        return [outcome for outcome in outcomes if isinstance(outcome, Answered | ClipError)]
+
+    async def _ask(self, question: Question, room: asyncio.Semaphore) -> Answered | ClipError:
+        clip = question.views.clip.clip_id
+        async with room:
+            started = time.perf_counter()
+            try:
+                chat = await asyncio.to_thread(partial(_chat, self._card, question.views, question.words))
+            except Exception as error:  # whatever pictures raise must cost their clip only
+                return ClipError("model", f"{clip}: cannot be sent ({type(error).__name__}: {error})")
+            said: list[Said] = []
+            seeds = question.seeds(self._generation)
+            last = ["no server is well"]
+            try:
+                async with asyncio.timeout(self._engine.deadline_seconds):
+                    while len(said) < question.k:
+                        said += await self._some(chat, seeds[len(said) :], last)
+            except TimeoutError:
+                limit = f"{self._engine.deadline_seconds:g} s"
+                way = "Look at the servers, or raise model_engine.deadline_seconds."
+                return ClipError("model", f"{clip}: no answer within {limit} ({last[0]}). {way}")
+            except _PassingError as error:
+                way = "Look at the servers; the same command tries again."
+                return ClipError("model", f"{clip}: no answer after {self._engine.tries} tries ({error}). {way}")
+            except _RejectedError as error:
+                return ClipError("model", f"{clip}: {error}. Correct the server's or the model's settings.")
+            return Answered(said=tuple(said[: question.k]), seconds=time.perf_counter() - started)
+
+    async def _some(self, chat: Sequence[Fields], seeds: Sequence[int], last: list[str]) -> list[Said]:
+        """At least one answer of those still wanted, after as many tries as it takes; notes the last failure."""
+        for attempt in range(1, self._engine.tries + 1):
+            server = await self._pick()
+            server.in_flight += 1
+            try:
+                completion = await self._complete(server, self._body(server, chat, seeds))
+                return [_said(choice) for choice in completion.choices[: len(seeds)]]
+            except _PassingError as error:
+                last[0] = str(error)
+                self._note(server, error)
+                if attempt == self._engine.tries:
+                    raise
+            finally:
+                server.in_flight -= 1
+            await asyncio.sleep(self._backoff(attempt))
+        raise AssertionError("unreachable: the last try returns or raises")
+
+    def _backoff(self, attempt: int) -> float:
+        """Seconds before the next try: doubled with each, half of it drawn."""
+        longest = min(LONGEST_WAIT_SECONDS, self._engine.first_wait_seconds * 2.0 ** min(attempt - 1, 16))
+        return longest * (0.5 + 0.5 * self._random.random())
+
+    def _body(self, server: _Server, chat: Sequence[Fields], seeds: Sequence[int]) -> Fields:
+        generation, dialect = self._generation, server.dialect
+        body: Fields = {
+            "model": self.model_id,
+            "messages": chat,
+            "max_tokens": generation.max_new_tokens,
+            "temperature": generation.temperature if generation.is_sampled else 0.0,
+            "top_p": generation.top_p if generation.is_sampled else 1.0,
+            "stream": False,
+        }
+        if generation.is_sampled:
+            body["seed"] = seeds[0] >> 32  # 31 bits: what every server can hold
+        if dialect is None:
+            return body
+        if dialect.top_logprobs:
+            body |= {"logprobs": True, "top_logprobs": dialect.top_logprobs}
+        if dialect.has_n and len(seeds) > 1:
+            body["n"] = len(seeds)
+        return body | dialect.extras
+
+    # --- servers ----------------------------------------------------------------------------------------------------
+
+    async def _pick(self) -> _Server:
+        """The least busy server that is well; waits for one, and has those checked that were not."""
+        while True:
+            now = self._loop.time()
+            for server in self._servers:
+                if not server.is_well and server.checking is None and server.free_at <= now:
+                    server.checking = asyncio.create_task(self._check(server))
+            well = [server for server in self._servers if server.is_well]
+            free = [server for server in well if server.free_at <= now]
+            if free:
+                self._down_since = None
+                return min(free, key=lambda server: server.in_flight)
+            if not well:
+                self._down_since = self._down_since or now
+                if now - self._down_since > self._engine.deadline_seconds:
+                    raise _PassingError(f"no server has answered for {now - self._down_since:.0f} s")
+            checks = [server.checking for server in self._servers if server.checking]
+            sleep = max(0.01, min(server.free_at for server in self._servers) - now)
+            if checks:
+                await asyncio.wait(checks, timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
+            else:
+                await asyncio.sleep(min(sleep, 1.0))
+
+    def _note(self, server: _Server, error: _PassingError) -> None:
+        """Set a server aside that failed, until it has been checked; a busy one for as long as it asked."""
+        now = self._loop.time()
+        server.problem = str(error)
+        server.free_at = max(server.free_at, now + error.wait)
+        if not error.is_well:
+            server.is_well = False
+            server.free_at = max(server.free_at, now + min(1.0, self._engine.first_wait_seconds))
+
+    async def _check(self, server: _Server) -> None:
+        """Find out whether a server is well, and, the first time, what it takes."""
+        try:
+            if server.dialect is None:
+                server.dialect = await self._learn(server)
+            else:
+                await self._models(server)
+            server.is_well, server.misses = True, 0
+        except (_PassingError, ModelError) as error:
+            server.problem, server.is_refused = str(error), isinstance(error, ModelError)
+            server.misses += 1
+            wait = error.wait if isinstance(error, _PassingError) else 0.0
+            server.free_at = self._loop.time() + max(wait, self._backoff(server.misses))
+        finally:
+            server.checking = None
+
+    async def _meet(self, *, needs_all: bool) -> None:
+        """Check every server; raise ModelError where none, or not each, is well."""
+        for attempt in range(1, self._engine.tries + 1):
+            await asyncio.gather(*(self._check(server) for server in self._servers))
+            ill = [server for server in self._servers if not server.is_well]
+            if not ill or (not needs_all and len(ill) < len(self._servers)):
+                return
+            if needs_all or all(server.is_refused for server in ill) or attempt == self._engine.tries:
+                break
+            await asyncio.sleep(self._backoff(attempt))
+        problem = ill[0].problem if ill[0].is_refused else f"{ill[0].problem}. Start it, or correct the address"
+        raise ModelError(f"--endpoint: {problem}")
+
+    async def _learn(self, server: _Server) -> _Dialect:
+        """The fields that a server takes, by requests with a grey picture; ModelError where it takes none."""
+        picture = np.full((56, 56, 3), 127, np.uint8)
+        text = {"type": "text", "text": "How good does this look?"}
+        chat = [{"role": "user", "content": [_image(picture), text]}]
+        refusal = ""
+        for dialect in self._dialects():
+            server.dialect = dialect
+            body = self._body(server, chat, [0] * min(2, self._generation.k)) | {"max_tokens": 1}
+            try:
+                await self._complete(server, body)
+                return dialect
+            except _RejectedError as error:
+                refusal = str(error)
+                if error.status not in REFUSED:
+                    break
+            finally:
+                server.dialect = None
+        names = await self._models(server)
+        if names and self.model_id not in names:
+            raise ModelError(
+                f"{server.url} has no model {self.model_id!r}, but {first_few(names)}; name it by --served-model"
+            )
+        raise ModelError(f"{refusal}. Serve a model that takes pictures, and name it by --served-model.")
+
+    def _dialects(self) -> Iterator[_Dialect]:
+        """What servers may take, the fullest first: 20 alternatives of a token are vLLM's and OpenAI's most."""
+        generation = self._generation
+        top_k, penalty = generation.top_k if generation.is_sampled else None, generation.repetition_penalty
+        # Said even where they change nothing: a server may else take those of the model's folder.
+        ours = {"top_k": top_k or -1, "repetition_penalty": penalty}
+        whole = {
+            "do_sample": generation.is_sampled,
+            "temperature": generation.temperature,
+            "top_p": generation.top_p,
+            "top_k": top_k or 0,
+            "repetition_penalty": penalty,
+        }
+        extras: list[Fields] = [ours, {"generation_config": json.dumps(whole)}]  # the second for `transformers serve`
+        if top_k is None and penalty == 1:
+            extras.append({})
+        for one in extras:
+            for top_logprobs in (20, 5, 0) if generation.readout != "answer" else (0,):
+                for has_n in (True, False) if generation.k > 1 else (False,):
+                    yield _Dialect(extras=one, top_logprobs=top_logprobs, has_n=has_n)
+
+    # --- requests ---------------------------------------------------------------------------------------------------
+
+    async def _models(self, server: _Server) -> list[str]:
+        """Names of the models that a server lists; none where it lists none."""
+        text = await self._send(server, "GET", "models", None, timeout=CONNECT_SECONDS)
+        with suppress(ValueError, TypeError, KeyError, AttributeError):
+            return [str(one["id"]) for one in json.loads(text)["data"]]
+        return []
+
+    async def _complete(self, server: _Server, body: Fields) -> _Completion:
+        text = await self._send(server, "POST", "chat/completions", body)
+        try:
+            completion = _Completion.model_validate_json(text)
+        except ValidationError as error:
+            raise _PassingError(f"{server.url} answers with something else than a chat completion") from error
+        if not completion.choices:
+            raise _PassingError(f"{server.url} answers without a choice")
+        return completion
+
+    async def _send(
+        self, server: _Server, method: str, path: str, body: Fields | None, *, timeout: float | None = None
+    ) -> bytes:
+        """The body of a good reply. Raises _PassingError, _RejectedError; ModelError for a refused key."""
+        timeout = timeout or self._engine.deadline_seconds
+        try:
+            async with (
+                asyncio.timeout(timeout),
+                self._client.stream(method, f"{server.url}/{path}", json=body) as reply,
+            ):
+                content = bytearray()
+                async for chunk in reply.aiter_bytes():
+                    content += chunk
+                    if len(content) > MOST_BYTES:
+                        raise _RejectedError(f"{server.url} answers with more than {MOST_BYTES >> 20} MiB", status=200)
+        except TimeoutError as error:
+            raise _PassingError(f"{server.url}: no answer within {timeout:g} s") from error
+        except httpx2.RequestError as error:
+            what = self._clean(f"{type(error).__name__}: {error}")
+            raise _PassingError(f"{server.url} cannot be reached ({what})") from error
+        if reply.is_success:
+            return bytes(content)
+        what = f"{server.url} answers {reply.status_code}: {self._clean(content.decode('utf-8', 'replace'))}"
+        if reply.status_code in (401, 403):
+            key = "refuses the key" if self._key else "wants a key"
+            raise ModelError(
+                f"{what}. It {key}; set the environment variable {self._engine.api_key_env}, or "
+                "model_engine.api_key_file."
+            )
+        if reply.status_code in AGAIN or reply.status_code >= 500:
+            is_busy = reply.status_code == 429
+            raise _PassingError(what, wait=_retry_after(reply.headers.get("Retry-After")), is_well=is_busy)
+        raise _RejectedError(what, status=reply.status_code)
+
+    def _clean(self, text: str) -> str:
+        """A server's words on one line, short, without the key."""
+        text = text.replace(self._key, "***") if self._key else text
+        return " ".join(text.split())[:300]
+
+
+def _retry_after(value: str | None) -> float:
+    """Seconds that a server asks for, as a number or a date."""
+    if value is None:
+        return 0.0
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        with suppress(ValueError, TypeError):
+            return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
+    return 0.0
+
+
+# --- pictures and answers ---------------------------------------------------------------------------------------------
+
+
+def _chat(card: ModelCard, views: Views, words: str | None) -> list[Fields]:
+    """The chat with pictures in the places that the prompt gives them."""
+    counts = {"global_count": len(views.global_pictures), "local_count": len(views.local_pictures)}
+    chat = messages(card.prompt, card.layout, **counts, question=words or card.question)
+    pictures = iter(views.pictures)
+    return [
+        {
+            "role": turn["role"],
+            "content": [
+                _image(_reduced(padded(next(pictures)), card.max_pixels)) if part["type"] == "image" else dict(part)
+                for part in turn["content"]
+            ],
+        }
+        for turn in chat
+    ]
+
+
+def _reduced(picture: Pixels, most: int | None) -> Pixels:
+    """The picture within the card's largest area, which the server's processor may not know.
+
+    One below the smallest area is left to the server: enlarged twice, it was answered otherwise.
+    """
+    height, width, _ = picture.shape
+    if most is None or height * width <= most:
+        return picture
+    scale = (most / (height * width)) ** 0.5
+    size = (max(1, int(width * scale)), max(1, int(height * scale)))
+    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))
+
+
+def _image(picture: Pixels) -> Fields:
+    """A picture as PNG in a data URL: the server sees the very pixels."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG", compress_level=1)
+    url = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+def _said(choice: _Choice) -> Said:
+    """A choice as text; reasoning that the server has taken out of it is put back."""
+    text, message = choice.message.content or "", choice.message
+    if reasoning := message.reasoning_content or message.reasoning:
+        text = f"<think>{reasoning}</think>{text}"
+    is_finished = choice.finish_reason in ("stop", "eos_token", "stop_sequence")
+    return Said(text=text, is_finished=is_finished, chances=_chances(choice, text))
+
+
+def _chances(choice: _Choice, text: str) -> list[Chances | None] | None:
+    """The chances of each digit of the text; None where the server lists too few for those of the answer."""
+    tokens = (choice.logprobs and choice.logprobs.content) or []
+    wanted = [char for char in text if char in _DIGITS]
+    answer = sum(char in _DIGITS for char in text[: max(0, text.rfind("<answer>"))])  # digits before it may be unknown
+    chances: list[Chances | None] = []
+    written: list[str] = []
+    for token in tokens:
+        digits = [char for char in token.token if char in _DIGITS]
+        written += digits
+        if len(digits) != 1:
+            chances += [None] * len(digits)
+            continue
+        known = _digit_chances(token)
+        if known is None and len(written) > answer:
+            return None
+        chances.append(known)
+    return chances if tokens and written == wanted else None
+
+
+def _digit_chances(token: _Token) -> Chances | None:
+    """Chances of the digits 0-9 among the tokens listed for one place; None where others may hold too much."""
+    if not token.top_logprobs:
+        return None
+    listed = {one.token: float(np.exp(one.logprob)) for one in [*token.top_logprobs, token]}
+    weights = np.zeros(10)
+    for word, chance in listed.items():
+        if len(digit := word.strip()) == 1 and digit in _DIGITS:
+            weights[int(digit)] += chance
+    unseen = int((weights == 0).sum()) * min(float(np.exp(one.logprob)) for one in token.top_logprobs)
+    total = float(weights.sum())
+    if not total or not np.isfinite(total) or unseen > MOST_UNSEEN * (total + unseen):
+        return None
+    return weights / total

@@ -1,0 +1,198 @@
+"""Answers by transformers in this process: batches, one prefill and K answers per clip."""
+
+import gc
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+
+from vqa.errors import ClipError, ModelError
+from vqa.model.card import GenerationConfig, ModelCard
+from vqa.model.encode import encode
+from vqa.model.engines.protocol import Answered, Question
+from vqa.model.load import Policy
+from vqa.model.readout import said
+from vqa.model.rollout import Sampling, prefill, roll_out
+
+if TYPE_CHECKING:
+    from transformers import BatchFeature, PreTrainedModel
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoded:
+    """A question encoded for the model."""
+
+    place: int  # in the caller's list
+    question: Question
+    inputs: "BatchFeature"
+    length: int  # tokens
+    seconds: float  # of encoding
+
+
+class TransformersEngine:
+    """A loaded model, asked in batches."""
+
+    def __init__(self, policy: Policy, *, card: ModelCard, generation: GenerationConfig) -> None:
+        """Wrap a loaded model; with `generation.deterministic` its head counts in float32 from now on.
+
+        Args:
+            policy: model, processor and vocabulary.
+            card: names the question and its layout.
+            generation: how answers are drawn.
+
+        Raises:
+            ModelError: readout "expected" with a vocabulary in which digits have no tokens of their own.
+        """
+        self.policy = policy
+        self._card, self._generation = card, generation
+        if generation.readout == "expected" and not policy.vocabulary.has_digits:
+            raise ModelError(f"model {self.model_id}: digits have no tokens of their own. Set readout to answer.")
+        if generation.deterministic:
+            _count_head_in_float32(policy.model)
+
+    @property
+    def model_id(self) -> str:
+        """The loaded model: "embedded", a hub id, or a folder."""
+        return self.policy.location.model_id
+
+    @property
+    def model_revision(self) -> str:
+        """The state of the loaded model: the hub's commit, or a digest of a folder's configs and weights."""
+        return self.policy.location.revision
+
+    def close(self) -> None:
+        """Let the model go; it leaves with the engine."""
+
+    def ask(self, questions: Sequence[Question]) -> list[Answered | ClipError]:
+        """The answers to each question, in order, or the error of one on which the model fails.
+
+        Raises:
+            ModelError: the device is lost, so that this process can answer nothing more.
+        """
+        outcomes: dict[int, Answered | ClipError] = {}
+        batch: list[Encoded] = []
+        # Sorted by length, longest first, to pad little. Areas predict lengths without encoding all clips at once.
+        areas = [sum(p.shape[0] * p.shape[1] for p in question.views.pictures) for question in questions]
+        for place in sorted(range(len(questions)), key=lambda place: -areas[place]):
+            encoded = self._attempt(partial(self.encode, questions[place], place))
+            if not isinstance(encoded, Encoded):
+                outcomes[place] = self._failure(questions[place], encoded)
+                continue
+            if batch and not self._fits([*batch, encoded]):
+                self._answer_all(batch, outcomes)
+                batch = []
+            batch.append(encoded)
+        self._answer_all(batch, outcomes)
+        return [outcomes[place] for place in range(len(questions))]
+
+    def encode(self, question: Question, place: int = 0) -> Encoded:
+        """A question as the model's inputs."""
+        started = time.perf_counter()
+        card = self._card
+        inputs = encode(
+            self.policy.processor, question.views, prompt=card.prompt, question=question.words, layout=card.layout
+        )
+        return Encoded(
+            place=place,
+            question=question,
+            inputs=inputs,
+            length=inputs["input_ids"].shape[1],
+            seconds=time.perf_counter() - started,
+        )
+
+    def _fits(self, batch: Sequence[Encoded]) -> bool:
+        """Whether these can be answered together, within batch size and token budget."""
+        generation = self._generation
+        longest = max(encoded.length for encoded in batch) + generation.max_new_tokens
+        tokens = sum(encoded.question.k for encoded in batch) * longest
+        most = 1 if generation.deterministic else generation.batch_size
+        return len(batch) <= most and tokens <= generation.token_budget
+
+    def _answer_all(self, batch: Sequence[Encoded], outcomes: dict[int, Answered | ClipError]) -> None:
+        """Answer a batch. If it fails, answer its halves (out of memory) or its clips one by one."""
+        if not batch:
+            return
+        answers = self._attempt(partial(self._answer, batch))
+        if isinstance(answers, list):
+            outcomes.update(zip((encoded.place for encoded in batch), answers, strict=True))
+            return
+        if isinstance(answers, torch.OutOfMemoryError):
+            gc.collect()
+            torch.cuda.empty_cache()
+        if len(batch) == 1:
+            outcomes[batch[0].place] = self._failure(batch[0].question, answers)
+            return
+        size = -(-len(batch) // 2) if isinstance(answers, torch.OutOfMemoryError) else 1
+        for start in range(0, len(batch), size):
+            self._answer_all(batch[start : start + size], outcomes)
+
+    def _attempt(self, work: Callable[[], T]) -> T | Exception:
+        """Return what `work` returns or raises, the exception without its traceback, which would hold on to tensors."""
+        try:
+            return work()
+        except torch.AcceleratorError as error:
+            raise ModelError(
+                f"model {self.model_id}: the device is lost ({error}). Start this process again."
+            ) from error
+        except Exception as error:  # whatever a model raises on one clip must cost that clip only
+            return error.with_traceback(None)
+
+    def _failure(self, question: Question, error: Exception) -> ClipError:
+        what = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        way_out = ""
+        if isinstance(error, torch.OutOfMemoryError):
+            way_out = ". Lower k, max_new_tokens or max_pixels, or use a larger GPU."
+        return ClipError("model", f"{question.views.clip.clip_id}: the model failed ({what}){way_out}")
+
+    def _answer(self, batch: Sequence[Encoded]) -> list[Answered]:
+        generation, policy = self._generation, self.policy
+        prompts, seconds = [], []
+        for encoded in batch:
+            started = time.perf_counter()
+            prompts.append(prefill(policy.model, encoded.inputs))
+            seconds.append(encoded.seconds + time.perf_counter() - started)
+        started = time.perf_counter()
+        rollouts = roll_out(
+            policy.model,
+            prompts,
+            k=batch[0].question.k,
+            vocabulary=policy.vocabulary,
+            max_new_tokens=generation.max_new_tokens,
+            seeds=[seed for encoded in batch for seed in encoded.question.seeds(generation)]
+            if generation.is_sampled
+            else None,
+            sampling=Sampling(
+                temperature=generation.temperature,
+                top_p=generation.top_p,
+                top_k=generation.top_k,
+                repetition_penalty=generation.repetition_penalty,
+            ),
+            keep_digits=generation.readout != "answer" and policy.vocabulary.has_digits,
+        )
+        shared = (time.perf_counter() - started) / len(batch)
+        tokenizer, vocabulary = policy.processor.tokenizer, policy.vocabulary
+        return [
+            Answered(said=tuple(said(one, tokenizer, vocabulary) for one in mine), seconds=own + shared)
+            for mine, own in zip(rollouts, seconds, strict=True)
+        ]
+
+
+def _count_head_in_float32(model: "PreTrainedModel") -> None:
+    """Give the model a head of its own in float32: logits in bfloat16 tie, and what breaks a tie may differ.
+
+    A copy, as the head's weights are often those of the embeddings, which stay as they are.
+    """
+    head = model.get_output_embeddings()
+    if head.weight.dtype == torch.float32:
+        return
+    exact = torch.nn.Linear(head.in_features, head.out_features, bias=head.bias is not None, device="meta")
+    exact = exact.to_empty(device=head.weight.device).float()
+    exact.load_state_dict(head.state_dict())
+    exact.requires_grad_(False)
+    exact.register_forward_pre_hook(lambda _module, inputs: (inputs[0].float(), *inputs[1:]))
+    model.set_output_embeddings(exact)
