@@ -84,6 +84,7 @@ class StagePlan:
         """Lines of gigabytes: an item a row, a phase a column, totals, and the host's."""
         phases = self.memory.phases
         items = list(dict.fromkeys(itertools.chain.from_iterable(phases.values())))
+        yield f"memory per process: at most {_gb(self.memory.peak / GB)} GB"
         yield f"{'GB on each GPU':<20}" + "".join(f"{name:>11}" for name in phases)
         for item in items:
             sizes = [phase.get(item, 0.0) / GB for phase in phases.values()]
