@@ -54,6 +54,15 @@ def lost_workers() -> int:
     return sum(int(one["NumRestarts"]) + (one["State"] == "RESTARTING") for one in actors)
 
 
+def alive_actors(stage: str) -> int:
+    """How many actors of this job run a stage of this name; `ray.util.state` needs the dashboard."""
+    import ray
+
+    job = ray.get_runtime_context().get_job_id()
+    actors = ray._private.state.actors(actor_state_name="ALIVE").values()
+    return sum(one["JobID"] == job and f"({stage})" in one["ActorClassName"] for one in actors)
+
+
 def train_workers() -> int:
     """How many workers of this job's Ray Train groups are alive; `ray.util.state` needs the dashboard."""
     import ray

@@ -3,7 +3,8 @@
 import pickle
 from functools import lru_cache
 
-from vqa.media.probe import PacketTable, probe
+from vqa.media.packets import PacketTable
+from vqa.media.probe import probe
 from vqa.types import Clip, MediaInfo
 from vqa.views import ViewsConfig, look
 

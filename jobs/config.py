@@ -60,6 +60,7 @@ class JobConfig(Strict):
     unread_limit: int | None = Field(
         20, ge=1, description="stop where none of the first answers can be read; null = never"
     )
+    price_per_hour: float | None = Field(None, ge=0, description="of all machines together, for the metric vqa_cost")
     seconds_per_write: float = Field(10.0, ge=0, description="finished rows reach the disk about this often")
 
 

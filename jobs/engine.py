@@ -12,13 +12,16 @@ from typing import NoReturn, Protocol
 
 from jobs.ledger import Ledger
 from jobs.local_executor import LocalExecutor
+from jobs.metrics import Metrics
 from jobs.progress import JobProgress
 from jobs.resume import Work
 from jobs.signals import Stop
 from jobs.stages import Result, Stage
 from vqa.console import WAIT_SECONDS, Engine
 from vqa.data.score_table import ScoreRow, ScoreTable
+from vqa.data.windows import video_id
 from vqa.errors import ModelError, UsageError
+from vqa.media.storage.stores import is_remote
 
 LOCAL_FILES = 64  # up to this many, `auto` takes this process: Ray's start-up would cost more than its workers gain
 TOO_MANY_FAILED = 3
@@ -44,6 +47,7 @@ class JobOptions:
     dry_run: bool = False
     json_summary: bool = False
     log_json: bool = False
+    metrics: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +91,9 @@ class Executor(Protocol):
     def stream(self, work: Iterable[Work], *, alone: bool = False) -> Generator[list[Result]]:
         """The results of the work, in the order they are finished; what is lost yields none."""
 
+    def workers(self) -> dict[str, int]:
+        """How many workers each stage has now, by the names of metrics."""
+
 
 def run_stages(
     stages: Sequence[Stage],
@@ -99,11 +106,12 @@ def run_stages(
     wait: float = WAIT_SECONDS,
     unread_limit: int | None = None,
     store_mb: int | None = None,
+    metrics: Metrics | None = None,
     amend: Callable[[ScoreRow], ScoreRow | None] = lambda row: row,
 ) -> bool:
     """Take the ledger's work through the stages and fill the table; True where it was interrupted before the end.
 
-    `amend` gives the row that is written in the place of a new one, None for none.
+    `amend` gives the row that is written in the place of a new one, None for none; `metrics` are kept up to date.
 
     Raises ModelError where the first `unread_limit` answers all hold no score.
     """
@@ -120,12 +128,22 @@ def run_stages(
         with contextlib.ExitStack() as session:
             with stop.waiting():
                 executor = session.enter_context(_executor(engine, stages, ray_address, wait, progress.say, store_mb))
+            if engine is Engine.RAY and metrics:
+                metrics.export_by_ray()
             stop.arm()  # Ray takes SIGTERM for itself when it starts
             session.enter_context(progress)
             batches = session.enter_context(contextlib.closing(_all_batches(executor, ledger, work)))
             while True:
                 with stop.waiting():
                     batch = next(batches, None)
+                if metrics:
+                    metrics.state(
+                        done=progress.files_done,
+                        open_=len(ledger.work),
+                        total=progress.files_total,
+                        workers=executor.workers,
+                        is_last=batch is None,
+                    )
                 if batch is None:
                     break
                 new, files = ledger.take(batch)
@@ -139,6 +157,8 @@ def run_stages(
                         places[one.clip_id] = (one.uri, one.source_bytes, one.source_mtime_ns)
                 failed = sum(row.status in WITHOUT_SCORE for row in rows)
                 progress.rows(rows)
+                if metrics:
+                    metrics.rows(rows)
                 progress.advance(clips=len(rows), failed=failed, files=files)
                 table.add([row for one in rows if (row := amend(one)) is not None])
                 if unread_limit is not None:
@@ -202,7 +222,24 @@ def _bounded(work: Iterator[Work], ledger: Ledger, over: threading.Event) -> Ite
 
 
 def _all_batches(executor: Executor, ledger: Ledger, work: Iterable[Work]) -> Generator[list[Result]]:
-    """Everything once; then what was lost with a worker (its neighbours in a batch are lost too) once more, alone."""
-    yield from executor.stream(work)
+    """Everything once; then again what a store did not give, as it may have been away for a while; then, one by one,
+    what was lost with a worker (its neighbours in a batch are lost too).
+    """
+    later: dict[str, Work] = {}
+    for batch in executor.stream(work):
+        kept = []
+        for one in batch:
+            owner = one.clip_id if one.clip_id in ledger.work else video_id(one.clip_id)
+            if _may_pass(one) and owner in ledger.work and len(later) < OPEN_FILES // 2:
+                later[owner] = ledger.work[owner]
+            else:
+                kept.append(one)
+        yield kept
+    if later:
+        yield from executor.stream(list(later.values()))
     if again := ledger.unfinished():
         yield from executor.stream(again, alone=True)
+
+
+def _may_pass(result: Result) -> bool:
+    return isinstance(result, ScoreRow) and result.error_kind in ("not_readable", "timeout") and is_remote(result.uri)

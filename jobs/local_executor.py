@@ -39,7 +39,7 @@ class LocalExecutor:
         What a stage raises costs the batch, which the caller counts. Raises VqaError where a stage cannot be set up, or
         this process can give no more.
         """
-        feed = _Feed(self._first, work, workers=self._workers(), room=self._room)
+        feed = _Feed(self._first, work, workers=self._decoders(), room=self._room)
         try:
             if not self._are_set_up:  # while the first clips are decoded
                 for stage in self._rest:
@@ -58,12 +58,16 @@ class LocalExecutor:
         finally:
             feed.stop()
 
+    def workers(self) -> dict[str, int]:
+        """Decoding threads, each with a child; this thread drives the model."""
+        return {"decoding": self._decoders(), "scoring": len(self._rest[:1])}
+
     @property
     def _room(self) -> int:
         """Samples that wait for the model at most, and go to it together."""
         return next((stage.batch_size for stage in self._rest if stage.batch_size), 1)
 
-    def _workers(self) -> int:
+    def _decoders(self) -> int:
         """As on Ray: the model may take half the cores, the decoders feed it."""
         cores = machine.cores()
         wanted: Resources = self._first.resources({"CPU": cores})

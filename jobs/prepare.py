@@ -18,7 +18,7 @@ from jobs.ledger import Ledger
 from jobs.progress import JobProgress, duration
 from jobs.resume import StoredRow, WorkPlan, digest, plan_work, stored_rows
 from jobs.run_record import RunRecord
-from jobs.signals import locked
+from jobs.signals import locked, writing
 from jobs.stages import PrepareStage, lost_row
 from jobs.summary import count_table, counts, failure_table
 from vqa.config import Values, merge, read
@@ -68,7 +68,7 @@ def prepare(request: PrepareRequest) -> int:
         forecast |= {"to_inspect": len(plan.work), "rows_reused": len(plan.reused), "failures_retried": plan.retried}
         print(json.dumps(forecast, indent=2, ensure_ascii=False))
         return 0
-    with locked(request.out):
+    with locked(request.out), writing(request.out):
         return _prepare(request, inputs, limit)
 
 

@@ -88,6 +88,11 @@ class RayExecutor:
             # try or a group of Ray Train; a process that only waits allocates nothing, and so collects nothing.
             gc.collect()
 
+    def workers(self) -> dict[str, int]:
+        """Actors that live now, of the first stage and of the others."""
+        first, *rest = (_compat.alive_actors(type(stage).__name__) for stage in self._stages)
+        return {"decoding": first, "scoring": sum(rest)}
+
     def _stream(self, work: Iterable[Work], *, alone: bool) -> Generator[list[Result]]:
         import ray.exceptions
         from ray.data import ActorPoolStrategy, DataContext, ExecutionResources

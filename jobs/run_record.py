@@ -76,5 +76,6 @@ class RunRecord:
         try:
             yield
         except BaseException as error:
-            self.finish(state="failed", error=str(error))
+            with contextlib.suppress(OSError):  # such as a full disk, which may be the very error
+                self.finish(state="failed", error=str(error))
             raise

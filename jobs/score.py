@@ -27,10 +27,11 @@ from jobs.config import (
 from jobs.engine import LOCAL_FILES, TOO_MANY_FAILED, WITHOUT_SCORE, FailureLimit, JobOptions, choose_engine, run_stages
 from jobs.ledger import Ledger
 from jobs.listing import ClipList
+from jobs.metrics import Metrics, serving
 from jobs.progress import JobProgress, duration
 from jobs.resume import PLAN_CHUNK, Planner, StoredRow, StoredRows
 from jobs.run_record import RunRecord
-from jobs.signals import locked
+from jobs.signals import locked, writing
 from jobs.stages import WINDOWS_PER_FRAME, LightStage, SampleStage, ScoredBy, ScoreStage, lost_row, scored_by
 from jobs.summary import counts, overview
 from vqa.config import Values
@@ -107,7 +108,7 @@ def score(request: ScoreRequest) -> int:
     if request.dry_run:
         print(json.dumps(_forecast(request, inputs), indent=2, ensure_ascii=False))
         return 0
-    with locked(request.out):
+    with locked(request.out), writing(request.out):
         return _score(request, inputs, limit)
 
 
@@ -320,8 +321,9 @@ def _score(request: ScoreRequest, inputs: ScoreInputs, limit: FailureLimit) -> i
     )
     began = time.monotonic()
     _announce(inputs, plan, progress)
-    with record.failing(), record.beating(progress.facts):
-        is_interrupted = _run(request, inputs, plan, table, progress, engine=engine)
+    metrics = Metrics(price_per_hour=config.job.price_per_hour)
+    with record.failing(), record.beating(progress.facts), serving(request.metrics, metrics):
+        is_interrupted = _run(request, inputs, plan, table, progress, metrics, engine=engine)
     # At the end and for every row, so that those of earlier runs say the same as the new ones.
     if inputs.calibration or pc.any(pc.is_valid(read_scores(out, ["mos"]).column("mos"))).as_py():
         rewrite(out, lambda rows: calibrated(rows, inputs.calibration))
@@ -371,6 +373,7 @@ def _run(
     plan: Planner,
     table: ScoreTable,
     progress: JobProgress,
+    metrics: Metrics,
     *,
     engine: Engine,
 ) -> bool:
@@ -378,12 +381,13 @@ def _run(
     first, clip_seconds, limit = inputs.first, inputs.config.clip_seconds, inputs.config.job.unread_limit
     ledger = Ledger.of(plan, clip_seconds=clip_seconds)
     where: dict[str, Any] = {"engine": engine, "ray_address": request.ray_address, "wait": request.wait}
-    where["store_mb"] = inputs.config.job.store_mb
+    where |= {"store_mb": inputs.config.job.store_mb, "metrics": metrics}
     if run_stages(stages_of(first), ledger, table, progress, unread_limit=limit, **where):
         return True
     by = _scored_by(first)
     lost = [lost_row(clip, settings=first.settings, by=by) for clip in ledger.lost()]
     progress.rows(lost)
+    metrics.rows(lost)
     table.add(lost)
     table.flush()
     table.supersede(plan.unlisted(ledger.vanished()))

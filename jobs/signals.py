@@ -18,6 +18,7 @@ from vqa.errors import UsageError, VqaError
 
 # What file systems without locks answer; 524 is the kernel's own ENOTSUPP, which NFS servers let through.
 NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, 524})
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE})
 
 Handler = Callable[[int, FrameType | None], object] | int | None  # as signal.signal takes and returns them
 
@@ -78,6 +79,11 @@ def locked(out: Path) -> Iterator[None]:
     """
     if not is_utf8(str(out)):
         raise UsageError(f"--out {printable(str(out))}: this name is not UTF-8. Choose another folder.")
+    if found := re.match(r"([a-z][a-z0-9+.-]+):/", str(out)):  # pathlib makes one slash of two
+        raise UsageError(
+            f"--out {out}: is an address of {found[1]}://, and results are written to folders, where a file can be "
+            "replaced at once. Give a folder, and copy it when the run has ended."
+        )
     out.mkdir(parents=True, exist_ok=True)
     with (out / ".lock").open("a+") as file:
         try:
@@ -95,6 +101,20 @@ def locked(out: Path) -> Iterator[None]:
         file.write(_this_run())
         file.flush()
         yield
+
+
+@contextlib.contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """Raise VqaError, with a way out, where the file system takes no more; what was written before is whole."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise VqaError(
+            f"--out {out}: cannot be written to any more ({os.strerror(error.errno)}). The rows that were written are "
+            "safe; make room, and the same command resumes."
+        ) from error
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,13 +25,18 @@ def replacing(path: Path) -> Iterator[Path]:
     draft = path.with_name(f".{path.name}.tmp")
     if draft.is_symlink():  # put there by somebody else: what is written must not land where it leads
         draft.unlink()
-    yield draft
-    descriptor = os.open(draft, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    draft.replace(path)
+        yield draft
+        descriptor = os.open(draft, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        draft.replace(path)
+    except OSError:
+        with suppress(OSError):
+            draft.unlink()  # on a full disk it would take what others could use
+        raise
     sync_folder(path.parent)
 
 

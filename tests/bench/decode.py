@@ -171,7 +171,7 @@ def floor(path: str, times: np.ndarray, threads: int) -> tuple[Callable[[], int]
     """FFmpeg's decoder over just the needed part of the needed groups; returns what is to be timed."""
     from vqa.media import probe
     from vqa.media.backends import pyav
-    from vqa.media.probe import nearest
+    from vqa.media.packets import nearest
 
     info, table = probe(path)
     ranges = pyav.decode_ranges(table, np.unique(nearest(table.seconds, times)))

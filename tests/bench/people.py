@@ -28,8 +28,11 @@ from vqa.data.people import Opinion, PeopleSet, find_people_set, read_opinions
 from vqa.data.synthetic.degradations import degrade
 from vqa.data.synthetic.distortions import DISTORTIONS
 from vqa.data.synthetic.picture_ladder import LadderConfig, find_pictures, steps
+from vqa.light.card import EMBEDDED
+from vqa.light.cascade import Width, folds_of
 from vqa.light.config import DistillConfig
 from vqa.light.distill import joined
+from vqa.light.embedding import SIZE
 from vqa.light.material import Embeddings, ladders
 from vqa.light.regression import LabelledSet, fit
 from vqa.metrics.correlation import srcc
@@ -160,6 +163,14 @@ def main(
             whole.labels[test],
             expected=int(test.sum()),
         )
+
+    people, opinions, whole = found[0]
+    if (width := Width.load(EMBEDDED, size=SIZE)) is not None and people.name == "avt-image-quality":
+        errors, widths = width.of_left_out(whole, folds_of([one.group for one in opinions]))
+        line("embedded student, width and error on AVT, left out", widths, errors, expected=people.expected)
+        tenth, order = max(1, len(errors) // 10), np.argsort(-widths)
+        parts = {"widest tenth": order[:tenth], "narrowest tenth": order[-tenth:], "all": order}
+        print(f"mean error: {', '.join(f'{name} {errors[part].mean():.3f}' for name, part in parts.items())}")
 
     direction = fit([*(one for _, _, one in found), *ladder], config.regression)
     right: dict[str, list[bool]] = {severity: [] for severity in SEVERITIES}

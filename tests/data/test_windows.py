@@ -4,7 +4,7 @@ import itertools
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from vqa.data.windows import span_suffix, summarise_videos, video_id, windows
@@ -16,7 +16,8 @@ def clip(**span: float) -> Clip:
 
 
 @settings(deadline=None)
-@given(duration=st.floats(0.04, 20_000), length=st.floats(0.5, 600), start=st.floats(0, 100) | st.none())
+@example(duration=20_000.0, length=0.5, start=None)  # 40,000 windows once, not in most draws
+@given(duration=st.floats(0.04, 2_000), length=st.floats(0.5, 600), start=st.floats(0, 100) | st.none())
 def test_windows_tile_the_span_and_none_is_a_runt(duration: float, length: float, start: float | None) -> None:
     whole = Clip(clip_id="a.mp4", uri="/a.mp4", start_seconds=start)
     parts = windows(whole, duration_seconds=duration, clip_seconds=length)

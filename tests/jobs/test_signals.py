@@ -104,6 +104,13 @@ def test_an_interrupt_that_an_import_swallowed_is_heard(monkeypatch: pytest.Monk
         signal.signal(signal.SIGINT, before)
 
 
+def test_an_address_of_a_store_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"is an address of s3://.*Give a folder"), locked(Path("s3://bucket/out")):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_whose_name_is_not_utf8_is_refused(tmp_path: Path) -> None:
     out = tmp_path / os.fsdecode(b"o-\xff")
     with pytest.raises(UsageError, match=r"o-\\udcff: this name is not UTF-8"), locked(out):

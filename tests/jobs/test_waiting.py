@@ -55,7 +55,9 @@ def test_waiting_for_room_says_what_is_missing_and_ends(monkeypatch: pytest.Monk
     assert said == []
     with pytest.raises(VqaError, match=r"no worker could start within 2 s: 99 CPUs are needed, Ray has \d+.*--wait"):
         wait_for_room([CPU, Resources(cpus=98.0)], wait_seconds=2, say=said.append)
-    assert len(said) == 1
+    with pytest.raises(VqaError, match=r"within 2 s: .*a node with H100 is needed, Ray has none"):
+        wait_for_room([CPU, Resources(accelerator_type="H100")], wait_seconds=2, say=said.append)
+    assert len(said) == 2
     assert "waiting for workers: 99 CPUs are needed" in said[0]
 
 

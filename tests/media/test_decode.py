@@ -17,7 +17,7 @@ from tests.support import clips
 from vqa.errors import ClipError
 from vqa.media import decode, probe
 from vqa.media.backends.pyav import decode_ranges
-from vqa.media.probe import nearest
+from vqa.media.packets import nearest
 from vqa.types import Frames
 
 SCALER = 0x4 | 0x40000 | 0x80000  # bicubic, accurate rounding, to the bit: what decode.py promises to use

@@ -4,7 +4,9 @@ import base64
 import io
 import math
 import socket
+import time
 from collections.abc import Iterator
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -239,6 +241,22 @@ def test_clips_that_cannot_be_sent_cost_only_themselves(server: ChatServer) -> N
     outcomes = scored(engine_of(server), broken, random_views("b"))
     assert isinstance(outcomes[0], ClipError)
     assert isinstance(outcomes[1], Score)
+
+
+def test_closing_ends_what_is_under_way(server: ChatServer, caplog: pytest.LogCaptureFixture) -> None:
+    server.faults.append("hang")
+    settings = GenerationConfig(max_new_tokens=64)
+    engine = EndpointEngine(engine_of(server, deadline_seconds=60), card=CARD, generation=settings)
+    scorer = Scorer(engine, card=CARD, generation=settings)
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(scorer.try_score, [random_views("a")])
+        while not server.bodies:
+            time.sleep(0.01)
+        started = time.monotonic()
+        scorer.close()
+        assert isinstance(waiting.exception(), CancelledError)
+    assert time.monotonic() - started < 30
+    assert not [one for one in caplog.records if "destroyed" in one.message]
 
 
 # --- several servers --------------------------------------------------------------------------------------------------

@@ -290,6 +290,12 @@ def _smolvlm(hidden: int, layers: int) -> tuple[Any, Any, Any, list[str]]:
 
 _PARTS = {"qwen2_5_vl": _qwen2_5, "qwen3_vl": _qwen3, "qwen3_5": _qwen3_5, "internvl": _internvl, "smolvlm": _smolvlm}
 
+
+def parts(family: Family, *, hidden: int = 64, layers: int = 2) -> tuple[Any, Any, Any, list[str]]:
+    """Config, processor, tokenizer and ends of a family's checkpoint."""
+    return _PARTS[family](hidden, layers)
+
+
 if __name__ == "__main__":
     for name in FAMILIES:
         print(make(name, Path(sys.argv[1]) / name))

@@ -98,10 +98,14 @@ def processor() -> Any:
 
 
 def trainer(folder: Path, *, of: list[Example] | None = None, its_model: Any = None, **settings: Any) -> Any:
-    """A trainer of the embedded model on `examples()`: keys of GrpoSettings are settings, others go to GRPOConfig."""
+    """A trainer of the embedded model on `examples()`: keys of GrpoSettings are settings, others go to GRPOConfig.
+
+    It writes checkpoints only where `save_steps` is given.
+    """
     own = {name: value for name, value in settings.items() if name in GrpoSettings.model_fields}
     more = {name: value for name, value in settings.items() if name not in own}
     direct = {name: more.pop(name) for name in ("processes", "evaluate") if name in more}
+    more.setdefault("save_strategy", "steps" if "save_steps" in own else "no")
     return make_trainer(
         GrpoSettings(**SMALL | own),
         its_model or model(),

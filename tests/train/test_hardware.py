@@ -3,6 +3,7 @@
 Two processes (gloo) run all of it once, on a tiny Qwen2.5-VL with random weights. `make test-all` runs more ways.
 """
 
+import copy
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ from tests.support.recipes import COLDSTART, GRPO, SIZES, written
 from vqa.errors import UsageError
 from vqa.prompt import PROMPTS
 from vqa.train.hardware import HardwareConfig
+from vqa.train.optimizer import OffloadedAdamW
 from vqa.train.recipe import STAGE_FILE
 from vqa.train.runner import run_recipe
 from vqa.train.scratch.model import make_model, make_processor, make_tokenizer
@@ -40,6 +42,8 @@ RUNS: dict[str, dict[str, Any]] = {
 PAIRS = [("fsdp2", "whole"), ("fsdp2-lora", "whole-lora")]
 if IS_FULL:
     frozen = {"lora": LORA, "vision_tower": "frozen"}
+    RUNS |= {"whole-moments": {"offload": "optimizer"}, "fsdp2-moments": SHARDS | {"offload": "optimizer"}}
+    PAIRS += [("whole-moments", "whole"), ("fsdp2-moments", "whole")]
     RUNS |= {"fsdp2-offloaded": SHARDS | {"offload": "parameters"}}
     RUNS |= {"whole-frozen": frozen, "fsdp2-frozen": SHARDS | frozen}
     PAIRS += [("fsdp2-offloaded", "whole"), ("fsdp2-frozen", "whole-frozen")]
@@ -145,6 +149,33 @@ def test_lora_of_grpo_trains_the_tower_too_unless_it_is_frozen(ran: Path) -> Non
         assert all(name.endswith(("proj.weight", "qkv.weight", ".0.weight", ".2.weight")) for name in changed), changed
 
 
+def test_offloaded_moments_come_to_the_device_for_one_weight_at_a_time() -> None:
+    torch.manual_seed(0)
+    plain = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 2))
+    own = copy.deepcopy(plain)
+    groups = [{"params": list(own[0].parameters()), "lr": 0.1}, {"params": list(own[1].parameters())}]
+    optimizer = OffloadedAdamW(groups, lr=0.01, weight_decay=0.1)
+    pairs = [{"params": list(plain[0].parameters()), "lr": 0.1}, {"params": list(plain[1].parameters())}]
+    usual = torch.optim.AdamW(pairs, lr=0.01, weight_decay=0.1)
+    moves: list[tuple[int, str]] = []
+    place = optimizer.place_moments
+
+    def noted(weight: torch.nn.Parameter, device: torch.device) -> None:
+        moves.append((id(weight), "in" if not moves or moves[-1][1] == "out" else "out"))
+        place(weight, device)
+
+    optimizer.place_moments = noted  # type: ignore[method-assign]
+    for step in range(3):
+        for model, one in ((plain, usual), (own, optimizer)):
+            one.zero_grad()
+            model(torch.full((2, 4), float(step))).square().sum().backward()
+            one.step()
+    for mine, other in zip(own.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=0, atol=1e-7)
+    assert [way for _, way in moves] == ["in", "out"] * 12
+    assert all(first[0] == second[0] for first, second in zip(moves[::2], moves[1::2], strict=True))
+
+
 def test_shards_need_a_group_of_processes_and_their_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     with pytest.raises(UsageError, match=r"hardware\.sharding is fsdp2, which needs a group.* Give --workers N"):
@@ -157,8 +188,8 @@ def test_shards_need_a_group_of_processes_and_their_packages(monkeypatch: pytest
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"offload": "optimizer"}, "offload: optimizer needs shards"),
-        ({"sharding": "fsdp2", "offload": "optimizer"}, "FSDP 2 offloads the optimiser only with the weights"),
+        ({"offload": "parameters"}, "offload: parameters needs shards"),
+        ({"offload": "optimizer", "optimizer_bits": 8}, "moments of 8 bits stay on the device"),
         ({"sharding": "zero3", "master_weights": False}, "zero3 keeps float32 master weights"),
         ({"sharding": "zero3", "optimizer_bits": 8}, "zero3 flattens weights"),
     ],

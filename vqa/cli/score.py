@@ -104,6 +104,12 @@ def score(
     dry_run: DryRun = False,
     json_summary: JsonSummary = False,
     log_json: LogJson = False,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT", help="Serve metrics for Prometheus there while the run lasts; PORT: only here."
+        ),
+    ] = None,
 ) -> None:
     """Score videos and pictures: one row per clip in OUT/scores/*.parquet. The same command again resumes.
 
@@ -149,5 +155,6 @@ def score(
         dry_run=dry_run,
         json_summary=json_summary,
         log_json=log_json,
+        metrics=metrics,
     )
     raise typer.Exit(run(request))

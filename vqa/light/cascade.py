@@ -42,6 +42,14 @@ class Width:
     def of(self, embeddings: Matrix, scores: Matrix) -> Matrix:
         """Half width on 1-5 that holds 68 % of opinions, [N], of embeddings [N, D] with these scores [N]."""
         spread = (embeddings @ self.weights.T + self.biases).std(1)
+        return self._widths(spread, scores)
+
+    def of_left_out(self, first: LabelledSet, folds: Matrix) -> tuple[Matrix, Matrix]:
+        """Errors and widths, [N] each, of what it was fitted to, each row by the members that left its fold [N] out."""
+        residuals, spread, scores = _left_out(first, folds, self.weights, self.biases)
+        return np.abs(residuals), self._widths(spread, scores)
+
+    def _widths(self, spread: Matrix, scores: Matrix) -> Matrix:
         return np.asarray(self.scale * (spread + self.floor) * _slope(scores, self.least_slope))
 
     @classmethod
@@ -62,15 +70,10 @@ class Width:
         points = float(first.labels.std())
         weights = np.stack([one.weights for one in members]).astype(np.float32).astype(np.float64) * points
         biases = np.array([one.bias for one in members]) * points
-        found = first.embeddings @ weights.T + biases
         left_out = folds[0] if folds[0] is not None else np.zeros(len(first.labels))
-        is_new = np.array([[fold in pair for pair in pairs] for fold in left_out.tolist()])
-        middle = np.average(found, axis=1, weights=is_new)
-        spread = np.sqrt(np.average((found - middle[:, None]) ** 2, axis=1, weights=is_new))
-        slope, start = np.polyfit(middle, first.labels, 1)
-        residuals = first.labels - slope * middle - start
+        residuals, spread, scores = _left_out(first, left_out, weights, biases)
         floor = float(np.median(spread))
-        slopes = _slope(slope * middle + start, LEAST_SLOPE)
+        slopes = _slope(scores, LEAST_SLOPE)
         scale = half_width(residuals / ((spread + floor) * slopes), coverage=COVERAGE)
         return cls(weights=weights, biases=biases, floor=floor, scale=scale, least_slope=LEAST_SLOPE)
 
@@ -102,6 +105,18 @@ class Width:
                 f"student {folder}: {WIDTH} cannot be used ({what}); make it anew with `vqa distill`"
             ) from error
         return cls(weights=weights, biases=biases, floor=floor, scale=scale, least_slope=least_slope)
+
+
+def _left_out(first: LabelledSet, folds: Matrix, weights: Matrix, biases: Matrix) -> tuple[Matrix, Matrix, Matrix]:
+    """Residuals, spread of the members and scores of a set's rows, each by the members that left its fold out."""
+    pairs = list(combinations(range(FOLDS), 2))
+    found = first.embeddings @ weights.T + biases
+    is_new = np.array([[fold in pair for pair in pairs] for fold in folds.tolist()])
+    middle = np.average(found, axis=1, weights=is_new)
+    spread = np.sqrt(np.average((found - middle[:, None]) ** 2, axis=1, weights=is_new))
+    slope, start = np.polyfit(middle, first.labels, 1)
+    scores = slope * middle + start
+    return first.labels - scores, spread, scores
 
 
 def _slope(scores: Matrix, least: float) -> Matrix:

@@ -6,7 +6,8 @@ docs/concepts/files.md lists what is read and how it is shown.
 from vqa.media.backends.base import BackendName
 from vqa.media.backends.registry import BACKENDS
 from vqa.media.decode import decode
-from vqa.media.probe import PacketTable, probe
+from vqa.media.packets import PacketTable
+from vqa.media.probe import probe
 from vqa.media.sandbox import Guard
 from vqa.media.storage.fingerprint import fingerprint
 

@@ -23,7 +23,8 @@ from vqa.media.backends.pyav import read_pyav
 from vqa.media.backends.registry import BACKENDS
 from vqa.media.backends.stills import read_heif, read_pillow
 from vqa.media.color.convert import FrameConverter, Size
-from vqa.media.probe import BY_PILLOW, COMPOSITE, PacketTable, nearest, probe
+from vqa.media.packets import PacketTable, nearest
+from vqa.media.probe import BY_PILLOW, COMPOSITE, probe
 from vqa.media.storage.open import media_errors
 from vqa.types import Frames, MediaInfo, Pixels
 

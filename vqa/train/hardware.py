@@ -44,8 +44,8 @@ class HardwareConfig(Strict):
     )
     offload: Literal["none", "optimizer", "parameters"] = Field(
         "none",
-        description="what lies in host memory between uses: the optimiser's state and master weights (zero3), or the "
-        "shards of the weights too (fsdp2, zero3)",
+        description="what lies in host memory between uses: the optimiser's moments (with zero3 its float32 "
+        "weights too), or the shards of the weights as well",
     )
     master_weights: bool = Field(
         True,
@@ -84,12 +84,13 @@ class HardwareConfig(Strict):
     def _fit(self) -> "HardwareConfig":
         if self.auto and (self.is_sharded or self.offload != "none"):
             raise ValueError("auto chooses sharding and offload itself; give these, or auto: true")
-        if self.offload != "none" and not self.is_sharded:
+        if self.offload == "parameters" and not self.is_sharded:
             raise ValueError(
-                f"offload: {self.offload} needs shards; set sharding to fsdp2 or zero3 (one process too: --workers 1)"
+                "offload: parameters needs shards; set sharding to fsdp2 or zero3 (--workers 1 is enough), or offload: "
+                "optimizer"
             )
-        if (self.sharding, self.offload) == ("fsdp2", "optimizer"):
-            raise ValueError("FSDP 2 offloads the optimiser only with the weights; set offload: parameters, or zero3")
+        if self.offload == "optimizer" and self.optimizer_bits == 8:
+            raise ValueError("moments of 8 bits stay on the device; set offload: none, or optimizer_bits: 32")
         if self.sharding == "zero3" and not self.master_weights:
             raise ValueError("zero3 keeps float32 master weights; set master_weights: true, or sharding: fsdp2")
         if self.sharding == "zero3" and self.optimizer_bits == 8:

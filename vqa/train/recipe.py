@@ -303,8 +303,12 @@ def _on_hardware(stage: Stage, hardware: HardwareConfig) -> Stage:
             raise ValueError(f"{what}: vision_learning_rate is {rate:g} and hardware.vision_tower frozen; change one")
         stage = stage.model_copy(update={"vision_learning_rate": 0.0})
     if isinstance(stage, GrpoStage):
-        if hardware.optimizer_bits == 8 and not stage.optim.startswith("adamw_torch"):
-            raise ValueError(f"{what}: optim is {stage.optim}, and hardware.optimizer_bits: 8 is of AdamW; change one")
+        own = hardware.optimizer_bits == 8 or hardware.offload == "optimizer"
+        if own and not stage.optim.startswith("adamw_torch"):
+            raise ValueError(
+                f"{what}: optim is {stage.optim}, and hardware.optimizer_bits: 8 and offload: optimizer are of AdamW; "
+                "change one"
+            )
         return stage
     if stage.text == "freeze" and (hardware.vision_tower == "frozen" or hardware.lora):
         raise ValueError(f"{what}: text: freeze needs hardware with vision_tower: train and no lora")

@@ -26,7 +26,7 @@ from vqa import machine
 from vqa.config import merge
 from vqa.errors import UsageError
 from vqa.model.card import GenerationConfig, ModelCard, Readout, settle
-from vqa.prompt import PROMPTS, PromptName, dimensions
+from vqa.prompt import PROMPTS, PromptName
 from vqa.rewards.presets import known
 from vqa.train.checkpoints import (
     export_model,
@@ -36,13 +36,11 @@ from vqa.train.checkpoints import (
     save_model,
     without_rename_warnings,
 )
-from vqa.train.clips.conversations import read_conversations
 from vqa.train.clips.dataset import (
     ListedClip,
     TrainingClip,
     answer_writer,
     check_views,
-    damage_clips,
     digest_of,
     knows_damage,
     list_clips,
@@ -53,9 +51,9 @@ from vqa.train.clips.dataset import (
 from vqa.train.context import StageContext
 from vqa.train.generate import REASONS, generate_reasons, texts_by_clip
 from vqa.train.grpo.build import check_terms, make_trainer
-from vqa.train.grpo.dataset import Example
 from vqa.train.grpo.perturbations import second_pass
 from vqa.train.hardware import WHOLE
+from vqa.train.lessons import examples_of, lessons_of
 from vqa.train.metrics_log import LogCallback, MetricsLog
 from vqa.train.recipe import ColdStart, GrpoStage, Recipe, Stage, Warmup, Write, recipe_views
 from vqa.train.scratch.crops import cut_crops
@@ -300,7 +298,9 @@ def _run_stage(
         return
     kept = run.load(held_out)
     if isinstance(stage, ColdStart):
-        lessons = _lessons(run, stage, learned)
+        lessons = lessons_of(
+            stage, learned, texts=run.text_files(stage), prompt=context.prompt, views=run.views, seed=context.seed
+        )
         trained = cold_start(model, processor, lessons, kept, settings=stage, context=context)
     else:
         evaluate = partial(
@@ -315,7 +315,7 @@ def _run_stage(
             stage.settings(context.prompt, context.seed),
             model.requires_grad_(True).train(),
             processor,
-            _examples(run, stage, learned),
+            examples_of(stage, learned, captions=texts_by_clip(run.text_files(stage))),
             folder=folder,
             processes=run.processes.num_processes,
             evaluate=evaluate if kept else None,
@@ -397,32 +397,3 @@ def _warm_up(
             for name, some in (("train", train), ("validation", held_out))
         ]
     warm_up(model, processor, *crops, settings=stage, seed=seed, context=run.stage_context(stage, folder, log))
-
-
-def _lessons(run: RunContext, stage: ColdStart, learned: list[TrainingClip]) -> list[TrainingClip]:
-    """Clips of a cold start: with the stage's reasons or their own; under Q-Insight's prompt about damage too."""
-    prompt = run.prompt_of(stage)
-    lessons = [sample for sample in learned if sample.opinion is not None]  # of a stand-in its damage alone
-    if stage.reasons:
-        of = {sample.clip_id: sample for sample in learned}
-        read = partial(read_conversations, views=run.views, numbers=dimensions(prompt), seed=run.recipe.seed)
-        lessons = [sample for path in run.text_files(stage) for sample in read(path, of)]
-    return lessons + damage_clips(learned, prompt) if prompt == "q_insight" else lessons
-
-
-def _examples(run: RunContext, stage: GrpoStage, learned: list[TrainingClip]) -> list[Example]:
-    """Examples of GRPO: each clip's quality, but of stand-ins; for Q-Insight's reward its damage too, where known."""
-    captions = texts_by_clip(run.text_files(stage))
-    examples = [
-        Example(
-            clip_id=sample.clip_id,
-            dataset=sample.dataset,
-            opinion=math.nan if sample.opinion is None else sample.opinion,
-            load=sample.views,
-            caption=captions.get(sample.clip_id),
-        )
-        for sample in learned
-    ]
-    asked = zip(examples, learned, strict=True) if stage.reward == "q_insight" else ()
-    damaged = [replace(one, damage=sample.damage, opinion=math.nan) for one, sample in asked if sample.damage]
-    return [one for one in examples if not math.isnan(one.opinion)] + damaged

@@ -22,7 +22,8 @@ from vqa.config import Strict, Values
 from vqa.errors import ClipError
 from vqa.media.backends.base import BackendName
 from vqa.media.decode import decode
-from vqa.media.probe import PacketTable, nearest, probe
+from vqa.media.packets import PacketTable, nearest
+from vqa.media.probe import probe
 from vqa.types import Clip, CropBox, MediaInfo, Views
 from vqa.views.frames import change_by_luma, global_frames, local_frames, span
 from vqa.views.pictures import as_shown, cut_out, grid_of, laid_out, part, tile_size, within_area

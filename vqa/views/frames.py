@@ -12,7 +12,7 @@ from samplers.temporal import TemporalName
 from vqa.errors import ClipError
 from vqa.media.backends.base import BackendName
 from vqa.media.decode import decode
-from vqa.media.probe import PacketTable
+from vqa.media.packets import PacketTable
 from vqa.types import Clip, MediaInfo, Packets, Seconds
 
 Indices = NDArray[np.int64]

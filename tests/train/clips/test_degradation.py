@@ -17,7 +17,8 @@ from vqa.train.clips.dataset import damage_clips, list_clips, load_clips, split_
 from vqa.train.clips.degradation import NONE, SEVERITIES, damage_answer, damage_of, parse_damage
 from vqa.train.grpo.reward import RankAndScore
 from vqa.train.grpo.trainer import Trainer
-from vqa.train.runner import RunContext, _examples, run_recipe
+from vqa.train.lessons import examples_of
+from vqa.train.runner import RunContext, run_recipe
 from vqa.views import ViewsConfig
 
 
@@ -118,7 +119,7 @@ def test_a_stand_in_opinion_is_never_taken_for_a_persons(ladder: Path, tmp_path:
         run = RunContext.of(recipe, out=tmp_path, data=[people, ladder])
         (stage,) = recipe.stages
         train, _ = run.clips(stage)
-        found = _examples(run, stage, run.load(train))
+        found = examples_of(stage, run.load(train), captions={})
         return [(one.clip_id, one.damage == NONE, math.isnan(one.opinion)) for one in found]
 
     quality = [(f"p{i}", True, False) for i in range(3)]

@@ -8,7 +8,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from vqa.media.probe import PacketTable
+from vqa.media.packets import PacketTable
 from vqa.types import MediaInfo
 
 _BUILD_PLACE = re.compile(r"^(?:\[\d\d:\d\d:\d\d\] )?\S+\.(?:cc|cpp|h):\d+: ?")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vqa.errors import ClipError, UsageError
 from vqa.media.backends.base import as_stored, cause
-from vqa.media.probe import PacketTable, nearest
+from vqa.media.packets import PacketTable, nearest
 from vqa.media.storage.open import local_path
 from vqa.types import MediaInfo
 

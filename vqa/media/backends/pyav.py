@@ -19,7 +19,7 @@ from vqa.media.backends.joints import CODECS, JointFinder
 from vqa.media.bitstream.prune import pruner
 from vqa.media.containers.ffmpeg import open_container, packets_of, video_stream
 from vqa.media.containers.images import is_jpeg_cut_off
-from vqa.media.probe import PacketTable
+from vqa.media.packets import PacketTable
 from vqa.media.storage.open import open_source
 from vqa.types import MediaInfo
 

@@ -15,7 +15,7 @@ from vqa.media.color.convert import FrameConverter, on_white
 from vqa.media.containers.ffmpeg import open_container
 from vqa.media.containers.heif import Plane, primary_image
 from vqa.media.containers.images import pillow_pictures
-from vqa.media.probe import PacketTable
+from vqa.media.packets import PacketTable
 from vqa.media.storage.open import open_source
 from vqa.types import MediaInfo, Pixels
 

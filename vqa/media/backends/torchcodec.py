@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vqa.errors import ClipError, UsageError
 from vqa.media.backends.base import as_stored, cause
-from vqa.media.probe import PacketTable
+from vqa.media.packets import PacketTable
 from vqa.media.storage.open import open_source
 from vqa.types import MediaInfo
 

@@ -150,19 +150,19 @@ class EndpointEngine:
         self._thread.start()
         self._random = random.Random()  # noqa: S311 (jitter; no two workers may wait alike)
         self._down_since: float | None = None
+        self._client: httpx2.AsyncClient | None = None
         try:
-            self._client = self._run(self._connected())
+            self._run(self._connect())
             self._run(self._meet(needs_all=needs_all))
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
-        """Close the connections and end the thread."""
+        """End what is under way, close the connections and end the thread."""
         if not self._loop.is_running():
             return
-        if client := getattr(self, "_client", None):
-            self._run(client.aclose())
+        self._run(self._wound_up())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -178,12 +178,20 @@ class EndpointEngine:
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
-    async def _connected(self) -> httpx2.AsyncClient:
+    async def _wound_up(self) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        if self._client:
+            await self._client.aclose()
+
+    async def _connect(self) -> None:
         headers = {"User-Agent": f"vqa/{version('vqa')}"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
         most = self._engine.concurrency + len(self._servers)  # and a check of each
-        return httpx2.AsyncClient(
+        self._client = httpx2.AsyncClient(
             headers=headers,
             verify=any(server.url.startswith("https:") for server in self._servers),  # reads all certificates there are
             http2=find_spec("h2") is not None,  # where a server offers it, which takes TLS
@@ -403,6 +411,7 @@ class EndpointEngine:
     ) -> bytes:
         """The body of a good reply. Raises _PassingError, _RejectedError; ModelError for a refused key."""
         timeout = timeout or self._engine.deadline_seconds
+        assert self._client is not None, "closed"
         try:
             async with (
                 asyncio.timeout(timeout),

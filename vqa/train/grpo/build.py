@@ -23,7 +23,6 @@ from vqa.train.grpo.perturbations import needed_pass, second_pass
 from vqa.train.grpo.reward import RankAndScore
 from vqa.train.grpo.trainer import Trainer
 from vqa.train.hardware import WHOLE, HardwareConfig
-from vqa.train.lora import lora_config
 from vqa.train.metrics_log import log_held_out, reporters
 from vqa.train.modules import tower_of, vocabulary_of
 from vqa.train.sharding import loading_once, unsharded
@@ -80,9 +79,6 @@ def make_trainer(
     processor.tokenizer.padding_side = "left"
     if settings.vision_learning_rate is not None:
         tower_of(model).requires_grad_(settings.vision_learning_rate > 0)
-    lora = None
-    if hardware.lora:
-        lora = lora_config(model, hardware.lora, tower=settings.vision_learning_rate != 0)
     names = (*_OF_TRL, *(_OF_VLLM if settings.vllm_mode else ()))
     config: dict[str, object] = {name: getattr(settings, name) for name in names}
     config |= {
@@ -122,7 +118,7 @@ def make_trainer(
                 args=args,
                 processor=processor,
                 dataset=as_dataset(examples),
-                lora=lora,
+                hardware=hardware,
             )
     except (OSError, RuntimeError) as error:  # what trl and requests raise for a server that cannot be used
         if settings.vllm_mode != "server" or isinstance(error, torch.OutOfMemoryError):

@@ -11,7 +11,6 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 import datasets
 import torch
@@ -42,14 +41,14 @@ from vqa.train.grpo.packing import (
 )
 from vqa.train.grpo.perturbations import DIRECT, out_of_order, second_pass, tenths_of
 from vqa.train.grpo.reward import RankAndScore
+from vqa.train.hardware import HardwareConfig
+from vqa.train.lora import lora_config
 from vqa.train.metrics_log import peak_memory_gb
 from vqa.train.modules import parameter_groups, vocabulary_of
+from vqa.train.optimizer import OffloadedAdamW, optimizer_class
 from vqa.train.sharding import unsharded
 from vqa.train.types import Model, Row
 from vqa.types import Views
-
-if TYPE_CHECKING:
-    from peft import LoraConfig
 
 Scored = tuple[Tensor, Tensor, None]  # log-probabilities and entropies [R, T]; trl's third is a loss of experts
 
@@ -69,9 +68,10 @@ class Trainer(Guarded, GRPOTrainer):  # type: ignore[misc]  # trl has no types
         args: GRPOConfig,
         processor: ProcessorMixin,
         dataset: datasets.Dataset,
-        lora: "LoraConfig | None" = None,
+        hardware: HardwareConfig,
     ) -> None:
-        self._settings, self._reward, self._examples = settings, reward, examples
+        self._settings, self._reward, self._examples, self._hardware = settings, reward, examples, hardware
+        tower = settings.vision_learning_rate != 0
         self._check = LearningCheck(
             patience=settings.patience,
             check_first_batch=settings.check_first_batch,
@@ -93,7 +93,7 @@ class Trainer(Guarded, GRPOTrainer):  # type: ignore[misc]  # trl has no types
                 train_dataset=dataset,
                 processing_class=processor,
                 rollout_func=rollout,
-                peft_config=lora,
+                peft_config=lora_config(model, hardware.lora, tower=tower) if hardware.lora else None,
             )
 
     # ------------------------------------------------------------------------------------------ batches and optimiser
@@ -108,12 +108,15 @@ class Trainer(Guarded, GRPOTrainer):  # type: ignore[misc]  # trl has no types
         )
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """trl's own, or the same where the tower has its own learning rate. Made here: FSDP shards weights first."""
+        """trl's own, or the same with the tower's own learning rate or with offloaded moments."""
         settings, model = self._settings, model or self.model
-        if settings.vision_learning_rate is None:
+        chosen = optimizer_class(self._hardware)
+        if settings.vision_learning_rate is None and chosen is not OffloadedAdamW:
             return super().create_optimizer(model)  # type: ignore[no-any-return]
         groups = parameter_groups(model, rate=settings.learning_rate, vision_rate=settings.vision_learning_rate)
         kind, own = self.get_optimizer_cls_and_kwargs(self.args, model)
+        if chosen is OffloadedAdamW:
+            kind, own = chosen, {name: value for name, value in own.items() if name != "fused"}
         optimizer: torch.optim.Optimizer = kind(groups, **own, weight_decay=settings.weight_decay)
         self.optimizer = optimizer
         return optimizer

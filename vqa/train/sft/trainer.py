@@ -41,6 +41,7 @@ from vqa.train.context import StageContext
 from vqa.train.lora import add_lora, mark_trained, merge_lora
 from vqa.train.metrics_log import log_held_out, reporters
 from vqa.train.modules import parameter_groups
+from vqa.train.optimizer import optimizer_class
 from vqa.train.recipe import ColdStart
 from vqa.train.scratch.warmup import rate_at
 from vqa.train.sft.features import IGNORED, EncodedClip, FeatureCache, cache_features, collate, encode_clip
@@ -114,11 +115,8 @@ class Supervised(Guarded, Trainer):
         groups = parameter_groups(
             model or self.model, rate=settings.learning_rate, vision_rate=settings.vision_learning_rate
         )
-        if self._context.hardware.optimizer_bits == 8:
-            from torchao.optim import AdamW8bit as Kind
-        else:
-            from torch.optim import AdamW as Kind
-        self.optimizer = Kind(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.98))
+        kind = optimizer_class(self._context.hardware)
+        self.optimizer = kind(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.98))
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> LambdaLR:

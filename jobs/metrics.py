@@ -1,0 +1,182 @@
+"""Metrics of a running job for Prometheus: at an address of this process, and through Ray's exporter on Ray."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from vqa.data.score_table import ScoreRow
+from vqa.errors import UsageError
+
+# Seconds of a clip in a stage: from a light tier's milliseconds to a deadline.
+BUCKETS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+STATE_SECONDS = 2.0  # between two looks at what takes a call to Ray
+STAGES = {"decoding": "decode_seconds", "scoring": "score_seconds"}  # name: column of a row
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A metric as it is declared to an exporter."""
+
+    kind: Literal["counter", "gauge", "histogram"]
+    meaning: str
+    labels: tuple[str, ...] = ()
+
+
+METRICS: Mapping[str, Metric] = {
+    "vqa_clips": Metric("counter", "Finished clips.", ("status", "error_kind")),
+    "vqa_stage_seconds": Metric("histogram", "Seconds of a clip in a stage; their sum is the work done.", ("stage",)),
+    "vqa_stage_workers": Metric("gauge", "Workers of a stage.", ("stage",)),
+    "vqa_answers": Metric("counter", "Answers of the model: all, and those that hold a score.", ("kind",)),
+    "vqa_files": Metric("gauge", "Files: done, open (handed out, not done), left.", ("state",)),
+    "vqa_cost": Metric("gauge", "Cost so far, in the currency of job.price_per_hour."),
+}
+
+
+class Exporter(Protocol):
+    """What takes the values."""
+
+    def add(self, name: str, value: float, labels: Mapping[str, str]) -> None:
+        """Count `value` more, set a gauge to it, or observe it, by the metric's kind."""
+
+
+class Metrics:
+    """The values of one job, handed to every exporter."""
+
+    def __init__(self, *, price_per_hour: float | None = None) -> None:
+        """Nothing is exported yet."""
+        self._exporters: list[Exporter] = []
+        self._price = price_per_hour
+        self._began = time.monotonic()
+        self._next_state = 0.0
+        self._is_on_ray = False
+
+    def export(self, exporter: Exporter) -> None:
+        """Hand values to this one too, from here on."""
+        self._exporters.append(exporter)
+
+    def export_by_ray(self) -> None:
+        """Hand them to Ray's exporter, once this process is connected to a Ray."""
+        if not self._is_on_ray:
+            self._is_on_ray = True
+            self.export(RayExporter())
+
+    def rows(self, rows: Sequence[ScoreRow]) -> None:
+        """Count finished clips."""
+        for row in rows:
+            self._add("vqa_clips", 1, status=row.status, error_kind=row.error_kind or "")
+            for stage, column in STAGES.items():
+                if (seconds := getattr(row, column)) is not None:
+                    self._add("vqa_stage_seconds", seconds, stage=stage)
+            self._add("vqa_answers", row.answers_total or 0, kind="all")
+            self._add("vqa_answers", row.answers_parsed or 0, kind="with_score")
+
+    def state(
+        self, *, done: float, open_: int, total: int, workers: Callable[[], Mapping[str, int]], is_last: bool = False
+    ) -> None:
+        """Set the gauges, every few seconds and at the end: files done, handed out, in all; workers by stage; cost."""
+        if not self._exporters or (time.monotonic() < self._next_state and not is_last):
+            return
+        self._next_state = time.monotonic() + STATE_SECONDS
+        for state, number in (("done", done), ("open", open_), ("left", max(0.0, total - done))):
+            self._add("vqa_files", number, state=state)
+        for stage, count in workers().items():
+            self._add("vqa_stage_workers", count, stage=stage)
+        if self._price is not None:
+            self._add("vqa_cost", self._price * (time.monotonic() - self._began) / 3600)
+
+    def _add(self, name: str, value: float, **labels: str) -> None:
+        for exporter in self._exporters:
+            exporter.add(name, value, labels)
+
+
+class RayExporter:
+    """Ray's own exporter on every node (`ray.util.metrics`): names begin with `ray_` there."""
+
+    def __init__(self) -> None:
+        """Declare the metrics to the Ray that this process is connected to."""
+        from ray.util import metrics
+
+        self._gauges: dict[str, metrics.Gauge] = {}
+        self._counters: dict[str, metrics.Counter] = {}
+        self._histograms: dict[str, metrics.Histogram] = {}
+        for name, one in METRICS.items():
+            if one.kind == "gauge":
+                self._gauges[name] = metrics.Gauge(name, one.meaning, one.labels)
+            elif one.kind == "counter":
+                self._counters[name] = metrics.Counter(name, one.meaning, one.labels)
+            else:
+                self._histograms[name] = metrics.Histogram(name, one.meaning, list(BUCKETS), one.labels)
+
+    def add(self, name: str, value: float, labels: Mapping[str, str]) -> None:
+        """As of `Exporter`."""
+        if name in self._gauges:
+            self._gauges[name].set(value, dict(labels))
+        elif name in self._histograms:
+            self._histograms[name].observe(value, dict(labels))
+        elif value > 0:  # Ray refuses to count nothing
+            self._counters[name].inc(value, dict(labels))
+
+
+class PageExporter:
+    """A page in Prometheus' text format, by prometheus_client."""
+
+    def __init__(self) -> None:
+        """Declare the metrics. Raises UsageError without prometheus_client."""
+        try:
+            import prometheus_client as client
+        except ImportError as error:
+            raise UsageError("--metrics needs prometheus_client: pip install 'vqa[metrics]'") from error
+        client.disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = client.CollectorRegistry()
+        self._gauges: dict[str, client.Gauge] = {}
+        self._counters: dict[str, client.Counter] = {}
+        self._histograms: dict[str, client.Histogram] = {}
+        for name, one in METRICS.items():
+            if one.kind == "gauge":
+                self._gauges[name] = client.Gauge(name, one.meaning, one.labels, registry=self.registry)
+            elif one.kind == "counter":
+                self._counters[name] = client.Counter(name, one.meaning, one.labels, registry=self.registry)
+            else:
+                self._histograms[name] = client.Histogram(
+                    name, one.meaning, one.labels, registry=self.registry, buckets=BUCKETS
+                )
+
+    def add(self, name: str, value: float, labels: Mapping[str, str]) -> None:
+        """As of `Exporter`."""
+        if name in self._gauges:
+            gauge = self._gauges[name]
+            (gauge.labels(**labels) if labels else gauge).set(value)
+        elif name in self._histograms:
+            self._histograms[name].labels(**labels).observe(value)
+        else:
+            self._counters[name].labels(**labels).inc(value)
+
+
+@contextlib.contextmanager
+def serving(address: str | None, metrics: Metrics) -> Iterator[None]:
+    """Serve the metrics at HOST:PORT, or PORT of this machine alone, while the block runs; None: nowhere.
+
+    Raises:
+        UsageError: another form of address, one that cannot be listened at, or no prometheus_client.
+    """
+    if address is None:
+        yield
+        return
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal() or not 0 <= int(port) < 2**16:
+        raise UsageError(f"--metrics {address}: wanted HOST:PORT, or a port from 0 to 65535")
+    exporter = PageExporter()
+    from prometheus_client import start_http_server
+
+    try:
+        server, _ = start_http_server(int(port), addr=host.strip("[]") or "127.0.0.1", registry=exporter.registry)
+    except OSError as error:
+        raise UsageError(f"--metrics {address}: cannot be listened at ({error.strerror}); give another port") from error
+    metrics.export(exporter)
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()

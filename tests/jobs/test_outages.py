@@ -1,0 +1,104 @@
+"""What is not there for a while: room on the disk, a store. The rows in the end are those of an undisturbed run."""
+
+import errno
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+import jobs.score
+from jobs.engine import run_stages
+from jobs.ledger import Ledger
+from jobs.progress import JobProgress
+from jobs.resume import Work, run_key
+from jobs.score import ScoreInputs, ScoreRequest, score
+from jobs.stages import Resources
+from tests.support.job_runs import table
+from vqa.console import Engine
+from vqa.data.score_table import ScoreRow, ScoreTable, read_scores
+from vqa.errors import VqaError
+from vqa.types import Clip
+
+CLIPS = 300
+
+
+@dataclass(kw_only=True)
+class Naming:
+    """A stage that scores names, and reaches no file in `away` the first so many times."""
+
+    settings: str = "s"
+    batch_size: int | None = None
+    away: dict[str, int] = field(default_factory=dict)
+
+    def resources(self, cluster: Mapping[str, float]) -> Resources:
+        return Resources(workers=1)
+
+    def setup(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def process(self, items: Sequence[Work]) -> Iterator[ScoreRow]:
+        for clip in (item.clip for item in items):
+            key = run_key(clip.uri, start_seconds=None, end_seconds=None, settings=self.settings)
+            row = {"clip_id": clip.clip_id, "uri": clip.uri, "run_key": key, "fingerprint": clip.uri}
+            if self.away.get(clip.clip_id, 0):
+                self.away[clip.clip_id] -= 1
+                yield ScoreRow(**row, error_kind="not_readable", error="away")  # type: ignore[arg-type]
+            else:
+                yield ScoreRow(**row, status="ok", score=3.0)  # type: ignore[arg-type]
+
+
+def test_a_full_disk_ends_the_run_in_words_and_takes_no_row_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stages(inputs: ScoreInputs) -> list[Naming]:
+        return [Naming(settings=inputs.settings)]
+
+    monkeypatch.setattr(jobs.score, "stages_of", stages)
+    (tmp_path / "list.csv").write_text("path\n" + "".join(f"{n}.mp4\n" for n in range(CLIPS)))
+    options: dict[str, Any] = {"sources": (str(tmp_path / "list.csv"),), "engine": Engine.LOCAL, "json_summary": True}
+    assignments = ("job.seconds_per_write=0", "job.rows_per_part=50")
+    out, plain = (ScoreRequest(out=tmp_path / name, assignments=assignments, **options) for name in ("out", "plain"))
+    write, writes, full = pq.write_table, [0], set(np.random.default_rng(3).integers(20, 250, 3).tolist())
+
+    def filling(rows: Any, place: Path, **how: Any) -> None:
+        writes[0] += 1
+        if min(full, default=10**9) <= writes[0]:
+            Path(place).write_bytes(b"PAR1 and half of")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(rows, place, **how)
+
+    monkeypatch.setattr(pq, "write_table", filling)
+    while full:
+        before = writes[0]
+        with pytest.raises(VqaError, match=r"cannot be written to any more \(No space left.*the same command resumes"):
+            score(out)
+        assert not list((tmp_path / "out").rglob(".*.tmp")), "a draft takes what others could use"
+        assert read_scores(tmp_path / "out").num_rows >= before - 5
+        full.discard(min(full))
+    assert score(out) == 0
+    assert score(plain) == 0
+    assert table(tmp_path / "out") == table(tmp_path / "plain")
+    assert len(table(tmp_path / "out")) == CLIPS
+
+
+def test_what_a_store_did_not_give_is_asked_for_again_at_the_end(tmp_path: Path) -> None:
+    names = [f"{n:03}" for n in range(CLIPS)]
+    gone = np.random.default_rng(4).choice(names, 40, replace=False).tolist()
+    away = {**dict.fromkeys(gone[1:], 1), gone[0]: 9, "local": 1}
+    work = [Work(clip=Clip(clip_id=name, uri=f"s3://bucket/{name}.mp4")) for name in names]
+    work.append(Work(clip=Clip(clip_id="local", uri="/local.mp4")))
+    ledger, scores = Ledger.of(work, clip_seconds=None), ScoreTable(tmp_path)
+    assert not run_stages([Naming(away=away)], ledger, scores, JobProgress(0, quiet=True), engine=Engine.LOCAL)
+    rows = table(tmp_path)
+    assert set(rows) == {*names, "local"}
+    assert {name for name, row in rows.items() if row["status"] != "ok"} == {gone[0], "local"}
+    assert rows[gone[0]]["error_kind"] == "not_readable"
+    assert not ledger.work
