@@ -22,6 +22,7 @@ KINDS = (
     "train",
     "light",
     "people",
+    "hardware",
     "machines",
 )  # names of the folders under configs/
 
@@ -77,6 +78,10 @@ def _built(kind: str, path: Path, assignments: Sequence[str]) -> "BaseModel":
         from vqa.light.config import DistillConfig
 
         return load(path, DistillConfig, assignments)
+    if kind == "hardware":
+        from vqa.train.gpus import Gpu
+
+        return load(path, Gpu, assignments)
     from vqa.evaluate.card import EvalCard
 
     card = load(path, EvalCard, assignments)

@@ -1,5 +1,6 @@
 """`vqa train`: train a model by a recipe. Light to import."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +29,14 @@ def train(
     ] = 3,
     ray_address: Annotated[str | None, typer.Option(help="With --workers: as for `vqa score`.")] = None,
     wait: Wait = WAIT_SECONDS,
+    gpus: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NxGPU",
+            help="Plan the memory for these GPUs of configs/hardware, such as 8xh100, and refuse what does not fit. "
+            "[default: those of this machine]",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print steps, answers, memory and data, and do nothing.")
     ] = False,
@@ -41,14 +50,22 @@ def train(
 
     chosen = load_recipe(recipe, assignments or ())
     places = [*(data or []), *(ladder or [])]
-    if dry_run:
-        from vqa.train.dry_run import estimate
+    from vqa.train.dry_run import estimate, planned
+    from vqa.train.gpus import detect_gpus, parse_gpus
+    from vqa.train.plan import refuse_excess
 
-        for line in estimate(chosen, data=places):
+    if dry_run:
+        fleet = parse_gpus(gpus) if gpus else detect_gpus(workers)
+        for line in estimate(chosen, data=places, fleet=fleet):
             typer.echo(line)
         return
     if out is None:
         raise UsageError("train: --out is missing; give a folder for checkpoints, log and model, or --dry-run")
+    fleet = parse_gpus(gpus) if gpus else detect_gpus(workers or int(os.environ.get("WORLD_SIZE", "1")))
+    if fleet or chosen.hardware.auto:
+        chosen, plans, _ = planned(chosen, data=places, fleet=fleet)
+        if not {"ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"} & set(os.environ):  # a launch file shards by itself
+            refuse_excess(chosen, plans)
     if workers is None:
         from accelerate import PartialState
 

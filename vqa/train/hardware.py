@@ -34,6 +34,9 @@ class Lora(Strict):
 class HardwareConfig(Strict):
     """How a recipe fits its machines; one block for all its stages."""
 
+    auto: bool = Field(
+        False, description="choose sharding and offload for the GPUs at hand (`hardware: auto`); see vqa/train/plan.py"
+    )
     sharding: Literal["none", "fsdp2", "zero3"] = Field(
         "none",
         description="none: a whole copy on each process; fsdp2 (torch) or zero3 (DeepSpeed): weights, gradients and "
@@ -69,11 +72,18 @@ class HardwareConfig(Strict):
     @property
     def taught(self) -> dict[str, object]:
         """The settings that weights depend on, those at their default left out: digests of older runs stay."""
-        apart = {"sharding", "offload"}
+        apart = {"auto", "sharding", "offload"}
         return self.model_dump(mode="json", exclude=apart, exclude_defaults=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_auto(cls, values: object) -> object:
+        return {"auto": True} if values == "auto" else values
 
     @model_validator(mode="after")
     def _fit(self) -> "HardwareConfig":
+        if self.auto and (self.is_sharded or self.offload != "none"):
+            raise ValueError("auto chooses sharding and offload itself; give these, or auto: true")
         if self.offload == "parameters" and not self.is_sharded:
             raise ValueError(
                 "offload: parameters needs shards; set sharding to fsdp2 or zero3 (--workers 1 is enough), or offload: "

@@ -248,7 +248,6 @@ class Recipe(Strict):
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of matrix products; weights are float32")
     export: Literal["float32", "bfloat16", "float16"] = Field("bfloat16", description="of the weights in OUT/model")
     hardware: HardwareConfig = Field(HardwareConfig(), description="how it fits the machine; see vqa/train/hardware.py")
-    parameters: float | None = Field(None, gt=0, description="of the model, for --dry-run without its config")
     stages: tuple[Stage, ...] = Field(min_length=1)
 
     @field_validator("stages")

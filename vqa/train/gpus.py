@@ -1,0 +1,83 @@
+"""GPUs that a recipe is planned for: the table in configs/hardware, `--gpus 8xh100`, those of this machine."""
+
+import re
+from dataclasses import dataclass
+
+from pydantic import Field
+
+from vqa.config import Strict, configs_folder, load
+from vqa.errors import UsageError
+from vqa.machine import memory_bytes
+
+RESERVED_GB = 2.0  # of a GPU, for the CUDA context, NCCL and the libraries' workspaces
+FOLDER = "hardware"
+
+
+class Gpu(Strict):
+    """Schema of configs/hardware/*.yaml: a GPU as its vendor publishes it."""
+
+    name: str = Field(description="a part of the name that its driver reports")
+    memory_gb: float = Field(gt=0, description="gigabytes by the vendor")
+    bandwidth_gb_per_second: float = Field(gt=0, description="of its memory, in 10^9 bytes")
+    bfloat16_teraflops: float = Field(gt=0, description="of dense matrix products, without sparsity")
+    gpus_per_node: int = Field(8, ge=1, description="that share a host")
+    host_memory_gb: float | None = Field(None, gt=0, description="of such a host; default: not known, not compared")
+
+    @property
+    def usable(self) -> float:
+        """Bytes for a run. The vendor's gigabytes are 2^30 bytes; the 7 % above 10^9 go to the allocator's gaps."""
+        return (self.memory_gb - RESERVED_GB) * 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """Equal GPUs that a run is planned for."""
+
+    gpu: Gpu
+    count: int
+    label: str
+
+    @property
+    def nodes(self) -> int:
+        """Hosts."""
+        return -(-self.count // self.gpu.gpus_per_node)
+
+    @property
+    def host(self) -> float | None:
+        """Bytes of memory of a host, None where not known."""
+        return None if self.gpu.host_memory_gb is None else self.gpu.host_memory_gb * 1e9
+
+
+def parse_gpus(text: str) -> Fleet:
+    """Read `8xh100`, or `h100` for one.
+
+    Raises:
+        UsageError: for another form, and for a GPU that configs/hardware does not have.
+    """
+    known = sorted(path.stem for path in (configs_folder() / FOLDER).glob("*.yaml"))
+    found = re.fullmatch(r"(?:(\d{1,5})x)?(\S+)", text.lower())
+    count = int(found[1] or 1) if found else 0
+    if found is None or found[2] not in known or count < 1:
+        raise UsageError(f"--gpus {text}: not a count and a GPU such as 8xh100. GPUs: {', '.join(known)}.")
+    gpu = load(configs_folder() / FOLDER / f"{found[2]}.yaml", Gpu)
+    return Fleet(gpu, count, f"{count} x {found[2]}")
+
+
+def detect_gpus(count: int | None = None) -> Fleet | None:
+    """The GPUs of this machine, `count` of them where given; None without any. Their memory is what the driver says."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    found = torch.cuda.get_device_properties(0)
+    known = [load(path, Gpu) for path in sorted((configs_folder() / FOLDER).glob("*.yaml"))]
+    like = next((gpu for gpu in known if gpu.name in found.name), known[0])
+    here = torch.cuda.device_count()
+    gpu = like.model_copy(
+        update={
+            "memory_gb": found.total_memory / 2**30,
+            "gpus_per_node": here,
+            "host_memory_gb": memory_bytes() / 1e9,
+        }
+    )
+    return Fleet(gpu, count or here, f"{count or here} x {found.name}")
