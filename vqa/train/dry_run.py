@@ -48,7 +48,8 @@ def estimate(recipe: Recipe, *, data: Sequence[Path | str] = (), fleet: Fleet | 
         yield "data: none; give --data FOLDER"
     recipe, plans, clips = planned(recipe, data=places, fleet=fleet)
     asked = recipe.prompt or card.prompt
-    chosen = ", ".join(f"{name} {value}" for name, value in recipe.hardware.model_dump(exclude_none=True).items())
+    settings = recipe.hardware.model_dump(exclude_none=True, exclude={"auto"})
+    chosen = ", ".join(f"{name} {value}" for name, value in settings.items())
     yield f"hardware: {fleet.label if fleet else 'one process, no GPU named (--gpus 8xh100)'}; {chosen}"
     for number, plan in enumerate(plans, 1):
         stage = plan.stage
