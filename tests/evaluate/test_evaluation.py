@@ -16,6 +16,7 @@ from vqa.errors import UsageError
 from vqa.evaluate.evaluation import CLIP_FIELDS, Evaluation, EvaluationConfig, evaluate, write_evaluation
 from vqa.evaluate.statistics import STATISTICS, StatisticsConfig
 from vqa.metrics.fits import Fit
+from vqa.types import CropBox
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 QUICK = StatisticsConfig(resamples=100, splits=2)
@@ -191,7 +192,7 @@ def test_clips_have_what_the_page_needs(tmp_path: Path) -> None:
         {
             "uri": f"/v/{row['path']}", "score": row["score"], "score_std": at / 30, "reason": "<b>soft</b>",
             "keyframe_seconds": [0.5, 1.0], "frames_planned": 2, "width": 640, "height": 360, "codec": "h264",
-            "crop_boxes": [{"second": 0.5, "x": 1, "y": 2, "width": 3, "height": 4}], "duration_seconds": 8.0,
+            "crop_boxes": [CropBox(second=0.5, x=1, y=2, width=3, height=4)], "duration_seconds": 8.0,
         }
         for at, row in enumerate(scores)
     ]  # fmt: skip

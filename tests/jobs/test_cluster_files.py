@@ -5,6 +5,7 @@ import json
 import shlex
 import signal
 import subprocess
+import sys
 import time
 import zipfile
 from pathlib import Path
@@ -110,7 +111,12 @@ def commands(folder: Path, **scripts: str) -> None:
 
 
 def test_the_slurm_script_is_sound_shell() -> None:
-    said = subprocess.run(["shellcheck", str(FOLDER / "slurm.sh")], capture_output=True, text=True, check=False)
+    said = subprocess.run(
+        [str(Path(sys.executable).with_name("shellcheck")), str(FOLDER / "slurm.sh")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert said.returncode == 0, said.stdout
 
 

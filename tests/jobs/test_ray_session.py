@@ -1,13 +1,10 @@
 """Connecting to Ray, without one: what listens at an address, and whether this machine allows a Ray of its own."""
 
 import http.server
-import json
 import os
-import re
 import resource
 import socket
 import threading
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -117,19 +114,3 @@ def test_few_open_files_are_refused_before_ray_ends_without_a_word(monkeypatch: 
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (64, 64) if kind == resource.RLIMIT_NOFILE else (-1, -1))
     with pytest.raises(MachineError, match=r"needs 128 open files \(ulimit -n\), this process may have 64"):
         ray_session._check_limits()
-
-
-def test_the_exclude_of_the_docs_keeps_the_history_out_of_what_ray_packs(tmp_path: Path) -> None:
-    text = (Path(__file__).parents[2] / "docs" / "howto" / "ray_cluster.md").read_text(encoding="utf-8")
-    found = re.search(r"ray job submit --working-dir \. --runtime-env-json '(.+?)'", text)
-    assert found
-    folder = tmp_path / "checkout"
-    for name in (".git/objects/pack", "vqa/code.py", "out/scores/part.parquet"):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text("x")
-    excludes = json.loads(found[1])["excludes"]
-    from ray._private.runtime_env.packaging import create_package  # not to collect tests
-
-    create_package(str(folder), tmp_path / "made.zip", include_gitignore=True, excludes=excludes)
-    with zipfile.ZipFile(tmp_path / "made.zip") as made:
-        assert {Path(name).name for name in made.namelist() if not name.endswith("/")} == {"code.py"}

@@ -27,7 +27,7 @@ def request_(unsure: Path, tmp_path_factory: pytest.TempPathFactory) -> ScoreReq
     clips.write_text(folder / "text.mp4")
     return ScoreRequest(
         sources=(str(folder),),
-        out=folder.with_name("whole"),
+        out=tmp_path_factory.mktemp("cascade") / "whole",
         tier="cascade",
         student=unsure,
         reason_share="34%",

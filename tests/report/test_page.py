@@ -21,6 +21,7 @@ from vqa.evaluate.join import join
 from vqa.evaluate.statistics import StatisticsConfig
 from vqa.files import write_json
 from vqa.report.page import write_library, write_report
+from vqa.types import CropBox
 
 # Resolves with where the fifth clip of set b is on the screen, once the point has stood still for ten frames.
 STEADY = """() => new Promise((done) => {
@@ -335,7 +336,7 @@ def test_dark_and_narrow_pages_do_not_scroll_sideways(evaluation: Path, visit: A
 
 def test_a_job_without_opinions_shows_pictures_timelines_and_failures(tmp_path: Path, visit: Any) -> None:
     video = Path(__file__).parents[2] / "vqa/assets/clips/big_buck_bunny.mp4"
-    box = {"second": 0.5, "x": 0, "y": 0, "width": 64, "height": 64}
+    box = CropBox(second=0.5, x=0, y=0, width=64, height=64)
     rows: list[dict[str, Any]] = [
         {
             "clip_id": f"film.mp4#t={at},{at + 1}",
