@@ -151,5 +151,5 @@ def test_an_unknown_model_is_refused_with_the_way_out() -> None:
 
 def test_host_memory_is_compared_where_it_is_known() -> None:
     """Eight processes that load whole copies in float32: 66 GB each and as much for the reference."""
-    _, plans, _ = planned(recipe(), fleet=parse_gpus("8xh100"))
+    _, plans, _ = planned(recipe("preresq_video", "hardware.sharding=none"), fleet=parse_gpus("8xh100"))
     assert plans[0].memory.host_peak / GB == pytest.approx(8 * 2 * 33.2, rel=0.02)
