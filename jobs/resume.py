@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import json
 import os
+import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,9 @@ from vqa.types import Clip
 # These may end otherwise (limits are not part of the key); other failures are final until the file changes.
 RETRIED = frozenset({"crashed", "timeout", "too_large", "model"})
 PLAN_CHUNK = 10_000  # clips that are planned at a time
+_CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+_FEW = 4  # files whose stamps are taken before it is asked whether that is slow
+_SLOW_SECONDS = 1e-4  # of a file's stamp
 Stamp = tuple[int, int]  # size in bytes, time of last change in ns
 
 
@@ -63,8 +67,7 @@ class WorkPlan:
 
 def digest(*parts: object) -> str:
     """32 hex digits over the parts' canonical JSON."""
-    text = json.dumps(parts, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(_CANONICAL.encode(parts).encode(), digest_size=16).hexdigest()
 
 
 def run_key(source: str, *, start_seconds: float | None, end_seconds: float | None, settings: str) -> str:
@@ -202,10 +205,7 @@ def plan_work(
     one, its rows are reused after all. Raises UsageError where a row under the same clip_id is of another file.
     """
     by_source = _by_source(clips, rows, is_listed)
-    with ThreadPoolExecutor(16) as threads:
-        uris = [(name, clip.uri) for name, (clip, _) in by_source.items()]
-        parts = threads.map(lambda part: [(name, stamp(uri)) for name, uri in part], (uris[n::16] for n in range(16)))
-        stamps = dict(itertools.chain.from_iterable(parts))  # a future for each file would cost more than its stamp
+    stamps = dict(_stamped([(name, clip.uri) for name, (clip, _) in by_source.items()]))
     work: list[Work] = []
     reused: list[str] = []
     stale: list[str] = []
@@ -227,6 +227,23 @@ def plan_work(
         else:
             work.append(Work(clip=clip, finished=tuple(key_of(row, settings) for row in good), rows=tuple(good_ids)))
     return WorkPlan(work=work, reused=reused, stale=stale, retried=retried)
+
+
+def _stamped(uris: Sequence[tuple[str, str]]) -> list[tuple[str, Stamp | None]]:
+    """Each name with its file's stamp. Threads wait for slow stores; on a fast disk they only wait for each other."""
+    found: list[tuple[str, Stamp | None]] = []
+
+    def take(part: Iterable[tuple[str, str]]) -> list[tuple[str, Stamp | None]]:
+        return [(name, stamp(uri)) for name, uri in part]
+
+    began = time.perf_counter()
+    for at in range(0, len(uris), _FEW):
+        found += take(uris[at : at + _FEW])
+        if time.perf_counter() - began > _SLOW_SECONDS * len(found):
+            rest = uris[len(found) :]
+            with ThreadPoolExecutor(16) as threads:  # a future for each file would cost more than its stamp
+                return found + list(itertools.chain.from_iterable(threads.map(take, (rest[n::16] for n in range(16)))))
+    return found
 
 
 def _by_source(
