@@ -104,11 +104,12 @@ def parts() -> dict[str, Cost]:
             from vqa.config import build
             from vqa.media.sandbox import Guard
             from vqa.media.storage.fingerprint import fingerprint
-            from vqa.model import scorer as module
+            from vqa.model.engines import transformers as module
+            from vqa.model.scorer import Scorer
             from vqa.types import Clip, Views
             from vqa.views import ViewsConfig, look, view_seed
     with part("load"):
-        scorer = module.Scorer.load("embedded")
+        scorer = Scorer.load("embedded")
     with part("look"), Guard(deadline_seconds=120.0, memory_bytes=4 * 2**30, preload=["vqa.views"]) as guard:
         clip = Clip(clip_id=CLIP.name, uri=str(CLIP))
         config = build(ViewsConfig, scorer.card.views, where="embedded")
