@@ -12,13 +12,19 @@
 #SBATCH --signal=B:USR1@120
 set -euo pipefail
 
-head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+nodes=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
+head=${nodes%%$'\n'*} # no pipe into `head`, which ends before scontrol has written all of them
 address="$head:$((20000 + SLURM_JOB_ID % 20000))"
 cpus=${SLURM_CPUS_PER_TASK:-1}
 
 srun --overlap --nodes=1 --ntasks=1 --nodelist="$head" \
   ray start --head --node-ip-address="$head" --port="${address##*:}" --num-cpus="$cpus" --block &
+ray=$!
 until ray health-check --address "$address" >/dev/null 2>&1; do
+  if ! kill -0 "$ray" 2>/dev/null; then
+    echo "Ray did not start on $head at $address: see its lines above." >&2
+    exit 2
+  fi
   sleep 1
 done
 if ((SLURM_JOB_NUM_NODES > 1)); then
