@@ -106,6 +106,7 @@ def run_stages(
     wait: float = WAIT_SECONDS,
     unread_limit: int | None = None,
     store_mb: int | None = None,
+    stall_seconds: float | None = None,
     metrics: Metrics | None = None,
     amend: Callable[[ScoreRow], ScoreRow | None] = lambda row: row,
 ) -> bool:
@@ -127,7 +128,9 @@ def run_stages(
     try:
         with contextlib.ExitStack() as session:
             with stop.waiting():
-                executor = session.enter_context(_executor(engine, stages, ray_address, wait, progress.say, store_mb))
+                executor = session.enter_context(
+                    _executor(engine, stages, ray_address, wait, progress.say, store_mb, stall_seconds)
+                )
             if engine is Engine.RAY and metrics:
                 metrics.export_by_ray()
             stop.arm()  # Ray takes SIGTERM for itself when it starts
@@ -198,12 +201,15 @@ def _executor(
     wait: float,
     say: Callable[[str], None],
     store_mb: int | None,
+    stall_seconds: float | None,
 ) -> contextlib.AbstractContextManager[Executor]:
     if engine is Engine.LOCAL:
         return LocalExecutor(stages)
     from jobs.ray_executor import RayExecutor
 
-    return RayExecutor(stages, address=ray_address, wait_seconds=wait, say=say, store_mb=store_mb)
+    return RayExecutor(
+        stages, address=ray_address, wait_seconds=wait, say=say, store_mb=store_mb, stall_seconds=stall_seconds
+    )
 
 
 def _bounded(work: Iterator[Work], ledger: Ledger, over: threading.Event) -> Iterator[Work]:

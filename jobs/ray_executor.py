@@ -1,5 +1,6 @@
 """The stages on Ray Data: streaming, with backpressure, on this machine or a cluster."""
 
+import faulthandler
 import gc
 import io
 import itertools
@@ -47,6 +48,7 @@ class RayExecutor:
         wait_seconds: float = WAIT_SECONDS,
         say: Callable[[str], None] = say_on_stderr,
         store_mb: int | None = None,
+        stall_seconds: float | None = None,
     ) -> None:
         """Nothing is started yet.
 
@@ -56,8 +58,9 @@ class RayExecutor:
             wait_seconds: How long to wait for room on the cluster, and for a first result where workers are lost.
             say: Prints what is waited for.
             store_mb: Views that wait in Ray's object stores at most; None: by Ray.
+            stall_seconds: After which a worker that has made nothing more is ended, as if it had died; None: never.
         """
-        self._stages = stages
+        self._stages, self._stall_seconds = stages, stall_seconds
         self._wait_seconds, self._say, self._store_mb = wait_seconds, say, store_mb
         self._session = ray_session(address)
         self._cluster: Mapping[str, float] = {}
@@ -123,7 +126,7 @@ class RayExecutor:
         for stage, share in zip(self._stages, shares, strict=True):
             results = results.map_batches(
                 _worker_of(stage),
-                fn_constructor_args=[stage],
+                fn_constructor_args=[stage, self._stall_seconds],
                 batch_size=1 if alone and stage.batch_size else stage.batch_size,
                 batch_format="pyarrow",
                 compute=ActorPoolStrategy(
@@ -136,19 +139,19 @@ class RayExecutor:
                 ray_remote_args_fn=_restarts,
             )
         try:
-            watch = LossWatch(wait_seconds=self._wait_seconds, say=self._say)
-            with watch.pulling():  # Ray waits here for the first workers
-                batches = iter(results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
-            while True:
-                with watch.pulling():
-                    batch = next(batches, None)
-                if batch is None:
-                    break
-                items = _items(batch)
-                for item in items:
-                    if isinstance(item, VqaError):
-                        raise item
-                yield items
+            with LossWatch(wait_seconds=self._wait_seconds, say=self._say) as watch:
+                with watch.pulling():  # Ray waits here for the first workers
+                    batches = iter(results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
+                while True:
+                    with watch.pulling():
+                        batch = next(batches, None)
+                    if batch is None:
+                        break
+                    items = _items(batch)
+                    for item in items:
+                        if isinstance(item, VqaError):
+                            raise item
+                    yield items
             if feed.fault:
                 raise feed.fault
         except ray.exceptions.RayError as error:  # tasks that fail are forgiven above, so a worker cannot start
@@ -168,9 +171,9 @@ def _restarts() -> dict[str, int]:
 class StageWorker:
     """A stage in an actor of Ray. An error of its `setup` is its one result: Ray would only pass on the text."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, stall_seconds: float | None = None) -> None:
         """Set the stage up."""
-        self._stage = stage
+        self._stage, self._stall_seconds = stage, stall_seconds
         self._fault: VqaError | None = None
         try:
             stage.setup()
@@ -184,7 +187,7 @@ class StageWorker:
             return
         items = _items(batch)
         try:
-            made = self._stage.process([item for item in items if not isinstance(item, VqaError)])
+            made = self._timed(self._stage.process([item for item in items if not isinstance(item, VqaError)]))
             if self._stage.batch_size:
                 yield _table(list(made))
             else:
@@ -196,6 +199,19 @@ class StageWorker:
             yield _table([error.with_traceback(None)])
         if faults := [item for item in items if isinstance(item, VqaError)]:
             yield _table(faults)
+
+    def _timed(self, made: Iterator[Item]) -> Iterator[Item]:
+        """The same; ends this process where the next one takes too long, whatever hangs and holds the interpreter."""
+        while True:
+            if self._stall_seconds is not None:
+                faulthandler.dump_traceback_later(self._stall_seconds, file=2, exit=True)  # needs no Python to run
+            try:
+                one = next(made)
+            except StopIteration:
+                return
+            finally:
+                faulthandler.cancel_dump_traceback_later()
+            yield one
 
 
 def _worker_of(stage: Stage) -> type[StageWorker]:

@@ -2,8 +2,6 @@
 
 import errno
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,44 +13,16 @@ import jobs.score
 from jobs.engine import run_stages
 from jobs.ledger import Ledger
 from jobs.progress import JobProgress
-from jobs.resume import Work, run_key
+from jobs.resume import Work
 from jobs.score import ScoreInputs, ScoreRequest, score
-from jobs.stages import Resources
 from tests.support.job_runs import table
+from tests.support.naming import Naming
 from vqa.console import Engine
-from vqa.data.score_table import ScoreRow, ScoreTable, read_scores
+from vqa.data.score_table import ScoreTable, read_scores
 from vqa.errors import VqaError
 from vqa.types import Clip
 
 CLIPS = 300
-
-
-@dataclass(kw_only=True)
-class Naming:
-    """A stage that scores names, and reaches no file in `away` the first so many times."""
-
-    settings: str = "s"
-    batch_size: int | None = None
-    away: dict[str, int] = field(default_factory=dict)
-
-    def resources(self, cluster: Mapping[str, float]) -> Resources:
-        return Resources(workers=1)
-
-    def setup(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-    def process(self, items: Sequence[Work]) -> Iterator[ScoreRow]:
-        for clip in (item.clip for item in items):
-            key = run_key(clip.uri, start_seconds=None, end_seconds=None, settings=self.settings)
-            row = {"clip_id": clip.clip_id, "uri": clip.uri, "run_key": key, "fingerprint": clip.uri}
-            if self.away.get(clip.clip_id, 0):
-                self.away[clip.clip_id] -= 1
-                yield ScoreRow(**row, error_kind="not_readable", error="away")  # type: ignore[arg-type]
-            else:
-                yield ScoreRow(**row, status="ok", score=3.0)  # type: ignore[arg-type]
 
 
 def test_a_full_disk_ends_the_run_in_words_and_takes_no_row_along(

@@ -13,6 +13,8 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from ctypes import PyDLL
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,9 @@ def environment(marks: Path, **faults: str | int | list[str]) -> dict[str, str]:
         marks: Folder for the marks of faults that have happened.
         faults: `decoder`, `sampler` and `scorer` (a clip_id: who works on it is killed), `driver` and `interrupted`
             (finished clips after which it is killed, or its process group gets SIGINT), `held` (clip_ids that nobody
-            decodes before there is a mark `free`).
+            decodes before there is a mark `free`), `hungry` and `hung` (a clip_id: who scores it takes memory without
+            end, or hangs for good), `padding` (bytes that each clip's views are longer by), `sampler_clock`,
+            `scorer_clock` and `driver_clock` (seconds by which it is fast).
     """
     marks.mkdir(exist_ok=True)
     return {VARIABLE: json.dumps({"marks": str(marks), **faults})}
@@ -59,8 +63,29 @@ def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def _shift_clock(name: str) -> None:
+    """Set this process's clock forward, or back, as Python sees it."""
+    if seconds := _faults().get(f"{name}_clock", 0):
+        now, now_ns = time.time, time.time_ns
+        time.time = lambda: now() + seconds
+        time.time_ns = lambda: now_ns() + seconds * 10**9
+
+
+def _eat() -> None:
+    """Take memory, all of it touched, until somebody ends this process."""
+    held = []
+    while True:
+        held.append(b"x" * 2**26)
+        time.sleep(0.02)
+
+
 class FailingSampleStage(SampleStage):
     """Is killed over a clip, or the process that decodes it for this one."""
+
+    def setup(self) -> None:
+        """As SampleStage."""
+        _shift_clock("sampler")
+        super().setup()
 
     def process(self, items: Sequence[Work]) -> Iterator[Sample | Result]:
         """As SampleStage."""
@@ -70,7 +95,9 @@ class FailingSampleStage(SampleStage):
             faults = _faults()
             while work.clip.clip_id in faults.get("held", ()) and not (Path(faults["marks"]) / "free").exists():
                 time.sleep(0.02)
-            yield from super().process([work])
+            for made in super().process([work]):
+                padding = bytes(faults.get("padding", 0))  # which pickle does not read
+                yield replace(made, views=made.views + padding) if isinstance(made, Sample) else made
 
     def _guarded(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         return super()._guarded(_in_child, *arguments, work=function, **options)
@@ -87,6 +114,7 @@ class FailingScoreStage(ScoreStage):
 
     def setup(self) -> None:
         """Loads nothing."""
+        _shift_clock("scorer")
         self._scorer = _DigestScorer()
 
     def process(self, items: Sequence[Sample | Result]) -> Iterator[Result]:
@@ -94,6 +122,10 @@ class FailingScoreStage(ScoreStage):
         for item in items:
             if isinstance(item, Sample) and _happens("scorer", item.row.clip_id):
                 _die()
+            if isinstance(item, Sample) and _happens("hung", item.row.clip_id):
+                PyDLL(None).sleep(10**6)  # with the interpreter's lock
+            if isinstance(item, Sample) and _happens("hungry", item.row.clip_id):
+                _eat()
         yield from super().process(items)
 
 
@@ -119,6 +151,7 @@ def digest_score(views: Views) -> Score:
 
 def arm() -> None:
     """Puts the faults into this process, which drives a run."""
+    _shift_clock("driver")
     jobs.score.SampleStage, jobs.score.ScoreStage = FailingSampleStage, FailingScoreStage
     advance = JobProgress.advance
 
