@@ -27,6 +27,7 @@ LOCAL_FILES = 64  # up to this many, `auto` takes this process: Ray's start-up w
 TOO_MANY_FAILED = 3
 EXAMPLE_CHARACTERS = 200
 OPEN_FILES = 10_000  # handed out and not done, at most: what the driver holds of a job of any size
+FIRST_FILES = 1000  # of them before the first is done: how fast they go decides how the next ones travel
 PATIENCE_SECONDS = 60.0  # without a result, until more are handed out: clips that are lost stay open to the end
 WITHOUT_SCORE = ("unparsed", "failed")  # statuses
 
@@ -214,15 +215,17 @@ def _executor(
 
 def _bounded(work: Iterator[Work], ledger: Ledger, over: threading.Event) -> Iterator[Work]:
     """The work, no more of it open than OPEN_FILES; ends with the run. It is taken in threads of the executor."""
-    most = OPEN_FILES
-    for item in work:
+    most, lost = FIRST_FILES, 0
+    for taken, item in enumerate(work, start=1):
         yield item
         since, still_open = time.monotonic(), len(ledger.work)
         while len(ledger.work) >= most and not over.wait(0.05):
             if len(ledger.work) != still_open:
                 since, still_open = time.monotonic(), len(ledger.work)
             elif time.monotonic() - since > PATIENCE_SECONDS:
-                most += OPEN_FILES
+                lost += OPEN_FILES
+            done = taken - len(ledger.work)
+            most = min(FIRST_FILES + done, OPEN_FILES) + lost
         if over.is_set():
             return
 

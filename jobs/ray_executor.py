@@ -21,7 +21,7 @@ import pyarrow as pa
 from jobs import _compat
 from jobs.ray_session import ray_session
 from jobs.resume import Work
-from jobs.stages import Item, Result, Stage
+from jobs.stages import Item, Result, Sample, Stage
 from jobs.waiting import LossWatch, say_on_stderr, wait_for_process, wait_for_room
 from vqa.console import WAIT_SECONDS
 from vqa.errors import ModelError, VqaError
@@ -29,8 +29,11 @@ from vqa.errors import ModelError, VqaError
 if TYPE_CHECKING:
     from ray.data import Dataset
 
-FILES_PER_TASK = 20_000  # so many files are tasks of their own, the next as many in twos, and so on up to TASK_FILES
-TASK_FILES = 32
+# Each task of Ray takes the driver milliseconds. Where clips are finished faster than it could hand them out one by
+# one, several travel together.
+TASKS_PER_SECOND = 20  # so many files as are finished in a second make so many tasks
+TASK_FILES = 64  # in a task at most
+PACKET_SECONDS = 0.1  # rows that are made within leave a worker together
 POLL_SECONDS = 0.05  # how soon work that is planned reaches Ray
 # A clip is tried twice: with its neighbours in a batch, then, where their worker died, alone. Each such end costs a
 # worker that must load its model anew, so Ray itself retries nothing; the ledger knows what did not come back.
@@ -151,6 +154,7 @@ class RayExecutor:
                     for item in items:
                         if isinstance(item, VqaError):
                             raise item
+                    feed.finished(len(items))
                     yield items
             if feed.fault:
                 raise feed.fault
@@ -181,7 +185,7 @@ class StageWorker:
             self._fault = error.with_traceback(None)
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
-        """A batch of items to a batch per result."""
+        """A batch of packets to packets of results."""
         if self._fault is not None:
             yield _table([self._fault])
             return
@@ -191,7 +195,7 @@ class StageWorker:
             if self._stage.batch_size:
                 yield _table(list(made))
             else:
-                yield from (_table([one]) for one in made)
+                yield from map(_table, _packets_of(made))
         except ModelError:
             # This process can give no more. Ray starts another and retries only where a process dies.
             os._exit(1)
@@ -212,6 +216,19 @@ class StageWorker:
             finally:
                 faulthandler.cancel_dump_traceback_later()
             yield one
+
+
+def _packets_of(made: Iterable[Item]) -> Iterator[list[Item]]:
+    """Rows that are made within PACKET_SECONDS together; samples one by one: the model's batches are made of them."""
+    packet: list[Item] = []
+    began = time.monotonic()
+    for one in made:
+        packet.append(one)
+        if isinstance(one, Sample) or time.monotonic() - began >= PACKET_SECONDS:
+            yield packet
+            packet, began = [], time.monotonic()
+    if packet:
+        yield packet
 
 
 def _worker_of(stage: Stage) -> type[StageWorker]:
@@ -241,6 +258,7 @@ class _Feed:
     def __init__(self, work: Iterable[Work], *, most: int) -> None:
         """Start the thread; `most`: files in a packet."""
         self.fault: VqaError | None = None
+        self._done, self._first = 0, 0.0
         self._folder = tempfile.TemporaryDirectory(prefix="vqa-feed-", ignore_cleanup_errors=True)
         self._path = Path(self._folder.name) / "work"
         self._path.touch()
@@ -249,21 +267,29 @@ class _Feed:
         self._thread.start()
 
     def _write(self, work: Iterable[Work], most: int) -> None:
-        items, written = iter(work), 0
+        items = iter(work)
         with self._path.open("ab", buffering=0) as file:
             try:
                 while not self._is_over.is_set():
-                    packet = list(itertools.islice(items, min(most, 1 + written // FILES_PER_TASK)))
+                    packet = list(itertools.islice(items, self._size(most)))
                     if not packet:
                         break
                     _append(file, pickle.dumps(packet, protocol=5))
-                    written += len(packet)
             except VqaError as error:
                 self.fault = error
             except Exception as error:  # a list that cannot be read on must not pass for one that has ended
                 self.fault = VqaError(f"listing the clips failed: {type(error).__name__}: {error}")
             finally:
                 _append(file, b"")
+
+    def finished(self, results: int) -> None:
+        """Count results, by whose rate packets grow."""
+        self._first = self._first or time.monotonic()
+        self._done += results
+
+    def _size(self, most: int) -> int:
+        per_second = self._done / max(1.0, time.monotonic() - self._first)
+        return max(1, min(most, int(per_second / TASKS_PER_SECOND)))
 
     def dataset(self) -> "Dataset":
         """The packets, a block each."""

@@ -35,7 +35,8 @@ def environment(marks: Path, **faults: str | int | list[str]) -> dict[str, str]:
         marks: Folder for the marks of faults that have happened.
         faults: `decoder`, `sampler` and `scorer` (a clip_id: who works on it is killed), `driver` and `interrupted`
             (finished clips after which it is killed, or its process group gets SIGINT), `held` (clip_ids that nobody
-            decodes before there is a mark `free`), `hungry` and `hung` (a clip_id: who scores it takes memory without
+            decodes before there is a mark `free`), `poison` and `poison_scorer` (clip_ids: who decodes or scores one
+            is killed, each time), `hungry` and `hung` (a clip_id: who scores it takes memory without
             end, or hangs for good), `padding` (bytes that each clip's views are longer by), `sampler_clock`,
             `scorer_clock` and `driver_clock` (seconds by which it is fast).
     """
@@ -104,7 +105,9 @@ class FailingSampleStage(SampleStage):
 
 
 def _in_child(subject: Any, *arguments: Any, work: Callable[..., Any], **options: Any) -> Any:
-    if isinstance(subject, Clip) and _happens("decoder", subject.clip_id):
+    if isinstance(subject, Clip) and (
+        subject.clip_id in _faults().get("poison", ()) or _happens("decoder", subject.clip_id)
+    ):
         _die()
     return work(subject, *arguments, **options)
 
@@ -121,6 +124,8 @@ class FailingScoreStage(ScoreStage):
         """As ScoreStage."""
         for item in items:
             if isinstance(item, Sample) and _happens("scorer", item.row.clip_id):
+                _die()
+            if isinstance(item, Sample) and item.row.clip_id in _faults().get("poison_scorer", ()):
                 _die()
             if isinstance(item, Sample) and _happens("hung", item.row.clip_id):
                 PyDLL(None).sleep(10**6)  # with the interpreter's lock

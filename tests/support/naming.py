@@ -16,9 +16,10 @@ class Naming:
     settings: str = "s"
     batch_size: int | None = None
     away: dict[str, int] = field(default_factory=dict)
+    each: Resources = field(default_factory=lambda: Resources(workers=1))
 
     def resources(self, cluster: Mapping[str, float]) -> Resources:
-        return Resources(workers=1)
+        return self.each
 
     def setup(self) -> None:
         pass
