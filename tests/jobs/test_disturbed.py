@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -210,6 +211,41 @@ def test_a_worker_hangs(scene: Scene) -> None:
     scene.start(hung=clip(scene))
     scene.check(scene.run("--set", "job.stall_seconds=15"))
     assert (scene.folder / "marks" / "hung").exists()
+
+
+def test_the_store_is_away_for_a_minute(scene: Scene, library: Library) -> None:
+    place = Path(library.command[4]).parent
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+
+    def serve() -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1", "--directory", str(place)]
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    urls = [f"http://127.0.0.1:{port}/{n % FILES}.mp4,clip{n:03}\n" for n in range(CLIPS)]
+    (scene.folder / "urls.csv").write_text("path,clip_id\n" + "".join(urls))
+    command = [*library.command[:4], str(scene.folder / "urls.csv"), *library.command[5:]]
+    plain = scene.folder / "plain"
+    server = serve()
+    try:
+        code, _, heard = Run([*command, "--engine", "local", "--out", str(plain)], plain).end()
+        assert code == 0, heard
+        scene.start()
+        assert scene.cluster is not None
+        where = ["--out", str(scene.out), "--ray-address", scene.cluster.address]
+        run = Run([*command, *where], scene.out)
+        scene.some(run)
+        server.kill()
+        server.wait()
+        assert scene.rows < CLIPS
+        time.sleep(60)
+        server = serve()
+        code, said, heard = run.end()
+        assert code == 0, heard
+    finally:
+        server.kill()
+    assert as_bytes(scene.out) == as_bytes(plain)
+    assert json.loads(said)["counts"] == {"ok": CLIPS}
 
 
 def test_clocks_differ(scene: Scene, library: Library) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+import jobs.engine
 import jobs.score
 from jobs.engine import run_stages
 from jobs.ledger import Ledger
@@ -20,6 +22,7 @@ from tests.support.naming import Naming
 from vqa.console import Engine
 from vqa.data.score_table import ScoreTable, read_scores
 from vqa.errors import VqaError
+from vqa.media.storage.stores import is_away
 from vqa.types import Clip
 
 CLIPS = 300
@@ -72,3 +75,26 @@ def test_what_a_store_did_not_give_is_asked_for_again_at_the_end(tmp_path: Path)
     assert {name for name, row in rows.items() if row["status"] != "ok"} == {gone[0], "local"}
     assert rows[gone[0]]["error_kind"] == "not_readable"
     assert not ledger.work
+
+
+def test_a_store_that_is_away_at_the_end_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [f"{n:02}" for n in range(30)]
+    answers = iter([True, True, False])
+    monkeypatch.setattr(jobs.engine, "STORE_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(jobs.engine, "is_away", lambda uri: next(answers))
+    work = [Work(clip=Clip(clip_id=name, uri=f"s3://bucket/{name}.mp4")) for name in names]
+    ledger, scores = Ledger.of(work, clip_seconds=None), ScoreTable(tmp_path)
+    away = dict.fromkeys(names[-10:], 1)
+    assert not run_stages([Naming(away=away)], ledger, scores, JobProgress(0, quiet=False), engine=Engine.LOCAL)
+    assert {row["status"] for row in table(tmp_path).values()} == {"ok"}
+    assert next(answers, None) is None
+    assert "waiting up to 120 s for a store that does not answer: s3://bucket/" in capsys.readouterr().err
+
+
+def test_only_what_may_pass_is_waited_for() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    assert is_away(f"http://127.0.0.1:{port}/a.mp4")
+    assert not is_away("nonsense://a.mp4")

@@ -108,6 +108,19 @@ def remote_stamp(uri: str) -> tuple[int, int] | None:
     return facts["size"], int.from_bytes(hashlib.blake2b(state.encode(), digest_size=8).digest(), "big") >> 1
 
 
+def is_away(uri: str) -> bool:
+    """Whether a store cannot be reached, is silent or busy, which may pass; not where it refuses or lacks a file."""
+    try:
+        store, path = store_of(uri)
+        store.info(path)
+    except ClipError:  # a URL that cannot be read at all
+        return False
+    except Exception as error:  # each store has its own family of errors
+        failure, is_final = _as_clip_error(uri, error)
+        return failure.kind == "timeout" or not is_final
+    return False
+
+
 def list_remote(uri: str) -> Iterator[str]:
     """URLs of all files below a folder or matched by a glob, sorted in each folder of the first level; may be none.
 
