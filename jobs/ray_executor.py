@@ -129,7 +129,7 @@ class RayExecutor:
         for stage, share in zip(self._stages, shares, strict=True):
             results = results.map_batches(
                 _worker_of(stage),
-                fn_constructor_args=[stage, self._stall_seconds],
+                fn_constructor_args=[stage, self._stall_seconds, 0.0 if alone else PACKET_SECONDS],
                 batch_size=1 if alone and stage.batch_size else stage.batch_size,
                 batch_format="pyarrow",
                 compute=ActorPoolStrategy(
@@ -175,9 +175,9 @@ def _restarts() -> dict[str, int]:
 class StageWorker:
     """A stage in an actor of Ray. An error of its `setup` is its one result: Ray would only pass on the text."""
 
-    def __init__(self, stage: Stage, stall_seconds: float | None = None) -> None:
-        """Set the stage up."""
-        self._stage, self._stall_seconds = stage, stall_seconds
+    def __init__(self, stage: Stage, stall_seconds: float | None = None, packet_seconds: float = 0.0) -> None:
+        """Set the stage up; what it makes within `packet_seconds` travels together."""
+        self._stage, self._stall_seconds, self._packet_seconds = stage, stall_seconds, packet_seconds
         self._fault: VqaError | None = None
         try:
             stage.setup()
@@ -195,7 +195,7 @@ class StageWorker:
             if self._stage.batch_size:
                 yield _table(list(made))
             else:
-                yield from map(_table, _packets_of(made))
+                yield from map(_table, _packets_of(made, self._packet_seconds))
         except ModelError:
             # This process can give no more. Ray starts another and retries only where a process dies.
             os._exit(1)
@@ -218,13 +218,13 @@ class StageWorker:
             yield one
 
 
-def _packets_of(made: Iterable[Item]) -> Iterator[list[Item]]:
-    """Rows that are made within PACKET_SECONDS together; samples one by one: the model's batches are made of them."""
+def _packets_of(made: Iterable[Item], seconds: float) -> Iterator[list[Item]]:
+    """Rows that are made within so many seconds together; samples one by one: the model's batches are made of them."""
     packet: list[Item] = []
     began = time.monotonic()
     for one in made:
         packet.append(one)
-        if isinstance(one, Sample) or time.monotonic() - began >= PACKET_SECONDS:
+        if isinstance(one, Sample) or time.monotonic() - began >= seconds:
             yield packet
             packet, began = [], time.monotonic()
     if packet:
