@@ -1,21 +1,13 @@
 """The lock that needs no locks: one run at a time, whoever was killed, paused or is on another machine."""
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from jobs import lease
 from jobs.lease import FilePlace, Lease, ObjectPlace, Place
-from tests.support.buckets import s3
 from vqa.errors import UsageError, VqaError
-
-
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
-    with s3() as url:
-        yield url
 
 
 @pytest.fixture(params=["file", "object"])

@@ -32,4 +32,5 @@ def s3() -> Iterator[str]:
                 patch.setenv(name, value)
             boto3.client("s3").create_bucket(Bucket="films")
             yield "s3://films"
+        S3FileSystem.clear_instance_cache()
         process.terminate()
