@@ -1,5 +1,6 @@
 """Faults of a cluster, each in a run over 300 clips: the table is that of an undisturbed run, byte for byte."""
 
+import itertools
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ import numpy as np
 import psutil
 import pytest
 
+from jobs.mirror import Mirror
 from tests.support import clips, failing
 from tests.support.job_runs import Run, as_bytes, table
 from vqa.data.score_table import read_scores
@@ -257,3 +259,31 @@ def test_clocks_differ(scene: Scene, library: Library) -> None:
     safe = scene.rows
     later = failing.environment(scene.folder / "marks", driver_clock=-48 * HOUR)
     scene.check(scene.run(**later), new=CLIPS + 1 - safe)
+
+
+def test_the_driver_dies_over_results_in_a_store(library: Library, bucket: str, tmp_path: Path) -> None:
+    url, rng = f"{bucket}/disturbed", np.random.default_rng(8)
+    command = [*library.command, "--engine", "local", "--out", url]
+
+    def there(folder: str) -> Path:
+        (tmp_path / folder).mkdir()
+        return Mirror(url, tmp_path / folder, check=lambda: None, say=print).folder
+
+    seen = 0
+    for turn in range(2):
+        run = Run(command, tmp_path)
+        wanted = seen + int(rng.integers(20, 80))
+        looks = itertools.count()
+        run.wait_until(
+            lambda turn=turn, wanted=wanted, looks=looks: (
+                time.sleep(1) or read_scores(there(f"{turn}-{next(looks)}"), ["clip_id"]).num_rows >= wanted
+            )
+        )
+        os.kill(run.process.pid, signal.SIGKILL)
+        assert run.end()[0] == -signal.SIGKILL
+        seen = read_scores(there(f"{turn}"), ["clip_id"]).num_rows
+        assert wanted <= seen < CLIPS
+    code, said, heard = Run(command, tmp_path).end()
+    assert code == 0, heard
+    assert json.loads(said)["rows_reused"] == seen
+    assert as_bytes(there("end")) == library.undisturbed
