@@ -9,6 +9,7 @@ replaced by a digest of the pixels.
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -44,13 +45,14 @@ def main() -> None:
                 command = [sys.executable, "-m", "tests.support.failing", "score", str(folder / "list.csv")]
                 command += ["--out", str(out), "--engine", given.engine, "--json", "--max-failed", "100%"]
                 variables = os.environ | failing.environment(folder / "marks", **faults)
+                before = resource.getrusage(resource.RUSAGE_CHILDREN)
                 said = subprocess.run(command, capture_output=True, text=True, check=True, env=variables)
+                after = resource.getrusage(resource.RUSAGE_CHILDREN)
+                used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
                 run = json.loads(said.stdout)
                 lost = read_scores(out, ["error_kind"]).column("error_kind").to_pylist().count("crashed")
-                print(
-                    f"{kind:8}{run['clips_per_second']:8.2f} clips/s  {run['seconds']:8.1f} s  {lost} crashed",
-                    flush=True,
-                )
+                speed = f"{run['clips_per_second']:8.2f} clips/s {run['seconds']:8.1f} s"
+                print(f"{kind:8}{speed} {used:8.1f} s of processor time  {lost} lost", flush=True)
 
 
 if __name__ == "__main__":

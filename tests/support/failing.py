@@ -37,8 +37,7 @@ def environment(marks: Path, **faults: str | int | list[str]) -> dict[str, str]:
             (finished clips after which it is killed, or its process group gets SIGINT), `held` (clip_ids that nobody
             decodes before there is a mark `free`), `poison` and `poison_scorer` (clip_ids: who decodes or scores one
             is killed, each time), `hungry` and `hung` (a clip_id: who scores it takes memory without
-            end, or hangs for good), `padding` (bytes that each clip's views are longer by), `sampler_clock`,
-            `scorer_clock` and `driver_clock` (seconds by which it is fast).
+            end, or hangs for good), `padding` (bytes that each clip's views are longer by).
     """
     marks.mkdir(exist_ok=True)
     return {VARIABLE: json.dumps({"marks": str(marks), **faults})}
@@ -64,14 +63,6 @@ def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _shift_clock(name: str) -> None:
-    """Set this process's clock forward, or back, as Python sees it."""
-    if seconds := _faults().get(f"{name}_clock", 0):
-        now, now_ns = time.time, time.time_ns
-        time.time = lambda: now() + seconds
-        time.time_ns = lambda: now_ns() + seconds * 10**9
-
-
 def _eat() -> None:
     """Take memory, all of it touched, until somebody ends this process."""
     held = []
@@ -82,11 +73,6 @@ def _eat() -> None:
 
 class FailingSampleStage(SampleStage):
     """Is killed over a clip, or the process that decodes it for this one."""
-
-    def setup(self) -> None:
-        """As SampleStage."""
-        _shift_clock("sampler")
-        super().setup()
 
     def process(self, items: Sequence[Work]) -> Iterator[Sample | Result]:
         """As SampleStage."""
@@ -117,7 +103,6 @@ class FailingScoreStage(ScoreStage):
 
     def setup(self) -> None:
         """Loads nothing."""
-        _shift_clock("scorer")
         self._scorer = _DigestScorer()
 
     def process(self, items: Sequence[Sample | Result]) -> Iterator[Result]:
@@ -156,7 +141,6 @@ def digest_score(views: Views) -> Score:
 
 def arm() -> None:
     """Puts the faults into this process, which drives a run."""
-    _shift_clock("driver")
     jobs.score.SampleStage, jobs.score.ScoreStage = FailingSampleStage, FailingScoreStage
     advance = JobProgress.advance
 
