@@ -177,8 +177,13 @@ class TransformersEngine:
         shared = (time.perf_counter() - started) / len(batch)
         tokenizer, vocabulary = policy.processor.tokenizer, policy.vocabulary
         return [
-            Answered(said=tuple(said(one, tokenizer, vocabulary) for one in mine), seconds=own + shared)
-            for mine, own in zip(rollouts, seconds, strict=True)
+            Answered(
+                said=tuple(said(one, tokenizer, vocabulary) for one in mine),
+                seconds=own + shared,
+                prompt_tokens=encoded.length,
+                answer_tokens=sum(len(one.tokens) for one in mine),
+            )
+            for encoded, mine, own in zip(batch, rollouts, seconds, strict=True)
         ]
 
 
