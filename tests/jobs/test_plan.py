@@ -199,7 +199,9 @@ def test_a_probe_without_a_model(folder: Path, model_card: Path, tmp_path: Path)
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("mix", planning.MIXES)
 def test_a_plan_is_within_a_quarter_of_the_run(mix: str, tmp_path: Path) -> None:
-    sources = [clips.write_video(tmp_path / f"{n}.mp4", size=(1280, 720), frames=48, noise=4.0, seed=n) for n in (1, 2)]
+    sources = [
+        clips.write_video(tmp_path / f"{n}.mp4", width=1280, height=720, frames=48, noise=4.0, seed=n) for n in (1, 2)
+    ]
     planning.fill(tmp_path / "clips", sources, 24, mix)
     assert planning.pairs_of(tmp_path / "clips", 24, pairs=3, tier="reason") == pytest.approx(1, abs=planning.WANTED)
 

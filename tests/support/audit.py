@@ -2,7 +2,7 @@
 
 import json
 import sys
-from importlib.resources import files
+from importlib.metadata import distribution
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -12,7 +12,8 @@ from packaging.utils import canonicalize_name
 
 def main(pins: Path) -> int:
     """Print what is listed; 1 where something is."""
-    listed: dict[str, list[str]] = json.loads((files("safety_db") / "insecure.json").read_text(encoding="utf-8"))
+    path = Path(str(distribution("safety-db").locate_file("safety_db/insecure.json")))  # its module cannot be imported
+    listed: dict[str, list[str]] = json.loads(path.read_text(encoding="utf-8"))
     insecure = {canonicalize_name(name): ranges for name, ranges in listed.items() if not name.startswith("$")}
     lines = [line.partition("#")[0].strip() for line in pins.read_text(encoding="utf-8").splitlines()]
     pinned = [Requirement(line) for line in lines if line]
