@@ -13,6 +13,7 @@ with replacement, the same draws for both variants); standard deviation of the s
 import argparse
 import json
 import shutil
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -29,6 +30,7 @@ from accelerate import PartialState
 from numpy.typing import NDArray
 from pydantic import Field
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.support.people import PEOPLE
 from vqa.config import Strict, Values, load, merge
 from vqa.data.people import Opinion, find_people_set, read_opinions
@@ -316,8 +318,8 @@ def main() -> None:
     parser.add_argument("--judge", choices=("test", "validation"), default="test")
     parser.add_argument("--table", action="store_true", help="print what is there, train nothing")
     asked = parser.parse_args()
-    if not PEOPLE.is_dir():
-        print(f"{PEOPLE} is not here: nothing studied")
+    if not PEOPLE.is_dir() or not asked.studies:
+        print(f"{PEOPLE} is not here: nothing studied" if asked.studies else "no study given: see configs/studies")
         return
     torch.set_num_threads(1)
     PROMPTS["preresq_video"] = replace(PROMPTS["preresq_video"], question=QUESTION)
