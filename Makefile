@@ -9,7 +9,7 @@ BIN := .venv/bin
 # transformers and Ray anew: 23 s more for each `vqa score`.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup score test lane-ray lane-rest test-all test-fast check style types bench docs wheel-check audit clean
+.PHONY: setup score test lane-ray lane-rest test-all test-fast check style types bench docs wheel-check audit audit-offline clean
 
 setup: .venv/ready
 
@@ -98,6 +98,10 @@ wheel-check: setup
 # Known vulnerabilities of the pinned set, from PyPI's database; needs a network.
 audit: setup
 	$(BIN)/uv tool run pip-audit --requirement constraints.txt --no-deps --disable-pip
+
+# The same by a list that comes as a package, the last of July 2021.
+audit-offline: setup
+	$(BIN)/uv run --quiet --no-project --python $(BIN)/python --with safety-db==2021.7.17 --with packaging python tests/support/audit.py constraints.txt
 
 # Warnings are errors; nothing is fetched.
 docs: setup
