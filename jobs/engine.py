@@ -98,6 +98,9 @@ class Executor(Protocol):
     def workers(self) -> dict[str, int]:
         """How many workers each stage has now, by the names of metrics."""
 
+    def waiting(self) -> dict[str, int]:
+        """How many items wait for each stage but the first, where the executor knows."""
+
 
 def run_stages(
     stages: Sequence[Stage],
@@ -149,6 +152,7 @@ def run_stages(
                         open_=len(ledger.work),
                         total=progress.files_total,
                         workers=executor.workers,
+                        waiting=executor.waiting,
                         is_last=batch is None,
                     )
                 if batch is None:

@@ -99,6 +99,10 @@ class RayExecutor:
         first, *rest = (_compat.alive_actors(type(stage).__name__) for stage in self._stages)
         return {"decoding": first, "scoring": sum(rest)}
 
+    def waiting(self) -> dict[str, int]:
+        """Nothing: Ray Data tells its queues to Ray's exporter alone (`ray_data_operator_queued_blocks`)."""
+        return {}
+
     def _stream(self, work: Iterable[Work], *, alone: bool) -> Generator[list[Result]]:
         import ray.exceptions
         from ray.data import ActorPoolStrategy, DataContext, ExecutionResources

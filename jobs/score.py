@@ -349,7 +349,11 @@ def _score(
     began = time.monotonic()
     _announce(inputs, plan, progress)
     metrics = Metrics(price_per_hour=config.job.price_per_hour)
-    with record.failing(), record.beating(progress.facts), serving(request.metrics, metrics):
+    with (
+        record.failing(),
+        record.beating(lambda: progress.facts() | metrics.facts()),
+        serving(request.metrics, metrics),
+    ):
         is_interrupted = _run(request, inputs, plan, table, progress, metrics, engine=engine)
     # At the end and for every row, so that those of earlier runs say the same as the new ones.
     if inputs.calibration or pc.any(pc.is_valid(read_scores(out, ["mos"]).column("mos"))).as_py():

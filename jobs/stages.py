@@ -438,6 +438,8 @@ def _with_score(row: ScoreRow, views: Views, score: Score | ClipError) -> ScoreR
         score_expected=score.score_expected,
         answers_parsed=score.answers_parsed,
         answers_total=len(score.answers),
+        prompt_tokens=score.prompt_tokens,
+        answer_tokens=score.answer_tokens,
         readout=score.readout,
         reason=score.reason,
         description=score.description,

@@ -24,8 +24,8 @@ from vqa.types import CropBox
 CONTRACT = """
 clip_id uri start_seconds end_seconds status error_kind error score score_std score_global score_local
 score_raw raw_low raw_high score_expected mos mos_low mos_high light_score light_std
-reason_score answers_parsed
-answers_total reason description keyframe_seconds crop_boxes frames_decoded frames_planned width height fps
+reason_score answers_parsed answers_total prompt_tokens answer_tokens
+reason description keyframe_seconds crop_boxes frames_decoded frames_planned width height fps
 duration_seconds codec decode_backend tier model_id model_revision asked question_digest readout run_key
 decode_seconds score_seconds source_bytes source_mtime_ns fingerprint
 """

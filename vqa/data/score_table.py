@@ -54,6 +54,8 @@ class ScoreRow:
     reason_score: float | None = None  # of which `score` is the one on the student's scale
     answers_parsed: int | None = None
     answers_total: int | None = None
+    prompt_tokens: int | None = None
+    answer_tokens: int | None = None
     reason: str | None = None
     description: str | None = None
     keyframe_seconds: tuple[float, ...] | None = None

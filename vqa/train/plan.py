@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 import transformers
-from torch import nn
 
 from vqa.errors import UsageError
 from vqa.model.card import ModelCard, settle
@@ -25,11 +24,10 @@ from vqa.train.clips.dataset import ListedClip, view_of
 from vqa.train.gpus import Fleet
 from vqa.train.hardware import HardwareConfig, Lora
 from vqa.train.memory import GB, MemoryPlan, ModelShape, Work, plan_memory
-from vqa.train.modules import tower_of
+from vqa.train.modules import model_shape
 from vqa.train.recipe import ColdStart, GrpoStage, Recipe, Stage, Warmup, Write
 from vqa.train.scratch.crops import CROP
 from vqa.train.scratch.model import PATCH, make_model, make_tokenizer
-from vqa.train.types import Model
 from vqa.views import ViewsConfig
 from vqa.views.flow import LOCAL_FRAME_PIXELS
 
@@ -414,35 +412,6 @@ def _scratch_shape(recipe: Recipe) -> ModelShape:
     sizes = {name: getattr(shape, name) for name in ModelShape.__dataclass_fields__}
     sizes |= {"parameters": shape.parameters + more * shape.width, "vocabulary": shape.vocabulary + more}
     return ModelShape(**sizes)
-
-
-def model_shape(model: Model) -> ModelShape:
-    """Sizes of a model, which may be on the meta device."""
-    text, vision = model.config.get_text_config(), getattr(model.config, "vision_config", None)
-    tower = tower_of(model)
-    own = {id(part) for part in tower.modules()}
-    blocks = [part for part in model.modules() if isinstance(part, nn.ModuleList) and id(part) not in own]
-    block = max(blocks, key=len)[0]
-    linear = {
-        name.rpartition(".")[2]: (part.in_features, part.out_features)
-        for name, part in block.named_modules()
-        if isinstance(part, nn.Linear)
-    }
-    head_width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    return ModelShape(
-        parameters=sum(one.numel() for one in model.parameters()),
-        tower=sum(one.numel() for one in tower.parameters()),
-        vocabulary=text.vocab_size,
-        is_tied=bool(model.config.tie_word_embeddings),
-        width=text.hidden_size,
-        inner=text.intermediate_size,
-        layers=text.num_hidden_layers,
-        key_value=text.num_key_value_heads * head_width,
-        tower_width=getattr(vision, "hidden_size", 0),
-        tower_inner=getattr(vision, "intermediate_size", 0),
-        tower_layers=int(getattr(vision, "depth", 0) or getattr(vision, "num_hidden_layers", 0)),
-        linear=linear,
-    )
 
 
 def _gb(size: float) -> str:
