@@ -121,7 +121,7 @@ def _run_in(
     if request.dry_run:
         print(json.dumps(_forecast(request, inputs), indent=2, ensure_ascii=False))
         return 0
-    with locked(request.out) as before_write, writing(Path(shown)):
+    with locked(request.out) as before_write, writing(request.out):
         return _score(request, inputs, limit, before_write=before_write, after_write=after_write, shown=shown)
 
 
