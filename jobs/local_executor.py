@@ -23,6 +23,7 @@ class LocalExecutor:
         """Nothing is started yet."""
         self._first, *self._rest = stages
         self._are_set_up = False
+        self._feed: _Feed | None = None
 
     def __enter__(self) -> Self:
         """Nothing is started yet."""
@@ -39,7 +40,7 @@ class LocalExecutor:
         What a stage raises costs the batch, which the caller counts. Raises VqaError where a stage cannot be set up, or
         this process can give no more.
         """
-        feed = _Feed(self._first, work, workers=self._decoders(), room=self._room)
+        feed = self._feed = _Feed(self._first, work, workers=self._decoders(), room=self._room)
         try:
             if not self._are_set_up:  # while the first clips are decoded
                 for stage in self._rest:
@@ -61,6 +62,10 @@ class LocalExecutor:
     def workers(self) -> dict[str, int]:
         """Decoding threads, each with a child; this thread drives the model."""
         return {"decoding": self._decoders(), "scoring": len(self._rest[:1])}
+
+    def waiting(self) -> dict[str, int]:
+        """Samples that wait for the model."""
+        return {"scoring": self._feed.waiting if self._feed else 0} if self._rest else {}
 
     @property
     def _room(self) -> int:
@@ -136,6 +141,11 @@ class _Feed:
                     raise made.fault
             if batch:
                 yield batch
+
+    @property
+    def waiting(self) -> int:
+        """Items made and not yet taken."""
+        return self._made.qsize()
 
     def stop(self) -> None:
         """Have the threads end after the file that they are at; nobody waits for it."""

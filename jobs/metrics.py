@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from jobs.progress import RATE_SECONDS
 from vqa.data.score_table import ScoreRow
 from vqa.errors import UsageError
 
@@ -13,6 +14,7 @@ from vqa.errors import UsageError
 BUCKETS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 STATE_SECONDS = 2.0  # between two looks at what takes a call to Ray
 STAGES = {"decoding": "decode_seconds", "scoring": "score_seconds"}  # name: column of a row
+TOKENS = {"prompt": "prompt_tokens", "answer": "answer_tokens"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,8 @@ METRICS: Mapping[str, Metric] = {
     "vqa_stage_seconds": Metric("histogram", "Seconds of a clip in a stage; their sum is the work done.", ("stage",)),
     "vqa_stage_workers": Metric("gauge", "Workers of a stage.", ("stage",)),
     "vqa_answers": Metric("counter", "Answers of the model: all, and those that hold a score.", ("kind",)),
+    "vqa_tokens": Metric("counter", "Tokens of prompts, read once for all answers, and of answers.", ("kind",)),
+    "vqa_waiting": Metric("gauge", "Clips that wait for a stage; on Ray, Ray Data counts them itself.", ("stage",)),
     "vqa_files": Metric("gauge", "Files: done, open (handed out, not done), left.", ("state",)),
     "vqa_cost": Metric("gauge", "Cost so far, in the currency of job.price_per_hour."),
 }
@@ -51,6 +55,12 @@ class Metrics:
         self._began = time.monotonic()
         self._next_state = 0.0
         self._is_on_ray = False
+        self._rows_since: float | None = None  # the first rows
+        self._tokens, self._stage_seconds = dict.fromkeys(TOKENS, 0), dict.fromkeys(STAGES, 0.0)
+        self._workers: Mapping[str, int] = {}
+        self._waiting: Mapping[str, int] = {}
+        self._worker_seconds = dict.fromkeys(STAGES, 0.0)
+        self._looked = self._began
 
     def export(self, exporter: Exporter) -> None:
         """Hand values to this one too, from here on."""
@@ -64,27 +74,70 @@ class Metrics:
 
     def rows(self, rows: Sequence[ScoreRow]) -> None:
         """Count finished clips."""
+        if self._rows_since is None and rows:
+            self._rows_since = self._looked = time.monotonic()
         for row in rows:
             self._add("vqa_clips", 1, status=row.status, error_kind=row.error_kind or "")
             for stage, column in STAGES.items():
                 if (seconds := getattr(row, column)) is not None:
                     self._add("vqa_stage_seconds", seconds, stage=stage)
+                    self._stage_seconds[stage] += seconds
             self._add("vqa_answers", row.answers_total or 0, kind="all")
             self._add("vqa_answers", row.answers_parsed or 0, kind="with_score")
+            for kind, column in TOKENS.items():
+                self._add("vqa_tokens", getattr(row, column) or 0, kind=kind)
+                self._tokens[kind] += getattr(row, column) or 0
 
     def state(
-        self, *, done: float, open_: int, total: int, workers: Callable[[], Mapping[str, int]], is_last: bool = False
+        self,
+        *,
+        done: float,
+        open_: int,
+        total: int,
+        workers: Callable[[], Mapping[str, int]],
+        waiting: Callable[[], Mapping[str, int]],
+        is_last: bool = False,
     ) -> None:
-        """Set the gauges, every few seconds and at the end: files done, handed out, in all; workers by stage; cost."""
-        if not self._exporters or (time.monotonic() < self._next_state and not is_last):
+        """Set the gauges, every few seconds and at the end: files done, handed out, in all; by stage, workers and
+        clips that wait; cost."""
+        now = time.monotonic()
+        if now < self._next_state and not is_last:
             return
-        self._next_state = time.monotonic() + STATE_SECONDS
+        self._next_state = now + STATE_SECONDS
+        self._workers, self._waiting = workers(), waiting()
+        for stage, count in self._workers.items() if self._rows_since is not None else ():
+            self._worker_seconds[stage] += count * (now - self._looked)
+        self._looked = now
         for state, number in (("done", done), ("open", open_), ("left", max(0.0, total - done))):
             self._add("vqa_files", number, state=state)
-        for stage, count in workers().items():
+        for stage, count in self._workers.items():
             self._add("vqa_stage_workers", count, stage=stage)
-        if self._price is not None:
-            self._add("vqa_cost", self._price * (time.monotonic() - self._began) / 3600)
+        for stage, count in self._waiting.items():
+            self._add("vqa_waiting", count, stage=stage)
+        if (cost := self._cost) is not None:
+            self._add("vqa_cost", cost)
+
+    def facts(self) -> dict[str, object]:
+        """By stage workers, the share of their time at work since the first rows, and clips that wait; tokens a second;
+        cost. For run.json."""
+        seconds = time.monotonic() - self._rows_since if self._rows_since is not None else 0.0
+        busy = {
+            stage: round(min(1.0, self._stage_seconds[stage] / spent), 3)
+            for stage, spent in self._worker_seconds.items()
+            if spent >= RATE_SECONDS
+        }
+        is_known = seconds >= RATE_SECONDS and any(self._tokens.values())
+        return {
+            "workers": dict(self._workers),
+            "busy": busy,
+            "waiting": dict(self._waiting),
+            "tokens_per_second": {kind: round(count / seconds, 1) for kind, count in self._tokens.items() if is_known},
+            "cost": None if self._cost is None else round(self._cost, 4),
+        }
+
+    @property
+    def _cost(self) -> float | None:
+        return None if self._price is None else self._price * (time.monotonic() - self._began) / 3600
 
     def _add(self, name: str, value: float, **labels: str) -> None:
         for exporter in self._exporters:

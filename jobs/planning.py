@@ -4,7 +4,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +22,15 @@ from vqa.errors import UsageError
 from vqa.media.storage.hosts import allow_private
 from vqa.report.scaling import Curve, write_scaling
 
+SCALES = 0.9  # of linear, and it still counts as scaling
+MEANS = {
+    "decoding": "more cores, fewer keyframes, or --snap keyframes",
+    "scoring": "more GPUs (or cores without them), a smaller k, --tier light",
+    "storage": "storage nearer to the machines, or files of fewer bytes",
+    "driver": "several runs over parts of the clips, each with an --out of its own",
+    "short": "fewer machines do as well; --files N plans for a longer list than this",
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanRequest:
@@ -35,6 +44,7 @@ class PlanRequest:
     seconds: float = 300.0
     simulate: tuple[int, ...] = ()
     page: Path | None = None
+    files: int | None = None  # of the job, where `job` names a sample of it
 
 
 def plan(request: PlanRequest) -> int:
@@ -52,6 +62,8 @@ def plan(request: PlanRequest) -> int:
     is_local = engine is Engine.LOCAL and request.hardware is None
     on = fleet(hardware, inputs.config.job, machines=request.machines, is_local=is_local)
     seen = probe(inputs, wanted, seconds=request.seconds, score_seconds=hardware.score_seconds)
+    if request.files:
+        seen = replace(seen, files=request.files)
     made = forecast(seen, on)
     batch = inputs.config.generation.batch_size
     outcomes = (
@@ -59,21 +71,24 @@ def plan(request: PlanRequest) -> int:
     )
     if request.job.json_summary:
         print(json.dumps(_as_json(seen, on, made, outcomes), indent=2))
+        if warning := _warning(seen):
+            print(warning, file=sys.stderr)
     else:
         _show(inputs, seen, on, made, outcomes)
     if request.page:
-        title = f"{seen.files} files, {inputs.model_id}: clips per second by the number of {_unit(hardware)}"
-        write_scaling(request.page, [_curve(one) for one in outcomes], title=title, unit=_unit(hardware))
+        title = f"{counted(seen.files, 'file')}, {inputs.model_id}: clips per second by the number of {_unit(hardware)}"
+        curve = [_curve(one, hardware) for one in outcomes]
+        write_scaling(request.page, curve, title=title, verdict=verdict(outcomes, hardware), unit=_unit(hardware))
         print(request.page, file=sys.stderr)
     return 0
 
 
 def _show(inputs: ScoreInputs, seen: Probe, on: Fleet, made: Plan, outcomes: Sequence[Outcome]) -> None:
     console = Console()
-    hardware, probed = on.hardware, counted(len(seen.clips), "file")
+    hardware, probed = on.hardware, counted(seen.probed, "file")
     say = partial(console.print, markup=False, highlight=False)
     say(
-        f"{counted(seen.files, 'file')}, about {made.clips:,.0f} rows; {probed} of them probed here in "
+        f"{counted(seen.files, 'file')}, about {made.clips:,.0f} rows; {probed} probed here in "
         f"{duration(seen.seconds)} with {printable(inputs.model_id)}; {seen.scored_share:.0%} of the rows have views"
     )
     say(f"on {counted(on.machines, 'machine')}: {on.decoders} decoding and {on.scorers} model processes\n")
@@ -88,11 +103,13 @@ def _show(inputs: ScoreInputs, seen: Probe, on: Fleet, made: Plan, outcomes: Seq
         ("memory", f"{made.memory_bytes / 1e9:,.3g} of {hardware.memory_gb:,.3g} GB on a machine"),
         ("read", f"{made.read_bytes / 1e9:,.3g} GB"),
         ("cost", f"{made.cost:,.2f}" if made.cost is not None else "(no price_per_hour)"),
-        ("limit", f"{made.limit}; {_way_out(made)}"),
+        ("limit", f"{made.limit}; {_way_out(made, tier=inputs.config.tier)}"),
     ]
     for name, value in rows:
         if value:
             say(f"{name:<12}{value}")
+    if warning := _warning(seen):
+        say(f"\n{warning}")
     if made.memory_bytes > hardware.memory_gb * 1e9:
         say(
             f"\nwarning: {made.memory_bytes / 1e9:.3g} GB are needed on a machine with {hardware.memory_gb:.3g}; set "
@@ -102,7 +119,20 @@ def _show(inputs: ScoreInputs, seen: Probe, on: Fleet, made: Plan, outcomes: Seq
         say(f"\nscoring was not measured: {hardware.score_seconds:g} s for a clip are given")
     if outcomes:
         say("")
-        console.print(_outcome_table(outcomes, _unit(hardware)))
+        console.print(_outcome_table(outcomes, hardware))
+        say(verdict(outcomes, hardware))
+
+
+def _warning(seen: Probe) -> str | None:
+    """What of the probe would get no score."""
+    if not seen.failed:
+        return None
+    bad, rows = sum(seen.failed.values()), seen.rows
+    kinds = ", ".join(f"{kind} {number}" for kind, number in sorted(seen.failed.items()))
+    example = f"; e.g. {printable(seen.example)}" if seen.example else ""
+    if bad == rows:
+        return f"warning: nothing that was probed can be scored ({kinds}){example}. The times above are of failing."
+    return f"warning: {bad} of {counted(rows, 'row')} probed would have no score ({kinds}){example}"
 
 
 def _stage_table(seen: Probe, on: Fleet, made: Plan) -> Table:
@@ -124,25 +154,50 @@ def _stage_table(seen: Probe, on: Fleet, made: Plan) -> Table:
     return table
 
 
-def _outcome_table(outcomes: Sequence[Outcome], unit: str) -> Table:
+def _outcome_table(outcomes: Sequence[Outcome], hardware: Hardware) -> Table:
     table = Table(title="Simulated", title_justify="left")
-    for name in (unit, "clips/s", "of linear", "time"):
+    priced = ("cost",) if hardware.price_per_hour is not None else ()
+    for name in (_unit(hardware), "clips/s", "of linear", "time", *priced):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("limited by")
     for one in outcomes:
+        cost = _cost(one, hardware)
         numbers = (f"{one.workers}", f"{one.clips_per_second:,.3g}", f"{one.efficiency:.0%}", _span(one.seconds))
-        table.add_row(*numbers, one.why)
+        table.add_row(*numbers, *(f"{cost:,.2f}" for _ in priced), one.why)
     return table
 
 
-def _way_out(made: Plan) -> str:
+def _cost(one: Outcome, hardware: Hardware) -> float | None:
+    price = hardware.price_per_hour
+    return None if price is None else price * one.machines * one.seconds / 3600
+
+
+def verdict(outcomes: Sequence[Outcome], hardware: Hardware) -> str:
+    """Up to where it scales, what stops it there, and what would move that."""
+    unit, first = _unit(hardware), outcomes[0]
+
+    def times(one: Outcome) -> float:
+        return one.clips_per_second / first.clips_per_second
+
+    def held(one: Outcome) -> str:
+        return one.held_by + (f" ({MEANS[one.limit]})" if one.limit in MEANS else "")
+
+    stop = next((one for one in outcomes if times(one) < SCALES * one.workers / first.workers), None)
+    last = outcomes[-1] if stop is None else outcomes[outcomes.index(stop) - 1]
+    words = [f"Clips per second grow with the {unit} up to {last.workers}."]
+    if stop is not None:
+        words.append(f"At {stop.workers} they are {times(stop):.1f} times those of {first.workers}: {held(stop)}.")
+    elif last.efficiency < SCALES:
+        words.append(f"The model waits for {1 - last.efficiency:.0%} of the time: {held(last)}.")
+    if short := next((one for one in outcomes if one.is_short), None):
+        words.append(f"At {short.workers}: {short.why} ({MEANS['short']}).")
+    best = min(outcomes, key=lambda one: one.seconds)
+    return " ".join([*words, f"The shortest time is {_span(best.seconds)}, with {best.workers}."])
+
+
+def _way_out(made: Plan, *, tier: str) -> str:
     gained = made.seconds - made.doubled[made.limit]
-    means = {
-        "decoding": "more cores, fewer keyframes, or --snap keyframes",
-        "scoring": "more GPUs (or cores without them), a smaller k, --tier light",
-        "storage": "storage nearer to the machines, or files of fewer bytes",
-        "driver": "several runs over parts of the clips, each with an --out of its own",
-    }[made.limit]
+    means = MEANS[made.limit] if tier != "light" else MEANS[made.limit].replace(", a smaller k, --tier light", "")
     return f"twice as much of it saves {_span(gained)} ({means})"
 
 
@@ -151,12 +206,20 @@ def _span(seconds: float) -> str:
 
 
 def _unit(hardware: Hardware) -> str:
-    return "GPUs" if hardware.cards else "model processes"
+    return "GPUs" if hardware.cards else "machines"
 
 
-def _curve(one: Outcome) -> Curve:
+def _curve(one: Outcome, hardware: Hardware) -> Curve:
+    cost = _cost(one, hardware)
     return Curve(
-        workers=one.workers, clips_per_second=one.clips_per_second, linear=one.linear, busy=dict(one.busy), why=one.why
+        workers=one.workers,
+        clips_per_second=one.clips_per_second,
+        linear=one.linear,
+        time=_span(one.seconds),
+        cost=None if cost is None else f"{cost:,.2f}",
+        worth_from=one.worth_from,
+        busy=dict(one.busy),
+        why=one.why,
     )
 
 
@@ -167,7 +230,8 @@ def _as_json(seen: Probe, on: Fleet, made: Plan, outcomes: Sequence[Outcome]) ->
         **asdict(made),
         "rates": finite,
         "probe": {
-            "files": len(seen.clips),
+            "files": seen.probed,
+            "without_score": dict(seen.failed),
             "seconds": seen.seconds,
             "clips_with_views": seen.scored_share,
             "load_seconds": seen.load_seconds,
@@ -177,5 +241,8 @@ def _as_json(seen: Probe, on: Fleet, made: Plan, outcomes: Sequence[Outcome]) ->
         "machines": on.machines,
         "decoders": on.decoders,
         "scorers": on.scorers,
-        "simulation": [asdict(one) | {"efficiency": one.efficiency} for one in outcomes],
+        "simulation": [
+            asdict(one) | {"efficiency": one.efficiency, "why": one.why, "cost": _cost(one, on.hardware)}
+            for one in outcomes
+        ],
     }

@@ -8,6 +8,7 @@ import os
 import resource
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
+from jobs.engine import WITHOUT_SCORE
 from jobs.ledger import Ledger
 from jobs.local_executor import LocalExecutor
 from jobs.resume import Work, stamp
@@ -46,6 +48,10 @@ class Probe:
     load_seconds: float  # loading the model
     driver_seconds: float  # per clip: ledger and table
     seconds: float  # of the probe, loading included
+    probed: int  # files that came through, those of workers that had just started among them
+    rows: int  # that they gave
+    failed: Mapping[str, int]  # rows of them without a score, by kind of error, or `unparsed`
+    example: str | None  # what is wrong with one of these
     decode_bytes: int  # memory of a decoding process at most
     score_bytes: int  # of the process with the model at most
 
@@ -177,6 +183,8 @@ def probe(inputs: ScoreInputs, clips: Sequence[Clip], *, seconds: float, score_s
             "with `vqa score`"
         )
     every = sample.first + sample.later
+    done = [one for one in results if isinstance(one, ScoreRow)]
+    bad = [one for one in done if one.status in WITHOUT_SCORE]
     views = [size for batch in every for size in batch.made if size is not None]
     counts = [(batch.seconds, sum(isinstance(one, Sample) for one in batch.taken)) for batch in scorer.batches]
     places = [_place(batch) for batch in every]
@@ -196,6 +204,10 @@ def probe(inputs: ScoreInputs, clips: Sequence[Clip], *, seconds: float, score_s
         load_seconds=sum(scorer.load_seconds),
         driver_seconds=_driver_seconds([one.row if isinstance(one, Sample) else one for one in results]),
         seconds=time.perf_counter() - began,
+        probed=len(every),
+        rows=len(results),
+        failed=Counter(one.error_kind or one.status for one in bad),
+        example=next((one.error for one in bad if one.error), None),
         decode_bytes=decoders.peak_bytes,
         score_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     )

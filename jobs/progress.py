@@ -125,7 +125,7 @@ class JobProgress:
         seconds = (time.monotonic() - self._first[0]) / (self.files_done - self._first[2])
         return seconds * max(0.0, self.files_total - self.files_done)
 
-    def facts(self) -> dict[str, float | bool | None]:
+    def facts(self) -> dict[str, object]:
         """Counts, rate and time left, for run.json."""
         rate, left = self.clips_per_second, self.seconds_left
         return {

@@ -14,13 +14,20 @@ from jobs.plan import Fleet, Hardware, driver_seconds, fleet, score_speed
 from jobs.probe import Probe
 from vqa.errors import UsageError
 
-CLIPS = 2000  # simulated at least, where the job has as many;
+CLIPS = 2000  # simulated at least;
 ROUNDS = 24  # for each model worker, and
 DECODE_ROUNDS = 3  # for each decoding worker
 STREAMS = 64  # clips that the storage serves at once, each with its share of the bandwidth
 BUSY = 0.9  # a part that is at work for this share of the time is what limits
 EDGES = 0.1  # start and end of the job are a reason where they take more of its time than this
 PARTS = ("decoding", "scoring", "storage", "driver")
+LIMITS = {
+    "decoding": "decode cores",
+    "scoring": "nothing but the model: it scales",
+    "storage": "storage bandwidth",
+    "driver": "the driver",
+    "batches": "uneven clips: workers wait for full batches",
+}
 
 Events = Generator[simpy.Event, Any, None]
 
@@ -29,20 +36,36 @@ Events = Generator[simpy.Event, Any, None]
 class Outcome:
     """A simulated job on one fleet."""
 
-    workers: int  # GPUs, or model processes
+    workers: int  # GPUs, or machines that have none
     machines: int
     clips: int  # simulated
-    clips_per_second: float  # once running
+    clips_per_second: float  # once running, of a job of as many clips as it takes
     linear: float  # what so many workers would do if none ever waited
     seconds: float  # of the whole job
     edge_seconds: float  # of them loading, filling, and at the end waiting for stragglers
-    busy: dict[str, float]  # share of the time, by part
-    why: str
+    worth_from: int  # clips from which on these take a tenth of the time or less
+    busy: dict[str, float]  # share of the time, by part, once running
+    limit: str  # what keeps it from more, once running: a part, or "batches"
+    is_short: bool  # whether start and end take more than a tenth of the time
 
     @property
     def efficiency(self) -> float:
         """Of what the workers could do."""
         return min(1.0, self.clips_per_second / self.linear)
+
+    @property
+    def held_by(self) -> str:
+        """What keeps it from more once it is running, in words."""
+        return LIMITS[self.limit]
+
+    @property
+    def why(self) -> str:
+        """What keeps this job from more."""
+        if not self.is_short:
+            return self.held_by
+        share = self.edge_seconds / self.seconds
+        later = f"from {self.worth_from:,} clips on {self.held_by}"
+        return f"few clips: start and stragglers take {share:.0%} of the time; {later}"
 
 
 def scale(
@@ -58,7 +81,42 @@ def scale(
         if number < 1 or number % each:
             raise UsageError(f"--simulate {number}: a machine has {each} GPUs; give multiples of that")
     fleets = [fleet(hardware, job, machines=number // each) for number in workers]
-    return [Simulation(probe, on, batch_size=batch_size, seed=seed).run() for on in fleets]
+    return [_outcome(probe, on, batch_size=batch_size, seed=seed) for on in fleets]
+
+
+def _outcome(probe: Probe, on: Fleet, *, batch_size: int, seed: int) -> Outcome:
+    """Rate and limit of a job long enough to tell; time of this one, simulated to its end where it is shorter."""
+    steady = Simulation(probe, on, batch_size=batch_size, seed=seed).run()
+    total, rate = max(1, round(probe.clip_count)), steady.clips_per_second
+    edges = steady.end_seconds - steady.clips / rate
+    whole = total / rate + edges
+    if total < steady.clips:
+        whole = Simulation(probe, on, batch_size=batch_size, clips=total, seed=seed).run().end_seconds
+        edges = max(0.0, whole - total / rate)
+    return Outcome(
+        workers=on.hardware.cards * on.machines or on.machines,
+        machines=on.machines,
+        clips=steady.clips,
+        clips_per_second=rate,
+        linear=steady.linear,
+        seconds=whole,
+        edge_seconds=edges,
+        worth_from=math.ceil((steady.end_seconds - steady.clips / rate) * rate * (1 / EDGES - 1)),
+        busy=steady.busy,
+        limit=_limit(steady.busy),
+        is_short=edges > EDGES * whole,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Course:
+    """How a simulated job went."""
+
+    clips: int
+    clips_per_second: float  # between start and end
+    linear: float
+    end_seconds: float  # when the last row was there, loading included
+    busy: dict[str, float]
 
 
 class Simulation:
@@ -74,13 +132,12 @@ class Simulation:
             probe: Stage times, drawn from with replacement.
             on: Machines and workers.
             batch_size: Clips that a model worker takes at once.
-            clips: How many are simulated; None: as many as settle the rate.
+            clips: How many are simulated; None: as many as settle the rate, also where the job has fewer.
             seed: Of the draws.
         """
         self._on, self._batch_size = on, batch_size
-        self._total = probe.clip_count
         settling = max(CLIPS, ROUNDS * on.scorers, DECODE_ROUNDS * on.decoders)
-        self._clips = clips or max(1, min(settling, round(self._total)))
+        self._clips = clips or settling
         self._streams = min(STREAMS, on.decoders)
         random, hardware = np.random.default_rng(seed), on.hardware
         files = random.integers(len(probe.clips), size=self._clips)
@@ -99,7 +156,7 @@ class Simulation:
         self._busy = dict.fromkeys(PARTS, 0.0)
         self._done: list[float] = []
 
-    def run(self) -> Outcome:
+    def run(self) -> Course:
         """Run the job to its end."""
         world = simpy.Environment()
         room = 2 * self._batch_size * self._on.scorers
@@ -113,7 +170,7 @@ class Simulation:
         for _ in range(self._on.scorers):
             world.process(self._scorer(world, taken))
         world.run()
-        return self._outcome()
+        return self._course()
 
     def _decoder(self, world: simpy.Environment, work: Iterator[int]) -> Events:
         for clip in work:
@@ -143,7 +200,7 @@ class Simulation:
         self._busy[part] += float(seconds)
         return world.timeout(seconds)
 
-    def _outcome(self) -> Outcome:
+    def _course(self) -> Course:
         on, done = self._on, self._done
         # Between three tenths and seven of the clips: the start is over, and no worker has run out of work.
         low, high = int(0.3 * self._clips), int(0.7 * self._clips)
@@ -152,30 +209,15 @@ class Simulation:
         servers = {"decoding": on.decoders, "scoring": on.scorers, "storage": self._streams, "driver": 1}
         demand = {part: self._busy[part] / self._clips for part in PARTS}
         busy = {part: min(1.0, rate * demand[part] / servers[part]) for part in PARTS}
-        edges = self._load + max(0.0, done[-1] - self._clips / rate)
-        seconds = self._total / rate + edges
-        return Outcome(
-            workers=on.hardware.cards * on.machines or on.scorers,
-            machines=on.machines,
+        return Course(
             clips=self._clips,
             clips_per_second=rate,
             linear=on.scorers / demand["scoring"] if demand["scoring"] else math.inf,
-            seconds=seconds,
-            edge_seconds=edges,
+            end_seconds=float(self._load + max(done[-1], self._clips / rate)),
             busy=busy,
-            why=_why(busy, edges / seconds),
         )
 
 
-def _why(busy: dict[str, float], edges: float) -> str:
+def _limit(busy: dict[str, float]) -> str:
     part = max(busy, key=lambda name: busy[name])
-    if edges > EDGES:
-        return f"start and stragglers take {edges:.0%} of the time: the job is short for so many"
-    if busy[part] < BUSY:
-        return "uneven clips: workers wait for full batches"
-    return {
-        "decoding": "decode cores",
-        "scoring": "nothing but the model: it scales",
-        "storage": "storage bandwidth",
-        "driver": "the driver",
-    }[part]
+    return part if busy[part] >= BUSY else "batches"

@@ -146,6 +146,8 @@ class SampleStage:
         before = stamp(clip.uri)  # before reading: a file that changes meanwhile has another stamp afterwards
         try:
             content = self._guarded(fingerprint, clip.uri)
+            if before is None and (before := stamp(clip.uri)):  # its store was away at first
+                content = self._guarded(fingerprint, clip.uri)
         except ClipError as error:
             row = self._row(clip, error.kind, before)
             yield _unchanged(row) if row.run_key in finished else _failed(row, error)
@@ -436,6 +438,8 @@ def _with_score(row: ScoreRow, views: Views, score: Score | ClipError) -> ScoreR
         score_expected=score.score_expected,
         answers_parsed=score.answers_parsed,
         answers_total=len(score.answers),
+        prompt_tokens=score.prompt_tokens,
+        answer_tokens=score.answer_tokens,
         readout=score.readout,
         reason=score.reason,
         description=score.description,

@@ -18,10 +18,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from jobs.lease import is_dead
 from jobs.progress import duration
 from jobs.run_record import BEAT_SECONDS
-from jobs.signals import is_dead
-from vqa.console import printable
+from vqa.console import counted, printable
 from vqa.data.score_table import TIMINGS
 from vqa.errors import UsageError
 
@@ -86,7 +86,7 @@ class Watch:
         """Whether the run's process was on this machine and is gone."""
         for name in (".lock", ".lock.held"):
             try:
-                if is_dead((self._out / name).read_text(encoding="utf-8", errors="replace").strip()):
+                if is_dead((self._out / name).read_text(encoding="utf-8", errors="replace")):
                     return True
             except OSError:
                 continue
@@ -154,7 +154,26 @@ def frame(watch: Watch, out: Path) -> tuple[RenderableType, bool]:
         facts.append(f"{rate:.2f} clips/s")
     if not is_over and (left := progress.get("seconds_left")) is not None:
         facts.append(f"{duration(left)} left")
-    return Group(*parts, Text(", ".join(facts)), _statuses(rows), _stages(rows), _slowest(rows)), is_over
+    parts.append(Text(", ".join(facts)))
+    if work := _at_work(progress, is_over=is_over):
+        parts.append(Text(work))
+    return Group(*parts, _statuses(rows), _stages(rows), _slowest(rows)), is_over
+
+
+def _at_work(progress: dict[str, Any], *, is_over: bool) -> str:
+    """`decoding: 2 workers, 71% busy; scoring: 1 worker, 99% busy, 8 clips wait for it`, then tokens/s and cost."""
+    stages = []
+    for stage, count in (progress.get("workers") or {}).items():
+        words = [f"{stage}: {counted(count, 'worker')}"]
+        if (busy := progress["busy"].get(stage)) is not None:
+            words.append(f"{busy:.0%} busy")
+        if not is_over and stage in progress["waiting"]:
+            words.append(f"{counted(progress['waiting'][stage], 'clip')} in its queue")
+        stages.append(", ".join(words))
+    facts = [f"{rate:,.0f} {kind} tokens/s" for kind, rate in (progress.get("tokens_per_second") or {}).items()]
+    if (cost := progress.get("cost")) is not None:
+        facts.append(f"cost so far {cost:,.2f}")
+    return "\n".join(filter(None, ("; ".join(stages), ", ".join(facts))))
 
 
 def _state(run: dict[str, Any], watch: Watch) -> tuple[str, bool]:

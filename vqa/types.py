@@ -159,6 +159,8 @@ class Score:
     description: str | None = None  # words asked for beside the score
     answers: tuple[Answer, ...] = field(repr=False)
     score_seconds: float
+    prompt_tokens: int | None = None  # read once for all answers; None of a light score, or where a server does not say
+    answer_tokens: int | None = None  # of all answers
 
     @property
     def answers_parsed(self) -> int:

@@ -24,8 +24,8 @@ from vqa.types import CropBox
 CONTRACT = """
 clip_id uri start_seconds end_seconds status error_kind error score score_std score_global score_local
 score_raw raw_low raw_high score_expected mos mos_low mos_high light_score light_std
-reason_score answers_parsed
-answers_total reason description keyframe_seconds crop_boxes frames_decoded frames_planned width height fps
+reason_score answers_parsed answers_total prompt_tokens answer_tokens
+reason description keyframe_seconds crop_boxes frames_decoded frames_planned width height fps
 duration_seconds codec decode_backend tier model_id model_revision asked question_digest readout run_key
 decode_seconds score_seconds source_bytes source_mtime_ns fingerprint
 """
@@ -50,6 +50,21 @@ def superseded(out: Path) -> list[str]:
 
 def test_the_columns_are_the_contract() -> None:
     assert SCHEMA.names == CONTRACT.split()
+
+
+def test_parts_that_have_shrunk_are_filled_again(tmp_path: Path) -> None:
+    names = [f"{n:03}" for n in range(80)]
+    table = ScoreTable(tmp_path, rows_per_part=10, seconds_per_write=0)
+    for n in range(0, 80, 10):
+        table.add(rows(*names[n : n + 10]))
+    table.supersede([name for name in names if int(name) % 10 > 1])
+    files = sorted((tmp_path / "scores").iterdir())
+    assert [pq.read_metadata(path).num_rows for path in files] == [2] * 8
+    table = ScoreTable(tmp_path, rows_per_part=10, seconds_per_write=0)
+    for n in range(0, 60, 2):
+        table.add(rows(f"new{n}", f"new{n + 1}"))
+    assert sorted((tmp_path / "scores").iterdir()) == files
+    assert len(keys(tmp_path)) == len(set(keys(tmp_path))) == 16 + 60
 
 
 def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ import pytest
 
 from jobs.config import JobConfig
 from jobs.plan import RAY_SECONDS, Hardware, fleet, forecast, read_hardware
-from jobs.planning import PlanRequest, plan
+from jobs.planning import PlanRequest, plan, verdict
 from jobs.probe import Probe, chosen, probe
 from jobs.score import ScoreRequest, inputs_of
 from jobs.simulation import scale
+from tests.bench import planning
 from tests.support import clips
 from vqa.errors import UsageError
 from vqa.types import Clip
@@ -31,6 +32,10 @@ EVEN = Probe(
     load_seconds=30.0,
     driver_seconds=0.001,
     seconds=60.0,
+    probed=50,
+    rows=50,
+    failed={"corrupt": 10},
+    example="a.mp4: damaged",
     decode_bytes=300_000_000,
     score_bytes=2_000_000_000,
 )
@@ -149,18 +154,31 @@ def test_a_probe_of_real_clips(
     assert not list(tmp_path.iterdir()), "nothing is written"
 
     page = tmp_path / "plan.html"
-    request = PlanRequest(job=replace(job, json_summary=True), simulate=(1, 4), page=page, clips=6)
+    priced = ("price_per_hour=3600",)
+    request = PlanRequest(
+        job=replace(job, json_summary=True), hardware_assignments=priced, simulate=(1, 4), page=page, clips=6
+    )
     assert plan(request) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["limit"] in ("decoding", "scoring")
     assert [one["machines"] for one in said["simulation"]] == [1, 4]
+    assert said["probe"]["without_score"] == {"not_video": 1}
+    assert all(one["worth_from"] > 0 for one in said["simulation"])
     text = page.read_text(encoding="utf-8")
     assert "<script" not in text
     assert text.count("<circle") == 2
+    assert ">cost</th>" in text
+    assert ">worth it from, clips</th>" in text
+    assert said["simulation"][1]["cost"] == pytest.approx(4 * said["simulation"][1]["seconds"])
+    assert plan(replace(request, job=job, page=None, files=1_000_000)) == 0
+    table = capsys.readouterr().out
+    assert "1000000 files, about 1,000,000 rows" in table
+    assert "Clips per second grow with the machines up to 4." in " ".join(table.split())
     shown = replace(request, job=job, simulate=(), page=None)
     assert plan(shown) == 0
     table = capsys.readouterr().out
-    assert "6 files, about 6 rows" in table
+    assert "6 files, about 6 rows; 6 files probed" in table
+    assert "warning: 1 of 6 rows probed would have no score (not_video 1); e.g. " in table
     assert "twice as much of it saves" in table
 
 
@@ -174,6 +192,66 @@ def test_a_probe_without_a_model(folder: Path, model_card: Path, tmp_path: Path)
     assert found.view_bytes > 1000
     on = fleet(read_hardware(None, ("cores=16", "cards=8", "score_seconds=0.8")), JobConfig(), machines=1)
     assert forecast(found, on).rates["scoring"] == pytest.approx(8 / found.score_per_clip)
+
+
+@pytest.mark.full
+@pytest.mark.alone
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("mix", planning.MIXES)
+def test_a_plan_is_within_a_quarter_of_the_run(mix: str, tmp_path: Path) -> None:
+    sources = [
+        clips.write_video(tmp_path / f"{n}.mp4", width=1280, height=720, frames=48, noise=4.0, seed=n) for n in (1, 2)
+    ]
+    planning.fill(tmp_path / "clips", sources, 24, mix)
+    assert planning.pairs_of(tmp_path / "clips", 24, pairs=3, tier="reason") == pytest.approx(1, abs=planning.WANTED)
+
+
+@pytest.mark.model
+def test_that_nothing_can_be_scored_is_said(
+    model_card: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.mp4").write_bytes(b"no video" * 100)
+    job = ScoreRequest(sources=(str(tmp_path),), out=tmp_path, model=str(model_card))
+    assert plan(PlanRequest(job=job, hardware_assignments=("score_seconds=0.8",))) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "warning: nothing that was probed can be scored (not_video 2); e.g. " in said
+    assert "0% of the rows have views" in said
+
+
+@pytest.mark.parametrize(
+    ("changes", "files", "wanted"),
+    [
+        (
+            {"cores": 400, "score_seconds": 10.0},
+            10**7,
+            "Clips per second grow with the GPUs up to 64. The shortest time",
+        ),
+        (
+            {"cores": 400},
+            10**7,
+            "Clips per second grow with the GPUs up to 8. At 64 they are 2.0 times those of 8: the driver (several",
+        ),
+        (
+            {"driver_seconds": 0.0},
+            10**7,
+            "Clips per second grow with the GPUs up to 64. The model waits for 33% of the time: decode cores (more",
+        ),
+        (
+            {"cores": 400},
+            100,
+            "Clips per second grow with the GPUs up to 8. At 64 they are 2.0 times those of 8: the driver (several "
+            "runs over parts of the clips, each with an --out of its own). At 8: few clips: start and stragglers take",
+        ),
+    ],
+)
+def test_the_verdict_on_scaling(changes: dict[str, Any], files: int, wanted: str) -> None:
+    hardware = replace_hardware(read_gbit=None, **changes)
+    probe_ = replace(EVEN, files=files, score_seconds=np.full(40, changes.get("score_seconds", 0.1)))
+    outcomes = scale(probe_, hardware, JobConfig(), workers=(8, 64), batch_size=4)
+    assert verdict(outcomes, hardware).startswith(wanted)
+    few = [one.worth_from for one in outcomes]
+    assert few[0] < few[1], "more GPUs need more clips"
 
 
 @pytest.mark.model

@@ -65,6 +65,22 @@ def test_a_run_that_runs(record: RunRecord, tmp_path: Path, monkeypatch: pytest.
     assert "\x1b" not in text, "a clip's name cannot reach the terminal"
 
 
+def test_what_its_workers_do_is_shown(record: RunRecord, tmp_path: Path) -> None:
+    work = {
+        "workers": {"decoding": 3, "scoring": 1},
+        "busy": {"scoring": 0.994},
+        "waiting": {"scoring": 8},
+        "tokens_per_second": {"prompt": 1234.5, "answer": 56.0},
+        "cost": 3.2149,
+    }
+    with record.beating(lambda: JobProgress(4, quiet=True).facts() | work):
+        pass
+    record.finish(state="running")
+    text, _ = shown(tmp_path)
+    assert "\ndecoding: 3 workers; scoring: 1 worker, 99% busy, 8 clips in its queue\n" in text
+    assert "\n1,234 prompt tokens/s, 56 answer tokens/s, cost so far 3.21\n" in text
+
+
 def test_a_run_that_has_finished(record: RunRecord, tmp_path: Path) -> None:
     with record.beating(JobProgress(4, quiet=True).facts):
         pass

@@ -100,6 +100,23 @@ def test_many_answers_are_asked_for_at_once_with_a_seed_of_the_clip(server: Chat
     assert all(0 <= seed < 2**31 for seed in seeds)
 
 
+@pytest.mark.parametrize(
+    ("usage", "wanted"),
+    [
+        ({"prompt_tokens": 700, "completion_tokens": 30}, (700, 60)),
+        ({"prompt_tokens": "many", "completion_tokens": -3}, (None, None)),
+        ({"prompt_tokens": 10**30, "completion_tokens": True}, (None, None)),
+        (None, (None, None)),
+        ([7], (None, None)),
+    ],
+)
+def test_tokens_are_those_that_the_server_counts(server: ChatServer, usage: object, wanted: tuple[object, ...]) -> None:
+    server.say = lambda body: completion(GOOD) | {"usage": usage}
+    (score,) = scored(engine_of(server), k=2)
+    assert isinstance(score, Score)
+    assert (score.prompt_tokens, score.answer_tokens, score.score) == (*wanted, 3.5)
+
+
 def test_a_server_without_n_is_asked_once_for_each_answer(server: ChatServer) -> None:
     server.takes = frozenset({"top_k", "repetition_penalty"})
     (score,) = scored(engine_of(server), k=3)

@@ -17,6 +17,7 @@ from tests.support.samples import random_views
 from tests.support.scale import full
 from vqa.errors import ClipError, ModelError, UsageError
 from vqa.media.storage.fingerprint import fingerprint
+from vqa.model.engines import transformers as engine
 from vqa.model.scorer import Scorer
 from vqa.types import Clip, Score, Views
 from vqa.views import ViewsConfig, look, view_seed
@@ -294,6 +295,56 @@ def test_out_of_memory_halves_the_batch_and_goes_on(checkpoint: Checkpoints) -> 
     with raising(model, torch.OutOfMemoryError, lambda ids: len(ids) > 2) as met:
         assert texts(model.score(views)) == free
     assert met == [8, 4, 4]
+
+
+def test_after_out_of_memory_later_batches_fit_at_once(checkpoint: Checkpoints) -> None:
+    model = scorer(checkpoint("qwen2_5_vl"), batch_size=8)
+    views = [random_views(f"{place}", seed=place) for place in range(8)]  # all of one length
+    with raising(model, torch.OutOfMemoryError, lambda ids: len(ids) > 4) as met:
+        model.score(views)
+        model.score(views)
+    assert met == [8]
+
+
+@pytest.mark.parametrize(("clips", "batches"), [(1.2, [1] * 6), (2.6, [2] * 3), (100.0, [6])])
+def test_batches_are_what_the_device_has_room_for(
+    clips: float, batches: list[int], checkpoint: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    views = [random_views(f"{place}", seed=place) for place in range(6)]  # all of one length
+    free = texts(scorer(checkpoint("qwen2_5_vl"), k=2).score(views))
+    model = scorer(checkpoint("qwen2_5_vl"), k=2)
+    config = model.engine.policy.model.config.get_text_config()
+    width = config.hidden_size // config.num_attention_heads * config.num_key_value_heads
+    of_token = 2 * config.num_hidden_layers * width * 4  # keys and values in float32
+    tokens = 2 * (model.engine.encode(model._question(views[0])).length + model.generation.max_new_tokens)
+    room = int(clips * tokens * of_token / engine.SHARE)
+    monkeypatch.setattr(engine, "room_beside", lambda device, work: (work(), room))
+    seen: list[int] = []
+    answer_all = engine.TransformersEngine._answer_all
+
+    def noted(self: Any, batch: Any, outcomes: Any) -> None:
+        seen.append(len(batch))
+        answer_all(self, batch, outcomes)
+
+    monkeypatch.setattr(engine.TransformersEngine, "_answer_all", noted)
+    assert texts(model.score(views)) == free
+    assert seen == batches
+
+
+def test_questions_encoded_ahead_come_in_order_with_their_errors(checkpoint: Checkpoints) -> None:
+    model = scorer(checkpoint("qwen2_5_vl"))
+    questions = [model._question(one) for one in (*small_views(3), broken_views(), *small_views(2))]
+    for ahead in (1, 2, 9):
+        found = list(model.engine._encoded(questions, range(6), ahead=ahead))
+        assert [one.place if isinstance(one, engine.Encoded) else "broken" for one in found] == [
+            0,
+            1,
+            2,
+            "broken",
+            4,
+            5,
+        ]
+    assert list(model.engine._encoded([], [], ahead=2)) == []
 
 
 def test_out_of_memory_on_one_clip_names_the_way_out(checkpoint: Checkpoints) -> None:

@@ -23,6 +23,10 @@ def plan(
     machines: Annotated[int, typer.Option(min=1, help="How many of them.")] = 1,
     probe: Annotated[int, typer.Option("--probe", min=1, help="Files that are decoded and scored here.")] = 200,
     probe_seconds: Annotated[float, typer.Option(min=1, help="For this long at most.")] = 300.0,
+    files: Annotated[
+        int | None,
+        typer.Option(min=1, help="Plan for so many files like these, where SOURCE is a sample of the job."),
+    ] = None,
     simulate: Annotated[
         str | None,
         typer.Option(metavar="N,N,...", help="Simulate the job on so many GPUs (without GPUs: machines), as 8,64,512."),
@@ -75,6 +79,7 @@ def plan(
         seconds=probe_seconds,
         simulate=_numbers(simulate),
         page=page,
+        files=files,
     )
     raise typer.Exit(run(request))
 

@@ -152,7 +152,12 @@ class GenerationConfig(Strict):
         False, description="one clip at a time, logits in float32: no neighbour can change an answer, also in bfloat16"
     )
     batch_size: int = Field(8, ge=1, description="clips at once, at most")
-    token_budget: int = Field(131_072, ge=1, description="tokens in the cache at once: clips x k x (prompt + answer)")
+    token_budget: int | None = Field(
+        None,
+        ge=1,
+        description="tokens in the cache at once: clips x k x (prompt + answer); null = what a GPU has room for, "
+        "measured with the first clip, and 131072 without one",
+    )
 
     @model_validator(mode="after")
     def _differ(self) -> "GenerationConfig":

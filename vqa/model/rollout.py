@@ -57,6 +57,12 @@ class Prefill:
         """Tokens in the prompt."""
         return int(self.cache.get_seq_length())
 
+    @property
+    def bytes(self) -> int:
+        """Memory of keys and values."""
+        layers: list[Any] = list(self.cache.layers)
+        return sum(part.nbytes for one in layers for part in (one.keys, one.values) if isinstance(part, Tensor))
+
 
 @torch.no_grad()  # not inference_mode: FSDP would keep such tensors for the update; 1 % slower
 def prefill(model: "PreTrainedModel", inputs: "BatchFeature") -> Prefill:
@@ -66,7 +72,11 @@ def prefill(model: "PreTrainedModel", inputs: "BatchFeature") -> Prefill:
         model: an image-text-to-text model of transformers, in eval mode.
         inputs: the processor's tensors for the clip; see `vqa.model.encode.encode`.
     """
-    tensors: dict[str, Tensor] = dict(inputs.to(model.device, dtype=model.dtype))
+    if model.device.type == "cuda":  # from pinned memory a copy does not wait for what the GPU is at
+        inputs.update(
+            {name: one.pin_memory() for name, one in inputs.items() if isinstance(one, Tensor) and one.is_cpu}
+        )
+    tensors: dict[str, Tensor] = dict(inputs.to(model.device, dtype=model.dtype, non_blocking=True))
     cache = DynamicCache(config=model.config.get_text_config(decoder=True))
     positions = position_ids(model, tensors)
     # Without a mask, as there is no padding: attention may then use its causal kernel.

@@ -148,7 +148,12 @@ class Scorer:
     def _read(self, answered: Answered) -> Score:
         is_expected = self.generation.readout == "expected"
         given, how = readout.read_all(answered.said, form=self._form, is_expected=is_expected)
-        return replace(readout.summarise(given, form=self._form, seconds=answered.seconds), readout=how)
+        return replace(
+            readout.summarise(given, form=self._form, seconds=answered.seconds),
+            readout=how,
+            prompt_tokens=answered.prompt_tokens,
+            answer_tokens=answered.answer_tokens,
+        )
 
     def _described(self, views: Sequence[Views], outcomes: Sequence[Score | ClipError]) -> list[Score | ClipError]:
         """The scores with words beside them, by a second question about the clips that have one."""
@@ -162,9 +167,17 @@ class Scorer:
         for place, answered in zip(places, self.engine.ask(questions), strict=True):
             score = described[place]
             if isinstance(answered, Answered) and isinstance(score, Score):
-                seconds = score.score_seconds + answered.seconds
-                score = replace(score, description=words(answered.said[0].text.strip()), score_seconds=seconds)
-                described[place] = score
+                described[place] = replace(
+                    score,
+                    description=words(answered.said[0].text.strip()),
+                    score_seconds=score.score_seconds + answered.seconds,
+                    prompt_tokens=_sum(score.prompt_tokens, answered.prompt_tokens),
+                    answer_tokens=_sum(score.answer_tokens, answered.answer_tokens),
+                )
             elif isinstance(answered, ClipError):
                 described[place] = answered
         return described
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else one + other

@@ -21,17 +21,21 @@ class Curve:
     workers: int
     clips_per_second: float
     linear: float  # clips/s if no worker ever waited
+    time: str  # of the whole job
+    cost: str | None
+    worth_from: int  # clips, for starting and ending to take a tenth of the time or less
     busy: Mapping[str, float]  # 0 to 1, by part
     why: str
 
 
-def write_scaling(path: Path, curve: Sequence[Curve], *, title: str, unit: str) -> None:
+def write_scaling(path: Path, curve: Sequence[Curve], *, title: str, verdict: str, unit: str) -> None:
     """Write the page, which holds no script and asks for nothing.
 
     Args:
         path: Of the file.
         curve: One point at least.
         title: Of the page.
+        verdict: Where it stops scaling, in words.
         unit: What is counted: `GPUs`.
 
     Raises:
@@ -45,6 +49,7 @@ def write_scaling(path: Path, curve: Sequence[Curve], *, title: str, unit: str) 
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(ASSETS), autoescape=True)
     text = environment.get_template("scaling.html.j2").render(
         title=title,
+        verdict=verdict,
         unit=unit,
         style=Markup((ASSETS / "page.css").read_text(encoding="utf-8")),  # noqa: S704 (a file of this package)
         curve=curve,

@@ -43,6 +43,7 @@ Fields = dict[str, Any]  # of a JSON object
 LONGEST_WAIT_SECONDS = 30.0
 CONNECT_SECONDS = 10.0
 MOST_BYTES = 32 * 2**20  # of a server's answer
+MOST_TOKENS = 2**24  # that a server may count for one request
 MOST_UNSEEN = (
     0.01  # chance that digits beyond the listed tokens may hold; an expected value is then off by 0.04 at most
 )
@@ -80,6 +81,12 @@ class _Completion(BaseModel):
     """What is read of a chat completion; everything else in it is left aside."""
 
     choices: list[_Choice]
+    usage: object = None  # servers disagree on it, and no answer is worth less for that
+
+    def tokens(self, kind: str) -> int | None:
+        """Of the prompt or of all choices ("completion"), as the server counts them."""
+        number = self.usage.get(f"{kind}_tokens") if isinstance(self.usage, dict) else None
+        return number if type(number) is int and 0 <= number <= MOST_TOKENS else None
 
 
 class _PassingError(Exception):
@@ -217,13 +224,15 @@ class EndpointEngine:
                 chat = await asyncio.to_thread(partial(_chat, self._card, question.views, question.words))
             except Exception as error:  # whatever pictures raise must cost their clip only
                 return ClipError("model", f"{clip}: cannot be sent ({type(error).__name__}: {error})")
+            completions: list[_Completion] = []
             said: list[Said] = []
             seeds = question.seeds(self._generation)
             last = ["no server is well"]
             try:
                 async with asyncio.timeout(self._engine.deadline_seconds):
                     while len(said) < question.k:
-                        said += await self._some(chat, seeds[len(said) :], last)
+                        completions.append(await self._some(chat, seeds[len(said) :], last))
+                        said += map(_said, completions[-1].choices)
             except TimeoutError:
                 limit = f"{self._engine.deadline_seconds:g} s"
                 way = "Look at the servers, or raise model_engine.deadline_seconds."
@@ -233,16 +242,21 @@ class EndpointEngine:
                 return ClipError("model", f"{clip}: no answer after {self._engine.tries} tries ({error}). {way}")
             except _RejectedError as error:
                 return ClipError("model", f"{clip}: {error}. Correct the server's or the model's settings.")
-            return Answered(said=tuple(said[: question.k]), seconds=time.perf_counter() - started)
+            written = [one.tokens("completion") for one in completions]
+            return Answered(
+                said=tuple(said[: question.k]),
+                seconds=time.perf_counter() - started,
+                prompt_tokens=completions[0].tokens("prompt"),
+                answer_tokens=None if None in written else sum(one or 0 for one in written),
+            )
 
-    async def _some(self, chat: Sequence[Fields], seeds: Sequence[int], last: list[str]) -> list[Said]:
+    async def _some(self, chat: Sequence[Fields], seeds: Sequence[int], last: list[str]) -> _Completion:
         """At least one answer of those still wanted, after as many tries as it takes; notes the last failure."""
         for attempt in range(1, self._engine.tries + 1):
             server = await self._pick()
             server.in_flight += 1
             try:
-                completion = await self._complete(server, self._body(server, chat, seeds))
-                return [_said(choice) for choice in completion.choices[: len(seeds)]]
+                return await self._complete(server, self._body(server, chat, seeds))
             except _PassingError as error:
                 last[0] = str(error)
                 self._note(server, error)

@@ -27,10 +27,12 @@ class Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
-    """K answers to a question, and the seconds that they took."""
+    """K answers to a question, the seconds that they took, and the tokens read and written, where they are known."""
 
     said: tuple[Said, ...]
     seconds: float
+    prompt_tokens: int | None = None  # pictures among them, once for all K answers
+    answer_tokens: int | None = None  # of all K, without their ends
 
 
 class ModelEngine(Protocol):

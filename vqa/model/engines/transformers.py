@@ -2,7 +2,9 @@
 
 import gc
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from transformers import BatchFeature, PreTrainedModel
 
 T = TypeVar("T")
+TOKENS = 131_072  # in the cache at once, where no room is measured
+SHARE = 0.9  # of what is free: the rest is for logits, fragments, and clips larger than the first
+AHEAD = 2  # questions that are encoded while a GPU works on others
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +55,7 @@ class TransformersEngine:
         """
         self.policy = policy
         self._card, self._generation = card, generation
+        self._token_budget = generation.token_budget
         if generation.readout == "expected" and not policy.vocabulary.has_digits:
             raise ModelError(f"model {self.model_id}: digits have no tokens of their own. Set readout to answer.")
         if generation.deterministic:
@@ -78,11 +84,14 @@ class TransformersEngine:
         batch: list[Encoded] = []
         # Sorted by length, longest first, to pad little. Areas predict lengths without encoding all clips at once.
         areas = [sum(p.shape[0] * p.shape[1] for p in question.views.pictures) for question in questions]
-        for place in sorted(range(len(questions)), key=lambda place: -areas[place]):
-            encoded = self._attempt(partial(self.encode, questions[place], place))
+        order = sorted(range(len(questions)), key=lambda place: -areas[place])
+        ahead = AHEAD if self.policy.device.type == "cuda" else 0
+        for place, encoded in zip(order, self._encoded(questions, order, ahead=ahead), strict=True):
             if not isinstance(encoded, Encoded):
                 outcomes[place] = self._failure(questions[place], encoded)
                 continue
+            if self._token_budget is None:
+                self._token_budget = self._measured_budget(encoded)
             if batch and not self._fits([*batch, encoded]):
                 self._answer_all(batch, outcomes)
                 batch = []
@@ -105,13 +114,46 @@ class TransformersEngine:
             seconds=time.perf_counter() - started,
         )
 
+    def _encoded(
+        self, questions: Sequence[Question], order: Sequence[int], *, ahead: int
+    ) -> Iterator[Encoded | Exception]:
+        """The questions encoded in this order, or what is wrong with one; so many in a thread, ahead."""
+        tasks = [partial(self._attempt, partial(self.encode, questions[place], place)) for place in order]
+        if not ahead:
+            yield from (task() for task in tasks)
+            return
+        with ThreadPoolExecutor(1) as pool:
+            waiting = deque(pool.submit(task) for task in tasks[:ahead])
+            for task in (*tasks[ahead:], *[None] * ahead):
+                if not waiting:
+                    return
+                first = waiting.popleft()
+                if task:
+                    waiting.append(pool.submit(task))
+                yield first.result()
+
     def _fits(self, batch: Sequence[Encoded]) -> bool:
         """Whether these can be answered together, within batch size and token budget."""
         generation = self._generation
-        longest = max(encoded.length for encoded in batch) + generation.max_new_tokens
-        tokens = sum(encoded.question.k for encoded in batch) * longest
         most = 1 if generation.deterministic else generation.batch_size
-        return len(batch) <= most and tokens <= generation.token_budget
+        return len(batch) <= most and self._tokens(batch) <= (self._token_budget or TOKENS)
+
+    def _tokens(self, batch: Sequence[Encoded]) -> int:
+        """In the cache, of all rows at their end."""
+        longest = max(encoded.length for encoded in batch) + self._generation.max_new_tokens
+        return sum(encoded.question.k for encoded in batch) * longest
+
+    def _measured_budget(self, encoded: Encoded) -> int | None:
+        """Tokens for which the device has room, by a prefill of this clip; None where the model fails on it."""
+        probed = self._attempt(
+            partial(room_beside, self.policy.device, partial(prefill, self.policy.model, encoded.inputs))
+        )
+        if isinstance(probed, Exception):
+            return 1 if isinstance(probed, torch.OutOfMemoryError) else None
+        prompt, room = probed
+        if room is None or not prompt.bytes:
+            return TOKENS
+        return max(1, int(SHARE * room * prompt.length / prompt.bytes))
 
     def _answer_all(self, batch: Sequence[Encoded], outcomes: dict[int, Answered | ClipError]) -> None:
         """Answer a batch. If it fails, answer its halves (out of memory) or its clips one by one."""
@@ -124,6 +166,7 @@ class TransformersEngine:
         if isinstance(answers, torch.OutOfMemoryError):
             gc.collect()
             torch.cuda.empty_cache()
+            self._token_budget = max(1, self._tokens(batch) // 2)  # so that later batches fit at once
         if len(batch) == 1:
             outcomes[batch[0].place] = self._failure(batch[0].question, answers)
             return
@@ -177,9 +220,27 @@ class TransformersEngine:
         shared = (time.perf_counter() - started) / len(batch)
         tokenizer, vocabulary = policy.processor.tokenizer, policy.vocabulary
         return [
-            Answered(said=tuple(said(one, tokenizer, vocabulary) for one in mine), seconds=own + shared)
-            for mine, own in zip(rollouts, seconds, strict=True)
+            Answered(
+                said=tuple(said(one, tokenizer, vocabulary) for one in mine),
+                seconds=own + shared,
+                prompt_tokens=encoded.length,
+                answer_tokens=sum(len(one.tokens) for one in mine),
+            )
+            for encoded, mine, own in zip(batch, rollouts, seconds, strict=True)
         ]
+
+
+def room_beside(device: torch.device, work: Callable[[], T]) -> tuple[T, int | None]:
+    """What the work returns, and the bytes that a GPU has free beside the most that it takes; None of a CPU."""
+    if device.type != "cuda":
+        return work(), None
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    done = work()
+    torch.cuda.synchronize(device)
+    taken = torch.cuda.max_memory_allocated(device) - before
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return done, max(0, torch.cuda.mem_get_info(device)[0] + unused - taken)
 
 
 def _count_head_in_float32(model: "PreTrainedModel") -> None:

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -111,7 +112,7 @@ class VllmEngine:
             self._answer({place: prompts[place] for place in places}, questions, outcomes)
         share = (time.perf_counter() - started) / max(1, len(questions))
         return [
-            Answered(said=outcome.said, seconds=share) if isinstance(outcome, Answered) else outcome
+            replace(outcome, seconds=share) if isinstance(outcome, Answered) else outcome
             for outcome in (outcomes[place] for place in range(len(questions)))
         ]
 
@@ -148,7 +149,13 @@ class VllmEngine:
             return
         for place, result in zip(prompts, results, strict=True):
             said = tuple(self._said(output) for output in sorted(result.outputs, key=lambda one: one.index))
-            outcomes[place] = Answered(said=said, seconds=0.0)
+            ends = self._vocabulary.ends
+            outcomes[place] = Answered(
+                said=said,
+                seconds=0.0,
+                prompt_tokens=len(result.prompt_token_ids),
+                answer_tokens=sum(token not in ends for output in result.outputs for token in output.token_ids),
+            )
 
     def _sampling(self, question: Question) -> Any:
         generation, vocabulary = self._generation, self._vocabulary
