@@ -23,8 +23,8 @@ from jobs.stages import PrepareStage, lost_row
 from jobs.summary import count_table, counts, failure_table
 from vqa.config import Values, merge, read
 from vqa.console import INTERRUPTED, printable
+from vqa.data.dialects import Row
 from vqa.data.score_table import read_scores
-from vqa.data.tables import Row
 from vqa.data.view_cache import FILES, prepared_with
 from vqa.data.view_cache_writer import PreparedTable, manifest_clips
 from vqa.errors import UsageError
