@@ -17,7 +17,7 @@ FILES = sorted((configs_folder() / "studies").glob("*.yaml"))
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_each_variant_is_a_recipe_that_can_be_paid(file: Path, tmp_path: Path) -> None:
-    assert file.read_text().startswith(f"# python -m tests.bench.studies configs/studies/{file.name}\n")
+    assert file.read_text().startswith(f"# python -m tests.bench.studies configs/studies/{file.name}")
     study = load(file, Study)
     made = []
     for name, variant in study.variants.items():
@@ -26,7 +26,7 @@ def test_each_variant_is_a_recipe_that_can_be_paid(file: Path, tmp_path: Path) -
         for stage in recipe.stages:
             if isinstance(stage, GrpoStage):
                 check(stage.settings("preresq_video", 1), ())
-                assert stage.seed is None and stage.learning_rate == study.stage["learning_rate"]
+                assert stage.seed is None  # the recipe's, which is that of the start too
         assert not isinstance(recipe.stages[-1], Write)
     assert all(one not in made[:place] for place, one in enumerate(made))  # no two variants are the same
 

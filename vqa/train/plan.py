@@ -37,7 +37,13 @@ NATIVE = 1920, 1080  # of a clip, where none is prepared yet
 CHAT_TOKENS = 24  # of the template, and 8 more around each picture
 LOOKED_AT = 8  # prepared clips whose pictures are counted
 # Sharding and offload that can be carried out, the quickest first.
-PLACES = ("none", "none"), ("fsdp2", "none"), ("zero3", "optimizer"), ("fsdp2", "parameters")
+PLACES = (
+    ("none", "none"),
+    ("fsdp2", "none"),
+    ("fsdp2", "optimizer"),
+    ("zero3", "optimizer"),
+    ("fsdp2", "parameters"),
+)
 # Sizes of Qwen2.5-VL as their folders' config.json has them, for those that are not on this machine.
 QWEN2_5_VL = {
     "3b": {"width": 2048, "inner": 11008, "layers": 36, "heads": 16, "kept": 2, "words": 151936, "tower": 3420},
@@ -180,6 +186,8 @@ def fitted(
     several = [pair for pair in several if pair != ("fsdp2", "none") or fleet.count > 1]
     if not own.master_weights or own.optimizer_bits == 8:
         several = [pair for pair in several if pair[0] != "zero3"]
+    if own.optimizer_bits == 8:  # its moments stay on the GPU
+        several = [pair for pair in several if pair[1] != "optimizer"]
     tried = [
         recipe.model_copy(update={"hardware": own.model_copy(update={"sharding": sharding, "offload": offload})})
         for sharding, offload in several
@@ -255,14 +263,16 @@ def _leaner(own: HardwareConfig, *, is_several: bool) -> Iterator[tuple[float, s
     for rank, (kind, place) in enumerate(PLACES):
         is_kept = own.is_sharded and kind != own.sharding
         has_zero3 = kind != "zero3" or (own.master_weights and own.optimizer_bits == 32)
-        if is_kept or not has_zero3 or ((kind, place) == ("fsdp2", "none") and not is_several):
+        is_of_8 = place == "optimizer" and own.optimizer_bits == 8  # moments of 8 bits stay on the GPU
+        if is_kept or not has_zero3 or is_of_8 or ((kind, place) == ("fsdp2", "none") and not is_several):
             continue
         words = [f"--set hardware.sharding={kind}"] * (kind != own.sharding)
         words += [f"--set hardware.offload={place}"] * (place != own.offload)
         changes.append((2.0 * rank, {"sharding": kind, "offload": place}, " ".join(words)))
     for cost, update, told in changes:
         yield cost, told, own.model_copy(update=update)
-        if own.optimizer_bits == 32 and update.get("sharding", own.sharding) != "zero3":
+        is_here = update.get("sharding", own.sharding) != "zero3" and update.get("offload", own.offload) != "optimizer"
+        if own.optimizer_bits == 32 and is_here:
             bits = f"{told} --set hardware.optimizer_bits=8".strip()
             yield cost + 8, bits, own.model_copy(update=update | {"optimizer_bits": 8})
         if own.lora is None:
