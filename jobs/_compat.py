@@ -54,6 +54,19 @@ def lost_workers() -> int:
     return sum(int(one["NumRestarts"]) + (one["State"] == "RESTARTING") for one in actors)
 
 
+def head_address() -> tuple[str, int]:
+    """Host and port of the head's server (GCS) that this process is connected to."""
+    import ray
+
+    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def head_patience_seconds() -> float:
+    """How long Ray waits for a head that is gone; then it ends this process without a word (60 s in Ray 2.60)."""
+    return float(os.environ.get("RAY_gcs_rpc_server_reconnect_timeout_s") or 60)  # noqa: SIM112 (Ray's name)
+
+
 def alive_actors(stage: str) -> int:
     """How many actors of this job run a stage of this name; `ray.util.state` needs the dashboard."""
     import ray

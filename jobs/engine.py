@@ -17,17 +17,21 @@ from jobs.progress import JobProgress
 from jobs.resume import Work
 from jobs.signals import Stop
 from jobs.stages import Result, Stage
-from vqa.console import WAIT_SECONDS, Engine
+from vqa.console import WAIT_SECONDS, Engine, printable
 from vqa.data.score_table import ScoreRow, ScoreTable
 from vqa.data.windows import video_id
 from vqa.errors import ModelError, UsageError
-from vqa.media.storage.stores import is_remote
+from vqa.media.storage.stores import is_away, is_remote
 
 LOCAL_FILES = 64  # up to this many, `auto` takes this process: Ray's start-up would cost more than its workers gain
 TOO_MANY_FAILED = 3
 EXAMPLE_CHARACTERS = 200
 OPEN_FILES = 10_000  # handed out and not done, at most: what the driver holds of a job of any size
+FIRST_FILES = 1000  # of them before the first is done: how fast they go decides how the next ones travel
 PATIENCE_SECONDS = 60.0  # without a result, until more are handed out: clips that are lost stay open to the end
+STREAK = 3  # clips in a row that a store did not give at the end of a run: it may be away
+STORE_SECONDS = 120.0  # to wait for it
+STORE_POLL_SECONDS = 5.0
 WITHOUT_SCORE = ("unparsed", "failed")  # statuses
 
 
@@ -109,6 +113,7 @@ def run_stages(
     wait: float = WAIT_SECONDS,
     unread_limit: int | None = None,
     store_mb: int | None = None,
+    stall_seconds: float | None = None,
     metrics: Metrics | None = None,
     amend: Callable[[ScoreRow], ScoreRow | None] = lambda row: row,
 ) -> bool:
@@ -130,12 +135,14 @@ def run_stages(
     try:
         with contextlib.ExitStack() as session:
             with stop.waiting():
-                executor = session.enter_context(_executor(engine, stages, ray_address, wait, progress.say, store_mb))
+                executor = session.enter_context(
+                    _executor(engine, stages, ray_address, wait, progress.say, store_mb, stall_seconds)
+                )
             if engine is Engine.RAY and metrics:
                 metrics.export_by_ray()
             stop.arm()  # Ray takes SIGTERM for itself when it starts
             session.enter_context(progress)
-            batches = session.enter_context(contextlib.closing(_all_batches(executor, ledger, work)))
+            batches = session.enter_context(contextlib.closing(_all_batches(executor, ledger, work, progress.say)))
             while True:
                 with stop.waiting():
                     batch = next(batches, None)
@@ -202,37 +209,47 @@ def _executor(
     wait: float,
     say: Callable[[str], None],
     store_mb: int | None,
+    stall_seconds: float | None,
 ) -> contextlib.AbstractContextManager[Executor]:
     if engine is Engine.LOCAL:
         return LocalExecutor(stages)
     from jobs.ray_executor import RayExecutor
 
-    return RayExecutor(stages, address=ray_address, wait_seconds=wait, say=say, store_mb=store_mb)
+    return RayExecutor(
+        stages, address=ray_address, wait_seconds=wait, say=say, store_mb=store_mb, stall_seconds=stall_seconds
+    )
 
 
 def _bounded(work: Iterator[Work], ledger: Ledger, over: threading.Event) -> Iterator[Work]:
     """The work, no more of it open than OPEN_FILES; ends with the run. It is taken in threads of the executor."""
-    most = OPEN_FILES
-    for item in work:
+    most, lost = FIRST_FILES, 0
+    for taken, item in enumerate(work, start=1):
         yield item
         since, still_open = time.monotonic(), len(ledger.work)
         while len(ledger.work) >= most and not over.wait(0.05):
             if len(ledger.work) != still_open:
                 since, still_open = time.monotonic(), len(ledger.work)
             elif time.monotonic() - since > PATIENCE_SECONDS:
-                most += OPEN_FILES
+                lost += OPEN_FILES
+            done = taken - len(ledger.work)
+            most = min(FIRST_FILES + done, OPEN_FILES) + lost
         if over.is_set():
             return
 
 
-def _all_batches(executor: Executor, ledger: Ledger, work: Iterable[Work]) -> Generator[list[Result]]:
+def _all_batches(
+    executor: Executor, ledger: Ledger, work: Iterable[Work], say: Callable[[str], None]
+) -> Generator[list[Result]]:
     """Everything once; then again what a store did not give, as it may have been away for a while; then, one by one,
     what was lost with a worker (its neighbours in a batch are lost too).
     """
     later: dict[str, Work] = {}
+    streak = 0  # of a store's clips that it did not give
     for batch in executor.stream(work):
         kept = []
         for one in batch:
+            if is_remote(one.uri):
+                streak = streak + 1 if _may_pass(one) else 0
             owner = one.clip_id if one.clip_id in ledger.work else video_id(one.clip_id)
             if _may_pass(one) and owner in ledger.work and len(later) < OPEN_FILES // 2:
                 later[owner] = ledger.work[owner]
@@ -240,9 +257,20 @@ def _all_batches(executor: Executor, ledger: Ledger, work: Iterable[Work]) -> Ge
                 kept.append(one)
         yield kept
     if later:
+        if streak >= STREAK:
+            _wait_for_store(next(reversed(later.values())).clip.uri, say)
         yield from executor.stream(list(later.values()))
     if again := ledger.unfinished():
         yield from executor.stream(again, alone=True)
+
+
+def _wait_for_store(uri: str, say: Callable[[str], None]) -> None:
+    """Wait for a store that is away at the end of a run, for a while."""
+    began = time.monotonic()
+    while is_away(uri) and time.monotonic() - began < STORE_SECONDS:
+        if time.monotonic() - began < STORE_POLL_SECONDS:
+            say(f"waiting up to {STORE_SECONDS:g} s for a store that does not answer: {printable(uri)}")
+        time.sleep(STORE_POLL_SECONDS)
 
 
 def _may_pass(result: Result) -> bool:

@@ -162,7 +162,14 @@ def _prepare(request: PrepareRequest, inputs: PrepareInputs, limit: FailureLimit
     ledger = Ledger.of(plan.work, clip_seconds=None)
     with record.failing():
         is_interrupted = run_stages(
-            [stage], ledger, table, progress, engine=engine, ray_address=request.ray_address, wait=request.wait
+            [stage],
+            ledger,
+            table,
+            progress,
+            engine=engine,
+            ray_address=request.ray_address,
+            wait=request.wait,
+            stall_seconds=config.job.stall_seconds,
         )
         if not is_interrupted:
             table.add([lost_row(file, settings=inputs.settings) for file in ledger.lost()])

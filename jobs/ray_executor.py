@@ -1,5 +1,6 @@
 """The stages on Ray Data: streaming, with backpressure, on this machine or a cluster."""
 
+import faulthandler
 import gc
 import io
 import itertools
@@ -20,7 +21,7 @@ import pyarrow as pa
 from jobs import _compat
 from jobs.ray_session import ray_session
 from jobs.resume import Work
-from jobs.stages import Item, Result, Stage
+from jobs.stages import Item, Result, Sample, Stage
 from jobs.waiting import LossWatch, say_on_stderr, wait_for_process, wait_for_room
 from vqa.console import WAIT_SECONDS
 from vqa.errors import ModelError, VqaError
@@ -28,8 +29,11 @@ from vqa.errors import ModelError, VqaError
 if TYPE_CHECKING:
     from ray.data import Dataset
 
-FILES_PER_TASK = 20_000  # so many files are tasks of their own, the next as many in twos, and so on up to TASK_FILES
-TASK_FILES = 32
+# Each task of Ray takes the driver milliseconds. Where clips are finished faster than it could hand them out one by
+# one, several travel together.
+TASKS_PER_SECOND = 20  # so many files as are finished in a second make so many tasks
+TASK_FILES = 64  # in a task at most
+PACKET_SECONDS = 0.1  # rows that are made within leave a worker together
 POLL_SECONDS = 0.05  # how soon work that is planned reaches Ray
 # A clip is tried twice: with its neighbours in a batch, then, where their worker died, alone. Each such end costs a
 # worker that must load its model anew, so Ray itself retries nothing; the ledger knows what did not come back.
@@ -47,6 +51,7 @@ class RayExecutor:
         wait_seconds: float = WAIT_SECONDS,
         say: Callable[[str], None] = say_on_stderr,
         store_mb: int | None = None,
+        stall_seconds: float | None = None,
     ) -> None:
         """Nothing is started yet.
 
@@ -56,8 +61,9 @@ class RayExecutor:
             wait_seconds: How long to wait for room on the cluster, and for a first result where workers are lost.
             say: Prints what is waited for.
             store_mb: Views that wait in Ray's object stores at most; None: by Ray.
+            stall_seconds: After which a worker that has made nothing more is ended, as if it had died; None: never.
         """
-        self._stages = stages
+        self._stages, self._stall_seconds = stages, stall_seconds
         self._wait_seconds, self._say, self._store_mb = wait_seconds, say, store_mb
         self._session = ray_session(address)
         self._cluster: Mapping[str, float] = {}
@@ -127,7 +133,7 @@ class RayExecutor:
         for stage, share in zip(self._stages, shares, strict=True):
             results = results.map_batches(
                 _worker_of(stage),
-                fn_constructor_args=[stage],
+                fn_constructor_args=[stage, self._stall_seconds, 0.0 if alone else PACKET_SECONDS],
                 batch_size=1 if alone and stage.batch_size else stage.batch_size,
                 batch_format="pyarrow",
                 compute=ActorPoolStrategy(
@@ -140,19 +146,20 @@ class RayExecutor:
                 ray_remote_args_fn=_restarts,
             )
         try:
-            watch = LossWatch(wait_seconds=self._wait_seconds, say=self._say)
-            with watch.pulling():  # Ray waits here for the first workers
-                batches = iter(results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
-            while True:
-                with watch.pulling():
-                    batch = next(batches, None)
-                if batch is None:
-                    break
-                items = _items(batch)
-                for item in items:
-                    if isinstance(item, VqaError):
-                        raise item
-                yield items
+            with LossWatch(wait_seconds=self._wait_seconds, say=self._say) as watch:
+                with watch.pulling():  # Ray waits here for the first workers
+                    batches = iter(results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
+                while True:
+                    with watch.pulling():
+                        batch = next(batches, None)
+                    if batch is None:
+                        break
+                    items = _items(batch)
+                    for item in items:
+                        if isinstance(item, VqaError):
+                            raise item
+                    feed.finished(len(items))
+                    yield items
             if feed.fault:
                 raise feed.fault
         except ray.exceptions.RayError as error:  # tasks that fail are forgiven above, so a worker cannot start
@@ -172,9 +179,9 @@ def _restarts() -> dict[str, int]:
 class StageWorker:
     """A stage in an actor of Ray. An error of its `setup` is its one result: Ray would only pass on the text."""
 
-    def __init__(self, stage: Stage) -> None:
-        """Set the stage up."""
-        self._stage = stage
+    def __init__(self, stage: Stage, stall_seconds: float | None = None, packet_seconds: float = 0.0) -> None:
+        """Set the stage up; what it makes within `packet_seconds` travels together."""
+        self._stage, self._stall_seconds, self._packet_seconds = stage, stall_seconds, packet_seconds
         self._fault: VqaError | None = None
         try:
             stage.setup()
@@ -182,17 +189,17 @@ class StageWorker:
             self._fault = error.with_traceback(None)
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
-        """A batch of items to a batch per result."""
+        """A batch of packets to packets of results."""
         if self._fault is not None:
             yield _table([self._fault])
             return
         items = _items(batch)
         try:
-            made = self._stage.process([item for item in items if not isinstance(item, VqaError)])
+            made = self._timed(self._stage.process([item for item in items if not isinstance(item, VqaError)]))
             if self._stage.batch_size:
                 yield _table(list(made))
             else:
-                yield from (_table([one]) for one in made)
+                yield from map(_table, _packets_of(made, self._packet_seconds))
         except ModelError:
             # This process can give no more. Ray starts another and retries only where a process dies.
             os._exit(1)
@@ -200,6 +207,32 @@ class StageWorker:
             yield _table([error.with_traceback(None)])
         if faults := [item for item in items if isinstance(item, VqaError)]:
             yield _table(faults)
+
+    def _timed(self, made: Iterator[Item]) -> Iterator[Item]:
+        """The same; ends this process where the next one takes too long, whatever hangs and holds the interpreter."""
+        while True:
+            if self._stall_seconds is not None:
+                faulthandler.dump_traceback_later(self._stall_seconds, file=2, exit=True)  # needs no Python to run
+            try:
+                one = next(made)
+            except StopIteration:
+                return
+            finally:
+                faulthandler.cancel_dump_traceback_later()
+            yield one
+
+
+def _packets_of(made: Iterable[Item], seconds: float) -> Iterator[list[Item]]:
+    """Rows that are made within so many seconds together; samples one by one: the model's batches are made of them."""
+    packet: list[Item] = []
+    began = time.monotonic()
+    for one in made:
+        packet.append(one)
+        if isinstance(one, Sample) or time.monotonic() - began >= seconds:
+            yield packet
+            packet, began = [], time.monotonic()
+    if packet:
+        yield packet
 
 
 def _worker_of(stage: Stage) -> type[StageWorker]:
@@ -229,6 +262,7 @@ class _Feed:
     def __init__(self, work: Iterable[Work], *, most: int) -> None:
         """Start the thread; `most`: files in a packet."""
         self.fault: VqaError | None = None
+        self._done, self._first = 0, 0.0
         self._folder = tempfile.TemporaryDirectory(prefix="vqa-feed-", ignore_cleanup_errors=True)
         self._path = Path(self._folder.name) / "work"
         self._path.touch()
@@ -237,21 +271,29 @@ class _Feed:
         self._thread.start()
 
     def _write(self, work: Iterable[Work], most: int) -> None:
-        items, written = iter(work), 0
+        items = iter(work)
         with self._path.open("ab", buffering=0) as file:
             try:
                 while not self._is_over.is_set():
-                    packet = list(itertools.islice(items, min(most, 1 + written // FILES_PER_TASK)))
+                    packet = list(itertools.islice(items, self._size(most)))
                     if not packet:
                         break
                     _append(file, pickle.dumps(packet, protocol=5))
-                    written += len(packet)
             except VqaError as error:
                 self.fault = error
             except Exception as error:  # a list that cannot be read on must not pass for one that has ended
                 self.fault = VqaError(f"listing the clips failed: {type(error).__name__}: {error}")
             finally:
                 _append(file, b"")
+
+    def finished(self, results: int) -> None:
+        """Count results, by whose rate packets grow."""
+        self._first = self._first or time.monotonic()
+        self._done += results
+
+    def _size(self, most: int) -> int:
+        per_second = self._done / max(1.0, time.monotonic() - self._first)
+        return max(1, min(most, int(per_second / TASKS_PER_SECOND)))
 
     def dataset(self) -> "Dataset":
         """The packets, a block each."""

@@ -5,6 +5,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,14 @@ from jobs.engine import LOCAL_FILES, TOO_MANY_FAILED, WITHOUT_SCORE, FailureLimi
 from jobs.ledger import Ledger
 from jobs.listing import ClipList
 from jobs.metrics import Metrics, serving
+from jobs.mirror import mirrored
 from jobs.progress import JobProgress, duration
 from jobs.resume import PLAN_CHUNK, Planner, StoredRow, StoredRows
 from jobs.run_record import RunRecord
-from jobs.signals import locked, writing
+from jobs.signals import as_url, locked, writing
 from jobs.stages import WINDOWS_PER_FRAME, LightStage, SampleStage, ScoredBy, ScoreStage, lost_row, scored_by
 from jobs.summary import counts, overview
+from jobs.waiting import say_on_stderr
 from vqa.config import Values
 from vqa.console import INTERRUPTED, Engine, counted, log_as_json, printable
 from vqa.data.score_table import SCHEMA, ScoreTable, read_scores, rewrite, write_videos
@@ -105,11 +108,21 @@ def score(request: ScoreRequest) -> int:
     inputs = inputs_of(request)
     if inputs.config.limits.private_hosts:
         allow_private()
+    if url := as_url(request.out):
+        with mirrored(url, say=say_on_stderr, is_written=not request.dry_run) as mirror:
+            return _run_in(replace(request, out=mirror.folder), inputs, limit, after_write=mirror.push, shown=url)
+    return _run_in(request, inputs, limit, after_write=lambda: None, shown=str(request.out))
+
+
+def _run_in(
+    request: ScoreRequest, inputs: ScoreInputs, limit: FailureLimit, *, after_write: Callable[[], None], shown: str
+) -> int:
+    """Run the job in a folder; `shown`: its name to the user."""
     if request.dry_run:
         print(json.dumps(_forecast(request, inputs), indent=2, ensure_ascii=False))
         return 0
-    with locked(request.out), writing(request.out):
-        return _score(request, inputs, limit)
+    with locked(request.out) as before_write, writing(request.out):
+        return _score(request, inputs, limit, before_write=before_write, after_write=after_write, shown=shown)
 
 
 def inputs_of(request: ScoreRequest) -> ScoreInputs:
@@ -288,10 +301,24 @@ def _listed(clips: ClipList) -> Values:
     }
 
 
-def _score(request: ScoreRequest, inputs: ScoreInputs, limit: FailureLimit) -> int:
+def _score(
+    request: ScoreRequest,
+    inputs: ScoreInputs,
+    limit: FailureLimit,
+    *,
+    before_write: Callable[[], None],
+    after_write: Callable[[], None],
+    shown: str,
+) -> int:
     """Score what has no finished row yet, as the only run in the folder."""
     out, config, clips = request.out, inputs.config, inputs.clips
-    table = ScoreTable(out, rows_per_part=config.job.rows_per_part, seconds_per_write=config.job.seconds_per_write)
+    table = ScoreTable(
+        out,
+        rows_per_part=config.job.rows_per_part,
+        seconds_per_write=config.job.seconds_per_write,
+        before_write=before_write,
+        after_write=after_write,
+    )
     if request.fresh:
         table.supersede_all()
     progress = JobProgress(0, quiet=request.json_summary, as_json=request.log_json)
@@ -357,13 +384,13 @@ def _score(request: ScoreRequest, inputs: ScoreInputs, limit: FailureLimit) -> i
         clips_per_second=None if rate is None else round(rate, 3),
     )
     if request.json_summary:
-        print(json.dumps(record.values | {"out": str(out)}, ensure_ascii=False))
+        print(json.dumps(record.values | {"out": shown}, ensure_ascii=False))
     elif not is_interrupted:
-        Console().print(overview(rows, out=out))
+        Console().print(overview(rows, out=out, place=shown))
     speed = f", {rate:.2f} clips/s" if rate else ""
     progress.say(f"{counted(progress.clips_done, 'clip')} scored in {duration(seconds)}{speed}")
     if is_interrupted:
-        safe = f"{counted(rows.num_rows, 'row')} safe in {printable(str(out))}"
+        safe = f"{counted(rows.num_rows, 'row')} safe in {printable(shown)}"
         progress.say(f"interrupted; {safe}; the same command resumes")
     elif too_many:
         share = f"{missing} of {rows.num_rows} clips"
@@ -385,7 +412,8 @@ def _run(
     first, clip_seconds, limit = inputs.first, inputs.config.clip_seconds, inputs.config.job.unread_limit
     ledger = Ledger.of(plan, clip_seconds=clip_seconds)
     where: dict[str, Any] = {"engine": engine, "ray_address": request.ray_address, "wait": request.wait}
-    where |= {"store_mb": inputs.config.job.store_mb, "metrics": metrics}
+    job = inputs.config.job
+    where |= {"store_mb": job.store_mb, "stall_seconds": job.stall_seconds, "metrics": metrics}
     if run_stages(stages_of(first), ledger, table, progress, unread_limit=limit, **where):
         return True
     by = _scored_by(first)

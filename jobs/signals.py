@@ -6,12 +6,12 @@ import fcntl
 import os
 import re
 import signal
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
+from jobs.lease import FilePlace, Lease, held_by, this_run
 from vqa.console import printable, was_interrupted
 from vqa.data.sources import is_utf8
 from vqa.errors import UsageError, VqaError
@@ -66,12 +66,20 @@ class Stop:
             self._waiting = False
 
 
+def as_url(out: Path) -> str:
+    """The URL that a path was made from, of which pathlib makes one slash of two; empty for a path."""
+    return re.sub(r"^([a-z][a-z0-9+.-]+):/+", r"\1://", str(out)) if re.match(r"[a-z][a-z0-9+.-]+:/", str(out)) else ""
+
+
 @contextlib.contextmanager
-def locked(out: Path) -> Iterator[None]:
+def locked(out: Path) -> Iterator[Callable[[], None]]:
     """Make a folder and lock it for one run; the lock ends with the process, however that ends.
 
-    Where the file system has no locks (some mounts of NFS and Lustre), a file that only one run can make stands for it.
-    A run that was killed leaves that file: the next one on the same machine takes it over.
+    Where the file system has no locks (some mounts of NFS and Lustre), a file that only one run can make stands for it
+    (lease.py).
+
+    Yields:
+        To be called before each write: raises VqaError where another run has taken over.
 
     Raises:
         UsageError: another run holds the folder, or its name is not UTF-8, which Arrow and Ray need.
@@ -79,28 +87,25 @@ def locked(out: Path) -> Iterator[None]:
     """
     if not is_utf8(str(out)):
         raise UsageError(f"--out {printable(str(out))}: this name is not UTF-8. Choose another folder.")
-    if found := re.match(r"([a-z][a-z0-9+.-]+):/", str(out)):  # pathlib makes one slash of two
-        raise UsageError(
-            f"--out {out}: is an address of {found[1]}://, and results are written to folders, where a file can be "
-            "replaced at once. Give a folder, and copy it when the run has ended."
-        )
+    if url := as_url(out):
+        raise UsageError(f"--out {url}: is an address; here results go to a folder only. Give one, and copy it later.")
     out.mkdir(parents=True, exist_ok=True)
     with (out / ".lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in NO_LOCKS:
-                with _lease(out):
-                    yield
+                with Lease(FilePlace(out / ".lock.held"), out=str(out)).held() as lease:
+                    yield lease.check
                 return
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                 raise VqaError(f"--out {out}: cannot be locked ({error.strerror}). Choose another folder.") from error
             file.seek(0)
-            raise UsageError(_held(out, file.read().strip())) from error
+            raise UsageError(held_by(out, file.read().strip())) from error
         file.truncate(0)
-        file.write(_this_run())
+        file.write(this_run())
         file.flush()
-        yield
+        yield lambda: None
 
 
 @contextlib.contextmanager
@@ -115,46 +120,3 @@ def writing(out: Path) -> Iterator[None]:
             f"--out {out}: cannot be written to any more ({os.strerror(error.errno)}). The rows that were written are "
             "safe; make room, and the same command resumes."
         ) from error
-
-
-@contextlib.contextmanager
-def _lease(out: Path) -> Iterator[None]:
-    """The lock by a file that only one run can make (O_EXCL)."""
-    path = out / ".lock.held"
-    for is_last in (False, True):
-        try:
-            with path.open("x", encoding="utf-8") as file:
-                file.write(_this_run())
-            break
-        except FileExistsError as error:
-            holder = path.read_text(encoding="utf-8", errors="replace").strip()
-            if is_last or not is_dead(holder):
-                way_out = f" If that run has ended, delete {path}."
-                raise UsageError(_held(out, holder) + way_out) from error
-            path.unlink(missing_ok=True)
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-
-
-def _this_run() -> str:
-    return f"process {os.getpid()} on {socket.gethostname()}"
-
-
-def _held(out: Path, holder: str) -> str:
-    return f"--out {out}: another run ({holder or 'unknown'}) is writing there. Wait, or choose another folder."
-
-
-def is_dead(holder: str) -> bool:
-    """Whether a run that had this machine's name is no longer there; of others nothing is known."""
-    found = re.fullmatch(r"process (\d+) on (.+)", holder)
-    if found is None or found[2] != socket.gethostname():
-        return False
-    try:
-        os.kill(int(found[1]), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False

@@ -146,6 +146,8 @@ class SampleStage:
         before = stamp(clip.uri)  # before reading: a file that changes meanwhile has another stamp afterwards
         try:
             content = self._guarded(fingerprint, clip.uri)
+            if before is None and (before := stamp(clip.uri)):  # its store was away at first
+                content = self._guarded(fingerprint, clip.uri)
         except ClipError as error:
             row = self._row(clip, error.kind, before)
             yield _unchanged(row) if row.run_key in finished else _failed(row, error)

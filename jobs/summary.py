@@ -94,10 +94,11 @@ def count_table(by_status: Mapping[str, int], by_error: Mapping[str, int]) -> Ta
     return table
 
 
-def overview(rows: pa.Table, *, out: Path, shown: int = 5) -> RenderableType:
+def overview(rows: pa.Table, *, out: Path, shown: int = 5, place: str | None = None) -> RenderableType:
     """Best and worst clips, failures, counts, and the paths of the files of a job.
 
-    Texts that the rows do not hold are read for the clips that are shown only.
+    Texts that the rows do not hold are read for the clips that are shown only. `place`: the folder's
+    name to the user.
     """
     by_score = _by_score(rows)
     failures = rows.filter(pc.is_null(rows.column("score"))).sort_by("clip_id")
@@ -123,11 +124,11 @@ def overview(rows: pa.Table, *, out: Path, shown: int = 5) -> RenderableType:
         more = f" (the first {shown} of {count})" if count > shown else ""
         parts.append(failure_table(told(failures.slice(0, shown)), title=f"Without a score{more}"))
     parts.append(count_table(counts(rows, "status"), counts(rows, "error_kind")))
-    parts.append(Text(places(out)))
+    parts.append(Text(places(out, place)))
     return Group(*parts)
 
 
-def places(out: Path) -> str:
-    """The paths of the files of a job, one per line."""
-    files = [out / name for name in ("scores", "videos.parquet", "run.json", "superseded")]
-    return "\n".join(f"{file.stem + ':':<12}{printable(str(file))}" for file in files if file.exists())
+def places(out: Path, place: str | None = None) -> str:
+    """The paths of the files of a job, one per line; `place` is what the user calls the folder."""
+    names = [name for name in ("scores", "videos.parquet", "run.json", "superseded") if (out / name).exists()]
+    return "\n".join(f"{name.partition('.')[0] + ':':<12}{printable(f'{place or out}/{name}')}" for name in names)

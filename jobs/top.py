@@ -18,9 +18,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from jobs.lease import is_dead
 from jobs.progress import duration
 from jobs.run_record import BEAT_SECONDS
-from jobs.signals import is_dead
 from vqa.console import counted, printable
 from vqa.data.score_table import TIMINGS
 from vqa.errors import UsageError
@@ -86,7 +86,7 @@ class Watch:
         """Whether the run's process was on this machine and is gone."""
         for name in (".lock", ".lock.held"):
             try:
-                if is_dead((self._out / name).read_text(encoding="utf-8", errors="replace").strip()):
+                if is_dead((self._out / name).read_text(encoding="utf-8", errors="replace")):
                     return True
             except OSError:
                 continue

@@ -2,12 +2,14 @@
 
 import contextlib
 import signal
+import socket
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
+from typing import Self
 
 from jobs import _compat
 from jobs.stages import ACCELERATOR, Resources
@@ -146,10 +148,18 @@ def wait_for_process(*, wait_seconds: float, say: Callable[[str], None]) -> None
 
 
 class LossWatch:
-    """Notices workers that Ray kills or loses again and again while no result comes, and ends the wait for them."""
+    """Notices workers that Ray kills or loses again and again while no result comes, and ends the wait for them.
+
+    Also ends it where the head is gone, before Ray does so without a word.
+    """
 
     def __init__(
-        self, *, wait_seconds: float, say: Callable[[str], None], losses: Callable[[], int] = _compat.lost_workers
+        self,
+        *,
+        wait_seconds: float,
+        say: Callable[[str], None],
+        losses: Callable[[], int] = _compat.lost_workers,
+        head: Callable[[], tuple[str, int]] = _compat.head_address,
     ) -> None:
         """Nothing is watched yet.
 
@@ -157,51 +167,84 @@ class LossWatch:
             wait_seconds: How long no result may come while workers are lost.
             say: Prints a line.
             losses: How many workers were lost so far.
+            head: Host and port of the head.
         """
         self._wait_seconds, self._say, self._losses = wait_seconds, say, losses
-        self._is_pulling = False
-        self._verdict = ""
+        self._head, self._gone_since = head(), 0.0
+        self._head_seconds = _compat.head_patience_seconds() / 2
+        self._over = threading.Event()
+        self._is_pulling, self._pulls, self._verdict = False, 0, ""
+
+    def __enter__(self) -> Self:
+        """Begin to watch."""
+        self._is_main = threading.current_thread() is threading.main_thread()
+        self._before = signal.signal(signal.SIGUSR2, self._end) if self._is_main else None
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the watch."""
+        self._over.set()
+        self._thread.join(2 * CHECK_SECONDS)  # it may be about to send its signal, which would end this process
+        if self._is_main:
+            signal.signal(signal.SIGUSR2, self._before)
 
     @contextlib.contextmanager
     def pulling(self) -> Iterator[None]:
         """The wait for one result. Raises VqaError, in the main thread, where it has no end."""
-        over = threading.Event()
-        thread = threading.Thread(target=self._watch, args=(over,), daemon=True)
-        is_main = threading.current_thread() is threading.main_thread()
-        before = signal.signal(signal.SIGUSR2, self._end) if is_main else None
-        self._is_pulling = is_main
-        thread.start()
+        self._pulls += 1
+        self._is_pulling = self._is_main
         try:
+            if self._verdict:
+                raise VqaError(self._verdict)
             yield
         finally:
             self._is_pulling = False
-            over.set()
-            if is_main:
-                thread.join(CHECK_SECONDS)  # it may be about to send its signal, which would end this process
-                signal.signal(signal.SIGUSR2, before)
 
-    def _watch(self, over: threading.Event) -> None:
-        began, first, said = time.monotonic(), None, False
-        while not over.wait(CHECK_SECONDS):
-            try:
+    def _watch(self) -> None:
+        pull, began, first, said = 0, 0.0, 0, False
+        while not self._over.wait(CHECK_SECONDS):
+            now = time.monotonic()
+            if not self._is_head_there():
+                if now - self._gone_since >= self._head_seconds:
+                    self._give_up(
+                        f"Ray's head at {self._head[0]}:{self._head[1]} has not answered for {self._head_seconds:g} s. "
+                        "The rows that were written are safe; when the cluster is back, the same command resumes."
+                    )
+                    return
+                continue  # what Ray is asked for would wait for the head
+            with contextlib.suppress(Exception):  # a head that goes at this very moment
                 lost = self._losses()
-            except Exception:  # a Ray that is gone: the main thread hears of it too
-                return
-            first = lost if first is None else first
-            if lost - first < LOST_WORKERS:
-                continue
-            text = (
-                f"{lost - first} workers were lost before a result came. Ray kills them where more of the memory is "
-                "used than RAY_memory_usage_threshold allows (0.95)"
-            )
-            if not said:
-                self._say(f"{text}; Ray's logs: {_compat.log_folder()}")
-                said = True
-            if time.monotonic() - began >= self._wait_seconds:
-                self._verdict = f"{text}. Free memory or give fewer workers; Ray's logs: {_compat.log_folder()}"
-                if self._is_pulling:
-                    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR2)
-                return
+                if pull != self._pulls:
+                    pull, began, first, said = self._pulls, now, lost, False
+                if lost - first < LOST_WORKERS:
+                    continue
+                text = (
+                    f"{lost - first} workers were lost before a result came. Ray kills them where more of the memory "
+                    "is used than RAY_memory_usage_threshold allows (0.95)"
+                )
+                if not said:
+                    self._say(f"{text}; Ray's logs: {_compat.log_folder()}")
+                    said = True
+                if now - began >= self._wait_seconds:
+                    self._give_up(f"{text}. Free memory or give fewer workers; Ray's logs: {_compat.log_folder()}")
+                    return
+
+    def _is_head_there(self) -> bool:
+        """Whether something listens at the head's address; notes since when it does not."""
+        try:
+            socket.create_connection(self._head, timeout=CHECK_SECONDS).close()
+        except OSError:
+            self._gone_since = self._gone_since or time.monotonic()
+            return False
+        self._gone_since = 0.0
+        return True
+
+    def _give_up(self, verdict: str) -> None:
+        self._verdict = verdict
+        if self._is_pulling:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR2)
 
     def _end(self, number: int, frame: FrameType | None) -> None:
         if self._is_pulling:

@@ -11,12 +11,14 @@ import json
 import resource
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
 import jobs.score
 from jobs.resume import Work, run_key, stamp
 from jobs.score import ScoreInputs, ScoreRequest, score
@@ -105,7 +107,7 @@ def run(path: Path, out: Path, engine: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "vqa-scale")
     parser.add_argument("--engine", choices=["local", "ray"], default="local")
     parser.add_argument("--one", type=Path, help="only this list, in this process")
     given = parser.parse_args()

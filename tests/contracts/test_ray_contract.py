@@ -3,6 +3,7 @@
 import gc
 import inspect
 import os
+import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -126,6 +127,7 @@ def test_the_session_tells_its_cores_and_where_its_logs_are() -> None:
         assert resources["CPU"] >= 2
     assert ray.is_initialized()
     assert Path(_compat.log_folder()).is_dir()
+    socket.create_connection(_compat.head_address(), timeout=5).close()
 
 
 @ray.remote(num_cpus=0)

@@ -52,6 +52,21 @@ def test_the_columns_are_the_contract() -> None:
     assert SCHEMA.names == CONTRACT.split()
 
 
+def test_parts_that_have_shrunk_are_filled_again(tmp_path: Path) -> None:
+    names = [f"{n:03}" for n in range(80)]
+    table = ScoreTable(tmp_path, rows_per_part=10, seconds_per_write=0)
+    for n in range(0, 80, 10):
+        table.add(rows(*names[n : n + 10]))
+    table.supersede([name for name in names if int(name) % 10 > 1])
+    files = sorted((tmp_path / "scores").iterdir())
+    assert [pq.read_metadata(path).num_rows for path in files] == [2] * 8
+    table = ScoreTable(tmp_path, rows_per_part=10, seconds_per_write=0)
+    for n in range(0, 60, 2):
+        table.add(rows(f"new{n}", f"new{n + 1}"))
+    assert sorted((tmp_path / "scores").iterdir()) == files
+    assert len(keys(tmp_path)) == len(set(keys(tmp_path))) == 16 + 60
+
+
 def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
     box = {"second": 1.5, "x": 1, "y": 2, "width": 3, "height": 4}
     seen = {"keyframe_seconds": (0.0, 1 / 3), "crop_boxes": (CropBox(**box),)}

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import imageio_ffmpeg
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -31,6 +32,8 @@ FIRST = "score_a_folder"
 OVER_MANY = {"calibrate", "evaluate", "your_viewers"}  # pages whose `out` holds scores of those
 LISTED = {"big_buck_bunny": 71.5, "compressed": 48.0, "noisy": 30.2}  # the clips of `mine`
 COLD = {"recover_mos"}
+# What pages after the first one find in `clips`, small: the demo's size is only asked of the first page's scores.
+KEPT = ("big_buck_bunny", "big_buck_bunny_end", "compressed", "noisy", "cut_off", "not_a_video")
 RUN = {"shell": ["bash", "-euo", "pipefail", "-c"], "python": ["python", "-c"]}
 
 
@@ -67,20 +70,32 @@ def material(tmp_path_factory: pytest.TempPathFactory, warm: Path) -> Path:
     """What the pages take for granted: the first page's `clips` and `out`, a small KoNViD-1k, and tables of labels."""
     base = tmp_path_factory.mktemp("howto")
     run_page(FIRST, base, warm)
+    make_small(base / "clips", base / "small")
     make_sets(base, warm)
     return base
 
 
+def make_small(clips: Path, folder: Path) -> None:
+    """Copies of KEPT at a quarter of their size, frame by frame; what cannot be decoded stays as it is."""
+    folder.mkdir()
+    for path in (clips / f"{name}.mp4" for name in KEPT):
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(path), "-vf", "scale=iw/4:ih/4"]
+        command += ["-c:v", "libx264", "-preset", "ultrafast", "-crf", "20", str(folder / path.name)]
+        if subprocess.run(command, capture_output=True, check=False).returncode:
+            shutil.copy(path, folder)
+
+
 def make_sets(base: Path, warm: Path) -> None:
-    """Beside `clips` and `out`: a KoNViD-1k of hard links to the clips, its scores in `out-many`, and other labels."""
-    scored = [row for row in read_scores(base / "out").to_pylist() if row["score"] is not None]
+    """Beside `small` and `out`: a KoNViD-1k of hard links to the clips, its scores in `out-many`, and other labels."""
+    rows_of = {Path(row["uri"]).stem: row for row in read_scores(base / "out").to_pylist()}
+    scored = [rows_of[name] for name in KEPT if rows_of[name]["score"] is not None]
     videos = base / "videos" / "KoNViD_1k_videos"
     videos.mkdir(parents=True)
     random = np.random.default_rng(0)
     rows, labels, rivals = [], [], []
     for place in range(MANY):
         like, video = scored[place % len(scored)], videos / f"{1000 + place}.mp4"
-        os.link(base / "clips" / like["clip_id"], video)
+        os.link(base / "small" / like["clip_id"], video)
         score = float(np.clip(like["score"] + random.normal(0, 0.2), 1, 5))
         rows.append(like | {"clip_id": f"KoNViD_1k_videos/{video.name}", "uri": str(video), "score": score})
         opinion = float(np.clip(1.5 + 0.7 * (score - 1) + random.normal(0, 0.2), 1, 5))
@@ -112,7 +127,7 @@ def make_sets(base: Path, warm: Path) -> None:
     (base / "labels.txt").write_text("".join(f"{name}.mp4,5.28,25,{mos}\n" for name, mos in LISTED.items()))
     imports = (
         "vqa data import konvid-1k --root videos --labels KoNViD_1k_attributes.csv --out konvid-1k.parquet\n"
-        "vqa data import fast-vqa-txt --dataset mine --root clips --labels labels.txt --scale 0,100 --kind video "
+        "vqa data import fast-vqa-txt --dataset mine --root small --labels labels.txt --scale 0,100 --kind video "
         "--out mine.parquet\n"
     )
     run(Block(language="shell", text=imports, not_run=None), base, warm)
@@ -146,7 +161,7 @@ def test_the_commands_of_a_page_run(page: str, material: Path, warm: Path, tmp_p
         return
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     (tmp_path / "videos").symlink_to(material / "videos")
-    shutil.copytree(material / "clips", tmp_path / "clips")
+    shutil.copytree(material / "small", tmp_path / "clips")
     shutil.copytree(material / ("out-many" if page in OVER_MANY else "out"), tmp_path / "out")
     for name in (
         "KoNViD_1k_attributes.csv",

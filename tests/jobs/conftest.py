@@ -1,5 +1,6 @@
 """A model for whole runs: Qwen2.5-VL classes, a few thousand weights, writes a digit and then spaces for a while."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,3 +34,12 @@ def engine(request: pytest.FixtureRequest) -> Engine:
     if request.param is Engine.RAY:
         request.getfixturevalue("local_ray")
     return Engine(request.param)
+
+
+@pytest.fixture(scope="session")
+def bucket() -> Iterator[str]:
+    """The URL of a bucket of S3."""
+    from tests.support.buckets import s3  # boto3: not to collect tests
+
+    with s3() as url:
+        yield url

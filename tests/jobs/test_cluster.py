@@ -69,3 +69,47 @@ def test_a_node_that_goes_away_takes_no_row_along(
     assert (code, heard) == (0, "")
     assert (summary["clips"], summary["rows_new"]) == (FILES, FILES)
     assert table(out) == plain_loop(request, score_stage=failing.FailingScoreStage)
+
+
+DEMANDS = """
+import json, sys, time
+from jobs.ray_executor import RayExecutor
+from tests.support.naming import Naming
+from jobs.stages import Resources
+from vqa.errors import VqaError
+
+found = []
+for number, demand in enumerate(json.loads(sys.argv[2])):
+    said, began = [], time.monotonic()
+    stage = Naming(each=Resources(**{"workers": 1, **demand}))
+    say = lambda text: said.append(time.monotonic())
+    with RayExecutor([stage], address=sys.argv[1], wait_seconds=15, say=say) as one:
+        ready = time.monotonic()
+        try:
+            list(one.stream([]))
+        except VqaError as error:
+            found.append({"error": str(error), "said": said[0] - ready, "ended": time.monotonic() - ready})
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.full
+@pytest.mark.timeout(1500)
+def test_what_three_nodes_will_never_have_is_named_within_a_minute(cluster: "Cluster") -> None:
+    cluster.add_node(num_cpus=2)
+    cluster.add_node(num_cpus=2, num_gpus=1, resources={"accelerator_type:A100": 1})
+    cluster.add_node(num_cpus=1, resources={"nas": 1})
+    demands = {
+        "2 GPUs are needed, Ray has 1": {"gpus": 2.0},
+        "a node with H100 is needed, Ray has A100": {"gpus": 1.0, "accelerator_type": "H100"},
+        "4 of the resource 'nas' are needed, Ray has 1": {"custom": {"nas": 4.0}},
+        "12 CPUs are needed, Ray has 5": {"least": 12, "workers": 12},
+        "a worker takes 3 CPUs of one node, and no node has that (at most 2 CPUs, not all on the same)": {"cpus": 3.0},
+    }
+    command = [sys.executable, "-c", DEMANDS, cluster.address, json.dumps(list(demands.values()))]
+    code, said, heard = Run(command, Path()).end()
+    assert code == 0, heard
+    for words, found in zip(demands, json.loads(said), strict=True):
+        assert f"no worker could start within 15 s: {words}. Give Ray more" in found["error"]
+        assert found["said"] < 60
+        assert found["ended"] < 60

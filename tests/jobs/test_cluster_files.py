@@ -3,10 +3,12 @@
 import importlib.resources
 import json
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -146,3 +148,38 @@ def test_the_slurm_script_starts_ray_and_ends_as_the_run_ends(tmp_path: Path, en
     while set(wanted) - set((tmp_path / "calls").read_text().splitlines()) and time.monotonic() < deadline:
         time.sleep(0.05)  # Ray's nodes are started beside the run
     assert set(wanted) <= set((tmp_path / "calls").read_text().splitlines())
+
+
+def test_the_image_is_built_from_what_is_there(tmp_path: Path) -> None:
+    """Not built here: its instructions name files and extras that exist, and no others are sent to the builder."""
+    text = (FOLDER / "Dockerfile").read_text(encoding="utf-8")
+    lines = [line for line in text.replace("\\\n", " ").splitlines() if line and not line.startswith("#")]
+    steps = [line.split(maxsplit=1) for line in lines]
+    assert [name for name, _ in steps if name not in ("RUN", "COPY", "ARG", "ENV", "WORKDIR")] == [
+        "FROM",
+        "USER",
+        "CMD",
+    ]
+    copied = [word for name, rest in steps if name == "COPY" for word in rest.split()[:-1]]
+    root = FOLDER.parents[1]
+    assert all((root / word).exists() for word in copied)
+    sent = (FOLDER / "Dockerfile.dockerignore").read_text().splitlines()
+    assert sorted(line[1:] for line in sent if line.startswith("!")) == sorted(copied)
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    assert set(copied) >= {"pyproject.toml", project["readme"], *project["license-files"], "constraints.txt"}
+    extras = next(rest.partition("=")[2] for name, rest in steps if name == "ARG").split(",")
+    assert set(extras) <= set(project["optional-dependencies"])
+    for name in copied:
+        (shutil.copytree if (root / name).is_dir() else shutil.copy)(root / name, tmp_path / name)
+    built = shlex.split(f"{sys.executable} -m hatchling build -t wheel -d {tmp_path / 'dist'}")
+    subprocess.run(built, cwd=tmp_path, check=True, capture_output=True)
+    (wheel,) = (tmp_path / "dist").iterdir()
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {
+        "vqa/cli/score.py",
+        "jobs/score.py",
+        "samplers/temporal.py",
+        "vqa/configs/score/preresq_video.yaml",
+    } <= names
+    assert next(rest for name, rest in steps if name == "FROM").startswith("python:3.12-slim")
+    assert read("rayjob.yaml")["spec"]["entrypoint"].startswith("vqa score ")

@@ -180,6 +180,7 @@ CHANGES_NO_NUMBER = {
     "job.score_resources": "{licence: 1}",
     "job.accelerator_type": "H100",
     "job.store_mb": "900",
+    "job.stall_seconds": "60",
     "job.cpus_per_worker": "2",
     "job.gpus_per_worker": "0.5",
     "job.price_per_hour": "3",

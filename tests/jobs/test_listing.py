@@ -11,9 +11,11 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from jobs import resume
 from jobs.ledger import Ledger
 from jobs.listing import CHUNK, ClipList
 from jobs.resume import PLAN_CHUNK, Planner, StoredRow, StoredRows, run_key, stamp
+from tests.support.scale import full
 from vqa.data.score_table import SCHEMA, ScoreRow, ScoreTable, read_scores, to_table
 from vqa.data.sources import Tally, stream_clips
 from vqa.errors import UsageError
@@ -64,8 +66,9 @@ def test_what_is_wrong_far_down_a_list_is_raised_where_it_stands(tmp_path: Path)
         found.settle(10**9)
 
 
-def test_a_job_of_many_clips_holds_few_of_them() -> None:
-    count = 60_000
+def test_a_job_of_many_clips_holds_few_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    count = full(60_000, gate=12_000)
+    monkeypatch.setattr(resume, "PLAN_CHUNK", count // 6)
     clips, table = ClipList(map(clip, range(count)), Tally()), SCHEMA.empty_table()
     tracemalloc.start()
     ledger = Ledger.of(planner(clips, table), clip_seconds=None)

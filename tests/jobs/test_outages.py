@@ -2,8 +2,7 @@
 
 import errno
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -11,48 +10,22 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+import jobs.engine
 import jobs.score
 from jobs.engine import run_stages
 from jobs.ledger import Ledger
 from jobs.progress import JobProgress
-from jobs.resume import Work, run_key
+from jobs.resume import Work
 from jobs.score import ScoreInputs, ScoreRequest, score
-from jobs.stages import Resources
 from tests.support.job_runs import table
+from tests.support.naming import Naming
 from vqa.console import Engine
-from vqa.data.score_table import ScoreRow, ScoreTable, read_scores
+from vqa.data.score_table import ScoreTable, read_scores
 from vqa.errors import VqaError
+from vqa.media.storage.stores import is_away
 from vqa.types import Clip
 
 CLIPS = 300
-
-
-@dataclass(kw_only=True)
-class Naming:
-    """A stage that scores names, and reaches no file in `away` the first so many times."""
-
-    settings: str = "s"
-    batch_size: int | None = None
-    away: dict[str, int] = field(default_factory=dict)
-
-    def resources(self, cluster: Mapping[str, float]) -> Resources:
-        return Resources(workers=1)
-
-    def setup(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-    def process(self, items: Sequence[Work]) -> Iterator[ScoreRow]:
-        for clip in (item.clip for item in items):
-            key = run_key(clip.uri, start_seconds=None, end_seconds=None, settings=self.settings)
-            row = {"clip_id": clip.clip_id, "uri": clip.uri, "run_key": key, "fingerprint": clip.uri}
-            if self.away.get(clip.clip_id, 0):
-                self.away[clip.clip_id] -= 1
-                yield ScoreRow(**row, error_kind="not_readable", error="away")  # type: ignore[arg-type]
-            else:
-                yield ScoreRow(**row, status="ok", score=3.0)  # type: ignore[arg-type]
 
 
 def test_a_full_disk_ends_the_run_in_words_and_takes_no_row_along(
@@ -102,3 +75,26 @@ def test_what_a_store_did_not_give_is_asked_for_again_at_the_end(tmp_path: Path)
     assert {name for name, row in rows.items() if row["status"] != "ok"} == {gone[0], "local"}
     assert rows[gone[0]]["error_kind"] == "not_readable"
     assert not ledger.work
+
+
+def test_a_store_that_is_away_at_the_end_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [f"{n:02}" for n in range(30)]
+    answers = iter([True, True, False])
+    monkeypatch.setattr(jobs.engine, "STORE_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(jobs.engine, "is_away", lambda uri: next(answers))
+    work = [Work(clip=Clip(clip_id=name, uri=f"s3://bucket/{name}.mp4")) for name in names]
+    ledger, scores = Ledger.of(work, clip_seconds=None), ScoreTable(tmp_path)
+    away = dict.fromkeys(names[-10:], 1)
+    assert not run_stages([Naming(away=away)], ledger, scores, JobProgress(0, quiet=False), engine=Engine.LOCAL)
+    assert {row["status"] for row in table(tmp_path).values()} == {"ok"}
+    assert next(answers, None) is None
+    assert "waiting up to 120 s for a store that does not answer: s3://bucket/" in capsys.readouterr().err
+
+
+def test_only_what_may_pass_is_waited_for() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    assert is_away(f"http://127.0.0.1:{port}/a.mp4")
+    assert not is_away("nonsense://a.mp4")

@@ -95,6 +95,16 @@ def test_a_failed_file_still_tells_what_its_header_says(tmp_path: Path, sampler:
     assert (row.source_bytes, row.source_mtime_ns) == stamp(str(path))
 
 
+def test_a_stamp_that_a_store_did_not_give_at_first_is_asked_for_again(
+    sampler: SampleStage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = clips.write_video(tmp_path / "a.mp4", frames=8)
+    answers = iter([None, stamp(str(path))])
+    monkeypatch.setattr("jobs.stages.stamp", lambda uri: next(answers))
+    row = sampled(sampler, Clip(clip_id="a", uri=str(path))).row
+    assert (row.source_bytes, row.source_mtime_ns) == stamp(str(path))
+
+
 @pytest.mark.parametrize("on_damage", ["partial", "fail"])
 def test_a_damaged_file_is_scored_in_part_or_fails_as_told_and_its_row_says_how_much_was_decoded(
     tmp_path: Path, on_damage: Literal["fail", "partial"]

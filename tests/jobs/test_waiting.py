@@ -1,7 +1,9 @@
 """What workers wait for, told from numbers; one Ray stands for clusters that have no room."""
 
 import signal
+import socket
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -61,17 +63,41 @@ def test_waiting_for_room_says_what_is_missing_and_ends(monkeypatch: pytest.Monk
     assert "waiting for workers: 99 CPUs are needed" in said[0]
 
 
-def test_workers_that_are_killed_again_and_again_end_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def head() -> Iterator[socket.socket]:
+    """A port that listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server
+
+
+def test_workers_that_are_killed_again_and_again_end_the_wait(
+    head: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(waiting, "CHECK_SECONDS", 0.05)
     lost = iter(range(1000))
     said: list[str] = []
     before = signal.getsignal(signal.SIGUSR2)
-    watch = LossWatch(wait_seconds=0.5, say=said.append, losses=lambda: next(lost))
+    watch = LossWatch(wait_seconds=0.5, say=said.append, losses=lambda: next(lost), head=head.getsockname)
     began = time.monotonic()
-    with pytest.raises(VqaError, match=r"workers were lost before a result came.*Free memory"), watch.pulling():
+    with pytest.raises(VqaError, match=r"workers were lost before a result came.*Free memory"), watch, watch.pulling():
         time.sleep(20)
     assert time.monotonic() - began < 10
     assert len(said) == 1
-    with watch.pulling():
-        pass
     assert signal.getsignal(signal.SIGUSR2) is before
+
+
+def test_a_head_that_is_gone_ends_the_run_in_words_before_ray_ends_it_without(
+    head: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "CHECK_SECONDS", 0.05)
+    monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "1")
+    watch = LossWatch(wait_seconds=60, say=pytest.fail, losses=lambda: 0, head=head.getsockname)
+    with watch:
+        with watch.pulling():
+            time.sleep(0.7)
+        head.close()
+        said = r"Ray's head at 127\.0\.0\.1:\d+ has not answered for 0\.5 s.*the same command resumes"
+        with pytest.raises(VqaError, match=said), watch.pulling():
+            time.sleep(20)
+        with pytest.raises(VqaError, match=said), watch.pulling():
+            pytest.fail("it does not come back")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pebble.pool.process import PoolManager
 
 from tests.support import native_faults
 from tests.support.scale import full
@@ -98,6 +99,25 @@ def test_an_idle_child_killed_from_outside_costs_nothing(guard) -> None:
     assert wait_until(lambda: not is_alive(child))
     time.sleep(0.3)  # the pool notices
     assert guard.run(native_faults.echo, 7) == 7
+
+
+def test_a_call_that_a_breaking_pool_never_took_is_tried_once_more(guard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An idle child killed just before a call: pebble aborts the calls it knows of, then learns of this one."""
+    child, schedule, late = guard.run(native_faults.process_id), PoolManager.schedule, []
+
+    def after_the_end(manager: PoolManager, task: object) -> None:
+        if not late:
+            late.append(task)
+            os.kill(child, signal.SIGKILL)
+            assert wait_until(lambda: not manager.context.alive)
+            time.sleep(0.1)  # what it knows of is aborted
+        schedule(manager, task)
+
+    monkeypatch.setattr(PoolManager, "schedule", after_the_end)
+    start = time.monotonic()
+    assert guard.run(native_faults.echo, 7) == 7
+    assert late
+    assert time.monotonic() - start < guard.deadline_seconds, "it was waited for until it had to be stuck"
 
 
 def test_memory_beyond_the_limit_is_too_large_and_below_it_is_fine(guard) -> None:

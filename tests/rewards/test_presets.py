@@ -240,3 +240,24 @@ def test_wrong_use_is_refused_with_name_and_value(change, words):
     given_ = {"preset": "preresq_video", "values": [[[3.0, 3.0]]], "opinions": [3.0], "datasets": ["a"]} | change
     with pytest.raises(UsageError, match=words):
         compute(given_.pop("preset"), given_.pop("values"), given_.pop("opinions"), given_.pop("datasets"), **given_)
+
+
+def test_weights_of_a_run_stand_in_place_of_the_presets():
+    values, opinions, sets = draw(3)
+    own = compute("vqathinker", values, opinions, sets)
+    rank = compute("vqathinker", values, opinions, sets, {"regression": 0.0, "format": 2.0})
+    np.testing.assert_allclose(rank["total"], own["fidelity"] + 2 * own["format"])
+    np.testing.assert_array_equal(rank["regression"], own["regression"])  # still there to be logged
+    with pytest.raises(UsageError, match="reward_weights names score; reward vqathinker has fidelity, regression"):
+        compute("vqathinker", values, opinions, sets, {"score": 0.0})
+    with pytest.raises(UsageError, match="reward_weights leaves no term of reward visualquality_r1"):
+        compute("visualquality_r1", values, opinions, sets, {"fidelity": 0.0, "format": 0.0})
+
+
+def test_visualquality_r1_reads_no_scale():
+    """Any mapping of a set's opinions that keeps their order earns the same (arXiv 2505.14460); a score reward not."""
+    values, opinions, sets = draw(4)
+    other = 1 + 4 * ((opinions - 1) / 4) ** 2
+    for preset, is_same in (("visualquality_r1", True), ("omniquality_r", False)):
+        one, two = (compute(preset, values, labels, sets)["total"] for labels in (opinions, other))
+        assert (one.tobytes() == two.tobytes()) == is_same

@@ -13,6 +13,8 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from ctypes import PyDLL
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,9 @@ def environment(marks: Path, **faults: str | int | list[str]) -> dict[str, str]:
         marks: Folder for the marks of faults that have happened.
         faults: `decoder`, `sampler` and `scorer` (a clip_id: who works on it is killed), `driver` and `interrupted`
             (finished clips after which it is killed, or its process group gets SIGINT), `held` (clip_ids that nobody
-            decodes before there is a mark `free`).
+            decodes before there is a mark `free`), `poison` and `poison_scorer` (clip_ids: who decodes or scores one
+            is killed, each time), `hungry` and `hung` (a clip_id: who scores it takes memory without
+            end, or hangs for good), `padding` (bytes that each clip's views are longer by).
     """
     marks.mkdir(exist_ok=True)
     return {VARIABLE: json.dumps({"marks": str(marks), **faults})}
@@ -59,6 +63,14 @@ def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def _eat() -> None:
+    """Take memory, all of it touched, until somebody ends this process."""
+    held = []
+    while True:
+        held.append(b"x" * 2**26)
+        time.sleep(0.02)
+
+
 class FailingSampleStage(SampleStage):
     """Is killed over a clip, or the process that decodes it for this one."""
 
@@ -70,14 +82,18 @@ class FailingSampleStage(SampleStage):
             faults = _faults()
             while work.clip.clip_id in faults.get("held", ()) and not (Path(faults["marks"]) / "free").exists():
                 time.sleep(0.02)
-            yield from super().process([work])
+            for made in super().process([work]):
+                padding = bytes(faults.get("padding", 0))  # which pickle does not read
+                yield replace(made, views=made.views + padding) if isinstance(made, Sample) else made
 
     def _guarded(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         return super()._guarded(_in_child, *arguments, work=function, **options)
 
 
 def _in_child(subject: Any, *arguments: Any, work: Callable[..., Any], **options: Any) -> Any:
-    if isinstance(subject, Clip) and _happens("decoder", subject.clip_id):
+    if isinstance(subject, Clip) and (
+        subject.clip_id in _faults().get("poison", ()) or _happens("decoder", subject.clip_id)
+    ):
         _die()
     return work(subject, *arguments, **options)
 
@@ -94,6 +110,12 @@ class FailingScoreStage(ScoreStage):
         for item in items:
             if isinstance(item, Sample) and _happens("scorer", item.row.clip_id):
                 _die()
+            if isinstance(item, Sample) and item.row.clip_id in _faults().get("poison_scorer", ()):
+                _die()
+            if isinstance(item, Sample) and _happens("hung", item.row.clip_id):
+                PyDLL(None).sleep(10**6)  # with the interpreter's lock
+            if isinstance(item, Sample) and _happens("hungry", item.row.clip_id):
+                _eat()
         yield from super().process(items)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pyarrow as pa
 
 from jobs.resume import Work
 from jobs.score import ScoreRequest, inputs_of, stages_of
@@ -26,6 +27,15 @@ def table(out: Path) -> Rows:
     rows = read_scores(out).to_pylist()
     assert len({row["clip_id"] for row in rows}) == len(rows), "a clip twice"
     return {row["clip_id"]: {name: value for name, value in row.items() if name not in TIMINGS} for row in rows}
+
+
+def as_bytes(out: Path) -> bytes:
+    """The whole table in Arrow's format, by clip_id, without what differs between two runs over the same files."""
+    rows = read_scores(out).drop_columns(list(TIMINGS)).sort_by("clip_id").combine_chunks()
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, rows.schema) as file:
+        file.write_table(rows)
+    return sink.getvalue().to_pybytes()
 
 
 def plain_loop(request: ScoreRequest, *, score_stage: type[ScoreStage] = ScoreStage) -> Rows:

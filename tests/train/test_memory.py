@@ -15,7 +15,7 @@ from vqa.train.grpo.dataset import load_clip
 from vqa.train.grpo.packing import encode_prompt, pack_answers
 from vqa.train.hardware import HardwareConfig
 from vqa.train.memory import Work, plan_memory
-from vqa.train.plan import model_shape
+from vqa.train.modules import model_shape
 
 IMAGE = 10
 

@@ -92,13 +92,26 @@ def test_a_recipe_of_4096_tokens_is_planned_and_fits() -> None:
 
 @pytest.mark.parametrize(
     ("gpus", "sharding", "offload"),
-    [("8xh100", "fsdp2", "none"), ("2xh200", "fsdp2", "none"), ("1xh100", "zero3", "optimizer")],
+    [
+        ("8xh100", "fsdp2", "none"),
+        ("2xh200", "fsdp2", "none"),
+        ("2xh100", "fsdp2", "optimizer"),
+        ("1xh100", "zero3", "optimizer"),
+    ],
 )
 def test_auto_takes_the_quickest_that_fits(gpus: str, sharding: str, offload: str) -> None:
     settled, plans, _ = planned(recipe("preresq_video", "hardware=auto"), fleet=parse_gpus(gpus))
     assert (settled.hardware.sharding, settled.hardware.offload) == (sharding, offload)
     assert all(plan.excess <= 0 for plan in plans)
     assert settled.hardware.taught == {}  # nothing that weights depend on
+
+
+def test_auto_keeps_moments_of_8_bits_on_the_gpu() -> None:
+    settled, _, _ = planned(
+        recipe("preresq_video", "hardware.auto=true", "hardware.optimizer_bits=8"), fleet=parse_gpus("2x4090")
+    )
+    assert (settled.hardware.sharding, settled.hardware.offload) == ("fsdp2", "parameters")
+    HardwareConfig(**settled.hardware.model_dump())  # nothing in it that is refused
 
 
 def test_auto_without_gpus_shards_nothing_and_auto_with_a_choice_is_refused() -> None:

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 from tests.support import children
 from tests.support.failing_training import when_saved
 from tests.support.recipes import COLDSTART, GRPO, WARMUP, small, written
+from tests.support.scale import FULL, full
 from vqa.errors import ModelError
 from vqa.train.recipe import load_recipe
 from vqa.train.runner import run_recipe
@@ -54,15 +55,16 @@ def test_killed_in_every_stage_or_out_of_disk_the_weights_are_the_same(ladder: P
         return child.exitcode
 
     assert ended(tmp_path / "whole", {}) == 0, said.read_text() if said.exists() else "see stderr"
-    for stage in ("coldstart", "grpo"):
+    for stage in ("coldstart", "grpo")[: full(2, gate=1)]:  # of GRPO alone: grpo/test_stops.py
         assert ended(out, {(stage, 2): "killed"}) == -signal.SIGKILL
         assert (out / stage / "checkpoint-2").exists()
         assert not (out / stage / "model").exists()  # in the middle, not behind
 
-    assert ended(out, {("grpo", 3): "full"}) == 0
-    words = said.read_text()
-    assert "checkpoint-4 could not be written" in words or "the model could not be written" in words
-    assert "Make room" in words and "checkpoint-3" in words
+    if FULL:
+        assert ended(out, {("grpo", 3): "full"}) == 0
+        words = said.read_text()
+        assert "checkpoint-4 could not be written" in words or "the model could not be written" in words
+        assert "Make room" in words and "checkpoint-3" in words
 
     assert ended(out, {}) == 0
     undisturbed, stopped = (load_file(path / "model" / "model.safetensors") for path in (tmp_path / "whole", out))

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
+from samplers import spatial
 from samplers.temporal import change_from_packets
 from tests.support import clips
 from vqa.errors import ClipError
@@ -283,6 +284,20 @@ def test_motion_lights_up_where_the_object_is_now():
     tiles = [shot(0.0, 2), shot(1.0, 15), shot(2.0, 30)]
     assert np.flatnonzero(pictures._motion(tiles, 1.0)[0]).tolist() == [15, 16, 17, 18]
     assert pictures._motion(tiles, 0.5) is None and pictures._motion(tiles[:1], 0.0) is None
+
+
+def test_all_crops_of_a_still_come_from_one_map_of_it(tmp_path, monkeypatch):
+    path = tmp_path / "still.png"
+    noise = np.random.default_rng(0).integers(0, 256, (300, 420, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    real, counts = spatial.salient, []
+    monkeypatch.setattr(spatial, "salient", lambda luma, **keys: counts.append(keys["count"]) or real(luma, **keys))
+    boxes = [[box.x, box.y, 96, 96] for box in see(path, crop_pixels=96, local_pictures=5).crop_boxes]
+    assert counts == [5]
+    luma, found = pictures._luma(noise), np.zeros((0, 4), dtype=np.int64)
+    for _ in range(5):
+        found = np.concatenate([found, real(luma, box_width=96, box_height=96, count=1, avoid=found)])
+    assert boxes == found.tolist()
 
 
 def test_unknown_settings_are_refused():

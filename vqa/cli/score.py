@@ -16,7 +16,9 @@ def score(
             metavar="SOURCE...", help="Files, folders, globs in quotes, or manifests (txt, csv, jsonl, parquet)."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the results; the same folder again resumes.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder for the results, or a URL such as s3://bucket/scores; the same again resumes.")
+    ],
     config: Annotated[Path | None, typer.Option(help="YAML settings, e.g. configs/score/preresq_video.yaml.")] = None,
     assignments: Annotated[list[str] | None, assigning("generation.k=6")] = None,
     tier: Annotated[

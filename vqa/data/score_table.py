@@ -184,25 +184,53 @@ class ScoreTable:
     """
 
     def __init__(
-        self, out: Path, *, folder: str = "scores", rows_per_part: int = 5000, seconds_per_write: float = 10.0
+        self,
+        out: Path,
+        *,
+        folder: str = "scores",
+        rows_per_part: int = 5000,
+        seconds_per_write: float = 10.0,
+        before_write: Callable[[], None] = lambda: None,
+        after_write: Callable[[], None] = lambda: None,
     ) -> None:
-        """Take the folder over: make it, clear a killed writer's drafts, find where each clip's row is."""
+        """Take the folder over: make it, clear a killed writer's drafts, find where each clip's row is.
+
+        Args:
+            out: Folder of the job.
+            folder: Of the table, in it.
+            rows_per_part: In a file, at least but for the last.
+            seconds_per_write: Rows wait so long for others.
+            before_write: Called before rows are written; raises where this process may not.
+            after_write: Called when they are.
+        """
+        self._before_write, self._after_write = before_write, after_write
         self._folder, self._superseded = out / folder, out / "superseded"
         self._folder.mkdir(parents=True, exist_ok=True)
         for leftover in (*self._folder.glob(".*.tmp"), *self._superseded.glob(".*.tmp")):
             leftover.unlink()  # a killed writer's
         self._rows_per_part, self._seconds_per_write = rows_per_part, seconds_per_write
         self._part_of: dict[str, Path] = {}  # clip_id -> where its row is on disk
-        for path in _parts(self._folder):
-            self._part_of.update(dict.fromkeys(_clip_ids(path), path))
+        self._roomy: list[Path] = []  # parts less than half full, and the last one before it is full
+        paths = _parts(self._folder)
+        for path in paths:
+            names = _clip_ids(path)
+            self._part_of.update(dict.fromkeys(names, path))
+            if path.stem.startswith("part-") and len(names) < rows_per_part / (1 if path == paths[-1] else 2):
+                self._roomy.append(path)
         self._written: pa.Table = SCHEMA.empty_table()  # rows of the part in progress that are on disk
         self._waiting: list[ScoreRow] = []
         self._leaving: deque[str] = deque()
-        self._part = self._next_part()
-        last = next(reversed(_parts(self._folder)), None)
-        if last and last.stem.startswith("part-") and pq.read_metadata(last).num_rows < rows_per_part:
-            self._part, self._written = last, pq.read_table(last, schema=SCHEMA)  # many short runs make few parts
+        self._begin_part()
         self._last_write = time.monotonic()
+
+    def _begin_part(self) -> None:
+        """Fill a part that has room, else begin one: many short runs, or rows that left, make few parts in the end."""
+        while self._roomy:
+            path = self._roomy.pop()
+            if path.exists():  # all its rows may have left
+                self._part, self._written = path, pq.read_table(path, schema=SCHEMA)
+                return
+        self._part, self._written = self._next_part(), SCHEMA.empty_table()
 
     def _next_part(self) -> Path:
         numbers = [int(path.stem.rpartition("-")[2]) for path in self._folder.glob("part-[0-9]*.parquet")]
@@ -221,6 +249,13 @@ class ScoreTable:
     def flush(self) -> None:
         """Write what waits. Rows on disk with the same clip_id, and those that retire, are superseded first."""
         leaving = [self._leaving.popleft() for _ in range(len(self._leaving))]
+        if not self._waiting and not leaving:
+            return
+        self._before_write()
+        self._write(leaving)
+        self._after_write()
+
+    def _write(self, leaving: Sequence[str]) -> None:
         clip_ids = [row.clip_id for row in self._waiting]
         self.supersede({*leaving, *clip_ids})
         if not self._waiting:
@@ -231,7 +266,7 @@ class ScoreTable:
         self._part_of.update(dict.fromkeys(clip_ids, self._part))
         self._written = rows
         if rows.num_rows >= self._rows_per_part:
-            self._part, self._written = self._next_part(), SCHEMA.empty_table()
+            self._begin_part()
         self._last_write = time.monotonic()
 
     def supersede(self, clip_ids: Collection[str]) -> int:

@@ -27,6 +27,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from importlib import import_module
 from multiprocessing import context, forkserver, popen_forkserver, process, reduction, spawn, util
@@ -45,6 +46,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _START_SECONDS = 60.0  # allowance for a child to start on a machine that is swamped
+_LOOK_SECONDS = 1.0  # between two looks whether the pool still works
 _PR_SET_PDEATHSIG = 1
 _TEMPORARY_BYTES = machine.SOCKET_BYTES - len("/pymp-xxxxxxxx/listener-xxxxxxxx")
 
@@ -185,13 +187,13 @@ class Guard:
             if not isinstance(error, RuntimeError):
                 raise
             return None  # pebble: the pool broke since the check above
-        try:
-            outcome: bytes = future.result(timeout=self.deadline_seconds + _START_SECONDS)
-        except TimeoutError as error:
-            is_deadline = future.done()  # else pebble itself is stuck
+        if not self._is_answered(future):
             self._drop()
-            if not is_deadline:
-                return None
+            return None
+        try:
+            outcome: bytes = future.result()
+        except TimeoutError as error:
+            self._drop()
             raise ClipError(
                 "timeout",
                 f"{subject}: not done after {self.deadline_seconds:g} s. Raise the deadline or convert the file.",
@@ -208,6 +210,15 @@ class Guard:
                 ) from error
             return None
         return outcome
+
+    def _is_answered(self, future: Future[bytes]) -> bool:
+        """Wait for the answer; False where pebble gives none: it is stuck, or broke just before it took the call."""
+        given_up, is_broken = time.monotonic() + self.deadline_seconds + _START_SECONDS, False
+        while not (is_done := bool(wait([future], timeout=_LOOK_SECONDS).done)):
+            if is_broken or time.monotonic() >= given_up:
+                break
+            is_broken = self._pool is None or not self._pool.active  # it still tells why to whom it knows
+        return is_done
 
     def _drop(self) -> None:
         """Kill the child and forget the pool: after a kill, its locks and pipes can be in any state."""

@@ -6,6 +6,7 @@ format terms are the papers' patterns over whole answers, stricter than the pars
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -40,7 +41,15 @@ class RewardPreset:
         return {name: weight for name, (weight, _) in self.terms.items()}
 
 
-def compute(preset: str, values: ArrayLike, opinions: ArrayLike, datasets: Sequence[str], **context: object) -> Terms:
+def compute(
+    preset: str,
+    values: ArrayLike,
+    opinions: ArrayLike,
+    datasets: Sequence[str],
+    weights: Mapping[str, float] | None = None,
+    /,
+    **context: object,
+) -> Terms:
     """Compute the reward of a preset for a batch; pairs never cross data sets.
 
     Args:
@@ -49,6 +58,7 @@ def compute(preset: str, values: ArrayLike, opinions: ArrayLike, datasets: Seque
             the whole answer unparsed, which is 0 in every term but `repetition`, and `format` where texts are given.
         opinions: [B] on 1-5.
         datasets: B names.
+        weights: of terms, in place of the preset's; a term of weight 0 is in the result, not in `total`.
         context: what some terms take beside the numbers; see CONTEXT in `vqa.rewards.batch`. A term without it is 0.
 
     Returns:
@@ -57,7 +67,7 @@ def compute(preset: str, values: ArrayLike, opinions: ArrayLike, datasets: Seque
     Raises:
         UsageError: for an unknown preset or key, shapes that do not fit, and clips without an opinion.
     """
-    chosen = known(preset)
+    chosen = known(preset, weights or {})
     batch = make_batch(np.array(values, float), np.array(opinions, float), datasets, context)
     batch = replace(batch, demand=chosen.demand)
     terms: Terms = {}
@@ -68,11 +78,21 @@ def compute(preset: str, values: ArrayLike, opinions: ArrayLike, datasets: Seque
     return {**terms, "total": total}
 
 
-def known(preset: str) -> RewardPreset:
-    """The preset of this name. Raises UsageError, which lists the names, for another."""
+def known(preset: str, weights: Mapping[str, float] = MappingProxyType({})) -> RewardPreset:
+    """The preset of this name with these weights of its terms; one of weight 0 is computed and pays nothing.
+
+    Raises:
+        UsageError: for another name, of a preset or a term, with the names there are; and where no term pays.
+    """
     if preset not in REWARD_PRESETS:
         raise UsageError(f"reward {preset!r} is not known. Known are: {', '.join(REWARD_PRESETS)}.")
-    return REWARD_PRESETS[preset]
+    chosen = REWARD_PRESETS[preset]
+    if wrong := sorted(set(weights) - set(chosen.terms)):
+        raise UsageError(f"reward_weights names {', '.join(wrong)}; reward {preset} has {', '.join(chosen.terms)}.")
+    terms = {name: (weights.get(name, own), term) for name, (own, term) in chosen.terms.items()}
+    if not any(weight for weight, _ in terms.values()):
+        raise UsageError(f"reward_weights leaves no term of reward {preset}. Give one of them a weight other than 0.")
+    return replace(chosen, terms=terms)
 
 
 def _regression(batch: Batch, _: Terms) -> Numbers:

@@ -1,4 +1,4 @@
-"""Parts of an MLLM by role: the vision tower, groups for an optimiser, the vocabulary."""
+"""Parts of an MLLM by role: the vision tower, groups for an optimiser, the vocabulary; and its sizes."""
 
 from typing import TYPE_CHECKING
 
@@ -6,6 +6,7 @@ from torch import nn
 
 from vqa.errors import ModelError
 from vqa.model.vocabulary import Vocabulary
+from vqa.train.memory import ModelShape
 from vqa.train.types import Model
 
 if TYPE_CHECKING:
@@ -44,3 +45,32 @@ def vocabulary_of(model: Model, processor: "ProcessorMixin") -> Vocabulary:
     """The tokens that the model may write. Raises ModelError where none ends an answer."""
     size = model.get_output_embeddings().weight.shape[0]
     return Vocabulary.of(processor.tokenizer, model.config, size=size, ends=model.generation_config.eos_token_id)
+
+
+def model_shape(model: Model) -> ModelShape:
+    """Sizes of a model, which may be on the meta device."""
+    text, vision = model.config.get_text_config(), getattr(model.config, "vision_config", None)
+    tower = tower_of(model)
+    own = {id(part) for part in tower.modules()}
+    blocks = [part for part in model.modules() if isinstance(part, nn.ModuleList) and id(part) not in own]
+    block = max(blocks, key=len)[0]
+    linear = {
+        name.rpartition(".")[2]: (part.in_features, part.out_features)
+        for name, part in block.named_modules()
+        if isinstance(part, nn.Linear)
+    }
+    head_width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return ModelShape(
+        parameters=sum(one.numel() for one in model.parameters()),
+        tower=sum(one.numel() for one in tower.parameters()),
+        vocabulary=text.vocab_size,
+        is_tied=bool(model.config.tie_word_embeddings),
+        width=text.hidden_size,
+        inner=text.intermediate_size,
+        layers=text.num_hidden_layers,
+        key_value=text.num_key_value_heads * head_width,
+        tower_width=getattr(vision, "hidden_size", 0),
+        tower_inner=getattr(vision, "intermediate_size", 0),
+        tower_layers=int(getattr(vision, "depth", 0) or getattr(vision, "num_hidden_layers", 0)),
+        linear=linear,
+    )

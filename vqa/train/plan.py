@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 import transformers
-from torch import nn
 
 from vqa.errors import UsageError
 from vqa.model.card import ModelCard, settle
@@ -25,11 +24,10 @@ from vqa.train.clips.dataset import ListedClip, view_of
 from vqa.train.gpus import Fleet
 from vqa.train.hardware import HardwareConfig, Lora
 from vqa.train.memory import GB, MemoryPlan, ModelShape, Work, plan_memory
-from vqa.train.modules import tower_of
+from vqa.train.modules import model_shape
 from vqa.train.recipe import ColdStart, GrpoStage, Recipe, Stage, Warmup, Write
 from vqa.train.scratch.crops import CROP
 from vqa.train.scratch.model import PATCH, make_model, make_tokenizer
-from vqa.train.types import Model
 from vqa.views import ViewsConfig
 from vqa.views.flow import LOCAL_FRAME_PIXELS
 
@@ -39,7 +37,13 @@ NATIVE = 1920, 1080  # of a clip, where none is prepared yet
 CHAT_TOKENS = 24  # of the template, and 8 more around each picture
 LOOKED_AT = 8  # prepared clips whose pictures are counted
 # Sharding and offload that can be carried out, the quickest first.
-PLACES = ("none", "none"), ("fsdp2", "none"), ("zero3", "optimizer"), ("fsdp2", "parameters")
+PLACES = (
+    ("none", "none"),
+    ("fsdp2", "none"),
+    ("fsdp2", "optimizer"),
+    ("zero3", "optimizer"),
+    ("fsdp2", "parameters"),
+)
 # Sizes of Qwen2.5-VL as their folders' config.json has them, for those that are not on this machine.
 QWEN2_5_VL = {
     "3b": {"width": 2048, "inner": 11008, "layers": 36, "heads": 16, "kept": 2, "words": 151936, "tower": 3420},
@@ -182,6 +186,8 @@ def fitted(
     several = [pair for pair in several if pair != ("fsdp2", "none") or fleet.count > 1]
     if not own.master_weights or own.optimizer_bits == 8:
         several = [pair for pair in several if pair[0] != "zero3"]
+    if own.optimizer_bits == 8:  # its moments stay on the GPU
+        several = [pair for pair in several if pair[1] != "optimizer"]
     tried = [
         recipe.model_copy(update={"hardware": own.model_copy(update={"sharding": sharding, "offload": offload})})
         for sharding, offload in several
@@ -257,14 +263,16 @@ def _leaner(own: HardwareConfig, *, is_several: bool) -> Iterator[tuple[float, s
     for rank, (kind, place) in enumerate(PLACES):
         is_kept = own.is_sharded and kind != own.sharding
         has_zero3 = kind != "zero3" or (own.master_weights and own.optimizer_bits == 32)
-        if is_kept or not has_zero3 or ((kind, place) == ("fsdp2", "none") and not is_several):
+        is_of_8 = place == "optimizer" and own.optimizer_bits == 8  # moments of 8 bits stay on the GPU
+        if is_kept or not has_zero3 or is_of_8 or ((kind, place) == ("fsdp2", "none") and not is_several):
             continue
         words = [f"--set hardware.sharding={kind}"] * (kind != own.sharding)
         words += [f"--set hardware.offload={place}"] * (place != own.offload)
         changes.append((2.0 * rank, {"sharding": kind, "offload": place}, " ".join(words)))
     for cost, update, told in changes:
         yield cost, told, own.model_copy(update=update)
-        if own.optimizer_bits == 32 and update.get("sharding", own.sharding) != "zero3":
+        is_here = update.get("sharding", own.sharding) != "zero3" and update.get("offload", own.offload) != "optimizer"
+        if own.optimizer_bits == 32 and is_here:
             bits = f"{told} --set hardware.optimizer_bits=8".strip()
             yield cost + 8, bits, own.model_copy(update=update | {"optimizer_bits": 8})
         if own.lora is None:
@@ -414,35 +422,6 @@ def _scratch_shape(recipe: Recipe) -> ModelShape:
     sizes = {name: getattr(shape, name) for name in ModelShape.__dataclass_fields__}
     sizes |= {"parameters": shape.parameters + more * shape.width, "vocabulary": shape.vocabulary + more}
     return ModelShape(**sizes)
-
-
-def model_shape(model: Model) -> ModelShape:
-    """Sizes of a model, which may be on the meta device."""
-    text, vision = model.config.get_text_config(), getattr(model.config, "vision_config", None)
-    tower = tower_of(model)
-    own = {id(part) for part in tower.modules()}
-    blocks = [part for part in model.modules() if isinstance(part, nn.ModuleList) and id(part) not in own]
-    block = max(blocks, key=len)[0]
-    linear = {
-        name.rpartition(".")[2]: (part.in_features, part.out_features)
-        for name, part in block.named_modules()
-        if isinstance(part, nn.Linear)
-    }
-    head_width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    return ModelShape(
-        parameters=sum(one.numel() for one in model.parameters()),
-        tower=sum(one.numel() for one in tower.parameters()),
-        vocabulary=text.vocab_size,
-        is_tied=bool(model.config.tie_word_embeddings),
-        width=text.hidden_size,
-        inner=text.intermediate_size,
-        layers=text.num_hidden_layers,
-        key_value=text.num_key_value_heads * head_width,
-        tower_width=getattr(vision, "hidden_size", 0),
-        tower_inner=getattr(vision, "intermediate_size", 0),
-        tower_layers=int(getattr(vision, "depth", 0) or getattr(vision, "num_hidden_layers", 0)),
-        linear=linear,
-    )
 
 
 def _gb(size: float) -> str:

@@ -20,7 +20,6 @@ from vqa.train.modules import vocabulary_of
 from vqa.train.types import Model
 
 
-@torch.no_grad()
 def validate(
     model: Model,
     processor: ProcessorMixin,
@@ -48,27 +47,19 @@ def validate(
         `srcc` and `plcc` of the mean number with the opinion, NaN for fewer than two parsed answers, and `parsed`, the
         share of answers that could be parsed.
     """
-    vocabulary, state = vocabulary_of(model, processor), PartialState()
+    state = PartialState()
     known = [(clip, clip.opinion) for clip in clips if clip.opinion is not None]
     share = known[state.process_index :: state.num_processes]
-    read: list[tuple[float, float]] = []
-    for start in range(0, len(share), batch_size):
-        some = share[start : start + batch_size]
-        questions = [encode_question(processor, clip, prompt=prompt).to(model.device) for clip, _ in some]
-        prompts = [prefill(model, one) for one in questions]
-        answers = roll_out(
-            model,
-            prompts,
-            k=1,
-            vocabulary=vocabulary,
-            max_new_tokens=max_new_tokens,
-            keep_digits=readout == "expected" and vocabulary.has_digits,
-        )
-        for (_, opinion), (rollout,) in zip(some, answers, strict=True):
-            one = said(rollout, processor.tokenizer, vocabulary)
-            given = read_answer(one, form=Form(dimensions=dimensions(prompt)))
-            if given.values is not None:
-                read.append((float(np.mean(given.values)), opinion))
+    scored = score_clips(
+        model,
+        processor,
+        [clip for clip, _ in share],
+        prompt=prompt,
+        readout=readout,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+    )
+    read = [(score, opinion) for score, (_, opinion) in zip(scored, share, strict=True) if score is not None]
     # Sorted, so that sums come out the same for any number of processes.
     read = sorted(gather_object(read) if state.num_processes > 1 else read)
     scores, opinions = [score for score, _ in read], [opinion for _, opinion in read]
@@ -78,6 +69,38 @@ def validate(
         "plcc": plcc(scores, opinions) if is_enough else float("nan"),
         "parsed": len(read) / max(1, len(known)),
     }
+
+
+@torch.no_grad()
+def score_clips(
+    model: Model,
+    processor: ProcessorMixin,
+    clips: Sequence[TrainingClip],
+    *,
+    prompt: PromptName,
+    readout: Readout,
+    max_new_tokens: int,
+    batch_size: int = 16,
+) -> list[float | None]:
+    """The mean number of one greedy answer to each clip, None where it could not be parsed; arguments as `validate`."""
+    vocabulary = vocabulary_of(model, processor)
+    read: list[float | None] = []
+    for start in range(0, len(clips), batch_size):
+        some = clips[start : start + batch_size]
+        questions = [encode_question(processor, clip, prompt=prompt).to(model.device) for clip in some]
+        answers = roll_out(
+            model,
+            [prefill(model, one) for one in questions],
+            k=1,
+            vocabulary=vocabulary,
+            max_new_tokens=max_new_tokens,
+            keep_digits=readout == "expected" and vocabulary.has_digits,
+        )
+        for (rollout,) in answers:
+            one = said(rollout, processor.tokenizer, vocabulary)
+            given = read_answer(one, form=Form(dimensions=dimensions(prompt)))
+            read.append(None if given.values is None else float(np.mean(given.values)))
+    return read
 
 
 def encode_question(

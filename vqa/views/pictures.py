@@ -92,15 +92,20 @@ def cut_out(
     """Local pictures and where they were cut: a crop from each shot, or with `fragments` its patches as one."""
     pictures: list[Pixels] = []
     cut: list[CropBox] = []
+    found: list[boxes_of.Boxes] = []  # of the shot at hand and those of the same frame behind it
     for j, shot in enumerate(shots):
         height, width, _ = shot.pixels.shape
         if spatial == "fragments":
             places = boxes_of.fragments(width, height, seed=seed)  # one seed: aligned through the clip, as in FAST-VQA
         elif spatial == "salient":
-            # Keeping off the boxes of the other frames shows more of the scene than the same busy corner three times.
-            taken = np.array([[box.x, box.y, box.width, box.height] for box in cut], dtype=np.int64)
-            luma, motion = _luma(shot.pixels), _motion(tiles, shot.second)
-            places = boxes_of.salient(luma, motion=motion, box_width=side, box_height=side, count=1, avoid=taken)
+            if not found:  # one map for all crops of a frame: a still has no other
+                same = sum(other.second == shot.second for other in shots[j:])
+                # Keeping off boxes of other frames shows more of the scene than the same busy corner three times.
+                taken = np.array([[box.x, box.y, box.width, box.height] for box in cut], dtype=np.int64)
+                luma, motion = _luma(shot.pixels), _motion(tiles, shot.second)
+                best = boxes_of.salient(luma, motion=motion, box_width=side, box_height=side, count=same, avoid=taken)
+                found = list(best[::-1, None])
+            places = found.pop()
         else:
             places = SPATIAL[spatial](width, height, box_width=side, box_height=side, count=len(shots))[j : j + 1]
         boxes = [CropBox(second=shot.second, x=x, y=y, width=w, height=h) for x, y, w, h in places.tolist()]

@@ -13,10 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.support import clips, web
+from tests.support.buckets import s3
 from vqa.data.sources import list_clips
 from vqa.errors import ClipError, UsageError
 from vqa.media import Guard, decode, fingerprint, probe
 from vqa.media.storage import stores
+from vqa.media.storage.objects import put_object
 from vqa.media.storage.ranges import open_remote
 from vqa.media.storage.stores import list_remote, remote_stamp
 
@@ -180,29 +182,11 @@ def test_a_url_and_a_manifest_of_urls_are_clips(tmp_path: Path, server: web.Serv
 @pytest.fixture(scope="module")
 def bucket(folder: Path) -> Iterator[str]:
     """A bucket with clips under `clips/`, on moto's server in a process of its own, named by the environment."""
-    pytest.importorskip("s3fs", reason="pip install 'vqa[dev]'")
-    pytest.importorskip("moto", reason="pip install 'vqa[dev]'")
-    import boto3
-
-    code = (
-        "from moto.server import ThreadedMotoServer as S; import time\n"
-        "s = S('127.0.0.1', 0); s.start(); print('port', s.get_host_and_port()[1], flush=True); time.sleep(600)"
-    )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        assert process.stdout is not None
-        lines = (line.decode().split() for line in process.stdout)  # moto has words of its own to say first
-        place = f"http://127.0.0.1:{next(words[1] for words in lines if words[:1] == ['port'])}"
-        names = {"AWS_ENDPOINT_URL": place, "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
-        with pytest.MonkeyPatch.context() as patch:
-            for name, value in (names | {"AWS_DEFAULT_REGION": "us-east-1"}).items():
-                patch.setenv(name, value)
-            client = boto3.client("s3")
-            client.create_bucket(Bucket="films")
-            for key in ("clips/long.mp4", "clips/deep/short.mp4", "clips/.hidden.mp4", "clips/notes.md"):
-                source = folder / key.rpartition("/")[2]
-                client.put_object(Bucket="films", Key=key, Body=source.read_bytes() if source.exists() else b"x")
-            yield "s3://films"
-        process.terminate()
+    with s3() as url:
+        for key in ("clips/long.mp4", "clips/deep/short.mp4", "clips/.hidden.mp4", "clips/notes.md"):
+            source = folder / key.rpartition("/")[2]
+            put_object(f"{url}/{key}", source.read_bytes() if source.exists() else b"x")
+        yield url
 
 
 def test_s3_gives_the_same_frames_and_its_folders_are_listed(folder: Path, bucket: str) -> None:

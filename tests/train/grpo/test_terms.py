@@ -34,6 +34,8 @@ def test_a_silent_term_is_refused_unless_allowed(
 
 
 def test_terms_that_can_pay_are_not_refused() -> None:
+    check_terms(settings("q_insight", "q_insight", reward_weights={"degradation": 0}), has_damage=False)
+    check_terms(settings("vqathinker", "visualquality_r1", reward_weights={"temporal": 0}), stills=["koniq"])
     check_terms(settings("vqathinker", "visualquality_r1", reward_mode="released", vllm_mode="server"))
     check_terms(settings("refine_iqa", "refine_iqa"))
     check_terms(settings("q_insight", "q_insight"), has_damage=True)

@@ -69,6 +69,18 @@ class Store(Protocol):
         """All files that match a pattern."""
         ...
 
+    def cat_file(self, path: str) -> bytes:
+        """Content of a file."""
+        ...
+
+    def pipe_file(self, path: str, value: bytes, *, mode: str = "overwrite") -> object:
+        """Write a file whole; `mode`: overwrite or create."""
+        ...
+
+    def rm_file(self, path: str) -> None:
+        """Delete a file."""
+        ...
+
     def invalidate_cache(self) -> None:
         """Forget listings."""
         ...
@@ -94,6 +106,19 @@ def remote_stamp(uri: str) -> tuple[int, int] | None:
     if not state or not facts["size"]:
         return None
     return facts["size"], int.from_bytes(hashlib.blake2b(state.encode(), digest_size=8).digest(), "big") >> 1
+
+
+def is_away(uri: str) -> bool:
+    """Whether a store cannot be reached, is silent or busy, which may pass; not where it refuses or lacks a file."""
+    try:
+        store, path = store_of(uri)
+        store.info(path)
+    except ClipError:  # a URL that cannot be read at all
+        return False
+    except Exception as error:  # each store has its own family of errors
+        failure, is_final = _as_clip_error(uri, error)
+        return failure.kind == "timeout" or not is_final
+    return False
 
 
 def list_remote(uri: str) -> Iterator[str]:
@@ -186,7 +211,7 @@ def state_of(facts: FileFacts) -> str:
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
-def with_retries(uri: str, call: Callable[[], T]) -> T:
+def with_retries(uri: str, call: Callable[[], T], *, doing: str = "reading") -> T:
     """Return what `call` returns, calling it again where that can help. Raises ClipError."""
     for pause_seconds in (*_PAUSES_SECONDS, None):
         try:
@@ -194,14 +219,14 @@ def with_retries(uri: str, call: Callable[[], T]) -> T:
         except (ClipError, MemoryError):
             raise
         except Exception as error:  # each store has its own family of errors
-            failure, is_final = _as_clip_error(uri, error)
+            failure, is_final = _as_clip_error(uri, error, doing)
             if is_final or pause_seconds is None:
                 raise failure from error
             time.sleep(pause_seconds)
     raise RuntimeError("unreachable")
 
 
-def _as_clip_error(uri: str, error: BaseException) -> tuple[ClipError, bool]:
+def _as_clip_error(uri: str, error: BaseException, doing: str = "reading") -> tuple[ClipError, bool]:
     """The ClipError for an error of a store, and whether another try is useless."""
     chain = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
@@ -211,8 +236,9 @@ def _as_clip_error(uri: str, error: BaseException) -> tuple[ClipError, bool]:
         return _private(uri), True
     root = chain[-1]
     reason = " ".join(str(root).split())[:200] or type(root).__name__
+    way_out = "Try again, or copy the file first." if doing == "reading" else "Try again."
     if any(isinstance(one, TimeoutError) or "Timeout" in type(one).__name__ for one in chain):
-        message = f"{uri}: the server sent nothing for {SILENCE_SECONDS:g} s. Try again, or copy the file first."
+        message = f"{uri}: the server sent nothing for {SILENCE_SECONDS:g} s. {way_out}"
         return ClipError("timeout", message), True
     if status in (404, 410) or (status is None and isinstance(root, FileNotFoundError)):
         return ClipError("not_found", f"{uri}: the store has no such file. Check the URL."), True
@@ -221,9 +247,9 @@ def _as_clip_error(uri: str, error: BaseException) -> tuple[ClipError, bool]:
         message = f"{uri}: permission denied{number}. Set the store's credentials in the environment."
         return ClipError("not_readable", message), True
     if status is not None:
-        message = f"{uri}: the server answers with status {status} ({reason}). Try again, or copy the file first."
+        message = f"{uri}: the server answers with status {status} ({reason}). {way_out}"
         return ClipError("not_readable", message), status < 500 and status != 429
-    message = f"{uri}: reading it failed {1 + len(_PAUSES_SECONDS)} times ({reason}). Check the network and the server."
+    message = f"{uri}: {doing} it failed {1 + len(_PAUSES_SECONDS)} times ({reason}). Check the network and the server."
     return ClipError("not_readable", message), False
 
 

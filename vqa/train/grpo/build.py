@@ -103,6 +103,7 @@ def make_trainer(
         settings.reward,
         dimensions=dimensions(settings.prompt),
         k=settings.num_generations,
+        weights=settings.reward_weights,
         stage=settings.reward_stage,
         mode=settings.reward_mode,
         compared=max(1, rows // settings.num_generations),
@@ -196,7 +197,7 @@ def check_terms(settings: GrpoSettings, *, has_damage: bool = True, stills: Sequ
     Raises:
         UsageError: naming the term, what it lacks and the way out.
     """
-    preset, prompt = known(settings.reward), settings.prompt
+    preset, prompt = known(settings.reward, settings.reward_weights or {}), settings.prompt
     if unknown := sorted(set(settings.allow_silent) - set(preset.terms)):
         raise UsageError(
             f"grpo: allow_silent names {', '.join(unknown)}; reward {settings.reward} has {', '.join(preset.terms)}."
@@ -213,7 +214,8 @@ def check_terms(settings: GrpoSettings, *, has_damage: bool = True, stills: Sequ
         silent[term] = "needs a second pass. Set shared_prefill: true and no vllm_mode"
     elif term == "temporal" and stills:
         silent[term] = f"needs several frames, and {', '.join(stills)} shows one. Give videos"
-    for name in sorted(set(silent) - set(settings.allow_silent)):
+    paid = {name for name, weight in preset.weights.items() if weight}
+    for name in sorted(set(silent) & paid - set(settings.allow_silent)):
         raise UsageError(
             f"grpo: term {name} of reward {settings.reward} would be 0 throughout: it {silent[name]}; or run without "
             f"it by allow_silent: [{name}]."

@@ -28,6 +28,9 @@ class GrpoSettings(Strict):
         "paper",
         description="paper or released where the two differ; strict: as paper, wrong orders of pairs pay nothing",
     )
+    reward_weights: dict[str, float] | None = Field(
+        None, description="weights of the reward's terms in place of the preset's; 0: logged, not paid"
+    )
     allow_silent: tuple[str, ...] = Field(
         (), description="terms of the reward that may pay nothing in this run; others that cannot pay stop its start"
     )

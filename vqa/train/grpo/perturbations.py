@@ -35,9 +35,11 @@ def second_pass(settings: "GrpoSettings") -> str | None:
 
 
 def needed_pass(settings: "GrpoSettings") -> str | None:
-    """The term of the reward that needs a second pass; VQAThinker's released script runs without its own."""
+    """The term of the reward that needs a second pass; VQAThinker's released script runs without its own,
+    and so does a run that gives it no weight."""
+    term = TERM_OF_REWARD.get(settings.reward, "")
     is_off = settings.reward == "vqathinker" and settings.reward_mode == "released"
-    return None if is_off else TERM_OF_REWARD.get(settings.reward)
+    return None if is_off or not (settings.reward_weights or {}).get(term, term) else term
 
 
 def out_of_order(views: Views, *, seed: int, is_shuffle: bool) -> Views | None:

@@ -1,7 +1,7 @@
 """Reward function for trl: a preset's terms over the batch gathered from all processes."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,11 +40,13 @@ class RankAndScore:
     raises ModelError. `context` goes to `compute`: stage, mode, compared. An exception stops the run.
     """
 
-    def __init__(self, preset: str, *, dimensions: int, k: int, **context: object) -> None:
-        known(preset)
+    def __init__(
+        self, preset: str, *, dimensions: int, k: int, weights: Mapping[str, float] | None = None, **context: object
+    ) -> None:
+        known(preset, weights or {})
         self.__name__ = preset  # trl's key of the metric
         self._preset, self._dimensions, self._k = preset, dimensions, k
-        self._context = context
+        self._weights, self._context = weights or {}, context
         self.batch: RewardBatch | None = None
 
     def __call__(
@@ -86,7 +88,7 @@ class RankAndScore:
             context["perturbed"] = self._read(given["perturbed"])
         if any(is_about_damage):
             context |= _damage(words, damage)
-        terms = compute(self._preset, values, opinions, [own[0] for own in given["dataset"]], **context)
+        terms = compute(self._preset, values, opinions, [own[0] for own in given["dataset"]], self._weights, **context)
         self.batch = RewardBatch(scores=values.mean(axis=2), opinions=opinions, terms=terms, texts=words)
         for name, term in terms.items():
             if log_metric is not None and name != "total":

@@ -1,0 +1,69 @@
+"""The lock that needs no locks: one run at a time, whoever was killed, paused or is on another machine."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from jobs import lease
+from jobs.lease import FilePlace, Lease, ObjectPlace, Place
+from vqa.errors import UsageError, VqaError
+
+
+@pytest.fixture(params=["file", "object"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    if request.param == "file":
+        return FilePlace(tmp_path / "lock")
+    return ObjectPlace(f"{request.getfixturevalue('bucket')}/{tmp_path.name}/lock")
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "BEAT_SECONDS", 0.2)
+    monkeypatch.setattr(lease, "LOST_SECONDS", 3.0)
+
+
+def test_of_two_that_live_the_second_is_refused(place: Place) -> None:
+    with Lease(place, out="out").held() as first:
+        said = r"another run \(process \d+ on .*\) is writing there"
+        with pytest.raises(UsageError, match=said), Lease(place, out="out").held():
+            pytest.fail("two at once")
+        first.check()
+    assert place.read() is None
+
+
+def test_one_that_died_elsewhere_is_followed_and_a_paused_one_is_told(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(lease, "LOST_SECONDS", 0.5)
+    paused = Lease(place, out="out")
+    paused._take()  # and no beat, as of a machine that stands still
+    monkeypatch.setattr(lease, "this_run", lambda: "process 1 on elsewhere")
+    paused.check()
+    with Lease(place, out="out").held() as second:
+        second.check()
+        with pytest.raises(VqaError, match="another run has taken over, as nothing was heard of this one"):
+            paused.check()
+    assert "was writing there; waiting 0.5 s for a sign of life" in capsys.readouterr().err
+    assert place.read() is None
+
+
+def test_only_one_of_those_that_try_makes_it(place: Place) -> None:
+    assert place.create("one")
+    assert not place.create("two")
+    assert place.read() == "one"
+    place.write("1")
+    assert place.read() == "1"
+    place.delete()
+    place.delete()
+    assert place.read() is None
+
+
+def test_a_holder_that_is_slow_to_beat_is_waited_for(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "LOST_SECONDS", 30.0)
+    assert place.create("process 1 on elsewhere\ntoken 1")
+    began = time.monotonic()
+    monkeypatch.setattr(time, "sleep", lambda seconds: place.write("process 1 on elsewhere\ntoken 2"))
+    with pytest.raises(UsageError, match="process 1 on elsewhere"), Lease(place, out="out").held():
+        pytest.fail("it lives")
+    assert time.monotonic() - began < 20

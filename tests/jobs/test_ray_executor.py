@@ -1,0 +1,88 @@
+"""What travels together on Ray, and what alone; without a Ray."""
+
+import itertools
+import pickle
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from jobs import ray_executor
+from jobs.ray_executor import StageWorker
+from jobs.resume import Work
+from jobs.stages import Sample
+from tests.support.naming import Naming
+from vqa.data.score_table import ScoreRow
+from vqa.types import Clip
+
+
+def sent(worker: StageWorker, items: Sequence[object]) -> list[int]:
+    """The sizes of the packets that a worker makes of these items."""
+    packets = [ray_executor._items(table) for table in worker(ray_executor._table(items))]
+    return [len(packet) for packet in packets]
+
+
+class Sampling(Naming):
+    """A row for each odd clip, a sample for each even one."""
+
+    def process(self, items: Sequence[Work]) -> Iterator[ScoreRow | Sample]:  # type: ignore[override]
+        for n, row in enumerate(super().process(items)):
+            yield row if n % 2 else Sample(row=row, views=b"views")
+
+
+def works(count: int) -> list[Work]:
+    return [Work(clip=Clip(clip_id=f"{n}", uri=f"/{n}.mp4")) for n in range(count)]
+
+
+def test_rows_that_come_fast_travel_together_and_samples_alone() -> None:
+    assert sent(StageWorker(Naming(), packet_seconds=60), works(10)) == [10]
+    assert sent(StageWorker(Naming()), works(3)) == [1, 1, 1]
+    assert sent(StageWorker(Sampling(), packet_seconds=60), works(5)) == [1, 2, 2]
+
+
+def test_files_travel_together_by_the_rate_at_which_they_are_finished(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_executor, "POLL_SECONDS", 0.01)
+    list_ = works(100)
+    asked = iter(list_)
+    feed = ray_executor._Feed((next(asked) for _ in itertools.repeat(0, 100)), most=8)
+    try:
+        feed.finished(200)  # in the first second
+        packets = [pickle.loads(table["packet"][0].as_buffer()) for table in ray_executor._packets(str(feed._path))]
+    finally:
+        feed.stop()
+    assert [item for packet in packets for item in packet] == list_
+    assert max(map(len, packets)) <= 8
+
+
+def test_packets_are_as_large_as_the_driver_needs_them() -> None:
+    feed = ray_executor._Feed(iter(()), most=1)
+    feed.stop()
+    assert feed._size(64) == 1
+    feed._first, feed._done = time.monotonic() - 10, 10 * ray_executor.TASKS_PER_SECOND * 5
+    assert feed._size(64) in (4, 5)
+    assert feed._size(3) == 3
+    feed._done *= 100
+    assert feed._size(64) == 64
+
+
+HANGS = """
+import ctypes
+from jobs.ray_executor import StageWorker, _table
+from tests.support.naming import Naming
+
+class Hanging(Naming):
+    def process(self, items):
+        yield "one"
+        ctypes.PyDLL(None).sleep(600)  # with the interpreter's lock
+
+for table in StageWorker(Hanging(), stall_seconds=0.5)(_table(["item"])):
+    print(table.num_rows, flush=True)
+"""
+
+
+def test_a_worker_that_hangs_ends_itself_whatever_it_holds() -> None:
+    ended = subprocess.run([sys.executable, "-c", HANGS], capture_output=True, text=True, check=False, timeout=120)
+    assert (ended.returncode, ended.stdout) == (1, "1\n")
+    assert "process" in ended.stderr, "the log says where it hung"
