@@ -2,13 +2,14 @@
 
 import copy
 import logging
+import math
 import queue
 import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Self
 
 from jobs.resume import Work
-from jobs.stages import Item, Resources, Result, Stage
+from jobs.stages import Item, Result, Stage
 from vqa import machine
 from vqa.errors import VqaError
 
@@ -73,10 +74,10 @@ class LocalExecutor:
         return next((stage.batch_size for stage in self._rest if stage.batch_size), 1)
 
     def _decoders(self) -> int:
-        """As on Ray: the model may take half the cores, the decoders feed it."""
+        """All cores but those of the model, which works in one thread, or in as many as the job gives it."""
         cores = machine.cores()
-        wanted: Resources = self._first.resources({"CPU": cores})
-        return wanted.workers or max(1, cores // (1 + len(self._rest)))
+        wanted, *others = (stage.resources({"CPU": cores}) for stage in (self._first, *self._rest))
+        return wanted.workers or max(1, cores - math.ceil(sum(one.cpus for one in others)))
 
 
 class _Feed:

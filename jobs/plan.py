@@ -79,7 +79,7 @@ def fleet(hardware: Hardware, job: JobConfig, *, machines: int, is_local: bool =
         UsageError: the machine has no core left for decoding.
     """
     if is_local:
-        decoders = min(job.sample_workers or hardware.cores, max(1, hardware.cores // 2))
+        decoders = job.sample_workers or max(1, hardware.cores - math.ceil(job.cpus_per_worker))
         return Fleet(hardware=hardware, machines=1, decoders=decoders, scorers=1, is_local=True)
     if hardware.cards:
         scorers = int(hardware.cards / job.gpus_per_worker)

@@ -10,6 +10,7 @@ changes less. Medians of the pairs.
 
 import argparse
 import statistics
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -21,6 +22,8 @@ import decord
 import numpy as np
 import torch
 from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from jobs.local_executor import LocalExecutor
 from jobs.resume import Work

@@ -17,12 +17,13 @@ from jobs.ledger import Ledger
 from jobs.local_executor import LocalExecutor
 from jobs.progress import JobProgress
 from jobs.resume import Work
-from jobs.stages import Resources
+from jobs.stages import LightStage, Resources, SampleStage
 from tests.support import clips
 from vqa.console import Engine
 from vqa.data.score_table import ScoreRow, ScoreTable, read_scores
 from vqa.errors import ModelError, UsageError
 from vqa.types import Clip
+from vqa.views import ViewsConfig
 
 
 @dataclass(kw_only=True)
@@ -191,3 +192,11 @@ def test_a_model_whose_first_answers_cannot_be_read_stops_the_job(
     else:
         assert not run_stages([Mute(read=read)], ledger, table, JobProgress(12, quiet=True), **options)
     assert read_scores(tmp_path).num_rows >= rows
+
+
+@pytest.mark.parametrize(("cores", "decoders"), [(1, 1), (2, 1), (16, 15)])
+def test_all_cores_but_the_models_decode(cores: int, decoders: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vqa.machine.cores", lambda: cores)
+    either = SampleStage(views=ViewsConfig(), settings=""), LightStage(student=Path(), model_id="", model_revision="")
+    assert LocalExecutor(either).workers() == {"decoding": decoders, "scoring": 1}
+    assert LocalExecutor(either[:1]).workers() == {"decoding": cores, "scoring": 0}

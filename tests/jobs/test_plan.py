@@ -78,7 +78,9 @@ def test_workers_are_those_that_a_job_starts() -> None:
     on = fleet(cpu, JobConfig(), machines=3)
     assert (on.decoders, on.scorers) == (12, 12)
     on = fleet(cpu, JobConfig(), machines=1, is_local=True)
-    assert (on.decoders, on.scorers) == (4, 1)
+    assert (on.decoders, on.scorers) == (7, 1)
+    assert fleet(cpu, JobConfig(cpus_per_worker=3.5, sample_workers=None), machines=1, is_local=True).decoders == 4
+    assert fleet(cpu, JobConfig(sample_workers=9), machines=1, is_local=True).decoders == 9
     on = fleet(EIGHT, JobConfig(gpus_per_worker=0.5, score_workers=10, sample_workers=6), machines=1)
     assert (on.decoders, on.scorers) == (6, 10)
     with pytest.raises(UsageError, match="8 model workers with 5 cores each leave none of 40 cores a machine"):
