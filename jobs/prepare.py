@@ -23,8 +23,8 @@ from jobs.stages import PrepareStage, lost_row
 from jobs.summary import count_table, counts, failure_table
 from vqa.config import Values, merge, read
 from vqa.console import INTERRUPTED, printable
+from vqa.data.dialects import Row
 from vqa.data.score_table import read_scores
-from vqa.data.tables import Row
 from vqa.data.view_cache import FILES, prepared_with
 from vqa.data.view_cache_writer import PreparedTable, manifest_clips
 from vqa.errors import UsageError
@@ -162,7 +162,14 @@ def _prepare(request: PrepareRequest, inputs: PrepareInputs, limit: FailureLimit
     ledger = Ledger.of(plan.work, clip_seconds=None)
     with record.failing():
         is_interrupted = run_stages(
-            [stage], ledger, table, progress, engine=engine, ray_address=request.ray_address, wait=request.wait
+            [stage],
+            ledger,
+            table,
+            progress,
+            engine=engine,
+            ray_address=request.ray_address,
+            wait=request.wait,
+            stall_seconds=config.job.stall_seconds,
         )
         if not is_interrupted:
             table.add([lost_row(file, settings=inputs.settings) for file in ledger.lost()])

@@ -39,9 +39,9 @@ from jobs.summary import counts, overview
 from jobs.waiting import say_on_stderr
 from vqa.config import Values
 from vqa.console import INTERRUPTED, Engine, counted, log_as_json, printable
+from vqa.data.dialects import AS_SEEN, Dialect
 from vqa.data.score_table import SCHEMA, ScoreTable, read_scores, rewrite, write_videos
 from vqa.data.sources import Selection, Tally, stream_clips
-from vqa.data.tables import AS_SEEN, Dialect
 from vqa.data.windows import video_id
 from vqa.errors import ModelError, UsageError, first_few
 from vqa.evaluate.calibrate import Calibration, calibrated, load_calibration
@@ -121,7 +121,7 @@ def _run_in(
     if request.dry_run:
         print(json.dumps(_forecast(request, inputs), indent=2, ensure_ascii=False))
         return 0
-    with locked(request.out) as before_write, writing(Path(shown)):
+    with locked(request.out) as before_write, writing(request.out):
         return _score(request, inputs, limit, before_write=before_write, after_write=after_write, shown=shown)
 
 

@@ -6,8 +6,9 @@
 First the ceilings, measured on the same device: a large matrix product (FLOP/s) and a large copy (bytes/s). Then, for
 each size: the prefill of a prompt in tokens/s and as a share of the product's FLOP/s (two for each weight and token);
 decode steps of 8, 48 and 192 rows in tokens/s and as a share of the copy's bytes/s (all weights once for each step);
-clips/s of the whole engine with 1, 8 and 32 clips at once, with K=1 and K=6, with `--deterministic`, and with a prefill
-for each of the K=6 answers. `--vllm` asks vLLM for the same clips. What no time is left for is said to be left out.
+clips/s of the whole engine with 1, 8 and 32 clips at once, with K=1 and K=6, with as many as the memory measured has
+room for, with `--deterministic`, and with a prefill for each of the K=6 answers. `--vllm`
+asks vLLM for the same clips. What no time is left for is said to be left out.
 """
 
 import argparse
@@ -163,6 +164,8 @@ def measure(
         for batch in (1, 8) if size == "tiny" else (1, 8, 32):
             clips = views[: max(8, batch)]
             table("transformers", policy, clips, k, deadline, new=new, batch_size=batch)
+    most = 8 if size == "tiny" else 32
+    table("transformers, room measured", policy, views, 6, deadline, new=new, batch_size=most, token_budget=None)
     table("transformers, deterministic", policy, views[:8], 6, deadline, new=new, deterministic=True)
     table("transformers, a prefill for each answer", policy, views[:8], 6, deadline, new=new, batch_size=8, apart=True)
     if folder:
@@ -183,7 +186,8 @@ def table(
     if time.monotonic() > deadline:
         print(f"| {name} | {k} | {more.get('batch_size', 1)} | no time left |")
         return
-    generation = GenerationConfig(generation="sample", k=k, max_new_tokens=new, token_budget=2**30, **more)
+    more = {"token_budget": 2**30} | more
+    generation = GenerationConfig(generation="sample", k=k, max_new_tokens=new, **more)
     engine = TransformersEngine(policy, card=ModelCard(source="random"), generation=generation)
     row(name, engine, views, k, 1 if generation.deterministic else generation.batch_size, apart=apart)
 

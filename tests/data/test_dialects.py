@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vqa.data.dialects import Dialect
 from vqa.data.sources import list_clips
 from vqa.data.subjective.ratings import read_ratings
-from vqa.data.tables import Dialect, read_columns, read_rows
+from vqa.data.tables import read_columns, read_rows
 from vqa.errors import UsageError
 from vqa.evaluate.evaluation import EvaluationConfig, read_and_join
 

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from vqa.data.tables import number, number_or_none, read_columns, read_lines, read_rows
+from vqa.data.dialects import number, number_or_none
+from vqa.data.tables import read_columns, read_lines, read_rows
 from vqa.errors import UsageError
 
 ROWS = [{"path": "a,b.mp4", "score": "3"}, {"path": "new\nline.mp4", "score": ""}]

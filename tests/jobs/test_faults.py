@@ -9,8 +9,8 @@ import pytest
 
 from jobs.score import ScoreRequest, score
 from vqa.console import Engine
+from vqa.data.dialects import Row
 from vqa.data.score_table import read_scores
-from vqa.data.tables import Row
 from vqa.media import decode, probe
 
 FAULTS = Path(__file__).parents[1] / "faults"

@@ -16,8 +16,8 @@ from jobs import mirror
 from jobs.score import ScoreInputs, ScoreRequest, score
 from tests.support.naming import Naming
 from vqa.console import Engine
+from vqa.data.dialects import Row
 from vqa.data.score_table import read_scores
-from vqa.data.tables import Row
 from vqa.errors import ClipError, UsageError
 from vqa.media.storage.objects import create_object, list_objects, put_object, read_object
 

@@ -1,7 +1,7 @@
 """Weights in parts over two processes, by FSDP and (where it is installed) DeepSpeed's ZeRO-3: a run ends with the
 weights that two whole copies end with.
 
-On CPUs over gloo.
+On CPUs over gloo, in `make test-all`: of the embedded model, with what tests/train/test_hardware.py does on a tiny one.
 """
 
 import importlib.util
@@ -39,7 +39,7 @@ def _half(rank: int, port: int, folder: Path, ladder: Path, kind: str) -> None:
     torch.distributed.destroy_process_group()  # its threads may outlive the interpreter otherwise, which aborts
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("kind", ["fsdp2", "zero3"])
 def test_a_run_with_weights_in_parts_ends_where_whole_copies_end(tmp_path: Path, ladder: Path, kind: str) -> None:
     if kind == "zero3" and not importlib.util.find_spec("deepspeed"):

@@ -45,7 +45,7 @@ def calibrate(
 
     `vqa score --calibration FILE` then adds the columns mos, mos_low and mos_high.
     """
-    from vqa.data.tables import Dialect
+    from vqa.data.dialects import Dialect
     from vqa.evaluate.calibrate import calibrate as fit
     from vqa.evaluate.calibrate import find_origin
     from vqa.evaluate.inputs import read_table

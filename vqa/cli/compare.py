@@ -56,7 +56,7 @@ def compare(
     from rich.console import Console
 
     from vqa.cli.tables import differences_table
-    from vqa.data.tables import Dialect
+    from vqa.data.dialects import Dialect
     from vqa.errors import UsageError
     from vqa.evaluate.compare import compare as run_comparison
     from vqa.evaluate.evaluation import EvaluationConfig

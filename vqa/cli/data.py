@@ -114,10 +114,10 @@ def import_(
 ) -> None:
     """Import the labels of a data set as a manifest: files located, opinions mapped to 1-5, the scale recorded."""
     from vqa.console import printable
+    from vqa.data.dialects import Dialect
     from vqa.data.manifest import write_manifest
     from vqa.data.public.importer import import_labels, import_ladder
     from vqa.data.public.layouts import ImportRequest
-    from vqa.data.tables import Dialect
 
     request = ImportRequest(
         name=name,
@@ -329,13 +329,13 @@ def recover(
     Ratings are corrected for their subjects. Comparisons give each clip a value with an interval.
     """
     from vqa.console import printable
+    from vqa.data.dialects import Dialect
     from vqa.data.manifest import read_manifest
     from vqa.data.subjective.mos import recover as recover_mos
     from vqa.data.subjective.mos import summary, write_recovered
     from vqa.data.subjective.pairs import match_clips, read_anchors, read_pairs, refuse_contradiction
     from vqa.data.subjective.ratings import parse_scale, read_ratings
     from vqa.data.subjective.strengths import anchored, recover_strengths, strength_notes, write_strengths
-    from vqa.data.tables import Dialect
 
     dialect = Dialect(delimiter=delimiter, decimal=decimal)
     if method == "bradley-terry" or method == "thurstone":

@@ -26,7 +26,7 @@ from vqa.cli.options import (
 
 if TYPE_CHECKING:
     from vqa.config import Values
-    from vqa.data.tables import Dialect
+    from vqa.data.dialects import Dialect
     from vqa.evaluate.card import EvalCard
     from vqa.evaluate.evaluation import Evaluation
     from vqa.evaluate.schema import Splits
@@ -72,7 +72,7 @@ def evaluate(
 
     Exit codes: 0 success; 1 could not run; 2 wrong usage; 3 written, but some expected clips have no score.
     """
-    from vqa.data.tables import Dialect
+    from vqa.data.dialects import Dialect
     from vqa.errors import UsageError
     from vqa.evaluate.card import load_card
     from vqa.evaluate.evaluation import EvaluationConfig, write_evaluation

@@ -52,7 +52,7 @@ def plan(
     from jobs.planning import PlanRequest
     from jobs.planning import plan as run
     from jobs.score import ScoreRequest
-    from vqa.data.tables import Dialect
+    from vqa.data.dialects import Dialect
 
     job = ScoreRequest(
         sources=tuple(sources),

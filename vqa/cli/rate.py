@@ -36,8 +36,8 @@ def rate(
     Votes are on disk before the next clip is shown. Ctrl-C ends; the same command resumes.
     """
     from vqa.console import counted, printable
+    from vqa.data.dialects import Dialect
     from vqa.data.sources import Selection, list_clips
-    from vqa.data.tables import Dialect
     from vqa.errors import UsageError
     from vqa.imports import require
 

@@ -120,7 +120,7 @@ def score(
     """
     from jobs.score import ScoreRequest
     from jobs.score import score as run  # Arrow, pydantic: not for --help
-    from vqa.data.tables import Dialect
+    from vqa.data.dialects import Dialect
 
     request = ScoreRequest(
         sources=tuple(sources),

@@ -16,9 +16,9 @@ import numpy as np
 
 from vqa.data.cells import SafeWriter
 from vqa.data.copies import find_copies
+from vqa.data.dialects import Row
 from vqa.data.manifest import Manifest
 from vqa.data.sources import EVERYTHING, Selection, list_clips
-from vqa.data.tables import Row
 from vqa.errors import ClipError, UsageError
 from vqa.files import replacing
 from vqa.media.decode import decode

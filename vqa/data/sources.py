@@ -15,7 +15,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vqa.data.tables import AS_SEEN, ROW_SUFFIXES, Dialect, Row, iter_lines, iter_rows, number
+from vqa.data.dialects import AS_SEEN, Dialect, Row, number
+from vqa.data.tables import ROW_SUFFIXES, iter_lines, iter_rows
 from vqa.data.windows import WINDOW_ID, span_suffix
 from vqa.errors import ClipError, UsageError
 from vqa.media.storage.open import local_path

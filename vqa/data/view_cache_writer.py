@@ -8,12 +8,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from vqa.data.dialects import Row
 from vqa.data.export import export
 from vqa.data.manifest import read_manifest
 from vqa.data.public.importer import import_ladder
 from vqa.data.public.layouts import ImportRequest
 from vqa.data.score_table import ScoreRow, ScoreTable, read_scores
-from vqa.data.tables import Row
 from vqa.data.view_cache import CLIPS, FILES, PICTURES, PackedViews, PreparedRow
 from vqa.errors import UsageError
 from vqa.files import replacing, write_parquet

@@ -9,7 +9,7 @@ from typing import TypedDict
 
 import numpy as np
 
-from vqa.data.tables import Row
+from vqa.data.dialects import Row
 from vqa.types import Clip
 
 MOST_WINDOWS = 100_000  # a day in windows of a second

@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 
 from vqa.data.cells import SafeWriter
+from vqa.data.dialects import AS_SEEN, Dialect, number_or_none
 from vqa.data.score_table import SCHEMA
-from vqa.data.tables import AS_SEEN, Dialect, number_or_none
 from vqa.errors import UsageError
 from vqa.evaluate.card import Published
 from vqa.evaluate.inputs import InputTable, filter_split, read_table

@@ -3,8 +3,9 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from vqa.data.dialects import AS_SEEN, Dialect, Row, number
 from vqa.data.score_table import read_scores
-from vqa.data.tables import AS_SEEN, ROW_SUFFIXES, Dialect, Row, number, read_rows
+from vqa.data.tables import ROW_SUFFIXES, read_rows
 from vqa.errors import UsageError
 
 NAME_COLUMNS = ("uri", "path", "video", "file", "name", "filename", "file_name", "video_name", "image", "1")

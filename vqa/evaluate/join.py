@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Literal, get_args
 
+from vqa.data.dialects import Row
 from vqa.data.sources import MEDIA_SUFFIXES
-from vqa.data.tables import Row
 from vqa.data.windows import WINDOW_ID
 from vqa.errors import UsageError
 from vqa.evaluate.inputs import InputTable, opinion_column, score_column

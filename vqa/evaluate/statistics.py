@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from vqa import metrics
-from vqa.data.tables import number_or_none
+from vqa.data.dialects import number_or_none
 from vqa.errors import UsageError
 from vqa.evaluate.join import Pairing
 from vqa.evaluate.schema import FitRecord, SetMetrics, Splits, Statistic

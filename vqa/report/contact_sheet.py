@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from vqa.data.audit import map_files, middle_frame
+from vqa.data.dialects import Row
 from vqa.data.manifest import Manifest
-from vqa.data.tables import Row
 from vqa.errors import ClipError
 from vqa.report.canvas import CURVE, INK, PANEL, PAPER, QUIET, RULE, Draw, fitted, shortened, text
 from vqa.types import Pixels

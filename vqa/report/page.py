@@ -20,8 +20,8 @@ import numpy as np
 import pyarrow.parquet as pq
 from markupsafe import Markup
 
+from vqa.data.dialects import Row
 from vqa.data.score_table import read_scores
-from vqa.data.tables import Row
 from vqa.data.windows import summarise_videos, video_id
 from vqa.errors import UsageError
 from vqa.evaluate.calibrate import load_calibration

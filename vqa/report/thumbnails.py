@@ -13,7 +13,7 @@ from typing import TypedDict
 import numpy as np
 from PIL import Image
 
-from vqa.data.tables import Row
+from vqa.data.dialects import Row
 from vqa.errors import ClipError
 from vqa.media.decode import decode
 from vqa.media.probe import probe

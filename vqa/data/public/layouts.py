@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from vqa.data.dialects import AS_SEEN, Columns, Dialect, number
 from vqa.data.manifest import Kind
 from vqa.data.public.specs import DIALECTS, Form, SetSpec
-from vqa.data.tables import AS_SEEN, Columns, Dialect, column, format_of, has_column, number, read_columns, read_lines
+from vqa.data.tables import column, format_of, has_column, read_columns, read_lines
 from vqa.errors import UsageError, first_few
 
 

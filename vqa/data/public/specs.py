@@ -7,8 +7,9 @@ rating scale is documented nowhere has no `scale`, and `vqa data import` require
 from pydantic import Field
 
 from vqa.config import Strict, configs_folder, load
+from vqa.data.dialects import Separator
 from vqa.data.manifest import Kind, Scale
-from vqa.data.tables import Format, Separator
+from vqa.data.tables import Format
 from vqa.errors import UsageError
 
 

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from vqa.data.dialects import AS_SEEN, Columns, Dialect, number
 from vqa.data.manifest import Manifest
-from vqa.data.tables import AS_SEEN, Columns, Dialect, number, read_columns
+from vqa.data.tables import read_columns
 from vqa.errors import UsageError, first_few
 
 FIRST_COLUMNS = ("first", "clip1", "clip_1", "clip_a", "image1", "image_1", "image_a", "video1", "video_1", "video_a")

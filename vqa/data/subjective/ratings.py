@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from vqa.data.dialects import AS_SEEN, Columns, Dialect, number
 from vqa.data.subjective.pairs import SUBJECT_COLUMNS, holds_pairs
-from vqa.data.tables import AS_SEEN, Columns, Dialect, number, read_columns
+from vqa.data.tables import read_columns
 from vqa.errors import UsageError
 
 CLIP_COLUMNS = ("clip", "clip_id", "file_name", "video", "uri", "name", "pvs", "file", "image_name", "stimuli_file")
