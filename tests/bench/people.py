@@ -4,7 +4,8 @@ Students are trained as the config says, without what they are tested on: held-o
 pictures of PCUID), the other set alone, and ladders of held-out photographs. Settings were chosen on folds 1 to 4;
 fold 0 is shown by itself. SRCC with 95 % bootstrap intervals beside baselines: height, sharpness and, by --iqa-python
 (how to make it: the head of iqa/serve.py), NIQE, BRISQUE and PIQE on the pixels that the student sees, with pictures a
-second of each on one thread. --baselines prints these alone. Skips where the opinions are absent.
+second of each on one thread. --baselines prints these alone, --model NAME what a model writes of the test folds alone.
+Skips where the opinions are absent.
 """
 
 import argparse
@@ -23,11 +24,13 @@ from scipy import ndimage
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.bench.rivals import ask, serving
 from tests.support.people import PEOPLE
+from vqa import Scorer
 from vqa.config import load
 from vqa.data.people import Opinion, PeopleSet, find_people_set, read_opinions
 from vqa.data.synthetic.degradations import degrade
 from vqa.data.synthetic.distortions import DISTORTIONS
 from vqa.data.synthetic.picture_ladder import LadderConfig, find_pictures, steps
+from vqa.errors import ClipError
 from vqa.light.card import EMBEDDED
 from vqa.light.cascade import Width, folds_of
 from vqa.light.config import DistillConfig
@@ -37,7 +40,9 @@ from vqa.light.material import Embeddings, ladders
 from vqa.light.regression import LabelledSet, fit
 from vqa.metrics.correlation import srcc
 from vqa.metrics.intervals import interval, replicates
-from vqa.types import Pixels
+from vqa.model.card import settle
+from vqa.types import Clip, Pixels
+from vqa.views import ViewsConfig, look
 
 Numbers = NDArray[np.float64]
 CLIPS = ("scaling", "defocus", "motion_blur", "noise", "exposure", "contrast", "colour_cast", "banding")  # unseen code
@@ -99,6 +104,19 @@ def rivals(
     )
 
 
+def written(name: str, opinions: Sequence[Opinion], model: str, *, expected: int) -> None:
+    """Line of the scores that a model writes, asked as `vqa score` does."""
+    card = settle(model, {})[0]
+    views = ViewsConfig.model_validate(card.views | {"shown_size": opinions[0].shown_size})
+    scorer = Scorer.load(model)
+    shown = [look(Clip(clip_id=one.path.stem, uri=str(one.path)), views) for one in opinions]
+    scores = np.array([np.nan if isinstance(one, ClipError) else one.score or np.nan for one in scorer.score(shown)])
+    has = np.isfinite(scores)
+    line(
+        f"{name}, what {model} writes", scores[has], np.array([one.opinion for one in opinions])[has], expected=expected
+    )
+
+
 def copies(pristine: Pixels) -> Iterator[tuple[str, Pixels]]:
     """Each distorted copy and how severe it is."""
     for severity, (share, level) in SEVERITIES.items():
@@ -109,9 +127,22 @@ def copies(pristine: Pixels) -> Iterator[tuple[str, Pixels]]:
 
 
 def main(
-    config: DistillConfig, held_out: Path, *, contents: int, iqa_python: Path | None, every: int, baselines_only: bool
+    config: DistillConfig,
+    held_out: Path,
+    *,
+    contents: int,
+    iqa_python: Path | None,
+    every: int,
+    baselines_only: bool,
+    model: str | None,
 ) -> None:
     """Print the table."""
+    if model:
+        for wanted in config.opinions:
+            people = find_people_set(wanted.people)
+            test = [one for one in read_opinions(people, config.folder) if one.fold == people.test_fold]
+            written(f"{people.name}, fold {people.test_fold}", test, model, expected=len(test))
+        return
     embeddings = Embeddings(config)
     server, names = serving(iqa_python)
     print(f"{'':58} {'SRCC':>6}  95 % interval   used")
@@ -194,6 +225,7 @@ if __name__ == "__main__":
     parser.add_argument("--iqa-python", type=Path)
     parser.add_argument("--every", type=int, default=1, metavar="N", help="NIQE, BRISQUE, PIQE: of every N-th picture")
     parser.add_argument("--baselines", action="store_true", help="alone, without any training")
+    parser.add_argument("--model", help="a card's name or a folder: what it writes of the test folds, alone")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     given = parser.parse_args()
     if not PEOPLE.is_dir():
@@ -208,4 +240,5 @@ if __name__ == "__main__":
             iqa_python=given.iqa_python,
             every=given.every,
             baselines_only=given.baselines,
+            model=given.model,
         )
