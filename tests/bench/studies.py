@@ -11,6 +11,7 @@ with replacement, the same draws for both variants); standard deviation of the s
 """
 
 import argparse
+import hashlib
 import json
 import shutil
 import sys
@@ -189,45 +190,51 @@ def judge(model: Path, folders: Sequence[Path], split: str) -> Values:
 
 def run(study: Study, name: str, *, seeds: int, out: Path, split: str) -> None:
     """Run what is missing of a study."""
-    done = {(row["variant"], row["seed"]) for row in results(out / f"{name}.jsonl")}
-    kept = out / "sets"
+    path, kept = out / f"{name}.jsonl", out / "sets"
+    rows = results(path)
+    if rows:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))  # without a torn last line
+    done = {(row["variant"], row["seed"]) for row in rows}
     used = list(dict.fromkeys([*study.sets, *study.judged]))
     folders = [prepare(one, "minmax", kept) for one in used]
 
-    def finish(variant: str, seed: int, model: Path, seconds: float, log: Path | None) -> None:
-        row = {"variant": variant, "seed": seed, "seconds": round(seconds), "judged": judge(model, folders, split)}
-        rewards = [json.loads(line) for line in log.read_text().splitlines()] if log and log.is_file() else []
-        row["reward"] = [line["reward"] for line in rewards if "reward" in line]
-        with (out / f"{name}.jsonl").open("a") as file:
+    def keep(variant: str, seed: int, judged: Values, seconds: float = 0.0, rewards: Sequence[float] = ()) -> None:
+        row = {"variant": variant, "seed": seed, "seconds": round(seconds), "judged": judged, "reward": list(rewards)}
+        with path.open("a") as file:
             file.write(json.dumps(row) + "\n")
-        by_set = {
-            one: round(agreement([value for key, value in row["judged"].items() if key.startswith(f"{one}:")]), 3)
-            for one in used
-        }
-        print(f"{time.strftime('%H:%M:%S')} {name}: {variant}, seed {seed}: {by_set} {row['seconds']} s", flush=True)
+        found = {one: round(agreement(of_set(judged, one)), 3) for one in used}
+        print(f"{time.strftime('%H:%M:%S')} {name}: {variant}, seed {seed}: {found} {seconds:.0f} s", flush=True)
 
     for seed in range(seeds):
-        key = "-".join([*study.sets, str(seed)])
-        begun = out / "starts" / key
-        if not (begun / "model").is_dir():
-            cold = {"name": "coldstart", "kind": "coldstart"} | study.start
-            recipe = recipe_of(start="embedded", stages=[cold], seed=seed, path=out / "starts" / f"{key}.yaml")
-            run_recipe(recipe, out=begun, data=[prepare(one, "minmax", kept) for one in study.sets])
+        begun = start_of(study, seed, out)
         if ("before", seed) not in done:
-            finish("before", seed, begun / "model", 0, None)
+            before = begun / f"{split}-{'-'.join(used)}.json"
+            if not before.is_file():
+                before.write_text(json.dumps(judge(begun / "model", folders, split)))
+            keep("before", seed, json.loads(before.read_text()))
         for variant, own in study.variants.items():
             if (variant, seed) in done:
                 continue
             folder, started = out / "runs" / f"{name}-{variant.replace(' ', '_')}-{seed}", time.process_time()
-            recipe = recipe_of(
-                start=str(begun / "model"),
-                stages=stages_of(study, own),
-                seed=seed,
-                path=folder.with_suffix(".yaml"),
-            )
+            stages, where = stages_of(study, own), folder.with_suffix(".yaml")
+            recipe = recipe_of(start=str(begun / "model"), stages=stages, seed=seed, path=where)
             run_recipe(recipe, out=folder, data=[prepare(one, own.labels, kept) for one in study.sets])
-            finish(variant, seed, folder / "model", time.process_time() - started, folder / "log.jsonl")
+            seconds = time.process_time() - started
+            lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+            rewards = [line["reward"] for line in lines if "reward" in line]
+            keep(variant, seed, judge(folder / "model", folders, split), seconds, rewards)
             shutil.rmtree(folder)
+
+
+def start_of(study: Study, seed: int, out: Path) -> Path:
+    """The folder of the cold start of a seed, run where it is not there yet; studies with the same start share it."""
+    digest = hashlib.blake2b(repr((study.sets, study.start)).encode(), digest_size=4).hexdigest()
+    begun = out / "starts" / f"{digest}-{seed}"
+    if not (begun / "model").is_dir():
+        cold = {"name": "coldstart", "kind": "coldstart"} | study.start
+        recipe = recipe_of(start="embedded", stages=[cold], seed=seed, path=begun.with_suffix(".yaml"))
+        run_recipe(recipe, out=begun, data=[prepare(one, "minmax", out / "sets") for one in study.sets])
+    return begun
 
 
 def results(path: Path) -> list[Values]:
