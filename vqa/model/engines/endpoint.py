@@ -7,8 +7,6 @@ finds out which (`_learn`).
 """
 
 import asyncio
-import base64
-import io
 import json
 import random
 import threading
@@ -25,68 +23,22 @@ from typing import Any, TypeVar
 
 import httpx2
 import numpy as np
-from PIL import Image
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from vqa.errors import ClipError, ModelError, first_few
 from vqa.model.card import GenerationConfig, ModelCard
-from vqa.model.encode import padded
+from vqa.model.engines.chat import Completion, Fields, chat_of, image_part, said_in
 from vqa.model.engines.config import SERVED, EngineConfig, api_key
 from vqa.model.engines.protocol import Answered, Question
-from vqa.model.readout import Chances, Said
-from vqa.prompt import messages
-from vqa.types import Pixels, Views
+from vqa.model.readout import Said
 
 T = TypeVar("T")
-Fields = dict[str, Any]  # of a JSON object
 
 LONGEST_WAIT_SECONDS = 30.0
 CONNECT_SECONDS = 10.0
 MOST_BYTES = 32 * 2**20  # of a server's answer
-MOST_TOKENS = 2**24  # that a server may count for one request
-MOST_UNSEEN = (
-    0.01  # chance that digits beyond the listed tokens may hold; an expected value is then off by 0.04 at most
-)
 AGAIN = frozenset({408, 425, 429})  # statuses that may pass, beside all from 500 on
 REFUSED = frozenset({400, 422})  # statuses of a request with a field that the server does not take
-_DIGITS = frozenset("0123456789")
-
-
-class _Top(BaseModel):
-    token: str
-    logprob: float
-
-
-class _Token(_Top):
-    top_logprobs: list[_Top] = []
-
-
-class _Logprobs(BaseModel):
-    content: list[_Token] | None = None
-
-
-class _Message(BaseModel):
-    content: str | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
-
-
-class _Choice(BaseModel):
-    message: _Message
-    finish_reason: str | None = None
-    logprobs: _Logprobs | None = None
-
-
-class _Completion(BaseModel):
-    """What is read of a chat completion; everything else in it is left aside."""
-
-    choices: list[_Choice]
-    usage: object = None  # servers disagree on it, and no answer is worth less for that
-
-    def tokens(self, kind: str) -> int | None:
-        """Of the prompt or of all choices ("completion"), as the server counts them."""
-        number = self.usage.get(f"{kind}_tokens") if isinstance(self.usage, dict) else None
-        return number if type(number) is int and 0 <= number <= MOST_TOKENS else None
 
 
 class _PassingError(Exception):
@@ -221,10 +173,10 @@ class EndpointEngine:
         async with room:
             started = time.perf_counter()
             try:
-                chat = await asyncio.to_thread(partial(_chat, self._card, question.views, question.words))
+                chat = await asyncio.to_thread(partial(chat_of, self._card, question.views, question.words))
             except Exception as error:  # whatever pictures raise must cost their clip only
                 return ClipError("model", f"{clip}: cannot be sent ({type(error).__name__}: {error})")
-            completions: list[_Completion] = []
+            completions: list[Completion] = []
             said: list[Said] = []
             seeds = question.seeds(self._generation)
             last = ["no server is well"]
@@ -232,7 +184,7 @@ class EndpointEngine:
                 async with asyncio.timeout(self._engine.deadline_seconds):
                     while len(said) < question.k:
                         completions.append(await self._some(chat, seeds[len(said) :], last))
-                        said += map(_said, completions[-1].choices)
+                        said += map(said_in, completions[-1].choices)
             except TimeoutError:
                 limit = f"{self._engine.deadline_seconds:g} s"
                 way = "Look at the servers, or raise model_engine.deadline_seconds."
@@ -250,7 +202,7 @@ class EndpointEngine:
                 answer_tokens=None if None in written else sum(one or 0 for one in written),
             )
 
-    async def _some(self, chat: Sequence[Fields], seeds: Sequence[int], last: list[str]) -> _Completion:
+    async def _some(self, chat: Sequence[Fields], seeds: Sequence[int], last: list[str]) -> Completion:
         """At least one answer of those still wanted, after as many tries as it takes; notes the last failure."""
         for attempt in range(1, self._engine.tries + 1):
             server = await self._pick()
@@ -359,7 +311,7 @@ class EndpointEngine:
         """The fields that a server takes, by requests with a grey picture; ModelError where it takes none."""
         picture = np.full((56, 56, 3), 127, np.uint8)
         text = {"type": "text", "text": "How good does this look?"}
-        chat = [{"role": "user", "content": [_image(picture), text]}]
+        chat = [{"role": "user", "content": [image_part(picture), text]}]
         refusal = ""
         for dialect in self._dialects():
             server.dialect = dialect
@@ -410,10 +362,10 @@ class EndpointEngine:
             return [str(one["id"]) for one in json.loads(text)["data"]]
         return []
 
-    async def _complete(self, server: _Server, body: Fields) -> _Completion:
+    async def _complete(self, server: _Server, body: Fields) -> Completion:
         text = await self._send(server, "POST", "chat/completions", body)
         try:
-            completion = _Completion.model_validate_json(text)
+            completion = Completion.model_validate_json(text)
         except ValidationError as error:
             raise _PassingError(f"{server.url} answers with something else than a chat completion") from error
         if not completion.choices:
@@ -471,89 +423,3 @@ def _retry_after(value: str | None) -> float:
         with suppress(ValueError, TypeError):
             return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
     return 0.0
-
-
-# --- pictures and answers ---------------------------------------------------------------------------------------------
-
-
-def _chat(card: ModelCard, views: Views, words: str | None) -> list[Fields]:
-    """The chat with pictures in the places that the prompt gives them."""
-    counts = {"global_count": len(views.global_pictures), "local_count": len(views.local_pictures)}
-    chat = messages(card.prompt, card.layout, **counts, question=words or card.question)
-    pictures = iter(views.pictures)
-    return [
-        {
-            "role": turn["role"],
-            "content": [
-                _image(_reduced(padded(next(pictures)), card.max_pixels)) if part["type"] == "image" else dict(part)
-                for part in turn["content"]
-            ],
-        }
-        for turn in chat
-    ]
-
-
-def _reduced(picture: Pixels, most: int | None) -> Pixels:
-    """The picture within the card's largest area, which the server's processor may not know.
-
-    One below the smallest area is left to the server: enlarged twice, it was answered otherwise.
-    """
-    height, width, _ = picture.shape
-    if most is None or height * width <= most:
-        return picture
-    scale = (most / (height * width)) ** 0.5
-    size = (max(1, int(width * scale)), max(1, int(height * scale)))
-    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))
-
-
-def _image(picture: Pixels) -> Fields:
-    """A picture as PNG in a data URL: the server sees the very pixels."""
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG", compress_level=1)
-    url = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-    return {"type": "image_url", "image_url": {"url": url}}
-
-
-def _said(choice: _Choice) -> Said:
-    """A choice as text; reasoning that the server has taken out of it is put back."""
-    text, message = choice.message.content or "", choice.message
-    if reasoning := message.reasoning_content or message.reasoning:
-        text = f"<think>{reasoning}</think>{text}"
-    is_finished = choice.finish_reason in ("stop", "eos_token", "stop_sequence")
-    return Said(text=text, is_finished=is_finished, chances=_chances(choice, text))
-
-
-def _chances(choice: _Choice, text: str) -> list[Chances | None] | None:
-    """The chances of each digit of the text; None where the server lists too few for those of the answer."""
-    tokens = (choice.logprobs and choice.logprobs.content) or []
-    wanted = [char for char in text if char in _DIGITS]
-    answer = sum(char in _DIGITS for char in text[: max(0, text.rfind("<answer>"))])  # digits before it may be unknown
-    chances: list[Chances | None] = []
-    written: list[str] = []
-    for token in tokens:
-        digits = [char for char in token.token if char in _DIGITS]
-        written += digits
-        if len(digits) != 1:
-            chances += [None] * len(digits)
-            continue
-        known = _digit_chances(token)
-        if known is None and len(written) > answer:
-            return None
-        chances.append(known)
-    return chances if tokens and written == wanted else None
-
-
-def _digit_chances(token: _Token) -> Chances | None:
-    """Chances of the digits 0-9 among the tokens listed for one place; None where others may hold too much."""
-    if not token.top_logprobs:
-        return None
-    listed = {one.token: float(np.exp(one.logprob)) for one in [*token.top_logprobs, token]}
-    weights = np.zeros(10)
-    for word, chance in listed.items():
-        if len(digit := word.strip()) == 1 and digit in _DIGITS:
-            weights[int(digit)] += chance
-    unseen = int((weights == 0).sum()) * min(float(np.exp(one.logprob)) for one in token.top_logprobs)
-    total = float(weights.sum())
-    if not total or not np.isfinite(total) or unseen > MOST_UNSEEN * (total + unseen):
-        return None
-    return weights / total
