@@ -37,12 +37,11 @@ PYTEST = $(BIN)/python -m pytest --hypothesis-profile ci --durations 25
 # tests first, where xdist would end with them, one core idle: it orders by the number of tests.
 LANES = --dist loadfile --no-loadscope-reorder
 
-# At once: the tests that start a Ray, one after the other in one process; all others in three, as many of them wait for
-# a server or a child; types and documentation. The first lane is the longest way, so the others are nicer than it.
-# Then, with the machine to themselves, the tests that hold a call to a deadline. What fails does not stop the rest and
-# fails the whole; but for the second lane, each is shown at its end.
+# At once: the tests that start a Ray, one after the other in one process; all others in two; and, as the first lane
+# waits more than it works, types and documentation. Then, with the machine to themselves, the tests that hold a call to
+# a deadline. What fails does not stop the rest and fails the whole; but for the second lane, each is shown at its end.
 test: style
-	$(MAKE) --no-print-directory --keep-going --jobs 4 --output-sync=target lane-ray lane-rest types docs
+	$(MAKE) --no-print-directory --keep-going --jobs 3 --output-sync=target lane-ray lane-rest types docs
 	$(PYTEST) -m "alone and not full"
 
 lane-ray lane-rest: .venv/compiled
@@ -57,7 +56,7 @@ lane-ray:
 	$(PYTEST) -m "ray and not full"
 
 lane-rest:
-	+nice -n 5 $(PYTEST) -m "not ray and not alone and not full" --numprocesses 3 $(LANES)
+	+$(PYTEST) -m "not ray and not alone and not full" --numprocesses 2 $(LANES)
 
 # Everything at its full size: random kills, all mutations, 200 clips in every batch and order; ZeRO-3 by DeepSpeed, and
 # vLLM, which takes another torch, in an environment of its own.
@@ -85,8 +84,8 @@ style: setup
 	$(BIN)/ruff format --check .
 
 types: setup
-	nice -n 5 $(BIN)/lint-imports
-	nice -n 5 $(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/mypy
 
 bench: setup
 	for file in tests/bench/*.py; do $(BIN)/python $$file || exit 1; done
@@ -105,7 +104,7 @@ audit-offline: setup
 
 # Warnings are errors; nothing is fetched.
 docs: setup
-	nice -n 5 $(BIN)/sphinx-build -W --keep-going -q docs build/docs
+	$(BIN)/sphinx-build -W --keep-going -q docs build/docs
 
 clean:
 	rm -rf .venv build dist .cache

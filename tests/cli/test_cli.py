@@ -19,7 +19,8 @@ from vqa.console import enter
 from vqa.data.score_table import ScoreRow, ScoreTable
 
 Command = Callable[..., tuple[int, str, str]]
-CONFIGS = sorted(path for path in configs_folder().rglob("*.yaml") if path.parent.name != "accelerate")
+OTHERS = ("accelerate", "studies")  # of accelerate itself, and of tests/bench/studies.py (tests/train/test_studies.py)
+CONFIGS = sorted(path for path in configs_folder().rglob("*.yaml") if path.parent.name not in OTHERS)
 
 
 @pytest.fixture

@@ -150,9 +150,9 @@ class TransformersEngine:
         )
         if isinstance(probed, Exception):
             return 1 if isinstance(probed, torch.OutOfMemoryError) else None
-        prompt, room = probed
-        if room is None or not prompt.bytes:
+        if probed is None or not probed[0].bytes:
             return TOKENS
+        prompt, room = probed
         return max(1, int(SHARE * room * prompt.length / prompt.bytes))
 
     def _answer_all(self, batch: Sequence[Encoded], outcomes: dict[int, Answered | ClipError]) -> None:
@@ -230,10 +230,11 @@ class TransformersEngine:
         ]
 
 
-def room_beside(device: torch.device, work: Callable[[], T]) -> tuple[T, int | None]:
-    """What the work returns, and the bytes that a GPU has free beside the most that it takes; None of a CPU."""
+def room_beside(device: torch.device, work: Callable[[], T]) -> tuple[T, int] | None:
+    """What the work returns, and the bytes that a GPU has free beside the most that it takes; None, and no work, of a
+    CPU."""
     if device.type != "cuda":
-        return work(), None
+        return None
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
     done = work()
