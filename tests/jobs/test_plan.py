@@ -240,14 +240,14 @@ class SleepingModel(Naming):
     [
         ([0.06], (0.01, 0.005), "decoding"),
         ([0.01], (0.02, 0.025), "scoring"),
-        ([0.18, 0.02, 0.02, 0.02], (0.01, 0.005), "decoding"),
+        ([0.12, 0.04, 0.04, 0.04], (0.01, 0.005), "decoding"),
     ],
     ids=["decoding", "scoring", "uneven"],
 )
 def test_a_plan_meets_the_run_where_the_stages_take_a_known_time(
     decode: list[float], model: tuple[float, float], limit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The whole job over 80 clips against its plan from 30 of them: executor, batches, start, table."""
+    """The whole job over 80 clips against its plan from 40 of them: executor, batches, start, table."""
     seconds = decode * (80 // len(decode))
     (tmp_path / "list.csv").write_text("path\n" + "".join(f"{n}.mp4\n" for n in range(80)))
     for n in range(80):
@@ -260,7 +260,7 @@ def test_a_plan_meets_the_run_where_the_stages_take_a_known_time(
         monkeypatch.setattr(module, "stages_of", stages)
     job = ScoreRequest(sources=(str(tmp_path / "list.csv"),), out=tmp_path / "out", engine=Engine.LOCAL)
     inputs = inputs_of(replace(job, json_summary=True))
-    seen = probe(inputs, chosen(inputs.clips, 30), seconds=300)
+    seen = probe(inputs, chosen(inputs.clips, 40), seconds=300)
     on = fleet(Hardware(cores=3, memory_gb=8), JobConfig(sample_workers=2), machines=1, is_local=True)
     made = forecast(seen, on)
     assert made.limit == limit
