@@ -32,9 +32,10 @@ from jobs.metrics import Metrics, serving
 from jobs.mirror import mirrored
 from jobs.progress import JobProgress, duration
 from jobs.resume import PLAN_CHUNK, Planner, StoredRow, StoredRows
+from jobs.rows import ScoredBy, lost_row, scored_by
 from jobs.run_record import RunRecord
 from jobs.signals import as_url, locked, writing
-from jobs.stages import WINDOWS_PER_FRAME, LightStage, SampleStage, ScoredBy, ScoreStage, lost_row, scored_by
+from jobs.stages import WINDOWS_PER_FRAME, LightStage, SampleStage, ScoreStage
 from jobs.summary import counts, overview
 from jobs.waiting import say_on_stderr
 from vqa.config import Values
