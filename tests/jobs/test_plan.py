@@ -234,6 +234,7 @@ class SleepingModel(Naming):
         yield from (item.row for item in items)
 
 
+@pytest.mark.full
 @pytest.mark.alone
 @pytest.mark.parametrize(
     ("decode", "model", "limit"),
