@@ -267,7 +267,7 @@ class ScoreStage:
         with kept():
             from vqa.model.scorer import Scorer
 
-            engine = start(self.engine, card, self.generation)  # torch: seconds that only the worker pays
+            engine = start(self.engine, card, self.generation, alone=True)  # torch: seconds that only the worker pays
             self._scorer = Scorer(engine, card=card, generation=self.generation)
         _refuse_other_revision(self.model_id, wanted=self.model_revision, found=self._scorer.model_revision)
 
