@@ -14,11 +14,11 @@ from tests.support import children, rehearsal
 from vqa.train.clips.dataset import TrainingClip
 from vqa.train.validation import validate
 
-# Three clips of four answers on two processes: the second clip's answers lie on both.
+# Three clips of two answers on two processes: the second clip's answers lie on both.
 SETTINGS = {
     "clips_per_step": 3,
-    "num_generations": 4,
-    "per_device_train_batch_size": 12,
+    "num_generations": 2,
+    "per_device_train_batch_size": 6,
     "learning_rate": 1e-2,
     "optim": "sgd",
     "max_grad_norm": 1e9,
