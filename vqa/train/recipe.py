@@ -138,6 +138,9 @@ class ColdStart(Common):
     feature_noise: float = Field(
         0.0, ge=0, description="cache_features: standard deviation of a shift per channel, as a share of its spread"
     )
+    handed_channels: int = Field(
+        0, ge=0, description="cache_features: first channels that feature_noise leaves alone: those a warm-up wrote"
+    )
     rare_oversampling: float = Field(
         1.0, ge=1, description="cache_features: how much more often clips of rare damage are drawn, at most"
     )

@@ -165,7 +165,7 @@ def test_noise_moves_all_but_the_channels_handed_over_and_is_the_same_for_the_sa
     made: tuple[Any, Any], learned: list[TrainingClip]
 ) -> None:
     looks = [look for one in cache_features(*made, learned, prompt="visualquality_r1").by_clip for look in one]
-    spread = channel_spread(looks)
+    spread = channel_spread(looks, handed=HANDED)
     assert (spread[:HANDED] == 0).all() and (spread[HANDED:] > 0).all()
     first, again, other = (add_noise(looks[0], spread, np.random.default_rng(seed)) for seed in (1, 1, 2))
     for plain, one, same, different in zip(

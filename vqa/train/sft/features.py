@@ -15,7 +15,6 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from vqa.prompt import PromptName
 from vqa.train.clips.dataset import TrainingClip
 from vqa.train.clips.ladder import rarity_weights
-from vqa.train.scratch.warmup import HANDED
 from vqa.train.types import Batch, Model
 from vqa.train.validation import encode_question
 
@@ -64,6 +63,7 @@ def cache_features(
     *,
     prompt: PromptName,
     noise: float = 0.0,
+    handed: int = 0,
     rare_oversampling: float = 1.0,
 ) -> FeatureCache:
     """Run the tower over all clips, once; for Qwen's families.
@@ -74,6 +74,7 @@ def cache_features(
         clips: views of the same clip share its id.
         prompt: the question.
         noise: standard deviation of the shift per channel, as a share of the channel's spread; 0 for none.
+        handed: first channels that are not shifted, see `vqa.train.scratch.warmup.hand_over`.
         rare_oversampling: how much more often clips of rare damage are drawn, at most.
     """
     model.eval()
@@ -88,7 +89,7 @@ def cache_features(
     weights = None
     if rare_oversampling > 1:
         weights = rarity_weights([some[0].clip.distortions for some in views], most=rare_oversampling)
-    spread = noise * channel_spread([one for some in views for one in some]) if noise else None
+    spread = noise * channel_spread([one for some in views for one in some], handed=handed) if noise else None
     return FeatureCache(by_clip=views, noise=spread, weights=weights)
 
 
@@ -111,14 +112,14 @@ def shuffle_pictures(views: Sequence[EncodedClip], generator: np.random.Generato
     return EncodedClip(clip=one.clip, inputs=one.inputs, features=tuple(features))
 
 
-def channel_spread(views: Sequence[EncodedClip]) -> Tensor:
+def channel_spread(views: Sequence[EncodedClip], *, handed: int) -> Tensor:
     """Standard deviation over views of the pooled local pictures, float32 [width].
 
-    0 in the channels that the warm-up filled (see `vqa.train.scratch.warmup.hand_over`).
+    0 in the first `handed` channels, which a warm-up filled (see `vqa.train.scratch.warmup.hand_over`).
     """
     means = torch.stack([torch.cat(one.features[1:] or one.features).float().mean(0) for one in views])
     spread = means.std(0)
-    spread[:HANDED] = 0
+    spread[:handed] = 0
     return spread
 
 

@@ -261,6 +261,7 @@ def cold_start(
             clips,
             prompt=context.prompt,
             noise=settings.feature_noise,
+            handed=settings.handed_channels,
             rare_oversampling=settings.rare_oversampling,
         )
     draws = Draws(

@@ -1,0 +1,213 @@
+"""What the embedded model learns opinions from: pictures with people's opinions, ladders of stills, moving ladders.
+
+All labels are on one scale, the student's of the light tier: people's opinions are moved to its mean and spread, and
+ladders are read by a student that saw no test fold, but no copy stands as high as its original. Damage in time is left
+out: neither the student nor the tower sees it.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vqa.data.people import find_people_set, read_opinions
+from vqa.data.synthetic.demo import VISUALLY_LOSSLESS
+from vqa.data.synthetic.distortions import DISTORTIONS
+from vqa.data.synthetic.ladder import encode_clip
+from vqa.data.synthetic.picture_ladder import PRISTINE, find_pictures, plan, steps
+from vqa.data.synthetic.sources import read_pristine
+from vqa.errors import UsageError
+from vqa.light.config import DistillConfig
+from vqa.light.distill import joined
+from vqa.light.material import Embeddings
+from vqa.light.regression import LabelledSet, fit
+from vqa.light.student import OpinionMap, Student
+from vqa.prompt import PROMPTS, PromptName, answer_text
+from vqa.train.clips.ladder import CLASSES, GRADES, NAMES, ladder_answer
+from vqa.train.scratch.crops import CROP, cut
+from vqa.types import Clip, Pixels, Score, Views
+from vqa.views import ViewsConfig, look
+
+# What of NAMES a degradation of a still looks like; none of them: left out of the lessons on kinds.
+LOOKS_LIKE = {
+    **{name: name for name in NAMES},
+    **dict.fromkeys(("jpeg", "jpeg2000", "webp"), "x264"),
+    **dict.fromkeys(("gaussian_blur", "lens_blur", "denoised"), "defocus"),
+    **dict.fromkeys(("white_noise", "colour_noise", "impulse_noise", "multiplicative_noise"), "noise"),
+    **dict.fromkeys(("brighten", "darken", "mean_shift"), "exposure"),
+    **dict.fromkeys(("upscaled", "upscaled_jpeg"), "scaling"),
+    **dict.fromkeys(("colour_shift", "underwater"), "colour_cast"),
+    "less_contrast": "contrast",
+    "quantise": "banding",
+}
+# Copies of a moving original: distortion or codec, and its severity, which is drawn within 0.2 of this.
+COPIES = (
+    *(("x264", 0.35), ("x264", 0.75), ("x265", 0.6), ("defocus", 0.25), ("defocus", 0.7), ("noise", 0.5)),
+    *(("scaling", 0.5), ("transmission_loss", 0.5)),
+)
+BELOW = 0.15  # a copy is at least so many points times its severity below its original
+SALIENT, RANDOM, WHOLE = 12, 4, 6  # windows of a picture: crops as scored, others at native size, of the whole
+NATIVE = SALIENT + RANDOM
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Picture:
+    """One picture or clip to learn from."""
+
+    name: str
+    windows: Pixels  # [22, 112, 112, 3]: NATIVE, then WHOLE of the whole picture, or of a clip's mosaic
+    views: Views  # as scored
+    opinion: float  # 1-5
+    embedding: NDArray[np.float64] | None = None  # the student's
+    content: str = ""  # of a ladder; "" for people's pictures
+    people: str = ""  # the set of people's opinions, and its fold
+    fold: int = -1
+    kind: str = ""  # of its damage
+    level: float = 0.0  # 0-1
+
+    @property
+    def damage(self) -> tuple[str, ...]:
+        """Keys of NAMES."""
+        return (LOOKS_LIKE[self.kind],) if self.kind in LOOKS_LIKE else ()
+
+    @property
+    def shown(self) -> NDArray[np.float32]:
+        """[11], 1 for its class of damage."""
+        return np.array([any(NAMES[name] == one for name in self.damage) for one in CLASSES], np.float32)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether its damage is one of CLASSES, or none."""
+        return self.kind == PRISTINE or bool(self.damage)
+
+    def answer(self, generator: np.random.Generator, prompt: PromptName) -> str:
+        """A true reason, and the opinion for every number."""
+        if self.is_known:
+            return ladder_answer(generator, prompt, self.opinion, self.damage, [self.level] * len(self.damage))
+        grade = GRADES[min(4, int(self.opinion - 0.5))]
+        reason = str(
+            generator.choice([f"{what} {grade}." for what in ("It looks", "The quality is", "The picture is")])
+        )
+        return answer_text(reason, [self.opinion] * PROMPTS[prompt].dimensions, PROMPTS[prompt].form)
+
+
+def native_windows(shown: Views, generator: np.random.Generator, whole: Pixels | None = None) -> list[Pixels]:
+    """NATIVE windows: of the local pictures, and RANDOM ones of the whole picture where there is one."""
+    count = NATIVE if whole is None else SALIENT
+    found = [cut(one, generator) for one in itertools.islice(itertools.cycle(shown.local_pictures), count)]
+    return found + ([] if whole is None else [cut(whole, generator) for _ in range(RANDOM)])
+
+
+def windows_of_mosaic(mosaic: Pixels, generator: np.random.Generator) -> list[Pixels]:
+    """WHOLE windows: its corners, which are the attention windows that the tower sees, and others."""
+    height, width, _ = mosaic.shape
+    corners = itertools.product((0, height - CROP), (0, width - CROP)) if min(height, width) >= CROP else ()
+    found = [mosaic[top : top + CROP, left : left + CROP] for top, left in corners]
+    return found + [cut(mosaic, generator) for _ in range(WHOLE - len(found))]
+
+
+def look_at_picture(picture: Pixels, path: Path, views: ViewsConfig, seed: int) -> tuple[Pixels, Views]:
+    """Windows of a picture, and its views."""
+    Image.fromarray(picture).save(path, compress_level=1)
+    shown = look(Clip(clip_id=path.stem, uri=str(path)), views)
+    path.unlink()
+    generator = np.random.default_rng(seed)
+    wholes = [cut(shown.global_pictures[0], generator) for _ in range(WHOLE)]
+    return np.stack(native_windows(shown, generator, picture) + wholes), shown
+
+
+def gather_stills(config: DistillConfig, views: ViewsConfig, folder: Path) -> Iterator[Picture]:
+    """People's pictures outside the test folds, and ladders labelled by a student that never saw these.
+
+    Raises:
+        UsageError: for a config without ladders.
+    """
+    embeddings = Embeddings(config)
+    ladders = config.ladders
+    if ladders is None:
+        raise UsageError("the config has no ladders. Give ladders.sources.")
+    sources = find_pictures(ladders.sources, most=ladders.contents, seed=ladders.seed)
+    sets, opinions = [], []
+    for wanted in config.opinions:
+        people = find_people_set(wanted.people)
+        kept = [one for one in read_opinions(people, config.folder) if one.fold != people.test_fold]
+        rows = embeddings.of_opinions(kept, print)
+        sets.append(LabelledSet(embeddings=rows, labels=np.array([one.opinion for one in kept]), weight=wanted.weight))
+        opinions.append(kept)
+    made = [embeddings.of_ladder(source, ladders) for source in sources]
+    direction = fit([*sets, joined(made, config.regression)], config.regression)
+    scale = OpinionMap.fit(direction.along(sets[0].embeddings), sets[0].labels)
+    for wanted, some, own in zip(config.opinions, opinions, sets, strict=True):
+        places = direction.along(own.embeddings)
+        standard = (own.labels - own.labels.mean()) / own.labels.std()
+        labels = scale.opinions(places.mean() + places.std() * standard)
+        for k, (one, label, row) in enumerate(zip(some, labels.tolist(), own.embeddings, strict=True)):
+            windows, shown = look_at_picture(one.read(), folder / "seen.png", views, k)
+            yield Picture(
+                name=str(one.path),
+                windows=windows,
+                views=shown,
+                opinion=label,
+                embedding=row,
+                people=wanted.people,
+                fold=one.fold,
+            )
+    for k, (source, ladder) in enumerate(zip(sources, made, strict=True)):
+        planned = plan(source.name, ladders)[1]
+        labels = scale.opinions(direction.along(ladder.embeddings))
+        top = labels[[kind for kind, _ in planned].index(PRISTINE)]
+        for j, (step, (kind, level)) in enumerate(zip(steps(source, ladders), planned, strict=True)):
+            windows, shown = look_at_picture(step.pixels, folder / "seen.png", views, 1000 * k + j)
+            label = float(labels[j] if kind == PRISTINE else max(1.0, min(labels[j], top - BELOW * level / 5)))
+            yield Picture(
+                name=f"{source.name}/{j}",
+                windows=windows,
+                views=shown,
+                opinion=label,
+                embedding=ladder.embeddings[j],
+                content=source.name,
+                kind=kind,
+                level=level / 5,
+            )
+
+
+def gather_clips(photographs: Sequence[Path], views: ViewsConfig, folder: Path, student: Student) -> Iterator[Picture]:
+    """Of each photograph a camera move, and COPIES of it, one content after the other, the original first."""
+    seen_by_student = ViewsConfig.model_validate(student.card.views)
+    path = folder / "seen.mp4"
+    for k, photograph in enumerate(photographs):
+        generator = np.random.default_rng((99, k))
+        frames = read_pristine(photograph, generator)
+        original = 0.0
+        for kind, middle in ((PRISTINE, 0.0), *COPIES):
+            level = float(np.clip(middle + generator.uniform(-0.2, 0.2), 0.1, 1)) if middle else 0.0
+            if kind == PRISTINE:
+                encode_clip(frames, path, codec="x264", quality=VISUALLY_LOSSLESS)
+            elif kind in DISTORTIONS:
+                damaged = DISTORTIONS[kind](frames, level, generator)
+                encode_clip(damaged, path, codec="x264", quality=VISUALLY_LOSSLESS)
+            else:
+                encode_clip(frames, path, codec=kind, quality=round(26 + 22 * level))
+            clip = Clip(clip_id=f"{photograph.name}/{kind}/{level:.2f}", uri=str(path))
+            read = student.score([look(clip, seen_by_student)])[0]
+            if not isinstance(read, Score) or read.score is None:
+                raise UsageError(f"{clip.clip_id}: the student gives no score. Leave the photograph out.")
+            shown = look(clip, views)
+            path.unlink()
+            opinion = read.score if kind == PRISTINE else max(1.0, min(read.score, original - BELOW * level))
+            original = original or opinion
+            yield Picture(
+                name=clip.clip_id,
+                windows=np.stack(
+                    native_windows(shown, generator) + windows_of_mosaic(shown.global_pictures[0], generator)
+                ),
+                views=shown,
+                opinion=opinion,
+                content=f"{photograph.name} (moving)",
+                kind=kind,
+                level=level,
+            )
