@@ -24,16 +24,30 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 LANES = {"ray": ("local_ray", "mark.ray", "engine: Engine"), "alone": ("mark.alone",)}
 
 
+# A file with this line is of the Ray lane alone; importing Ray's libraries takes the others five seconds.
+ALL_RAY = "\nimport ray\n"
+
+
 def may_hold(path: Path, lane: str) -> bool:
     """Whether a file of tests may hold some of a lane."""
     text = path.read_text(encoding="utf-8")
     return any(word in text for word in LANES[lane])
 
 
+def is_all_ray(path: Path) -> bool:
+    """Whether a file of tests holds tests of the Ray lane only."""
+    return ALL_RAY in path.read_text(encoding="utf-8")
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """A lane imports no file that holds nothing for it: all of them together take 15 seconds."""
-    lane = config.option.markexpr.partition(" ")[0]
-    if lane in LANES and collection_path.match("test_*.py") and not may_hold(collection_path, lane):
+    wanted = config.option.markexpr
+    lane = wanted.partition(" ")[0]
+    if not collection_path.match("test_*.py"):
+        return None
+    if lane in LANES and not may_hold(collection_path, lane):
+        return True
+    if "not ray" in wanted and is_all_ray(collection_path):
         return True
     return None
 
@@ -51,6 +65,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.model)
         lost |= {(item.path, lane) for lane in LANES if item.get_closest_marker(lane)}
     lost = {(path, lane) for path, lane in lost if not may_hold(path, lane)}
+    lost |= {(item.path, "not ray") for item in items if not item.get_closest_marker("ray") and is_all_ray(item.path)}
     if lost:
         raise pytest.UsageError(f"no lane of the gate would run these: {lost}; tests/conftest.py finds lanes by words")
     slow = {item.path for item in items if item.get_closest_marker("slow")}

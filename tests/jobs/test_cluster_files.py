@@ -17,7 +17,6 @@ import jsonschema
 import pytest
 import typer
 import yaml
-from ray._private.runtime_env.packaging import create_package
 
 from vqa.cli.app import app
 
@@ -101,6 +100,8 @@ def test_what_is_sent_to_a_cluster_is_code(tmp_path: Path) -> None:
         (tree / name).write_text("x")
     package = tmp_path / "package.zip"
     excludes = read("runtime_env.yaml")["excludes"]
+    from ray._private.runtime_env.packaging import create_package  # not to collect tests
+
     create_package(str(tree), package, include_gitignore=True, excludes=excludes)
     with zipfile.ZipFile(package) as file:
         assert sorted(name for name in file.namelist() if not name.endswith("/")) == sorted(sent)

@@ -19,13 +19,14 @@ from jobs.resume import Work
 from jobs.score import ScoreInputs, ScoreRequest, score
 from tests.support.job_runs import table
 from tests.support.naming import Naming
+from tests.support.scale import full
 from vqa.console import Engine
 from vqa.data.score_table import ScoreTable, read_scores
 from vqa.errors import VqaError
 from vqa.media.storage.stores import is_away
 from vqa.types import Clip
 
-CLIPS = 300
+CLIPS = full(300, gate=100)
 
 
 def test_a_full_disk_ends_the_run_in_words_and_takes_no_row_along(
@@ -39,23 +40,24 @@ def test_a_full_disk_ends_the_run_in_words_and_takes_no_row_along(
     options: dict[str, Any] = {"sources": (str(tmp_path / "list.csv"),), "engine": Engine.LOCAL, "json_summary": True}
     assignments = ("job.seconds_per_write=0", "job.rows_per_part=50")
     out, plain = (ScoreRequest(out=tmp_path / name, assignments=assignments, **options) for name in ("out", "plain"))
-    write, writes, full = pq.write_table, [0], set(np.random.default_rng(3).integers(20, 250, 3).tolist())
+    write, writes = pq.write_table, [0]
+    full_at = set(np.random.default_rng(3).integers(CLIPS // 15, CLIPS * 5 // 6, 3).tolist())
 
     def filling(rows: Any, place: Path, **how: Any) -> None:
         writes[0] += 1
-        if min(full, default=10**9) <= writes[0]:
+        if min(full_at, default=10**9) <= writes[0]:
             Path(place).write_bytes(b"PAR1 and half of")
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         write(rows, place, **how)
 
     monkeypatch.setattr(pq, "write_table", filling)
-    while full:
+    while full_at:
         before = writes[0]
         with pytest.raises(VqaError, match=r"cannot be written to any more \(No space left.*the same command resumes"):
             score(out)
         assert not list((tmp_path / "out").rglob(".*.tmp")), "a draft takes what others could use"
         assert read_scores(tmp_path / "out").num_rows >= before - 5
-        full.discard(min(full))
+        full_at.discard(min(full_at))
     assert score(out) == 0
     assert score(plain) == 0
     assert table(tmp_path / "out") == table(tmp_path / "plain")

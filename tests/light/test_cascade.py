@@ -39,7 +39,7 @@ def request_(unsure: Path, tmp_path_factory: pytest.TempPathFactory) -> ScoreReq
         clip_seconds=1.0,
         engine=Engine.LOCAL,
         max_failed="100%",
-        assignments=("generation.max_new_tokens=48",),
+        assignments=("generation.max_new_tokens=48", "generation.k=2"),
     )
 
 

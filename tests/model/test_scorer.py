@@ -51,7 +51,7 @@ def small_views(count: int) -> list[Views]:
 
 @pytest.mark.parametrize("k", [pytest.param(1, marks=pytest.mark.full), 4])
 def test_many_clips_answer_token_for_token_the_same_in_any_batch_and_order(k: int, checkpoint: Checkpoints) -> None:
-    count = full(200, gate=16)
+    count = full(200, gate=12)
     views = small_views(count)
     order = np.random.default_rng(0).permutation(count)
     answers = {}
@@ -67,7 +67,7 @@ def test_many_clips_answer_token_for_token_the_same_in_any_batch_and_order(k: in
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_answers_alike_in_any_batch_and_with_any_k(family: Family, checkpoint: Checkpoints) -> None:
-    views = small_views(10)
+    views = small_views(full(10, gate=5))
     alone = texts(scorer(checkpoint(family), batch_size=1).score(views))
     assert texts(scorer(checkpoint(family), batch_size=8).score(views)) == alone
     one = texts(scorer(checkpoint(family), generation="sample", batch_size=7).score(views))

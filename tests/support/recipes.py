@@ -25,6 +25,7 @@ COLDSTART = {
     "learning_rate": 1e-3,
     "save_steps": 1,
     "eval_steps": 1,
+    "max_new_tokens": 6,  # noise never ends its answers to held-out clips
 }
 # Nothing is learned yet that could be read: the trainer's look before the first step would stop it.
 GRPO = {

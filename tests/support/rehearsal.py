@@ -33,6 +33,13 @@ SMALL = {
     "gradient_checkpointing": False,
     "temperature": 0.7,
 }
+# A few words that earn no reward; every update is Q-Hawkeye's regulariser.
+UNPAID: dict[str, Any] = {
+    "objectives": [{"kind": "sequence_entropy", "weight": 0.1}],
+    "num_generations": 2,
+    "max_completion_length": 6,
+    "check_first_batch": False,
+}
 
 
 @functools.cache

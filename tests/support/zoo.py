@@ -29,14 +29,20 @@ _NAMES = (
 )
 
 
-def make_zoo(folder: Path) -> dict[str, str | None]:
-    """`folder/list.txt` and `folder/files`; by clip_id the error kind that a run over both finds (None: a score)."""
+_FEW_NAMES = ("new\nline.mp4", "🎬 emoji.mp4", "*.mp4")
+
+
+def make_zoo(folder: Path, *, few: bool = False) -> dict[str, str | None]:
+    """`folder/list.txt` and `folder/files`; by clip_id the error kind that a run over both finds (None: a score).
+
+    With `few` there are three of the odd names, and of the damaged media one for each outcome.
+    """
     files = folder / "files"
     files.mkdir(parents=True)
     data = clips.write_video(files / "good.mp4", frames=20, container_options={"movflags": "faststart"}).read_bytes()
     clips.write_image(files / "picture.png")
     wanted: dict[str, str | None] = dict.fromkeys(["good.mp4", "picture.png"])
-    for name in _NAMES:
+    for name in _FEW_NAMES if few else _NAMES:
         (files / name).write_bytes(data)
         wanted[name] = None
     Path(os.fsdecode(os.fsencode(files) + b"/caf\xe9.mp4")).write_bytes(data)
@@ -46,8 +52,10 @@ def make_zoo(folder: Path) -> dict[str, str | None]:
     (files / "linked.mp4").symlink_to("good.mp4")
     wanted |= {"folder.mp4/inside.mp4": None, "linked.mp4": None}
 
+    outcomes: set[str] = set()
     for wrong in WRONG:
-        if wrong.name in IN_A_RUN:
+        if wrong.name in IN_A_RUN and not (few and wrong.outcome in outcomes):
+            outcomes.add(wrong.outcome)
             (files / wrong.name).write_bytes(wrong.make())
             wanted[wrong.name] = None if wrong.outcome in ("ok", "partial") else wrong.outcome
     (files / "dangling.mp4").symlink_to("nowhere.mp4")

@@ -52,6 +52,24 @@ def _ready(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, dict[str, Any
     return trainer, batch
 
 
+@pytest.fixture(scope="module")
+def seen(ready: tuple[Any, dict[str, Any]]) -> torch.Tensor:
+    """`by_hand` of the batch; no test moves a weight, so that all may take gradients of it."""
+    return by_hand(*ready)
+
+
+@pytest.fixture(scope="module")
+def plain(ready: tuple[Any, dict[str, Any]]) -> tuple[float, torch.Tensor]:
+    """Loss and gradient without objectives."""
+    return loss_and_gradient(*ready)
+
+
+def gradient_of(loss: torch.Tensor, trainer: Any) -> torch.Tensor:
+    """By all parameters; the graph stays."""
+    found = torch.autograd.grad(loss, list(trainer.model.parameters()), retain_graph=True)
+    return torch.cat([one.flatten() for one in found])
+
+
 def with_objectives(trainer: Any, *objectives: Objective) -> None:
     trainer._settings = trainer._settings.model_copy(update={"objectives": objectives})
 
@@ -158,7 +176,9 @@ def test_a_group_without_spread_moves_nothing(tmp_path: Path) -> None:
     assert torch.equal(kept[True][1], kept[False][1])
 
 
-def test_the_gate_learns_from_the_tokens_of_highest_entropy(ready: tuple[Any, dict[str, Any]]) -> None:
+def test_the_gate_learns_from_the_tokens_of_highest_entropy(
+    ready: tuple[Any, dict[str, Any]], seen: torch.Tensor, plain: tuple[float, torch.Tensor]
+) -> None:
     trainer, batch = ready
     mask = batch["completion_mask"].bool()
     _, entropies, _ = trainer._get_per_token_logps_and_entropies(
@@ -170,21 +190,19 @@ def test_the_gate_learns_from_the_tokens_of_highest_entropy(ready: tuple[Any, di
     )
     gate = mask & (entropies >= torch.quantile(entropies[mask], 0.8))
     assert 0.15 < gate.sum() / mask.sum() < 0.25
-    trainer.model.zero_grad()
-    logps = by_hand(trainer, batch)
-    ratio = torch.exp(logps - logps.detach())
+    ratio = torch.exp(seen - seen.detach())
     loss = -((ratio * batch["advantages"][:, None] * gate).sum(1) / mask.sum(1)).mean()
-    loss.backward()
-    expected = torch.cat([one.grad.flatten() for one in trainer.model.parameters()]).clone()
-    plain = loss_and_gradient(trainer, batch)[1]
+    expected = gradient_of(loss, trainer)
     trainer.top_entropy_quantile = 0.2
     found = loss_and_gradient(trainer, batch)[1]
     trainer.top_entropy_quantile = 1.0
     assert torch.nn.functional.cosine_similarity(found, expected, dim=0) > 0.999999
-    assert torch.nn.functional.cosine_similarity(found, plain, dim=0) < 0.99
+    assert torch.nn.functional.cosine_similarity(found, plain[1], dim=0) < 0.99
 
 
-def test_the_perception_loss_is_subtracted_as_its_formula_says(ready: tuple[Any, dict[str, Any]]) -> None:
+def test_the_perception_loss_is_subtracted_as_its_formula_says(
+    ready: tuple[Any, dict[str, Any]], seen: torch.Tensor, plain: tuple[float, torch.Tensor]
+) -> None:
     trainer, batch = ready
     mask = batch["completion_mask"]
     pixels = {}
@@ -199,15 +217,12 @@ def test_the_perception_loss_is_subtracted_as_its_formula_says(ready: tuple[Any,
     pixels[0], pixels[1] = noisy[: len(asked[0])], noisy[len(asked[0]) :]
     with torch.no_grad():
         blurred = by_hand(trainer, batch, pixels=pixels)
-    trainer.model.zero_grad()
-    seen = by_hand(trainer, batch)
     gap = blurred - seen
     gain = ((torch.exp(gap) - gap - 1) * mask).sum() / mask.sum()
     entropy = (seen * mask).sum(1).mean()
     assert gain.item() > 0
     loss = policy_loss(seen, batch["advantages"], mask) - 0.5 * gain - 0.01 * entropy
-    loss.backward()
-    expected = torch.cat([one.grad.flatten() for one in trainer.model.parameters()]).clone()
+    expected = gradient_of(loss, trainer)
     value, found = loss_and_gradient(
         trainer,
         batch,
@@ -216,22 +231,21 @@ def test_the_perception_loss_is_subtracted_as_its_formula_says(ready: tuple[Any,
     )
     assert value == pytest.approx(loss.item(), abs=1e-5)
     assert torch.nn.functional.cosine_similarity(found, expected, dim=0) > 0.999999
-    assert loss_and_gradient(trainer, batch)[0] != pytest.approx(value, abs=1e-3)
+    assert plain[0] != pytest.approx(value, abs=1e-3)
 
 
-def test_the_caption_pulls_and_weighs_as_its_formula_says(ready: tuple[Any, dict[str, Any]]) -> None:
+def test_the_caption_pulls_and_weighs_as_its_formula_says(
+    ready: tuple[Any, dict[str, Any]], seen: torch.Tensor
+) -> None:
     trainer, batch = ready
     mask = batch["completion_mask"]
     with torch.no_grad():
         blind = by_hand(trainer, batch, blind=True)
-    trainer.model.zero_grad()
-    seen = by_hand(trainer, batch)
     gap = blind - seen
     kl = ((torch.exp(gap) - gap - 1) * mask).sum(1) / mask.sum(1)
     assert kl.max() > 0.01
     loss = policy_loss(seen, batch["advantages"] * torch.exp(-2.0 * kl.detach()), mask) + 0.3 * kl.mean()
-    loss.backward()
-    expected = torch.cat([one.grad.flatten() for one in trainer.model.parameters()]).clone()
+    expected = gradient_of(loss, trainer)
     value, found = loss_and_gradient(trainer, batch, CaptionKl(kind="caption_kl", weight=0.3, tau=2.0))
     assert value == pytest.approx(loss.item(), abs=1e-5)
     assert torch.nn.functional.cosine_similarity(found, expected, dim=0) > 0.999999

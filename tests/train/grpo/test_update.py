@@ -42,7 +42,11 @@ def test_recomputing_activations_changes_no_update(tmp_path: Path, vision_rate: 
     ends = []
     for recompute in (False, True):
         trainer = rehearsal.trainer(
-            tmp_path / f"{recompute}", gradient_checkpointing=recompute, max_steps=2, vision_learning_rate=vision_rate
+            tmp_path / f"{recompute}",
+            gradient_checkpointing=recompute,
+            max_steps=2,
+            vision_learning_rate=vision_rate,
+            **rehearsal.UNPAID,
         )
         before = rehearsal.weights(trainer.model)
         trainer.train()
@@ -101,6 +105,8 @@ def test_each_clip_is_loaded_and_encoded_once_a_batch_whatever_is_repeated(
         num_iterations=2,
         max_steps=4,
         save_steps=4,
+        max_completion_length=4,
+        check_first_batch=False,
     )
     encoded: list[int] = []
     images = trainer.processing_class.image_processor
@@ -162,6 +168,8 @@ def test_the_schedule_the_clip_and_the_optimiser_are_the_recipes(tmp_path: Path)
         save_steps=4,
         lr_scheduler_type="cosine",
         warmup_steps=2,
+        max_completion_length=4,
+        check_first_batch=False,
         max_grad_norm=1e-3,
         adam_beta2=0.95,
         optim="adamw_torch",
