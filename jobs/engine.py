@@ -21,6 +21,7 @@ from vqa.console import WAIT_SECONDS, Engine, printable
 from vqa.data.score_table import ScoreRow, ScoreTable
 from vqa.data.windows import video_id
 from vqa.errors import ModelError, UsageError
+from vqa.imports import arrow_without_pandas
 from vqa.media.storage.stores import is_away, is_remote
 
 LOCAL_FILES = 64  # up to this many, `auto` takes this process: Ray's start-up would cost more than its workers gain
@@ -212,6 +213,7 @@ def _executor(
     stall_seconds: float | None,
 ) -> contextlib.AbstractContextManager[Executor]:
     if engine is Engine.LOCAL:
+        arrow_without_pandas()
         return LocalExecutor(stages)
     from jobs.ray_executor import RayExecutor
 

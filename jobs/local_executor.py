@@ -5,6 +5,7 @@ import logging
 import math
 import queue
 import threading
+import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Self
 
@@ -14,6 +15,7 @@ from vqa import machine
 from vqa.errors import VqaError
 
 _log = logging.getLogger(__name__)
+HOLD_SECONDS = 5.0  # that a sample waits at most for others, where decoding is the slower: together they cost less
 POLL_SECONDS = 0.2  # how soon a decoder that waits for room notices that the run has ended
 
 
@@ -88,8 +90,9 @@ class _Feed:
         self._work = iter(work)
         self._lock = threading.Lock()
         self._made: queue.Queue[Item] = queue.Queue(room)
+        self._held: list[Item] = []
         self._is_over = threading.Event()
-        self._at_work = workers
+        self._workers = self._at_work = workers
         for _ in range(workers):
             threading.Thread(target=self._drive, args=(copy.copy(stage),), daemon=True).start()
 
@@ -129,24 +132,37 @@ class _Feed:
                 continue
 
     def batches(self, size: int) -> Iterator[list[Item]]:
-        """What is ready, at least one and at most `size`. Raises VqaError where a stage could not be set up."""
+        """What is ready, at least one and at most `size`; all but the first wait for more, up to HOLD_SECONDS.
+
+        Near the end, where a thread has found no more work, nothing waits. Raises VqaError where a stage could not be
+        set up.
+        """
+        hold = 0.0
         while self._at_work:
-            batch: list[Item] = []
-            while self._at_work and len(batch) < size and not (batch and self._made.empty()):
-                made = self._made.get()
+            until = math.inf
+            while self._at_work and len(self._held) < size:
+                ends = self._at_work < self._workers
+                left = None if not self._held else 0.0 if ends else max(0.0, until - time.monotonic())
+                try:
+                    made = self._made.get(timeout=left)
+                except queue.Empty:
+                    break
                 if not isinstance(made, _End):
-                    batch.append(made)
+                    self._held.append(made)
+                    until = min(until, time.monotonic() + hold)
                     continue
                 self._at_work -= 1
                 if made.fault:
                     raise made.fault
-            if batch:
+            if self._held:
+                batch, self._held = self._held, []
                 yield batch
+                hold = HOLD_SECONDS
 
     @property
     def waiting(self) -> int:
-        """Items made and not yet taken."""
-        return self._made.qsize()
+        """Items made and not yet given to the model."""
+        return self._made.qsize() + len(self._held)
 
     def stop(self) -> None:
         """Have the threads end after the file that they are at; nobody waits for it."""

@@ -17,9 +17,10 @@ from jobs.engine import TOO_MANY_FAILED, FailureLimit, JobOptions, choose_engine
 from jobs.ledger import Ledger
 from jobs.progress import JobProgress, duration
 from jobs.resume import StoredRow, WorkPlan, digest, plan_work, stored_rows
+from jobs.rows import lost_row
 from jobs.run_record import RunRecord
 from jobs.signals import locked, writing
-from jobs.stages import PrepareStage, lost_row
+from jobs.stages import PrepareStage
 from jobs.summary import count_table, counts, failure_table
 from vqa.config import Values, merge, read
 from vqa.console import INTERRUPTED, printable

@@ -32,15 +32,16 @@ from jobs.metrics import Metrics, serving
 from jobs.mirror import mirrored
 from jobs.progress import JobProgress, duration
 from jobs.resume import PLAN_CHUNK, Planner, StoredRow, StoredRows
+from jobs.rows import ScoredBy, lost_row, scored_by
 from jobs.run_record import RunRecord
 from jobs.signals import as_url, locked, writing
-from jobs.stages import WINDOWS_PER_FRAME, LightStage, SampleStage, ScoredBy, ScoreStage, lost_row, scored_by
+from jobs.stages import WINDOWS_PER_FRAME, LightStage, SampleStage, ScoreStage
 from jobs.summary import counts, overview
 from jobs.waiting import say_on_stderr
 from vqa.config import Values
 from vqa.console import INTERRUPTED, Engine, counted, log_as_json, printable
 from vqa.data.dialects import AS_SEEN, Dialect
-from vqa.data.score_table import SCHEMA, ScoreTable, read_scores, rewrite, write_videos
+from vqa.data.score_table import ScoreTable, no_rows, read_scores, rewrite, write_videos
 from vqa.data.sources import Selection, Tally, stream_clips
 from vqa.data.windows import video_id
 from vqa.errors import ModelError, UsageError, first_few
@@ -254,11 +255,7 @@ def _plan(
     request: ScoreRequest, inputs: ScoreInputs, table: ScoreTable | None = None, progress: JobProgress | None = None
 ) -> Planner:
     known = StoredRow._fields
-    rows = (
-        pa.schema([SCHEMA.field(name) for name in known]).empty_table()
-        if request.fresh
-        else read_scores(request.out, known)
-    )
+    rows = no_rows(known) if request.fresh else read_scores(request.out, known)
     return Planner(
         inputs.clips,
         StoredRows(rows),

@@ -12,20 +12,30 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from jobs.child import media_info, pickled_views
 from jobs.config import ClipLimits, JobConfig, make_guard
 from jobs.resume import Stamp, Work, run_key, stamp
-from vqa.data.score_table import ScoreRow, Status, Tier
+from jobs.rows import (
+    ScoredBy,
+    Unchanged,
+    failed,
+    scored_by,
+    seen_status,
+    unchanged,
+    with_media,
+    with_score,
+    with_views,
+)
+from vqa.data.score_table import ScoreRow
 from vqa.data.view_cache import PreparedRow, pack
 from vqa.data.windows import windows
 from vqa.errors import ClipError, MachineError, ModelError
 from vqa.imports import kept
 from vqa.media.storage.fingerprint import fingerprint
-from vqa.model.card import Asked, GenerationConfig, ModelCard
+from vqa.model.card import GenerationConfig, ModelCard
 from vqa.model.engines.config import EngineConfig, start
-from vqa.model.question import words_digest
 from vqa.types import Clip, MediaInfo, Score, Views
 from vqa.views import ViewsConfig, view_seed
 
@@ -36,21 +46,9 @@ if TYPE_CHECKING:
 
 ACCELERATOR = "accelerator_type:"  # Ray's resource of nodes that have one, of which workers take a thousandth
 WINDOWS_PER_FRAME = 4  # at most; of a pause every window shows the picture on screen
-LOST = "its worker died or failed both times that it was tried; run the same command to try again"
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unchanged:
-    """A clip whose row on disk is still good, and where its file is now."""
-
-    clip_id: str
-    uri: str
-    source_bytes: int | None
-    source_mtime_ns: int | None
-    duration_seconds: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,12 +148,12 @@ class SampleStage:
                 content = self._guarded(fingerprint, clip.uri)
         except ClipError as error:
             row = self._row(clip, error.kind, before)
-            yield _unchanged(row) if row.run_key in finished else _failed(row, error)
+            yield unchanged(row) if row.run_key in finished else failed(row, error)
             return
         parts, seconds = self._parts(clip, before)
         for part in parts:
             row = replace(self._row(part, content, before), fingerprint=content, duration_seconds=seconds)
-            yield _unchanged(row) if row.run_key in finished else self._sample(part, row, before)
+            yield unchanged(row) if row.run_key in finished else self._sample(part, row, before)
 
     def _row(self, clip: Clip, source: str, of_stamp: Stamp | None) -> ScoreRow:
         """What is known of a clip before it is decoded; `source`: its fingerprint, or why it has none."""
@@ -193,12 +191,12 @@ class SampleStage:
             row = replace(row, decode_seconds=time.perf_counter() - started)
             if error.kind not in ("crashed", "timeout"):
                 row = self._with_facts(row, of_stamp)
-            return _failed(row, error)
+            return failed(row, error)
 
     def _with_facts(self, row: ScoreRow, of_stamp: Stamp | None) -> ScoreRow:
         """With what is known of a file that failed, as far as its headers can be read."""
         try:
-            return _with_media(row, self._media_info(row.uri, of_stamp))
+            return with_media(row, self._media_info(row.uri, of_stamp))
         except ClipError:
             return row
 
@@ -228,7 +226,7 @@ class PrepareStage(SampleStage):
         for sample in super().process(items):
             if isinstance(sample, Sample):
                 views = sample.load()
-                row = _with_views(replace(sample.row, status=_seen_status(views)), views)
+                row = with_views(replace(sample.row, status=seen_status(views)), views)
                 known = {column.name: getattr(row, column.name) for column in fields(row)}
                 yield PreparedRow(**known, views=pack(views))
             else:
@@ -269,7 +267,7 @@ class ScoreStage:
         with kept():
             from vqa.model.scorer import Scorer
 
-            engine = start(self.engine, card, self.generation)  # torch: seconds that only the worker pays
+            engine = start(self.engine, card, self.generation, alone=True)  # torch: seconds that only the worker pays
             self._scorer = Scorer(engine, card=card, generation=self.generation)
         _refuse_other_revision(self.model_id, wanted=self.model_revision, found=self._scorer.model_revision)
 
@@ -346,27 +344,6 @@ def _refuse_other_revision(model_id: str, *, wanted: str, found: str) -> None:
         )
 
 
-# --- rows -----------------------------------------------------------------------------------------------------------
-
-
-class ScoredBy(NamedTuple):
-    """What a row says of where its score comes from."""
-
-    tier: Tier
-    model_id: str
-    model_revision: str
-    asked: Asked | None = None
-    question_digest: str | None = None
-    raw_low: float | None = None
-    raw_high: float | None = None
-
-
-def scored_by(card: ModelCard, *, model_id: str, model_revision: str) -> ScoredBy:
-    """What rows of a model say: which question it was asked, on which scale it answers."""
-    scale = card.scale
-    return ScoredBy("reason", model_id, model_revision, card.asked, words_digest(card), scale.low, scale.high)
-
-
 def _with_scores(
     items: Sequence[Sample | Result], score: Callable[[Sequence[Views]], Sequence[Score | ClipError]], by: ScoredBy
 ) -> Iterator[Result]:
@@ -378,85 +355,4 @@ def _with_scores(
             yield item
             continue
         row = replace(item.row if isinstance(item, Sample) else item, **by._asdict())
-        yield _with_score(row, *next(scored)) if isinstance(item, Sample) else row
-
-
-def _unchanged(row: ScoreRow) -> Unchanged:
-    return Unchanged(
-        clip_id=row.clip_id,
-        uri=row.uri,
-        source_bytes=row.source_bytes,
-        source_mtime_ns=row.source_mtime_ns,
-        duration_seconds=row.duration_seconds,
-    )
-
-
-def _failed(row: ScoreRow, error: ClipError) -> ScoreRow:
-    decoded, planned = error.frames or (None, None)
-    return replace(row, error_kind=error.kind, error=str(error), frames_decoded=decoded, frames_planned=planned)
-
-
-def _with_media(row: ScoreRow, info: MediaInfo) -> ScoreRow:
-    return replace(
-        row,
-        width=info.width,
-        height=info.height,
-        fps=info.fps,
-        duration_seconds=info.duration_seconds,
-        codec=info.codec,
-    )
-
-
-def _with_views(row: ScoreRow, views: Views) -> ScoreRow:
-    return replace(
-        _with_media(row, views.info),
-        keyframe_seconds=views.keyframe_seconds,
-        crop_boxes=views.crop_boxes,
-        frames_decoded=views.frames_decoded,
-        frames_planned=views.frames_planned,
-        decode_backend=views.decode_backend,
-        decode_seconds=views.decode_seconds,
-    )
-
-
-def _seen_status(views: Views) -> Status:
-    return "partial" if views.is_partial else "ok"
-
-
-def _with_score(row: ScoreRow, views: Views, score: Score | ClipError) -> ScoreRow:
-    row = _with_views(row, views)
-    if isinstance(score, ClipError):
-        return replace(row, error_kind=score.kind, error=str(score))
-    return replace(
-        row,
-        status="unparsed" if score.score is None else _seen_status(views),
-        score=score.score,
-        score_std=score.score_std,
-        score_global=score.score_global,
-        score_local=score.score_local,
-        score_raw=score.score_raw,
-        score_expected=score.score_expected,
-        answers_parsed=score.answers_parsed,
-        answers_total=len(score.answers),
-        prompt_tokens=score.prompt_tokens,
-        answer_tokens=score.answer_tokens,
-        readout=score.readout,
-        reason=score.reason,
-        description=score.description,
-        score_seconds=score.score_seconds,
-    )
-
-
-def lost_row(clip: Clip, *, settings: str, by: ScoredBy | None = None) -> ScoreRow:
-    """The row of a clip that was lost with its worker, for good: retried by the next run."""
-    start, end = clip.start_seconds, clip.end_seconds
-    return ScoreRow(
-        clip_id=clip.clip_id,
-        uri=clip.uri,
-        start_seconds=start,
-        end_seconds=end,
-        error_kind="crashed",
-        error=f"{clip.uri}: {LOST}",
-        run_key=run_key("crashed", start_seconds=start, end_seconds=end, settings=settings),
-        **(by._asdict() if by else {}),
-    )
+        yield with_score(row, *next(scored)) if isinstance(item, Sample) else row

@@ -33,17 +33,21 @@ WITHOUT: dict[str, dict[str, set[str]]] = {
         "vqa.model.resolve, vqa.model.card, vqa.prompt": {"torch", "transformers", "ray", "av"},
         "vqa.cli": {"torch", "numpy", "pydantic", "av", "pyarrow", "ray", "yaml", "importlib.metadata"},
         "jobs.summary": {"torch", "ray", "av", "scipy", "pandas", "pyarrow.dataset"},
+        "vqa.model.scorer; from vqa.model.card import settle; from vqa.model.engines.config import *; "
+        "start(EngineConfig(), *settle('embedded', {}), alone=True); import vqa": {
+            *("ray", "trl", "accelerate", "pyarrow", "datasets", "scipy.stats", "scipy.optimize", "torch._dynamo"),
+            *("torch.distributed.tensor", "torch.distributed.fsdp", "torchvision.datasets", "torchvision.models"),
+        },
+        "vqa.imports as own; own.arrow_without_pandas(); import vqa.data.score_table as table; "
+        "table.to_table([table.ScoreRow(clip_id='a', uri='a', run_key='0')]); table.no_rows(); import vqa": {
+            *("pandas", "pyarrow.dataset", "torch", "ray"),
+        },
     },
     "numpy, pydantic, av": {
         "vqa.media.sandbox": {"torch", "pyarrow", "ray", "scipy"},
         "vqa.evaluate.calibrate": {"torch", "ray", "scipy.stats", "scipy.optimize"},
         "jobs.child": {"torch", "ray", "pyarrow", "scipy", "huggingface_hub"},
         "jobs.score": {"torch", "ray", "transformers", "scipy.stats", "scipy.optimize", "huggingface_hub", "pandas"},
-    },
-    "torch": {
-        "vqa; vqa.Scorer.load('embedded'); import vqa": {
-            *("ray", "trl", "accelerate", "pyarrow", "datasets", "scipy.stats", "scipy.optimize", "torch._dynamo"),
-        },
     },
 }
 # Says which modules those forks have loaded. Then it runs import statements, those of third parties and then those of
@@ -154,6 +158,17 @@ def test_what_a_module_does_without(module: str, without: set[str], told: Any) -
     loaded = told[0][module]
     assert "vqa" in loaded
     assert not without & set(loaded)
+
+
+def test_arrow_without_pandas_still_makes_tables_of_pandas() -> None:
+    pytest.importorskip("pandas")
+    code = (
+        "import sys; from vqa.imports import arrow_without_pandas; arrow_without_pandas(); import pyarrow as pa\n"
+        "table = pa.table({'a': [1, 2]}); assert 'pandas' not in sys.modules; print(table.to_pandas()['a'].tolist())"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[1, 2]"
 
 
 def test_the_collector_is_back_after_an_import_even_if_that_fails() -> None:

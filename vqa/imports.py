@@ -1,6 +1,7 @@
 """Imports made when a command runs: packages of optional extras, and heavy ones."""
 
 import gc
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -24,6 +25,30 @@ def require(extra: str, *modules: str, doing: str) -> None:
     for module in modules:
         if find_spec(module) is None:
             raise missing_extra(extra, module.replace("_", "-"), doing=doing)
+
+
+def arrow_without_pandas() -> None:
+    """Have Arrow find no pandas, which it would import with the first list that it converts: half a second.
+
+    It asks whether a list is one of pandas, once in a process. A table can be made into one of pandas as ever.
+    """
+    import pyarrow as pa
+
+    if "pandas" not in sys.modules:
+        sys.meta_path.insert(0, _WithoutPandas)
+        try:
+            pa.array([])
+        finally:
+            sys.meta_path.remove(_WithoutPandas)
+
+
+class _WithoutPandas:
+    """Finder of modules for which pandas is not installed."""
+
+    @classmethod
+    def find_spec(cls, fullname: str, *_: object) -> None:
+        if fullname == "pandas":
+            raise ModuleNotFoundError(fullname, name=fullname)
 
 
 @contextmanager

@@ -11,22 +11,19 @@ room for, with `--deterministic`, and with a prefill for each of the K=6 answers
 asks vLLM for the same clips. What no time is left for is said to be left out.
 """
 
-import argparse
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import transformers
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.references.make_checkpoints import parts
+from tests.support.random_models import asked, name_of, policy_of, synchronize
 from tests.support.samples import random_views
 from vqa.model.card import GenerationConfig, ModelCard
 from vqa.model.encode import encode
@@ -35,43 +32,22 @@ from vqa.model.engines.protocol import Answered, ModelEngine, Question
 from vqa.model.engines.transformers import TransformersEngine
 from vqa.model.engines.vllm import VllmEngine
 from vqa.model.load import Policy
-from vqa.model.resolve import Location
 from vqa.model.rollout import prefill, roll_out
-from vqa.model.vocabulary import Vocabulary
-
-SIZES: dict[str, dict[str, Any]] = {  # text towers of Qwen2.5-VL (config.json of the published checkpoints)
-    "3B": {"hidden": 2048, "layers": 36, "heads": 16, "kv_heads": 2, "intermediate": 11008, "tied": True},
-    "7B": {"hidden": 3584, "layers": 28, "heads": 28, "kv_heads": 4, "intermediate": 18944, "tied": False},
-    "tiny": {"hidden": 64, "layers": 2, "heads": 4, "kv_heads": 2, "intermediate": 128, "tied": True},
-}
-VISION = {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16}
-WORDS = 151_936
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", nargs="+", choices=list(SIZES), default=["3B", "7B"])
-    parser.add_argument("--minutes", type=float, default=12.0)
-    parser.add_argument("--new", type=int, default=128, help="tokens of an answer")
-    parser.add_argument("--vllm", action="store_true")
-    parser.add_argument("--tiny", action="store_true")
-    wish = parser.parse_args()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.type == "cpu" and not wish.tiny:
-        print("no GPU here: nothing measured; --tiny runs anywhere")
+    """Measure each size, as long as there is time."""
+    found = asked(__doc__, new=128, more=lambda parser: parser.add_argument("--vllm", action="store_true"))
+    if found is None:
         return
-    if wish.tiny:
-        torch.set_num_threads(1)  # more would wait for each other
+    wish, device = found
     deadline = time.monotonic() + 60 * wish.minutes
-    name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
     flops, bytes_ = ceilings(device, side=512 if wish.tiny else 8192)
-    print(
-        f"{name}, torch {torch.__version__}, bfloat16: product {flops / 1e12:.3g} TFLOP/s, copy {bytes_ / 1e9:.4g} GB/s"
-    )
-    for size in ["tiny"] if wish.tiny else wish.sizes:
+    print(f"{name_of(device)}: product {flops / 1e12:.3g} TFLOP/s, copy {bytes_ / 1e9:.4g} GB/s")
+    for size in wish.sizes:
         with tempfile.TemporaryDirectory() as folder:
-            measure(size, device, flops, bytes_, deadline, new=16 if wish.tiny else wish.new,
-                    folder=Path(folder) if wish.vllm else None)  # fmt: skip
+            place = Path(folder) if wish.vllm else None
+            measure(size, device, flops, bytes_, deadline, new=wish.new, folder=place)
 
 
 def ceilings(device: torch.device, *, side: int) -> tuple[float, float]:
@@ -94,38 +70,6 @@ def seconds(work: Callable[[], object], device: torch.device, *, repeats: int = 
         synchronize(device)
         times.append(time.perf_counter() - started)
     return float(np.median(times[1:]))
-
-
-def synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-
-
-def policy_of(size: str, device: torch.device) -> Policy:
-    """A model with random weights, made on the device."""
-    shape = SIZES[size]
-    config, processor, tokenizer, _ = parts("qwen2_5_vl", hidden=64, layers=2)
-    text = config.text_config
-    text.hidden_size, text.num_hidden_layers = shape["hidden"], shape["layers"]
-    text.layer_types = ["full_attention"] * shape["layers"]
-    text.num_attention_heads, text.num_key_value_heads = shape["heads"], shape["kv_heads"]
-    text.intermediate_size = shape["intermediate"]
-    config.tie_word_embeddings = text.tie_word_embeddings = shape["tied"]
-    config.vision_config.out_hidden_size = shape["hidden"]
-    if size != "tiny":
-        text.vocab_size = WORDS
-        text.rope_parameters = text.rope_parameters | {"mrope_section": [16, 24, 24], "rope_theta": 1e6}
-        for name, value in VISION.items():
-            setattr(config.vision_config, name, value)
-        config.vision_config.fullatt_block_indexes = [7, 15, 23, 31]
-    processor.image_processor.size = type(processor.image_processor.size)(shortest_edge=56**2, longest_edge=1003520)
-    with torch.device(device):
-        model = transformers.AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16)
-    words = Vocabulary.of(tokenizer, config, size=text.vocab_size, ends=tokenizer.convert_tokens_to_ids("<|im_end|>"))
-    # No answer may end early: each has its full length.
-    words = replace(words, ends=(), banned=tuple(sorted({*words.banned, *words.ends})))
-    location = Location(f"random {size}", "", "none")
-    return Policy(location=location, model=model.eval().requires_grad_(False), processor=processor, vocabulary=words)
 
 
 def measure(

@@ -26,8 +26,8 @@ from torch.utils.checkpoint import checkpoint
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.bench.gpu_score import policy_of, synchronize
 from tests.support.memory import measured
+from tests.support.random_models import asked, name_of, policy_of, synchronize
 from tests.support.samples import random_views
 from vqa.model.encode import encode
 from vqa.model.load import Policy
@@ -42,25 +42,22 @@ HARDWARE = HardwareConfig(master_weights=False)  # of a single card: 8 bytes a p
 
 def main() -> None:
     """Measure each size in both ways, as long as there is time."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", nargs="+", choices=("3B", "7B"), default=["3B", "7B"])
-    parser.add_argument("--minutes", type=float, default=12.0)
+    found = asked(__doc__, new=256, more=add_options)
+    if found is None:
+        return
+    wish, device = found
+    if wish.tiny:
+        wish.clips, wish.k = 2, 3
+    deadline = time.monotonic() + 60 * wish.minutes
+    print(name_of(device))
+    for size in wish.sizes:
+        measure(size, device, clips=wish.clips, k=wish.k, new=wish.new, deadline=deadline)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options that scoring's bench has not."""
     parser.add_argument("--clips", type=int, default=4)
     parser.add_argument("--k", type=int, default=6)
-    parser.add_argument("--new", type=int, default=256, help="tokens of an answer")
-    parser.add_argument("--tiny", action="store_true")
-    wish = parser.parse_args()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.type == "cpu" and not wish.tiny:
-        print("no GPU here: nothing measured; --tiny runs anywhere")
-        return
-    if wish.tiny:
-        torch.set_num_threads(1)
-        wish.clips, wish.k, wish.new = 2, 3, 16
-    deadline = time.monotonic() + 60 * wish.minutes
-    print(f"{torch.cuda.get_device_name() if device.type == 'cuda' else 'CPU'}, torch {torch.__version__}, bfloat16")
-    for size in ["tiny"] if wish.tiny else wish.sizes:
-        measure(size, device, clips=wish.clips, k=wish.k, new=wish.new, deadline=deadline)
 
 
 def measure(size: str, device: torch.device, *, clips: int, k: int, new: int, deadline: float) -> None:

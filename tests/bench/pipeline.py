@@ -12,6 +12,7 @@ import contextlib
 import gc
 import pickle
 import statistics
+import sys
 import tempfile
 import threading
 import time
@@ -21,13 +22,15 @@ from typing import Any, NamedTuple
 
 import psutil
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
 from jobs.engine import Executor
 from jobs.local_executor import LocalExecutor
 from jobs.ray_executor import RayExecutor
 from jobs.resume import Work
 from jobs.score import ScoreInputs, ScoreRequest, inputs_of, stages_of
 from jobs.stages import Sample
-from vqa.data.synthetic.demo import make_demo
+from tests.support.demo import demo_clips, linked
 
 SHORT = 8  # clips of the run that stands for the start-up
 
@@ -119,12 +122,8 @@ def pixels(work: Sequence[Work], inputs: ScoreInputs, rounds: int) -> None:
 def main(count: int, pairs: int) -> None:
     """Prints the table."""
     with tempfile.TemporaryDirectory() as folder:
-        sources = [path for path in make_demo(Path(folder) / "demo") if path.stem not in ("cut_off", "not_a_video")]
-        clips = Path(folder) / "clips"
-        clips.mkdir()
-        for number in range(SHORT + count):
-            source = sources[number % len(sources)]
-            (clips / f"{number:04d}{source.suffix}").symlink_to(source)
+        sources = demo_clips(Path(folder) / "demo")
+        clips = linked(Path(folder) / "clips", sources, SHORT + count)
         inputs = inputs_of(ScoreRequest(sources=(str(clips),), out=Path(folder) / "out"))
         work = [Work(clip=clip) for clip in inputs.clips]
         pixels(work[: len(sources)], inputs, rounds=20)

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from vqa.data.synthetic.demo import make_demo
+from tests.support.demo import demo_clips
 
 MIXES = ("even", "uneven", "damaged")
 WANTED = 0.25
@@ -74,7 +74,7 @@ def pairs_of(clips: Path, count: int, pairs: int, tier: str) -> float:
 def main(count: int, pairs: int, tier: str) -> None:
     """Prints the medians of all mixes."""
     with tempfile.TemporaryDirectory() as folder:
-        sources = [path for path in make_demo(Path(folder) / "demo") if path.stem not in ("cut_off", "not_a_video")]
+        sources = demo_clips(Path(folder) / "demo")
         for mix in MIXES:
             clips = Path(folder) / mix
             fill(clips, sources, count, mix)

@@ -30,8 +30,8 @@ from jobs.resume import Work
 from jobs.score import ScoreInputs, ScoreRequest, inputs_of, stages_of
 from jobs.stages import Sample, ScoreStage
 from tests.bench.pipeline import Cost, Meter, through
+from tests.support.demo import demo_clips, linked
 from vqa import machine
-from vqa.data.synthetic.demo import make_demo
 from vqa.model.encode import encode_chat
 from vqa.model.load import load
 from vqa.prompt import messages
@@ -100,12 +100,7 @@ def scoring(scorer: ScoreStage, inputs: ScoreInputs, work: Sequence[Work]) -> Wa
 def main(count: int, pairs: int, k: int) -> None:
     """Prints what each way takes for a clip, and the ratios."""
     with tempfile.TemporaryDirectory() as folder:
-        sources = [path for path in make_demo(Path(folder) / "demo") if path.stem not in ("cut_off", "not_a_video")]
-        clips = Path(folder) / "clips"
-        clips.mkdir()
-        for number in range(SHORT + count):
-            source = sources[number % len(sources)]
-            (clips / f"{number:04d}{source.suffix}").symlink_to(source)
+        clips = linked(Path(folder) / "clips", demo_clips(Path(folder) / "demo"), SHORT + count)
         inputs = inputs_of(ScoreRequest(sources=(str(clips),), out=Path(folder) / "out", k=k))
         work = [Work(clip=clip) for clip in inputs.clips]
         meter = Meter()

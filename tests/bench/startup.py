@@ -104,12 +104,16 @@ def parts() -> dict[str, Cost]:
             from vqa.config import build
             from vqa.media.sandbox import Guard
             from vqa.media.storage.fingerprint import fingerprint
+            from vqa.model.card import settle
             from vqa.model.engines import transformers as module
+            from vqa.model.engines.config import EngineConfig, start
             from vqa.model.scorer import Scorer
             from vqa.types import Clip, Views
             from vqa.views import ViewsConfig, look, view_seed
-    with part("load"):
-        scorer = Scorer.load("embedded")
+    with part("load"):  # as a job's worker does
+        card, generation = settle("embedded", {})
+        engine = start(EngineConfig(), card, generation, alone=True)
+        scorer = Scorer(engine, card=card, generation=generation)
     with part("look"), Guard(deadline_seconds=120.0, memory_bytes=4 * 2**30, preload=["vqa.views"]) as guard:
         clip = Clip(clip_id=CLIP.name, uri=str(CLIP))
         config = build(ViewsConfig, scorer.card.views, where="embedded")
@@ -129,7 +133,9 @@ def parts() -> dict[str, Cost]:
     (score,) = scorer.score([views])
     with part("write"), tempfile.TemporaryDirectory() as folder:
         from vqa.data.score_table import ScoreRow, ScoreTable
+        from vqa.imports import arrow_without_pandas
 
+        arrow_without_pandas()
         table = ScoreTable(Path(folder))
         table.add([ScoreRow(clip_id=clip.clip_id, uri=clip.uri, status="ok", score=score.score, run_key="0")])
         table.flush()

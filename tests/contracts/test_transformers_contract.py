@@ -11,6 +11,7 @@ import pytest
 import torch
 import transformers as hf
 from transformers.cache_utils import DynamicLayer
+from transformers.utils import import_utils
 
 from tests.references.make_checkpoints import FAMILIES, Family, make
 from tests.support.samples import random_views
@@ -63,6 +64,25 @@ def test_a_late_name_is_imported_when_it_is_called_and_any_other_at_once(
     assert guess({"HTTPS": "on"}) == "https"
     assert sys.modules["wsgiref.util"].application_uri  # the real one
     assert torch.compiler.disable.__module__ == "torch.compiler"
+
+
+def test_the_classes_of_all_models_are_those_of_the_first_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    define, listed = import_utils.define_import_structure, str(Path(hf.__file__).parent / "models" / "__init__.py")
+    define(Path(listed).parent, prefix="models")  # as `import transformers` does
+    read = []
+    monkeypatch.setattr(import_utils, "create_import_structure_from_path", read.append)
+    known = late_imports(lambda: import_utils.define_import_structure(listed))
+    assert not read
+    monkeypatch.undo()
+    assert import_utils.define_import_structure is define
+    assert known == define(listed)
+
+
+@pytest.mark.parametrize("is_imported", [False, True])
+def test_transformers_does_without_torch_distributed_where_it_is_alone(is_imported: bool) -> None:
+    asked = inspect.unwrap(import_utils.is_torch_distributed_available)  # without its memory
+    assert late_imports(asked, alone=not is_imported) == is_imported
+    assert torch.distributed.is_available()
 
 
 @pytest.mark.parametrize("family", FAMILIES)

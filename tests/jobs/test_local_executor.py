@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs import local_executor
 from jobs.engine import JobOptions, choose_engine, run_stages
 from jobs.ledger import Ledger
 from jobs.local_executor import LocalExecutor
@@ -93,6 +94,49 @@ def test_decoding_runs_ahead_of_the_model_by_no_more_than_a_batch() -> None:
     assert max(map(len, model.batches)) <= 4
     assert (len(reader.closed), len(model.closed)) == (1, 1)
     assert reader.closed[0] != threading.get_ident()
+
+
+MIDDLE = ["01", "02", "03", "04"]
+
+
+@dataclass(kw_only=True)
+class Paced(Reader):
+    """A first stage that makes some clips after the model has had others, and each a little after the last."""
+
+    model: Model
+    after: Mapping[str, str]
+
+    def process(self, items: Sequence[Work]) -> Iterator[ScoreRow]:
+        for item in items:
+            time.sleep(0.05)
+            deadline = time.monotonic() + 30
+            wanted = self.after.get(item.clip.clip_id)
+            while wanted and not any(wanted in batch for batch in self.model.batches):
+                assert time.monotonic() < deadline, f"{wanted} was held back"
+                time.sleep(0.01)
+            yield from super().process([item])
+
+
+@pytest.mark.parametrize(
+    ("hold", "workers", "after", "batches"),
+    [
+        # The first row at once; then what decoding gives slowly goes to the model together.
+        (60.0, 1, {"01": "00"}, [["00"], MIDDLE, ["05"]]),
+        # But not for ever: what comes next may take long.
+        (0.2, 1, {"01": "00", "02": "01", "03": "02"}, [["00"], ["01"], ["02"]]),
+        # Nor near the end, where one decoder has no more work and the other is at the last clip.
+        (60.0, 2, dict.fromkeys(MIDDLE, "00") | {"05": "04"}, [["00"], MIDDLE, ["05"]]),
+    ],
+)
+def test_a_slow_decoder_s_clips_go_to_the_model_together(
+    monkeypatch: pytest.MonkeyPatch, hold: float, workers: int, after: Mapping[str, str], batches: list[list[str]]
+) -> None:
+    monkeypatch.setattr(local_executor, "HOLD_SECONDS", hold)
+    model = Model(batch_size=5 if workers > 1 else 4)
+    reader = Paced(workers=workers, model=model, after=after)
+    with LocalExecutor([reader, model]) as executor:
+        assert sum(map(len, executor.stream(work(6)))) == 6
+    assert [sorted(batch) for batch in model.batches[: len(batches)]] == batches
 
 
 @pytest.mark.parametrize("workers", [1, 3])

@@ -2,21 +2,30 @@
 
 import json
 import math
-from dataclasses import replace
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import jobs.probe
+import jobs.score
 from jobs.config import JobConfig
 from jobs.plan import RAY_SECONDS, Hardware, fleet, forecast, read_hardware
 from jobs.planning import PlanRequest, plan, verdict
 from jobs.probe import Probe, chosen, probe
-from jobs.score import ScoreRequest, inputs_of
+from jobs.resume import Work
+from jobs.score import ScoreInputs, ScoreRequest, inputs_of, score
 from jobs.simulation import scale
+from jobs.stages import Resources, Sample
 from tests.bench import planning
 from tests.support import clips
+from tests.support.naming import Naming
+from vqa.console import Engine
+from vqa.data.score_table import ScoreRow
 from vqa.errors import UsageError
 from vqa.types import Clip
 
@@ -194,6 +203,72 @@ def test_a_probe_without_a_model(folder: Path, model_card: Path, tmp_path: Path)
     assert found.view_bytes > 1000
     on = fleet(read_hardware(None, ("cores=16", "cards=8", "score_seconds=0.8")), JobConfig(), machines=1)
     assert forecast(found, on).rates["scoring"] == pytest.approx(8 / found.score_per_clip)
+
+
+@dataclass(kw_only=True)
+class Sleeper(Naming):
+    """A first stage that takes a known time for each clip, on two workers, whatever else the machine is at."""
+
+    seconds: Sequence[float]
+    each: Resources = field(default_factory=lambda: Resources(workers=2))
+
+    def process(self, items: Sequence[Work]) -> Iterator[Sample]:  # type: ignore[override]
+        for row in super().process(items):
+            time.sleep(self.seconds[int(Path(row.uri).stem)])
+            yield Sample(row=row, views=b"views")
+
+
+@dataclass(kw_only=True)
+class SleepingModel(Naming):
+    """A second stage that takes a known time for a batch and for each clip in it."""
+
+    seconds: tuple[float, float]
+    batch_size: int | None = 8
+
+    def setup(self) -> None:
+        time.sleep(0.3)
+
+    def process(self, items: Sequence[Sample]) -> Iterator[ScoreRow]:  # type: ignore[override]
+        batch, each = self.seconds
+        time.sleep(batch + each * len(items))
+        yield from (item.row for item in items)
+
+
+@pytest.mark.full
+@pytest.mark.alone
+@pytest.mark.parametrize(
+    ("decode", "model", "limit"),
+    [
+        ([0.06], (0.01, 0.005), "decoding"),
+        ([0.01], (0.02, 0.025), "scoring"),
+        ([0.12, 0.04, 0.04, 0.04], (0.01, 0.005), "decoding"),
+    ],
+    ids=["decoding", "scoring", "uneven"],
+)
+def test_a_plan_meets_the_run_where_the_stages_take_a_known_time(
+    decode: list[float], model: tuple[float, float], limit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole job over 80 clips against its plan from 40 of them: executor, batches, start, table."""
+    seconds = decode * (80 // len(decode))
+    (tmp_path / "list.csv").write_text("path\n" + "".join(f"{n}.mp4\n" for n in range(80)))
+    for n in range(80):
+        (tmp_path / f"{n}.mp4").write_bytes(b"x")
+
+    def stages(inputs: ScoreInputs) -> list[Naming]:
+        return [Sleeper(settings=inputs.settings, seconds=seconds), SleepingModel(seconds=model)]
+
+    for module in (jobs.score, jobs.probe):
+        monkeypatch.setattr(module, "stages_of", stages)
+    job = ScoreRequest(sources=(str(tmp_path / "list.csv"),), out=tmp_path / "out", engine=Engine.LOCAL)
+    inputs = inputs_of(replace(job, json_summary=True))
+    seen = probe(inputs, chosen(inputs.clips, 40), seconds=300)
+    on = fleet(Hardware(cores=3, memory_gb=8), JobConfig(sample_workers=2), machines=1, is_local=True)
+    made = forecast(seen, on)
+    assert made.limit == limit
+    assert score(replace(job, json_summary=True)) == 0
+    ran = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert ran["clips"] == 80
+    assert made.seconds / ran["seconds"] == pytest.approx(1, abs=planning.WANTED)
 
 
 @pytest.mark.full

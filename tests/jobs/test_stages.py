@@ -13,7 +13,8 @@ import torch
 from jobs.child import pickled_views
 from jobs.config import ClipLimits, JobConfig, identify, resolve
 from jobs.resume import Work, stamp
-from jobs.stages import Result, Sample, SampleStage, ScoreStage, Unchanged
+from jobs.rows import Unchanged
+from jobs.stages import Result, Sample, SampleStage, ScoreStage
 from tests.support import clips
 from tests.support.zoo import make_zoo
 from vqa.data.score_table import ScoreRow

@@ -165,6 +165,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"question": "How good?"}, r"neither <answer> nor \{answer_format\}"),
     ({"question": "0 or 1? <answer>", "unsupported": "it flies"}, "it flies"),
     ({"question": "Rate it between 0 and 100. <answer>"}, r"asks for 0 to 100, its card reads 1 to 5; .*high=100"),
+    ({"question": "On a scale of 0-100? <answer>"}, r"asks for 0 to 100, its card reads 1 to 5; .*high=100"),
+    ({"question": "Use a 1 to 10 scale. <answer>"}, r"asks for 1 to 10, its card reads 1 to 5; .*high=10"),
     ({"task": "comparison"}, "its task is comparison, not score; vqa compare-clips"),
 ]
 
@@ -178,6 +180,16 @@ def test_what_cannot_be_asked_is_refused_before_anything_is_loaded(
     picture = write_image(tmp_path / "a.png")
     with pytest.raises(UsageError, match=says):
         inputs_of(ScoreRequest(sources=(str(picture),), out=tmp_path / "out", model=str(path)))
+
+
+@pytest.mark.parametrize("words", ["a scale of 1-5", "a scale from 1 to 5", "a 1-5 scale", "2 to 3 sentences"])
+def test_a_question_with_the_card_s_scale_is_asked(words: str) -> None:
+    check_askable(ModelCard(source="no/weights", question=f"Rate it: {words}. <answer>"))
+
+
+def test_a_hub_id_without_a_card_is_named_whole() -> None:
+    with pytest.raises(UsageError, match=r"^model no/weights: no question is known for it"):
+        check_askable(ModelCard(**find_card("no/weights")))
 
 
 def test_a_question_by_hand_goes_over_the_card_and_takes_our_form_of_answer(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ from vqa.train.dry_run import estimate, planned
 from vqa.train.gpus import parse_gpus
 from vqa.train.hardware import HardwareConfig
 from vqa.train.memory import GB, Work, activation_bytes, plan_memory, state_bytes
-from vqa.train.plan import nearest, plan_stage, published_shape
+from vqa.train.plan import nearest, plan_stage
 from vqa.train.recipe import Recipe, load_recipe
+from vqa.train.shapes import published_shape
 
 FOLDER = configs_folder() / "train"
 WORK = Work(prompts=8, answers=48, prompt_tokens=384, answer_tokens=256, patches=1200, rollout_rows=48)

@@ -134,6 +134,18 @@ def test_a_manifest_that_cannot_teach_is_refused(tmp_path: Path, rows: dict[str,
     assert not (tmp_path / "out" / "model").exists()
 
 
+def test_data_that_is_not_there_is_refused_with_what_makes_it(tmp_path: Path) -> None:
+    recipe = written(tmp_path / "a.yaml", small(GRPO, validation_clips=0))
+    (tmp_path / "labels.csv").write_text("path,mos\n")
+    for name, words in (
+        ("none.parquet", r"none\.parquet: no such file\. Make a manifest of a label file by `vqa data import`"),
+        ("none", r"none: no such folder\. Make it by `vqa data synth` \(a ladder\) or `vqa prepare`"),
+        ("labels.csv", r"labels\.csv: not a manifest \(\.parquet\)\. Make one of a label file by `vqa data import`"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            run_recipe(recipe, data=[tmp_path / name], out=tmp_path / "out")
+
+
 def test_a_prepared_folder_without_opinions_is_refused(tmp_path: Path) -> None:
     """By hand: `vqa prepare` takes them from a manifest, which has them."""
     from vqa.data.view_cache import CLIPS

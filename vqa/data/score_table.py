@@ -125,6 +125,12 @@ VIDEO_SCHEMA = pa.schema(
 )
 
 
+def no_rows(columns: Sequence[str] = SCHEMA.names) -> pa.Table:
+    """An empty table of these columns. Schema.empty_table would import pandas, half a second."""
+    fields = [SCHEMA.field(name) for name in columns]
+    return pa.Table.from_arrays([pa.nulls(0, one.type) for one in fields], schema=pa.schema(fields))
+
+
 def read_scores(
     out: Path,
     columns: Sequence[str] | None = None,
@@ -141,7 +147,7 @@ def read_scores(
     paths = _parts(out / folder)
     names = list(columns) if columns is not None else SCHEMA.names
     if not paths:
-        return pa.schema([SCHEMA.field(name) for name in names]).empty_table()
+        return no_rows(names)
     try:
         parts = (_read_part(path, names) for path in paths)
         if clip_ids is not None:
@@ -152,7 +158,7 @@ def read_scores(
         raise UsageError(f"{out / folder}: cannot be read ({error}); move that file away") from error
 
 
-def _read_part(path: Path, names: Sequence[str]) -> pa.Table:
+def _read_part(path: Path, names: Sequence[str] = SCHEMA.names) -> pa.Table:
     """Columns of SCHEMA, null where the file has none. Without `read_table`, which imports datasets and pandas."""
     with pq.ParquetFile(path) as file:
         there = set(file.schema_arrow.names)
@@ -217,7 +223,7 @@ class ScoreTable:
             self._part_of.update(dict.fromkeys(names, path))
             if path.stem.startswith("part-") and len(names) < rows_per_part / (1 if path == paths[-1] else 2):
                 self._roomy.append(path)
-        self._written: pa.Table = SCHEMA.empty_table()  # rows of the part in progress that are on disk
+        self._written: pa.Table = no_rows()  # rows of the part in progress that are on disk
         self._waiting: list[ScoreRow] = []
         self._leaving: deque[str] = deque()
         self._begin_part()
@@ -228,9 +234,9 @@ class ScoreTable:
         while self._roomy:
             path = self._roomy.pop()
             if path.exists():  # all its rows may have left
-                self._part, self._written = path, pq.read_table(path, schema=SCHEMA)
+                self._part, self._written = path, _read_part(path)
                 return
-        self._part, self._written = self._next_part(), SCHEMA.empty_table()
+        self._part, self._written = self._next_part(), no_rows()
 
     def _next_part(self) -> Path:
         numbers = [int(path.stem.rpartition("-")[2]) for path in self._folder.glob("part-[0-9]*.parquet")]
@@ -276,7 +282,7 @@ class ScoreTable:
             if clip_id in self._part_of:
                 by_part[self._part_of[clip_id]].append(clip_id)
         for part, names in by_part.items():
-            rows = pq.read_table(part, schema=SCHEMA)
+            rows = _read_part(part)
             leaves = pc.is_in(rows.column("clip_id"), value_set=pa.array(names, pa.string()))
             old, rest = rows.filter(leaves), rows.filter(pc.invert(leaves))
             self._superseded.mkdir(exist_ok=True)
@@ -298,7 +304,7 @@ class ScoreTable:
         """Write the new (uri, bytes, mtime_ns) of clips whose file moved or was touched, content unchanged."""
         columns = ("uri", "source_bytes", "source_mtime_ns")
         for part in sorted({self._part_of[clip_id] for clip_id in places if clip_id in self._part_of}):
-            rows = pq.read_table(part, schema=SCHEMA).to_pylist()
+            rows = _read_part(part).to_pylist()
             for row in rows:
                 if row["clip_id"] in places:
                     row.update(zip(columns, places[row["clip_id"]], strict=True))
@@ -311,7 +317,8 @@ class ScoreTable:
 
 def _clip_ids(path: Path) -> list[str]:
     try:
-        return list(pq.read_table(path, columns=["clip_id"]).column("clip_id").to_pylist())
+        with pq.ParquetFile(path) as file:
+            return list(file.read(["clip_id"]).column("clip_id").to_pylist())
     except (pa.ArrowInvalid, OSError, KeyError) as error:
         raise UsageError(f"{path}: not a table of scores ({error}); move it away and run again") from error
 
@@ -319,7 +326,7 @@ def _clip_ids(path: Path) -> list[str]:
 def rewrite(out: Path, change: Callable[[pa.Table], pa.Table]) -> None:
     """Write each part anew, atomically, where `change` (rows of SCHEMA -> rows of SCHEMA) changes it."""
     for path in _parts(out / "scores"):
-        rows = pq.read_table(path, schema=SCHEMA)
+        rows = _read_part(path)
         changed = change(rows)
         if not changed.equals(rows):
             write_parquet(path, changed)

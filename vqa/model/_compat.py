@@ -5,17 +5,20 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 from torch._compile import _disable_dynamo
+from transformers.utils import import_utils
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 T = TypeVar("T")
+Structure = dict[frozenset[str], dict[str, set[str]]]  # by the packages they need: modules and their classes
 
 
 def position_ids(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -39,7 +42,8 @@ def attention_of(model: "PreTrainedModel") -> str:
 
 
 # What transformers and torchvision import with every model, and call only to compile, to place weights on several
-# devices, for adapters and for losses of detection: half of the time that importing them takes.
+# devices, for adapters, for losses of detection and for models of torchvision's own: half of the time that importing
+# them takes.
 _LATE = {
     "accelerate": ("PartialState", "dispatch_model"),
     "accelerate.hooks": ("AlignDevicesHook", "add_hook_to_module"),
@@ -55,17 +59,58 @@ _LATE = {
     "torch._dynamo": ("allow_in_graph", "assume_constant_result", "disable"),
     "torch._dynamo._trace_wrapped_higher_order_op": ("TransformGetItemToIndex",),
     "torch._dynamo.utils": ("is_compile_supported",),
+    "torchvision.datasets": (),
+    "torchvision.models": (),
 }
 
 
-def late_imports(function: Callable[[], T]) -> T:
+def late_imports(function: Callable[[], T], *, alone: bool = False) -> T:
     """What `function` returns, which imports from the modules of _LATE only what it calls.
 
     Where it needs more of them, as another version of transformers may, it is called again with all imports as ever.
+
+    `alone`: this process shares no model with others. transformers is told, for good, that torch has no
+    `torch.distributed`, as builds for macOS have none, and does not import distributed tensors and FSDP.
     """
-    with suppress(ImportError), _stand_ins():
+    with suppress(ImportError), _stand_ins(), _one_reading(), _undistributed(alone):
         return function()
     return function()
+
+
+@contextmanager
+def _undistributed(alone: bool) -> Iterator[None]:
+    is_available = distributed.is_available
+    if alone:
+        distributed.is_available = lambda: False  # transformers asks once and remembers
+    try:
+        yield
+    finally:
+        distributed.is_available = is_available
+
+
+@contextmanager
+def _one_reading() -> Iterator[None]:
+    """Let `transformers.models` have what `import transformers` has read of all its 2000 files, not read them again.
+
+    Both list their classes by them; its cache of 128 folders is too small for the second to find anything.
+    """
+    define = import_utils.define_import_structure
+    folder = Path(import_utils.__file__).parents[1] / "models"
+
+    def known(module_path: str, prefix: str | None = None) -> Structure:
+        if prefix is not None or Path(module_path) != folder / "__init__.py":
+            return define(module_path, prefix)
+        read = define(folder, prefix="models")  # as `import transformers` has called it
+        return {
+            needs: {name[7:]: classes for name, classes in modules.items() if name.startswith("models.")}
+            for needs, modules in read.items()
+        }
+
+    import_utils.define_import_structure = known  # type: ignore[assignment]  # without the means to empty a cache
+    try:
+        yield
+    finally:
+        import_utils.define_import_structure = define
 
 
 class _Late:

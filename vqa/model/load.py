@@ -10,7 +10,6 @@ import numpy as np
 import torch
 import transformers
 from safetensors import SafetensorError
-from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
 from vqa import machine
 from vqa.errors import MachineError, ModelError
@@ -52,11 +51,13 @@ class Policy:
         return torch.device(self.model.device)
 
 
-def load(card: ModelCard) -> Policy:
+def load(card: ModelCard, *, alone: bool = False) -> Policy:
     """Load what a card names; sets torch's threads in this process if the card or a CPU quota does.
 
     Args:
         card: the model, its data type, attention, device and processor limits.
+        alone: whether this process will only ever run models by itself: it loads sooner, and transformers can
+            share none of them between processes afterwards.
 
     Returns:
         The model in eval mode, without gradients, on the card's device: by default the first GPU, else the CPU.
@@ -75,8 +76,8 @@ def load(card: ModelCard) -> Policy:
     options = _options(card, location)
     where = f"model {location.model_id}"
     with _loading(where):
-        config = hf.AutoConfig.from_pretrained(location.place, **options)
-        mapping = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+        config = late_imports(lambda: hf.AutoConfig.from_pretrained(location.place, **options), alone=alone)
+        mapping = hf.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
     if type(config) not in mapping and "AutoModelForImageTextToText" not in getattr(config, "auto_map", {}):
         raise ModelError(f"{where}: {config.model_type} does not take pictures and write text. A scorer must do both.")
     _settle_attention(config, card)
@@ -94,7 +95,8 @@ def load(card: ModelCard) -> Policy:
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # refused below, in words
                 **options,
-            )
+            ),
+            alone=alone,
         )
         if not is_placed and device != "cpu":
             model.to(device)

@@ -32,7 +32,8 @@ _MOST_BYTES = 4 * 2**20
 _SECONDS = 30.0
 _BLOCK = re.compile(r"^[ \t]*```[^\n]*\n(.*?)^[ \t]*```", re.DOTALL | re.MULTILINE)
 _NUMBER = r"([0-9]+(?:\.[0-9]+)?)"
-_RANGE = re.compile(rf"\b(?:between|from)\s+{_NUMBER}\s+(?:and|to)\s+{_NUMBER}\b", re.IGNORECASE)
+_SPAN = rf"{_NUMBER}\s*(?:\band\b|\bto\b|-|\u2013)\s*{_NUMBER}"
+_RANGE = re.compile(rf"\b(?:between|from|scale\s+of|scale:)\s+{_SPAN}\b|\b{_SPAN}\s+scale\b", re.IGNORECASE)
 
 
 def with_words(card: ModelCard) -> ModelCard:
@@ -69,7 +70,8 @@ def read_words(path: Path) -> str:
     try:
         text = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read ({error}). Give a text file.") from error
+        reason = error.strerror if isinstance(error, OSError) else "not text in UTF-8"
+        raise UsageError(f"{path}: cannot be read ({reason}). Give a text file.") from error
     if not text:
         raise UsageError(f"{path}: no words in it; write the question")
     return text
@@ -82,7 +84,8 @@ def check_askable(card: ModelCard, *, task: Literal["score", "comparison"] = "sc
         UsageError: it cannot be run here, is for another task, has no question, or one that says nothing of the form
             of the answer or names another scale than the card.
     """
-    where = f"model {card.name or card.source}"
+    is_hub_id = card.source.count("/") == 1 and card.source.endswith(f"/{card.name}")
+    where = f"model {card.source if is_hub_id else card.name or card.source}"
     if card.unsupported:
         raise UsageError(f"{where}: {card.unsupported}")
     if card.task != task:
@@ -100,7 +103,7 @@ def check_askable(card: ModelCard, *, task: Literal["score", "comparison"] = "sc
             f"{where}: its question says nothing of the form of the answer, neither <answer> nor {PLACE}; "
             f"write {PLACE} where our sentence on it is to stand"
         )
-    ranges = [(float(low), float(high)) for low, high in _RANGE.findall(words)]
+    ranges = [(float(a or c), float(b or d)) for a, b, c, d in _RANGE.findall(words)]
     scale = (card.answer.low, card.answer.high)
     if task == "score" and ranges and scale not in ranges:
         low, high = ranges[0]

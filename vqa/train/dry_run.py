@@ -14,9 +14,10 @@ from vqa.rewards.presets import known
 from vqa.train.clips.dataset import ListedClip, check_views, knows_damage, list_clips, split_clips
 from vqa.train.gpus import Fleet
 from vqa.train.grpo.build import check, check_terms
-from vqa.train.plan import StagePlan, fitted, plan_stages, refuse_excess, shape_of
+from vqa.train.plan import StagePlan, fitted, plan_stages, refuse_excess
 from vqa.train.recipe import ColdStart, GrpoStage, Recipe, Stage, Warmup, recipe_views
 from vqa.train.runner import card_of, without_stand_ins
+from vqa.train.shapes import shape_of
 
 FORMULA = (
     "memory: weights, gradients and AdamW by hardware (16 bytes per trained parameter with float32 master weights, 4 "

@@ -259,6 +259,48 @@ def test_a_store_that_fails_is_named_within_few_tries(
     assert len(server.requests) <= 20
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "no credentials for the store (Unable to locate credentials)"),
+        ({"AWS_ACCESS_KEY_ID": "a"}, "no credentials for the store (Partial credentials found in env, missing: "),
+        ({"AWS_PROFILE": "nobody"}, "no credentials for the store (The config profile (nobody) could not be found)"),
+    ],
+)
+def test_a_store_without_credentials_names_them_and_where_to_set_them(
+    bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: dict[str, str], said: str
+) -> None:
+    from s3fs import S3FileSystem
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    elsewhere = {"AWS_CONFIG_FILE": tmp_path / "no", "AWS_SHARED_CREDENTIALS_FILE": tmp_path / "no"}
+    for name, value in (elsewhere | {"AWS_EC2_METADATA_DISABLED": "true"} | given).items():
+        monkeypatch.setenv(name, str(value))
+    S3FileSystem.clear_instance_cache()
+    for call in (lambda: list(stores.list_remote(f"{bucket}/clips")), lambda: probe(f"{bucket}/clips/long.mp4")):
+        with pytest.raises(ClipError, match=re.escape(said)) as caught:
+            call()
+        assert caught.value.kind == "not_readable"
+        way_out = "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, in the environment; for a public "
+        assert f"{way_out}bucket FSSPEC_S3_ANON=true." in str(caught.value)
+    assert not stores.is_away(f"{bucket}/clips/long.mp4"), "nothing to wait for"
+
+
+def test_a_public_object_is_read_as_the_message_says(bucket: str) -> None:
+    """In a process of its own: fsspec reads its settings from the environment once."""
+    import boto3
+
+    boto3.client("s3").put_object(Bucket="films", Key="public.txt", Body=b"hello", ACL="public-read")
+    code = "import sys; from vqa.media.storage.objects import read_object; print(read_object(sys.argv[1]))"
+    secrets = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    env = {name: value for name, value in os.environ.items() if name not in secrets}
+    env |= {"FSSPEC_S3_ANON": "true", "AWS_EC2_METADATA_DISABLED": "true"}
+    command = [sys.executable, "-c", code, f"{bucket}/public.txt"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "b'hello'", done.stderr
+
+
 def test_a_passing_fault_of_a_store_changes_no_pixel(wanted: list[bytes], instead: Callable[[str], str]) -> None:
     assert pixels(instead("cutonce")) == wanted
 

@@ -4,7 +4,7 @@ Credentials are read from the environment, as each fsspec package does.
 
 | what goes wrong | kind |
 | --- | --- |
-| refused (401, 403), unreachable, in a private network (hosts.py) | `not_readable` |
+| refused (401, 403), without credentials, unreachable, in a private network (hosts.py) | `not_readable` |
 | absent | `not_found` |
 | silence | `timeout` |
 | a scheme that cannot be read here | `unsupported` |
@@ -32,6 +32,13 @@ _PAUSES_SECONDS = (0.1, 0.5)  # between tries
 
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 _EXTRAS = {"http": "http", "https": "http", "s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
+_CREDENTIALS = {
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, in the environment; for a public bucket "
+    "FSSPEC_S3_ANON=true",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS, a key file, in the environment; for a public bucket FSSPEC_GS_TOKEN=anon",
+    "hf": "HF_TOKEN in the environment",
+}
+_NO_CREDENTIALS = re.compile("Credential|Token|Profile")  # names of errors of botocore and google.auth
 _STATES = ("ETag", "etag", "md5Hash", "blob_id", "Last-Modified", "LastModified", "last_modified", "updated", "mtime")
 
 
@@ -244,13 +251,29 @@ def _as_clip_error(uri: str, error: BaseException, doing: str = "reading") -> tu
         return ClipError("not_found", f"{uri}: the store has no such file. Check the URL."), True
     if status in (401, 403) or (status is None and isinstance(root, PermissionError)):
         number = f" ({status})" if status else ""
-        message = f"{uri}: permission denied{number}. Set the store's credentials in the environment."
-        return ClipError("not_readable", message), True
+        return ClipError("not_readable", f"{uri}: permission denied{number}. {_way_in(uri)}"), True
+    if status is None and (faults := [type(one).__name__ for one in chain if _lacks_credentials(one)]):
+        message = f"{uri}: no credentials for the store ({reason}). {_way_in(uri)}"
+        # Those of a cloud machine come by its network, which may fail for a moment.
+        return ClipError("not_readable", message), not any("Retrieval" in name for name in faults)
     if status is not None:
         message = f"{uri}: the server answers with status {status} ({reason}). {way_out}"
         return ClipError("not_readable", message), status < 500 and status != 429
     message = f"{uri}: {doing} it failed {1 + len(_PAUSES_SECONDS)} times ({reason}). Check the network and the server."
     return ClipError("not_readable", message), False
+
+
+def _lacks_credentials(error: BaseException) -> bool:
+    """Whether a client found none, or no whole ones, in the places where it looks."""
+    kind = type(error)
+    return kind.__module__.startswith(("botocore.", "google.auth.")) and bool(_NO_CREDENTIALS.search(kind.__name__))
+
+
+def _way_in(uri: str) -> str:
+    """How a store is told who asks."""
+    scheme = _scheme(uri)
+    what = _CREDENTIALS.get(_EXTRAS.get(scheme, scheme), "the store's credentials in the environment")
+    return f"Set {what}."
 
 
 def _status(error: BaseException) -> int | None:

@@ -122,8 +122,8 @@ def meet(engine: EngineConfig, card: ModelCard, generation: GenerationConfig) ->
         EndpointEngine(engine, card=card, generation=generation, needs_all=True).close()
 
 
-def start(engine: EngineConfig, card: ModelCard, generation: GenerationConfig) -> ModelEngine:
-    """Start the engine: load the model, or meet the servers.
+def start(engine: EngineConfig, card: ModelCard, generation: GenerationConfig, *, alone: bool = False) -> ModelEngine:
+    """Start the engine: load the model, or meet the servers. `alone`: see `vqa.model.load.load`.
 
     Raises:
         UsageError: the key is missing.
@@ -140,4 +140,4 @@ def start(engine: EngineConfig, card: ModelCard, generation: GenerationConfig) -
     from vqa.model.engines.transformers import TransformersEngine  # torch: seconds that only the worker pays
     from vqa.model.load import load
 
-    return TransformersEngine(load(card), card=card, generation=generation)
+    return TransformersEngine(load(card, alone=alone), card=card, generation=generation)

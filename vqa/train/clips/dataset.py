@@ -156,6 +156,8 @@ def _list(place: Path) -> Iterator[ListedClip]:
         return
     if place.is_file():
         raise UsageError(f"data {place}: not a manifest (.parquet). Make one of a label file by `vqa data import`.")
+    if place.suffix == ".parquet" and not place.exists():
+        raise UsageError(f"data {place}: no such file. Make a manifest of a label file by `vqa data import`.")
     if not place.is_dir():
         raise UsageError(
             f"data {place}: no such folder. Make it by `vqa data synth` (a ladder) or `vqa prepare` (a data set)."

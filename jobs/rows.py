@@ -1,0 +1,129 @@
+"""What is known of a clip as the stages go on: the fields of its row, from the file's headers to the score."""
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from jobs.resume import run_key
+from vqa.data.score_table import ScoreRow, Status, Tier
+from vqa.errors import ClipError
+from vqa.model.card import Asked, ModelCard
+from vqa.model.question import words_digest
+from vqa.types import Clip, MediaInfo, Score, Views
+
+LOST = "its worker died or failed both times that it was tried; run the same command to try again"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unchanged:
+    """A clip whose row on disk is still good, and where its file is now."""
+
+    clip_id: str
+    uri: str
+    source_bytes: int | None
+    source_mtime_ns: int | None
+    duration_seconds: float | None
+
+
+class ScoredBy(NamedTuple):
+    """What a row says of where its score comes from."""
+
+    tier: Tier
+    model_id: str
+    model_revision: str
+    asked: Asked | None = None
+    question_digest: str | None = None
+    raw_low: float | None = None
+    raw_high: float | None = None
+
+
+def scored_by(card: ModelCard, *, model_id: str, model_revision: str) -> ScoredBy:
+    """What rows of a model say: which question it was asked, on which scale it answers."""
+    scale = card.scale
+    return ScoredBy("reason", model_id, model_revision, card.asked, words_digest(card), scale.low, scale.high)
+
+
+def unchanged(row: ScoreRow) -> Unchanged:
+    """That a row on disk is still good."""
+    return Unchanged(
+        clip_id=row.clip_id,
+        uri=row.uri,
+        source_bytes=row.source_bytes,
+        source_mtime_ns=row.source_mtime_ns,
+        duration_seconds=row.duration_seconds,
+    )
+
+
+def failed(row: ScoreRow, error: ClipError) -> ScoreRow:
+    """The row of a clip that cannot be decoded."""
+    decoded, planned = error.frames or (None, None)
+    return replace(row, error_kind=error.kind, error=str(error), frames_decoded=decoded, frames_planned=planned)
+
+
+def with_media(row: ScoreRow, info: MediaInfo) -> ScoreRow:
+    """With what the file's headers say."""
+    return replace(
+        row,
+        width=info.width,
+        height=info.height,
+        fps=info.fps,
+        duration_seconds=info.duration_seconds,
+        codec=info.codec,
+    )
+
+
+def with_views(row: ScoreRow, views: Views) -> ScoreRow:
+    """With what was decoded, and what of it the model is shown."""
+    return replace(
+        with_media(row, views.info),
+        keyframe_seconds=views.keyframe_seconds,
+        crop_boxes=views.crop_boxes,
+        frames_decoded=views.frames_decoded,
+        frames_planned=views.frames_planned,
+        decode_backend=views.decode_backend,
+        decode_seconds=views.decode_seconds,
+    )
+
+
+def seen_status(views: Views) -> Status:
+    """Whether all planned frames were decoded."""
+    return "partial" if views.is_partial else "ok"
+
+
+def with_score(row: ScoreRow, views: Views, score: Score | ClipError) -> ScoreRow:
+    """With the score, or the model's failure on the clip."""
+    row = with_views(row, views)
+    if isinstance(score, ClipError):
+        return replace(row, error_kind=score.kind, error=str(score))
+    return replace(
+        row,
+        status="unparsed" if score.score is None else seen_status(views),
+        score=score.score,
+        score_std=score.score_std,
+        score_global=score.score_global,
+        score_local=score.score_local,
+        score_raw=score.score_raw,
+        score_expected=score.score_expected,
+        answers_parsed=score.answers_parsed,
+        answers_total=len(score.answers),
+        prompt_tokens=score.prompt_tokens,
+        answer_tokens=score.answer_tokens,
+        readout=score.readout,
+        reason=score.reason,
+        description=score.description,
+        score_seconds=score.score_seconds,
+    )
+
+
+def lost_row(clip: Clip, *, settings: str, by: ScoredBy | None = None) -> ScoreRow:
+    """The row of a clip that was lost with its worker, for good: retried by the next run."""
+    start, end = clip.start_seconds, clip.end_seconds
+    return ScoreRow(
+        clip_id=clip.clip_id,
+        uri=clip.uri,
+        start_seconds=start,
+        end_seconds=end,
+        error_kind="crashed",
+        error=f"{clip.uri}: {LOST}",
+        run_key=run_key("crashed", start_seconds=start, end_seconds=end, settings=settings),
+        **(by._asdict() if by else {}),
+    )
