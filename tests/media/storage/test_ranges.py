@@ -3,6 +3,7 @@
 import itertools
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
