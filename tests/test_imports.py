@@ -33,6 +33,11 @@ WITHOUT: dict[str, dict[str, set[str]]] = {
         "vqa.model.resolve, vqa.model.card, vqa.prompt": {"torch", "transformers", "ray", "av"},
         "vqa.cli": {"torch", "numpy", "pydantic", "av", "pyarrow", "ray", "yaml", "importlib.metadata"},
         "jobs.summary": {"torch", "ray", "av", "scipy", "pandas", "pyarrow.dataset"},
+        "vqa.model.scorer; from vqa.model.card import settle; from vqa.model.engines.config import *; "
+        "start(EngineConfig(), *settle('embedded', {}), alone=True); import vqa": {
+            *("ray", "trl", "accelerate", "pyarrow", "datasets", "scipy.stats", "scipy.optimize", "torch._dynamo"),
+            *("torch.distributed.tensor", "torch.distributed.fsdp", "torchvision.datasets", "torchvision.models"),
+        },
         "vqa.imports as own; own.arrow_without_pandas(); import vqa.data.score_table as table; "
         "table.to_table([table.ScoreRow(clip_id='a', uri='a', run_key='0')]); table.no_rows(); import vqa": {
             *("pandas", "pyarrow.dataset", "torch", "ray"),
@@ -43,13 +48,6 @@ WITHOUT: dict[str, dict[str, set[str]]] = {
         "vqa.evaluate.calibrate": {"torch", "ray", "scipy.stats", "scipy.optimize"},
         "jobs.child": {"torch", "ray", "pyarrow", "scipy", "huggingface_hub"},
         "jobs.score": {"torch", "ray", "transformers", "scipy.stats", "scipy.optimize", "huggingface_hub", "pandas"},
-    },
-    "torch": {
-        "vqa.model.scorer; from vqa.model.card import settle; from vqa.model.engines.config import *; "
-        "start(EngineConfig(), *settle('embedded', {}), alone=True); import vqa": {
-            *("ray", "trl", "accelerate", "pyarrow", "datasets", "scipy.stats", "scipy.optimize", "torch._dynamo"),
-            *("torch.distributed.tensor", "torch.distributed.fsdp", "torchvision.datasets", "torchvision.models"),
-        },
     },
 }
 # Says which modules those forks have loaded. Then it runs import statements, those of third parties and then those of
