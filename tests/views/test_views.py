@@ -7,12 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from pydantic import ValidationError
-from scipy.ndimage import gaussian_filter
 
 from samplers import spatial
 from samplers.temporal import change_from_packets
 from tests.support import clips
-from vqa.data.synthetic.ladder import encode_clip
 from vqa.errors import ClipError
 from vqa.media.backends import pyav
 from vqa.media.decode import decode
@@ -46,18 +44,6 @@ def cut(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("views") / "cut.mp4"
     whole = clips.write_video(path, frames=100, options={"g": "10"}, container_options={"movflags": "faststart"})
     return clips.cut_off(whole, 0.7)
-
-
-@pytest.fixture(scope="module")
-def freezing(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A slow pan of a pixel a frame, and the same with frames 10 to 21 frozen."""
-    folder = tmp_path_factory.mktemp("views")
-    still = gaussian_filter(np.random.default_rng(0).integers(0, 256, (96, 192, 3)).astype(np.float32), (2, 2, 0))
-    still = ((still - still.min()) / np.ptp(still) * 255).astype(np.uint8)
-    moving = np.stack([still[:, k : k + 160] for k in range(32)])
-    for name, frames in (("moving", moving), ("frozen", moving[[*range(10), *[10] * 12, *range(22, 32)]])):
-        encode_clip(frames, folder / f"{name}.mp4", codec="x264", quality=18)
-    return folder / "moving.mp4", folder / "frozen.mp4"
 
 
 def test_mosaic_shows_in_time_order_exactly_the_frames_at_the_seconds_reported(video):
@@ -172,20 +158,9 @@ def test_a_picture_that_people_saw_enlarged_is_looked_at_so(tmp_path):
     assert views.global_pictures[0].shape == (128, 128, 3)
 
 
-def test_later_settings_are_in_the_key_and_keys_without_them_stay():
-    assert not {"shown_size", "blank_repeats"} & ViewsConfig().identity().keys()
+def test_the_size_shown_is_in_the_key_and_keys_without_it_stay():
+    assert "shown_size" not in ViewsConfig().identity()
     assert ViewsConfig(shown_size=(240, 240)).identity()["shown_size"] == [240, 240]
-    assert ViewsConfig(blank_repeats=True).identity()["blank_repeats"] is True
-
-
-def test_a_freeze_is_grey_where_asked_for_and_slow_motion_is_none(freezing):
-    for path, repeats in zip(freezing, ([], [6, 7, 8, 9, 10]), strict=True):
-        tiles = tiles_of(see(path, temporal="uniform", blank_repeats=True, global_pixels=224), 4, 4)
-        assert [k for k, tile in enumerate(tiles) if (tile == pictures.GAP_GREY).all()] == repeats
-        shown = tiles_of(see(path, temporal="uniform", global_pixels=224), 4, 4)
-        for k in set(range(16)) - set(repeats):
-            np.testing.assert_array_equal(tiles[k], shown[k])
-        assert not any((tile == pictures.GAP_GREY).all() for tile in shown)
 
 
 def test_a_still_is_one_global_picture_and_crops_apart(tmp_path):
@@ -388,7 +363,6 @@ EFFECTS: dict[str, tuple[object, dict[str, Any]]] = {
     "change": ("luma", {}),
     "keyframe_rate": (2.0, {"temporal": "fps"}),
     "global_kind": ("frames", {}),
-    "blank_repeats": (True, {"temporal": "uniform"}),
     "global_pixels": (256, {}),
     "spatial": ("grid", {"crop_pixels": 96}),
     "local_pictures": (1, {}),
@@ -414,7 +388,7 @@ def outcome(path: Path, **keys: Any) -> object:
 
 
 @pytest.mark.parametrize("key", ViewsConfig.model_fields)
-def test_every_key_changes_what_is_seen(video, cut, freezing, monkeypatch, key):
+def test_every_key_changes_what_is_seen(video, cut, monkeypatch, key):
     value, others = EFFECTS[key]
     asked = []
 
@@ -425,7 +399,7 @@ def test_every_key_changes_what_is_seen(video, cut, freezing, monkeypatch, key):
     monkeypatch.setattr(flow, "decode", watched)
     if key == "backend":
         pytest.importorskip("decord")
-    path = {"min_decoded_share": cut, "on_damage": cut, "blank_repeats": freezing[1]}.get(key, video)
+    path = cut if key in ("min_decoded_share", "on_damage") else video
     before, after = outcome(path, **others), outcome(path, **others, **{key: value})
     if key == "prune":  # the same pictures, more packets decoded for them
         assert before == after and asked == [True, False]

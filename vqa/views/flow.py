@@ -48,9 +48,6 @@ class ViewsConfig(Strict):
     )
     keyframe_rate: float = Field(1.0, gt=0, description="frames per second, for temporal=fps and linspace")
     global_kind: Literal["mosaic", "frames"] = Field("mosaic", description="one picture of tiles, or separate ones")
-    blank_repeats: bool = Field(
-        False, description="a tile of the mosaic that repeats the one before stays grey, so that a freeze can be seen"
-    )
     global_pixels: int = Field(1024, ge=64, description="long side of the mosaic, or of each frame, at most")
     spatial: LocalName = Field("salient", description="how crops are placed; frames: whole frames instead")
     local_pictures: int = Field(3, ge=0, le=64, description="how many local pictures; 0 for none")
@@ -69,8 +66,7 @@ class ViewsConfig(Strict):
 
     def identity(self) -> Values:
         """The settings that change which pictures a clip gives, for digests."""
-        later = {"shown_size": None, "blank_repeats": False}  # keys of before these settings stay as they were
-        unused = {name for name, value in later.items() if getattr(self, name) == value}
+        unused = {"shown_size"} if self.shown_size is None else set()  # keys of before the setting stay as they were
         return self.model_dump(mode="json", exclude={"max_pixels", "prune"} | unused)
 
 
@@ -146,12 +142,7 @@ def look(
             + ("score it in part (on_damage=partial)" if config.on_damage == "fail" else "lower min_decoded_share"),
             (decoded, planned),
         )
-    shown, global_pictures = laid_out(
-        tiles,
-        seconds[chosen],
-        grid=grid if config.global_kind == "mosaic" else None,
-        blank_repeats=config.blank_repeats,
-    )
+    shown, global_pictures = laid_out(tiles, seconds[chosen], grid=grid if config.global_kind == "mosaic" else None)
     local_shots = [natives[k] for k in place.tolist() if k in natives]
     if config.spatial == "frames":
         crops = tuple(shot.pixels for shot in local_shots)

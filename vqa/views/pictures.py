@@ -16,8 +16,6 @@ Size = tuple[int, int]
 
 # Fills the gap at the end of a mosaic's last row: neither black (a fade) nor a frame again (a freeze).
 GAP_GREY = 128
-# Two tiles no pixel of which differs by more levels of luma show the same frame, coded twice perhaps.
-REPEAT_LEVELS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +65,12 @@ def part(frames: Frames, start: int, stop: int) -> dict[int, Shot]:
 
 
 def laid_out(
-    tiles: dict[int, Shot], wanted: Seconds, *, grid: tuple[int, int] | None, blank_repeats: bool = False
+    tiles: dict[int, Shot], wanted: Seconds, *, grid: tuple[int, int] | None
 ) -> tuple[tuple[float, ...], tuple[Pixels, ...]]:
     """Seconds shown and the pictures: one mosaic, or without a grid the frames themselves.
 
     A lost tile of the mosaic shows the nearest frame that was decoded, and its second is that frame's; lost separate
-    frames are left out. With `blank_repeats` a tile that was decoded and repeats the one before it stays grey.
+    frames are left out.
     """
     if grid is None:
         shots = list(tiles.values())
@@ -83,16 +81,9 @@ def laid_out(
     height, width, _ = shots[0].pixels.shape
     mosaic = np.full((grid[1] * height, grid[0] * width, 3), GAP_GREY, dtype=np.uint8)
     for k, shot in enumerate(shots):
-        if blank_repeats and k and nearest[k] == k and is_repeat(shots[k - 1].pixels, shot.pixels):
-            continue
         row, column = divmod(k, grid[0])
         mosaic[row * height : (row + 1) * height, column * width : (column + 1) * width] = shot.pixels
     return tuple(shot.second for shot in shots), (mosaic,)
-
-
-def is_repeat(before: Pixels, here: Pixels) -> bool:
-    """Whether two tiles of a mosaic show the same frame."""
-    return bool(np.abs(_luma(here).astype(np.int32) - _luma(before)).max() <= REPEAT_LEVELS)
 
 
 def cut_out(
