@@ -238,7 +238,8 @@ def test_limits_must_be_positive() -> None:
 
 
 def start_script(tmp_path: Path, body: str, *, group: bool = False) -> subprocess.Popen[str]:
-    """A plain script without a main guard; `print` of it is not buffered."""
+    """A plain script without a main guard, stopped by Ctrl-C even where the tests run in the background of a shell,
+    which has SIGINT ignored there; `print` of it is not buffered."""
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(body))
     return subprocess.Popen(
@@ -248,6 +249,7 @@ def start_script(tmp_path: Path, body: str, *, group: bool = False) -> subproces
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=group,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
