@@ -143,7 +143,7 @@ class Lessons:
         picks = [some[k] for some in self.sets for k in generator.choice(len(some), OF_SET, replace=False)]
         places = []
         for ladders, (count, copies) in zip(self.ladders, OF_LADDERS, strict=True):
-            for ladder in generator.choice(len(ladders), count, replace=False):
+            for ladder in generator.choice(len(ladders), min(count, len(ladders)), replace=False):
                 first, *others = ladders[ladder]
                 chosen = generator.choice(len(others), min(copies, len(others)), replace=False)
                 places.append(slice(len(picks), len(picks) + 1 + len(chosen)))
