@@ -42,6 +42,18 @@ def scored_by(card: ModelCard, *, model_id: str, model_revision: str) -> ScoredB
     return ScoredBy("reason", model_id, model_revision, card.asked, words_digest(card), scale.low, scale.high)
 
 
+def new_row(clip: Clip, source: str, *, settings: str) -> ScoreRow:
+    """What is known of a clip before it is decoded; `source`: its fingerprint, or why it has none."""
+    start, end = clip.start_seconds, clip.end_seconds
+    return ScoreRow(
+        clip_id=clip.clip_id,
+        uri=clip.uri,
+        start_seconds=start,
+        end_seconds=end,
+        run_key=run_key(source, start_seconds=start, end_seconds=end, settings=settings),
+    )
+
+
 def unchanged(row: ScoreRow) -> Unchanged:
     """That a row on disk is still good."""
     return Unchanged(
@@ -116,14 +128,5 @@ def with_score(row: ScoreRow, views: Views, score: Score | ClipError) -> ScoreRo
 
 def lost_row(clip: Clip, *, settings: str, by: ScoredBy | None = None) -> ScoreRow:
     """The row of a clip that was lost with its worker, for good: retried by the next run."""
-    start, end = clip.start_seconds, clip.end_seconds
-    return ScoreRow(
-        clip_id=clip.clip_id,
-        uri=clip.uri,
-        start_seconds=start,
-        end_seconds=end,
-        error_kind="crashed",
-        error=f"{clip.uri}: {LOST}",
-        run_key=run_key("crashed", start_seconds=start, end_seconds=end, settings=settings),
-        **(by._asdict() if by else {}),
-    )
+    row = new_row(clip, "crashed", settings=settings)
+    return replace(row, error_kind="crashed", error=f"{clip.uri}: {LOST}", **(by._asdict() if by else {}))

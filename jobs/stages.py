@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from jobs.child import media_info, pickled_views
 from jobs.config import ClipLimits, JobConfig, make_guard
-from jobs.resume import Stamp, Work, run_key, stamp
+from jobs.resume import Stamp, Work, stamp
 from jobs.rows import (
     ScoredBy,
     Unchanged,
     failed,
+    new_row,
     scored_by,
     seen_status,
     unchanged,
@@ -156,18 +157,9 @@ class SampleStage:
             yield unchanged(row) if row.run_key in finished else self._sample(part, row, before)
 
     def _row(self, clip: Clip, source: str, of_stamp: Stamp | None) -> ScoreRow:
-        """What is known of a clip before it is decoded; `source`: its fingerprint, or why it has none."""
         size, changed = of_stamp or (None, None)
-        start, end = clip.start_seconds, clip.end_seconds
-        return ScoreRow(
-            clip_id=clip.clip_id,
-            uri=clip.uri,
-            start_seconds=start,
-            end_seconds=end,
-            run_key=run_key(source, start_seconds=start, end_seconds=end, settings=self.settings),
-            source_bytes=size,
-            source_mtime_ns=changed,
-        )
+        row = new_row(clip, source, settings=self.settings)
+        return replace(row, source_bytes=size, source_mtime_ns=changed)
 
     def _parts(self, clip: Clip, of_stamp: Stamp | None) -> tuple[list[Clip], float | None]:
         """The windows and the file's length, where it is needed to know them."""

@@ -192,7 +192,13 @@ def test_the_first_page_gets_answers_with_reasons_and_ranks_plain_damage(materia
         assert 1 <= rows[name]["score"] <= 5, name
     for clean in ("big_buck_bunny", "reference"):  # the first table of `make score` is right but for the freeze
         assert all(rows[copy]["score"] < rows[clean]["score"] for copy in DISTORTED.keys() - {"frozen"})
-    assert abs(rows["frozen"]["score"] - rows["reference"]["score"]) < 0.1  # as its card says, it sees no freeze
+
+
+@pytest.mark.slow
+@pytest.mark.xfail(reason="the sixth edition sees no freeze (docs/benchmarks/people.md)", strict=False)
+def test_the_first_page_ranks_the_frozen_copy_below_the_original(material: Path) -> None:
+    rows = {Path(row["uri"]).stem: row["score"] for row in read_scores(material / "out").to_pylist()}
+    assert rows["frozen"] < min(rows["big_buck_bunny"], rows["reference"])
 
 
 @pytest.mark.slow

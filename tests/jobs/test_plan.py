@@ -212,7 +212,7 @@ class Sleeper(Naming):
     seconds: Sequence[float]
     each: Resources = field(default_factory=lambda: Resources(workers=2))
 
-    def process(self, items: Sequence[Work]) -> Iterator[Sample]:  # type: ignore[override]
+    def process(self, items: Sequence[Work]) -> Iterator[Sample]:  # type: ignore[override]  # any stage's items
         for row in super().process(items):
             time.sleep(self.seconds[int(Path(row.uri).stem)])
             yield Sample(row=row, views=b"views")
@@ -228,7 +228,7 @@ class SleepingModel(Naming):
     def setup(self) -> None:
         time.sleep(0.3)
 
-    def process(self, items: Sequence[Sample]) -> Iterator[ScoreRow]:  # type: ignore[override]
+    def process(self, items: Sequence[Sample]) -> Iterator[ScoreRow]:  # type: ignore[override]  # any stage's items
         batch, each = self.seconds
         time.sleep(batch + each * len(items))
         yield from (item.row for item in items)

@@ -14,11 +14,11 @@ from tests.support import children, rehearsal
 from vqa.train.clips.dataset import TrainingClip
 from vqa.train.validation import validate
 
-# Three clips of two answers on two processes: the second clip's answers lie on both.
+# Three clips of four answers on two processes: the second clip's answers lie on both.
 SETTINGS = {
     "clips_per_step": 3,
-    "num_generations": 2,
-    "per_device_train_batch_size": 6,
+    "num_generations": 4,
+    "per_device_train_batch_size": 12,
     "learning_rate": 1e-2,
     "optim": "sgd",
     "max_grad_norm": 1e9,
@@ -87,7 +87,7 @@ def test_two_processes_take_the_step_that_one_takes(tmp_path: Path, halves: Path
         half = torch.load(halves / f"{reward}-{rank}.pt", weights_only=False)
         assert half["texts"] == alone["texts"]
         torch.testing.assert_close(half["total"], alone["total"], rtol=0, atol=0)
-        assert half["total"].std() > 0.02
+        assert half["total"].std() > 0.1
         torch.testing.assert_close(half["held_out"], alone["held_out"], equal_nan=True)
         judged = (2, 4, 2) if reward == REWARDS[0] else (0, 0, 0)  # before and after the step
         assert (len(alone["held_out"]), alone["looks"], half["looks"]) == judged
