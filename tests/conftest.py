@@ -30,6 +30,10 @@ LANES = {"ray": ("local_ray", "mark.ray", "engine: Engine"), "alone": ("mark.alo
 ALL_RAY = "\nimport ray\n"
 
 
+# What children of guards import; the server that they are forked from has it loaded, whichever test is the first.
+GUARDED = ("jobs.child", "vqa.data.audit")
+
+
 def may_hold(path: Path, lane: str) -> bool:
     """Whether a file of tests may hold some of a lane."""
     text = path.read_text(encoding="utf-8")
@@ -71,7 +75,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if lost:
         raise pytest.UsageError(f"no lane of the gate would run these: {lost}; tests/conftest.py finds lanes by words")
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)  # the gate's two processes end together
+    items.sort(key=lambda item: item.path not in slow)  # the gate's processes end together
 
 
 @pytest.hookimpl(wrapper=True)
@@ -82,6 +86,8 @@ def pytest_collection() -> Iterator[None]:
     """
     with kept():
         yield
+    if sandbox := sys.modules.get("vqa.media.sandbox"):
+        sandbox._server(GUARDED)
     atexit.register(gc.freeze)  # as in vqa.cli
 
 
