@@ -118,7 +118,14 @@ def dimensions(preset: str) -> int:
 
 
 def messages(
-    preset: str, layout: Layout = _PLAIN, /, *, global_count: int, local_count: int, question: str | None = None
+    preset: str,
+    layout: Layout = _PLAIN,
+    /,
+    *,
+    global_count: int,
+    local_count: int,
+    repeats: int = 0,
+    question: str | None = None,
 ) -> list[ChatTurn]:
     """Chat messages as Hugging Face chat templates take them.
 
@@ -127,6 +134,7 @@ def messages(
         layout: labels, order, system turn.
         global_count: global pictures, which come first.
         local_count: local pictures.
+        repeats: of the global frames, how many repeat the one before; any are told behind the global pictures.
         question: words in place of the prompt's own.
 
     Returns:
@@ -151,6 +159,8 @@ def messages(
         if layout.labels.endswith("vision_ids"):
             label += f"{kind.replace('image', 'picture').capitalize()} {kinds[: place + 1].count(kind)}: "
         content += [{"type": "text", "text": label}] * bool(label) + [{"type": kind}]
+        if repeats and place + 1 == len(kinds) - local_count:
+            content.append({"type": "text", "text": f"{repeats} of its frames repeat the one before."})
     words = {"type": "text", "text": question or chosen.question}
     content = [words, *content] if layout.text_first else [*content, words]
     system: ChatTurn = {"role": "system", "content": [{"type": "text", "text": layout.system or ""}]}

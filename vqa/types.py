@@ -1,7 +1,7 @@
 """Values that packages exchange: frozen, checked on construction, with units in their names."""
 
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,6 +105,14 @@ class CropBox:
     height: int
 
 
+class PictureCounts(TypedDict):
+    """What a question is told of its pictures."""
+
+    global_count: int
+    local_count: int
+    repeats: int  # as in Views
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Views:
     """Pictures that the model is shown of a clip, and where they were taken."""
@@ -119,6 +127,16 @@ class Views:
     frames_decoded: int
     decode_backend: str
     decode_seconds: float
+    repeats: int = 0  # of the global frames, how many show the one before again; counted where views.count_repeats says
+
+    @property
+    def counts(self) -> PictureCounts:
+        """What the question is told of them."""
+        return {
+            "global_count": len(self.global_pictures),
+            "local_count": len(self.local_pictures),
+            "repeats": self.repeats,
+        }
 
     @property
     def pictures(self) -> tuple[Pixels, ...]:

@@ -372,6 +372,7 @@ EFFECTS: dict[str, tuple[object, dict[str, Any]]] = {
     "min_decoded_share": (0.99, {}),
     "on_damage": ("fail", {}),
     "shown_size": ((640, 384), {}),
+    "count_repeats": (True, {"temporal": "uniform"}),
     "max_pixels": (1000, {}),
     "prune": (False, {"keyframes": 2}),
 }
@@ -384,11 +385,11 @@ def outcome(path: Path, **keys: Any) -> object:
     except ClipError as error:
         return error.kind
     pictures_seen = [(picture.shape, picture.tobytes()) for picture in views.pictures]
-    return pictures_seen, views.keyframe_seconds, views.crop_boxes, views.decode_backend
+    return pictures_seen, views.keyframe_seconds, views.crop_boxes, views.decode_backend, views.repeats
 
 
 @pytest.mark.parametrize("key", ViewsConfig.model_fields)
-def test_every_key_changes_what_is_seen(video, cut, monkeypatch, key):
+def test_every_key_changes_what_is_seen(video, cut, freezing, monkeypatch, key):
     value, others = EFFECTS[key]
     asked = []
 
@@ -399,7 +400,7 @@ def test_every_key_changes_what_is_seen(video, cut, monkeypatch, key):
     monkeypatch.setattr(flow, "decode", watched)
     if key == "backend":
         pytest.importorskip("decord")
-    path = cut if key in ("min_decoded_share", "on_damage") else video
+    path = {"min_decoded_share": cut, "on_damage": cut, "count_repeats": freezing["frozen"]}.get(key, video)
     before, after = outcome(path, **others), outcome(path, **others, **{key: value})
     if key == "prune":  # the same pictures, more packets decoded for them
         assert before == after and asked == [True, False]

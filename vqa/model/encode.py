@@ -42,8 +42,7 @@ def encode(
     Returns:
         The processor's tensors: input_ids [1, length], attention_mask [1, length], and the family's pictures.
     """
-    counts = {"global_count": len(views.global_pictures), "local_count": len(views.local_pictures)}
-    chat = messages(prompt, layout, **counts, question=question)
+    chat = messages(prompt, layout, **views.counts, question=question)
     if not layout.is_video:
         return encode_chat(processor, chat, views.pictures)
     return encode_chat(processor, chat, views.local_pictures, videos=[views.global_pictures])

@@ -26,7 +26,7 @@ from vqa.media.packets import PacketTable, nearest
 from vqa.media.probe import probe
 from vqa.types import Clip, CropBox, MediaInfo, Views
 from vqa.views.frames import change_by_luma, global_frames, local_frames, span
-from vqa.views.pictures import as_shown, cut_out, grid_of, laid_out, part, tile_size, within_area
+from vqa.views.pictures import as_shown, cut_out, grid_of, laid_out, part, repeats_of, tile_size, within_area
 
 LocalName = SpatialName | Literal["frames"]
 SnapName = Literal["none", "keyframes"]
@@ -48,6 +48,7 @@ class ViewsConfig(Strict):
     )
     keyframe_rate: float = Field(1.0, gt=0, description="frames per second, for temporal=fps and linspace")
     global_kind: Literal["mosaic", "frames"] = Field("mosaic", description="one picture of tiles, or separate ones")
+    count_repeats: bool = Field(False, description="tell the model how many of the global frames repeat the one before")
     global_pixels: int = Field(1024, ge=64, description="long side of the mosaic, or of each frame, at most")
     spatial: LocalName = Field("salient", description="how crops are placed; frames: whole frames instead")
     local_pictures: int = Field(3, ge=0, le=64, description="how many local pictures; 0 for none")
@@ -66,7 +67,8 @@ class ViewsConfig(Strict):
 
     def identity(self) -> Values:
         """The settings that change which pictures a clip gives, for digests."""
-        unused = {"shown_size"} if self.shown_size is None else set()  # keys of before the setting stay as they were
+        later = {"shown_size": None, "count_repeats": False}  # keys of before these settings stay as they were
+        unused = {name for name, value in later.items() if getattr(self, name) == value}
         return self.model_dump(mode="json", exclude={"max_pixels", "prune"} | unused)
 
 
@@ -162,4 +164,5 @@ def look(
         frames_decoded=decoded,
         decode_backend=config.backend,
         decode_seconds=time.perf_counter() - started,
+        repeats=repeats_of([shot.pixels for shot in tiles.values()]) if config.count_repeats else 0,
     )

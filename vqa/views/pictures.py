@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ Size = tuple[int, int]
 
 # Fills the gap at the end of a mosaic's last row: neither black (a fade) nor a frame again (a freeze).
 GAP_GREY = 128
+# Two small frames no pixel of which differs by more levels of luma show the same, coded twice perhaps.
+REPEAT_LEVELS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,13 @@ def laid_out(
         row, column = divmod(k, grid[0])
         mosaic[row * height : (row + 1) * height, column * width : (column + 1) * width] = shot.pixels
     return tuple(shot.second for shot in shots), (mosaic,)
+
+
+def repeats_of(frames: Sequence[Pixels]) -> int:
+    """How many frames, uint8 [height, width, 3] in order, show the one before again; 0 where nothing ever moves."""
+    lumas = [_luma(frame).astype(np.int16) for frame in frames]
+    same = [np.abs(here - before).max() <= REPEAT_LEVELS for before, here in pairwise(lumas)]
+    return 0 if all(same) else sum(map(bool, same))
 
 
 def cut_out(

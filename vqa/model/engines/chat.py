@@ -63,8 +63,7 @@ class Completion(BaseModel):
 
 def chat_of(card: ModelCard, views: Views, words: str | None) -> list[Fields]:
     """The chat with pictures in the places that the prompt gives them."""
-    counts = {"global_count": len(views.global_pictures), "local_count": len(views.local_pictures)}
-    chat = messages(card.prompt, card.layout, **counts, question=words or card.question)
+    chat = messages(card.prompt, card.layout, **views.counts, question=words or card.question)
     pictures = iter(views.pictures)
     return [
         {

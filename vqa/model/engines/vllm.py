@@ -118,8 +118,7 @@ class VllmEngine:
 
     def _prompt(self, question: Question) -> dict[str, Any]:
         card, views = self._card, question.views
-        counts = {"global_count": len(views.global_pictures), "local_count": len(views.local_pictures)}
-        text = render(self._processor, messages(card.prompt, card.layout, **counts, question=question.words))
+        text = render(self._processor, messages(card.prompt, card.layout, **views.counts, question=question.words))
         tokens = self._processor.tokenizer(text, add_special_tokens=False)["input_ids"]  # the template has written them
         pictures = [Image.fromarray(padded(picture)) for picture in views.pictures]
         return {"prompt_token_ids": tokens, "multi_modal_data": {"image": pictures}}

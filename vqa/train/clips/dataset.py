@@ -357,8 +357,7 @@ def damage_clips(clips: Sequence[TrainingClip], prompt: PromptName) -> list[Trai
 
 
 def _damage_chat(prompt: PromptName, views: Views) -> Chat:
-    counts = {"global_count": len(views.global_pictures), "local_count": len(views.local_pictures)}
-    return messages(prompt, **counts, question=QUESTION)
+    return messages(prompt, **views.counts, question=QUESTION)
 
 
 def _reasoned(reason: str, opinion: float, _: np.random.Generator, prompt: str) -> str:

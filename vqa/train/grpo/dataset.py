@@ -105,14 +105,13 @@ def load_clip(
     """
     views = example.load()
     other = None if second is None else second(views)
-    counts = {"global_count": len(views.global_pictures), "local_count": len(views.local_pictures)}
 
     def encoded(its: Views, asked: str | None) -> EncodedPrompt:
         return encode_prompt(model, encode(processor, its, prompt=prompt, question=asked))
 
     return BatchClip(
         example=example,
-        chat=messages(prompt, **counts, question=question),
+        chat=messages(prompt, **views.counts, question=question),
         pictures=[Image.fromarray(padded(picture)) for picture in views.pictures] if keeps_pictures else [],
         prompt=encoded(views, question) if is_encoded else None,
         second=None if other is None else encoded(other[0], other[1] or question),

@@ -1,0 +1,40 @@
+"""A freeze is counted in the global frames, and told to the model."""
+
+import pytest
+
+from vqa.data.view_cache import pack, unpack
+from vqa.prompt import messages
+from vqa.types import Clip, Views
+from vqa.views import ViewsConfig, look
+
+
+def see(path, **keys) -> Views:
+    return look(Clip(clip_id=path.name, uri=str(path)), ViewsConfig(temporal="uniform", global_pixels=224, **keys))
+
+
+@pytest.mark.parametrize("kind", ["mosaic", "frames"])
+@pytest.mark.parametrize(("name", "repeats"), [("moving", 0), ("frozen", 5), ("still", 0)])
+def test_frames_that_repeat_the_one_before_are_counted_where_asked_for(freezing, kind, name, repeats):
+    """Sixteen of 32 frames are shown; 6 of them lie in the freeze. What never moves is a still, not a freeze."""
+    assert see(freezing[name], global_kind=kind, count_repeats=True).repeats == repeats
+    assert see(freezing[name], global_kind=kind).repeats == 0
+
+
+def test_the_count_outlives_preparation_and_is_told_behind_the_global_picture(freezing):
+    views = see(freezing["frozen"], count_repeats=True, local_pictures=1)
+    kept = unpack(pack(views), views.clip)
+    assert kept.repeats == 5
+    (turn,) = messages("preresq_video", **kept.counts)
+    assert [part.get("text", "") for part in turn["content"]][:4] == [
+        "Global multiframe picture:",
+        "",
+        "5 of its frames repeat the one before.",
+        "Local single frame picture 1:",
+    ]
+    (plain,) = messages("preresq_video", **see(freezing["moving"], count_repeats=True, local_pictures=1).counts)
+    assert plain["content"] == [part for part in turn["content"] if "repeat" not in part.get("text", "")]
+
+
+def test_the_setting_is_in_the_key_and_keys_without_it_stay():
+    assert "count_repeats" not in ViewsConfig().identity()
+    assert ViewsConfig(count_repeats=True).identity()["count_repeats"] is True
