@@ -1,8 +1,8 @@
 """What the embedded model learns opinions from: pictures with people's opinions, ladders of stills, moving ladders.
 
 All labels are on one scale, the student's of the light tier: people's opinions are moved to its mean and spread, and
-ladders are read by a student that saw no test fold, but no copy stands as high as its original. Damage in time is left
-out: neither the student nor the tower sees it.
+ladders are read by a student that saw no test fold, but no copy stands as high as its original. Neither the student nor
+the tower sees damage in time; of that there are copies that stand still, as the question tells (`views.count_repeats`).
 """
 
 import itertools
@@ -49,6 +49,9 @@ COPIES = (
     *(("x264", 0.35), ("x264", 0.75), ("x265", 0.6), ("defocus", 0.25), ("defocus", 0.7), ("noise", 0.5)),
     *(("scaling", 0.5), ("transmission_loss", 0.5)),
 )
+# Copies that stand still for a while, for the text model alone; what each repeated frame takes of the opinion above 1.
+FREEZES = (("frozen", 0.5), ("frozen", 1.0), ("dropped_frames", 0.7), ("judder", 0.8))
+PER_REPEAT, MOST_LOST = 0.05, 0.5
 BELOW = 0.15  # a copy is at least so many points times its severity below its original
 SALIENT, RANDOM, WHOLE = 12, 4, 6  # windows of a picture: crops as scored, others at native size, of the whole
 NATIVE = SALIENT + RANDOM
@@ -176,14 +179,15 @@ def gather_stills(config: DistillConfig, views: ViewsConfig, folder: Path) -> It
 
 
 def gather_clips(photographs: Sequence[Path], views: ViewsConfig, folder: Path, student: Student) -> Iterator[Picture]:
-    """Of each photograph a camera move, and COPIES of it, one content after the other, the original first."""
+    """Of each photograph a camera move, COPIES of it, and those FREEZES in which more frames repeat: one content after
+    the other, the original first."""
     seen_by_student = ViewsConfig.model_validate(student.card.views)
     path = folder / "seen.mp4"
     for k, photograph in enumerate(photographs):
         generator = np.random.default_rng((99, k))
         frames = read_pristine(photograph, generator)
-        original = 0.0
-        for kind, middle in ((PRISTINE, 0.0), *COPIES):
+        original, still = 0.0, 0
+        for kind, middle in ((PRISTINE, 0.0), *COPIES, *FREEZES):
             level = float(np.clip(middle + generator.uniform(-0.2, 0.2), 0.1, 1)) if middle else 0.0
             if kind == PRISTINE:
                 encode_clip(frames, path, codec="x264", quality=VISUALLY_LOSSLESS)
@@ -198,8 +202,16 @@ def gather_clips(photographs: Sequence[Path], views: ViewsConfig, folder: Path, 
                 raise UsageError(f"{clip.clip_id}: the student gives no score. Leave the photograph out.")
             shown = look(clip, views)
             path.unlink()
-            opinion = read.score if kind == PRISTINE else max(1.0, min(read.score, original - BELOW * level))
-            original = original or opinion
+            if kind == PRISTINE:
+                original, still, opinion = read.score, shown.repeats, read.score
+            elif (kind, middle) in FREEZES:
+                more = shown.repeats - still
+                if more <= (kind != "frozen"):
+                    continue
+                lost = min(MOST_LOST, PER_REPEAT * more)
+                kind, opinion = "frozen", min(read.score, original - lost * (original - 1))
+            else:
+                opinion = max(1.0, min(read.score, original - BELOW * level))
             yield Picture(
                 name=clip.clip_id,
                 windows=np.stack(

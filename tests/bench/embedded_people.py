@@ -235,12 +235,12 @@ def hand_over(model: Model, processor: object, head: Readings, pictures: Sequenc
 
 
 def lessons_of(pictures: Sequence[Picture]) -> list[TrainingClip]:
-    """Each of people's pictures twice, once with fewer crops; a third of the others with fewer crops."""
+    """Each of people's pictures and each freeze twice, once with fewer crops; of the others a third so."""
     found = []
     for k, one in enumerate(pictures):
         count = int(np.random.default_rng(k).integers(1, len(one.views.local_pictures) + 1))
         few = replace(one.views, local_pictures=one.views.local_pictures[:count])
-        chosen = (one.views, few) if one.people else (one.views if k % 3 else few,)
+        chosen = (one.views, few) if one.people or one.kind == "frozen" else (one.views if k % 3 else few,)
         found += [_lesson(one, views) for views in chosen]
     return found
 
@@ -281,12 +281,17 @@ def main(
     clips = list(gather_clips(find_pictures([sources], most=moving, seed=77), views, out, Student.load()))
     model, processor = load_for_training(card, threads=torch.get_num_threads(), dtype="float32", hardware=WHOLE_COPIES)
     held = {one for some in (stills, clips) for one in sorted({one.content for one in some} - {""})[-HELD:]}
-    learned = [one for one in stills + clips if one.content not in held]
+    learned = [one for one in stills + clips if one.content not in held and one.kind != "frozen"]
     head = teach_tower(model.eval(), processor, learned, out, max_steps=tower_steps, rate=7e-4)
     generator = np.random.default_rng(11)
-    people, of_stills, of_clips = (
+    people, of_stills, of_clips, freezes = (
         [one for one in some if one.content not in held]
-        for some in ([one for one in stills if one.people], [one for one in stills if one.content], clips)
+        for some in (
+            [one for one in stills if one.people],
+            [one for one in stills if one.content],
+            [one for one in clips if one.kind != "frozen"],
+            [one for one in clips if one.kind == "frozen"],
+        )
     )
     few_stills, few_clips = (
         [some[k] for k in generator.choice(len(some), min(lessons, len(some)), replace=False)]
@@ -295,7 +300,7 @@ def main(
     hand_over(model, processor, head, few_stills[:80] + few_clips[:100] + people[::4])
     judged = [one for one in people if one.fold == 1][::2]  # chooses the weights
     judged += [one for one in stills + clips if one.content in held][::4]
-    rest = [one for one in few_stills + few_clips + people if not any(one is other for other in judged)]
+    rest = [one for one in few_stills + few_clips + freezes + people if not any(one is other for other in judged)]
     settings = ColdStart(
         name="coldstart",
         kind="coldstart",
@@ -309,7 +314,7 @@ def main(
         answer_weight=1.5,
         ema_decay=0.98,
         save_steps=50,
-        eval_steps=75,
+        eval_steps=100,
         max_new_tokens=96,
     )
     context = StageContext(
@@ -333,8 +338,8 @@ if __name__ == "__main__":
     parser.add_argument("--contents", type=int, default=191, help="photographs of the ladders of stills")
     parser.add_argument("--moving", type=int, default=100, help="photographs of the moving ladders")
     parser.add_argument("--tower-steps", type=int, default=900)
-    parser.add_argument("--text-steps", type=int, default=225)
-    parser.add_argument("--lessons", type=int, default=700, help="pictures of either kind of ladder in the cold start")
+    parser.add_argument("--text-steps", type=int, default=600)
+    parser.add_argument("--lessons", type=int, default=800, help="pictures of either kind of ladder in the cold start")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="of configs/light/embedded.yaml"
     )
