@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from jobs.cascade import choose
-from jobs.score import ScoreRequest, inputs_of, score
+from jobs.request import ScoreRequest, inputs_of
+from jobs.score import score
 from tests.support import clips
 from tests.support.job_runs import Rows, table
 from vqa.console import Engine
