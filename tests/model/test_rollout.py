@@ -12,13 +12,14 @@ import transformers as hf
 
 from tests.references.make_checkpoints import FAMILIES, Family, make
 from tests.support.samples import random_views
+from tests.support.scale import full
 from vqa.model.card import ModelCard
 from vqa.model.encode import encode
 from vqa.model.load import Policy, load
 from vqa.model.rollout import Rollout, Sampling, prefill, roll_out
 
 Policies = Callable[[Family], Policy]
-NEW = 16
+NEW = full(16, gate=10)
 
 
 def encoded(policy: Policy, count: int, *, start: int = 0) -> list[Any]:
@@ -46,7 +47,7 @@ def generated(policy: Policy, one: Any, **options: float) -> list[int]:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_greedy_tokens_are_those_of_generate_alone_and_in_a_batch(family: Family, policy: Policies) -> None:
     model = policy(family)
-    inputs = encoded(model, 8)
+    inputs = encoded(model, full(8, gate=6))
     expected = [generated(model, one) for one in inputs]
     assert len({tuple(one) for one in expected}) >= 5, "a test of answers that are all the same says nothing"
     assert len({one["input_ids"].shape[1] for one in inputs}) > 1
@@ -72,12 +73,13 @@ def test_each_attention_takes_its_mask(attention: str, checkpoint: Callable[[Fam
 @pytest.mark.parametrize("family", FAMILIES)
 def test_samples_do_not_depend_on_neighbours_or_k(family: Family, policy: Policies) -> None:
     model = policy(family)
-    inputs = encoded(model, 6)
-    four = tokens(answers(model, inputs, k=4, seeds=range(24)))
+    count = full(6, gate=4)
+    inputs = encoded(model, count)
+    four = tokens(answers(model, inputs, k=4, seeds=range(4 * count)))
     alone = [tokens(answers(model, [one], seeds=[4 * i]))[0] for i, one in enumerate(inputs)]
     assert four[::4] == alone
-    assert len({tuple(one) for one in four}) == 24
-    seeds = [seed for i in reversed(range(6)) for seed in range(4 * i, 4 * i + 4)]
+    assert len({tuple(one) for one in four}) == 4 * count
+    seeds = [seed for i in reversed(range(count)) for seed in range(4 * i, 4 * i + 4)]
     backwards = tokens(answers(model, inputs[::-1], k=4, seeds=seeds))
     assert [four[seed] for seed in seeds] == backwards
 
