@@ -138,9 +138,9 @@ def test_an_answer_that_ends_is_the_beginning_of_the_one_that_may_not(policy: Po
     likely = Counter(token for one in tokens(answers(model, inputs)) for token in one).most_common(1)[0][0]
     words = replace(model.vocabulary, ends=(likely,))
     long, short = answers(model, inputs), answers(model, inputs, vocabulary=words)
-    for (full,), (cut,) in zip(long, short, strict=True):
-        stop = full.tokens.index(likely) if likely in full.tokens else NEW
-        assert cut.tokens == full.tokens[:stop]
+    for (whole,), (cut,) in zip(long, short, strict=True):
+        stop = whole.tokens.index(likely) if likely in whole.tokens else NEW
+        assert cut.tokens == whole.tokens[:stop]
         assert cut.is_finished == (stop < NEW)
     assert any(cut.is_finished for (cut,) in short)
 
