@@ -4,15 +4,17 @@ Students are trained as the config says, without what they are tested on: held-o
 pictures of PCUID), the other set alone, and ladders of held-out photographs. Settings were chosen on folds 1 to 4;
 fold 0 is shown by itself. SRCC with 95 % bootstrap intervals beside baselines: height, sharpness and, by --iqa-python
 (how to make it: the head of iqa/serve.py), NIQE, BRISQUE and PIQE on the pixels that the student sees, with pictures a
-second of each on one thread. --baselines prints these alone, --model NAME what a model writes of the test folds alone.
-Skips where the opinions are absent.
+second of each on one thread. --baselines prints these alone, --model NAME what a model writes of the test folds and of
+the held-out photographs alone (light: of the photographs, by the student that vqa carries). Skips where opinions are
+absent.
 """
 
 import argparse
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +40,7 @@ from vqa.light.distill import joined
 from vqa.light.embedding import SIZE
 from vqa.light.material import Embeddings, ladders
 from vqa.light.regression import LabelledSet, fit
+from vqa.light.student import Student
 from vqa.metrics.correlation import srcc
 from vqa.metrics.intervals import interval, replicates
 from vqa.model.card import settle
@@ -117,6 +120,44 @@ def written(name: str, opinions: Sequence[Opinion], model: str, *, expected: int
     )
 
 
+def judged_by(model: str, folder: Path) -> Callable[[Sequence[Pixels]], Numbers]:
+    """What a model, or the carried student, says of pictures; nan where nothing."""
+    scorer = Student.load() if model == "light" else Scorer.load(model)
+    views = ViewsConfig.model_validate(scorer.card.views if isinstance(scorer, Student) else settle(model, {})[0].views)
+
+    def judge(pictures: Sequence[Pixels]) -> Numbers:
+        shown = []
+        for k, picture in enumerate(pictures):
+            path = folder / f"{k}.png"
+            Image.fromarray(picture).save(path, compress_level=1)
+            shown.append(look(Clip(clip_id=path.stem, uri=str(path)), views))
+        found = scorer.score(shown)
+        return np.array([np.nan if isinstance(one, ClipError) else one.score or np.nan for one in found])
+
+    return judge
+
+
+def orders(judge: Callable[[Sequence[Pixels]], Numbers], held_out: Path, contents: int, who: str) -> None:
+    """Lines of how often a pristine photograph is judged above its copies; what has no score is no right order."""
+    sources = find_pictures([held_out], most=contents) if held_out.is_dir() else []
+    if not sources:
+        return
+    right: dict[str, list[bool]] = {severity: [] for severity in SEVERITIES}
+    for source in sources:
+        pristine = next(steps(source, LadderConfig())).pixels
+        made = list(copies(pristine))
+        best, *others = judge([pristine, *(copy for _, copy in made)]).tolist()
+        for (severity, _), value in zip(made, others, strict=True):
+            right[severity].append(value < best)
+    by_content = np.array([own for pairs in right.values() for own in pairs]).reshape(len(SEVERITIES), len(sources), -1)
+    draws = np.random.default_rng(0).integers(len(sources), size=(2000, len(sources)))
+    for pairs, (severity, goal) in zip(by_content, (("mild", ">= 0.90"), ("severe", ">= 0.97")), strict=True):
+        low, high = np.quantile(pairs.mean(1)[draws].mean(1), (0.025, 0.975))
+        what = f"order of pristine and {severity} copy, {who}, {len(sources)} contents"
+        value = f"{pairs.mean():6.3f}  {low:6.3f} to {high:.3f}"
+        print(f"{what:58} {value}  {pairs.size:4} of {pairs.size}  {goal}", flush=True)
+
+
 def copies(pristine: Pixels) -> Iterator[tuple[str, Pixels]]:
     """Each distorted copy and how severe it is."""
     for severity, (share, level) in SEVERITIES.items():
@@ -141,7 +182,10 @@ def main(
         for wanted in config.opinions:
             people = find_people_set(wanted.people)
             test = [one for one in read_opinions(people, config.folder) if one.fold == people.test_fold]
-            written(f"{people.name}, fold {people.test_fold}", test, model, expected=len(test))
+            if model != "light":
+                written(f"{people.name}, fold {people.test_fold}", test, model, expected=len(test))
+        with tempfile.TemporaryDirectory() as folder:
+            orders(judged_by(model, Path(folder)), held_out, contents, model)
         return
     embeddings = Embeddings(config)
     server, names = serving(iqa_python)
@@ -204,17 +248,11 @@ def main(
         print(f"mean error: {', '.join(f'{name} {errors[part].mean():.3f}' for name, part in parts.items())}")
 
     direction = fit([*(one for _, _, one in found), *ladder], config.regression)
-    right: dict[str, list[bool]] = {severity: [] for severity in SEVERITIES}
-    sources = find_pictures([held_out], most=contents) if held_out.is_dir() else []
-    for source in sources:
-        pristine = next(steps(source, LadderConfig())).pixels
-        best = direction.along(embeddings.of_picture(pristine)[None])[0]
-        for severity, copy in copies(pristine):
-            right[severity].append(bool(direction.along(embeddings.of_picture(copy)[None])[0] < best))
-    for severity, goal in (("severe", ">= 0.97"), ("mild", ">= 0.90")):
-        if pairs := right[severity]:
-            what = f"order of pristine and {severity} copy, {len(sources)} held-out contents"
-            print(f"{what:58} {np.mean(pairs):6.3f} {'':17} {len(pairs):4} of {len(pairs)}  {goal}")
+
+    def along(pictures: Sequence[Pixels]) -> Numbers:
+        return direction.along(np.stack([embeddings.of_picture(one) for one in pictures]))
+
+    orders(along, held_out, contents, "students")
 
 
 if __name__ == "__main__":
