@@ -156,7 +156,8 @@ def test_digit_logits_stand_beside_the_tokens_they_led_to(policy: Policies) -> N
 
 def test_sampling_draws_in_the_model_s_proportions(chain: Path) -> None:
     model = load(ModelCard(source=str(chain), device_map="cpu"))
-    inputs = [encode(model.processor, random_views(), prompt="q_insight")]
+    # A short question: each of 2,000 answers has its prompt's keys and values.
+    inputs = [encode(model.processor, random_views(), prompt="q_insight", question="How good?")]
 
     def first(count: int = 2000, **sampling: Any) -> Counter[str]:
         rollouts = roll_out(model.model, [prefill(model.model, inputs[0])], k=count, vocabulary=model.vocabulary,
