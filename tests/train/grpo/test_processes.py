@@ -6,6 +6,7 @@ They find the same on held-out clips too, each of which one of the two looks at.
 import os
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -75,8 +76,15 @@ def _half(rank: int, port: int, folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def halves(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What each of two processes found: `REWARD-RANK.pt`."""
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What one process found, by reward."""
+    folder = tmp_path_factory.mktemp("one")
+    return {reward: one_step(str(folder / reward), reward, processes=1) for reward in REWARDS}
+
+
+@pytest.fixture(scope="module")
+def halves(whole: dict[str, dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What each of two processes found: `REWARD-RANK.pt`; they are forked when model and clips are read."""
     folder = tmp_path_factory.mktemp("both")
     children.both(_half, folder)
     return folder
@@ -84,8 +92,10 @@ def halves(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("reward", REWARDS)
-def test_two_processes_take_the_step_that_one_takes(tmp_path: Path, halves: Path, reward: str) -> None:
-    alone = one_step(str(tmp_path), reward, processes=1)
+def test_two_processes_take_the_step_that_one_takes(
+    whole: dict[str, dict[str, Any]], halves: Path, reward: str
+) -> None:
+    alone = whole[reward]
     for rank in range(2):
         half = torch.load(halves / f"{reward}-{rank}.pt", weights_only=False)
         assert half["texts"] == alone["texts"]
