@@ -15,7 +15,7 @@ from jobs.engine import choose_engine
 from jobs.plan import QUANTILES, Fleet, Hardware, Plan, driver_seconds, fleet, forecast, quantiles, read_hardware
 from jobs.probe import Probe, chosen, probe
 from jobs.progress import duration
-from jobs.score import ScoreInputs, ScoreRequest, inputs_of
+from jobs.request import ScoreInputs, ScoreRequest, inputs_of
 from jobs.simulation import Outcome, scale
 from vqa.console import Engine, counted, printable
 from vqa.errors import UsageError

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from jobs.engine import WITHOUT_SCORE
 from jobs.ledger import Ledger
 from jobs.local_executor import LocalExecutor
+from jobs.request import ScoreInputs, stages_of
 from jobs.resume import Work, stamp
-from jobs.score import ScoreInputs, stages_of
 from jobs.stages import Item, Resources, Sample, Stage
 from vqa.data.score_table import ScoreRow, ScoreTable
 from vqa.errors import UsageError

@@ -6,7 +6,7 @@
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,91 +14,30 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 
-from jobs.cascade import plan_second, scale_of, share_of
-from jobs.config import (
-    ScoreConfig,
-    Tiers,
-    asked_config,
-    identify,
-    light_part,
-    pinned_card,
-    resolve,
-    settings_digest,
-)
-from jobs.engine import LOCAL_FILES, TOO_MANY_FAILED, WITHOUT_SCORE, FailureLimit, JobOptions, choose_engine, run_stages
+from jobs.cascade import plan_second
+from jobs.engine import LOCAL_FILES, TOO_MANY_FAILED, WITHOUT_SCORE, FailureLimit, choose_engine, run_stages
 from jobs.ledger import Ledger
 from jobs.listing import ClipList
 from jobs.metrics import Metrics, serving
 from jobs.mirror import mirrored
 from jobs.progress import JobProgress, duration
-from jobs.resume import PLAN_CHUNK, Planner, StoredRow, StoredRows
+from jobs.request import ScoreInputs, ScoreRequest, inputs_of, stages_of
+from jobs.resume import Planner, StoredRow, StoredRows
 from jobs.rows import ScoredBy, lost_row, scored_by
 from jobs.run_record import RunRecord
 from jobs.signals import as_url, locked, writing
-from jobs.stages import WINDOWS_PER_FRAME, LightStage, SampleStage, ScoreStage
+from jobs.stages import WINDOWS_PER_FRAME
 from jobs.summary import counts, overview
 from jobs.waiting import say_on_stderr
 from vqa.config import Values
 from vqa.console import INTERRUPTED, Engine, counted, log_as_json, printable
-from vqa.data.dialects import AS_SEEN, Dialect
 from vqa.data.score_table import ScoreTable, no_rows, read_scores, rewrite, write_videos
-from vqa.data.sources import Selection, Tally, stream_clips
 from vqa.data.windows import video_id
-from vqa.errors import ModelError, UsageError, first_few
-from vqa.evaluate.calibrate import Calibration, calibrated, load_calibration
-from vqa.light.card import EMBEDDED, WIDTH
+from vqa.errors import first_few
+from vqa.evaluate.calibrate import calibrated
 from vqa.media.storage.hosts import allow_private
-from vqa.model.engines.config import EngineName, meet
-from vqa.model.question import read_words
 
 SUMMARY_COLUMNS = ("clip_id", "start_seconds", "duration_seconds", "status", "error_kind", "score", "tier")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScoreRequest(JobOptions):
-    """The arguments of `vqa score`, as given."""
-
-    sources: tuple[str, ...]
-    tier: Tiers | None = None
-    student: Path | None = None
-    reason_share: str | None = None
-    reason_scale: Path | None = None
-    model_engine: EngineName | None = None
-    endpoint: str | None = None
-    served_model: str | None = None
-    deterministic: bool = False
-    k: int | None = None
-    question: Path | None = None
-    system: Path | None = None
-    describe: bool = False
-    snap: str | None = None
-    clip_seconds: float | None = None
-    on_damage: str | None = None
-    min_decoded_share: float | None = None
-    calibration: Path | None = None
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    allow_private_hosts: bool = False
-    dialect: Dialect = AS_SEEN
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScoreInputs:
-    """What a request comes to: what to score, with which model and settings."""
-
-    config: ScoreConfig
-    clips: ClipList
-    model_id: str
-    model_revision: str
-    settings: str  # digest
-    calibration: Calibration | None
-    light: "ScoreInputs | None" = None  # of a cascade: its first pass, by the student; the rest is the reasoner's
-    scale: Calibration | None = None  # of a cascade: from the reasoner's scores to the student's scale
-
-    @property
-    def first(self) -> "ScoreInputs":
-        """What scores every clip."""
-        return self.light or self
 
 
 def score(request: ScoreRequest) -> int:
@@ -124,131 +63,6 @@ def _run_in(
         return 0
     with locked(request.out) as before_write, writing(request.out):
         return _score(request, inputs, limit, before_write=before_write, after_write=after_write, shown=shown)
-
-
-def inputs_of(request: ScoreRequest) -> ScoreInputs:
-    """Settle everything that can go wrong before anything is written. Raises UsageError, ModelError."""
-    config = resolve(request.config, assignments=request.assignments, flags=_flags(request))
-    _refuse_unused(request, config)
-    config = asked_config(config)
-    if config.tier != "light":
-        meet(config.model_engine, config.model, config.generation)
-    calibration = load_calibration(config.calibration) if config.calibration else None
-    selection, tally = Selection(include=request.include, exclude=request.exclude), Tally()
-    clips = ClipList(stream_clips(request.sources, tally, selection=selection, dialect=request.dialect), tally)
-    clips.settle(PLAN_CHUNK)  # what is wrong with a short list, or with the head of a long one, is said before a run
-    if not clips.listed:
-        found = clips.facts
-        skipped = f" (skipped: {found.skipped}; --include '*.SUFFIX' takes them)" * bool(found.skipped)
-        raise UsageError(f"no video or picture in {', '.join(request.sources)}{skipped}")
-    model_id, revision = identify(config)
-    if calibration and calibration.model_id not in (None, model_id):
-        raise UsageError(f"calibration {config.calibration}: made for {calibration.model_id}, this run uses {model_id}")
-    scale = scale_of(config, model_id=model_id, revision=revision) if config.tier == "cascade" else None
-    whole = ScoreInputs(
-        config=config,
-        clips=clips,
-        model_id=model_id,
-        model_revision=revision,
-        settings=settings_digest(config, model_id=model_id, model_revision=revision, scale=scale),
-        calibration=calibration,
-        scale=scale,
-    )
-    return replace(whole, light=_light_inputs(whole)) if config.tier == "cascade" else whole
-
-
-def _light_inputs(whole: ScoreInputs) -> ScoreInputs:
-    """The first pass of a cascade. Raises ModelError for a student that cannot tell how unsure it is."""
-    config = light_part(whole.config)
-    folder = config.student or EMBEDDED
-    model_id, revision = identify(config)
-    if not (folder / WIDTH).is_file():
-        raise ModelError(
-            f"student {folder}: no {WIDTH}, which tells how unsure it is of a clip; make it anew with `vqa distill`"
-        )
-    return replace(
-        whole,
-        config=config,
-        model_id=model_id,
-        model_revision=revision,
-        settings=settings_digest(config, model_id=model_id, model_revision=revision),
-        scale=None,
-    )
-
-
-def _refuse_unused(request: ScoreRequest, config: ScoreConfig) -> None:
-    """Raise UsageError for an option that the tier would not use."""
-    if config.tier == "light":
-        given = {"--model": request.model, "--k": request.k, "--question": request.question, "--system": request.system}
-        given |= {"--model-engine": request.model_engine, "--endpoint": request.endpoint}
-        given |= {"--describe": request.describe or None, "--deterministic": request.deterministic or None}
-        for option, value in given.items():
-            if value is not None:
-                raise UsageError(f"{option} {value}: not used by --tier light; leave it out, or name a --student")
-    elif config.tier == "reason" and config.student is not None:
-        raise UsageError(f"--student {config.student}: not used by --tier {config.tier}; add --tier light")
-    if config.tier != "cascade":
-        for option, text in (("--reason-share", request.reason_share), ("--reason-scale", request.reason_scale)):
-            if text is not None:
-                raise UsageError(f"{option} {text}: not used by --tier {config.tier}; add --tier cascade")
-
-
-def _flags(request: ScoreRequest) -> Values:
-    """The options that were given, as settings."""
-
-    def given(**values: object) -> Values:
-        return {name: value for name, value in values.items() if value not in (None, {})}
-
-    return given(
-        tier=request.tier,
-        student=request.student,
-        reason_share=None if request.reason_share is None else share_of(request.reason_share),
-        reason_scale=request.reason_scale,
-        model=given(
-            name=request.model,
-            question=request.question and read_words(request.question),
-            system=request.system and read_words(request.system),
-        ),
-        model_engine=given(
-            name=request.model_engine or ("endpoint" if request.endpoint else None),
-            endpoints=[one.strip() for one in request.endpoint.split(",")] if request.endpoint else None,
-            served_model=request.served_model,
-        ),
-        clip_seconds=request.clip_seconds,
-        calibration=request.calibration,
-        generation=given(k=request.k, describe=request.describe or None, deterministic=request.deterministic or None),
-        limits=given(private_hosts=request.allow_private_hosts or None),
-        views=given(snap=request.snap, on_damage=request.on_damage, min_decoded_share=request.min_decoded_share),
-    )
-
-
-def stages_of(inputs: ScoreInputs) -> tuple[SampleStage, ScoreStage | LightStage]:
-    """The stages of a scoring run."""
-    config, job = inputs.config, inputs.config.job
-    sample = SampleStage(
-        views=config.views,
-        settings=inputs.settings,
-        clip_seconds=config.clip_seconds,
-        limits=config.limits,
-        workers=job.sample_workers,
-        job=job,
-    )
-    if config.tier == "light":
-        return sample, LightStage(
-            student=config.student or EMBEDDED,
-            model_id=inputs.model_id,
-            model_revision=inputs.model_revision,
-            job=job,
-        )
-    score_ = ScoreStage(
-        card=pinned_card(config.model, revision=inputs.model_revision),
-        engine=config.model_engine,
-        generation=config.generation,
-        model_id=inputs.model_id,
-        model_revision=inputs.model_revision,
-        job=job,
-    )
-    return sample, score_
 
 
 def _plan(

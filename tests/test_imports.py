@@ -36,11 +36,22 @@ WITHOUT: dict[str, dict[str, set[str]]] = {
         "vqa.model.scorer; from vqa.model.card import settle; from vqa.model.engines.config import *; "
         "start(EngineConfig(), *settle('embedded', {}), alone=True); import vqa": {
             *("ray", "trl", "accelerate", "pyarrow", "datasets", "scipy.stats", "scipy.optimize", "torch._dynamo"),
-            *("torch.distributed.tensor", "torch.distributed.fsdp", "torchvision.datasets", "torchvision.models"),
+            *(
+                "torch.distributed.tensor",
+                "torch.distributed.fsdp",
+                "torchvision.datasets",
+                "torchvision.models",
+                "sympy",
+            ),
         },
         "vqa.imports as own; own.arrow_without_pandas(); import vqa.data.score_table as table; "
         "table.to_table([table.ScoreRow(clip_id='a', uri='a', run_key='0')]); table.no_rows(); import vqa": {
             *("pandas", "pyarrow.dataset", "torch", "ray"),
+        },
+        "os, sys, tempfile, pathlib; sys.stdout = open(os.devnull, 'w'); out = pathlib.Path(tempfile.mkdtemp()); "
+        "(out / 'scores').mkdir(); from vqa.cli.show import show; show(out, None, None); import vqa": {
+            "pandas",
+            "torch",
         },
     },
     "numpy, pydantic, av": {

@@ -6,7 +6,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.score import ScoreRequest, score
+from jobs.request import ScoreRequest
+from jobs.score import score
 from tests.support import clips
 from tests.support.kept import ROOT
 from vqa.console import Engine

@@ -17,7 +17,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from jobs.score import ScoreRequest, score
+from jobs.request import ScoreRequest
+from jobs.score import score
 from vqa.console import Engine
 from vqa.data.score_table import read_scores
 from vqa.media import decode, probe

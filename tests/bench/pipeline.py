@@ -27,8 +27,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from jobs.engine import Executor
 from jobs.local_executor import LocalExecutor
 from jobs.ray_executor import RayExecutor
+from jobs.request import ScoreInputs, ScoreRequest, inputs_of, stages_of
 from jobs.resume import Work
-from jobs.score import ScoreInputs, ScoreRequest, inputs_of, stages_of
 from jobs.stages import Sample
 from tests.support.demo import demo_clips, linked
 

@@ -26,8 +26,8 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from jobs.local_executor import LocalExecutor
+from jobs.request import ScoreInputs, ScoreRequest, inputs_of, stages_of
 from jobs.resume import Work
-from jobs.score import ScoreInputs, ScoreRequest, inputs_of, stages_of
 from jobs.stages import Sample, ScoreStage
 from tests.bench.pipeline import Cost, Meter, through
 from tests.support.demo import demo_clips, linked

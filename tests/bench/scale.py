@@ -20,8 +20,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 import jobs.score
+from jobs.request import ScoreInputs, ScoreRequest
 from jobs.resume import Work, run_key, stamp
-from jobs.score import ScoreInputs, ScoreRequest, score
+from jobs.score import score
 from jobs.stages import Resources
 from tests.support import clips
 from vqa.console import Engine

@@ -67,7 +67,7 @@ def _one_run(folder: Path) -> Iterator[tuple[str, Cost]]:
 
 
 def _command(*arguments: object, named: str) -> tuple[str, Cost]:
-    program = [sys.executable, "-c", "from vqa.cli import main; main()", *map(str, arguments)]
+    program = [sys.executable, "-m", "vqa.cli", *map(str, arguments)]
     before, began = _children(), time.perf_counter()
     done = subprocess.run(program, capture_output=True, text=True, check=False)
     if done.returncode:

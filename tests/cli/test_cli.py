@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -166,7 +167,33 @@ def test_a_fault_of_ours_is_a_sentence_and_a_log(
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(scored: Path) -> None:
-    shell = f'"{sys.executable}" -c "from vqa.cli import main; main()" export {scored} --jsonl - | head -n 1'
+    shell = f'"{sys.executable}" -m vqa.cli export {scored} --jsonl - | head -n 1'
     done = subprocess.run(["bash", "-o", "pipefail", "-c", shell], capture_output=True, text=True, check=False)
     assert done.stderr == ""
     assert json.loads(done.stdout)["clip_id"]
+
+
+@pytest.mark.parametrize(
+    ("before", "stdout", "code"),
+    [
+        ("", "row, end, at once", 3),
+        ("threading.Thread(target=lambda: (time.sleep(0.1), print(', more', end=''))).start()", "row, more, end", 3),
+        ("sys.modules['ray'] = sys", "row, end", 3),
+        ("os.dup2(os.open('/dev/full', os.O_WRONLY), 1)", "", 120),  # as Python does where output is lost
+    ],
+)
+def test_a_command_leaves_at_once_and_nothing_is_lost(before: str, stdout: str, code: int) -> None:
+    ending = f"""
+import atexit, os, sys, threading, time
+from vqa.console import leave
+quick = os._exit
+os._exit = lambda code: (os.write(1, b", at once"), quick(code))
+atexit.register(print, ", end", end="")
+print("row", end="")
+{before}
+leave(3)
+"""
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    command = [sys.executable, "-c", ending]
+    done = subprocess.run(command, env=buffered, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == (stdout, code)

@@ -5,6 +5,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -83,6 +84,48 @@ def test_transformers_does_without_torch_distributed_where_it_is_alone(is_import
     asked = inspect.unwrap(import_utils.is_torch_distributed_available)  # without its memory
     assert late_imports(asked, alone=not is_imported) == is_imported
     assert torch.distributed.is_available()
+
+
+@pytest.fixture
+def symbols(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """torch's module for symbols, not what may stand for it in this process."""
+    if isinstance(sys.modules.get(_compat._SYMBOLS), _compat._StandIn):
+        monkeypatch.delitem(sys.modules, _compat._SYMBOLS)
+    return importlib.import_module(_compat._SYMBOLS)
+
+
+@pytest.mark.filterwarnings("ignore:guard_size_oblivious")
+def test_what_a_worker_answers_of_plain_numbers_is_what_torch_answers(symbols: ModuleType) -> None:
+    """That a worker does without it, and so without sympy: tests/test_imports.py."""
+    asked: dict[str, list[tuple[Any, ...]]] = {
+        "sym_and": [(True,), (True, True), (True, False)],
+        "sym_or": [(False,), (False, True), (False, False)],
+        "sym_eq": [((2, 3), (2, 3)), ((2, 3), [2, 3]), ((2,), (2, 3)), ((2, 4), (2, 3)), ((), ())],
+        "is_nested_int": [(3,)],
+    }
+    for name, answer in _compat._OF_NUMBERS.items():
+        for values in asked.get(name, [(True,), (False,)]):
+            assert answer(values) == getattr(symbols, name)(*values), (name, values)
+
+
+def test_a_question_about_symbols_goes_to_the_module_that_knows_them(
+    symbols: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, _compat._SYMBOLS)
+
+    def load() -> tuple[Any, Any]:
+        from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode, guard_or_false
+
+        return guard_or_false, GuardOnDataDependentSymNode
+
+    monkeypatch.setattr(_compat, "import_module", {_compat._SYMBOLS: symbols}.__getitem__)
+    guard, error = late_imports(load, alone=True)
+    assert error is symbols.GuardOnDataDependentSymNode
+    assert not guard(False)
+    asked: list[object] = []
+    monkeypatch.setattr(symbols, "guard_or_false", lambda one: asked.append(one) or True)
+    assert guard(symbol := object())
+    assert asked == [symbol]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

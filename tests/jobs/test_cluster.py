@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jobs.score import ScoreRequest
+from jobs.request import ScoreRequest
 from tests.support import clips, failing
 from tests.support.job_runs import Run, plain_loop, table
 from vqa.data.score_table import read_scores

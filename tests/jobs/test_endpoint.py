@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from jobs.config import resolve, settings_digest
-from jobs.score import ScoreRequest, score
+from jobs.request import ScoreRequest
+from jobs.score import score
 from tests.support import clips
 from tests.support.chat_server import ChatServer, serving
 from tests.support.job_runs import table

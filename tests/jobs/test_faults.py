@@ -7,7 +7,8 @@ import av
 import numpy as np
 import pytest
 
-from jobs.score import ScoreRequest, score
+from jobs.request import ScoreRequest
+from jobs.score import score
 from vqa.console import Engine
 from vqa.data.dialects import Row
 from vqa.data.score_table import read_scores

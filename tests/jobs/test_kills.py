@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jobs.score import ScoreRequest, score
+from jobs.request import ScoreRequest
+from jobs.score import score
 from tests.support import clips, failing
 from tests.support.job_runs import Run, plain_loop, table
 from vqa.console import Engine
@@ -62,7 +63,7 @@ def test_kills_in_every_process_change_nothing(
     safe = read_scores(out, ["clip_id"]).num_rows
     assert rows < safe < FILES + 1
 
-    monkeypatch.setattr("jobs.score.ScoreStage", failing.FailingScoreStage)
+    monkeypatch.setattr("jobs.request.ScoreStage", failing.FailingScoreStage)
     assert score(request) == 0
     captured = capfd.readouterr()
     summary = json.loads(captured.out)

@@ -13,7 +13,8 @@ import pytest
 
 import jobs.score
 from jobs import mirror
-from jobs.score import ScoreInputs, ScoreRequest, score
+from jobs.request import ScoreInputs, ScoreRequest
+from jobs.score import score
 from tests.support.naming import Naming
 from vqa.console import Engine
 from vqa.data.dialects import Row

@@ -15,8 +15,9 @@ import jobs.score
 from jobs.engine import run_stages
 from jobs.ledger import Ledger
 from jobs.progress import JobProgress
+from jobs.request import ScoreInputs, ScoreRequest
 from jobs.resume import Work
-from jobs.score import ScoreInputs, ScoreRequest, score
+from jobs.score import score
 from tests.support.job_runs import table
 from tests.support.naming import Naming
 from tests.support.scale import full

@@ -17,8 +17,9 @@ from jobs.config import JobConfig
 from jobs.plan import RAY_SECONDS, Hardware, fleet, forecast, read_hardware
 from jobs.planning import PlanRequest, plan, verdict
 from jobs.probe import Probe, chosen, probe
+from jobs.request import ScoreInputs, ScoreRequest, inputs_of
 from jobs.resume import Work
-from jobs.score import ScoreInputs, ScoreRequest, inputs_of, score
+from jobs.score import score
 from jobs.simulation import scale
 from jobs.stages import Resources, Sample
 from tests.bench import planning

@@ -12,7 +12,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.score import ScoreRequest, inputs_of, score
+from jobs.request import ScoreRequest, inputs_of
+from jobs.score import score
 from tests.support import clips
 from tests.support.job_runs import plain_loop, table
 from tests.support.scale import FULL

@@ -9,7 +9,8 @@ import pytest
 import yaml
 from PIL import Image, ImageFilter
 
-from jobs.score import ScoreRequest, inputs_of, score
+from jobs.request import ScoreRequest, inputs_of
+from jobs.score import score
 from tests.support import clips
 from tests.support.job_runs import table
 from vqa.config import build, configs_folder, load

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from jobs.score import ScoreRequest, inputs_of
+from jobs.request import ScoreRequest, inputs_of
 from tests.support import clips
 from vqa.data.score_table import read_scores
 

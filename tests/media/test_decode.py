@@ -185,68 +185,6 @@ def test_no_packet_is_planned_twice_and_every_wanted_frame_is(zoo, name, wanted,
         assert all(one.start <= table.order[entry] <= one.stop for entry in one.wanted)
 
 
-# --- colour -----------------------------------------------------------------------------------------------------------
-
-KR_KB = {"bt709": (0.2126, 0.0722), "smpte170m": (0.299, 0.114)}
-
-
-def yuv(colour: tuple[int, int, int], matrix: str, *, is_full: bool) -> tuple[int, int, int]:
-    """ITU-R BT.601 / BT.709: 8-bit Y'CbCr of an R'G'B' colour."""
-    red, green, blue = (value / 255 for value in colour)
-    kr, kb = KR_KB[matrix]
-    luma = kr * red + (1 - kr - kb) * green + kb * blue
-    cb, cr = (blue - luma) / (2 * (1 - kb)), (red - luma) / (2 * (1 - kr))
-    if is_full:
-        return round(255 * luma), round(128 + 255 * cb), round(128 + 255 * cr)
-    return round(16 + 219 * luma), round(128 + 224 * cb), round(128 + 224 * cr)
-
-
-def write_colour(
-    path: Path, planes: tuple[int, int, int], *, size: tuple[int, int], is_full: bool, options: dict[str, str]
-) -> Path:
-    """Three frames of one colour, given as stored, without loss."""
-    width, height = size
-    with av.open(str(path), "w") as output:
-        stream = output.add_stream("libx264", rate=25, options={"qp": "0", **options})
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.codec_context.color_range = 2 if is_full else 1
-        for _ in range(3):
-            luma, *chroma = planes
-            stored = [np.full(width * height, luma), *(np.full(width * height // 4, plane) for plane in chroma)]
-            shaped = np.concatenate(stored).astype(np.uint8).reshape(height * 3 // 2, width)
-            output.mux(stream.encode(av.VideoFrame.from_ndarray(shaped, format="yuv420p")))
-        output.mux(stream.encode())
-    return path
-
-
-@pytest.mark.parametrize("colour", [(255, 255, 255), (0, 0, 0), (200, 30, 40), (20, 180, 60), (128, 128, 128)])
-@pytest.mark.parametrize(
-    ("matrix", "is_full", "size", "is_named"),
-    [
-        ("bt709", False, (64, 64), True),
-        ("smpte170m", False, (64, 64), True),
-        ("bt709", True, (64, 64), True),
-        ("smpte170m", False, (1280, 720), True),
-        ("smpte170m", False, (64, 64), False),  # unnamed and small: BT.601
-        ("bt709", False, (1280, 720), False),  # unnamed and large: BT.709
-    ],
-)
-def test_colours_follow_the_named_matrix_and_range_or_the_size(
-    tmp_path, colour, matrix, is_full, size, is_named
-) -> None:
-    path = write_colour(
-        tmp_path / "c.mp4",
-        yuv(colour, matrix, is_full=is_full),
-        size=size,
-        is_full=is_full,
-        options={"preset": "ultrafast"} | ({"x264-params": f"colormatrix={matrix}"} if is_named else {}),
-    )
-    for wanted_size in (None, (32, 32)):
-        frames = decode(str(path), [0.0], sizes=[wanted_size])
-        # limited Y'CbCr of 8 bits has fewer levels than R'G'B', and swscale computes in integers
-        assert np.abs(frames.pixels[0].astype(int) - colour).max() <= 3
-
-
 # --- pictures and animations ------------------------------------------------------------------------------------------
 
 

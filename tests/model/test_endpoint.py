@@ -7,7 +7,6 @@ import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,9 @@ from PIL import Image
 
 from tests.support.chat_server import ChatServer, completion, serving
 from tests.support.samples import random_views
-from vqa.errors import ClipError, ModelError, UsageError
+from vqa.errors import ClipError, ModelError
 from vqa.model.card import GenerationConfig, ModelCard
-from vqa.model.engines.config import EngineConfig, check_engine, meet
+from vqa.model.engines.config import EngineConfig, meet
 from vqa.model.engines.endpoint import EndpointEngine
 from vqa.model.scorer import Scorer
 from vqa.types import Score, Views
@@ -365,42 +364,6 @@ def test_a_key_that_is_refused_later_stops_the_job(server: ChatServer) -> None:
     with pytest.raises(ModelError, match="wants a key"):
         Scorer(engine, card=CARD, generation=settings).try_score([random_views("a")])
     engine.close()
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ({"endpoints": ()}, r"no address; give --endpoint http://HOST:PORT/v1"),
-        ({"endpoints": ("localhost:8000",)}, r"'localhost:8000': not an address"),
-        ({"endpoints": ("ftp://a/v1",)}, "not an address"),
-        ({"endpoints": ("http://user:secret@host/v1",)}, r"http://host: with a password or query"),
-        ({"name": "transformers", "endpoints": ("http://a/v1",)}, "not used by --model-engine transformers"),
-        ({"name": "transformers", "endpoints": (), "served_model": "x"}, "not used without --endpoint"),
-        ({"api_key_env": "VQA_NO_SUCH_KEY"}, "environment variable VQA_NO_SUCH_KEY: not set on this machine"),
-        ({"api_key_file": Path("absent.key")}, r"api_key_file absent\.key: cannot be read"),
-    ],
-)
-def test_settings_that_cannot_work_are_refused(given: dict[str, Any], message: str) -> None:
-    engine = EngineConfig(**{"name": "endpoint", "endpoints": ("http://127.0.0.1:9/v1",)} | given)
-    with pytest.raises(UsageError, match=message) as caught:
-        check_engine(engine, CARD, GenerationConfig())
-    assert "secret" not in str(caught.value)
-
-
-@pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed")
-def test_an_engine_that_is_not_installed_is_named_with_its_extra() -> None:
-    with pytest.raises(UsageError, match=r"--model-engine vllm needs vllm, .* `pip install 'vqa\[vllm\]'`"):
-        check_engine(EngineConfig(name="vllm"), CARD, GenerationConfig())
-
-
-def test_what_a_server_cannot_do_is_refused_before_it_is_asked() -> None:
-    engine = EngineConfig(name="endpoint", endpoints=("http://127.0.0.1:9/v1",))
-    with pytest.raises(UsageError, match="deterministic"):
-        check_engine(engine, CARD, GenerationConfig(deterministic=True))
-    with pytest.raises(UsageError, match="folder_sampling"):
-        check_engine(engine, CARD, GenerationConfig(folder_sampling=True))
-    with pytest.raises(UsageError, match="one video"):
-        check_engine(engine, CARD.model_copy(update={"modality": "video"}), GenerationConfig())
 
 
 def test_sampling_that_no_field_of_the_server_says_is_refused(server: ChatServer) -> None:

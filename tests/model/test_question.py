@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from jobs.score import ScoreRequest, inputs_of
+from jobs.request import ScoreRequest, inputs_of
 from tests.support.clips import write_image
 from tests.support.web import serve
 from vqa.config import configs_folder

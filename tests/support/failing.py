@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import jobs.score
+import jobs.request
 from jobs.progress import JobProgress
 from jobs.resume import Work
 from jobs.stages import Result, Sample, SampleStage, ScoreStage
@@ -141,7 +141,7 @@ def digest_score(views: Views) -> Score:
 
 def arm() -> None:
     """Puts the faults into this process, which drives a run."""
-    jobs.score.SampleStage, jobs.score.ScoreStage = FailingSampleStage, FailingScoreStage
+    jobs.request.SampleStage, jobs.request.ScoreStage = FailingSampleStage, FailingScoreStage
     advance = JobProgress.advance
 
     @functools.wraps(advance)

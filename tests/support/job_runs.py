@@ -12,8 +12,8 @@ from typing import Any
 import psutil
 import pyarrow as pa
 
+from jobs.request import ScoreRequest, inputs_of, stages_of
 from jobs.resume import Work
-from jobs.score import ScoreRequest, inputs_of, stages_of
 from jobs.stages import ScoreStage
 from tests.support.kept import ROOT
 from vqa.data.score_table import TIMINGS, ScoreRow, read_scores, to_table

@@ -1,5 +1,5 @@
 """`python -m vqa.cli`: the same commands, for launchers that want a module."""
 
-from vqa.cli import main
+from vqa.cli import run_command
 
-main()
+run_command()

@@ -3,7 +3,7 @@
 import atexit
 import gc
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -28,7 +28,7 @@ from vqa.cli.show import show
 from vqa.cli.top import top
 from vqa.cli.train import train
 from vqa.cli.views import views
-from vqa.console import enter
+from vqa.console import enter, leave
 
 app = typer.Typer(
     name="vqa",
@@ -81,6 +81,11 @@ def common(
 
 
 def main() -> None:
-    """Entry point of the `vqa` command."""
+    """Run the command line in this process, which may go on. Raises SystemExit with the exit code."""
     atexit.register(gc.freeze)  # at its exit Python collects garbage several times: 2 s among all objects of torch
     sys.exit(enter(app))
+
+
+def run_command() -> NoReturn:
+    """Entry point of the `vqa` command: run it, and end the process."""
+    leave(enter(app))

@@ -137,7 +137,7 @@ def _score(
     import yaml
 
     from jobs.config import resolve_values
-    from jobs.score import ScoreRequest
+    from jobs.request import ScoreRequest
     from jobs.score import score as run
     from vqa.data.sources import path_to_uri
     from vqa.errors import UsageError

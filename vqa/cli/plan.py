@@ -51,7 +51,7 @@ def plan(
     """
     from jobs.planning import PlanRequest
     from jobs.planning import plan as run
-    from jobs.score import ScoreRequest
+    from jobs.request import ScoreRequest
     from vqa.data.dialects import Dialect
 
     job = ScoreRequest(

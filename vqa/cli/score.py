@@ -118,7 +118,7 @@ def score(
     Exit codes: 0 all good; 1 the job could not run; 2 wrong usage; 3 finished, but too many clips have no score;
     130 interrupted by Ctrl-C, SIGTERM or SIGUSR1 (finished rows are on disk).
     """
-    from jobs.score import ScoreRequest
+    from jobs.request import ScoreRequest
     from jobs.score import score as run  # Arrow, pydantic: not for --help
     from vqa.data.dialects import Dialect
 

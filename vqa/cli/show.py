@@ -16,7 +16,9 @@ def show(
 
     from jobs.summary import overview, ranked, score_table
     from vqa.data.score_table import existing_scores
+    from vqa.imports import arrow_without_pandas
 
+    arrow_without_pandas()
     rows = existing_scores(folder)
     console = Console()
     if worst is None and best is None:

@@ -345,11 +345,6 @@ def _keep_sockets_short() -> None:
         config["tempdir"] = str(folder)
 
 
-def _close(*descriptors: int) -> None:
-    for descriptor in descriptors:
-        os.close(descriptor)
-
-
 class _Popen(popen_forkserver.Popen):
     """The standard library's, with a server of this module's, and without importing the parent's main module."""
 
@@ -378,7 +373,7 @@ class _Popen(popen_forkserver.Popen):
     def _fork(self, buffer: io.BytesIO) -> None:
         self.sentinel, writer = _server().connect_to_new_process(self._fds)
         parent_writer = os.dup(writer)  # the child sees the end of its parent by this pipe
-        self.finalizer = util.Finalize(self, _close, (parent_writer, self.sentinel))
+        self.finalizer = util.Finalize(self, util.close_fds, (parent_writer, self.sentinel))  # type: ignore[attr-defined]
         try:
             with os.fdopen(writer, "wb") as pipe:
                 pipe.write(buffer.getbuffer())

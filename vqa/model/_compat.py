@@ -1,7 +1,7 @@
 """Calls into transformers that it does not document, each with its reason; tests/contracts holds a test of each."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from importlib.machinery import ModuleSpec
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 T = TypeVar("T")
+_SYMBOLS = "torch.fx.experimental.symbolic_shapes"
 Structure = dict[frozenset[str], dict[str, set[str]]]  # by the packages they need: modules and their classes
 
 
@@ -59,8 +60,24 @@ _LATE = {
     "torch._dynamo": ("allow_in_graph", "assume_constant_result", "disable"),
     "torch._dynamo._trace_wrapped_higher_order_op": ("TransformGetItemToIndex",),
     "torch._dynamo.utils": ("is_compile_supported",),
+    _SYMBOLS: (
+        *("expect_true", "guard_or_false", "guard_or_true", "statically_known_true"),
+        *("guard_size_oblivious", "sym_and", "sym_or", "sym_eq", "is_nested_int"),
+        *("has_free_unbacked_symbols", "has_guarding_hint", "guarding_hint_or_throw"),
+    ),
+    "sympy": ("Basic",),
     "torchvision.datasets": (),
     "torchvision.models": (),
+}
+
+
+# What functions of `symbolic_shapes` say of plain numbers, as sizes are where nothing is traced. Importing the module
+# imports sympy: 0.7 s.
+_OF_NUMBERS: dict[str, Callable[[Sequence[Any]], bool]] = {
+    **dict.fromkeys(("expect_true", "guard_or_false", "guard_or_true", "guard_size_oblivious"), all),
+    **{"statically_known_true": all, "sym_and": all, "sym_or": any},
+    "sym_eq": lambda pair: tuple(pair[0]) == tuple(pair[1]),
+    "is_nested_int": lambda _: False,
 }
 
 
@@ -69,10 +86,11 @@ def late_imports(function: Callable[[], T], *, alone: bool = False) -> T:
 
     Where it needs more of them, as another version of transformers may, it is called again with all imports as ever.
 
-    `alone`: this process shares no model with others. transformers is told, for good, that torch has no
-    `torch.distributed`, as builds for macOS have none, and does not import distributed tensors and FSDP.
+    `alone`: this process shares no model with others and compiles none. transformers is told, for good, that torch has
+    no `torch.distributed`, as builds for macOS have none, and does not import distributed tensors and FSDP; torch's
+    questions about sizes are answered without its module for symbols until one is about a symbol.
     """
-    with suppress(ImportError), _stand_ins(), _one_reading(), _undistributed(alone):
+    with suppress(ImportError), _stand_ins(alone), _one_reading(), _undistributed(alone):
         return function()
     return function()
 
@@ -120,7 +138,10 @@ class _Late:
         self._place = module, name
 
     def __call__(self, *args: object, **kwargs: object) -> object:
-        return _imported(*self._place)(*args, **kwargs)
+        module, name = self._place
+        if module == _SYMBOLS and name in _OF_NUMBERS and _are_numbers(args):
+            return _OF_NUMBERS[name](args)
+        return _imported(module, name)(*args, **kwargs)
 
     def __getattr__(self, name: str) -> object:
         return getattr(_imported(*self._place), name)
@@ -138,7 +159,13 @@ class _StandIn(ModuleType):
             raise AttributeError(name)
         if name not in _LATE[self.__name__]:
             return _imported(self.__name__, name)
+        if self.__name__ == "sympy":
+            return _Nothing
         return _unchanged if self.__name__ == "torch._dynamo" else _Late(self.__name__, name)
+
+
+class _Nothing:
+    """In place of sympy's class of symbols: nothing is one."""
 
 
 def _unchanged(function: Callable[..., object], *_: object, **__: object) -> Callable[..., object]:
@@ -147,23 +174,38 @@ def _unchanged(function: Callable[..., object], *_: object, **__: object) -> Cal
 
 
 def _imported(module: str, name: str) -> Any:
-    package = module.partition(".")[0]
+    package = _package(module)
     for other in _LATE:
-        if other.partition(".")[0] == package and isinstance(sys.modules.get(other), _StandIn):
+        if _package(other) == package and isinstance(sys.modules.get(other), _StandIn):
             del sys.modules[other]
     return getattr(import_module(module), name)
 
 
+def _package(module: str) -> list[str]:
+    """What is imported together: of torch, a package below it, with sympy the one that works with it."""
+    return module.split(".")[: 2 if module.startswith("torch.") else 1] if module != "sympy" else _package(_SYMBOLS)
+
+
+def _are_numbers(values: Iterable[object]) -> bool:
+    """Whether these are bools, whole numbers, and lists of such: none of torch's symbols."""
+    return all(
+        _are_numbers(value) if isinstance(value, tuple | list) else isinstance(value, int | bool) for value in values
+    )
+
+
 @contextmanager
-def _stand_ins() -> Iterator[None]:
+def _stand_ins(alone: bool) -> Iterator[None]:
     loaded = tuple(name for name in _LATE if name in sys.modules)  # these stay, with all below them
-    sys.modules |= {name: _StandIn(name) for name in _LATE if not name.startswith(loaded)}
+    made = {name: _StandIn(name) for name in _LATE if not name.startswith(loaded)}
+    sys.modules |= made
     disable = torch.compiler.disable
     torch.compiler.disable = _disable_dynamo  # type: ignore[assignment]  # imports dynamo when the function is called
     try:
         yield
+        if alone:
+            made.pop(_SYMBOLS, None)  # torch asks it in every check of a tensor
     finally:
         torch.compiler.disable = disable
-        for name in _LATE:
+        for name in made:
             if isinstance(sys.modules.get(name), _StandIn):
                 del sys.modules[name]

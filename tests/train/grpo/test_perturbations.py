@@ -14,7 +14,7 @@ from vqa.errors import ModelError
 from vqa.prompt import answer_text, locate, parse
 from vqa.train import _compat
 from vqa.train.grpo.dataset import load_clip
-from vqa.train.grpo.perturbations import DIRECT, disorder, out_of_order, tenths_of
+from vqa.train.grpo.perturbations import DIRECT, disorder, out_of_order, second_views, tenths_of
 from vqa.train.sharding import unsharded
 
 
@@ -130,9 +130,7 @@ def test_the_chance_of_the_tenths_digit_is_the_models(ready: tuple[Any, list[lis
     """Worked out one row at a time through the plain model: in the j-th answer, and in the j-th of a second rollout."""
     trainer, written, _ = ready
     second = trainer._settings.model_copy(update={"reward": "refine_iqa"})
-    before_, trainer._settings = trainer._settings, second
-    views, asked = trainer._second(0)(rehearsal.clean(rehearsal.CLIPS[0]))
-    trainer._settings = before_
+    views, asked = second_views(second, 0)(rehearsal.clean(rehearsal.CLIPS[0]))
     assert asked == DIRECT and views is rehearsal.clean(rehearsal.CLIPS[0])
     found = again(trainer, written, "refine_iqa")
     assert set(found) == {"think", "no_think"} and len(found["think"]) == len(written)

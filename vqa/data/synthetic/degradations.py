@@ -349,21 +349,16 @@ def _video_intra(codec: str) -> Change:
         height, width, _ = picture.shape
         image = _image(picture)
         even = image.crop((0, 0, width // 2 * 2, height // 2 * 2))
-        size = f"{even.width}x{even.height}"
-        raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size]
+        raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{even.width}x{even.height}"]
         program = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-nostdin", "-threads", "1"]
         options = ["-x265-params", "log-level=error:pools=1:frame-threads=1"] if codec == "libx265" else []
         encode = [*program, *raw, "-i", "-", "-c:v", codec, "-preset", "ultrafast", "-crf", str(int(crf)), *options]
-        stream = subprocess.run(
-            [*encode, "-pix_fmt", "yuv420p", "-f", "matroska", "-"],
-            input=even.tobytes(),
-            capture_output=True,
-            check=True,
-        )
+        encode += ["-pix_fmt", "yuv420p", "-f", "matroska", "-"]
         decode = [*program, "-i", "-", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
-        shown = subprocess.run(decode, input=stream.stdout, capture_output=True, check=True).stdout
-        seen = Image.frombytes("RGB", even.size, shown)
-        image.paste(seen)
+        data = even.tobytes()
+        for command in (encode, decode):
+            data = subprocess.run(command, input=data, capture_output=True, check=True).stdout
+        image.paste(Image.frombytes("RGB", even.size, data))
         return _array(image)
 
     return change

@@ -1,14 +1,17 @@
-"""What goes to a chat server and comes from it: pictures as data URLs, choices as text with the chances of digits."""
+"""What goes to a chat server and comes from it: requests with pictures as data URLs, choices as text."""
 
 import base64
 import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from PIL import Image
 from pydantic import BaseModel
 
-from vqa.model.card import ModelCard
+from vqa.model.card import GenerationConfig, ModelCard
 from vqa.model.encode import padded
 from vqa.model.readout import Chances, Said
 from vqa.prompt import messages
@@ -61,6 +64,15 @@ class Completion(BaseModel):
         return number if type(number) is int and 0 <= number <= MOST_TOKENS else None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Dialect:
+    """The optional fields that a server takes."""
+
+    extras: Fields  # of sampling, beyond OpenAI's
+    top_logprobs: int  # 0: none
+    has_n: bool  # several answers to one request
+
+
 def chat_of(card: ModelCard, views: Views, words: str | None) -> list[Fields]:
     """The chat with pictures in the places that the prompt gives them."""
     chat = messages(card.prompt, card.layout, **views.counts, question=words or card.question)
@@ -96,6 +108,52 @@ def image_part(picture: Pixels) -> Fields:
     Image.fromarray(picture).save(buffer, "PNG", compress_level=1)
     url = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
     return {"type": "image_url", "image_url": {"url": url}}
+
+
+def body_of(
+    dialect: Dialect | None, generation: GenerationConfig, model: str, chat: Sequence[Fields], seeds: Sequence[int]
+) -> Fields:
+    """The request for answers to a chat, one for each seed where the server gives several; in plain terms without a
+    dialect.
+    """
+    body: Fields = {
+        "model": model,
+        "messages": chat,
+        "max_tokens": generation.max_new_tokens,
+        "temperature": generation.temperature if generation.is_sampled else 0.0,
+        "top_p": generation.top_p if generation.is_sampled else 1.0,
+        "stream": False,
+    }
+    if generation.is_sampled:
+        body["seed"] = seeds[0] >> 32  # 31 bits: what every server can hold
+    if dialect is None:
+        return body
+    if dialect.top_logprobs:
+        body |= {"logprobs": True, "top_logprobs": dialect.top_logprobs}
+    if dialect.has_n and len(seeds) > 1:
+        body["n"] = len(seeds)
+    return body | dialect.extras
+
+
+def dialects(generation: GenerationConfig) -> Iterator[Dialect]:
+    """What servers may take, the fullest first: 20 alternatives of a token are vLLM's and OpenAI's most."""
+    top_k, penalty = generation.top_k if generation.is_sampled else None, generation.repetition_penalty
+    # Said even where they change nothing: a server may else take those of the model's folder.
+    ours = {"top_k": top_k or -1, "repetition_penalty": penalty}
+    whole = {
+        "do_sample": generation.is_sampled,
+        "temperature": generation.temperature,
+        "top_p": generation.top_p,
+        "top_k": top_k or 0,
+        "repetition_penalty": penalty,
+    }
+    extras: list[Fields] = [ours, {"generation_config": json.dumps(whole)}]  # the second for `transformers serve`
+    if top_k is None and penalty == 1:
+        extras.append({})
+    for one in extras:
+        for top_logprobs in (20, 5, 0) if generation.readout != "answer" else (0,):
+            for has_n in (True, False) if generation.k > 1 else (False,):
+                yield Dialect(extras=one, top_logprobs=top_logprobs, has_n=has_n)
 
 
 def said_in(choice: Choice) -> Said:

@@ -11,7 +11,7 @@ import json
 import random
 import threading
 import time
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -27,7 +27,7 @@ from pydantic import ValidationError
 
 from vqa.errors import ClipError, ModelError, first_few
 from vqa.model.card import GenerationConfig, ModelCard
-from vqa.model.engines.chat import Completion, Fields, chat_of, image_part, said_in
+from vqa.model.engines.chat import Completion, Dialect, Fields, body_of, chat_of, dialects, image_part, said_in
 from vqa.model.engines.config import SERVED, EngineConfig, api_key
 from vqa.model.engines.protocol import Answered, Question
 from vqa.model.readout import Said
@@ -57,21 +57,12 @@ class _RejectedError(Exception):
         self.status = status
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Dialect:
-    """The optional fields that a server takes."""
-
-    extras: Fields  # of sampling, beyond OpenAI's
-    top_logprobs: int  # 0: none
-    has_n: bool  # several answers to one request
-
-
 @dataclass(kw_only=True, eq=False)
 class _Server:
     """A server and how it has been."""
 
     url: str
-    dialect: _Dialect | None = None  # None: not met yet
+    dialect: Dialect | None = None  # None: not met yet
     in_flight: int = 0
     is_well: bool = False
     misses: int = 0  # checks in a row that failed
@@ -208,7 +199,9 @@ class EndpointEngine:
             server = await self._pick()
             server.in_flight += 1
             try:
-                return await self._complete(server, self._body(server, chat, seeds))
+                return await self._complete(
+                    server, body_of(server.dialect, self._generation, self.model_id, chat, seeds)
+                )
             except _PassingError as error:
                 last[0] = str(error)
                 self._note(server, error)
@@ -223,26 +216,6 @@ class EndpointEngine:
         """Seconds before the next try: doubled with each, half of it drawn."""
         longest = min(LONGEST_WAIT_SECONDS, self._engine.first_wait_seconds * 2.0 ** min(attempt - 1, 16))
         return longest * (0.5 + 0.5 * self._random.random())
-
-    def _body(self, server: _Server, chat: Sequence[Fields], seeds: Sequence[int]) -> Fields:
-        generation, dialect = self._generation, server.dialect
-        body: Fields = {
-            "model": self.model_id,
-            "messages": chat,
-            "max_tokens": generation.max_new_tokens,
-            "temperature": generation.temperature if generation.is_sampled else 0.0,
-            "top_p": generation.top_p if generation.is_sampled else 1.0,
-            "stream": False,
-        }
-        if generation.is_sampled:
-            body["seed"] = seeds[0] >> 32  # 31 bits: what every server can hold
-        if dialect is None:
-            return body
-        if dialect.top_logprobs:
-            body |= {"logprobs": True, "top_logprobs": dialect.top_logprobs}
-        if dialect.has_n and len(seeds) > 1:
-            body["n"] = len(seeds)
-        return body | dialect.extras
 
     # --- servers ----------------------------------------------------------------------------------------------------
 
@@ -307,15 +280,16 @@ class EndpointEngine:
         problem = ill[0].problem if ill[0].is_refused else f"{ill[0].problem}. Start it, or correct the address"
         raise ModelError(f"--endpoint: {problem}")
 
-    async def _learn(self, server: _Server) -> _Dialect:
+    async def _learn(self, server: _Server) -> Dialect:
         """The fields that a server takes, by requests with a grey picture; ModelError where it takes none."""
         picture = np.full((56, 56, 3), 127, np.uint8)
         text = {"type": "text", "text": "How good does this look?"}
         chat = [{"role": "user", "content": [image_part(picture), text]}]
         refusal = ""
-        for dialect in self._dialects():
+        for dialect in dialects(self._generation):
             server.dialect = dialect
-            body = self._body(server, chat, [0] * min(2, self._generation.k)) | {"max_tokens": 1}
+            body = body_of(dialect, self._generation, self.model_id, chat, [0] * min(2, self._generation.k))
+            body |= {"max_tokens": 1}
             try:
                 await self._complete(server, body)
                 return dialect
@@ -331,27 +305,6 @@ class EndpointEngine:
                 f"{server.url} has no model {self.model_id!r}, but {first_few(names)}; name it by --served-model"
             )
         raise ModelError(f"{refusal}. Serve a model that takes pictures, and name it by --served-model.")
-
-    def _dialects(self) -> Iterator[_Dialect]:
-        """What servers may take, the fullest first: 20 alternatives of a token are vLLM's and OpenAI's most."""
-        generation = self._generation
-        top_k, penalty = generation.top_k if generation.is_sampled else None, generation.repetition_penalty
-        # Said even where they change nothing: a server may else take those of the model's folder.
-        ours = {"top_k": top_k or -1, "repetition_penalty": penalty}
-        whole = {
-            "do_sample": generation.is_sampled,
-            "temperature": generation.temperature,
-            "top_p": generation.top_p,
-            "top_k": top_k or 0,
-            "repetition_penalty": penalty,
-        }
-        extras: list[Fields] = [ours, {"generation_config": json.dumps(whole)}]  # the second for `transformers serve`
-        if top_k is None and penalty == 1:
-            extras.append({})
-        for one in extras:
-            for top_logprobs in (20, 5, 0) if generation.readout != "answer" else (0,):
-                for has_n in (True, False) if generation.k > 1 else (False,):
-                    yield _Dialect(extras=one, top_logprobs=top_logprobs, has_n=has_n)
 
     # --- requests ---------------------------------------------------------------------------------------------------
 

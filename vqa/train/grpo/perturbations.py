@@ -4,6 +4,7 @@ temporal      answers to the clip with its frames out of order (VQAThinker, VQ-I
 probability   the probability of the opinion's tenths digit in an answer, and in one without reasoning (Refine-IQA)
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,22 @@ def needed_pass(settings: "GrpoSettings") -> str | None:
     term = TERM_OF_REWARD.get(settings.reward, "")
     is_off = settings.reward == "vqathinker" and settings.reward_mode == "released"
     return None if is_off or not (settings.reward_weights or {}).get(term, term) else term
+
+
+def second_views(settings: "GrpoSettings", seed: int) -> Callable[[Views], tuple[Views, str | None] | None] | None:
+    """What makes a clip's views and question of the second pass, the same for all of its answers; None without one."""
+    term = second_pass(settings)
+    if term == "probability":
+        return lambda views: (views, DIRECT)
+    if term is None:
+        return None
+    is_shuffle = settings.reward == "vq_insight"
+
+    def disordered(views: Views) -> tuple[Views, None] | None:
+        other = out_of_order(views, seed=seed, is_shuffle=is_shuffle)
+        return None if other is None else (other, None)
+
+    return disordered
 
 
 def out_of_order(views: Views, *, seed: int, is_shuffle: bool) -> Views | None:

@@ -41,7 +41,7 @@ from vqa.train.grpo.packing import (
     find_runs,
     score_answers,
 )
-from vqa.train.grpo.perturbations import DIRECT, out_of_order, second_pass, tenths_of
+from vqa.train.grpo.perturbations import second_pass, second_views, tenths_of
 from vqa.train.grpo.reward import RankAndScore
 from vqa.train.hardware import HardwareConfig
 from vqa.train.lora import lora_config
@@ -50,7 +50,6 @@ from vqa.train.modules import parameter_groups, vocabulary_of
 from vqa.train.optimizer import OffloadedAdamW, optimizer_class
 from vqa.train.sharding import unsharded
 from vqa.train.types import Model, Row
-from vqa.types import Views
 
 Scored = tuple[Tensor, Tensor, None]  # log-probabilities and entropies [R, T]; trl's third is a loss of experts
 
@@ -153,7 +152,7 @@ class Trainer(Guarded, GRPOTrainer):  # type: ignore[misc]  # trl has no types
                 question=self._question(place),
                 is_encoded=settings.shared_prefill,
                 keeps_pictures=self.use_vllm or not settings.shared_prefill,
-                second=self._second(place),
+                second=second_views(settings, seed_of(settings.seed, self.state.global_step, place, 1)),
             )
             for place in dict.fromkeys(self._places)
         }
@@ -188,22 +187,6 @@ class Trainer(Guarded, GRPOTrainer):  # type: ignore[misc]  # trl has no types
         if not questions:
             return None
         return questions[seed_of(self._settings.seed, self.state.global_step, place, 0) % len(questions)]
-
-    def _second(self, place: int) -> Callable[[Views], tuple[Views, str | None] | None] | None:
-        """Views and question of the second pass where the reward needs one, the same for all answers of a clip."""
-        term = second_pass(self._settings)
-        if term == "probability":
-            return lambda views: (views, DIRECT)
-        if term is None:
-            return None
-        seed = seed_of(self._settings.seed, self.state.global_step, place, 1)
-        is_shuffle = self._settings.reward == "vq_insight"
-
-        def disordered(views: Views) -> tuple[Views, None] | None:
-            other = out_of_order(views, seed=seed, is_shuffle=is_shuffle)
-            return None if other is None else (other, None)
-
-        return disordered
 
     def _prompt(self, place: int) -> EncodedPrompt:
         prompt = self._clips[place].prompt
@@ -340,10 +323,8 @@ class Trainer(Guarded, GRPOTrainer):  # type: ignore[misc]  # trl has no types
                 read.append(row)
         values = self._last_token_probabilities(model, behind, ends)
         think, direct_ones = dict(zip(read, values[::2], strict=True)), dict(zip(read, values[1::2], strict=True))
-        return {
-            "think": [think.get(row, math.nan) for row in every],
-            "no_think": [direct_ones.get(row, math.nan) for row in every],
-        }
+        columns = {"think": think, "no_think": direct_ones}
+        return {name: [one.get(row, math.nan) for row in every] for name, one in columns.items()}
 
     def _decode(self, written: Sequence[list[int]]) -> list[str]:
         return [self.processing_class.tokenizer.decode(one, skip_special_tokens=True) for one in written]
