@@ -37,9 +37,10 @@ PYTEST = $(BIN)/python -m pytest --hypothesis-profile ci --durations 25
 # tests first, where xdist would end with them, one core idle: it orders by the number of tests.
 LANES = --dist loadfile --no-loadscope-reorder
 
-# At once: the tests that start a Ray, one after the other in one process; all others in two; and, as the first lane
-# waits more than it works, types and documentation. Then, with the machine to themselves, the tests that hold a call to
-# a deadline. What fails does not stop the rest and fails the whole; but for the second lane, each is shown at its end.
+# At once: the tests that start a Ray, one after the other in one process; all others in three, as tests wait a third of
+# their time for deadlines, children and disks; and, as the first lane waits more than it works, types and
+# documentation. Then, with the machine to themselves, the tests that hold a call to a deadline. What fails does not
+# stop the rest and fails the whole; but for the second lane, each is shown at its end.
 test: style
 	$(MAKE) --no-print-directory --keep-going --jobs 3 --output-sync=target lane-ray lane-rest types docs
 	$(PYTEST) -m "alone and not full"
@@ -56,7 +57,7 @@ lane-ray:
 	$(PYTEST) -m "ray and not full"
 
 lane-rest:
-	+$(PYTEST) -m "not ray and not alone and not full" --numprocesses 2 $(LANES)
+	+$(PYTEST) -m "not ray and not alone and not full" --numprocesses 3 $(LANES)
 
 # Everything at its full size: random kills, all mutations, 200 clips in every batch and order; ZeRO-3 by DeepSpeed, and
 # vLLM, which takes another torch, in an environment of its own.

@@ -152,8 +152,10 @@ def _worker(config: dict[str, Any]) -> None:
 
     from vqa.errors import VqaError
     from vqa.files import write_json
-    from vqa.train.runner import run_recipe
+    from vqa.imports import kept
 
+    with kept():
+        from vqa.train.runner import run_recipe
     with contextlib.suppress(OSError):
         os.chdir(config["folder"])  # Ray starts workers elsewhere; paths in the recipe are relative to this folder
     try:

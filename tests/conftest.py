@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vqa.imports import kept
+
 # The gate has a test in each core: threads of one library would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Servers of tests are on loopback; what is refused by default is in tests/media/storage/test_hosts.py.
@@ -26,6 +28,10 @@ LANES = {"ray": ("local_ray", "mark.ray", "engine: Engine"), "alone": ("mark.alo
 
 # A file with this line is of the Ray lane alone; importing Ray's libraries takes the others five seconds.
 ALL_RAY = "\nimport ray\n"
+
+
+# What children of guards import; the server that they are forked from has it loaded, whichever test is the first.
+GUARDED = ("jobs.child", "vqa.data.audit")
 
 
 def may_hold(path: Path, lane: str) -> bool:
@@ -69,13 +75,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if lost:
         raise pytest.UsageError(f"no lane of the gate would run these: {lost}; tests/conftest.py finds lanes by words")
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)  # the gate's two processes end together
+    items.sort(key=lambda item: item.path not in slow)  # the gate's processes end together
 
 
-def pytest_collection_finish() -> None:
-    """What is imported by now stays: collectors of garbage, which each run of a trainer starts, need not visit it."""
-    gc.collect()
-    gc.freeze()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Collectors of garbage visit neither what is imported while tests are collected, 13 of 30 seconds, nor later.
+
+    Each run of a trainer starts one.
+    """
+    with kept():
+        yield
+    if sandbox := sys.modules.get("vqa.media.sandbox"):
+        sandbox._server(GUARDED)
     atexit.register(gc.freeze)  # as in vqa.cli
 
 

@@ -64,7 +64,8 @@ WITHOUT: dict[str, dict[str, set[str]]] = {
 # Says which modules those forks have loaded. Then it runs import statements, those of third parties and then those of
 # our modules, and says after each of the two what the process looks like and which modules are loaded.
 STATE = """
-import json, os, sys
+import gc, json, os, sys
+gc.set_threshold(10**6)  # what is imported stays
 def modules_with(name):
     read, write = os.pipe()
     if not (child := os.fork()):

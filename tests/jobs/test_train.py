@@ -5,12 +5,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import ray
+import torch
+from safetensors.torch import load_file
 
 from jobs import train
 from jobs.train import run
@@ -25,6 +28,7 @@ from vqa.views import ViewsConfig, look
 
 PATIENCE_SECONDS = 900.0
 STEPS = 4
+SHARDED = ["fsdp2", "zero3"] if find_spec("deepspeed") else ["fsdp2"]
 RECIPE = f"""
 start: embedded
 stand_in_opinions: true
@@ -87,7 +91,7 @@ def other(local_ray: None) -> Iterator[Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sharding", ["none", pytest.param("fsdp2", marks=pytest.mark.full)])
+@pytest.mark.parametrize("sharding", ["none", *(pytest.param(one, marks=pytest.mark.full) for one in SHARDED)])
 def test_workers_start_when_their_cpus_are_free_and_a_lost_one_is_replaced(
     tmp_path: Path,
     recipe: Path,
@@ -109,18 +113,8 @@ def test_workers_start_when_their_cpus_are_free_and_a_lost_one_is_replaced(
 
     thread = threading.Thread(target=free_the_cpus_when_told)
     thread.start()
-    code, said, _ = vqa(
-        "train",
-        recipe,
-        "--out",
-        out,
-        "--data",
-        prepared(tmp_path),
-        "--workers",
-        2,
-        "--set",
-        f"hardware.sharding={sharding}",
-    )
+    data, shards = prepared(tmp_path), f"hardware.sharding={sharding}"
+    code, said, _ = vqa("train", recipe, "--out", out, "--data", data, "--workers", 2, "--set", shards)
     thread.join()
     assert (code, said.strip()) == (0, str(out / "model")), heard.getvalue()
     cpus = ray.cluster_resources()["CPU"]
@@ -132,6 +126,11 @@ def test_workers_start_when_their_cpus_are_free_and_a_lost_one_is_replaced(
     assert max(checkpoints(out)) == STEPS
     assert (out / "model" / "model.safetensors").is_file()
     assert not (out / "ray").exists()
+    if sharding != "none":  # whole copies: tests/train/test_recipe_stops.py
+        monkeypatch.undo()
+        run(load_recipe(recipe, [shards]), out=tmp_path / "undisturbed", data=[data], workers=2)
+        one, other = (load_file(tmp_path / name / "cold/model/model.safetensors") for name in ("out", "undisturbed"))
+        assert all(torch.equal(weights, other[name]) for name, weights in one.items()) and set(one) == set(other)
 
 
 def test_a_fault_of_the_run_is_raised_as_it_was_said_and_not_tried_again(

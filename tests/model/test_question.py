@@ -167,6 +167,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"question": "Rate it between 0 and 100. <answer>"}, r"asks for 0 to 100, its card reads 1 to 5; .*high=100"),
     ({"question": "On a scale of 0-100? <answer>"}, r"asks for 0 to 100, its card reads 1 to 5; .*high=100"),
     ({"question": "Use a 1 to 10 scale. <answer>"}, r"asks for 1 to 10, its card reads 1 to 5; .*high=10"),
+    ({"question": "Rate it from 0 to 100. {answer_format}"}, r"asks for 0 to 100, its card reads 1 to 5; .*high=100"),
     ({"task": "comparison"}, "its task is comparison, not score; vqa compare-clips"),
 ]
 

@@ -37,20 +37,21 @@ TICKS = 90_000  # per second, for frames with times of their own
 def picture(number: int, *, width: int = 160, height: int = 96, seed: int = 0, noise: float = 8.0) -> Pixels:
     """Frame `number` of a moving texture with noise; uint8 [height, width, 3] RGB; `read_number` reads it back."""
     rng = np.random.default_rng([seed, number])
-    y, x = np.mgrid[0:height, 0:width].astype(np.float64)
-    shift = 2.0 * number
-    waves = [
-        np.sin((x + shift) / 7.0) + np.cos(y / 11.0),
-        np.sin((x + y - shift) / 13.0),
-        np.cos((x - 2 * y + shift) / 17.0),
-    ]
-    pixels = 128.0 + 55.0 * np.stack(waves, axis=-1) + rng.normal(0.0, noise, (height, width, 1))
+    y, x = np.arange(height)[:, None], np.arange(width)
+    shift, pixels = 2.0 * number, np.empty((height, width, 3))
+    # Sines of all that may be summed, picked by the sums: there are a hundredth as many of them as pixels.
+    pixels[..., 0] = np.sin((x + shift) / 7.0) + np.cos(y / 11.0)
+    pixels[..., 1] = np.sin((np.arange(width + height - 1) - shift) / 13.0)[x + y]
+    pixels[..., 2] = np.cos((np.arange(-2 * (height - 1), width) + shift) / 17.0)[x - 2 * y + 2 * (height - 1)]
+    pixels *= 55.0
+    pixels += 128.0
+    pixels += rng.normal(0.0, noise, (height, width, 1))
     strip = max(4, height // 6)
     bits = [(number >> bit) & 1 for bit in reversed(range(NUMBER_BITS))]
     edges = np.linspace(0, width, NUMBER_BITS + 1).astype(int)
     for bit, left, right in zip(bits, edges[:-1], edges[1:], strict=True):
         pixels[:strip, left:right] = 235.0 if bit else 20.0
-    return np.clip(pixels, 0, 255).astype(np.uint8)
+    return np.clip(pixels, 0, 255, out=pixels).astype(np.uint8)
 
 
 def read_number(pixels: Pixels) -> int:

@@ -1,5 +1,6 @@
 """Pages of README and docs as tests read them: fenced blocks, and the command lines in them."""
 
+import functools
 import re
 import shlex
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ def blocks(page: Path) -> list[Block]:
     return [Block(language=language, text=text, not_run=reason or None) for reason, language, text in found]
 
 
+@functools.cache
 def commands() -> dict[str, Any]:
     """Every command of `vqa` by its words: "score", "data import"."""
     found: dict[str, Any] = {}

@@ -35,12 +35,15 @@ def warm_commands(folder: Path) -> Iterator[Path]:
 
     The server is forked when the block begins; what was imported until then, its commands need not import.
     """
-    import jobs.score
-    import vqa.train.runner
-    from vqa import Scorer
+    from vqa.imports import uncollected
 
-    assert jobs.score and vqa.train.runner
-    Scorer.load("embedded")  # imports what transformers puts off
+    with uncollected():
+        import jobs.score
+        import vqa.train.runner
+        from vqa import Scorer
+
+        assert jobs.score and vqa.train.runner
+        Scorer.load("embedded")  # imports what transformers puts off
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(folder / "socket"))
     listener.listen()

@@ -43,18 +43,40 @@ RUNS: dict[str, dict[str, Any]] = {
 PAIRS = [("fsdp2", "whole"), ("fsdp2-lora", "whole-lora")]
 WITH_COLD = ("whole", "fsdp2", "fsdp2-resumed")  # other runs have that stage in `make test-all` only
 if IS_FULL:
-    frozen = {"lora": LORA, "vision_tower": "frozen"}
-    RUNS |= {"whole-moments": {"offload": "optimizer"}, "fsdp2-moments": SHARDS | {"offload": "optimizer"}}
-    PAIRS += [("whole-moments", "whole"), ("fsdp2-moments", "whole")]
-    RUNS |= {"fsdp2-offloaded": SHARDS | {"offload": "parameters"}}
-    RUNS |= {"whole-frozen": frozen, "fsdp2-frozen": SHARDS | frozen}
-    PAIRS += [("fsdp2-offloaded", "whole"), ("fsdp2-frozen", "whole-frozen")]
-    RUNS |= {"whole-half": {"master_weights": False}, "fsdp2-half": SHARDS | {"master_weights": False}}
-    RUNS |= {"whole-bf16": {}, "fsdp2-bf16": SHARDS}
-    PAIRS += [("fsdp2-half", "whole-half"), ("fsdp2-bf16", "whole-bf16")]
+    pytestmark = pytest.mark.timeout(3600)  # some forty runs, and DeepSpeed compiles its operators the first time
+    frozen, moments, half = {"vision_tower": "frozen"}, {"offload": "optimizer"}, {"master_weights": False}
+    eight = {"optimizer_bits": 8}
+    # Each option alone, then options together: any two that go together are in one of these.
+    ways = [("moments", moments), ("frozen", frozen), ("half", half), ("bf16", {})]
+    ways += [("lora-frozen-moments-half", {"lora": LORA} | frozen | moments | half)]
+    ways += [("lora-frozen-moments-bf16", {"lora": LORA} | frozen | moments)]
+    ways += [("frozen-moments-half", frozen | moments | half), ("lora-frozen-bf16", {"lora": LORA} | frozen)]
     if find_spec("torchao"):
-        RUNS |= {"whole-8": {"optimizer_bits": 8}, "fsdp2-8": SHARDS | {"optimizer_bits": 8}}
-        PAIRS += [("fsdp2-8", "whole-8")]
+        ways += [("8", eight), ("frozen-8", frozen | eight), ("lora-8-bf16", {"lora": LORA} | eight)]
+        ways += [("lora-frozen-8-half", {"lora": LORA} | frozen | eight | half)]
+    for name, options in ways:
+        RUNS |= {f"whole-{name}": options, f"fsdp2-{name}": SHARDS | options}
+        PAIRS += [(f"fsdp2-{name}", f"whole-{name}")]
+    PAIRS += [("fsdp2-moments", "whole"), ("whole-moments", "whole")]
+    offloaded = {"offload": "parameters"}
+    pairs = [
+        ("whole", {}),
+        ("whole-frozen", frozen),
+        ("whole-lora-frozen-8-half", {"lora": LORA} | frozen | eight | half),
+    ]
+    pairs += [("whole-lora-frozen-bf16", {"lora": LORA} | frozen)]
+    for whole, options in pairs:
+        if whole in RUNS:
+            RUNS |= {(name := whole.replace("whole", "fsdp2-offloaded")): SHARDS | offloaded | options}
+            PAIRS += [(name, whole)]
+    if find_spec("deepspeed"):
+        zero = {"sharding": "zero3"}
+        RUNS |= {"zero3": zero, "zero3-lora": zero | {"lora": LORA}, "zero3-moments": zero | moments}
+        RUNS |= {"zero3-offloaded-frozen": zero | offloaded | frozen, "zero3-bf16": zero}
+        RUNS |= {"zero3-moments-lora-frozen-bf16": zero | moments | frozen | {"lora": LORA}}
+        PAIRS += [("zero3", "whole"), ("zero3-lora", "whole-lora"), ("zero3-moments", "whole")]
+        PAIRS += [("zero3-offloaded-frozen", "whole-frozen"), ("zero3-bf16", "whole-bf16")]
+        PAIRS += [("zero3-moments-lora-frozen-bf16", "whole-lora-frozen-bf16")]
 
 
 IN_BFLOAT16 = ("half", "bf16")
@@ -128,12 +150,16 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(("run", "whole", "stage"), [(*pair, stage) for pair in PAIRS for stage in _stages(pair[1])])
 def test_shards_end_with_the_weights_of_whole_copies(ran: Path, run: str, whole: str, stage: str) -> None:
     start = weights(ran / "start")
+    if run.endswith("half"):  # what is not rounding alone
+        start = {name: one.bfloat16().float() for name, one in start.items()}
     one, other = (weights(ran / name / stage / "model") for name in (run, whole))
     assert set(start) == set(one) == set(other)
     moved = sum(float((other[key] - start[key]).square().sum()) for key in start) ** 0.5
     apart = sum(float((other[key] - one[key]).square().sum()) for key in start) ** 0.5
     # Sums of two halves are rounded in other places, which Adam's first steps turn into whole steps in bfloat16.
-    assert moved > 1e-3 and apart < moved * (0.2 if run.endswith(IN_BFLOAT16) else 1e-3), (moved, apart)
+    # Moments of 8 bits share a scale in blocks, which shards cut elsewhere.
+    most = 0.2 if run.endswith(IN_BFLOAT16) else 0.02 if run.endswith("-8") else 1e-3
+    assert moved > 1e-3 and apart < moved * most, (moved, apart)
 
 
 @pytest.mark.slow
@@ -149,7 +175,7 @@ def test_a_sharded_run_stopped_between_two_steps_ends_with_the_weights_of_an_und
 @pytest.mark.slow
 def test_lora_of_grpo_trains_the_tower_too_unless_it_is_frozen(ran: Path) -> None:
     start = weights(ran / "start")
-    for run in ("whole-lora", "whole-frozen") if IS_FULL else ("whole-lora",):
+    for run in ("whole-lora", "whole-lora-frozen-bf16") if IS_FULL else ("whole-lora",):
         end = weights(ran / run / "rl" / "model")
         changed = {name for name in start if not torch.equal(start[name], end[name])}
         towers = {name for name in changed if "visual" in name}

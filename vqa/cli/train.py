@@ -43,14 +43,16 @@ def train(
 ) -> None:
     """Train a model by a recipe; the same command again resumes."""
     from vqa.errors import UsageError
-    from vqa.imports import require
+    from vqa.imports import require, uncollected
 
     require("train", "trl", "accelerate", "datasets", doing="vqa train")
     from vqa.train.recipe import load_recipe
 
     chosen = load_recipe(recipe, assignments or ())
     places = [*(data or []), *(ladder or [])]
-    from vqa.train.dry_run import estimate, planned
+
+    with uncollected():
+        from vqa.train.dry_run import estimate, planned
     from vqa.train.gpus import detect_gpus, parse_gpus
     from vqa.train.plan import refuse_excess
 

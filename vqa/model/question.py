@@ -103,7 +103,8 @@ def check_askable(card: ModelCard, *, task: Literal["score", "comparison"] = "sc
             f"{where}: its question says nothing of the form of the answer, neither <answer> nor {PLACE}; "
             f"write {PLACE} where our sentence on it is to stand"
         )
-    ranges = [(float(a or c), float(b or d)) for a, b, c, d in _RANGE.findall(words)]
+    own = words.replace(_answer_format(card), "")  # our sentence names the card's scale, whatever the others say
+    ranges = [(float(a or c), float(b or d)) for a, b, c, d in _RANGE.findall(own)]
     scale = (card.answer.low, card.answer.high)
     if task == "score" and ranges and scale not in ranges:
         low, high = ranges[0]

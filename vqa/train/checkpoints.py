@@ -136,6 +136,7 @@ def _save_from(trainer: Trained, draft: Path) -> None:
     added = draft.with_name("additions")
     trainer.save_model(str(added))
     if trainer.args.should_save:
+        _forget_deepspeed()
         source = hf.AutoModelForImageTextToText.from_pretrained(source_of(model), dtype=model.dtype)
         merge_lora(source, added).save_pretrained(draft)
         shutil.rmtree(added)

@@ -14,6 +14,7 @@ from vqa.model.card import ModelCard, settle
 from vqa.prompt import PROMPTS
 from vqa.train.clips.dataset import ListedClip, view_of
 from vqa.train.gpus import Fleet
+from vqa.train.grpo.perturbations import needed_pass
 from vqa.train.hardware import HardwareConfig, Lora
 from vqa.train.memory import GB, MemoryPlan, ModelShape, Work, plan_memory
 from vqa.train.recipe import ColdStart, GrpoStage, Recipe, Stage, Warmup, Write
@@ -291,7 +292,8 @@ def work_of(
             is_packed=is_shared,
             recompute=stage.gradient_checkpointing,
             passes=max(1, own // rows // stage.num_mini_batches),
-            rollout_rows=0 if stage.vllm_mode else written,
+            # Under vLLM the model's weights are gathered for the probabilities that a reward asks of them alone.
+            rollout_rows=0 if stage.vllm_mode and needed_pass(stage) != "probability" else written,
             held_prompts=math.ceil(own / k),
             trains_tower=tower,
         )

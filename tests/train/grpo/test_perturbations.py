@@ -10,7 +10,10 @@ import pytest
 import torch
 
 from tests.support import rehearsal
+from vqa.errors import ModelError
 from vqa.prompt import answer_text, locate, parse
+from vqa.train import _compat
+from vqa.train.grpo.dataset import load_clip
 from vqa.train.grpo.perturbations import DIRECT, disorder, out_of_order, second_views, tenths_of
 from vqa.train.sharding import unsharded
 
@@ -93,7 +96,9 @@ def again(trainer: Any, written: list[list[int]], reward: str) -> dict[str, list
     trainer._settings = before.model_copy(update={"reward": reward})
     try:
         with unsharded(trainer) as model:
-            found: dict[str, list[Any]] = trainer._perturbed(model, written)
+            rows = trainer._second_rows()
+            seconds = trainer._write(model, rows, trainer._second_prompt, 1) if rows else []
+            found: dict[str, list[Any]] = trainer._perturbed(model, written, dict(zip(rows, seconds, strict=True)))
             return found
     finally:
         trainer._settings = before
@@ -155,3 +160,63 @@ def test_the_chance_of_the_tenths_digit_is_the_models(ready: tuple[Any, list[lis
         assert 0 < expected < 1
         assert found[name][row] == pytest.approx(expected, rel=1e-4)
     assert again(trainer, written, "preresq_video") == {}
+
+
+@pytest.mark.parametrize(("reward", "mode"), [("vq_insight", "colocate"), ("refine_iqa", "server")])
+def test_vllm_is_asked_a_second_time_with_the_second_prompts_and_pictures(
+    ready: tuple[Any, list[list[int]], list[int]], monkeypatch: pytest.MonkeyPatch, reward: str, mode: str
+) -> None:
+    """In vLLM's place, what the trainer itself writes to the same prompts: so the columns are the same."""
+    trainer, written, _ = ready
+    settings = trainer._settings.model_copy(update={"reward": reward, "vllm_mode": mode})
+    monkeypatch.setattr(trainer, "_settings", settings)
+    clips = {
+        place: load_clip(
+            trainer._examples[place],
+            trainer.model,
+            trainer.processing_class,
+            prompt=settings.prompt,
+            is_encoded=True,
+            keeps_pictures=True,
+            second=second_views(settings, place),
+        )
+        for place in trainer._clips
+    }
+    monkeypatch.setattr(trainer, "_clips", clips)
+    expected = again(trainer, written, reward)
+    calls: list[tuple[list[list[int]], list[list[Any]]]] = []
+
+    def generate(its: Any, *, prompts: Any, images: Any) -> Any:
+        calls.append((prompts, images))
+        if len(calls) == 1:
+            return prompts if mode == "server" else whole, written, [[0.0] * len(one) for one in written]
+        rows = list(range(len(written))) if mode == "server" else trainer._second_rows()
+        with unsharded(its) as model:
+            answers = its._write(model, rows, its._second_prompt, 1)
+        seen = [its._second_prompt(its._places[row]).ids.tolist() for row in rows]
+        return seen, answers, [[0.0] * len(one) for one in answers]
+
+    whole = trainer._prompt_ids()
+    monkeypatch.setattr(_compat, "generate_by_vllm", generate)
+    monkeypatch.setattr(_compat, "reset_vllm_encoder_cache", lambda *_, **__: None)
+    found = trainer._generate_by_vllm([None] * len(written), trainer)
+    assert found["completion_ids"] == written and len(found["logprobs"]) == len(written)
+    for name, column in expected.items():
+        assert found[name] == (column if reward == "vq_insight" else pytest.approx(column, rel=1e-5, nan_ok=True))
+        assert any(value is not None and value == value for value in column)
+    (first, shown), (second, shown_again) = calls
+    assert len(first) == 8 and len(second) == (8 if mode == "server" else 4)
+    # The second time other frames in the mosaic, and the crops as they were; or another question of the same pictures.
+    (mosaic, *crops), (other, *its_crops) = shown[0], shown_again[0]
+    assert (mosaic == other) == (reward == "refine_iqa") and crops == its_crops
+    assert (first[0] == second[0]) == (reward == "vq_insight")
+
+
+def test_a_prompt_that_vllm_reads_otherwise_stops_the_run(
+    ready: tuple[Any, list[list[int]], list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, written, _ = ready
+    monkeypatch.setattr(_compat, "reset_vllm_encoder_cache", lambda *_, **__: None)
+    monkeypatch.setattr(_compat, "generate_by_vllm", lambda *_, **__: ([[1]] * len(written), written, written))
+    with pytest.raises(ModelError, match=r"a prompt is 1 tokens to vLLM and \d+ to the model"):
+        trainer._generate_by_vllm([None] * len(written), trainer)

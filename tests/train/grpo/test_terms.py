@@ -17,10 +17,9 @@ CASES = [
     ("format", settings("q_insight", "visualquality_r1"), {}, "'json', and prompt visualquality_r1 asks for 'numbers'"),
     ("format", settings("preresq_image", "q_insight"), {}, "Set prompt to preresq_video or preresq_image"),
     ("degradation", settings("q_insight", "q_insight"), {"has_damage": False}, "Give a ladder"),
-    ("temporal", settings("vqathinker", "visualquality_r1", vllm_mode="server"), {}, "no vllm_mode"),
     ("temporal", settings("vq_insight", "visualquality_r1", shared_prefill=False), {}, "Set shared_prefill: true"),
     ("temporal", settings("vq_insight", "visualquality_r1"), {"stills": ["koniq"]}, "koniq shows one. Give videos"),
-    ("probability", settings("refine_iqa", "refine_iqa", vllm_mode="colocate"), {}, "needs a second pass"),
+    ("probability", settings("refine_iqa", "refine_iqa", shared_prefill=False), {}, "needs a second pass"),
 ]
 
 
@@ -37,7 +36,8 @@ def test_terms_that_can_pay_are_not_refused() -> None:
     check_terms(settings("q_insight", "q_insight", reward_weights={"degradation": 0}), has_damage=False)
     check_terms(settings("vqathinker", "visualquality_r1", reward_weights={"temporal": 0}), stills=["koniq"])
     check_terms(settings("vqathinker", "visualquality_r1", reward_mode="released", vllm_mode="server"))
-    check_terms(settings("refine_iqa", "refine_iqa"))
+    check_terms(settings("refine_iqa", "refine_iqa", vllm_mode="colocate"))
+    check_terms(settings("vqathinker", "visualquality_r1", vllm_mode="server"))
     check_terms(settings("q_insight", "q_insight"), has_damage=True)
     with pytest.raises(UsageError, match="allow_silent names temporal; reward cappo has regression, format"):
         check_terms(settings("cappo", "visualquality_r1", allow_silent=("temporal",)))

@@ -19,6 +19,7 @@ from trl.generation.vllm_client import VLLMClient
 
 from tests.support import rehearsal
 from vqa.errors import UsageError
+from vqa.prompt import parse
 
 pytest.importorskip("vllm")
 if not torch.cuda.is_available() and not importlib.import_module("vllm.platforms").current_platform.is_cpu():
@@ -48,6 +49,46 @@ def test_answers_are_as_likely_to_vllm_as_to_the_trainer(tmp_path: Path, monkeyp
     assert len(log) == 3  # the last sees the first one's clips again, after two updates that vLLM was given
     for entry in log:
         assert entry["sampling/sampling_logp_difference/max"] < 0.05  # vLLM also counts in float16
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reward", ["vq_insight", "refine_iqa"])
+def test_a_second_request_feeds_the_terms_that_need_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reward: str
+) -> None:
+    for name, value in {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}.items():
+        monkeypatch.setenv(name, value)
+    trainer = rehearsal.trainer(
+        tmp_path,
+        vllm_mode="colocate",
+        num_generations=8,
+        max_steps=2,
+        max_completion_length=64,
+        reward=reward,
+        allow_silent=("format",) if reward == "refine_iqa" else (),
+        check_first_batch=False,
+    )
+    columns: list[dict[str, list[Any]]] = []
+    usual = trainer._perturbed
+
+    def noted(*given: Any) -> dict[str, list[Any]]:
+        columns.append(usual(*given))
+        return columns[-1]
+
+    monkeypatch.setattr(trainer, "_perturbed", noted)
+    trainer.train()
+    assert len(columns) == 2
+    if reward == "vq_insight":
+        for one in columns:
+            assert [text is None for text in one["perturbed"]] == ([False] * 4 + [True] * 4) * 2
+        read = [parse(text, 2) for one in columns for text in one["perturbed"] if text is not None]
+        assert len(set(filter(None, read))) > 1
+        paid = [entry["rewards/temporal"] for entry in trainer.state.log_history if "rewards/temporal" in entry]
+        assert max(paid) > 0
+    else:
+        for name in ("think", "no_think"):
+            chances = [value for one in columns for value in one[name] if value == value]
+            assert chances and all(0 < value < 1 for value in chances)
 
 
 SERVED = ["--dtype", "float16", "--max-model-len", "4096", "--enforce-eager", "--enable-scale-out"]

@@ -67,8 +67,11 @@ def noise(frames: Pixels, severity: float, generator: np.random.Generator) -> Pi
         draw = generator.random(frames.shape[:3], dtype=np.float32)[..., None]
         return np.where(draw < share / 2, 0, np.where(draw > 1 - share / 2, 255, frames)).astype(np.uint8)
     channels = 1 if generator.random() < 0.5 else 3
-    grain = generator.standard_normal((*frames.shape[:3], channels), dtype=np.float32)
-    return _clip(frames + grain * _mix(3, 70, severity))
+    sigma, shape = _mix(3, 70, severity), (*frames.shape[1:3], channels)
+    noisy = np.empty_like(frames)
+    for frame, out in zip(frames, noisy, strict=True):  # one at a time: all of them in float32 are a gigabyte
+        out[:] = _clip(frame + generator.standard_normal(shape, dtype=np.float32) * sigma)
+    return noisy
 
 
 def exposure(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:

@@ -211,7 +211,7 @@ def check_terms(settings: GrpoSettings, *, has_damage: bool = True, stills: Sequ
         silent["degradation"] = "needs clips whose damage is known. Give a ladder (vqa data synth) too, by --data"
     term = needed_pass(settings)
     if term and not second_pass(settings):
-        silent[term] = "needs a second pass. Set shared_prefill: true and no vllm_mode"
+        silent[term] = "needs a second pass. Set shared_prefill: true"
     elif term == "temporal" and stills:
         silent[term] = f"needs several frames, and {', '.join(stills)} shows one. Give videos"
     paid = {name for name, weight in preset.weights.items() if weight}

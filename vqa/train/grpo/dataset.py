@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import datasets
@@ -73,6 +73,7 @@ class BatchClip:
     pictures: list[Image.Image]  # only for vLLM and trl's own path, which encode them
     prompt: EncodedPrompt | None
     second: EncodedPrompt | None = None  # of the second pass that some rewards need: other frames, or another question
+    second_pictures: list[Image.Image] = field(default_factory=list)  # only for vLLM
 
     @property
     def question(self) -> str:
@@ -109,12 +110,16 @@ def load_clip(
     def encoded(its: Views, asked: str | None) -> EncodedPrompt:
         return encode_prompt(model, encode(processor, its, prompt=prompt, question=asked))
 
+    def kept(its: Views | None) -> list[Image.Image]:
+        return [Image.fromarray(padded(picture)) for picture in its.pictures] if its and keeps_pictures else []
+
     return BatchClip(
         example=example,
         chat=messages(prompt, **views.counts, question=question),
-        pictures=[Image.fromarray(padded(picture)) for picture in views.pictures] if keeps_pictures else [],
+        pictures=kept(views),
         prompt=encoded(views, question) if is_encoded else None,
         second=None if other is None else encoded(other[0], other[1] or question),
+        second_pictures=kept(other and other[0]),
     )
 
 

@@ -29,10 +29,8 @@ TERM_OF_REWARD = {"vqathinker": "temporal", "vq_insight": "temporal", "refine_iq
 
 
 def second_pass(settings: "GrpoSettings") -> str | None:
-    """The term that needs a second pass in this run; None where there is none, or what generates cannot make one."""
-    if settings.vllm_mode is not None or not settings.shared_prefill:
-        return None
-    return needed_pass(settings)
+    """The term that needs a second pass in this run; None where there is none, or trl's own way cannot make one."""
+    return needed_pass(settings) if settings.shared_prefill else None
 
 
 def needed_pass(settings: "GrpoSettings") -> str | None:

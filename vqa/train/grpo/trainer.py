@@ -10,10 +10,12 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 
 import datasets
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, ProcessorMixin
@@ -192,6 +194,12 @@ class Trainer(Guarded, GRPOTrainer):  # type: ignore[misc]  # trl has no types
             raise ModelError(f"grpo: clip {self._examples[place].clip_id} was not encoded")
         return prompt
 
+    def _second_prompt(self, place: int) -> EncodedPrompt:
+        prompt = self._clips[place].second
+        if prompt is None:
+            raise ModelError(f"grpo: clip {self._examples[place].clip_id} has no second prompt")
+        return prompt
+
     def _prompt_ids(self) -> list[list[int]]:
         return [self._prompt(place).ids.tolist() for place in self._places]
 
@@ -199,7 +207,9 @@ class Trainer(Guarded, GRPOTrainer):  # type: ignore[misc]  # trl has no types
         """trl's rollout_func: answers by this process; keys beside trl's own go to the reward."""
         with unsharded(self) as model:
             written = self._write(model, range(len(prompts)), self._prompt)
-            more = self._perturbed(model, written)
+            rows = self._second_rows()
+            seconds = self._write(model, rows, self._second_prompt, 1) if rows else []
+            more = self._perturbed(model, written, dict(zip(rows, seconds, strict=True)))
         return {"prompt_ids": self._prompt_ids(), "completion_ids": written, "logprobs": None} | more
 
     def _write(
@@ -231,51 +241,90 @@ class Trainer(Guarded, GRPOTrainer):  # type: ignore[misc]  # trl has no types
 
     def _generate_by_vllm(self, prompts: Sequence[object], _: GRPOTrainer) -> Mapping[str, object]:
         """trl's rollout_func: answers by vLLM, to which trl has sent the weights."""
-        ids = self._prompt_ids()
-        is_server, picture = self._settings.vllm_mode == "server", self.processing_class.image_token_id
+        is_server = self._settings.vllm_mode == "server"
         _compat.reset_vllm_encoder_cache(self, is_server=is_server)
+        every = range(len(prompts))
+        written, logprobs = self._ask_vllm([(self._prompt(p), self._clips[p].pictures) for p in self._places])
+        more: dict[str, list[object]] = {}
+        if (term := second_pass(self._settings)) is not None:
+            wanted = self._second_rows()
+            # A server is asked by all processes at once, for all answers of a clip: those not wanted are dropped.
+            asked = list(every) if is_server else wanted
+            again, _ = self._ask_vllm(
+                [
+                    (self._second_prompt(place), self._clips[place].second_pictures)
+                    if self._clips[place].second
+                    else (self._prompt(place), self._clips[place].pictures)
+                    for place in (self._places[row] for row in asked)
+                ]
+            )
+            by_row = dict(zip(asked, again, strict=True))
+            # vLLM sends no probabilities of words that it did not write: those are the trained model's own.
+            with unsharded(self) if term == "probability" else nullcontext(self.model) as model:
+                more = self._perturbed(model, written, {row: by_row[row] for row in wanted})
+        return {"prompt_ids": self._prompt_ids(), "completion_ids": written, "logprobs": logprobs} | more
+
+    def _ask_vllm(
+        self, asked: Sequence[tuple[EncodedPrompt, list[Image.Image]]]
+    ) -> tuple[list[list[int]], list[list[float]]]:
+        """vLLM's answer to each prompt with its pictures, and the log-probabilities of its tokens.
+
+        Raises:
+            ModelError: where vLLM's processor makes other tokens of a prompt's pictures than the model's.
+        """
+        if not asked:
+            return [], []
+        ids = [prompt.ids.tolist() for prompt, _ in asked]
+        is_server, picture = self._settings.vllm_mode == "server", self.processing_class.image_token_id
         seen, written, logprobs = _compat.generate_by_vllm(
             self,
             # In this process vLLM expands one placeholder to a picture's tokens, and each of many as well.
             prompts=ids if is_server else [collapse_repeats(prompt, picture) for prompt in ids],
-            images=[self._clips[place].pictures for place in self._places],
+            images=[pictures for _, pictures in asked],
         )
-        for place, own, its in zip(self._places, ids, seen, strict=True):
+        for own, its in zip(ids, seen, strict=True):
             if own != list(its):
-                clip = self._examples[place].clip_id
                 raise ModelError(
-                    f"grpo: clip {clip} is {len(its)} tokens to vLLM and {len(own)} to the model: its processor "
+                    f"grpo: a prompt is {len(its)} tokens to vLLM and {len(own)} to the model: its processor "
                     "resizes pictures differently. Save the model with its processor, and start from that folder."
                 )
-        return {"prompt_ids": ids, "completion_ids": written, "logprobs": logprobs}
+        return written, logprobs
 
     # ------------------------------------------------------------------- second passes that some rewards need
 
-    def _perturbed(self, model: Model, written: list[list[int]]) -> dict[str, list[object]]:
-        """Columns for the reward, a value per row; see vqa.train.grpo.perturbations."""
-        term, k = second_pass(self._settings), self.num_generations
+    def _second_rows(self) -> list[int]:
+        """The rows of this process whose clip is asked a second time: VQ-Insight asks half as often."""
+        k = self.num_generations
+        few = 0 if second_pass(self._settings) is None else k // 2 if self._settings.reward == "vq_insight" else k
+        return [
+            row
+            for row, place in enumerate(self._places)
+            if self._clips[place].second and (self._first_row + row) % k < few
+        ]
+
+    def _perturbed(
+        self, model: Model, written: list[list[int]], seconds: Mapping[int, list[int]]
+    ) -> dict[str, list[object]]:
+        """Columns for the reward, a value per row; see vqa.train.grpo.perturbations. `seconds`: answers by row."""
+        term, every = second_pass(self._settings), range(len(written))
         if term is None:
             return {}
-        few = k // 2 if self._settings.reward == "vq_insight" else k
-        prompts = {place: clip.second for place, clip in self._clips.items() if clip.second}
-        rows = [r for r, place in enumerate(self._places) if place in prompts and (self._first_row + r) % k < few]
-        answers = self._decode(self._write(model, rows, prompts.__getitem__, 1))
+        answers = dict(zip(seconds, self._decode(list(seconds.values())), strict=True))
         if term == "temporal":
-            by_row = dict(zip(rows, answers, strict=True))
-            return {"perturbed": [by_row.get(row) for row in range(len(written))]}
+            return {"perturbed": [answers.get(row) for row in every]}
         numbers, tokens = dimensions(self._settings.prompt), self.processing_class.tokenizer
         ends, behind, read = list[list[int]](), list[EncodedPrompt](), list[int]()
-        for row, own, direct in zip(rows, self._decode(written), answers, strict=True):
-            place = self._places[row]
+        for row, direct in answers.items():
+            place, own = self._places[row], self._decode([written[row]])[0]
             pair = [tenths_of(text, self._examples[place].opinion, numbers=numbers) for text in (own, direct)]
             if None not in pair:
                 ends += [tokens(end, add_special_tokens=False)["input_ids"] for end in pair]
-                behind += [self._prompt(place), prompts[place]]
+                behind += [self._prompt(place), self._second_prompt(place)]
                 read.append(row)
         values = self._last_token_probabilities(model, behind, ends)
         think, direct_ones = dict(zip(read, values[::2], strict=True)), dict(zip(read, values[1::2], strict=True))
         columns = {"think": think, "no_think": direct_ones}
-        return {name: [one.get(row, math.nan) for row in range(len(written))] for name, one in columns.items()}
+        return {name: [one.get(row, math.nan) for row in every] for name, one in columns.items()}
 
     def _decode(self, written: Sequence[list[int]]) -> list[str]:
         return [self.processing_class.tokenizer.decode(one, skip_special_tokens=True) for one in written]
