@@ -10,7 +10,7 @@ import pytest
 from jobs.cascade import choose
 from jobs.request import ScoreRequest, inputs_of
 from jobs.score import score
-from tests.support import clips
+from tests.support import clips, failing
 from tests.support.job_runs import Rows, table
 from vqa.console import Engine
 from vqa.errors import ModelError, UsageError
@@ -44,15 +44,27 @@ def request_(unsure: Path, tmp_path_factory: pytest.TempPathFactory) -> ScoreReq
     )
 
 
+@pytest.fixture
+def _no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reasoner's scores follow from names and pixels."""
+    monkeypatch.setattr("jobs.score.ScoreStage", failing.FailingScoreStage)
+
+
 @pytest.fixture(scope="module")
 def whole(request_: ScoreRequest) -> Rows:
-    assert score(request_) == 0
+    """The rows of one run, whose reasoner needs no model."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jobs.score.ScoreStage", failing.FailingScoreStage)
+        assert score(request_) == 0
     return table(request_.out)
 
 
 def test_the_widest_go_to_the_reasoner_and_keep_the_student_s_score(
-    request_: ScoreRequest, whole: Rows, unsure: Path, tmp_path: Path
+    request_: ScoreRequest, unsure: Path, tmp_path: Path
 ) -> None:
+    request_ = replace(request_, out=tmp_path / "reasoned")
+    assert score(request_) == 0
+    whole = table(request_.out)
     light = replace(request_, tier="light", reason_share=None, assignments=(), out=tmp_path / "light")
     assert score(light) == 0
     student = table(light.out)
@@ -75,7 +87,7 @@ def test_the_widest_go_to_the_reasoner_and_keep_the_student_s_score(
 
 
 def test_a_run_that_ended_between_or_within_the_passes_comes_to_the_same_rows(
-    request_: ScoreRequest, whole: Rows, tmp_path: Path
+    request_: ScoreRequest, whole: Rows, _no_model: None, tmp_path: Path
 ) -> None:
     light = replace(request_, tier="light", reason_share=None, assignments=(), out=tmp_path)
     assert score(light) == 0
@@ -92,7 +104,9 @@ def test_a_run_that_ended_between_or_within_the_passes_comes_to_the_same_rows(
     assert table(tmp_path) == whole
 
 
-def test_the_reasoner_is_put_on_the_student_s_scale(request_: ScoreRequest, whole: Rows, tmp_path: Path) -> None:
+def test_the_reasoner_is_put_on_the_student_s_scale(
+    request_: ScoreRequest, whole: Rows, _no_model: None, tmp_path: Path
+) -> None:
     part = {"clips": 10, "rmse": 0.1, "mae": 0.1}
     made = {"kind": "isotonic", "parameters": [1.0, 5.0, 2.0, 4.0], "half_width": 0.5, "coverage_target": 0.9}
     made |= {"coverage": 0.9, "coverage_low": 0.8, "coverage_high": 1.0, "scale": [1, 5], "split": "none"}

@@ -12,13 +12,14 @@ import transformers as hf
 
 from tests.references.make_checkpoints import FAMILIES, Family, make
 from tests.support.samples import random_views
+from tests.support.scale import full
 from vqa.model.card import ModelCard
 from vqa.model.encode import encode
 from vqa.model.load import Policy, load
 from vqa.model.rollout import Rollout, Sampling, prefill, roll_out
 
 Policies = Callable[[Family], Policy]
-NEW = 16
+NEW = full(16, gate=10)
 
 
 def encoded(policy: Policy, count: int, *, start: int = 0) -> list[Any]:
@@ -46,7 +47,7 @@ def generated(policy: Policy, one: Any, **options: float) -> list[int]:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_greedy_tokens_are_those_of_generate_alone_and_in_a_batch(family: Family, policy: Policies) -> None:
     model = policy(family)
-    inputs = encoded(model, 8)
+    inputs = encoded(model, full(8, gate=6))
     expected = [generated(model, one) for one in inputs]
     assert len({tuple(one) for one in expected}) >= 5, "a test of answers that are all the same says nothing"
     assert len({one["input_ids"].shape[1] for one in inputs}) > 1
@@ -72,12 +73,13 @@ def test_each_attention_takes_its_mask(attention: str, checkpoint: Callable[[Fam
 @pytest.mark.parametrize("family", FAMILIES)
 def test_samples_do_not_depend_on_neighbours_or_k(family: Family, policy: Policies) -> None:
     model = policy(family)
-    inputs = encoded(model, 6)
-    four = tokens(answers(model, inputs, k=4, seeds=range(24)))
+    count = full(6, gate=4)
+    inputs = encoded(model, count)
+    four = tokens(answers(model, inputs, k=4, seeds=range(4 * count)))
     alone = [tokens(answers(model, [one], seeds=[4 * i]))[0] for i, one in enumerate(inputs)]
     assert four[::4] == alone
-    assert len({tuple(one) for one in four}) == 24
-    seeds = [seed for i in reversed(range(6)) for seed in range(4 * i, 4 * i + 4)]
+    assert len({tuple(one) for one in four}) == 4 * count
+    seeds = [seed for i in reversed(range(count)) for seed in range(4 * i, 4 * i + 4)]
     backwards = tokens(answers(model, inputs[::-1], k=4, seeds=seeds))
     assert [four[seed] for seed in seeds] == backwards
 
@@ -136,9 +138,9 @@ def test_an_answer_that_ends_is_the_beginning_of_the_one_that_may_not(policy: Po
     likely = Counter(token for one in tokens(answers(model, inputs)) for token in one).most_common(1)[0][0]
     words = replace(model.vocabulary, ends=(likely,))
     long, short = answers(model, inputs), answers(model, inputs, vocabulary=words)
-    for (full,), (cut,) in zip(long, short, strict=True):
-        stop = full.tokens.index(likely) if likely in full.tokens else NEW
-        assert cut.tokens == full.tokens[:stop]
+    for (whole,), (cut,) in zip(long, short, strict=True):
+        stop = whole.tokens.index(likely) if likely in whole.tokens else NEW
+        assert cut.tokens == whole.tokens[:stop]
         assert cut.is_finished == (stop < NEW)
     assert any(cut.is_finished for (cut,) in short)
 
@@ -154,7 +156,8 @@ def test_digit_logits_stand_beside_the_tokens_they_led_to(policy: Policies) -> N
 
 def test_sampling_draws_in_the_model_s_proportions(chain: Path) -> None:
     model = load(ModelCard(source=str(chain), device_map="cpu"))
-    inputs = [encode(model.processor, random_views(), prompt="q_insight")]
+    # A short question: each of 2,000 answers has its prompt's keys and values.
+    inputs = [encode(model.processor, random_views(), prompt="q_insight", question="How good?")]
 
     def first(count: int = 2000, **sampling: Any) -> Counter[str]:
         rollouts = roll_out(model.model, [prefill(model.model, inputs[0])], k=count, vocabulary=model.vocabulary,

@@ -1,5 +1,6 @@
 """The Scorer: the same clip gets the same score, numbers are right, and a bad clip costs only itself."""
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,7 +18,9 @@ from tests.support.samples import random_views
 from tests.support.scale import full
 from vqa.errors import ClipError, ModelError, UsageError
 from vqa.media.storage.fingerprint import fingerprint
+from vqa.model.card import ModelCard
 from vqa.model.engines import transformers as engine
+from vqa.model.load import Policy, load
 from vqa.model.scorer import Scorer
 from vqa.types import Clip, Score, Views
 from vqa.views import ViewsConfig, look, view_seed
@@ -25,6 +28,27 @@ from vqa.views import ViewsConfig, look, view_seed
 pytestmark = pytest.mark.slow
 
 Checkpoints = Callable[[Family], Path]
+
+
+# What `load` reads of a card.
+LOADED = {"source", "revision", "subfolder", "dtype", "attention", "device_map", "cpu_threads", "trust_remote_code"}
+LOADED |= {"min_pixels", "max_pixels", "modality"}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _read_once() -> Iterator[None]:
+    """A checkpoint is read once, and each scorer gets a copy of the model; reading is the subject of test_load.py."""
+    read: dict[str, Policy] = {}
+
+    def load_once(card: ModelCard, *, alone: bool = False) -> Policy:
+        key = repr(card.model_dump(include=LOADED))
+        if key not in read:
+            read[key] = load(card, alone=alone)
+        return replace(read[key], model=copy.deepcopy(read[key].model))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vqa.model.load.load", load_once)
+        yield
 
 
 def scorer(source: Path, **options: Any) -> Scorer:
@@ -67,7 +91,7 @@ def test_many_clips_answer_token_for_token_the_same_in_any_batch_and_order(k: in
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_answers_alike_in_any_batch_and_with_any_k(family: Family, checkpoint: Checkpoints) -> None:
-    views = small_views(full(10, gate=5))
+    views = small_views(full(10, gate=4))
     alone = texts(scorer(checkpoint(family), batch_size=1).score(views))
     assert texts(scorer(checkpoint(family), batch_size=8).score(views)) == alone
     one = texts(scorer(checkpoint(family), generation="sample", batch_size=7).score(views))

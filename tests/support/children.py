@@ -1,5 +1,6 @@
 """Processes that train beside a test: forked from it, with the heavy imports behind them (12 s of work)."""
 
+import gc
 import multiprocessing
 import socket
 from collections.abc import Callable
@@ -24,5 +25,6 @@ def both(work: Callable[..., Any], *arguments: Any) -> None:
 
 
 def _as_new(rank: int, work: Callable[..., Any], port: int, *arguments: Any) -> None:
+    gc.freeze()  # what is there by now needs no visit by the collectors that each run of a trainer starts
     AcceleratorState._reset_state(reset_partial_state=True)  # what trainers of the test left says: one process
     work(rank, port, *arguments)

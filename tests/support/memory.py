@@ -25,7 +25,7 @@ def measured() -> Iterator[Peak]:
         yield peak
         peak.bytes = torch.cuda.max_memory_allocated() - before
         return
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiled:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         yield peak
     results = profiled.profiler.kineto_results
     assert results is not None

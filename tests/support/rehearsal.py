@@ -1,5 +1,6 @@
 """Material for tests of the trainer: the embedded model, and looks at the bundled clips, more and less damaged."""
 
+import copy
 import functools
 from collections.abc import Sequence
 from dataclasses import replace
@@ -94,13 +95,51 @@ def examples(
 
 def model(*, dtype: torch.dtype = torch.float32, attention: str = "sdpa") -> Any:
     """The embedded model, ready to be trained."""
+    return copy.deepcopy(_read(dtype, attention))
+
+
+@functools.cache
+def _read(dtype: torch.dtype, attention: str) -> Any:
     return hf.AutoModelForImageTextToText.from_pretrained(
         ASSETS / "embedded", dtype=dtype, attn_implementation=attention
     )
 
 
+def narrow(*, dtype: torch.dtype = torch.float32) -> Any:
+    """A model of the embedded one's classes and vocabulary, ten times as cheap: two thin layers of random weights.
+
+    It writes words without sense, for tests in which what is written does not matter. The weights are large enough for
+    its words to depend on what it sees.
+    """
+    return copy.deepcopy(_drawn(dtype))
+
+
+@functools.cache
+def _drawn(dtype: torch.dtype) -> Any:
+    config = hf.AutoConfig.from_pretrained(ASSETS / "embedded")
+    text, vision = config.text_config, config.vision_config
+    text.hidden_size, text.intermediate_size, text.num_hidden_layers = 64, 128, 2
+    text.num_attention_heads, text.num_key_value_heads, text.layer_types = 1, 1, text.layer_types[:2]
+    vision.hidden_size, vision.intermediate_size, vision.num_heads, vision.depth = 48, 96, 2, 2
+    vision.out_hidden_size, vision.fullatt_block_indexes = text.hidden_size, [1]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made = hf.AutoModelForImageTextToText.from_config(config, dtype=dtype)
+        with torch.no_grad():
+            for name, weight in made.named_parameters():
+                if weight.ndim == 2:
+                    weight.normal_(0, 0.3 if "embed_tokens" in name else weight.shape[-1] ** -0.5)
+    made.generation_config = hf.GenerationConfig.from_pretrained(ASSETS / "embedded")
+    return made
+
+
 def processor() -> Any:
-    """Its processor."""
+    """The embedded model's processor."""
+    return copy.deepcopy(_processor())
+
+
+@functools.cache
+def _processor() -> Any:
     return hf.AutoProcessor.from_pretrained(ASSETS / "embedded")
 
 

@@ -14,6 +14,13 @@ from tests.support import clips
 torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def _few_draws(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A warm-up on the ladder standardises by as many crops as six clips are worth."""
+    if "ladder" in request.fixturenames:
+        monkeypatch.setattr("vqa.train.scratch.warmup.SAMPLE", 16)
+
+
 @pytest.fixture(scope="session")
 def ladder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of six clips: two to choose by, four to learn from."""

@@ -4,12 +4,14 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
 
+from tests.support import children
 from vqa.errors import ModelError, UsageError
 from vqa.model.card import settle
 from vqa.train.publish import make_folder
@@ -47,13 +49,40 @@ def run(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_plain_transformers_loads_and_asks_it_and_nothing_in_it_is_pickled(run: Path) -> None:
+def forked(code: str, folder: Path) -> str:
+    """What a fork of this process prints that runs the code; what it would import is there already."""
+
+    def child() -> None:
+        with (folder.parent / "printed").open("w") as sys.stdout:
+            sys.argv[1:] = [str(folder)]
+            exec(code, {})
+            sys.stdout.flush()
+
+    process = children.forked().Process(target=child)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    return (folder.parent / "printed").read_text()
+
+
+def fresh(code: str, folder: Path) -> str:
+    """The same of a new interpreter."""
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("run_code", [forked, pytest.param(fresh, marks=pytest.mark.full)])
+def test_plain_transformers_loads_and_asks_it_and_nothing_in_it_is_pickled(
+    run: Path, run_code: Callable[[str, Path], str]
+) -> None:
     folder = make_folder(run, "someone/judge", licence="apache-2.0")
     wanted = {path.name for path in EMBEDDED.iterdir()} | {"vqa.yaml", "stages.json"}
     assert folder == run / "hub" and {path.name for path in folder.iterdir()} == wanted
     code = """
 import sys
-sys.modules.update(dict.fromkeys(("vqa", "jobs", "samplers")))  # cannot be imported
+ours = ("vqa", "jobs", "samplers")  # cannot be imported
+sys.modules.update(dict.fromkeys([*ours, *(name for name in sys.modules if name.split(".")[0] in ours)]))
 import numpy, torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -65,8 +94,7 @@ picture = Image.fromarray(numpy.zeros((56, 56, 3), dtype=numpy.uint8))
 inputs = processor(text=[text], images=[picture], return_tensors="pt")
 print(model.generate(**inputs, max_new_tokens=2, min_new_tokens=2).shape[1] - inputs["input_ids"].shape[1])
 """
-    done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True)
-    assert done.stdout.strip() == "2", done.stderr
+    assert run_code(code, folder).strip() == "2"
 
 
 def test_the_card_tells_figures_recipe_licence_and_how_to_ask(run: Path, tmp_path: Path) -> None:
@@ -125,13 +153,19 @@ def test_what_will_not_do_is_refused_before_anything_is_written(run: Path, tmp_p
 
 def test_an_upload_that_cannot_be_says_so_and_keeps_the_folder(run: Path) -> None:
     folder = make_folder(run, "someone/judge", licence="mit")
-    code = (
-        "import sys; from pathlib import Path; from vqa.train.publish import upload; upload(Path(sys.argv[1]), 'a/b')"
-    )
-    for token, message in (({}, "push: no token. Set HF_TOKEN"), ({"HF_TOKEN": "hf_none"}, "could not be uploaded")):
-        environment = {"HF_HOME": str(run / "hf"), "HF_ENDPOINT": "http://127.0.0.1:9", "PATH": "/usr/bin"} | token
-        done = subprocess.run(
-            [sys.executable, "-c", code, str(folder)], env=environment, capture_output=True, text=True
-        )
-        assert message in done.stderr
+    code = """
+import os, sys
+from pathlib import Path
+from vqa.train.publish import upload
+for token in ({}, {"HF_TOKEN": "hf_none"}):
+    os.environ.update(token)
+    try:
+        upload(Path(sys.argv[1]), "a/b")
+    except Exception as error:
+        print(" ".join(str(error).split()))
+"""
+    environment = {"HF_HOME": str(run / "hf"), "HF_ENDPOINT": "http://127.0.0.1:9", "PATH": "/usr/bin"}
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], env=environment, capture_output=True, text=True)
+    without, refused = done.stdout.splitlines()
+    assert "push: no token. Set HF_TOKEN" in without and "could not be uploaded" in refused, done.stderr
     assert (folder / "README.md").is_file()

@@ -99,7 +99,7 @@ def test_a_clip_of_a_ladder_is_asked_about_its_damage_too(
         "per_device_train_batch_size": 16,
         "max_completion_length": 200,
     }
-    values = small(COLDSTART | {"max_steps": 1, "prompt": "q_insight"}, GRPO | steps)
+    values = small(COLDSTART | {"max_steps": 1, "prompt": "q_insight"}, GRPO | steps, validation_clips=0)
     run_recipe(written(tmp_path / "a.yaml", values), data=[ladder], out=tmp_path / "out")
     lines = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
     # Four clips, asked about quality and about damage; of the latter 1 and 0.25, and 1 each for the form.
@@ -139,7 +139,7 @@ def test_a_stand_in_opinion_is_never_taken_for_a_persons(ladder: Path, tmp_path:
 
 
 def test_the_trainer_asks_and_pays_for_damage(tmp_path: Path) -> None:
-    """In one batch: a clip's quality and another's damage, to the embedded model, which was not taught the second."""
+    """In one batch: a clip's quality and another's damage, to a model that was taught neither."""
     quality, other, *_ = rehearsal.examples()
     from dataclasses import replace
 
@@ -147,6 +147,8 @@ def test_the_trainer_asks_and_pays_for_damage(tmp_path: Path) -> None:
     trainer = rehearsal.trainer(
         tmp_path,
         of=[quality, damage, *rehearsal.examples()[2:]],
+        its_model=rehearsal.narrow(),
+        max_completion_length=8,
         reward="q_insight",
         prompt="q_insight",
         check_first_batch=False,

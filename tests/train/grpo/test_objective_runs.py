@@ -25,31 +25,52 @@ CAPTION = "A rabbit on a meadow, softly blurred."
 
 
 @pytest.fixture(scope="module")
-def ready(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """A trainer and a batch of real answers: four to each of two clips, without any hook; float64, as much cancels.
+def paid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """A trainer and a batch of the embedded model's answers: four to each of two clips, without any hook.
 
-    Refine-IQA's reward is for answers of one number; here it pays for the form that the embedded model writes.
+    Refine-IQA's reward is for answers of one number; here it pays for the form that the embedded model writes. What is
+    drawn from the same seeds again is not written again.
     """
     lines = replace(REWARD_PRESETS["refine_iqa"], demand="lines")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(REWARD_PRESETS, "refine_iqa", lines)
-        yield _ready(tmp_path_factory)
+        trainer = rehearsal.trainer(
+            tmp_path_factory.mktemp("paid"), num_generations=4, temperature=1.2, reward="refine_iqa"
+        )
+        write, drawn = trainer._write, {}
+
+        def write_once(model: Any, rows: Any, prompt_of: Any, *salt: int) -> list[list[int]]:
+            if salt not in drawn:
+                drawn[salt] = write(model, rows, prompt_of, *salt)
+            return drawn[salt]
+
+        patch.setattr(trainer, "_write", write_once)
+        yield trainer, trainer._generate_and_score_completions(rows_of(trainer))
 
 
-def _ready(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, dict[str, Any]]:
+@pytest.fixture(scope="module")
+def ready(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, dict[str, Any]]:
+    """A trainer and a batch of answers of several lengths and advantages; float64, as much cancels."""
     trainer = rehearsal.trainer(
         tmp_path_factory.mktemp("hooks"),
-        its_model=rehearsal.model(dtype=torch.float64),
+        its_model=rehearsal.narrow(dtype=torch.float64),
         of=rehearsal.examples(caption=CAPTION),
         num_generations=4,
-        temperature=1.2,
-        reward="refine_iqa",
+        max_completion_length=24,
+        check_first_batch=False,
     )
     trainer.current_gradient_accumulation_steps = 1
-    rows = [row for row in trainer.train_dataset if row["place"] in (0, 1) for _ in range(4)]
-    batch = trainer._generate_and_score_completions(rows)
+    batch = trainer._generate_and_score_completions(rows_of(trainer))
+    for row in range(8):
+        batch["completion_mask"][row, 24 - row :] = 0
+    batch["advantages"] = torch.linspace(-1.5, 1.5, 8, dtype=torch.float64)  # words without sense earn no reward
     trainer.model.train()
     return trainer, batch
+
+
+def rows_of(trainer: Any) -> list[Any]:
+    """Four of each of two clips."""
+    return [row for row in trainer.train_dataset if row["place"] in (0, 1) for _ in range(4)]
 
 
 @pytest.fixture(scope="module")
@@ -121,19 +142,18 @@ def policy_loss(logps: torch.Tensor, advantages: torch.Tensor, mask: torch.Tenso
     return -((ratio * advantages[:, None] * mask).sum(1) / mask.sum(1)).mean()
 
 
-def test_advantages_are_the_papers_and_hooks_change_them(ready: tuple[Any, dict[str, Any]]) -> None:
-    trainer, batch = ready
+def test_advantages_are_the_papers_and_hooks_change_them(paid: tuple[Any, dict[str, Any]]) -> None:
+    trainer, batch = paid
     judged = trainer._reward.batch
     total = judged.terms["total"]
     plain = (total - total.mean(1, keepdims=True)) / (total.std(1, ddof=1, keepdims=True) + 1e-4)
     np.testing.assert_allclose(batch["advantages"].view(2, 4), plain, atol=1e-4)
-    rows = [row for row in trainer.train_dataset if row["place"] in (0, 1) for _ in range(4)]
 
     def hooked(objective: AdvantageObjective) -> np.ndarray:
         before = trainer._settings
         with_objectives(trainer, objective)
         try:
-            return trainer._generate_and_score_completions(rows)["advantages"].view(2, 4).numpy()
+            return trainer._generate_and_score_completions(rows_of(trainer))["advantages"].view(2, 4).numpy()
         finally:
             trainer._settings = before
 
@@ -159,21 +179,25 @@ def test_a_group_without_spread_moves_nothing(tmp_path: Path) -> None:
     kept = {}
     for on in (False, True):
         trainer = rehearsal.trainer(
-            tmp_path, objectives=[{"kind": "spread_filter"}] * on, num_generations=4, check_first_batch=False
+            tmp_path,
+            its_model=rehearsal.narrow(),
+            objectives=[{"kind": "spread_filter"}] * on,
+            num_generations=4,
+            max_completion_length=4,
+            check_first_batch=False,
         )
-        rows = [row for row in trainer.train_dataset if row["place"] in (0, 1) for _ in range(4)]
         reward = trainer._reward
         real = type(reward).__call__
 
         def faint(*args: Any, its: Any = reward, call: Any = real, **kwargs: Any) -> list[float]:
             call(its, **kwargs)
-            its.batch.terms["total"][0] = 1.0 + 1e-4 * np.arange(4)
+            its.batch.terms["total"][:] = 1.0 + 1e-4 * np.arange(4), np.arange(4)
             return its.batch.terms["total"].ravel().tolist()
 
         trainer.reward_funcs = [faint]
-        kept[on] = trainer._generate_and_score_completions(rows)["advantages"].view(2, 4)
+        kept[on] = trainer._generate_and_score_completions(rows_of(trainer))["advantages"].view(2, 4)
     assert kept[False][0].abs().max() > 0.4 and torch.equal(kept[True][0], torch.zeros(4))
-    assert torch.equal(kept[True][1], kept[False][1])
+    assert torch.equal(kept[True][1], kept[False][1]) and kept[True][1].abs().max() > 0.4
 
 
 def test_the_gate_learns_from_the_tokens_of_highest_entropy(

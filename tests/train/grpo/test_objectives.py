@@ -127,9 +127,8 @@ def train_with_toy(folder: Path, said: Path) -> None:
     recipe = written(folder / "a.yaml", small(GRPO | {"objectives": [{"kind": "toy", "by": 3}]}))
     logs = []
     for terms in ([], [{"kind": "toy", "by": 3.0}]):
-        trainer = rehearsal.trainer(
-            folder / str(len(terms)), check_first_batch=False, objectives=terms, max_completion_length=8
-        )
+        settings = {"check_first_batch": False, "objectives": terms, "max_completion_length": 8}
+        trainer = rehearsal.trainer(folder / str(len(terms)), its_model=rehearsal.narrow(), **settings)
         trainer.train()
         logs.append(trainer.state.log_history[0])
     found = [str(recipe.stages[0].objectives), logs[1]["loss"] - logs[0]["loss"], logs[1]["toy"]]  # type: ignore[union-attr]

@@ -6,6 +6,7 @@ They find the same on held-out clips too, each of which one of the two looks at.
 import os
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,17 +15,19 @@ from tests.support import children, rehearsal
 from vqa.train.clips.dataset import TrainingClip
 from vqa.train.validation import validate
 
-# Three clips of four answers on two processes: the second clip's answers lie on both.
+# Three clips on two processes: the second clip's answers lie on both.
 SETTINGS = {
     "clips_per_step": 3,
-    "num_generations": 4,
     "per_device_train_batch_size": 12,
     "learning_rate": 1e-2,
     "optim": "sgd",
     "max_grad_norm": 1e9,
     "max_completion_length": 32,
 }
-REWARDS = ("preresq_video", "vq_insight")  # answers compared; and those to shuffled frames
+# Answers compared, four to a clip; and those to shuffled frames, one to two of a clip.
+REWARDS = {"preresq_video": 4, "vq_insight": 2}
+
+JUDGED = "preresq_video"
 
 
 def one_step(folder: str, reward: str, *, processes: int) -> dict[str, object]:
@@ -34,13 +37,14 @@ def one_step(folder: str, reward: str, *, processes: int) -> dict[str, object]:
         TrainingClip(clip_id=f"{place}", dataset="held out", opinion=1.5 + place, load=load)
         for place, load in enumerate(looks)
     ]
-    judged = reward == REWARDS[0]  # the held-out clips know nothing of rewards
+    judged = reward == JUDGED  # the held-out clips know nothing of rewards
     asking = {"prompt": "preresq_video", "readout": "answer", "max_new_tokens": 64}
     trainer = rehearsal.trainer(
         Path(folder),
         its_model=rehearsal.model(dtype=torch.float64),
         processes=processes,
         reward=reward,
+        num_generations=REWARDS[reward],
         evaluate=partial(validate, processor=rehearsal.processor(), clips=held_out, **asking) if judged else None,
         eval_steps=1,
         **SETTINGS,
@@ -72,8 +76,15 @@ def _half(rank: int, port: int, folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def halves(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What each of two processes found: `REWARD-RANK.pt`."""
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What one process found, by reward."""
+    folder = tmp_path_factory.mktemp("one")
+    return {reward: one_step(str(folder / reward), reward, processes=1) for reward in REWARDS}
+
+
+@pytest.fixture(scope="module")
+def halves(whole: dict[str, dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What each of two processes found: `REWARD-RANK.pt`; they are forked when model and clips are read."""
     folder = tmp_path_factory.mktemp("both")
     children.both(_half, folder)
     return folder
@@ -81,15 +92,17 @@ def halves(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("reward", REWARDS)
-def test_two_processes_take_the_step_that_one_takes(tmp_path: Path, halves: Path, reward: str) -> None:
-    alone = one_step(str(tmp_path), reward, processes=1)
+def test_two_processes_take_the_step_that_one_takes(
+    whole: dict[str, dict[str, Any]], halves: Path, reward: str
+) -> None:
+    alone = whole[reward]
     for rank in range(2):
         half = torch.load(halves / f"{reward}-{rank}.pt", weights_only=False)
         assert half["texts"] == alone["texts"]
         torch.testing.assert_close(half["total"], alone["total"], rtol=0, atol=0)
         assert half["total"].std() > 0.1
         torch.testing.assert_close(half["held_out"], alone["held_out"], equal_nan=True)
-        judged = (2, 4, 2) if reward == REWARDS[0] else (0, 0, 0)  # before and after the step
+        judged = (2, 4, 2) if reward == JUDGED else (0, 0, 0)  # before and after the step
         assert (len(alone["held_out"]), alone["looks"], half["looks"]) == judged
         for name, update in alone["update"].items():
             worst = (half["update"][name] - update).norm() / update.norm()

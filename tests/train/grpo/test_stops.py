@@ -21,6 +21,11 @@ from vqa.train.runner import run_recipe
 pytestmark = pytest.mark.slow
 
 
+def narrow(folder: Path, **settings: Any) -> Any:
+    """A trainer of a model of which only weights and steps matter here."""
+    return rehearsal.trainer(folder, its_model=rehearsal.narrow(), **{"check_first_batch": False} | settings)
+
+
 class At(TrainerCallback):
     """Calls something when a step has ended."""
 
@@ -38,9 +43,7 @@ def poison(trainer: Any) -> None:
 
 
 def test_nan_stops_before_a_step_and_names_the_last_good_checkpoint(tmp_path: Path) -> None:
-    trainer = rehearsal.trainer(
-        tmp_path, num_generations=2, max_steps=3, save_steps=1, max_completion_length=8, check_first_batch=False
-    )
+    trainer = narrow(tmp_path, num_generations=2, max_steps=3, save_steps=1, max_completion_length=8)
     trainer.add_callback(At(1, lambda: poison(trainer)))
     with pytest.raises(
         ModelError, match=rf"nan at step 1\. Lower `learning_rate` and resume from {tmp_path}/checkpoint-1"
@@ -49,7 +52,7 @@ def test_nan_stops_before_a_step_and_names_the_last_good_checkpoint(tmp_path: Pa
 
 
 def test_a_gradient_that_is_none_moves_nothing(tmp_path: Path) -> None:
-    trainer = rehearsal.trainer(tmp_path, num_generations=2, max_completion_length=8, check_first_batch=False)
+    trainer = narrow(tmp_path, num_generations=2, max_completion_length=8)
     before = rehearsal.weights(trainer.model)
     trainer.model.lm_head.weight.register_hook(lambda gradient: gradient * float("inf"))
     with pytest.raises(
@@ -72,19 +75,11 @@ def small_disk(limit_bytes: int) -> Iterator[None]:
         signal.signal(signal.SIGXFSZ, old)
 
 
-@pytest.mark.parametrize(
-    "limit_mb", [pytest.param(1, marks=pytest.mark.full), 30]
-)  # inside the weights (25 MB), and inside the optimiser's state (50 MB)
-def test_a_disk_that_fills_up_leaves_the_last_checkpoint_whole(tmp_path: Path, limit_mb: int) -> None:
-    settings = {
-        "num_generations": 2,
-        "max_steps": 2,
-        "save_steps": 1,
-        "max_completion_length": 8,
-        "check_first_batch": False,
-    }
-    trainer = rehearsal.trainer(tmp_path, **settings)
-    disk = small_disk(limit_mb * 2**20)
+@pytest.mark.parametrize("share", [0.2, 1.2])  # of the weights' bytes: inside them, and inside the optimiser's state
+def test_a_disk_that_fills_up_leaves_the_last_checkpoint_whole(tmp_path: Path, share: float) -> None:
+    settings = {"num_generations": 2, "max_steps": 2, "save_steps": 1, "max_completion_length": 8}
+    trainer = narrow(tmp_path, **settings)
+    disk = small_disk(int(share * sum(one.nbytes for one in trainer.model.parameters())))
     trainer.add_callback(At(2, disk.__enter__))
     try:
         with pytest.raises(ModelError, match=r"checkpoint-2 could not be written to .* GB are free there\. Make room"):
@@ -92,7 +87,7 @@ def test_a_disk_that_fills_up_leaves_the_last_checkpoint_whole(tmp_path: Path, l
     finally:
         disk.__exit__(None, None, None)
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["checkpoint-1"]
-    again = rehearsal.trainer(tmp_path, **settings)
+    again = narrow(tmp_path, **settings)
     again.train(resume_from_checkpoint=True)
     assert again.state.global_step == 2 and (tmp_path / "checkpoint-2").is_dir()
 
@@ -106,7 +101,7 @@ SETTINGS = rehearsal.UNPAID | {
 
 
 def killed(folder: str) -> None:
-    trainer = rehearsal.trainer(Path(folder), **SETTINGS)
+    trainer = narrow(Path(folder), **SETTINGS)
     trainer.add_callback(At(3, lambda: os.kill(os.getpid(), signal.SIGKILL)))
     trainer.train()
 
@@ -115,20 +110,20 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     """Killed between two updates of the same answers, one step behind its checkpoint, in the second of two epochs."""
     child = children.forked().Process(target=killed, args=(str(tmp_path / "killed"),))
     child.start()
-    straight = rehearsal.trainer(tmp_path / "straight", **SETTINGS)
+    straight = narrow(tmp_path / "straight", **SETTINGS)
     straight.train()
     child.join()
     assert child.exitcode == -signal.SIGKILL
     assert [path.name for path in (tmp_path / "killed").iterdir()] == ["checkpoint-2"]
-    resumed = rehearsal.trainer(tmp_path / "killed", **SETTINGS)
+    resumed = narrow(tmp_path / "killed", **SETTINGS)
     resumed.train(resume_from_checkpoint=True)
-    before, final = rehearsal.weights(rehearsal.model()), rehearsal.weights(resumed.model)
+    before, final = rehearsal.weights(rehearsal.narrow()), rehearsal.weights(resumed.model)
     assert any(not torch.equal(value, final[name]) for name, value in before.items())
     assert all(torch.equal(value, final[name]) for name, value in rehearsal.weights(straight.model).items())
 
 
 def test_a_run_that_cannot_learn_is_refused_before_its_first_step(tmp_path: Path) -> None:
-    trainer = rehearsal.trainer(tmp_path, num_generations=2, max_completion_length=4)
+    trainer = narrow(tmp_path, num_generations=2, max_completion_length=4, check_first_batch=True)
     before = rehearsal.weights(trainer.model)
     with pytest.raises(ModelError, match="from its first answers: no answer could be parsed"):
         trainer.train()
@@ -145,15 +140,8 @@ def test_the_log_shows_speed_memory_and_the_held_out_slice(tmp_path: Path) -> No
         looked.append(model.training)
         return {"srcc": 0.5}
 
-    trainer = rehearsal.trainer(
-        tmp_path,
-        num_generations=2,
-        max_steps=2,
-        max_completion_length=8,
-        check_first_batch=False,
-        evaluate=judge,
-        eval_steps=2,
-    )
+    settings = {"num_generations": 2, "max_steps": 2, "max_completion_length": 8, "eval_steps": 2}
+    trainer = narrow(tmp_path, evaluate=judge, **settings)
     trainer.train()
     logs = trainer.state.log_history
     assert [entry["step"] for entry in logs if "held_out/srcc" in entry] == [0, 2] and looked == [False, False]
@@ -172,15 +160,9 @@ def test_tensorboard_holds_what_the_held_out_clips_say(ladder: Path, tmp_path: P
         found.Reload()
         return {one.step: one.value for one in found.Scalars(f"train/{name}")}
 
-    settings = {
-        "num_generations": 2,
-        "max_steps": 2,
-        "max_completion_length": 8,
-        "check_first_batch": False,
-        "eval_steps": 2,
-    }
+    settings = {"num_generations": 2, "max_steps": 2, "max_completion_length": 8, "eval_steps": 2}
     said = {"srcc": 0.5, "plcc": 0.25}
-    rehearsal.trainer(tmp_path / "grpo", evaluate=lambda _: said, report_to="tensorboard", **settings).train()
+    narrow(tmp_path / "grpo", evaluate=lambda _: said, report_to="tensorboard", **settings).train()
     assert {name: told(tmp_path / "grpo", f"held_out/{name}") for name in said} == {
         name: {0: value, 2: value} for name, value in said.items()
     }

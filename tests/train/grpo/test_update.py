@@ -9,6 +9,7 @@ import torch
 
 from tests.support import rehearsal
 from vqa.errors import UsageError
+from vqa.model.load import hf
 from vqa.train.modules import vocabulary_of
 
 pytestmark = pytest.mark.slow
@@ -43,6 +44,7 @@ def test_recomputing_activations_changes_no_update(tmp_path: Path, vision_rate: 
     for recompute in (False, True):
         trainer = rehearsal.trainer(
             tmp_path / f"{recompute}",
+            its_model=rehearsal.narrow(),
             gradient_checkpointing=recompute,
             max_steps=2,
             vision_learning_rate=vision_rate,
@@ -58,12 +60,17 @@ def test_recomputing_activations_changes_no_update(tmp_path: Path, vision_rate: 
 
 
 def test_shared_prompts_give_trls_own_gradient(tmp_path: Path) -> None:
-    """The batch that our path made goes through trl's path, pictures and prompts K times; float64, as much cancels."""
-    ours = rehearsal.trainer(tmp_path / "ours", num_generations=3, its_model=rehearsal.model(dtype=torch.float64))
+    """A batch of answers of several lengths goes through trl's path too, pictures and prompts K times; float64, as much
+    cancels."""
+    settings = {"num_generations": 3, "max_completion_length": 24, "check_first_batch": False}
+    ours = rehearsal.trainer(tmp_path / "ours", its_model=rehearsal.narrow(dtype=torch.float64), **settings)
     rows = [row for row in ours.train_dataset if row["place"] in (0, 1) for _ in range(3)]
     batch = ours._generate_and_score_completions(rows)
+    batch["advantages"] = torch.linspace(-1, 1, 6, dtype=torch.float64)  # words without sense earn no reward
+    for row in range(6):
+        batch["completion_mask"][row, 24 - 3 * row :] = 0
     theirs = rehearsal.trainer(
-        tmp_path / "theirs", num_generations=3, shared_prefill=False, its_model=rehearsal.model(dtype=torch.float64)
+        tmp_path / "theirs", its_model=rehearsal.narrow(dtype=torch.float64), shared_prefill=False, **settings
     )
     clips = [ours._examples[place].load() for place in (0, 1)]
     processor = theirs.processing_class
@@ -100,6 +107,7 @@ def test_each_clip_is_loaded_and_encoded_once_a_batch_whatever_is_repeated(
     trainer = rehearsal.trainer(
         tmp_path,
         of=examples,
+        its_model=rehearsal.narrow(),
         num_generations=4,
         per_device_train_batch_size=4,
         num_iterations=2,
@@ -130,9 +138,8 @@ def test_each_clip_is_loaded_and_encoded_once_a_batch_whatever_is_repeated(
 
 def test_what_no_answer_may_hold_is_never_drawn(tmp_path: Path) -> None:
     """Hot sampling draws every word there is, and not one placeholder, although their logits are raised."""
-    trainer = rehearsal.trainer(
-        tmp_path, temperature=50.0, num_generations=4, max_completion_length=48, check_first_batch=False
-    )
+    settings = {"temperature": 50.0, "num_generations": 4, "max_completion_length": 48, "check_first_batch": False}
+    trainer = rehearsal.trainer(tmp_path, its_model=rehearsal.narrow(), **settings)
     banned = set(vocabulary_of(trainer.model, trainer.processing_class).banned)
     assert trainer.model.config.image_token_id in banned
     trainer._places, rows = [0] * 4, [row for row in trainer.train_dataset if row["place"] == 0] * 4
@@ -145,7 +152,7 @@ def test_what_no_answer_may_hold_is_never_drawn(tmp_path: Path) -> None:
 
 
 def test_a_frozen_tower_stays_and_its_own_rate_counts(tmp_path: Path) -> None:
-    trainer = rehearsal.trainer(tmp_path, vision_learning_rate=0.0, num_generations=4)
+    trainer = rehearsal.trainer(tmp_path, its_model=rehearsal.narrow(), vision_learning_rate=0.0, **rehearsal.UNPAID)
     before = rehearsal.weights(trainer.model)
     trainer.train()
     after = rehearsal.weights(trainer.model)
@@ -161,6 +168,7 @@ def test_the_schedule_the_clip_and_the_optimiser_are_the_recipes(tmp_path: Path)
     """Q-Hawkeye's script: a cosine behind a warm-up, gradients clipped at 0.1; two updates per batch of answers."""
     trainer = rehearsal.trainer(
         tmp_path,
+        its_model=rehearsal.narrow(),
         num_generations=4,
         per_device_train_batch_size=4,
         num_mini_batches=2,
@@ -192,11 +200,17 @@ def test_the_schedule_the_clip_and_the_optimiser_are_the_recipes(tmp_path: Path)
 
 def test_the_reference_is_the_model_before_training(tmp_path: Path) -> None:
     """With beta, the second step's loss holds beta times the KL that trl's k3 gives for the two models."""
-    trainer = rehearsal.trainer(tmp_path, beta=0.5, num_generations=4, max_steps=2, learning_rate=1e-3)
+    rehearsal.narrow().save_pretrained(tmp_path / "start")
+
+    def start() -> Any:
+        return hf.AutoModelForImageTextToText.from_pretrained(tmp_path / "start")
+
+    settings = rehearsal.UNPAID | {"beta": 0.5, "max_steps": 2, "learning_rate": 1e-3}
+    trainer = rehearsal.trainer(tmp_path, its_model=start(), **settings)
     trainer.train()
     logs = [entry for entry in trainer.state.log_history if "kl" in entry]
     assert logs[0]["kl"] == pytest.approx(0.0, abs=1e-6) and logs[1]["kl"] > 1e-3
-    changed = rehearsal.model()
+    changed = start()
     with torch.no_grad():
         next(changed.model.language_model.parameters()).add_(1.0)
     with pytest.raises(UsageError, match="needs the model before training"):
@@ -229,9 +243,8 @@ def test_attention_that_cannot_share_a_prompt_is_refused(tmp_path: Path) -> None
 
 def test_several_questions_change_from_step_to_step_and_are_one_for_a_clip(tmp_path: Path) -> None:
     ways = ("How good is it? A", "How good is it? B", "How good is it? C")
-    trainer = rehearsal.trainer(
-        tmp_path, questions=ways, check_first_batch=False, num_generations=2, max_completion_length=4
-    )
+    settings = {"check_first_batch": False, "num_generations": 2, "max_completion_length": 4}
+    trainer = rehearsal.trainer(tmp_path, its_model=rehearsal.narrow(), questions=ways, **settings)
     asked = []
     for step in range(20):
         trainer.state.global_step = step

@@ -64,7 +64,7 @@ def train(made: tuple[Any, Any], learned: list[TrainingClip], folder: Path, **mo
         "max_steps": 8,
         "global_batch_size": 3,
         "learning_rate": 0.01,
-        "save_steps": 1,
+        "save_steps": 99,
         "eval_steps": 1,
     }
     hardware = HardwareConfig(lora=more.pop("lora", None))

@@ -34,6 +34,7 @@ SIDE = 8  # patches along a 112-pixel crop
 HANDED = 1 + len(CLASSES)  # channels that `hand_over` fills: opinion, and a reading of each kind of damage
 LOUDNESS = 3.0  # the opinion's channel spreads so much wider over clips than another did before it was made quiet
 QUIET = 0.1  # the other channels, which were taught nothing, keep this share of themselves
+SAMPLE = 256  # crops that filters, and clips that features are standardised by
 EACH = 4  # crops of a clip in a batch, pooled as one: a single one says too little of its clip
 
 
@@ -205,8 +206,8 @@ def warm_up(
         optimiser.load_state_dict(state["optimiser"])
         begin = state["step"]
     else:
-        equalise(visual, images, draw(train, 256, np.random.default_rng(seed), each=1)[0])
-    found = responses(visual, images, draw(train, 256 * EACH, np.random.default_rng(seed + 1), each=EACH)[0])
+        equalise(visual, images, draw(train, SAMPLE, np.random.default_rng(seed), each=1)[0])
+    found = responses(visual, images, draw(train, SAMPLE * EACH, np.random.default_rng(seed + 1), each=EACH)[0])
     sample = statistics(visual, found)
     middle, spread = sample.mean(0), sample.std(0) + 1e-3
     if not begin:
