@@ -134,6 +134,7 @@ def settings_and_names_read(trees: list[ast.Module]) -> tuple[dict[str, list[str
     return schemas, read
 
 
+@pytest.mark.slow
 def test_no_key_of_any_config_is_read_by_nobody() -> None:
     schemas, read = settings_and_names_read(source_trees())
     assert {"ScoreConfig", "Recipe", "GrpoSettings", "Write", "SetSpec", "EvalCard"} <= schemas.keys()

@@ -188,6 +188,7 @@ WRITER = """
 """
 
 
+@pytest.mark.slow
 def test_a_writer_killed_at_any_moment_leaves_each_clip_once_or_about_to_come(tmp_path: Path) -> None:
     rng = np.random.default_rng(7)
     for trial in range(full(6, gate=3)):

@@ -74,6 +74,7 @@ def test_what_is_no_number_is_refused_or_none() -> None:
             number(cell)
 
 
+@pytest.mark.slow
 def test_a_spreadsheet_that_unpacks_to_gigabytes_is_refused_before_it_is(tmp_path: Path) -> None:
     path = tmp_path / "labels.xlsx"
     with (

@@ -66,6 +66,7 @@ def test_what_is_wrong_far_down_a_list_is_raised_where_it_stands(tmp_path: Path)
         found.settle(10**9)
 
 
+@pytest.mark.slow
 def test_a_job_of_many_clips_holds_few_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     count = full(60_000, gate=12_000)
     monkeypatch.setattr(resume, "PLAN_CHUNK", count // 6)

@@ -51,6 +51,7 @@ def rows(url: str) -> list[Row]:
     return sorted(found, key=lambda row: str(row["clip_id"]))
 
 
+@pytest.mark.slow
 def test_a_store_holds_what_a_folder_would(request_: ScoreRequest, bucket: str, tmp_path: Path, capfd) -> None:
     url = f"{bucket}/run"
     there = replace(request_, out=Path(url))

@@ -30,6 +30,7 @@ from vqa.types import Clip
 CLIPS = full(300, gate=100)
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_run_in_words_and_takes_no_row_along(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
