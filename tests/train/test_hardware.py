@@ -109,10 +109,11 @@ def _half(rank: int, port: int, folder: Path, ladder: Path) -> None:
 
     for name, hardware in RUNS.items():
         run(name, hardware)
-    if rank == 0:
-        _stop_after_one_step(folder / "fsdp2", folder / "fsdp2-resumed")
-    PartialState().wait_for_everyone()
-    run("fsdp2-resumed", SHARDS)
+        if name == "fsdp2":
+            if rank == 0:
+                _stop_after_one_step(folder / "fsdp2", folder / "fsdp2-resumed")
+            PartialState().wait_for_everyone()
+            run("fsdp2-resumed", SHARDS)
     torch.distributed.destroy_process_group()  # its threads may outlive the interpreter otherwise, which aborts
 
 
