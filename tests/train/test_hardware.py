@@ -52,22 +52,17 @@ if IS_FULL:
     ways += [("lora-frozen-moments-bf16", {"lora": LORA} | frozen | moments)]
     ways += [("frozen-moments-half", frozen | moments | half), ("lora-frozen-bf16", {"lora": LORA} | frozen)]
     if find_spec("torchao"):
-        ways += [("8", eight), ("frozen-8", frozen | eight), ("lora-8-bf16", {"lora": LORA} | eight)]
-        ways += [("lora-frozen-8-half", {"lora": LORA} | frozen | eight | half)]
+        wide = {"lora": {"r": 128, "lora_alpha": 256}}  # torchao keeps 32 bits of shards below 4,096 values
+        ways += [("8", eight), ("frozen-8", frozen | eight), ("lora-8-bf16", wide | eight)]
+        ways += [("lora-frozen-8-half", wide | frozen | eight | half)]
     for name, options in ways:
         RUNS |= {f"whole-{name}": options, f"fsdp2-{name}": SHARDS | options}
         PAIRS += [(f"fsdp2-{name}", f"whole-{name}")]
     PAIRS += [("fsdp2-moments", "whole"), ("whole-moments", "whole")]
     offloaded = {"offload": "parameters"}
-    pairs = [
-        ("whole", {}),
-        ("whole-frozen", frozen),
-        ("whole-lora-frozen-8-half", {"lora": LORA} | frozen | eight | half),
-    ]
-    pairs += [("whole-lora-frozen-bf16", {"lora": LORA} | frozen)]
-    for whole, options in pairs:
+    for whole in ("whole", "whole-frozen", "whole-lora-frozen-bf16", "whole-lora-frozen-8-half"):
         if whole in RUNS:
-            RUNS |= {(name := whole.replace("whole", "fsdp2-offloaded")): SHARDS | offloaded | options}
+            RUNS |= {(name := whole.replace("whole", "fsdp2-offloaded")): RUNS[whole] | SHARDS | offloaded}
             PAIRS += [(name, whole)]
     if find_spec("deepspeed"):
         zero = {"sharding": "zero3"}

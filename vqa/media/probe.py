@@ -66,6 +66,9 @@ def probe(
         max_frames: Most packets accepted.
         by_index: False to demux in any case.
 
+    Returns:
+        Facts of the file, sizes in pixels as shown and times in seconds; and its frames in the order of their times.
+
     Raises:
         ClipError: The kinds in the table above; for URLs also `timeout`.
     """

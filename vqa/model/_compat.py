@@ -15,7 +15,7 @@ from torch._compile import _disable_dynamo
 from transformers.utils import import_utils
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 T = TypeVar("T")
 _SYMBOLS = "torch.fx.experimental.symbolic_shapes"
@@ -40,6 +40,17 @@ def attention_of(model: "PreTrainedModel") -> str:
     attribute too (https://github.com/huggingface/transformers/pull/32383).
     """
     return str(model.config._attn_implementation)
+
+
+def named_attention(config: "PreTrainedConfig") -> str | None:
+    """Attention that a folder's config.json names; None where it names none. For the reason see `attention_of`."""
+    named: str | None = getattr(config, "_attn_implementation", None)
+    return named
+
+
+def forget_attention(config: "PreTrainedConfig") -> None:
+    """Have the model choose its attention as if the folder's config.json named none, which no public setter does."""
+    config._attn_implementation = None
 
 
 # What transformers and torchvision import with every model, and call only to compile, to place weights on several

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from vqa import machine
 from vqa.errors import MachineError, ModelError
 from vqa.imports import require, uncollected
-from vqa.model._compat import late_imports
+from vqa.model._compat import forget_attention, late_imports, named_attention
 from vqa.model.card import ModelCard
 from vqa.model.encode import encode_chat
 from vqa.model.resolve import Location, locate
@@ -134,10 +134,10 @@ def _options(card: ModelCard, location: Location) -> dict[str, bool | str]:
 
 def _settle_attention(config: "PreTrainedConfig", card: ModelCard) -> None:
     """Clear the attention that the folder's config.json names, where the card names one or its package is missing."""
-    named = getattr(config, "_attn_implementation", None)
-    is_missing = str(named).startswith("flash_attention") and not find_spec("flash_attn")
+    named = named_attention(config)
+    is_missing = (named or "").startswith("flash_attention") and not find_spec("flash_attn")
     if named and (card.attention != "auto" or is_missing):
-        config._attn_implementation = None
+        forget_attention(config)
 
 
 def _check_weights(report: LoadReport, where: str) -> None:

@@ -26,6 +26,13 @@ def view_seed(content: str, clip: Clip) -> int:
     """Seed of the samplers that draw, from the file's fingerprint and the clip's span.
 
     The same content gives the same views under any path.
+
+    Args:
+        content: What `vqa.media.fingerprint` gives of the file.
+        clip: Its span in seconds counts, its path does not.
+
+    Returns:
+        A whole number below 2**60.
     """
     text = json.dumps([content, clip.start_seconds, clip.end_seconds], separators=(",", ":"))
     return int(hashlib.blake2b(text.encode(), digest_size=16).hexdigest()[:15], 16)

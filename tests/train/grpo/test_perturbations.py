@@ -178,7 +178,7 @@ def test_vllm_is_asked_a_second_time_with_the_second_prompts_and_pictures(
             prompt=settings.prompt,
             is_encoded=True,
             keeps_pictures=True,
-            second=trainer._second(place),
+            second=second_views(settings, place),
         )
         for place in trainer._clips
     }

@@ -19,6 +19,12 @@ def fingerprint(uri: str) -> str:
     (an ETag, else the time of change): the digest is of size and state, and differs from that of a local copy. Where
     the store names none, the blocks are 64 KiB.
 
+    Args:
+        uri: Path or URL.
+
+    Returns:
+        The digest in hexadecimal.
+
     Raises:
         ClipError: The kinds of `open_source`.
     """

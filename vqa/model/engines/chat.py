@@ -65,7 +65,7 @@ class Completion(BaseModel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dialect:
+class OptionalFields:
     """The optional fields that a server takes."""
 
     extras: Fields  # of sampling, beyond OpenAI's
@@ -111,10 +111,11 @@ def image_part(picture: Pixels) -> Fields:
 
 
 def body_of(
-    dialect: Dialect | None, generation: GenerationConfig, model: str, chat: Sequence[Fields], seeds: Sequence[int]
+    takes: OptionalFields | None, generation: GenerationConfig, model: str, chat: Sequence[Fields], seeds: Sequence[int]
 ) -> Fields:
-    """The request for answers to a chat, one for each seed where the server gives several; in plain terms without a
-    dialect.
+    """The request for answers to a chat, one for each seed where the server gives several.
+
+    `takes` None: only what OpenAI's interface has.
     """
     body: Fields = {
         "model": model,
@@ -126,16 +127,16 @@ def body_of(
     }
     if generation.is_sampled:
         body["seed"] = seeds[0] >> 32  # 31 bits: what every server can hold
-    if dialect is None:
+    if takes is None:
         return body
-    if dialect.top_logprobs:
-        body |= {"logprobs": True, "top_logprobs": dialect.top_logprobs}
-    if dialect.has_n and len(seeds) > 1:
+    if takes.top_logprobs:
+        body |= {"logprobs": True, "top_logprobs": takes.top_logprobs}
+    if takes.has_n and len(seeds) > 1:
         body["n"] = len(seeds)
-    return body | dialect.extras
+    return body | takes.extras
 
 
-def dialects(generation: GenerationConfig) -> Iterator[Dialect]:
+def optional_fields(generation: GenerationConfig) -> Iterator[OptionalFields]:
     """What servers may take, the fullest first: 20 alternatives of a token are vLLM's and OpenAI's most."""
     top_k, penalty = generation.top_k if generation.is_sampled else None, generation.repetition_penalty
     # Said even where they change nothing: a server may else take those of the model's folder.
@@ -153,7 +154,7 @@ def dialects(generation: GenerationConfig) -> Iterator[Dialect]:
     for one in extras:
         for top_logprobs in (20, 5, 0) if generation.readout != "answer" else (0,):
             for has_n in (True, False) if generation.k > 1 else (False,):
-                yield Dialect(extras=one, top_logprobs=top_logprobs, has_n=has_n)
+                yield OptionalFields(extras=one, top_logprobs=top_logprobs, has_n=has_n)
 
 
 def said_in(choice: Choice) -> Said:

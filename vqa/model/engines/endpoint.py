@@ -27,7 +27,16 @@ from pydantic import ValidationError
 
 from vqa.errors import ClipError, ModelError, first_few
 from vqa.model.card import GenerationConfig, ModelCard
-from vqa.model.engines.chat import Completion, Dialect, Fields, body_of, chat_of, dialects, image_part, said_in
+from vqa.model.engines.chat import (
+    Completion,
+    Fields,
+    OptionalFields,
+    body_of,
+    chat_of,
+    image_part,
+    optional_fields,
+    said_in,
+)
 from vqa.model.engines.config import SERVED, EngineConfig, api_key
 from vqa.model.engines.protocol import Answered, Question
 from vqa.model.readout import Said
@@ -62,7 +71,7 @@ class _Server:
     """A server and how it has been."""
 
     url: str
-    dialect: Dialect | None = None  # None: not met yet
+    takes: OptionalFields | None = None  # None: not met yet
     in_flight: int = 0
     is_well: bool = False
     misses: int = 0  # checks in a row that failed
@@ -199,9 +208,7 @@ class EndpointEngine:
             server = await self._pick()
             server.in_flight += 1
             try:
-                return await self._complete(
-                    server, body_of(server.dialect, self._generation, self.model_id, chat, seeds)
-                )
+                return await self._complete(server, body_of(server.takes, self._generation, self.model_id, chat, seeds))
             except _PassingError as error:
                 last[0] = str(error)
                 self._note(server, error)
@@ -254,8 +261,8 @@ class EndpointEngine:
     async def _check(self, server: _Server) -> None:
         """Find out whether a server is well, and, the first time, what it takes."""
         try:
-            if server.dialect is None:
-                server.dialect = await self._learn(server)
+            if server.takes is None:
+                server.takes = await self._learn(server)
             else:
                 await self._models(server)
             server.is_well, server.misses = True, 0
@@ -280,25 +287,25 @@ class EndpointEngine:
         problem = ill[0].problem if ill[0].is_refused else f"{ill[0].problem}. Start it, or correct the address"
         raise ModelError(f"--endpoint: {problem}")
 
-    async def _learn(self, server: _Server) -> Dialect:
+    async def _learn(self, server: _Server) -> OptionalFields:
         """The fields that a server takes, by requests with a grey picture; ModelError where it takes none."""
         picture = np.full((56, 56, 3), 127, np.uint8)
         text = {"type": "text", "text": "How good does this look?"}
         chat = [{"role": "user", "content": [image_part(picture), text]}]
         refusal = ""
-        for dialect in dialects(self._generation):
-            server.dialect = dialect
-            body = body_of(dialect, self._generation, self.model_id, chat, [0] * min(2, self._generation.k))
+        for takes in optional_fields(self._generation):
+            server.takes = takes
+            body = body_of(takes, self._generation, self.model_id, chat, [0] * min(2, self._generation.k))
             body |= {"max_tokens": 1}
             try:
                 await self._complete(server, body)
-                return dialect
+                return takes
             except _RejectedError as error:
                 refusal = str(error)
                 if error.status not in REFUSED:
                     break
             finally:
-                server.dialect = None
+                server.takes = None
         names = await self._models(server)
         if names and self.model_id not in names:
             raise ModelError(

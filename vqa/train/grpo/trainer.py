@@ -15,7 +15,6 @@ from functools import partial
 
 import datasets
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, ProcessorMixin
@@ -23,7 +22,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from vqa.errors import ModelError
 from vqa.model._compat import attention_of
-from vqa.model.rollout import Sampling, prefill, roll_out
+from vqa.model.rollout import Sampling
 from vqa.prompt import dimensions
 from vqa.train import _compat
 from vqa.train.checkpoints import Guarded
@@ -33,16 +32,10 @@ from vqa.train.grpo.config import GrpoSettings
 from vqa.train.grpo.dataset import BatchClip, Example, OneSetSampler, load_clip
 from vqa.train.grpo.health import LearningCheck
 from vqa.train.grpo.objective import AdvantageObjective, Effect, LossObjective, Transform, Update
-from vqa.train.grpo.packing import (
-    EncodedPrompt,
-    batch_runs,
-    collapse_repeats,
-    encode_prompt,
-    find_runs,
-    score_answers,
-)
+from vqa.train.grpo.packing import EncodedPrompt, encode_prompt, score_answers
 from vqa.train.grpo.perturbations import second_pass, second_views, tenths_of
 from vqa.train.grpo.reward import RankAndScore
+from vqa.train.grpo.rollouts import ask_vllm, write_answers
 from vqa.train.hardware import HardwareConfig
 from vqa.train.lora import lora_config
 from vqa.train.metrics_log import peak_memory_gb
@@ -215,80 +208,42 @@ class Trainer(Guarded, GRPOTrainer):  # type: ignore[misc]  # trl has no types
     def _write(
         self, model: Model, rows: Sequence[int], prompt_of: Callable[[int], EncodedPrompt], *salt: int
     ) -> list[list[int]]:
-        """Token ids of an answer for each row, by one prefill per clip.
-
-        A row's seed comes from the run's seed, the step and its place in the global batch, so it gets the same answer
-        for any number of processes. Placeholders of pictures and unused ids are never drawn.
-        """
-        sampling = Sampling(temperature=self.temperature, top_p=self.top_p)
-        seeds = [seed_of(self._settings.seed, self.state.global_step, self._first_row + row, *salt) for row in rows]
-        places = [self._places[row] for row in rows]
-        written: list[list[int]] = []
-        vocabulary = vocabulary_of(model, self.processing_class)
-        for group in batch_runs(find_runs(places), rows=self.args.per_device_train_batch_size):
-            start, stop = group[0][0], group[-1][1]
-            answers = roll_out(
-                model,
-                [prefill(model, prompt_of(places[begin]).inputs) for begin, _ in group],
-                k=group[0][1] - start,
-                vocabulary=vocabulary,
-                max_new_tokens=self.max_completion_length,
-                seeds=seeds[start:stop],
-                sampling=sampling,
-            )
-            written += [one.tokens + [vocabulary.ends[0]] * one.is_finished for clip in answers for one in clip]
-        return written
+        """Token ids of an answer for each row; its seed is of the run, the step and its place in the global batch."""
+        return write_answers(
+            model,
+            [self._places[row] for row in rows],
+            prompt_of,
+            vocabulary=vocabulary_of(model, self.processing_class),
+            sampling=Sampling(temperature=self.temperature, top_p=self.top_p),
+            max_new_tokens=self.max_completion_length,
+            seeds=[seed_of(self._settings.seed, self.state.global_step, self._first_row + row, *salt) for row in rows],
+            rows_at_once=self.args.per_device_train_batch_size,
+        )
 
     def _generate_by_vllm(self, prompts: Sequence[object], _: GRPOTrainer) -> Mapping[str, object]:
         """trl's rollout_func: answers by vLLM, to which trl has sent the weights."""
         is_server = self._settings.vllm_mode == "server"
         _compat.reset_vllm_encoder_cache(self, is_server=is_server)
-        every = range(len(prompts))
-        written, logprobs = self._ask_vllm([(self._prompt(p), self._clips[p].pictures) for p in self._places])
+        written, logprobs = ask_vllm(
+            self, [(self._prompt(p), self._clips[p].pictures) for p in self._places], is_server=is_server
+        )
         more: dict[str, list[object]] = {}
         if (term := second_pass(self._settings)) is not None:
             wanted = self._second_rows()
             # A server is asked by all processes at once, for all answers of a clip: those not wanted are dropped.
-            asked = list(every) if is_server else wanted
-            again, _ = self._ask_vllm(
-                [
-                    (self._second_prompt(place), self._clips[place].second_pictures)
-                    if self._clips[place].second
-                    else (self._prompt(place), self._clips[place].pictures)
-                    for place in (self._places[row] for row in asked)
-                ]
-            )
+            asked = list(range(len(prompts))) if is_server else wanted
+            prompts_again = [
+                (self._second_prompt(place), self._clips[place].second_pictures)
+                if self._clips[place].second
+                else (self._prompt(place), self._clips[place].pictures)
+                for place in (self._places[row] for row in asked)
+            ]
+            again, _ = ask_vllm(self, prompts_again, is_server=is_server)
             by_row = dict(zip(asked, again, strict=True))
             # vLLM sends no probabilities of words that it did not write: those are the trained model's own.
             with unsharded(self) if term == "probability" else nullcontext(self.model) as model:
                 more = self._perturbed(model, written, {row: by_row[row] for row in wanted})
         return {"prompt_ids": self._prompt_ids(), "completion_ids": written, "logprobs": logprobs} | more
-
-    def _ask_vllm(
-        self, asked: Sequence[tuple[EncodedPrompt, list[Image.Image]]]
-    ) -> tuple[list[list[int]], list[list[float]]]:
-        """vLLM's answer to each prompt with its pictures, and the log-probabilities of its tokens.
-
-        Raises:
-            ModelError: where vLLM's processor makes other tokens of a prompt's pictures than the model's.
-        """
-        if not asked:
-            return [], []
-        ids = [prompt.ids.tolist() for prompt, _ in asked]
-        is_server, picture = self._settings.vllm_mode == "server", self.processing_class.image_token_id
-        seen, written, logprobs = _compat.generate_by_vllm(
-            self,
-            # In this process vLLM expands one placeholder to a picture's tokens, and each of many as well.
-            prompts=ids if is_server else [collapse_repeats(prompt, picture) for prompt in ids],
-            images=[pictures for _, pictures in asked],
-        )
-        for own, its in zip(ids, seen, strict=True):
-            if own != list(its):
-                raise ModelError(
-                    f"grpo: a prompt is {len(its)} tokens to vLLM and {len(own)} to the model: its processor "
-                    "resizes pictures differently. Save the model with its processor, and start from that folder."
-                )
-        return written, logprobs
 
     # ------------------------------------------------------------------- second passes that some rewards need
 
@@ -296,11 +251,8 @@ class Trainer(Guarded, GRPOTrainer):  # type: ignore[misc]  # trl has no types
         """The rows of this process whose clip is asked a second time: VQ-Insight asks half as often."""
         k = self.num_generations
         few = 0 if second_pass(self._settings) is None else k // 2 if self._settings.reward == "vq_insight" else k
-        return [
-            row
-            for row, place in enumerate(self._places)
-            if self._clips[place].second and (self._first_row + row) % k < few
-        ]
+        rows = enumerate(self._places)
+        return [row for row, place in rows if self._clips[place].second and (self._first_row + row) % k < few]
 
     def _perturbed(
         self, model: Model, written: list[list[int]], seconds: Mapping[int, list[int]]
