@@ -88,6 +88,7 @@ CHANGES_NUMBERS = {
     "views.temporal": "uniform",
     "views.keyframes": "3",
     "views.change": "luma",
+    "views.count_repeats": "true",
     "views.keyframe_rate": "2",
     "views.global_kind": "frames",
     "views.global_pixels": "512",

@@ -47,14 +47,14 @@ def request_(unsure: Path, tmp_path_factory: pytest.TempPathFactory) -> ScoreReq
 @pytest.fixture
 def _no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """The reasoner's scores follow from names and pixels."""
-    monkeypatch.setattr("jobs.score.ScoreStage", failing.FailingScoreStage)
+    monkeypatch.setattr("jobs.request.ScoreStage", failing.FailingScoreStage)
 
 
 @pytest.fixture(scope="module")
 def whole(request_: ScoreRequest) -> Rows:
     """The rows of one run, whose reasoner needs no model."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("jobs.score.ScoreStage", failing.FailingScoreStage)
+        patch.setattr("jobs.request.ScoreStage", failing.FailingScoreStage)
         assert score(request_) == 0
     return table(request_.out)
 
