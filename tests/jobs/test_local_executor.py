@@ -158,7 +158,10 @@ def test_what_a_stage_cannot_be_set_up_for_is_raised(place: int) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_keeps_what_is_finished_and_waits_for_no_file(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_stop_keeps_what_is_finished_and_waits_for_no_file(
+    tmp_path: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_executor, "HOLD_SECONDS", 0.1)  # no sample comes behind the fifth
     reader, model = Reader(hangs=["05"]), Model()
     ledger = Ledger.of(work(10), clip_seconds=None)
     table, progress = ScoreTable(tmp_path), JobProgress(10, quiet=True)
