@@ -29,9 +29,9 @@ from vqa.errors import ModelError, VqaError
 if TYPE_CHECKING:
     from ray.data import Dataset
 
-# Each task of Ray takes the driver milliseconds. Where clips are finished faster than it could hand them out one by
-# one, several travel together.
-TASKS_PER_SECOND = 20  # so many files as are finished in a second make so many tasks
+# Each task of Ray takes the driver 30 ms or more. Where clips are finished faster than it could hand them out one by
+# one, several travel together; at more tasks a second than it can start they would never become more.
+TASKS_PER_SECOND = 10  # so many files as are finished in a second make so many tasks
 TASK_FILES = 64  # in a task at most
 PACKET_SECONDS = 0.1  # rows that are made within leave a worker together
 POLL_SECONDS = 0.05  # how soon work that is planned reaches Ray
