@@ -1,7 +1,7 @@
 """`vqa` and `python` for the commands of pages, forked from a process that has the heavy imports behind it.
 
 They run the same code over the same streams, folder and environment, and end with the same exit code as the installed
-command; what each of them would import (12 s) is shared.
+command; what each of them would import (12 s), and the server of its guards (1 s), is shared.
 """
 
 import json
@@ -9,9 +9,9 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from multiprocessing import get_context
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing import get_context, util
 from pathlib import Path
 
 _FORK = get_context("fork")
@@ -38,11 +38,15 @@ def warm_commands(folder: Path) -> Iterator[Path]:
     from vqa.imports import uncollected
 
     with uncollected():
+        import scipy.stats
+
+        import jobs.plan
         import jobs.score
+        import vqa.cli
         import vqa.train.runner
         from vqa import Scorer
 
-        assert jobs.score and vqa.train.runner
+        assert jobs.plan and jobs.score and vqa.cli and vqa.train.runner and scipy.stats
         Scorer.load("embedded")  # imports what transformers puts off
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(folder / "socket"))
@@ -84,6 +88,7 @@ def _answer(asked: socket.socket, length: int, streams: list[int]) -> None:
     os.environ.clear()
     os.environ |= environment
     sys.argv = words
+    _fork_server_of_guards()
     code = 1
     try:
         if Path(words[0]).name == "python":
@@ -99,3 +104,33 @@ def _answer(asked: socket.socket, length: int, streams: list[int]) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         asked.sendall(code.to_bytes(_CODES, "big"))
+
+
+def _fork_server_of_guards() -> None:
+    """Fork the server of this command's guards, while it has no threads, where they would start one that imports."""
+    from vqa.media import sandbox
+
+    start = util.spawnv_passfds
+
+    def fork(path: bytes, words: Sequence[str], passed: Sequence[int]) -> int:
+        if "forkserver" not in words[-1]:  # the tracker of resources
+            return start(path, words, passed)
+        if child := os.fork():
+            return child
+        code = 1
+        try:
+            for number in {int(one.name) for one in Path("/dev/fd").iterdir()} - {0, 1, 2, *passed}:
+                with suppress(OSError):  # the listing's own
+                    os.close(number)  # the end of a pipe tells the server that its command is gone
+            exec(words[-1], {})
+            code = 0
+        except SystemExit:
+            code = 0
+        finally:
+            os._exit(code)
+
+    util.spawnv_passfds = fork
+    try:
+        sandbox._server().ensure_running()
+    finally:
+        util.spawnv_passfds = start
