@@ -342,9 +342,10 @@ def recover(
         pairs = read_pairs(ratings, dialect=dialect)
         if against is not None:
             refuse_contradiction(pairs, read_manifest(against), source=str(ratings))
+        known = None if anchors is None else read_anchors(anchors, dialect=dialect)
         strengths = recover_strengths(pairs, method=method, resamples=resamples, seed=seed, source=str(ratings))
-        if anchors is not None:
-            strengths = anchored(pairs, strengths, read_anchors(anchors, dialect=dialect), source=str(anchors))
+        if known is not None:
+            strengths = anchored(pairs, strengths, known, source=str(anchors))
         written = write_strengths(out, pairs, strengths)
         notes = strength_notes(pairs, strengths, method=method, is_anchored=anchors is not None)
     else:

@@ -245,7 +245,7 @@ def test_anchors_set_the_scale(tmp_path: Path) -> None:
     ]
     source, out = table(tmp_path / "pairs.csv", HEAD, *lines), tmp_path / "mos.csv"
     order = [pairs.clips[at] for at in np.argsort(value)]
-    call = (source, "--out", out, "--method", "thurstone", "--anchors")
+    call = (source, "--out", out, "--method", "thurstone", "--resamples", 20, "--anchors")
     known = table(tmp_path / "known.csv", ["file_name", "mos"], [order[1], 2], [order[-2], 4], ["elsewhere", 1])
     done = recovered(*call, known)
     assert done.exit_code == 0 and "--scale 1,5" in done.output
