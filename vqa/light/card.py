@@ -1,4 +1,4 @@
-"""What a student is and which state of it: student.yaml and a digest of the folder. Without torch."""
+"""A student's card, student.yaml, and the digest of its folder; imports no torch."""
 
 import hashlib
 from pathlib import Path

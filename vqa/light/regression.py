@@ -1,4 +1,4 @@
-"""The head of a student: one direction in the space of embeddings, by ridge regression on several sets at once."""
+"""A student's head: one direction by ridge regression on several sets at once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -85,7 +85,7 @@ def fit(sets: Sequence[LabelledSet], config: RegressionConfig) -> Direction:
 
 
 def standardisation(sets: Sequence[Matrix], config: RegressionConfig) -> tuple[Matrix, Matrix]:
-    """Centre and scale of each feature: over sets, each counted alike, and by its group's emphasis."""
+    """Centre and scale of each feature: sets count alike, groups by their emphasis."""
     centre: Matrix = np.add.reduce([one.mean(0) / len(sets) for one in sets])
     variance = np.add.reduce([one.var(0) / len(sets) for one in sets])
     emphasis = np.concatenate([np.full(size, config.emphasis.get(name, 1.0)) for name, size in SIZES.items()])
