@@ -1,4 +1,4 @@
-"""Manifest of a data set with opinions: a Parquet file with one row per clip, and the scale of each data set.
+"""Manifest of a data set with opinions: Parquet, a row per clip, and the scales.
 
     clip_id       string  unique; `vqa data import` makes it of the data set and the path below its folder
     uri           string  path or URL of the file
@@ -81,7 +81,7 @@ class Manifest:
 
 
 def make_manifest(rows: Iterable[Mapping[str, object]], *, scales: Mapping[str, Scale]) -> Manifest:
-    """Make a manifest from rows of SCHEMA and check it. Raises UsageError as `check_manifest`."""
+    """Make and check a manifest from rows of SCHEMA. Raises UsageError."""
     manifest = Manifest(table=pa.Table.from_pylist([dict(row) for row in rows], schema=SCHEMA), scales=dict(scales))
     check_manifest(manifest, where="manifest")
     return manifest
@@ -120,7 +120,7 @@ def check_manifest(manifest: Manifest, *, where: str) -> None:
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
-    """Write the manifest atomically, creating folders. Raises UsageError unless the suffix is .parquet."""
+    """Write a .parquet manifest atomically, creating folders. Raises UsageError."""
     if path.suffix != ".parquet":
         raise UsageError(f"--out {path}: a manifest is a Parquet file. Give a name that ends in .parquet.")
     facts = {"schema": 1, "scales": {name: asdict(scale) for name, scale in sorted(manifest.scales.items())}}
@@ -130,7 +130,7 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Read a manifest and check it. Raises UsageError if the file is missing or is no manifest."""
+    """Read and check a manifest. Raises UsageError if it is missing or is none."""
     try:
         table = pq.read_table(path)
     except FileNotFoundError as error:

@@ -1,4 +1,4 @@
-"""Pictures with people's opinions: the files of configs/people, with the split that figures are made on."""
+"""Pictures with people's opinions, as in configs/people, split in folds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -72,7 +72,7 @@ class Opinion:
 
 
 def find_people_set(name: str) -> PeopleSet:
-    """The set by its name in configs/people or the path of a file like those. Raises UsageError."""
+    """Find a set by name in configs/people or by a file's path. Raises UsageError."""
     folder = configs_folder() / "people"
     known = sorted(path.stem for path in folder.glob("*.yaml"))
     if name in known:

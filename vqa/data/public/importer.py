@@ -1,4 +1,4 @@
-"""Import of a public data set: label file in, manifest out, opinions mapped to 1-5."""
+"""Import a public data set: label file in, manifest out, opinions on 1-5."""
 
 import os
 import re
@@ -32,7 +32,7 @@ class Import:
 
 
 def import_labels(request: ImportRequest) -> Import:
-    """Read the labels of a public data set, find its files and map its opinions to 1-5.
+    """Read a public data set's labels, find its files and map its opinions to 1-5.
 
     Args:
         request: What to import; `name` is a data set of configs/data or a dialect.
@@ -93,7 +93,7 @@ def import_labels(request: ImportRequest) -> Import:
 
 
 def _resolved(request: ImportRequest) -> tuple[str, SetSpec, tuple[str, ...]]:
-    """The data set's name, its specification, and the dialects to try: a dialect asked for by name excludes others."""
+    """Name and specification of the set, dialects to try; one that is named, alone."""
     if request.name in DIALECTS:
         if request.dataset is None:
             raise UsageError(
@@ -110,7 +110,7 @@ def _resolved(request: ImportRequest) -> tuple[str, SetSpec, tuple[str, ...]]:
 def _scale(
     request: ImportRequest, spec: SetSpec, form: Form, dialect: str | None, dataset: str, rows: Sequence[LabelRow]
 ) -> Scale:
-    """The first that is known: the scale asked for, of the form, of the dialect, of the set. Raises UsageError."""
+    """Scale asked for, else of the form, the dialect or the set. Raises UsageError."""
     if request.scale is not None:
         scale = parse_scale(request.scale, [row.raw for row in rows], source=str(request.labels.name))
     else:
@@ -134,7 +134,7 @@ def _scale(
 
 
 def _refuse_corner(scale: Scale, opinions: Sequence[float], dataset: str, labels: Path) -> None:
-    """Raise UsageError if many opinions lie in a small part of the scale: most likely the file of another set."""
+    """Refuse many opinions in a small part of the scale: most likely another set's."""
     low, high = min(opinions), max(opinions)
     if len(opinions) >= MANY and high - low < CORNER * (scale.high - scale.low):
         raise UsageError(
@@ -145,11 +145,11 @@ def _refuse_corner(scale: Scale, opinions: Sequence[float], dataset: str, labels
 
 
 def parse_scale(text: str, opinions: Sequence[float], *, source: str) -> Scale:
-    """Parse `LOW,HIGH`, `LOW,HIGH,lower` (lower is better) or `observed` (least to greatest opinion).
+    """Parse `LOW,HIGH` with `,lower` or `,higher` as the better end, or `observed`.
 
     Args:
         text: The value of `--scale`.
-        opinions: The opinions of the file, for `observed`.
+        opinions: The opinions of the file, whose least and greatest are the ends of `observed`.
         source: Name of the file, recorded with the scale.
 
     Raises:
@@ -170,7 +170,7 @@ def parse_scale(text: str, opinions: Sequence[float], *, source: str) -> Scale:
 
 
 def _check_direction(spec: SetSpec, rows: Sequence[LabelRow], scale: Scale, labels: Path) -> None:
-    """Raise UsageError unless opinions fall with the level of distortion, where names contain it."""
+    """Raise UsageError unless opinions fall with the distortion level in the names."""
     if spec.level is None:
         return
     pairs = [(float(found[1]), row.raw) for row in rows if (found := re.search(spec.level, row.name))]
@@ -186,7 +186,7 @@ def _check_direction(spec: SetSpec, rows: Sequence[LabelRow], scale: Scale, labe
 
 
 def _folds(people: PeopleSet, rows: Sequence[LabelRow]) -> list[int | None]:
-    """The fold of each row's content, None for one in no fold; sets the split: the test fold, the next is `val`."""
+    """Fold of each row or None; sets its split: test fold, next fold `val`, `train`."""
     folds = {group.lower(): fold for fold, groups in enumerate(people.folds or ()) for group in groups}
     count = people.modulo or len(people.folds or ())
     names: dict[int | None, str | None] = {None: None, people.test_fold: "test", (people.test_fold + 1) % count: "val"}
@@ -199,7 +199,9 @@ def _folds(people: PeopleSet, rows: Sequence[LabelRow]) -> list[int | None]:
 
 
 def _locate(request: ImportRequest, spec: SetSpec, rows: list[LabelRow], notes: list[str]) -> str:
-    """The folder that the names are relative to. With `check`, the first candidate that holds any file, and then all.
+    """Folder that names are relative to: with `check`, the first to hold any file.
+
+    It must then hold all of them, unless `skip_missing`.
 
     A file may have another suffix than its label (a .yuv that was encoded); the row then takes the file's name.
     """
@@ -246,7 +248,7 @@ def _locate(request: ImportRequest, spec: SetSpec, rows: list[LabelRow], notes: 
 
 
 def _in_folder(base: str, name: str, folders: dict[str, dict[str, list[str]]]) -> str | None:
-    """The name, or that of the only media file beside it that differs in suffix alone; None if neither exists."""
+    """The name, or the one file that differs in suffix or accents alone, else None."""
     if os.path.lexists(_join(base, name)):
         return name
     parent, stem = str(PurePosixPath(name).parent), PurePosixPath(name).stem
@@ -275,7 +277,7 @@ def _count_notes(spec: SetSpec, count: int) -> list[str]:
 
 
 def import_ladder(request: ImportRequest) -> Import:
-    """Import a ladder of `vqa data synth`, under a name that says that its opinions are a stand-in.
+    """Import a ladder of `vqa data synth`; its name says the opinions are a stand-in.
 
     Args:
         request: `labels` is the ladder.parquet, `root` its folder.

@@ -1,4 +1,4 @@
-"""Recognition of a label file's layout, and its rows: names, opinions and aspects on the scale of their authors."""
+"""Recognise a label file's layout and read its rows, on the scale of the authors."""
 
 import math
 import re
@@ -124,7 +124,7 @@ def _fits(form: Form, cells: Columns) -> bool:
 
 
 def read_rows(request: ImportRequest, spec: SetSpec, form: Form, cells: Columns) -> tuple[list[LabelRow], list[int]]:
-    """Return the rows of the set, and the numbers (from 1) of the rows without an opinion.
+    """Rows of the set, and the numbers (from 1) of the rows without an opinion.
 
     Raises:
         UsageError: If a cell is no number, columns differ in length, or no row belongs to the set.
@@ -177,7 +177,7 @@ def read_rows(request: ImportRequest, spec: SetSpec, form: Form, cells: Columns)
 
 
 def _of_votes(votes: Sequence[LabelRow]) -> list[LabelRow]:
-    """A row per name: mean and sample standard deviation of its votes, the rest as in its first."""
+    """A row per name: mean and sample deviation of its votes, the rest of its first."""
     by_name: dict[str, list[LabelRow]] = {}
     for vote in votes:
         by_name.setdefault(vote.name, []).append(vote)

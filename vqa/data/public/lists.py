@@ -15,7 +15,7 @@ UNUSED = "unused"  # of a clip that no list names: neither trained on nor tested
 def assign_splits(
     request: ImportRequest, spec: SetSpec, dialects: Sequence[str], rows: Sequence[LabelRow]
 ) -> list[str]:
-    """Set the split of each row by the lists asked for, or by the first one whose contents the specification holds.
+    """Set splits by the lists asked for, else by the set's first if it has contents.
 
     Args:
         request: The import; `split_lists` holds a list's name, or `PART=FILE` for each part.

@@ -1,4 +1,4 @@
-"""Specifications of the public data sets (configs/data/*.yaml), and dialects of label files of other projects.
+"""Public data sets (configs/data/*.yaml) and other projects' label dialects.
 
 A file is recognised by its format and columns: first the forms of the set's authors, then the dialects. A set whose
 rating scale is documented nowhere has no `scale`, and `vqa data import` requires `--scale` for it.
@@ -27,7 +27,7 @@ class ScaleSpec(Strict):
 
 
 class Form(Strict):
-    """One layout of a label file: the meaning of its columns (named 1, 2, 3, ... in a file without a header)."""
+    """A label file's layout: what its columns mean (1, 2, 3, ... without a header)."""
 
     format: Format
     name: tuple[str, ...] = Field(
@@ -65,7 +65,7 @@ class Form(Strict):
 
 
 class PublishedList(Strict):
-    """A published division of a data set: its contents where they are few, else the files that hold it."""
+    """A published split: its contents where they are few, else the files with it."""
 
     source: str = Field(description="repository and path")
     counts: dict[str, int] = Field(description="clips of each part")
@@ -165,7 +165,7 @@ def set_names() -> list[str]:
 
 
 def load_set(name: str) -> SetSpec:
-    """Return the specification of a data set. Raises UsageError that lists the known names."""
+    """Return a data set's specification. Raises UsageError, naming the known sets."""
     if name not in set_names():
         raise UsageError(
             f"data set {name!r} is not known. Give one of {', '.join(set_names())}; a dialect with --dataset: "

@@ -22,7 +22,7 @@ RATING_COLUMNS = ("rating", "score", "vote", "opinion")
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Ratings:
-    """N ratings: `value[k]` is the rating of `clips[clip[k]]` by `subjects[subject[k]]`.
+    """N ratings: `value[k]` of `clips[clip[k]]` by `subjects[subject[k]]`.
 
     A subject may rate a clip more than once.
     """
@@ -34,7 +34,7 @@ class Ratings:
     value: NDArray[np.float64]  # [N] on the scale of the test
 
     def select(self, keep: NDArray[np.bool_]) -> "Ratings":
-        """Return the ratings where `keep` [N] is true; clips and subjects stay, even those left without ratings."""
+        """Ratings where `keep` [N] is true; clips and subjects stay, even without any."""
         return Ratings(
             clips=self.clips,
             subjects=self.subjects,
@@ -45,7 +45,7 @@ class Ratings:
 
 
 def make_ratings(entries: Iterable[tuple[str, str, float]]) -> Ratings:
-    """Collect (clip, subject, rating) triples; clips and subjects keep the order of their first rating."""
+    """Collect (clip, subject, rating) triples; names keep the order of first rating."""
     clips: dict[str, int] = {}
     subjects: dict[str, int] = {}
     numbers = [
@@ -174,7 +174,7 @@ def _named(cell: object) -> bool:
 
 
 def _refuse_marks(entries: Sequence[tuple[str, str, float]], path: Path) -> None:
-    """Raise UsageError for numbers that stand for no answer among ratings of a short scale."""
+    """Raise UsageError for marks of no answer among ratings of a short scale."""
     values = {value for *_, value in entries}
     marks, others = values & MARKS, values - MARKS
     if marks and others and min(others) >= 0 and max(others) <= 10:
@@ -188,7 +188,7 @@ def _refuse_marks(entries: Sequence[tuple[str, str, float]], path: Path) -> None
 def _rated(
     cells: Iterable[tuple[str, str, object, str]], scale: tuple[float, float] | None
 ) -> list[tuple[str, str, float]]:
-    """Clip, subject and rating of the cells that hold one; the fourth value is the place of the cell."""
+    """Clip, subject and rating of cells that hold one; the fourth value is its place."""
     entries = []
     for clip, subject, cell, where in cells:
         try:

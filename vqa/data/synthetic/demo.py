@@ -1,4 +1,4 @@
-"""Demo clips: the bundled ones, distorted copies of one at its own size, and two broken files."""
+"""Demo clips: bundled ones, distorted copies of one at its size, 2 broken files."""
 
 import shutil
 from pathlib import Path
@@ -25,7 +25,7 @@ DISTORTED: dict[str, tuple[str, float]] = {
 
 
 def make_demo(out: Path) -> list[Path]:
-    """Write the bundled clips, distorted copies, a file cut off in the middle and a text named .mp4.
+    """Write bundled clips, distorted copies, a cut-off file and a text named .mp4.
 
     All copies, and `reference.mp4`, which is not distorted, are of the same frames at their own size: a smaller picture
     would look cleaner than the original.
