@@ -1,4 +1,4 @@
-"""Agreement of scores with opinions: joined clip by clip, measured with intervals, every missing score reported.
+"""Agreement of scores with opinions, with intervals; each missing score reported.
 
 `vqa evaluate SCORES --labels M --out DIR` writes three files, which the report reads too.
 

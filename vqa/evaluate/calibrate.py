@@ -1,4 +1,4 @@
-"""Calibration of scores to opinions: a monotone curve, and an interval by split conformal prediction.
+"""Calibrate scores to opinions: a monotone curve, a split conformal interval.
 
 The interval is that of Lei et al. 2018 (Distribution-free predictive inference for regression), its half width a
 quantile of the absolute residuals on clips that the curve was not fitted to.
@@ -52,7 +52,7 @@ class PartMetrics(Strict):
 
 
 class Calibration(Strict):
-    """A calibration file of `vqa calibrate`: maps a score to mos, mos_low and mos_high."""
+    """A calibration file (`vqa calibrate`), mapping score to mos, mos_low, mos_high."""
 
     kind: Literal["logistic4", "isotonic"]
     parameters: tuple[float, ...] = Field(description="as of vqa.metrics.fits.Fit")
@@ -109,7 +109,7 @@ def calibrate(
     seed: int = 0,
     origin: Origin,
 ) -> Calibration:
-    """Fit a curve on one part of the clips, take the interval from a second, and measure both on a third.
+    """Fit a curve on a part of the clips, an interval on another; measure on a third.
 
     Contents (content_id, else clips) are never divided between parts.
 
@@ -217,7 +217,7 @@ def _part(fit: Fit, x: Numbers, y: Numbers) -> PartMetrics:
 
 
 def find_origin(scores: InputTable, labels: Path) -> tuple[Origin, Path]:
-    """Return where scores and labels come from, and the default path of their calibration.
+    """Where scores and labels come from, and the default path of their calibration.
 
     The path is calibration.json in the folder of the model if it is local, else beside the scores.
     """

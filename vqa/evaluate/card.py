@@ -1,4 +1,4 @@
-"""Reproduction cards (configs/eval/*.yaml): a checkpoint, a public set, published settings and numbers."""
+"""Reproduction cards (configs/eval/*.yaml): checkpoint, set, settings, numbers."""
 
 from pathlib import Path
 from typing import Literal
@@ -25,7 +25,7 @@ class Published(Strict):
 
 
 class EvalCard(Strict):
-    """One checkpoint on one set, scored and evaluated by `vqa evaluate --card FILE --labels M --out DIR`."""
+    """A checkpoint on a set, for `vqa evaluate --card FILE --labels M --out DIR`."""
 
     dataset: str = Field(description="name of the set, as of configs/data")
     score: Values = Field(description="settings of `vqa score`, as in configs/score")
@@ -36,7 +36,7 @@ class EvalCard(Strict):
 
 
 def load_card(name: str | Path) -> EvalCard:
-    """Load a card by its file, or by its name in configs/eval. Raises UsageError that lists the known names."""
+    """Load a card from a file or by its name in configs/eval. Raises UsageError."""
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
         return load(path, EvalCard)

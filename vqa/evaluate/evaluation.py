@@ -1,4 +1,4 @@
-"""Evaluation of scores against opinions, and its files (described in vqa.evaluate)."""
+"""Evaluation of scores against opinions; its files are described in vqa.evaluate."""
 
 import json
 from collections import defaultdict
@@ -66,7 +66,7 @@ class Evaluation:
 
 
 def evaluate(config: EvaluationConfig, *, published: Published | None = None) -> Evaluation:
-    """Join scores with opinions and compute the statistics of all clips, data sets and groups.
+    """Join scores with opinions; compute statistics of all clips, sets and groups.
 
     Args:
         config: Files and settings.
@@ -158,7 +158,7 @@ def _published_numbers(published: Published) -> PublishedNumbers:
 
 
 def grouped(pairings: Sequence[Pairing], column: str) -> dict[str, list[Pairing]]:
-    """Group the pairings by a column of the labels or else of the scores; empty cells form the group `(none)`.
+    """Group pairings by a column of labels or else scores; empty cells are `(none)`.
 
     Raises:
         UsageError: If there is no such column, or it has more than MOST_GROUPS values.
@@ -190,7 +190,7 @@ def _word(value: object) -> str:
 
 
 def clip_rows(pairings: Sequence[Pairing], fits: Mapping[str, Fit | None]) -> list[ClipRow]:
-    """Return the named columns of clips.parquet, a dict per clip; `fits` maps scores to opinions by data set."""
+    """Named columns of clips.parquet, a dict per clip; `fits`: the curve by data set."""
     return [
         {
             "clip_id": pairing.clip_id,
@@ -224,7 +224,7 @@ def _mapped(pairings: Sequence[Pairing], fits: Mapping[str, Fit | None]) -> list
 
 
 def clip_table(rows: Sequence[ClipRow], joined: Joined, *, texts: bool) -> pa.Table:
-    """Return clips.parquet: the rows, columns of the scores table, and the other columns of the labels.
+    """Build clips.parquet from rows, columns of the scores table and of the labels.
 
     Args:
         rows: As of `clip_rows`.
@@ -265,7 +265,7 @@ def _json(value: object) -> str:
 
 
 def reliability(rows: Sequence[ClipRow]) -> list[ReliabilityBin] | None:
-    """Return the error of the scores by their spread, in ten equal bins of score_std; None without a spread."""
+    """Error of the scores in ten equal bins of score_std; None without a spread."""
     known = [row for row in rows if row["residual"] is not None and row["score_std"] is not None]
     spread = np.array([row["score_std"] for row in known])
     if len(known) < 2 * BINS or np.ptp(spread) == 0:

@@ -1,4 +1,4 @@
-"""Join of scores and opinions clip by clip; rows without a partner are counted and listed, never dropped."""
+"""Join scores and opinions per clip; count and list rows without a partner."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
