@@ -158,7 +158,7 @@ def stream_clips(
         sources: Files, folders, globs, lists of files (.csv, .jsonl, .parquet, .txt) and URLs of remote stores. Files
             in folders are taken by their suffix, others are counted as skipped.
         tally: Filled while the clips are read.
-        selection: Patterns of files in folders, globs and stores to take or leave out.
+        selection: Patterns of files in folders, globs and stores to take or skip.
         dialect: Of lists that are text.
 
     Yields:

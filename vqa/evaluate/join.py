@@ -69,7 +69,7 @@ class Joined:
     mos_column: str
 
     def counts(self) -> Counts:
-        """Return the numbers of clips expected and used, by status, and of rows left out."""
+        """Return the numbers of clips expected and used, by status, and of rows skipped."""
         reasons = Counter((row.side, row.reason) for row in self.unused)
         return {
             "expected": len(self.pairings),

@@ -38,7 +38,7 @@ def import_labels(request: ImportRequest) -> Import:
         request: What to import; `name` is a data set of configs/data or a dialect.
 
     Returns:
-        The manifest, and notes: the dialect, rows left out, counts beside the published ones.
+        The manifest, and notes: the dialect, rows skipped, counts beside the published ones.
 
     Raises:
         UsageError: If the labels fit no known layout or scale, or files are missing; the message names row and value.

@@ -77,7 +77,7 @@ def read_ratings(
 
     Args:
         path: A .csv, .xlsx or .parquet file.
-        min_ratings: Subjects with fewer ratings are left out.
+        min_ratings: Subjects with fewer ratings are skipped.
         scale: Ends of the rating scale.
         dialect: Of a text file.
 
