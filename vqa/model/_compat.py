@@ -177,7 +177,7 @@ class _StandIn(ModuleType):
 
 
 class _Nothing:
-    """In place of sympy's class of symbols: nothing is one."""
+    """Stand-in for sympy's class of symbols: nothing is one."""
 
 
 def _unchanged(function: Callable[..., object], *_: object, **__: object) -> Callable[..., object]:

@@ -53,13 +53,13 @@ class Choice(BaseModel):
 
 
 class Completion(BaseModel):
-    """What is read of a chat completion; everything else in it is left aside."""
+    """What is read of a chat completion; all else in it is ignored."""
 
     choices: list[Choice]
     usage: object = None  # servers disagree on it, and no answer is worth less for that
 
     def tokens(self, kind: str) -> int | None:
-        """Of the prompt or of all choices ("completion"), as the server counts them."""
+        """Tokens of the prompt or of all choices ("completion"), as the server counts."""
         number = self.usage.get(f"{kind}_tokens") if isinstance(self.usage, dict) else None
         return number if type(number) is int and 0 <= number <= MOST_TOKENS else None
 

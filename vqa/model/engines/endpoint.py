@@ -127,7 +127,7 @@ class EndpointEngine:
         self._loop.close()
 
     def ask(self, questions: Sequence[Question]) -> list[Answered | ClipError]:
-        """The answers to each question, in order, or the error of one that got none.
+        """Answer each question, in order; a ClipError for each that got no answer.
 
         Raises:
             ModelError: a server refuses the key.

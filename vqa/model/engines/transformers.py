@@ -139,7 +139,7 @@ class TransformersEngine:
         return len(batch) <= most and self._tokens(batch) <= (self._token_budget or TOKENS)
 
     def _tokens(self, batch: Sequence[Encoded]) -> int:
-        """In the cache, of all rows at their end."""
+        """Tokens in the cache, of all rows at their end."""
         longest = max(encoded.length for encoded in batch) + self._generation.max_new_tokens
         return sum(encoded.question.k for encoded in batch) * longest
 
