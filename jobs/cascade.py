@@ -1,4 +1,4 @@
-"""The second pass of a cascade: which rows of the light tier go to the reasoner, and the rows that come back."""
+"""The second pass of a cascade: which clips the reasoner scores, and their rows."""
 
 import math
 from collections import defaultdict
@@ -21,9 +21,10 @@ COLUMNS = ("tier", "score", "score_std", "light_std")  # beside those of StoredR
 
 
 def scale_of(config: ScoreConfig, *, model_id: str, revision: str) -> Calibration | None:
-    """From a reasoner's scores to the student's scale: the file given, or the student's own for this very model.
+    """Calibration from a reasoner's scores to the student's scale.
 
-    None where there is neither. Raises UsageError for a file of another model.
+    The file given, or the student's own where it was made for this very model; None where there is neither. Raises
+    UsageError for a file of another model.
     """
     own = (config.student or EMBEDDED) / "scale.json"
     if config.reason_scale is None:
@@ -56,7 +57,7 @@ class SecondPass:
     scale: Calibration | None
 
     def amend(self, row: ScoreRow) -> ScoreRow | None:
-        """The reasoner's row with the student's score beside its own, its score on the student's scale.
+        """The reasoner's row on the student's scale, with the student's score beside it.
 
         None, so that the student's row stands and the next run tries again, where the reasoner failed in a way that may
         pass, and for a clip that was not chosen: its file changed in between.
@@ -72,7 +73,7 @@ class SecondPass:
 def plan_second(
     out: Path, clips: Iterable[Clip], *, light: str, reason: str, share: float, scale: Calibration | None
 ) -> SecondPass:
-    """Choose among the finished rows of the clips asked for; the same rows give the same choice, however they came.
+    """Choose which finished rows go to the reasoner, whatever order they come in.
 
     Args:
         out: The job's folder, its first pass finished.

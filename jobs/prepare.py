@@ -1,4 +1,4 @@
-"""The preparing job: every clip of a manifest decoded and sampled once, into a folder that training reads.
+"""The preparing job: a manifest's clips decoded and sampled once, for training.
 
 `python -m jobs.prepare ARGS` is `vqa prepare ARGS`, for launchers that want a module.
 """
@@ -58,7 +58,7 @@ class PrepareInputs:
 
 
 def prepare(request: PrepareRequest) -> int:
-    """Run the preparing job; return the exit code. Raises VqaError where it cannot run."""
+    """Run the preparing job; return the exit code. Raises VqaError if it cannot run."""
     limit = FailureLimit.parse(request.max_failed)
     inputs = _inputs_of(request)
     if inputs.config.limits.private_hosts:
@@ -74,7 +74,7 @@ def prepare(request: PrepareRequest) -> int:
 
 
 def _inputs_of(request: PrepareRequest) -> PrepareInputs:
-    """Settle everything that can go wrong before anything is written. Raises UsageError."""
+    """Settle all that can go wrong before anything is written. Raises UsageError."""
     config = _config_of(request)
     clips = manifest_clips(request.manifest)
     if not clips:

@@ -1,4 +1,4 @@
-"""The stages on Ray Data: streaming, with backpressure, on this machine or a cluster."""
+"""The stages on Ray Data, streaming with backpressure, here or on a cluster."""
 
 import faulthandler
 import gc
@@ -41,7 +41,7 @@ TASK_RETRIES = 0
 
 
 class RayExecutor:
-    """A pool of workers per stage; each starts with one worker and grows while the cluster has room."""
+    """A pool of workers per stage that grows from its least while there is room."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class RayExecutor:
         return {"decoding": first, "scoring": sum(rest)}
 
     def waiting(self) -> dict[str, int]:
-        """Nothing: Ray Data tells its queues to Ray's exporter alone (`ray_data_operator_queued_blocks`)."""
+        """Nothing: Ray's own metric `ray_data_operator_queued_blocks` has the queues."""
         return {}
 
     def _stream(self, work: Iterable[Work], *, alone: bool) -> Generator[list[Result]]:
@@ -177,7 +177,10 @@ def _restarts() -> dict[str, int]:
 
 
 class StageWorker:
-    """A stage in an actor of Ray. An error of its `setup` is its one result: Ray would only pass on the text."""
+    """A stage in an actor of Ray.
+
+    An error of its `setup` is its one result: Ray would only pass on the text.
+    """
 
     def __init__(self, stage: Stage, stall_seconds: float | None = None, packet_seconds: float = 0.0) -> None:
         """Set the stage up; what it makes within `packet_seconds` travels together."""
@@ -209,7 +212,7 @@ class StageWorker:
             yield _table(faults)
 
     def _timed(self, made: Iterator[Item]) -> Iterator[Item]:
-        """The same; ends this process where the next one takes too long, whatever hangs and holds the interpreter."""
+        """The same; ends this process where an item stalls, even one that holds the GIL."""
         while True:
             if self._stall_seconds is not None:
                 faulthandler.dump_traceback_later(self._stall_seconds, file=2, exit=True)  # needs no Python to run
@@ -223,7 +226,7 @@ class StageWorker:
 
 
 def _packets_of(made: Iterable[Item], seconds: float) -> Iterator[list[Item]]:
-    """Rows that are made within so many seconds together; samples one by one: the model's batches are made of them."""
+    """Packets of rows made within `seconds`; samples go singly, to be batched later."""
     packet: list[Item] = []
     began = time.monotonic()
     for one in made:
@@ -236,7 +239,7 @@ def _packets_of(made: Iterable[Item], seconds: float) -> Iterator[list[Item]]:
 
 
 def _worker_of(stage: Stage) -> type[StageWorker]:
-    """A StageWorker under the name of the stage, which is what Ray shows and calls its processes."""
+    """A StageWorker under the stage's name, which Ray shows and gives its processes."""
     return type(type(stage).__name__, (StageWorker,), {"__module__": type(stage).__module__})
 
 
@@ -254,7 +257,7 @@ def _items(table: pa.Table) -> list[Item]:
 
 
 class _Feed:
-    """Work that a thread appends to a file, packet by packet, and a reading task of Ray on this machine follows.
+    """Packets of work that a thread appends to a file and a local Ray task follows.
 
     Whatever is read again, after a fault, is the same.
     """

@@ -41,9 +41,10 @@ def calibrate(
     seed: Annotated[int, typer.Option(help="Seed of the division of the clips.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Fit scores to opinions, with an interval whose coverage is measured on held-out clips.
+    """Fit scores to opinions, with an interval whose coverage is measured.
 
-    `vqa score --calibration FILE` then adds the columns mos, mos_low and mos_high.
+    The coverage is that on held-out clips. `vqa score --calibration FILE` then adds the columns mos, mos_low and
+    mos_high.
     """
     from vqa.data.dialects import Dialect
     from vqa.evaluate.calibrate import calibrate as fit

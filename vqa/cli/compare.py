@@ -49,7 +49,9 @@ def compare(
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Test whether models differ on the same clips: paired bootstrap, Meng, Steiger, with Holm's correction.
+    """Test whether models differ on the same clips.
+
+    Paired bootstrap, Meng's and Steiger's tests, with Holm's correction.
 
     Exit codes: 0 success; 1 could not run; 2 wrong usage; 3 some clips are not scored by all models.
     """

@@ -39,7 +39,7 @@ def config(
 
 
 def resolved(path: Path, *, kind: str | None = None, assignments: Sequence[str] = ()) -> "Values":
-    """The file's values with defaults filled in, checked by its schema. Raises UsageError."""
+    """The file's values with defaults, checked by its schema. Raises UsageError."""
     name = kind or path.resolve().parent.name
     if name not in KINDS:
         raise UsageError(

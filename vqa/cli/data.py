@@ -1,4 +1,4 @@
-"""`vqa data ...`: import, check, split, merge and inspect data sets; make synthetic ones."""
+"""`vqa data ...`: import, check, split, merge, inspect and synthesise data sets."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -35,7 +35,7 @@ def synth(
     include: Include = None,
     exclude: Exclude = None,
 ) -> None:
-    """Make a ladder of distorted clips, labelled by VMAF as a stand-in for opinions of people."""
+    """Make a ladder of distorted clips, labelled by VMAF as a stand-in for people."""
     from vqa.imports import require
 
     require("synth", "imageio_ffmpeg", doing="vqa data synth")
@@ -58,7 +58,10 @@ def synth(
 
 @data_app.command()
 def demo(out: Annotated[Path, typer.Option(help="Folder for the clips.")]) -> None:
-    """Make a few clips to try scoring on: the bundled ones, distorted copies, a truncated file, a text named .mp4."""
+    """Make a few clips to try scoring on.
+
+    The bundled ones, distorted copies, a truncated file and a text named .mp4.
+    """
     from vqa.imports import require
 
     require("synth", "imageio_ffmpeg", doing="vqa data demo")
@@ -112,7 +115,10 @@ def import_(
     delimiter: Delimiter = None,
     decimal: Decimal = None,
 ) -> None:
-    """Import the labels of a data set as a manifest: files located, opinions mapped to 1-5, the scale recorded."""
+    """Import the labels of a data set as a manifest.
+
+    Files are located, opinions are mapped to 1-5, and the scale is recorded.
+    """
     from vqa.console import printable
     from vqa.data.dialects import Dialect
     from vqa.data.manifest import write_manifest
@@ -180,7 +186,7 @@ def split(
     seed: Annotated[int, typer.Option(help="Seed of the splits.")] = 0,
     copies: Copies = "content",
 ) -> None:
-    """Split a manifest by content: clips of the same scene, and copies of a file, stay together."""
+    """Split a manifest by content: clips of one scene, and copies, stay together."""
     from collections import Counter
 
     from vqa.data.manifest import read_manifest, write_manifest
@@ -201,7 +207,10 @@ def merge(
     out: ManifestOut,
     copies: Copies = "content",
 ) -> None:
-    """Merge manifests; repeated clips and contradicting scales are refused, copies in different parts are told."""
+    """Merge manifests; repeated clips and contradicting scales are refused.
+
+    Copies in different parts are reported.
+    """
     from vqa.console import printable
     from vqa.data.manifest import merge_manifests, read_manifest, write_manifest
     from vqa.data.splits import across_parts
@@ -324,9 +333,10 @@ def recover(
     resamples: Annotated[int, typer.Option(min=20, help="Resamples of the intervals of comparisons.")] = 200,
     seed: Annotated[int, typer.Option(help="Seed of the resamples.")] = 0,
 ) -> None:
-    """Recover opinions (MOS) from ratings (ITU-R BT.500, ITU-T P.913, P.910) or comparisons (Bradley-Terry, Thurstone).
+    """Recover opinions (MOS) from ratings or comparisons.
 
-    Ratings are corrected for their subjects. Comparisons give each clip a value with an interval.
+    Ratings are corrected for their subjects (ITU-R BT.500, ITU-T P.913, P.910). Comparisons give each clip a value with
+    an interval (Bradley-Terry, Thurstone).
     """
     from vqa.console import printable
     from vqa.data.dialects import Dialect
@@ -368,7 +378,7 @@ def show(
     ] = 6,
     workers: Workers = 2,
 ) -> None:
-    """Show the opinions of each data set, and a contact sheet of the best, worst and most disputed clips."""
+    """Show the opinions of each data set, and a contact sheet of its extreme clips."""
     from vqa.console import printable
     from vqa.data.manifest import read_manifest
     from vqa.files import replacing

@@ -13,7 +13,10 @@ def distill(
     out: Annotated[Path, typer.Option(help="Folder for the student: student.safetensors and student.yaml.")],
     assignments: Annotated[list[str] | None, assigning("regression.strength=0.01")] = None,
 ) -> None:
-    """Train a student of the light tier on people's opinions and on ladders; embeddings made before are reused."""
+    """Train a student of the light tier on people's opinions and on ladders.
+
+    Embeddings made before are reused.
+    """
     from vqa.config import load
     from vqa.light.card import student_digest
     from vqa.light.config import DistillConfig  # torch: not for --help

@@ -68,7 +68,7 @@ def evaluate(
     report: Annotated[bool, typer.Option(help="Write report.html.")] = True,
     as_json: Json = False,
 ) -> None:
-    """Measure how well scores agree with opinions: correlations and errors with confidence intervals.
+    """Measure how scores agree with opinions: correlations and errors with intervals.
 
     Exit codes: 0 success; 1 could not run; 2 wrong usage; 3 written, but some expected clips have no score.
     """
@@ -115,7 +115,7 @@ def evaluate(
 
 
 def _refuse_other_set(card: "EvalCard", labels: Path, dialect: "Dialect") -> None:
-    """Raise UsageError if the published numbers would stand beside those of another set."""
+    """Raise UsageError for published numbers of another set than the labels'."""
     from vqa.errors import UsageError
     from vqa.evaluate.inputs import read_table
 
@@ -130,7 +130,7 @@ def _refuse_other_set(card: "EvalCard", labels: Path, dialect: "Dialect") -> Non
 def _score(
     settings: "Values", labels: Path, split: str | None, out: Path, dialect: "Dialect", *, is_told: bool
 ) -> Path:
-    """Score the labelled clips with a card's settings; returns the folder of the scores.
+    """Score the labelled clips with a card's settings; return the folder of scores.
 
     Raises UsageError where the model would be asked in our words and nobody said so (`is_told`).
     """

@@ -45,7 +45,7 @@ def plan(
     decimal: Decimal = None,
     json_summary: JsonSummary = False,
 ) -> None:
-    """Print hours, cost, memory and the bottleneck of a scoring job, from a probe of its clips.
+    """Print hours, cost, memory and the bottleneck of a scoring job, from a probe.
 
     Stage times are measured on this machine; what other machines make of them is as its file says.
     """

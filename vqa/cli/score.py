@@ -113,7 +113,9 @@ def score(
         ),
     ] = None,
 ) -> None:
-    """Score videos and pictures: one row per clip in OUT/scores/*.parquet. The same command again resumes.
+    """Score videos and pictures: one row per clip in OUT/scores/*.parquet.
+
+    The same command again resumes.
 
     Exit codes: 0 all good; 1 the job could not run; 2 wrong usage; 3 finished, but too many clips have no score;
     130 interrupted by Ctrl-C, SIGTERM or SIGUSR1 (finished rows are on disk).

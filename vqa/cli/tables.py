@@ -23,7 +23,7 @@ SHOWN = {
 
 
 def metrics_table(metrics: "Metrics") -> RenderableType:
-    """Return a row per data set, mean and group, with intervals below the values, then the reasons of missing ones."""
+    """Table of sets, means and groups with intervals, and reasons of missing values."""
     table = Table()
     table.add_column("", overflow="fold")
     table.add_column("used /\nexpected", justify="right", no_wrap=True)
@@ -61,7 +61,7 @@ def _cell(statistic: "Statistic | None") -> str:
 
 
 def differences_table(comparison: "Comparison") -> RenderableType:
-    """Return a row per pair of models, data set and statistic, with p-values after Holm's correction."""
+    """Table of pairs of models by set and statistic, with p-values after Holm."""
     rows = comparison["differences"]
     table = Table(caption="p after Holm's correction", caption_justify="left")
     table.add_column(overflow="fold", min_width=max((len(row["statistic"]) for row in rows), default=0))

@@ -1,4 +1,4 @@
-"""Decode exact frames at given times to RGB pictures of given sizes, in one forward pass.
+"""Decode exact frames at given times to RGB of given sizes, in one forward pass.
 
 Which packets are decoded follows from the packet table: from the last place before each wanted frame where decoding can
 start, up to that frame, without those that no wanted frame needs (backends/pyav.py, bitstream/prune.py). Each group of
@@ -108,7 +108,7 @@ def _pictures(
     read: Reader,
     thread_count: int,
 ) -> tuple[NDArray[np.int64], dict[int, Pixels]]:
-    """Table entry of each request [N], and the picture of each request that could be decoded."""
+    """Table entry of each request [N], and the picture of each decoded request."""
     entries = nearest(packets.seconds, times)
     wanted = np.unique(entries)
     converter = FrameConverter(info=info)

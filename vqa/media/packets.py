@@ -1,4 +1,4 @@
-"""Packet table of a stream: a time for each frame, by the container's index or by demuxing, whatever its clocks do."""
+"""Packet table of a stream: a time for each frame, by index or by demuxing."""
 
 import re
 from array import array
@@ -165,7 +165,7 @@ def packet_table(
 
 
 def _behind_lost(ticks: Ticks, is_key: NDArray[np.bool_], lost: Ticks) -> NDArray[np.bool_]:
-    """Which frames may refer to a packet that lies before them and is gone, without their decoder noticing.
+    """Which frames may refer to a packet lost before them, unnoticed by the decoder.
 
     All that are shown from a lost one on to the next keyframe, and as many before it as frames are reordered by.
 
@@ -189,7 +189,7 @@ def _behind_lost(ticks: Ticks, is_key: NDArray[np.bool_], lost: Ticks) -> NDArra
 
 
 def _clock_shifts(decoding: Ticks, unit: float) -> tuple[Ticks, NDArray[np.int64]]:
-    """What to add to each packet's time so that it goes on where the clock of a transport stream jumps, and where.
+    """Shifts that make a transport stream's clock go on where it jumps, and where.
 
     Recordings joined by copying keep their own clocks. A jump: backwards, or forwards by more than FFmpeg's own limit
     (`dts_delta_threshold`); a shorter gap is a loss, whose time has passed.
@@ -208,7 +208,7 @@ def _demuxed(
     is_second: "array[int]",
     is_key_of: Callable[[bytes], bool] | None,
 ) -> Columns:
-    """Facts of each packet, of at most one more than `limit`; with `pairs`, whether it is a second field too."""
+    """Facts of at most `limit` + 1 packets; with `pairs`, which are second fields."""
     pts, dts, durations, sizes, positions, is_key, is_corrupt, is_discarded = (array("q") for _ in Columns._fields)
     for packet in islice(packets, limit + 1):  # 8 bytes per number, 40 in a list
         pts.append(NO_TIME if packet.pts is None else packet.pts)
@@ -251,7 +251,7 @@ def _differ(ticks: Ticks) -> bool:
 
 
 def _jump_ticks(container: str, ticks: Ticks, decoding: Ticks, *, is_counted: bool) -> Ticks:
-    """Times of the container's index: decoding times in mp4 and mov, presentation times in Matroska, else none."""
+    """Index times: decoding in mp4 and mov, presentation in Matroska, else none."""
     if container.startswith("matroska") and not is_counted:
         return ticks
     if container.startswith("mov") and not is_counted and (decoding != NO_TIME).all():

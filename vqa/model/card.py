@@ -1,4 +1,4 @@
-"""What a model is and how it is asked: the schemas of configs/models and of the `generation` section. Without torch."""
+"""Schemas of model cards (configs/models) and of `generation`; imports no torch."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -22,7 +22,7 @@ WORDED = ("prompt", "question", "system", "labels", "order")
 
 
 class QuestionSource(Strict):
-    """Where the question stands that a checkpoint was trained with: a public file, and names in its Python code.
+    """Where a checkpoint's training question stands: a public file and names in it.
 
     A name is that of an assignment; `NAME.key.0` goes into a dictionary or list; `{Question}` in its text is replaced
     as `filled` says. Files in Markdown are searched in their code blocks.
@@ -39,7 +39,7 @@ class QuestionSource(Strict):
 
 
 class AnswerForm(Strict):
-    """What an answer of a checkpoint holds: numbers on a scale, with JSON keys, or a choice between two clips."""
+    """Form of an answer: numbers on a scale, plain or by JSON key, or a chosen clip."""
 
     low: float = Field(LOWEST, description="the worst score that it gives")
     high: float = Field(HIGHEST, description="the best")
@@ -130,7 +130,7 @@ _LATER = {"repetition_penalty": 1.0, "folder_sampling": False, "describe": False
 
 
 class GenerationConfig(Strict):
-    """How answers are drawn and read. All but `batch_size` and `token_budget` change the number."""
+    """How answers are drawn and read; all but the batch limits change the number."""
 
     k: int = Field(1, ge=1, le=256, description="answers (rollouts) for each clip; the score is their mean")
     generation: Literal["greedy", "sample"] | None = Field(None, description="null = greedy for k = 1, else sample")
@@ -177,8 +177,10 @@ class GenerationConfig(Strict):
 
 
 def find_card(name: str) -> Values:
-    """The card's values: of a name in configs/models, a card's file, a model's folder (with what the `vqa.yaml` in it
-    says, see CARRIED), or a Hugging Face id, which has the card whose source it is.
+    """Find a card's values by name, file, model folder or Hugging Face id.
+
+    A name is one of configs/models; a folder's card holds what the `vqa.yaml` in it says (see CARRIED); an id has the
+    card whose source it is.
 
     Raises UsageError naming what there is.
     """
@@ -207,7 +209,10 @@ def find_card(name: str) -> Values:
 
 
 def settle(name: str, overrides: Values) -> tuple[ModelCard, GenerationConfig]:
-    """A card by name and its generation settings, with overrides by key of either; UsageError for unknown ones."""
+    """Settle a card and its generation settings, with overrides by key of either.
+
+    Raises UsageError for an unknown name or key.
+    """
     mine = {key: overrides[key] for key in overrides if key in GenerationConfig.model_fields}
     if isinstance(mine.get("generation"), dict):  # the whole section, as a card writes it
         mine = merge(mine.pop("generation"), mine)
@@ -218,6 +223,6 @@ def settle(name: str, overrides: Values) -> tuple[ModelCard, GenerationConfig]:
 
 
 def as_asked(card: Values, given: Values) -> Values:
-    """A card's values under those given over them: with other words it no longer asks what was published."""
+    """Card values, without the published question where other words are given."""
     is_other = any(key in given and given[key] != card.get(key) for key in WORDED)
     return card | {"asked": None, "published": None} if is_other else card

@@ -1,4 +1,4 @@
-"""From the answers of one clip to its score: as written, or as expected from the digits' probabilities."""
+"""Score of a clip from its answers: as written, as expected, or as published."""
 
 import math
 import re
@@ -36,7 +36,7 @@ class Said:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
-    """An answer and the values that count for the score: those written, or the expected ones, on the model's scale."""
+    """An answer and the values that count: written or expected, on the model's scale."""
 
     answer: Answer
     values: tuple[float, ...] | None
@@ -45,7 +45,7 @@ class Given:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
-    """What answers hold, as `vqa.model.card.AnswerForm` says, and whether they are read as the released script does."""
+    """What answers hold, as `AnswerForm` says, and which published reading applies."""
 
     dimensions: int
     scale: prompt.Scale = prompt.OPINIONS
@@ -75,9 +75,10 @@ def read(said: Said, *, form: Form) -> Given:
 
 
 def read_as_published(text: str, reading: PublishedReading, scale: prompt.Scale) -> tuple[float] | None:
-    """A number from the last closed answer block, as released scripts read it, which take anything around it.
+    """Number in an answer, read as released scripts do, whatever stands around it.
 
-    Where they would put in a number of their own (a random grade, 3.00), and outside the scale, it is None.
+    It stands in the last closed answer block, for `whole_answer` in the first. Where the scripts would put in a number
+    of their own (a random grade, 3.00), and outside the scale, it is None.
     """
     blocks = _BLOCK.findall(text)
     if not blocks:
@@ -98,7 +99,7 @@ _WHOLE = re.compile(r"-?[0-9]+(?:\.[0-9]*)?")
 
 
 def said(rollout: "Rollout", tokenizer: "PreTrainedTokenizerBase", vocabulary: "Vocabulary") -> Said:
-    """The text of a rollout, with its digits' chances where the rollout kept their logits."""
+    """Text of a rollout, with its digits' chances where their logits were kept."""
     text = str(tokenizer.decode(rollout.tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
     chances = None
     if rollout.digit_logits is not None:
@@ -108,7 +109,10 @@ def said(rollout: "Rollout", tokenizer: "PreTrainedTokenizerBase", vocabulary: "
 
 
 def read_all(said: Sequence[Said], *, form: Form, is_expected: bool) -> tuple[list[Given], Readout]:
-    """The answers of one clip, all read in the same way, and which way: `answer` where chances of one are not known."""
+    """Read a clip's answers, all in the same way, and say in which.
+
+    Where the chances of one answer are not known, all are read as written.
+    """
     if not all(one.chances is not None for one in said):
         said = [replace(one, chances=None) for one in said]
         is_expected = False
@@ -117,7 +121,7 @@ def read_all(said: Sequence[Said], *, form: Form, is_expected: bool) -> tuple[li
 
 
 def expected_value(written: str, chances: Sequence[Chances | None], *, scale: prompt.Scale = prompt.OPINIONS) -> float:
-    """What the model expects where it wrote the number `written` (such as 3.45) with these chances of other digits.
+    """Expected number where the model wrote `written` (3.45), by its digits' chances.
 
     With the digit w at a place of the number, chances p (at the first place renormalised over those that can begin a
     number on the scale, 1-5 for 1 to 5), and R the expectation of what follows w (0 <= R < 1, in units of this place; 0
@@ -159,7 +163,7 @@ def _expected_digit(written: int, chances: Chances, rest: float, *, following: i
 
 
 def chances_of(pieces: Sequence[str], logits: NDArray[np.float32], values: Sequence[int]) -> list[Chances | None]:
-    """The chances of each ASCII digit that the tokens write, in order; None for one that shares its token.
+    """Chances of each ASCII digit written, in order; None for one sharing its token.
 
     `pieces`: what the vocabulary calls the tokens [n]. `logits`: [n, digit tokens], before temperature. `values`: the
     digit 0-9 of each digit token; chances of tokens of the same digit are added.
@@ -178,7 +182,7 @@ def chances_of(pieces: Sequence[str], logits: NDArray[np.float32], values: Seque
 
 
 def summarise(given: Sequence[Given], *, form: Form, seconds: float) -> Score:
-    """The clip's score: the mean over the answers that could be read of the mean over their numbers, on 1-5.
+    """Score of a clip, 1-5: mean over readable answers of the mean of their numbers.
 
     `score_std` is the population spread of the answers' means. With two dimensions `score_global` and `score_local` are
     means over the answers that gave both. The reason is that of the answer nearest to the score. `score_raw` is the

@@ -21,7 +21,7 @@ from vqa.views import ViewsConfig, look, view_seed
 
 
 class Scorer:
-    """A model with its prompt and settings of generation: `Scorer.load().score_file("a.mp4").score`."""
+    """A model with prompt and settings: `Scorer.load().score_file("a.mp4").score`."""
 
     def __init__(self, engine: ModelEngine, *, card: ModelCard, generation: GenerationConfig) -> None:
         """Wrap an engine; `Scorer.load` also starts it.
@@ -68,12 +68,12 @@ class Scorer:
 
     @property
     def model_id(self) -> str:
-        """The model: "embedded", a hub id, a folder, or the name under which a server has it."""
+        """Model: "embedded", a hub id, a folder, or its name on the servers."""
         return self.engine.model_id
 
     @property
     def model_revision(self) -> str:
-        """The hub's commit, a digest of a folder's configs and weights, or `served` where a server does not say."""
+        """Hub commit, folder digest, or `served` where a server does not say."""
         return self.engine.model_revision
 
     def close(self) -> None:
@@ -100,7 +100,7 @@ class Scorer:
         return [outcome for outcome in outcomes if isinstance(outcome, Score)]
 
     def try_score(self, views: Sequence[Views]) -> list[Score | ClipError]:
-        """Score clips as `score` does, with an error in place of the score of each clip on which the model fails.
+        """Score clips, with a ClipError in place of each on which the model fails.
 
         Raises:
             ModelError: the device is lost, or a server refuses us, so that this process can score nothing more.
@@ -156,7 +156,7 @@ class Scorer:
         )
 
     def _described(self, views: Sequence[Views], outcomes: Sequence[Score | ClipError]) -> list[Score | ClipError]:
-        """The scores with words beside them, by a second question about the clips that have one."""
+        """Scores with a description, by a second question about each scored clip."""
         places = [place for place, outcome in enumerate(outcomes) if isinstance(outcome, Score)]
         request = self.card.description or DESCRIBE
         questions = [

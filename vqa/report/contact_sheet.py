@@ -1,4 +1,4 @@
-"""Contact sheet of data sets: how opinions are distributed, and the best, worst and most disputed clips."""
+"""Contact sheet of data sets: opinions, and best, worst and most disputed clips."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ _BLOCKS = " ▁▂▃▄▅▆▇█"
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SetSummary:
-    """Opinions of one data set, on 1-5, and its extreme clips (rows of the manifest, the most extreme first)."""
+    """A set's opinions (1-5) and its extreme clips as rows, the most extreme first."""
 
     dataset: str
     count: int
@@ -37,7 +37,7 @@ class SetSummary:
 
 
 def summarise_sets(manifest: Manifest, *, top: int) -> list[SetSummary]:
-    """Summarise each data set, by name, with its `top` best, worst and most disputed clips; ties go by clip_id."""
+    """Summarise data sets, by name, with `top` clips of each kind; ties by clip_id."""
     of_set: dict[str, list[Row]] = {}
     for row in sorted(manifest.table.to_pylist(), key=lambda row: str(row["clip_id"])):
         of_set.setdefault(row["dataset"], []).append(row)
@@ -68,7 +68,7 @@ def sparkline(histogram: NDArray[np.int64]) -> str:
 
 
 def contact_sheet(summaries: Sequence[SetSummary], *, workers: int = 2) -> tuple[Image.Image, dict[str, ClipError]]:
-    """Draw the contact sheet; the middle frame of each clip is decoded in a guarded child.
+    """Draw the contact sheet; middle frames are decoded in a guarded child.
 
     Args:
         summaries: The data sets.

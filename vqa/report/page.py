@@ -1,4 +1,4 @@
-"""report.html of an evaluation (`write_report`) or of scores alone (`write_library`): one file that opens offline.
+"""report.html of an evaluation or of scores alone: one file that opens offline.
 
 The data are embedded as JSON and become text by `textContent` alone. A content security policy with the digests of the
 page's own scripts and style allows no other code and no requests. Charts are drawn by Chart.js on canvas, with a sixth
@@ -156,7 +156,7 @@ def _names(sources: Sequence[tuple[Path, Metrics]]) -> list[str]:
 
 
 def _table(metrics: Metrics) -> list[Data]:
-    """Rows of the table of statistics: group, name, counts, [value, low, high, reason] of each statistic."""
+    """Rows of statistics: group, name, counts, [value, low, high, reason] of each."""
     parts = [("", name, part) for name, part in metrics["datasets"].items()]
     if len(parts) > 1:
         for kind, found in metrics["means"].items():
@@ -182,7 +182,7 @@ def _cell(found: Statistic) -> list[float | str | None]:
 
 
 def _median(splits: Splits | None, name: str) -> list[float | str | None]:
-    """The median over random fifths, with minimum and maximum in place of an interval; nulls if there is none."""
+    """Median, with minimum and maximum, over random fifths; nulls if there is none."""
     if splits is None or name not in splits["median"]:
         return [None, None, None, None]
     return [_short(splits["median"][name]), _short(splits["min"][name]), _short(splits["max"][name]), None]
@@ -198,7 +198,7 @@ def _label_columns(rows: Sequence[Row]) -> list[str]:
 
 
 def _columns(rows: Sequence[Row], *, extra: Sequence[str]) -> Data:
-    """The rows as columns; those with a filter as words and indices of words (a list of them for cells with lists)."""
+    """Rows as columns; those with a filter as words and indices (lists for lists)."""
     groups: dict[str, list[str] | list[str | list[str]]] = {
         "data set": [str(row.get("dataset") or "") for row in rows],
         "status": [row["status"] for row in rows],
@@ -251,7 +251,7 @@ def _words(value: object) -> str | list[str]:
 
 
 def _curves(metrics: Metrics, rows: Sequence[Row]) -> dict[str, Data]:
-    """The 4-parameter logistic of each data set as points, and the offsets of the band that holds BAND of its clips."""
+    """Each set's 4-parameter logistic as points, and the band of BAND of its clips."""
     curves = {}
     for name, part in metrics["datasets"].items():
         fit = part["fits"].get("logistic4")
@@ -267,7 +267,7 @@ def _curves(metrics: Metrics, rows: Sequence[Row]) -> dict[str, Data]:
 
 
 def _videos(rows: Sequence[Row]) -> list[Data]:
-    """Videos with windows, lowest 5th percentile first, each with its windows in order of time."""
+    """Videos with windows, lowest 5th percentile first; windows in order of time."""
     members: dict[str, list[Row]] = {}
     for row in rows:
         if row["end_seconds"] is not None:

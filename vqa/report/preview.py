@@ -1,4 +1,4 @@
-"""Picture of the views of a clip: timeline, global pictures, local frames with crop boxes, crops."""
+"""Picture of a clip's views: timeline, global pictures, frames with boxes, crops."""
 
 import math
 from collections.abc import Sequence
@@ -86,7 +86,7 @@ def _header(draw: Draw, views: Views) -> int:
 
 
 def _timeline(draw: Draw, views: Views, packets: Packets, *, top: int) -> int:
-    """Packet sizes as an area, key frames as ticks below, sampled times as lines, local times as numbered flags."""
+    """Packet sizes as area, key frames as ticks, times as lines, local ones as flags."""
     if len(packets.seconds) == 1:
         return top - GAP
     text(draw, (MARGIN, top), "Packet sizes and sampled times", size=22)

@@ -1,4 +1,4 @@
-"""The page of a simulated job: clips per second by the number of workers, and what limits each."""
+"""The page of a simulated job: clips per second by workers, and what limits it."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Thumbnails of scored clips: the keyframes and crops that a row names, decoded again.
+"""Thumbnails of scored clips: keyframes and crops named by a row, decoded again.
 
 A module of its own, since the guarded child that decodes imports it, and the page's imports would slow that down.
 """
@@ -35,7 +35,7 @@ class Thumbnails(TypedDict, total=False):
 
 
 def clip_thumbnails(rows: Iterable[Row], *, root: Path) -> dict[str, Thumbnails]:
-    """Decode thumbnails by clip_id. A file that cannot be decoded has a reason in place of pictures.
+    """Decode thumbnails by clip_id, or give the reason why a file has none.
 
     Args:
         rows: Rows of clips.parquet or of a scores table.

@@ -1,4 +1,4 @@
-"""decord back end, for comparison: counting frames, it gives wrong ones in MPEG-TS, AVI and intra refresh."""
+"""decord back end, for comparison; its counts err in MPEG-TS, AVI, intra refresh."""
 
 from collections.abc import Iterator
 from importlib import import_module
@@ -18,7 +18,7 @@ from vqa.types import MediaInfo
 def read_decord(
     info: MediaInfo, table: PacketTable, wanted: NDArray[np.int64], *, thread_count: int
 ) -> Iterator[tuple[int, av.VideoFrame]]:
-    """A `Reader` (base.py) by decord; frames whose time is not that of the packet table are left out."""
+    """A `Reader` (base.py) by decord; frames at times not in the table are skipped."""
     decord = load_decord()
     decord.logging.set_level(decord.logging.QUIET)
     try:

@@ -1,4 +1,4 @@
-"""Frames that a file declares but does not hold: samples of an mp4 beyond its end, blocks that a Matroska reader skips.
+"""Lost frames: mp4 samples beyond the file's end, blocks a Matroska reader skips.
 
 A demuxer that meets a damaged Matroska element resumes at the next place that looks sound and reports nothing, so that
 the clip only seems shorter. Wherever frames are further apart than usual, or end before the duration of the header, the
@@ -89,7 +89,7 @@ def _samples(container: Container, stream: av.VideoStream, ticks: Ticks, columns
 def _blocks(
     file: BinaryIO, container: Container, stream: av.VideoStream, ticks: Ticks, columns: Columns, *, limit: int
 ) -> Lost:
-    """Blocks of a Matroska file that should lie in its gaps, by the median distance of its frames."""
+    """Blocks missing in gaps of a Matroska file, by its median frame distance."""
     by_time = np.argsort(ticks, kind="stable")
     shown = ticks[by_time]
     gaps = np.diff(shown)
@@ -115,7 +115,7 @@ def _blocks(
 
 
 def _declared_seconds(container: Container, stream: av.VideoStream) -> float:
-    """End of the stream in seconds: by its own tag, which most muxers write, else by the header, which counts sound."""
+    """Declared end in seconds: the stream's tag, else the header, which counts sound."""
     tag = _CLOCK.match(stream.metadata.get("DURATION", ""))
     if tag:
         return sum(float(n) * unit for n, unit in zip(tag.groups(), (3600, 60, 1), strict=True))
@@ -123,7 +123,7 @@ def _declared_seconds(container: Container, stream: av.VideoStream) -> float:
 
 
 def _is_chained(file: BinaryIO, start: int, stop: int, tracks: frozenset[int]) -> bool:
-    """Whether elements follow one another without a break between two places of the file, in blocks of known tracks.
+    """Whether elements lie unbroken between two places, in blocks of known tracks.
 
     From the block with its body at `start` to the one with its body at `stop`, or to the end of the file; True as well
     where `start` is no block that can be read here.

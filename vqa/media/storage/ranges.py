@@ -72,11 +72,11 @@ class RemoteFile(io.RawIOBase):
             self._remote = with_retries(uri, lambda: store.open(path, "rb", cache_type="none", size=self._size))
 
     def readable(self) -> bool:
-        """True."""
+        """Whether it can be read: always."""
         return True
 
     def seekable(self) -> bool:
-        """True."""
+        """Whether it can be sought in: always."""
         return True
 
     def tell(self) -> int:
@@ -126,7 +126,7 @@ class RemoteFile(io.RawIOBase):
         return b"".join(parts)[skipped : skipped + stop - start]
 
     def _fetch(self, index: int, last: int) -> list[bytes]:
-        """Block `index`, those up to `last` that are missing as well, and more where reading is sequential."""
+        """Block `index`, missing ones up to `last`, and more where reading is sequential."""
         self._streak = self._streak if index == self._next else 0
         count = 1
         while index + count <= last and (self._key, index + count) not in _blocks:
