@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class SpreadFilter(AdvantageObjective):
-    """Zero the advantages of groups whose rewards spread by at most `min_std`.
+    """Zero the advantages of groups with rewards of a deviation of at most `min_std`.
 
-    Normalisation within a group would blow up differences however small. The spread is the standard deviation of the K
-    rewards for accuracy: the Gaussian term, as in the released code; for presets without one the total.
+    Normalisation within a group would blow up differences however small. It is the standard deviation of the K rewards
+    for accuracy: the Gaussian term, as in the released code; for presets without one the total.
     """
 
     kind: Literal["spread_filter"]
