@@ -57,9 +57,9 @@ CURVES: dict[Kind, Callable[[Numbers, Numbers], Numbers]] = {
 
 
 def fit_logistic4(scores: ArrayLike, opinions: ArrayLike) -> Fit | None:
-    """Fit the monotone 4-parameter logistic by least squares (VQEG FR-TV Phase II, 2003).
+    """Fit the monotone 4-parameter logistic (VQEG FR-TV Phase II, 2003).
 
-    It may fall as scores rise: see `rises`.
+    By least squares; the curve may fall as scores rise: see `rises`.
 
     Args:
         scores: [N].
@@ -76,7 +76,9 @@ def fit_logistic4(scores: ArrayLike, opinions: ArrayLike) -> Fit | None:
 
 
 def fit_logistic5(scores: ArrayLike, opinions: ArrayLike) -> Fit | None:
-    """Fit the logistic plus a line by least squares (Sheikh, Sabir, Bovik 2006, eq. 8); it need not be monotone.
+    """Fit the logistic plus a line (Sheikh, Sabir, Bovik 2006, eq. 8).
+
+    By least squares; the curve need not be monotone.
 
     Args:
         scores: [N].
@@ -96,10 +98,11 @@ def fit_logistic5(scores: ArrayLike, opinions: ArrayLike) -> Fit | None:
 def _shape(
     scores: ArrayLike, opinions: ArrayLike, *, slope: bool
 ) -> tuple[tuple[float, ...], float, float, bool, str] | None:
-    """Least squares of y = c0 + c1 expit((x - middle) / width) [+ c2 x]: (c), middle, width, converged, note.
+    """Fit y = c0 + c1 expit((x - middle) / width) [+ c2 x] by least squares.
 
-    For a given middle and width the c follow from linear least squares (variable projection, Golub and Pereyra 1973),
-    so that only two numbers are searched for, from the best point of a coarse grid.
+    Gives (c), middle, width, converged, note. For a given middle and width the c follow from linear least squares
+    (variable projection, Golub and Pereyra 1973), so that only two numbers are searched for, from the best point of a
+    coarse grid.
     """
     x, y = pair(scores, opinions)
     if len(x) < 5 or np.ptp(x) == 0 or np.ptp(y) == 0:
@@ -134,9 +137,9 @@ def _shape(
 
 
 def fit_isotonic(scores: ArrayLike, opinions: ArrayLike) -> Fit | None:
-    """Fit non-falling steps by least squares (pool adjacent violators), joined by lines.
+    """Fit non-falling steps, joined by lines (pool adjacent violators).
 
-    Clips of one score count with their mean opinion.
+    By least squares; clips of one score count with their mean opinion.
 
     Args:
         scores: [N].
@@ -157,7 +160,7 @@ def fit_isotonic(scores: ArrayLike, opinions: ArrayLike) -> Fit | None:
 
 
 def rises(fit: Fit, scores: ArrayLike) -> bool:
-    """Whether the curve's value at the highest of the scores [N] is above that at the lowest."""
+    """Whether the curve at the highest of the scores [N] is above that at the lowest."""
     x = np.asarray(scores, dtype=np.float64)
     ends = fit([x.min(), x.max()])
     return bool(ends[1] > ends[0])

@@ -84,7 +84,7 @@ def _by_parts(
     resamples: int,
     seed: int,
 ) -> dict[str, Numbers]:
-    """Replicates from random parts of the clips, centred on the statistic of all clips."""
+    """Replicates from random parts of the clips, centred on all clips' statistic."""
     generator = np.random.default_rng(seed)
     parts = np.array_split(generator.permutation(len(x)), len(x) // PART_CLIPS)
     whole = {name: np.asarray(values, dtype=np.float64) for name, values in mapped.items()}
@@ -130,7 +130,7 @@ def interval(values: Numbers, *, confidence: float = 0.95) -> tuple[float, float
 
 
 def draws(size: int, resamples: int, seed: int) -> Iterator[Counts]:
-    """Counts [size, b] of b resamples at a time, as many as fit in memory, until there are `resamples`."""
+    """Counts [size, b] of as many resamples b as fit in memory, `resamples` in all."""
     generator = np.random.default_rng(seed)
     width = int(np.clip(6_000_000 // max(size, 1), 16, 2000))
     for start in range(0, resamples, width):
@@ -212,7 +212,7 @@ def _downwards(index: int) -> Iterator[int]:
 
 
 class _Moments:
-    """Statistics that are functions of weighted means: one matrix product gives them for all resamples."""
+    """Functions of weighted means, for all resamples by one matrix product."""
 
     def __init__(
         self,
@@ -253,7 +253,7 @@ class _Moments:
 
 
 def _moved(area: float, steps: Numbers) -> Numbers:
-    """The area moved by small steps [b] along its log odds; where it is 0, 1 or NaN it stays."""
+    """Area moved by small steps [b] along its log odds; 0, 1 and NaN stay."""
     if not 0 < area < 1:
         return np.full_like(steps, area)
     return np.asarray(scipy.special.expit(scipy.special.logit(area) + steps / (area * (1 - area))))

@@ -1,4 +1,4 @@
-"""Input of the reward terms: a batch of answers, opinions and data sets, checked once."""
+"""Batch of answers, opinions and data sets for the reward terms, checked once."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

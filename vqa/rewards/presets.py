@@ -1,4 +1,4 @@
-"""Published recipes as weighted lists of terms with their papers' constants, and `compute`, which sums them.
+"""Published recipes as weighted terms with the papers' constants, and their sum.
 
 NOT FOUND marks a constant or form that no public source we could read gives; the value in its place is our own. The
 format terms are the papers' patterns over whole answers, stricter than the parser of scores.
@@ -79,7 +79,9 @@ def compute(
 
 
 def known(preset: str, weights: Mapping[str, float] = MappingProxyType({})) -> RewardPreset:
-    """The preset of this name with these weights of its terms; one of weight 0 is computed and pays nothing.
+    """Preset of this name with these weights of its terms.
+
+    A term of weight 0 is computed and pays nothing.
 
     Raises:
         UsageError: for another name, of a preset or a term, with the names there are; and where no term pays.

@@ -1,4 +1,4 @@
-"""Estimate of a recipe's steps, answers, memory and least time, for `vqa train FILE --dry-run`.
+"""Estimate of a recipe's steps, answers, memory and least time, for `--dry-run`.
 
 Loads no weights, writes nothing, uses no network.
 """
@@ -149,7 +149,7 @@ def _work(
 
 
 def _least_time(plan: StagePlan, parameters: int) -> Iterator[str]:
-    """Least seconds of a GRPO step by the vendor's bandwidth and operations: none was measured."""
+    """Least seconds of a GRPO step by the vendor's figures; none was measured."""
     stage, fleet, work = plan.stage, plan.fleet, plan.work
     if fleet is None or not isinstance(stage, GrpoStage):
         return

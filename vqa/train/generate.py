@@ -1,4 +1,4 @@
-"""Answers of a model to clips, the best of which a later cold start imitates (rejection sampling)."""
+"""Rejection sampling: a model's answers, the best of which a cold start imitates."""
 
 import json
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ def generate_reasons(
     stage: Write,
     context: StageContext,
 ) -> None:
-    """Write FOLDER/reasons.jsonl: of each clip the parsed answer nearest to its opinion.
+    """Write reasons.jsonl: of each clip the parsed answer nearest to its opinion.
 
     Clips without a parsed answer, or with none within `stage.max_error`, are skipped. A stopped stage resumes after
     the last whole line. Each process answers for its share of the clips.
@@ -102,7 +102,7 @@ def generate_reasons(
 
 
 def _nearest(written: Sequence[str], opinion: float | None, *, numbers: int, within: float | None) -> str | None:
-    """The parsed answer whose mean is nearest to the opinion; None where none is near enough."""
+    """Parsed answer whose mean is nearest to the opinion; None where none is near."""
     found = []
     for place, text in enumerate(written):
         values = parse(text, numbers)

@@ -1,4 +1,4 @@
-"""GPUs that a recipe is planned for: the table in configs/hardware, `--gpus 8xh100`, those of this machine."""
+"""GPUs to plan a recipe for: of configs/hardware, by `--gpus`, or this machine's."""
 
 import re
 from dataclasses import dataclass
@@ -25,7 +25,10 @@ class Gpu(Strict):
 
     @property
     def usable(self) -> float:
-        """Bytes for a run. The vendor's gigabytes are 2^30 bytes; the 7 % above 10^9 go to the allocator's gaps."""
+        """Bytes for a run, at 10^9 per gigabyte.
+
+        The vendor's gigabytes are 2^30 bytes; the 7 % above 10^9 go to the allocator's gaps.
+        """
         return (self.memory_gb - RESERVED_GB) * 1e9
 
 
@@ -39,7 +42,7 @@ class Fleet:
 
     @property
     def nodes(self) -> int:
-        """Hosts."""
+        """Number of hosts."""
         return -(-self.count // self.gpu.gpus_per_node)
 
     @property
@@ -64,7 +67,10 @@ def parse_gpus(text: str) -> Fleet:
 
 
 def detect_gpus(count: int | None = None) -> Fleet | None:
-    """The GPUs of this machine, `count` of them where given; None without any. Their memory is what the driver says."""
+    """GPUs of this machine, `count` of them where given; None without any.
+
+    Their memory is what the driver says.
+    """
     import torch
 
     if not torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""Memory of a training run on each GPU and in its host, by arithmetic: no torch, no weights.
+"""Memory of a training run per GPU and host, by arithmetic: no torch, no weights.
 
     weights, gradients, AdamW, reference      bytes per parameter, in shards or in host memory
     rollouts       + all weights gathered + caches of keys and values + logits of a token
@@ -61,7 +61,7 @@ class ModelShape:
         return self.vocabulary * self.width * (1 if self.is_tied else 2)
 
     def lora(self, r: int, targets: tuple[str, ...], *, tower: bool) -> int:
-        """Parameters of low-rank additions to layers of these names, and to all of the tower's where it has any."""
+        """Parameters of low-rank additions to `targets` and, with `tower`, to all of it."""
         text = sum(sum(size) for name, size in self.linear.items() if name in targets)
         own = 4 * self.tower_width + 2 * self.tower_width + 3 * (self.tower_width + self.tower_inner)
         return r * (text * self.layers + own * self.tower_layers * tower)
@@ -69,7 +69,7 @@ class ModelShape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """What one process does at once, in tokens."""
+    """Work of one process at once, in tokens."""
 
     prompts: int  # of a forward pass
     answers: int  # of a forward pass
@@ -87,7 +87,7 @@ class Work:
 
     @property
     def is_trained(self) -> bool:
-        """Whether any weight is."""
+        """Whether any weight is trained."""
         return self.trains_text or self.trains_tower
 
     @property
@@ -132,7 +132,7 @@ class MemoryPlan:
 
 
 def numbers_of(hardware: HardwareConfig, *, is_half: bool) -> Numbers:
-    """Which numbers the products and what lies between them are in.
+    """Number format of matrix products and of what lies between them.
 
     Args:
         hardware: of the recipe.
@@ -146,10 +146,11 @@ def numbers_of(hardware: HardwareConfig, *, is_half: bool) -> Numbers:
 def state_bytes(
     shape: ModelShape, work: Work, hardware: HardwareConfig, *, numbers: Numbers, reference: bool
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Bytes of weights, gradients, optimiser and reference of the whole model, on GPUs and in host memory.
+    """Bytes of the whole model's training state, on GPUs and in host memory.
 
-    With bfloat16 products and float32 master weights a trained parameter takes 16 bytes, as 4 + 4 + 8 (weight,
-    gradient, two moments) or 2 + 2 + 12 (ZeRO: Rajbhandari et al., arXiv 1910.02054, section 3.1).
+    Of weights, gradients, optimiser and reference. With bfloat16 products and float32 master weights a trained
+    parameter takes 16 bytes, as 4 + 4 + 8 (weight, gradient, two moments) or 2 + 2 + 12 (ZeRO: Rajbhandari et al.,
+    arXiv 1910.02054, section 3.1).
 
     Args:
         shape: of the model.
@@ -183,7 +184,7 @@ def state_bytes(
 
 
 def activation_bytes(shape: ModelShape, work: Work, *, numbers: Numbers, is_gpu: bool = True) -> dict[str, float]:
-    """Bytes of what a forward pass keeps for the backward pass, and of what is at work at once.
+    """Bytes kept by a forward pass for the backward pass, and those at work at once.
 
     Args:
         shape: of the model.

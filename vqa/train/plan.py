@@ -1,4 +1,4 @@
-"""Plan of a recipe's memory on given GPUs: what each stage takes, whether it fits, and the nearest settings that do.
+"""Plan of a recipe's memory on given GPUs, and the nearest settings that fit.
 
 Loads no weights, writes nothing, uses no network.
 """
@@ -40,7 +40,7 @@ PLACES = (
 
 @dataclass(frozen=True, slots=True)
 class StagePlan:
-    """What a stage takes under given hardware settings."""
+    """Memory of a stage under given hardware settings."""
 
     stage: Stage
     shape: ModelShape
@@ -58,7 +58,7 @@ class StagePlan:
         return over if self.fleet.host is None else max(over, self.memory.host_peak - self.fleet.host)
 
     def complaint(self) -> str:
-        """What does not fit, with value and limit."""
+        """Message on what does not fit, with value and limit."""
         if self.fleet is None or self.excess <= 0:
             return ""
         memory, gpu = self.memory, self.fleet.gpu
@@ -153,9 +153,10 @@ def plan_stage(
 def fitted(
     recipe: Recipe, card: ModelCard, clips: Mapping[str, Sequence[ListedClip]], *, fleet: Fleet | None
 ) -> Recipe:
-    """The recipe, under `hardware: auto` with the quickest sharding and offload in which every stage fits.
+    """Recipe with the quickest sharding and offload in which every stage fits.
 
-    They say where things lie, and change no weight that is learnt. Where nothing fits, what needs least is taken.
+    Under `hardware: auto` only. Sharding and offload say where things lie, and change no weight that is learnt. Where
+    nothing fits, what needs least is taken.
 
     Args:
         recipe: whose other hardware settings are kept.
@@ -193,7 +194,7 @@ def refuse_excess(recipe: Recipe, plans: Sequence[StagePlan]) -> None:
 
 
 def nearest(recipe: Recipe, found: StagePlan) -> str:
-    """The change that makes a stage fit and alters the run least, as options of the command.
+    """Least change to the run that makes a stage fit, as options of the command.
 
     Smaller forward passes and recomputed activations give the same weights, and so do shards and host memory; an
     optimiser of 8 bits and LoRA do not.
@@ -213,7 +214,7 @@ def nearest(recipe: Recipe, found: StagePlan) -> str:
 
 
 def _smaller(stage: Stage, processes: int) -> Iterator[tuple[float, str, Stage]]:
-    """The stage with smaller forward passes, and with activations recomputed: cost, options, stage."""
+    """Variants of a stage with smaller or recomputed passes: cost, options, stage."""
     if not isinstance(stage, GrpoStage | ColdStart):
         yield 0.0, "", stage
         return
@@ -243,7 +244,7 @@ def _smaller(stage: Stage, processes: int) -> Iterator[tuple[float, str, Stage]]
 
 
 def _leaner(own: HardwareConfig, *, is_several: bool) -> Iterator[tuple[float, str, HardwareConfig]]:
-    """The settings with shards, host memory, fewer bits and LoRA: cost, options, settings."""
+    """Variants with shards, host memory, fewer bits, LoRA: cost, options, settings."""
     changes: list[tuple[float, dict[str, object], str]] = [(0.0, {}, "")]
     for rank, (kind, place) in enumerate(PLACES):
         is_kept = own.is_sharded and kind != own.sharding
@@ -268,7 +269,7 @@ def _leaner(own: HardwareConfig, *, is_several: bool) -> Iterator[tuple[float, s
 def work_of(
     recipe: Recipe, stage: Stage, pictures: tuple[int, int], *, hardware: HardwareConfig, processes: int
 ) -> Work:
-    """What one of `processes` does at once in a stage; `pictures`: of a prompt, and their tokens."""
+    """Work of one process in a stage; `pictures`: in a prompt, and their tokens."""
     count, seen = pictures
     if isinstance(stage, Warmup):
         patches = stage.per_device_train_batch_size * (CROP // PATCH) ** 2
@@ -326,7 +327,10 @@ def work_of(
 
 
 def picture_tokens(recipe: Recipe, card: ModelCard, clips: Sequence[ListedClip] = ()) -> tuple[int, int]:
-    """Pictures of a prompt, and their tokens: of the largest of some prepared clips, else of a clip of NATIVE size."""
+    """Pictures of a prompt and their tokens: of the largest of some prepared clips.
+
+    Without prepared clips, of a clip of NATIVE size.
+    """
     views = ViewsConfig(**card.views)
     prepared = [clip for clip in clips if clip.prepared is not None]
     few = prepared[:: max(1, len(prepared) // LOOKED_AT)][:LOOKED_AT]

@@ -1,4 +1,4 @@
-"""Folder of a trained model for the Hugging Face hub: safetensors, processor, model card.
+"""Folder of a trained model for the Hugging Face hub, with its model card.
 
 OUT/README.md              the model card: figures, recipe, licence, how to use it
 OUT/vqa.yaml               its card for `vqa score --model`: prompt, views, picture sizes
@@ -106,7 +106,7 @@ def _check_name(repo: str) -> None:
 
 
 def _link(source: Path, target: Path) -> None:
-    """Weights can be large: a hard link where the file system allows, else a copy."""
+    """Hard-link a file, or copy it where the file system cannot: it may be large."""
     try:
         os.link(source.resolve(), target)
     except OSError:

@@ -106,7 +106,7 @@ class Warmup(Common):
 
 
 class ColdStart(Common):
-    """Supervised fine-tuning on answers with reasons, of a ladder, of prepared clips, or of JSONL files."""
+    """Supervised fine-tuning on reasoned answers: of ladders, clips or JSONL files."""
 
     kind: Literal["coldstart"]
     prompt: PromptName | None = Field(None, description="default: the recipe's")
@@ -169,7 +169,7 @@ class ColdStart(Common):
 
 
 class GrpoStage(Common, GrpoSettings):
-    """Reinforcement by a reward preset; most settings are in vqa/train/grpo/config.py."""
+    """Reinforcement learning by a reward preset; settings: vqa/train/grpo/config.py."""
 
     kind: Literal["grpo"]
     prompt: PromptName | None = Field(None, description="default: the recipe's")  # type: ignore[assignment]
@@ -190,13 +190,13 @@ class GrpoStage(Common, GrpoSettings):
         return self
 
     def settings(self, prompt: PromptName, seed: int) -> GrpoSettings:
-        """The trainer's settings, with the recipe's prompt and seed where the stage has none of its own."""
+        """Trainer's settings, with the recipe's prompt and seed where the stage has none."""
         own = {"prompt": self.prompt or prompt, "seed": seed if self.seed is None else self.seed}
         return GrpoSettings(**{name: getattr(self, name) for name in GrpoSettings.model_fields} | own)
 
 
 class Write(Common):
-    """Generation of an answer per clip for a later stage to learn from (rejection sampling); trains nothing."""
+    """Rejection sampling of an answer per clip for a later stage; trains nothing."""
 
     kind: Literal["write"]
     prompt: PromptName | None = Field(None, description="default: the recipe's")
@@ -227,7 +227,7 @@ KINDS: dict[str, type[Common]] = {"warmup": Warmup, "coldstart": ColdStart, "grp
 
 
 class Recipe(Strict):
-    """Schema of configs/train/*.yaml; training begins with `start`, or with a random model of the sizes in `model`."""
+    """Schema of configs/train/*.yaml; training begins with `start` or a random model."""
 
     card: str | None = Field(
         None, description="model card with prompt, views and picture sizes; default: that of `start`"
@@ -284,7 +284,7 @@ class Recipe(Strict):
         return self
 
     def origin(self, stage: Stage) -> str | None:
-        """Where a stage starts: an earlier stage's name, a card, hub id or folder, or None for `model`."""
+        """Start of a stage: an earlier stage, a card, hub id or folder; None for `model`."""
         if stage.start is not None:
             return self.start if stage.start == "base" else stage.start
         before = [one.name for one in self.stages[: self.stages.index(stage)] if one.kind != "write"]
@@ -297,7 +297,7 @@ class Recipe(Strict):
 
 
 def _on_hardware(stage: Stage, hardware: HardwareConfig) -> Stage:
-    """The stage, with a frozen tower where the hardware's is. Raises ValueError where they do not fit."""
+    """Stage with the hardware's frozen tower; ValueError where the two do not fit."""
     if not isinstance(stage, ColdStart | GrpoStage):
         return stage
     what, rate = f"stage {stage.name}", stage.vision_learning_rate
@@ -349,7 +349,7 @@ def load_recipe(path: Path, assignments: Sequence[str] = ()) -> Recipe:
 
 
 def recipe_views(recipe: Recipe) -> ViewsConfig:
-    """What the recipe shows of a clip: its `views` over its card's. Raises UsageError for a wrong key or value."""
+    """Views of a recipe, its own over its card's; UsageError for a wrong setting."""
     card, _ = settle(recipe.card_name, {})
     return build(ViewsConfig, merge(card.views, recipe.views), where="the recipe, views")
 

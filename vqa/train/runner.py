@@ -1,4 +1,4 @@
-"""Running a recipe: its stages one after the other, and what a stopped run resumes from.
+"""Run of a recipe: its stages in order, and what a stopped run resumes from.
 
     OUT/log.jsonl            a line of metrics now and then
     OUT/STAGE/stage.json     the stage's settings, and whether it is finished
@@ -71,7 +71,7 @@ hf: Any = transformers  # its types do not hold what it does
 
 @dataclass(slots=True, kw_only=True)
 class RunContext:
-    """What the stages of one run share."""
+    """Settings and clips that the stages of one run share."""
 
     recipe: Recipe
     card: ModelCard
@@ -85,7 +85,7 @@ class RunContext:
 
     @classmethod
     def of(cls, recipe: Recipe, *, out: Path, data: Sequence[Path | str] = ()) -> "RunContext":
-        """Read the recipe's card; loads no model and no clip."""
+        """Read the recipe's card and begin sharding; loads no model and no clip."""
         card, generation = card_of(recipe)
         begin_sharding(recipe.hardware)
         return cls(
@@ -101,12 +101,12 @@ class RunContext:
 
     @property
     def precision(self) -> torch.dtype:
-        """Of matrix products."""
+        """Number type of matrix products."""
         found: torch.dtype = getattr(torch, self.recipe.precision)
         return found
 
     def clips(self, stage: Stage) -> tuple[list[ListedClip], list[ListedClip]]:
-        """List the stage's clips: to learn from, and held out. Raises UsageError without data."""
+        """List the stage's clips, to learn from and held out; UsageError without data."""
         places = stage.data or self.places
         if not places and not (isinstance(stage, ColdStart) and stage.reasons):
             raise UsageError(f"stage {stage.name}: no data. Give --data FOLDER (of `vqa prepare`, or a ladder).")
@@ -144,7 +144,7 @@ class RunContext:
         return stage.prompt or self.prompt
 
     def stage_context(self, stage: Stage, folder: Path, log: MetricsLog) -> StageContext:
-        """What a stage is run with beside its own settings."""
+        """Context of a stage: what it is run with beside its own settings."""
         return StageContext(
             prompt=self.prompt if isinstance(stage, Warmup) else self.prompt_of(stage),
             readout=self.readout,
@@ -158,7 +158,7 @@ class RunContext:
 
 
 def without_stand_ins(recipe: Recipe, stage: Stage, clips: list[ListedClip], *, prompt: PromptName) -> list[ListedClip]:
-    """The clips without the opinions that no person gave, unless the recipe trains on them.
+    """Take out opinions that no person gave, unless the recipe trains on them.
 
     Raises:
         UsageError: where the stage learns nothing else of such clips, or has no others.
@@ -179,7 +179,7 @@ def without_stand_ins(recipe: Recipe, stage: Stage, clips: list[ListedClip], *, 
 
 
 def card_of(recipe: Recipe) -> tuple[ModelCard, GenerationConfig]:
-    """The card whose prompt and views count, with the recipe's own views and `max_pixels`, and its generation."""
+    """Recipe's model card with its own views and `max_pixels`, and its generation."""
     card, generation = settle(recipe.card_name, {})
     own: dict[str, object] = {"views": merge(card.views, recipe.views)}
     if recipe.max_pixels:
@@ -354,7 +354,7 @@ def _start(run: RunContext, stage: Stage, train: Sequence[ListedClip]) -> tuple[
 
 
 def _texts(train: Sequence[ListedClip], prompt: PromptName) -> list[str]:
-    """Texts to train the tokenizer on: answers as they will be written, and every question that may be asked."""
+    """Texts to train the tokenizer on: answers as they will be, and all questions."""
     generator = np.random.default_rng(0)
     questions = [one.question for one in PROMPTS.values()]
     labels = ["Global multiframe picture:", "Local single frame picture 1:", "Picture 2:"]

@@ -1,4 +1,4 @@
-"""Views of a clip: global pictures (over time) and local pictures (native pixels).
+"""Views of a clip: global pictures over time, local pictures in native pixels.
 
     probe --> packet table --> temporal sampler --> one decode call --> tiles  --> mosaic          (global)
               (no decoding)    (which frames)                           native --> boxes --> crops  (local)

@@ -1,4 +1,4 @@
-"""Words for a ladder's clips: an answer that is true of each, and how rare its damage is."""
+"""Words for a ladder's clips: a true answer to each, and how rare its damage is."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ def ladder_answer(
     distortions: Sequence[str],
     severities: Sequence[float],
 ) -> str:
-    """A short reason made of facts (distortions, how strong, the grade), and the opinion.
+    """A short reason of facts (distortions, how strong, the grade), and the opinion.
 
     Args:
         generator: draws the wording.
