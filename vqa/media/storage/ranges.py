@@ -6,6 +6,7 @@ pieces, at most an eighth more than was asked for. From a server without ranges 
 """
 
 import io
+import itertools
 import os
 import tempfile
 from collections import OrderedDict
@@ -25,6 +26,7 @@ _AHEAD_BLOCKS = 16
 _MAX_COPY_BYTES = 4 << 30
 
 _blocks: OrderedDict[tuple[str, int], bytes] = OrderedDict()
+_opened = itertools.count()  # not id(), which a file opened later may have again
 _copy: tuple[str, BinaryIO] | None = None  # the last file of a server without ranges
 
 
@@ -61,7 +63,7 @@ class RemoteFile(io.RawIOBase):
         self.uri, self.failure = uri, cast("ClipError | None", None)
         self.state = state_of(facts)
         self._store, self._path = store, path
-        self._key = f"{uri} {facts['size']} {self.state or id(self)}"  # without a state, blocks are not shared
+        self._key = f"{uri} {facts['size']} {self.state or next(_opened)}"  # without a state, blocks are not shared
         self._at = self._next = self._streak = 0
         self._whole: BinaryIO | None = None
         self._size: int = facts["size"] or 0
