@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from vqa.errors import UsageError
 from vqa.prompt import (
     PROMPTS,
+    AnswerScale,
     Labels,
     Layout,
     PromptName,
-    Scale,
     answer_text,
     dimensions,
     is_closed,
@@ -351,14 +351,14 @@ NAMED = '<answer>{"temporal": 33.10, "spatial": 57.20, "consistency": 100}</answ
     ],
 )
 def test_an_answer_is_read_on_its_own_scale(text: str, keys: tuple[str, ...], values: tuple[float, ...] | None) -> None:
-    assert parse(text, len(keys) or 1, scale=Scale(0, 100), keys=keys) == values
+    assert parse(text, len(keys) or 1, scale=AnswerScale(0, 100), keys=keys) == values
 
 
 def test_a_scale_maps_onto_opinions_by_a_straight_line_and_leaves_1_to_5_as_it_is() -> None:
-    assert [Scale(0, 100).opinion(raw) for raw in (0, 25, 100)] == [1, 2, 5]
-    assert Scale(0, 5).opinion(5) == 5
-    assert Scale(0, 5).spread(1) == 0.8
-    assert Scale().opinion(3.14159) == 3.14159
+    assert [AnswerScale(0, 100).opinion(raw) for raw in (0, 25, 100)] == [1, 2, 5]
+    assert AnswerScale(0, 5).opinion(5) == 5
+    assert AnswerScale(0, 5).spread(1) == 0.8
+    assert AnswerScale().opinion(3.14159) == 3.14159
 
 
 @pytest.mark.parametrize(

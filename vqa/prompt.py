@@ -60,7 +60,7 @@ class Layout:
 
 
 @dataclass(frozen=True, slots=True)
-class Scale:
+class AnswerScale:
     """The numbers that an answer may hold, both ends included."""
 
     low: float = LOWEST
@@ -75,7 +75,7 @@ class Scale:
         return raw * (HIGHEST - LOWEST) / (self.high - self.low) if self != OPINIONS else raw
 
 
-OPINIONS = Scale()
+OPINIONS = AnswerScale()
 _PLAIN = Layout()
 
 
@@ -197,7 +197,7 @@ class Reading:
 
 
 def parse(
-    text: str, dimensions: int, *, scale: Scale = OPINIONS, keys: tuple[str, ...] = ()
+    text: str, dimensions: int, *, scale: AnswerScale = OPINIONS, keys: tuple[str, ...] = ()
 ) -> tuple[float, ...] | None:
     """Parse an answer's numbers.
 
@@ -216,7 +216,7 @@ def parse(
 
 
 def locate(
-    text: str, dimensions: int, *, scale: Scale = OPINIONS, keys: tuple[str, ...] = ()
+    text: str, dimensions: int, *, scale: AnswerScale = OPINIONS, keys: tuple[str, ...] = ()
 ) -> tuple[Reading, ...] | None:
     """Parse an answer's numbers with their places; never raises, None in doubt.
 
@@ -323,7 +323,7 @@ _WRAPPING = re.compile(r"```(?:json)?|(?<![0-9])[*\"'{}\[\]`]|[*\"'{}\[\]`](?![0
 
 
 def _read(
-    text: str, start: int, stop: int, dimensions: int, scale: Scale, keys: tuple[str, ...]
+    text: str, start: int, stop: int, dimensions: int, scale: AnswerScale, keys: tuple[str, ...]
 ) -> tuple[Reading, ...] | None:
     # Blanks in place of wrapping, not nothing: the places in the text stay the same.
     body = _ORNAMENT.sub(lambda found: " " * len(found.group()), text[start:stop])

@@ -7,7 +7,7 @@
     content_id    string  shared by clips of the same scene, which a split never separates
     kind          string  video or image
     mos_raw       double  the opinion as published
-    mos           double  the opinion on 1-5, higher is better, by the data set's `Scale`
+    mos           double  the opinion on 1-5, higher is better, by the data set's `RatingScale`
     mos_std       double  standard deviation of the ratings on the 1-5 scale, or null
     aspects       map     other published numbers of the clip by name, as published (not mapped to 1-5)
     reference_uri string  the undistorted original, or null
@@ -42,7 +42,7 @@ SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scale:
+class RatingScale:
     """Rating scale of a data set, and its linear map to 1-5 and back."""
 
     low: float
@@ -77,10 +77,10 @@ class Manifest:
     """Rows of SCHEMA (more columns may follow), and the scale by data set."""
 
     table: pa.Table
-    scales: dict[str, Scale]
+    scales: dict[str, RatingScale]
 
 
-def make_manifest(rows: Iterable[Mapping[str, object]], *, scales: Mapping[str, Scale]) -> Manifest:
+def make_manifest(rows: Iterable[Mapping[str, object]], *, scales: Mapping[str, RatingScale]) -> Manifest:
     """Make and check a manifest from rows of SCHEMA. Raises UsageError."""
     manifest = Manifest(table=pa.Table.from_pylist([dict(row) for row in rows], schema=SCHEMA), scales=dict(scales))
     check_manifest(manifest, where="manifest")
@@ -142,7 +142,7 @@ def read_manifest(path: Path) -> Manifest:
     if facts is None or missing:
         lacks = f"columns {', '.join(missing)}" if missing else "the scales of its opinions"
         raise UsageError(f"{path} is no manifest: it lacks {lacks}. Make one with `vqa data import`.")
-    scales = {name: Scale(**scale) for name, scale in json.loads(facts)["scales"].items()}
+    scales = {name: RatingScale(**scale) for name, scale in json.loads(facts)["scales"].items()}
     extra = [field for field in table.schema if field.name not in SCHEMA.names]
     table = table.select([*SCHEMA.names, *(field.name for field in extra)]).cast(pa.schema([*SCHEMA, *extra]))
     manifest = Manifest(table=table, scales=scales)
@@ -159,7 +159,7 @@ def merge_manifests(manifests: Sequence[tuple[str, Manifest]]) -> Manifest:
     Raises:
         UsageError: If a clip_id occurs twice, or the same data set has different scales.
     """
-    scales: dict[str, Scale] = {}
+    scales: dict[str, RatingScale] = {}
     for name, manifest in manifests:
         for dataset, scale in manifest.scales.items():
             known = scales.setdefault(dataset, scale)

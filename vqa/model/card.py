@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from vqa.config import Strict, Values, build, configs_folder, merge, read
 from vqa.errors import UsageError
-from vqa.prompt import HIGHEST, LOWEST, Labels, Layout, PromptName, Scale, dimensions
+from vqa.prompt import HIGHEST, LOWEST, AnswerScale, Labels, Layout, PromptName, dimensions
 
 # What a folder says of itself: never what would run code or reach beyond it.
 CARD = "vqa.yaml"
@@ -119,9 +119,9 @@ class ModelCard(Strict):
         return self.answer.numbers or len(self.answer.keys) or dimensions(self.prompt)
 
     @property
-    def scale(self) -> Scale:
+    def scale(self) -> AnswerScale:
         """The scale of its answers."""
-        return Scale(self.answer.low, self.answer.high)
+        return AnswerScale(self.answer.low, self.answer.high)
 
 
 Readout = Literal["answer", "expected", "published"]

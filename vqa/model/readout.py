@@ -48,7 +48,7 @@ class Form:
     """What answers hold, as `AnswerForm` says, and which published reading applies."""
 
     dimensions: int
-    scale: prompt.Scale = prompt.OPINIONS
+    scale: prompt.AnswerScale = prompt.OPINIONS
     keys: tuple[str, ...] = ()
     published: PublishedReading | None = None
 
@@ -74,7 +74,7 @@ def read(said: Said, *, form: Form) -> Given:
     return Given(answer=Answer(text=text, values=written, reason=reason), values=expected or written)
 
 
-def read_as_published(text: str, reading: PublishedReading, scale: prompt.Scale) -> tuple[float] | None:
+def read_as_published(text: str, reading: PublishedReading, scale: prompt.AnswerScale) -> tuple[float] | None:
     """Number in an answer, read as released scripts do, whatever stands around it.
 
     It stands in the last closed answer block, for `whole_answer` in the first. Where the scripts would put in a number
@@ -120,7 +120,9 @@ def read_all(said: Sequence[Said], *, form: Form, is_expected: bool) -> tuple[li
     return given, "published" if form.published else "expected" if is_expected else "answer"
 
 
-def expected_value(written: str, chances: Sequence[Chances | None], *, scale: prompt.Scale = prompt.OPINIONS) -> float:
+def expected_value(
+    written: str, chances: Sequence[Chances | None], *, scale: prompt.AnswerScale = prompt.OPINIONS
+) -> float:
     """Expected number where the model wrote `written` (3.45), by its digits' chances.
 
     With the digit w at a place of the number, chances p (at the first place renormalised over those that can begin a

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from tests.data.subjective.test_mos import table
 from tests.support.labels import PEOPLE
 from vqa.cli.app import app
-from vqa.data.manifest import Scale, make_manifest, read_manifest, write_manifest
+from vqa.data.manifest import RatingScale, make_manifest, read_manifest, write_manifest
 from vqa.data.subjective.pairs import Comparisons, make_comparisons, read_pairs, refuse_parts
 from vqa.data.subjective.ratings import read_ratings
 from vqa.data.subjective.strengths import FEWEST_SUBJECTS, PAIR_METHODS, PairMethod, fit, recover_strengths
@@ -177,7 +177,7 @@ def manifest(path: Path, opinions: dict[str, float]) -> Path:
         | {"mos_raw": mos, "mos": mos}
         for name, mos in opinions.items()
     )
-    write_manifest(path, make_manifest(rows, scales={"s": Scale(low=1, high=5)}))
+    write_manifest(path, make_manifest(rows, scales={"s": RatingScale(low=1, high=5)}))
     return path
 
 

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pyarrow as pa
 
-from vqa.data.manifest import Manifest, Scale, make_manifest
+from vqa.data.manifest import Manifest, RatingScale, make_manifest
 from vqa.data.people import PeopleSet, find_people_set
 from vqa.data.public.layouts import ImportRequest, LabelRow, read_rows, recognise, refuse_repeats
 from vqa.data.public.lists import assign_splits
@@ -57,7 +57,7 @@ def import_labels(request: ImportRequest) -> Import:
     base = _locate(request, spec, rows, notes)
     people = find_people_set(dataset if request.name in DIALECTS else request.name) if spec.people else None
     folds = _folds(people, rows) if people else []
-    std_scale = Scale(low=spec.std_within[0], high=spec.std_within[1]) if spec.std_within else scale
+    std_scale = RatingScale(low=spec.std_within[0], high=spec.std_within[1]) if spec.std_within else scale
     manifest = make_manifest(
         (
             {
@@ -109,7 +109,7 @@ def _resolved(request: ImportRequest) -> tuple[str, SetSpec, tuple[str, ...]]:
 
 def _scale(
     request: ImportRequest, spec: SetSpec, form: Form, dialect: str | None, dataset: str, rows: Sequence[LabelRow]
-) -> Scale:
+) -> RatingScale:
     """Scale asked for, else of the form, the dialect or the set. Raises UsageError."""
     if request.scale is not None:
         scale = parse_scale(request.scale, [row.raw for row in rows], source=str(request.labels.name))
@@ -133,7 +133,7 @@ def _scale(
     return scale
 
 
-def _refuse_corner(scale: Scale, opinions: Sequence[float], dataset: str, labels: Path) -> None:
+def _refuse_corner(scale: RatingScale, opinions: Sequence[float], dataset: str, labels: Path) -> None:
     """Refuse many opinions in a small part of the scale: most likely another set's."""
     low, high = min(opinions), max(opinions)
     if len(opinions) >= MANY and high - low < CORNER * (scale.high - scale.low):
@@ -144,7 +144,7 @@ def _refuse_corner(scale: Scale, opinions: Sequence[float], dataset: str, labels
         )
 
 
-def parse_scale(text: str, opinions: Sequence[float], *, source: str) -> Scale:
+def parse_scale(text: str, opinions: Sequence[float], *, source: str) -> RatingScale:
     """Parse `LOW,HIGH` with `,lower` or `,higher` as the better end, or `observed`.
 
     Args:
@@ -156,7 +156,7 @@ def parse_scale(text: str, opinions: Sequence[float], *, source: str) -> Scale:
         UsageError: If the text is none of these.
     """
     if text == "observed":
-        return Scale(low=min(opinions), high=max(opinions), source=f"least and greatest opinion in {source}")
+        return RatingScale(low=min(opinions), high=max(opinions), source=f"least and greatest opinion in {source}")
     parts = text.split(",")
     try:
         low, high = float(parts[0]), float(parts[1])
@@ -166,10 +166,10 @@ def parse_scale(text: str, opinions: Sequence[float], *, source: str) -> Scale:
         ) from error
     if parts[2:] not in ([], ["lower"], ["higher"]):
         raise UsageError(f"--scale {text!r}: only lower or higher (which end is better) may follow LOW,HIGH.")
-    return Scale(low=low, high=high, higher_is_better=parts[2:] != ["lower"], source="given by --scale")
+    return RatingScale(low=low, high=high, higher_is_better=parts[2:] != ["lower"], source="given by --scale")
 
 
-def _check_direction(spec: SetSpec, rows: Sequence[LabelRow], scale: Scale, labels: Path) -> None:
+def _check_direction(spec: SetSpec, rows: Sequence[LabelRow], scale: RatingScale, labels: Path) -> None:
     """Raise UsageError unless opinions fall with the distortion level in the names."""
     if spec.level is None:
         return
@@ -298,7 +298,7 @@ def import_ladder(request: ImportRequest) -> Import:
         raise UsageError(
             f"{len(missing)} of {len(cells['uri'])} clips are not in {root}: {first_few(missing)}. Give --root."
         )
-    scale = Scale(low=1, high=5, source="1 + 4 * VMAF / 100: a stand-in, not rated by people")
+    scale = RatingScale(low=1, high=5, source="1 + 4 * VMAF / 100: a stand-in, not rated by people")
     rows = (
         {
             "clip_id": f"{dataset}/{clip_id}",

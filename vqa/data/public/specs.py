@@ -8,7 +8,7 @@ from pydantic import Field
 
 from vqa.config import Strict, configs_folder, load
 from vqa.data.dialects import Separator
-from vqa.data.manifest import Kind, Scale
+from vqa.data.manifest import Kind, RatingScale
 from vqa.data.tables import Format
 from vqa.errors import UsageError
 
@@ -21,9 +21,9 @@ class ScaleSpec(Strict):
     higher_is_better: bool = True
     source: str = ""
 
-    def scale(self) -> Scale:
+    def scale(self) -> RatingScale:
         """Return the scale as a manifest records it."""
-        return Scale(low=self.low, high=self.high, higher_is_better=self.higher_is_better, source=self.source)
+        return RatingScale(low=self.low, high=self.high, higher_is_better=self.higher_is_better, source=self.source)
 
 
 class Form(Strict):
