@@ -21,7 +21,7 @@ from vqa.errors import UsageError
 
 LOWEST, HIGHEST = 1.0, 5.0
 PromptName = Literal["preresq_video", "preresq_image", "visualquality_r1", "q_insight", "refine_iqa"]  # keys of PROMPTS
-Form = Literal["numbers", "json", "score"]  # of the inside of <answer>: one number per line, JSON, `Score: 3.20`
+AnswerSyntax = Literal["numbers", "json", "score"]  # of the inside of <answer>: one number per line, JSON, `Score: 3.20`
 Labels = Literal["none", "vision_ids", "named", "named_vision_ids"]
 
 THINK = "Think in <think> </think>, then answer in <answer> </answer>"
@@ -46,7 +46,7 @@ class Prompt:
     dimensions: int
     question: str
     is_global_local: bool = False
-    form: Form = "numbers"
+    form: AnswerSyntax = "numbers"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +167,7 @@ def messages(
     return [system] * (layout.system is not None) + [{"role": "user", "content": content}]
 
 
-def answer_text(reason: str, values: Sequence[float], form: Form = "numbers") -> str:
+def answer_text(reason: str, values: Sequence[float], form: AnswerSyntax = "numbers") -> str:
     """An answer in the asked form, to learn from.
 
     Args:

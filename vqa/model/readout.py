@@ -44,7 +44,7 @@ class Given:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Form:
+class ReadoutForm:
     """What answers hold, as `AnswerForm` says, and which published reading applies."""
 
     dimensions: int
@@ -53,7 +53,7 @@ class Form:
     published: PublishedReading | None = None
 
 
-def read(said: Said, *, form: Form) -> Given:
+def read(said: Said, *, form: ReadoutForm) -> Given:
     """One rollout, by its digits' chances where they are known, else as written.
 
     An answer that was cut off counts only if its `<answer>` block was closed: `3` could have become `3.9`.
@@ -108,7 +108,7 @@ def said(rollout: "Rollout", tokenizer: "PreTrainedTokenizerBase", vocabulary: "
     return Said(text=text, is_finished=rollout.is_finished, chances=chances)
 
 
-def read_all(said: Sequence[Said], *, form: Form, is_expected: bool) -> tuple[list[Given], Readout]:
+def read_all(said: Sequence[Said], *, form: ReadoutForm, is_expected: bool) -> tuple[list[Given], Readout]:
     """Read a clip's answers, all in the same way, and say in which.
 
     Where the chances of one answer are not known, all are read as written.
@@ -183,7 +183,7 @@ def chances_of(pieces: Sequence[str], logits: NDArray[np.float32], values: Seque
     return chances
 
 
-def summarise(given: Sequence[Given], *, form: Form, seconds: float) -> Score:
+def summarise(given: Sequence[Given], *, form: ReadoutForm, seconds: float) -> Score:
     """Score of a clip, 1-5: mean over readable answers of the mean of their numbers.
 
     `score_std` is the population spread of the answers' means. With two dimensions `score_global` and `score_local` are

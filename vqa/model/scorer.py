@@ -37,7 +37,7 @@ class Scorer:
         self.card, self.generation, self.engine = card, generation, engine
         check_readout(card, generation)
         published = card.answer.published_reading if generation.readout == "published" else None
-        self._form = readout.Form(
+        self._form = readout.ReadoutForm(
             dimensions=card.dimensions, scale=card.scale, keys=card.answer.keys, published=published
         )
         self._guard: Guard | None = None

@@ -8,11 +8,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from vqa.prompt import Form
+from vqa.prompt import AnswerSyntax
 
 Numbers = NDArray[np.float64]
 Demand = Literal["tags", "numbers", "lines", "json", "score"]
-FORMS: dict[Demand, tuple[Form, ...]] = {  # of prompts whose answers can meet the demand
+FORMS: dict[Demand, tuple[AnswerSyntax, ...]] = {  # of prompts whose answers can meet the demand
     "tags": ("numbers", "json", "score"),
     "numbers": ("numbers",),
     "lines": ("numbers",),

@@ -13,7 +13,7 @@ from vqa.data.manifest import Manifest, RatingScale, make_manifest
 from vqa.data.people import PeopleSet, find_people_set
 from vqa.data.public.layouts import ImportRequest, LabelRow, read_rows, recognise, refuse_repeats
 from vqa.data.public.lists import assign_splits
-from vqa.data.public.specs import DIALECTS, Form, SetSpec, load_set
+from vqa.data.public.specs import DIALECTS, LabelForm, SetSpec, load_set
 from vqa.data.sources import MEDIA_SUFFIXES, path_to_uri
 from vqa.data.tables import format_of, read_columns
 from vqa.errors import UsageError, first_few
@@ -108,7 +108,7 @@ def _resolved(request: ImportRequest) -> tuple[str, SetSpec, tuple[str, ...]]:
 
 
 def _scale(
-    request: ImportRequest, spec: SetSpec, form: Form, dialect: str | None, dataset: str, rows: Sequence[LabelRow]
+    request: ImportRequest, spec: SetSpec, form: LabelForm, dialect: str | None, dataset: str, rows: Sequence[LabelRow]
 ) -> RatingScale:
     """Scale asked for, else of the form, the dialect or the set. Raises UsageError."""
     if request.scale is not None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vqa.data.dialects import AS_SEEN, Columns, Dialect, number
 from vqa.data.manifest import Kind
-from vqa.data.public.specs import DIALECTS, Form, SetSpec
+from vqa.data.public.specs import DIALECTS, LabelForm, SetSpec
 from vqa.data.tables import column, format_of, has_column, read_columns, read_lines
 from vqa.errors import UsageError, first_few
 
@@ -49,7 +49,7 @@ class LabelRow:
     aspects: dict[str, float] = field(default_factory=dict)
 
 
-def recognise(request: ImportRequest, spec: SetSpec, dialects: Sequence[str]) -> tuple[Form, Columns, str | None]:
+def recognise(request: ImportRequest, spec: SetSpec, dialects: Sequence[str]) -> tuple[LabelForm, Columns, str | None]:
     """Find the layout of a label file.
 
     Args:
@@ -65,7 +65,7 @@ def recognise(request: ImportRequest, spec: SetSpec, dialects: Sequence[str]) ->
         UsageError: If no form fits; the message lists the expected layouts and the one found.
     """
     kind = format_of(request.labels)
-    forms: list[tuple[Form, str | None]] = [(form, None) for form in spec.forms]
+    forms: list[tuple[LabelForm, str | None]] = [(form, None) for form in spec.forms]
     forms += [(form, name) for name in dialects for form in DIALECTS[name].forms]
     if request.mos_column:
         forms = [(form.model_copy(update={"mos": request.mos_column}), dialect) for form, dialect in forms]
@@ -99,13 +99,13 @@ def recognise(request: ImportRequest, spec: SetSpec, dialects: Sequence[str]) ->
     )
 
 
-def _wanted(form: Form) -> str:
+def _wanted(form: LabelForm) -> str:
     if form.fields:
         return f"{form.fields} fields separated by {form.separator} (field {form.mos} a number)"
     return "columns " + ", ".join(form.columns())
 
 
-def _fits(form: Form, cells: Columns) -> bool:
+def _fits(form: LabelForm, cells: Columns) -> bool:
     if form.fields is not None and len(cells) != form.fields:
         return False
     if not all(has_column(cells, name) for name in form.columns()):
@@ -123,7 +123,7 @@ def _fits(form: Form, cells: Columns) -> bool:
     return True
 
 
-def read_rows(request: ImportRequest, spec: SetSpec, form: Form, cells: Columns) -> tuple[list[LabelRow], list[int]]:
+def read_rows(request: ImportRequest, spec: SetSpec, form: LabelForm, cells: Columns) -> tuple[list[LabelRow], list[int]]:
     """Rows of the set, and the numbers (from 1) of the rows without an opinion.
 
     Raises:
@@ -189,7 +189,7 @@ def _of_votes(votes: Sequence[LabelRow]) -> list[LabelRow]:
     return rows
 
 
-def _names(request: ImportRequest, form: Form, columns: Columns, total: int) -> list[str]:
+def _names(request: ImportRequest, form: LabelForm, columns: Columns, total: int) -> list[str]:
     if form.name:
         return ["/".join(str(columns[name][at]).strip() for name in form.name) for at in range(total)]
     if request.names is None:

@@ -26,7 +26,7 @@ class ScaleSpec(Strict):
         return RatingScale(low=self.low, high=self.high, higher_is_better=self.higher_is_better, source=self.source)
 
 
-class Form(Strict):
+class LabelForm(Strict):
     """A label file's layout: what its columns mean (1, 2, 3, ... without a header)."""
 
     format: Format
@@ -103,22 +103,22 @@ class SetSpec(Strict):
     rename: tuple[tuple[str, str], ...] = Field(
         (), description="pairs of regular expression and replacement: from labels to file names"
     )
-    forms: tuple[Form, ...] = ()
+    forms: tuple[LabelForm, ...] = ()
     dialect_scales: dict[str, ScaleSpec] = Field({}, description="scales of dialects that differ from the set's")
 
 
-class Dialect(Strict):
+class LabelDialect(Strict):
     """Layouts in which a family of projects ships the labels of any set."""
 
-    forms: tuple[Form, ...]
+    forms: tuple[LabelForm, ...]
     scale: ScaleSpec | None = None  # None: the scale of the set's authors
 
 
 _MAPPED = ScaleSpec(low=1, high=5, source="the dialect maps opinions to 1-5 (DanceSkyCode/General-Visual-Quality-RL)")
-DIALECTS: dict[str, Dialect] = {
-    "fast-vqa-txt": Dialect(
+DIALECTS: dict[str, LabelDialect] = {
+    "fast-vqa-txt": LabelDialect(
         forms=(
-            Form(
+            LabelForm(
                 format="txt",
                 fields=4,
                 name=("1",),
@@ -128,30 +128,30 @@ DIALECTS: dict[str, Dialect] = {
             ),
         )
     ),
-    "q-align-json": Dialect(
+    "q-align-json": LabelDialect(
         forms=(
-            Form(format="json", name=("image",), mos="gt_score"),
-            Form(format="json", name=("img_path",), mos="gt_score"),
+            LabelForm(format="json", name=("image",), mos="gt_score"),
+            LabelForm(format="json", name=("img_path",), mos="gt_score"),
         )
     ),
-    "vqathinker-json": Dialect(forms=(Form(format="json", name=("image_id",), mos="score"),)),
-    "r1-jsonl": Dialect(
-        forms=(Form(format="jsonl", name=("image",), mos="gpt"), Form(format="json", name=("image",), mos="gpt")),
+    "vqathinker-json": LabelDialect(forms=(LabelForm(format="json", name=("image_id",), mos="score"),)),
+    "r1-jsonl": LabelDialect(
+        forms=(LabelForm(format="jsonl", name=("image",), mos="gpt"), LabelForm(format="json", name=("image",), mos="gpt")),
         scale=_MAPPED,
     ),
-    "r1-txt": Dialect(
+    "r1-txt": LabelDialect(
         forms=(
-            Form(format="txt", fields=2, name=("1",), mos="2"),
-            Form(format="txt", fields=2, separator="blank", name=("1",), mos="2"),
-            Form(format="txt", fields=3, separator="blank", name=("1",), mos="2", std="3"),
-            Form(format="txt", fields=3, separator="blank", reference="1", name=("2",), mos="3"),
-            Form(format="txt", fields=4, separator="blank", reference="1", name=("2",), mos="3", std="4"),
+            LabelForm(format="txt", fields=2, name=("1",), mos="2"),
+            LabelForm(format="txt", fields=2, separator="blank", name=("1",), mos="2"),
+            LabelForm(format="txt", fields=3, separator="blank", name=("1",), mos="2", std="3"),
+            LabelForm(format="txt", fields=3, separator="blank", reference="1", name=("2",), mos="3"),
+            LabelForm(format="txt", fields=4, separator="blank", reference="1", name=("2",), mos="3", std="4"),
         ),
         scale=_MAPPED,
     ),
-    "hf-videofolder": Dialect(
+    "hf-videofolder": LabelDialect(
         forms=tuple(
-            Form(format=kind, name=("file_name",), mos="mos", std=std)
+            LabelForm(format=kind, name=("file_name",), mos="mos", std=std)
             for std in ("mos_std", None)  # with a spread as `vqa data recover` writes it, or without
             for kind in ("csv", "jsonl", "parquet")
         )
