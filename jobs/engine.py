@@ -12,7 +12,7 @@ from typing import NoReturn, Protocol
 
 from jobs.ledger import Ledger
 from jobs.local_executor import LocalExecutor
-from jobs.metrics import Metrics
+from jobs.metrics import JobMetrics
 from jobs.progress import JobProgress
 from jobs.resume import Work
 from jobs.signals import Stop
@@ -115,7 +115,7 @@ def run_stages(
     unread_limit: int | None = None,
     store_mb: int | None = None,
     stall_seconds: float | None = None,
-    metrics: Metrics | None = None,
+    metrics: JobMetrics | None = None,
     amend: Callable[[ScoreRow], ScoreRow | None] = lambda row: row,
 ) -> bool:
     """Take the work through the stages into the table; True where interrupted.

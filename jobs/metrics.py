@@ -45,7 +45,7 @@ class Exporter(Protocol):
         """Count `value` more, set a gauge to it, or observe it, by the metric's kind."""
 
 
-class Metrics:
+class JobMetrics:
     """The values of one job, handed to every exporter."""
 
     def __init__(self, *, price_per_hour: float | None = None) -> None:
@@ -212,7 +212,7 @@ class PageExporter:
 
 
 @contextlib.contextmanager
-def serving(address: str | None, metrics: Metrics) -> Iterator[None]:
+def serving(address: str | None, metrics: JobMetrics) -> Iterator[None]:
     """Serve metrics at HOST:PORT or a local PORT while the block runs; None: nowhere.
 
     Raises:

@@ -20,7 +20,7 @@ from jobs.simulation import Outcome, scale
 from vqa.console import Engine, counted, printable
 from vqa.errors import UsageError
 from vqa.media.storage.hosts import allow_private
-from vqa.report.scaling import Curve, write_scaling
+from vqa.report.scaling import ScalingPoint, write_scaling
 
 SCALES = 0.9  # of linear, and it still counts as scaling
 MEANS = {
@@ -209,9 +209,9 @@ def _unit(hardware: Hardware) -> str:
     return "GPUs" if hardware.cards else "machines"
 
 
-def _curve(one: Outcome, hardware: Hardware) -> Curve:
+def _curve(one: Outcome, hardware: Hardware) -> ScalingPoint:
     cost = _cost(one, hardware)
-    return Curve(
+    return ScalingPoint(
         workers=one.workers,
         clips_per_second=one.clips_per_second,
         linear=one.linear,

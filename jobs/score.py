@@ -18,7 +18,7 @@ from jobs.cascade import plan_second
 from jobs.engine import LOCAL_FILES, TOO_MANY_FAILED, WITHOUT_SCORE, FailureLimit, choose_engine, run_stages
 from jobs.ledger import Ledger
 from jobs.listing import ClipList
-from jobs.metrics import Metrics, serving
+from jobs.metrics import JobMetrics, serving
 from jobs.mirror import mirrored
 from jobs.progress import JobProgress, duration
 from jobs.request import ScoreInputs, ScoreRequest, inputs_of, stages_of
@@ -159,7 +159,7 @@ def _score(
     )
     began = time.monotonic()
     _announce(inputs, plan, progress)
-    metrics = Metrics(price_per_hour=config.job.price_per_hour)
+    metrics = JobMetrics(price_per_hour=config.job.price_per_hour)
     with (
         record.failing(),
         record.beating(lambda: progress.facts() | metrics.facts()),
@@ -215,7 +215,7 @@ def _run(
     plan: Planner,
     table: ScoreTable,
     progress: JobProgress,
-    metrics: Metrics,
+    metrics: JobMetrics,
     *,
     engine: Engine,
 ) -> bool:

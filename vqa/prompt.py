@@ -21,7 +21,9 @@ from vqa.errors import UsageError
 
 LOWEST, HIGHEST = 1.0, 5.0
 PromptName = Literal["preresq_video", "preresq_image", "visualquality_r1", "q_insight", "refine_iqa"]  # keys of PROMPTS
-AnswerSyntax = Literal["numbers", "json", "score"]  # of the inside of <answer>: one number per line, JSON, `Score: 3.20`
+AnswerSyntax = Literal[
+    "numbers", "json", "score"
+]  # of the inside of <answer>: one number per line, JSON, `Score: 3.20`
 Labels = Literal["none", "vision_ids", "named", "named_vision_ids"]
 
 THINK = "Think in <think> </think>, then answer in <answer> </answer>"

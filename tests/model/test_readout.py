@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vqa.model.readout import ReadoutForm, Given, Said, chances_of, expected_value, read, read_all, summarise
+from vqa.model.readout import Given, ReadoutForm, Said, chances_of, expected_value, read, read_all, summarise
 from vqa.types import Score
 
 

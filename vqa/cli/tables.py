@@ -11,7 +11,7 @@ from vqa.console import printable
 
 if TYPE_CHECKING:
     from vqa.data.audit import Finding
-    from vqa.evaluate.schema import Comparison, Metrics, SetMetrics, Statistic
+    from vqa.evaluate.schema import Comparison, EvaluationMetrics, SetMetrics, Statistic
 
 SHOWN = {
     "srcc": "SRCC",
@@ -22,7 +22,7 @@ SHOWN = {
 }
 
 
-def metrics_table(metrics: "Metrics") -> RenderableType:
+def metrics_table(metrics: "EvaluationMetrics") -> RenderableType:
     """Table of sets, means and groups with intervals, and reasons of missing values."""
     table = Table()
     table.add_column("", overflow="fold")

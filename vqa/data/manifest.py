@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 from vqa.errors import UsageError
 from vqa.files import write_parquet
 
-Kind = Literal["video", "image"]
+MediaKind = Literal["video", "image"]
 KEY = b"vqa.manifest"
 SCHEMA = pa.schema(
     [

@@ -25,9 +25,9 @@ from vqa.evaluate.schema import ReliabilityBin
 from vqa.metrics import plcc, srcc
 from vqa.metrics.conformal import half_width, share_interval
 from vqa.metrics.correlation import Numbers
-from vqa.metrics.fits import Fit, fit_isotonic, fit_logistic4, rises
+from vqa.metrics.fits import CurveFit, fit_isotonic, fit_logistic4, rises
 
-Curve = Literal["logistic", "isotonic"]
+CalibrationCurve = Literal["logistic", "isotonic"]
 FEWEST = 10  # clips in each of the three parts
 
 
@@ -55,7 +55,7 @@ class Calibration(Strict):
     """A calibration file (`vqa calibrate`), mapping score to mos, mos_low, mos_high."""
 
     kind: Literal["logistic4", "isotonic"]
-    parameters: tuple[float, ...] = Field(description="as of vqa.metrics.fits.Fit")
+    parameters: tuple[float, ...] = Field(description="as of vqa.metrics.fits.CurveFit")
     half_width: float = Field(gt=0, description="the interval is mos +- this, clipped to the scale")
     coverage_target: float = Field(gt=0, lt=1)
     coverage: float = Field(ge=0, le=1, description="share of the test clips inside the interval")
@@ -92,7 +92,7 @@ class Calibration(Strict):
         Returns:
             Opinion, lower and upper end of its interval, each [N] and within the scale.
         """
-        fit = Fit(kind=self.kind, parameters=self.parameters, converged=True)
+        fit = CurveFit(kind=self.kind, parameters=self.parameters, converged=True)
         middle = fit(scores)
         low, high = (np.clip(middle + side * self.half_width, *self.scale) for side in (-1, 1))
         return np.clip(middle, *self.scale), low, high
@@ -101,7 +101,7 @@ class Calibration(Strict):
 def calibrate(
     pairings: Sequence[Pairing],
     *,
-    curve: Curve = "logistic",
+    curve: CalibrationCurve = "logistic",
     coverage: float = 0.9,
     scale: tuple[float, float] = (1.0, 5.0),
     fit_on: str | None = None,
@@ -209,7 +209,7 @@ def _numbers(part: Sequence[Pairing]) -> tuple[Numbers, Numbers]:
     return np.array([one.score for one in part], dtype=np.float64), np.array([one.mos for one in part])
 
 
-def _part(fit: Fit, x: Numbers, y: Numbers) -> PartMetrics:
+def _part(fit: CurveFit, x: Numbers, y: Numbers) -> PartMetrics:
     off = y - fit(x)
     correlations = {"srcc": srcc(x, y), "plcc": plcc(fit(x), y)}
     known = {name: value for name, value in correlations.items() if math.isfinite(value)}

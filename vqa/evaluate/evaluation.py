@@ -18,11 +18,11 @@ from vqa.errors import UsageError
 from vqa.evaluate.card import Published
 from vqa.evaluate.inputs import InputTable, filter_split, read_table
 from vqa.evaluate.join import Joined, Pairing, UnusedRow, join
-from vqa.evaluate.schema import ClipRow, JoinKey, Metrics, PublishedNumbers, ReliabilityBin, ScoresSource
+from vqa.evaluate.schema import ClipRow, EvaluationMetrics, JoinKey, PublishedNumbers, ReliabilityBin, ScoresSource
 from vqa.evaluate.shares import share_curve
 from vqa.evaluate.statistics import StatisticsConfig, compute_statistics, means
 from vqa.files import replacing, write_json, write_parquet
-from vqa.metrics.fits import Fit
+from vqa.metrics.fits import CurveFit
 
 MOST_GROUPS = 200
 BINS = 10
@@ -60,7 +60,7 @@ class EvaluationConfig:
 class Evaluation:
     """The contents of the three files."""
 
-    metrics: Metrics
+    metrics: EvaluationMetrics
     clips: pa.Table
     unused: list[UnusedRow]
 
@@ -84,7 +84,7 @@ def evaluate(config: EvaluationConfig, *, published: Published | None = None) ->
     clips = clip_rows(joined.pairings, {name: one.fits.get("logistic4") for name, one in sets.items()})
     counts = joined.counts()
     short = counts["used"] < counts["expected"] and not settings.allow_missing
-    metrics: Metrics = {
+    metrics: EvaluationMetrics = {
         "schema": 1,
         "vqa": version("vqa"),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -189,7 +189,7 @@ def _word(value: object) -> str:
     return "+".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def clip_rows(pairings: Sequence[Pairing], fits: Mapping[str, Fit | None]) -> list[ClipRow]:
+def clip_rows(pairings: Sequence[Pairing], fits: Mapping[str, CurveFit | None]) -> list[ClipRow]:
     """Named columns of clips.parquet, a dict per clip; `fits`: the curve by data set."""
     return [
         {
@@ -212,7 +212,7 @@ def clip_rows(pairings: Sequence[Pairing], fits: Mapping[str, Fit | None]) -> li
     ]
 
 
-def _mapped(pairings: Sequence[Pairing], fits: Mapping[str, Fit | None]) -> list[float | None]:
+def _mapped(pairings: Sequence[Pairing], fits: Mapping[str, CurveFit | None]) -> list[float | None]:
     mapped: list[float | None] = [None] * len(pairings)
     for name, fit in fits.items():
         scored = [(at, one.score) for at, one in enumerate(pairings) if one.dataset == name and one.score is not None]

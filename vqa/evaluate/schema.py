@@ -65,7 +65,7 @@ class LabelsSource(TypedDict):
     rows: int
 
 
-class Counts(TypedDict):
+class ClipCounts(TypedDict):
     """Numbers of clips and rows."""
 
     expected: int
@@ -131,7 +131,7 @@ class SharePoint(TypedDict):
     high: float | None
 
 
-class Metrics(TypedDict):
+class EvaluationMetrics(TypedDict):
     """metrics.json."""
 
     schema: int
@@ -141,7 +141,7 @@ class Metrics(TypedDict):
     labels: LabelsSource
     join: JoinKey
     settings: Settings
-    counts: Counts
+    counts: ClipCounts
     reported: bool  # False if clips lack a score and --allow-missing was not given: statistics of such sets are null
     reason: str | None  # why not
     all: SetMetrics  # over everything; opinions of several sets share no scale, so prefer `means`
@@ -153,7 +153,7 @@ class Metrics(TypedDict):
     published: PublishedNumbers | None
 
 
-class ComparedModel(Counts):
+class ComparedModel(ClipCounts):
     """One of the compared score files."""
 
     name: str

@@ -12,7 +12,7 @@ from vqa.errors import UsageError
 from vqa.evaluate.join import Pairing
 from vqa.evaluate.schema import FitRecord, SetMetrics, Splits, Statistic
 from vqa.metrics.correlation import Numbers
-from vqa.metrics.fits import FORMULAS, Fit, Kind, fit_logistic4, fit_logistic5, rises
+from vqa.metrics.fits import FORMULAS, CurveFit, CurveKind, fit_logistic4, fit_logistic5, rises
 from vqa.metrics.intervals import interval, replicates
 from vqa.metrics.pairs import analyse_pairs
 
@@ -44,7 +44,7 @@ class SetResult:
     """Statistics of a set of clips, with their curves and bootstrap replicates."""
 
     metrics: SetMetrics
-    fits: dict[str, Fit] = field(default_factory=dict)
+    fits: dict[str, CurveFit] = field(default_factory=dict)
     replicates: dict[str, Numbers] = field(default_factory=dict)
     used: int = 0
 
@@ -137,11 +137,11 @@ def _refusal(pairings: Sequence[Pairing], config: StatisticsConfig) -> str:
     )
 
 
-def _fits(x: Numbers, y: Numbers) -> tuple[dict[str, Fit], dict[str, FitRecord]]:
+def _fits(x: Numbers, y: Numbers) -> tuple[dict[str, CurveFit], dict[str, FitRecord]]:
     """The curves that rise, and the record of each."""
-    rising: dict[str, Fit] = {}
+    rising: dict[str, CurveFit] = {}
     records: dict[str, FitRecord] = {}
-    curves: dict[Kind, Fit | None] = {"logistic4": fit_logistic4(x, y), "logistic5": fit_logistic5(x, y)}
+    curves: dict[CurveKind, CurveFit | None] = {"logistic4": fit_logistic4(x, y), "logistic5": fit_logistic5(x, y)}
     for name, found in curves.items():
         if found is None:
             reason = "a curve needs 5 clips" if len(x) < 5 else _constant(x, y)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vqa.data.dialects import AS_SEEN, Columns, Dialect, number
-from vqa.data.manifest import Kind
+from vqa.data.manifest import MediaKind
 from vqa.data.public.specs import DIALECTS, LabelForm, SetSpec
 from vqa.data.tables import column, format_of, has_column, read_columns, read_lines
 from vqa.errors import UsageError, first_few
@@ -30,7 +30,7 @@ class ImportRequest:
     mos_column: str | None = None
     split: str | None = None
     split_lists: tuple[str, ...] = ()  # a published list's name, or PART=FILE
-    kind: Kind | None = None
+    kind: MediaKind | None = None
     dialect: Dialect = AS_SEEN
 
 
@@ -123,7 +123,9 @@ def _fits(form: LabelForm, cells: Columns) -> bool:
     return True
 
 
-def read_rows(request: ImportRequest, spec: SetSpec, form: LabelForm, cells: Columns) -> tuple[list[LabelRow], list[int]]:
+def read_rows(
+    request: ImportRequest, spec: SetSpec, form: LabelForm, cells: Columns
+) -> tuple[list[LabelRow], list[int]]:
     """Rows of the set, and the numbers (from 1) of the rows without an opinion.
 
     Raises:

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from vqa.config import Strict, configs_folder, load
 from vqa.data.dialects import Separator
-from vqa.data.manifest import Kind, RatingScale
+from vqa.data.manifest import MediaKind, RatingScale
 from vqa.data.tables import Format
 from vqa.errors import UsageError
 
@@ -76,7 +76,7 @@ class PublishedList(Strict):
 class SetSpec(Strict):
     """One public data set."""
 
-    kind: Kind
+    kind: MediaKind
     scale: ScaleSpec | None = Field(
         None, description="of the opinions as published; null: not documented, --scale is required"
     )
@@ -136,7 +136,10 @@ DIALECTS: dict[str, LabelDialect] = {
     ),
     "vqathinker-json": LabelDialect(forms=(LabelForm(format="json", name=("image_id",), mos="score"),)),
     "r1-jsonl": LabelDialect(
-        forms=(LabelForm(format="jsonl", name=("image",), mos="gpt"), LabelForm(format="json", name=("image",), mos="gpt")),
+        forms=(
+            LabelForm(format="jsonl", name=("image",), mos="gpt"),
+            LabelForm(format="json", name=("image",), mos="gpt"),
+        ),
         scale=_MAPPED,
     ),
     "r1-txt": LabelDialect(

@@ -42,7 +42,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Fit:
+class StrengthFit:
     """Values of E clips with mean 0, and how well they are known."""
 
     value: Floats  # [E] in units of the method
@@ -131,7 +131,7 @@ def recover_strengths(
     )
 
 
-def fit(pairs: Comparisons, *, method: PairMethod, prior_std: float | None = None) -> Fit:
+def fit(pairs: Comparisons, *, method: PairMethod, prior_std: float | None = None) -> StrengthFit:
     """Fit values by penalised maximum likelihood; the graph need not be connected.
 
     Args:
@@ -144,7 +144,7 @@ def fit(pairs: Comparisons, *, method: PairMethod, prior_std: float | None = Non
     found = minimize(
         objective, np.zeros(size + 1), jac=True, hess=objective.hessian, method="trust-exact", options={"gtol": 1e-7}
     ).x
-    return Fit(value=found[:size], tie=float(found[size]), information=objective.hessian(found)[:size, :size])
+    return StrengthFit(value=found[:size], tie=float(found[size]), information=objective.hessian(found)[:size, :size])
 
 
 def anchored(pairs: Comparisons, found: Strengths, known: Mapping[str, float], *, source: str) -> Strengths:
@@ -361,7 +361,7 @@ def _groups(pairs: Comparisons) -> tuple[int, NDArray[np.bool_], NDArray[np.bool
     return groups, ~losses[group], ~wins[group]
 
 
-def _shares(found: Fit, method: PairMethod) -> Floats:
+def _shares(found: StrengthFit, method: PairMethod) -> Floats:
     """Expected share of wins against every other clip [E], ties as half, 0 to 100."""
     size = len(found.value)
     gap = (found.value[:, None] - found.value).ravel()
