@@ -12,8 +12,8 @@ from vqa.errors import UsageError
 from vqa.prompt import (
     PROMPTS,
     AnswerScale,
-    Labels,
     Layout,
+    PictureLabels,
     PromptName,
     answer_text,
     dimensions,
@@ -73,7 +73,7 @@ def test_the_video_question_is_short_and_names_global_before_local() -> None:
         ),
     ],
 )
-def test_labels_stand_before_their_pictures(labels: Labels, written: list[str]) -> None:
+def test_labels_stand_before_their_pictures(labels: PictureLabels, written: list[str]) -> None:
     layout = Layout(labels=labels)
     (message,) = messages("preresq_video", layout, global_count=1, local_count=1, question="Q")
     texts = [part["text"] for part in message["content"] if part["type"] == "text"]

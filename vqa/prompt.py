@@ -24,7 +24,7 @@ PromptName = Literal["preresq_video", "preresq_image", "visualquality_r1", "q_in
 AnswerSyntax = Literal[
     "numbers", "json", "score"
 ]  # of the inside of <answer>: one number per line, JSON, `Score: 3.20`
-Labels = Literal["none", "vision_ids", "named", "named_vision_ids"]
+PictureLabels = Literal["none", "vision_ids", "named", "named_vision_ids"]
 
 THINK = "Think in <think> </think>, then answer in <answer> </answer>"
 LINES = "Each tag stands on a line of its own."  # of the JSON forms, as Q-Insight's format reward has it
@@ -55,7 +55,7 @@ class Prompt:
 class Layout:
     """Layout of a question: labels of pictures, what comes first, a system turn."""
 
-    labels: Labels = "named"  # vision_ids: `Picture 1: `, as add_vision_id of the Qwen templates writes it
+    labels: PictureLabels = "named"  # vision_ids: `Picture 1: `, as add_vision_id of the Qwen templates writes it
     text_first: bool = False
     is_video: bool = False  # the global pictures are the frames of one video
     system: str | None = None

@@ -5,16 +5,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from vqa.cli.options import Decimal, Delimiter, Exclude, Include
+from vqa.cli.options import DecimalOption, DelimiterOption, Exclude, Include
 
 if TYPE_CHECKING:
-    from vqa.data.manifest import Manifest as LoadedManifest
+    from vqa.data.manifest import Manifest
 
 data_app = typer.Typer(
     help="Import, check, split, merge and inspect data sets; make synthetic ones.", no_args_is_help=True
 )
 
-Manifest = Annotated[Path, typer.Argument(metavar="MANIFEST", help="Manifest of `vqa data import` (.parquet).")]
+ManifestPath = Annotated[Path, typer.Argument(metavar="MANIFEST", help="Manifest of `vqa data import` (.parquet).")]
 ManifestOut = Annotated[Path, typer.Option(help="Manifest to write (.parquet).")]
 Workers = Annotated[int, typer.Option(min=1, help="Number of files opened at a time.")]
 
@@ -112,8 +112,8 @@ def import_(
         Literal["video", "image"] | None,
         typer.Option(help="Kind of the clips of a data set without a built-in specification."),
     ] = None,
-    delimiter: Delimiter = None,
-    decimal: Decimal = None,
+    delimiter: DelimiterOption = None,
+    decimal: DecimalOption = None,
 ) -> None:
     """Import the labels of a data set as a manifest.
 
@@ -159,7 +159,7 @@ Copies = Annotated[
 ]
 
 
-def _copies(manifest: "LoadedManifest", copies: str) -> list[list[int]]:
+def _copies(manifest: "Manifest", copies: str) -> list[list[int]]:
     """Groups of rows that are copies, reported on stderr."""
     from vqa.data.copies import find_copies
 
@@ -176,7 +176,7 @@ def _copies(manifest: "LoadedManifest", copies: str) -> list[list[int]]:
 
 @data_app.command()
 def split(
-    manifest: Manifest,
+    manifest: ManifestPath,
     out: ManifestOut,
     parts: Annotated[str, typer.Option(help="Share of the clips per part: NAME=SHARE,...")] = "train=0.8,test=0.2",
     count: Annotated[
@@ -224,7 +224,7 @@ def merge(
 
 @data_app.command()
 def check(
-    manifest: Manifest,
+    manifest: ManifestPath,
     root: Annotated[
         Path | None, typer.Option(help="Folder with the media; files without a label are reported too.")
     ] = None,
@@ -320,8 +320,8 @@ def recover(
     scale: Annotated[
         str | None, typer.Option(metavar="LOW,HIGH", help="Ends of the rating scale; ratings outside are refused.")
     ] = None,
-    delimiter: Delimiter = None,
-    decimal: Decimal = None,
+    delimiter: DelimiterOption = None,
+    decimal: DecimalOption = None,
     against: Annotated[
         Path | None,
         typer.Option(help="Manifest that must hold the clips; comparisons must not contradict its opinions."),
@@ -371,7 +371,7 @@ def recover(
 
 @data_app.command()
 def show(
-    manifest: Manifest,
+    manifest: ManifestPath,
     out: Annotated[Path | None, typer.Option(help="Contact sheet to write (.png). [default: histograms only]")] = None,
     top: Annotated[
         int, typer.Option(min=1, max=24, help="Number of best, worst and most disputed clips per data set.")

@@ -9,17 +9,17 @@ import typer
 
 from vqa.cli.options import (
     SHORT,
-    Column,
-    Decimal,
-    Delimiter,
+    DecimalOption,
+    DelimiterOption,
     Join,
     Json,
-    Labels,
+    LabelsPath,
     Lower,
     Missing,
     MosColumn,
     PathColumn,
     Resamples,
+    ScoreColumn,
     Seed,
     Split,
 )
@@ -40,9 +40,9 @@ def evaluate(
         ),
     ] = None,
     *,
-    labels: Labels,
+    labels: LabelsPath,
     out: Annotated[Path, typer.Option(help="Folder for metrics.json, clips.parquet, unused.csv and report.html.")],
-    column: Column = None,
+    column: ScoreColumn = None,
     card: Annotated[
         str | None,
         typer.Option(help="Reproduction card of configs/eval: score the clips with its settings, then evaluate."),
@@ -54,8 +54,8 @@ def evaluate(
     mos_column: MosColumn = None,
     path_column: PathColumn = None,
     join: Join = None,
-    delimiter: Delimiter = None,
-    decimal: Decimal = None,
+    delimiter: DelimiterOption = None,
+    decimal: DecimalOption = None,
     split: Split = None,
     by: Annotated[
         list[str] | None, typer.Option(help="Also report statistics per value of this column; repeatable.")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from vqa.cli.options import Decimal, Delimiter, Exclude, Include
+from vqa.cli.options import DecimalOption, DelimiterOption, Exclude, Include
 
 
 def rate(
@@ -28,8 +28,8 @@ def rate(
     seed: Annotated[int, typer.Option(help="Seed of the orders.")] = 0,
     include: Include = None,
     exclude: Exclude = None,
-    delimiter: Delimiter = None,
-    decimal: Decimal = None,
+    delimiter: DelimiterOption = None,
+    decimal: DecimalOption = None,
 ) -> None:
     """Collect opinions of people on a local web page, for `vqa data recover`.
 

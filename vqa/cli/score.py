@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from vqa.cli.options import Decimal, Delimiter, Exclude, Include
+from vqa.cli.options import DecimalOption, DelimiterOption, Exclude, Include
 from vqa.console import WAIT_SECONDS, DryRun, Engine, EngineOption, JsonSummary, LogJson, RayAddress, Wait, assigning
 
 
@@ -94,8 +94,8 @@ def score(
         bool,
         typer.Option("--allow-private-hosts", help="URLs and their redirects may lead into private networks."),
     ] = False,
-    delimiter: Delimiter = None,
-    decimal: Decimal = None,
+    delimiter: DelimiterOption = None,
+    decimal: DecimalOption = None,
     engine: EngineOption = Engine.AUTO,
     ray_address: RayAddress = None,
     wait: Wait = WAIT_SECONDS,

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from vqa.config import Strict, Values, build, configs_folder, merge, read
 from vqa.errors import UsageError
-from vqa.prompt import HIGHEST, LOWEST, AnswerScale, Labels, Layout, PromptName, dimensions
+from vqa.prompt import HIGHEST, LOWEST, AnswerScale, Layout, PictureLabels, PromptName, dimensions
 
 # What a folder says of itself: never what would run code or reach beyond it.
 CARD = "vqa.yaml"
@@ -89,7 +89,9 @@ class ModelCard(Strict):
     reference: bool = Field(False, description="a comparison shows a reference first")
     modality: Literal["images", "video"] = Field("images", description="video: global frames are one video of it")
     order: Literal["pictures_first", "text_first"] = "pictures_first"
-    labels: Labels = Field("named", description="before each picture; vision_ids: as add_vision_id of Qwen's templates")
+    labels: PictureLabels = Field(
+        "named", description="before each picture; vision_ids: as add_vision_id of Qwen's templates"
+    )
     answer: AnswerForm = Field(default_factory=AnswerForm)
     min_pixels: int | None = Field(None, ge=1, description="area below which its processor enlarges a picture")
     max_pixels: int | None = Field(None, ge=1, description="area above which its processor reduces a picture")
