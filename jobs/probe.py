@@ -76,7 +76,7 @@ class Probe:
         return float(self.score_seconds.mean()) * self.scored_share if len(self.score_seconds) else 0.0
 
 
-class Batch(NamedTuple):
+class TimedBatch(NamedTuple):
     """What a stage did at once."""
 
     seconds: float
@@ -93,8 +93,8 @@ class Timed:
 
     stage: Stage
     load_seconds: list[float] = field(default_factory=list)
-    first: list[Batch] = field(default_factory=list)
-    later: list[Batch] = field(default_factory=list)
+    first: list[TimedBatch] = field(default_factory=list)
+    later: list[TimedBatch] = field(default_factory=list)
     _is_warm: bool = False
 
     def __copy__(self) -> "Timed":
@@ -102,7 +102,7 @@ class Timed:
         return Timed(stage=copy.copy(self.stage), load_seconds=self.load_seconds, first=self.first, later=self.later)
 
     @property
-    def batches(self) -> list[Batch]:
+    def batches(self) -> list[TimedBatch]:
         """All of them, or those of warm workers where there are enough of these."""
         return self.later if len(self.later) > len(self.first) else self.first + self.later
 
@@ -133,7 +133,7 @@ class Timed:
             started = time.perf_counter()
         spent += time.perf_counter() - started
         if made:
-            (self.later if self._is_warm else self.first).append(Batch(spent, items, made))
+            (self.later if self._is_warm else self.first).append(TimedBatch(spent, items, made))
         self._is_warm = True
 
     def close(self) -> None:
@@ -213,7 +213,7 @@ def probe(inputs: ScoreInputs, clips: Sequence[Clip], *, seconds: float, score_s
     )
 
 
-def _place(batch: Batch) -> str:
+def _place(batch: TimedBatch) -> str:
     return str(batch.taken[0].clip.uri)
 
 

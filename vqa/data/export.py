@@ -8,10 +8,10 @@ import pyarrow.compute as pc
 
 from vqa.data.cells import SafeWriter
 
-Format = Literal["csv", "jsonl"]
+ExportFormat = Literal["csv", "jsonl"]
 
 
-def export(rows: pa.Table, file: TextIO, *, kind: Format) -> int:
+def export(rows: pa.Table, file: TextIO, *, kind: ExportFormat) -> int:
     """Write rows sorted by clip_id, count them; in CSV lists are JSON, nulls empty."""
     table = rows.take(pc.sort_indices(rows, sort_keys=[("clip_id", "ascending")]))  # sort_by imports pandas
     writer = SafeWriter(file)

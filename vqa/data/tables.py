@@ -34,7 +34,7 @@ from vqa.errors import UsageError
 from vqa.imports import require
 
 ROW_SUFFIXES = frozenset({".csv", ".jsonl", ".parquet", ".txt"})
-Format = Literal["csv", "txt", "mat", "json", "jsonl", "xlsx", "parquet"]
+TableFormat = Literal["csv", "txt", "mat", "json", "jsonl", "xlsx", "parquet"]
 
 _ZERO_BYTES = "it holds zero bytes, as UTF-16 without its mark does. Save it as UTF-8"
 _MAX_UNPACKED_BYTES = 1 << 29  # of a .xlsx, which is a zip file: a million rows of a label file take a fifth
@@ -84,7 +84,7 @@ def read_columns(
     """Read a label file as columns.
 
     Args:
-        path: A file of one of the formats of `Format`. Text is UTF-8 or GBK.
+        path: A file of one of the formats of `TableFormat`. Text is UTF-8 or GBK.
         separator: Separator of the fields in CSV and TXT files.
         dialect: Of a text file, over `separator`.
         beside: Names of further .mat files in the same folder, whose variables are read too.
@@ -169,10 +169,10 @@ def _text(line: str) -> str:
     return line
 
 
-def format_of(path: Path) -> Format:
+def format_of(path: Path) -> TableFormat:
     """Format by the file's suffix. Raises UsageError for a suffix that no format has."""
     suffix = path.suffix.lower().lstrip(".")
-    if suffix not in get_args(Format):
+    if suffix not in get_args(TableFormat):
         raise UsageError(
             f"{path}: the format of {suffix or 'no suffix'!r} is unknown. Give a .csv, .txt, .mat, .json, "
             ".jsonl, .xlsx or .parquet file."

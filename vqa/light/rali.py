@@ -158,7 +158,7 @@ def fit_steps(
     grades = [_on_scale(one.labels, lessons[0].labels) for one in lessons]
     judged = np.concatenate(points[: len(lessons)]) @ matrix + offset
     vectors, scores = fit_vectors(judged, np.concatenate(grades), config.basis)
-    head = Head(matrix, offset, vectors, np.clip(scores, LOW + _INSIDE, HIGH - _INSIDE), config.basis.temperature)
+    head = RaliHead(matrix, offset, vectors, np.clip(scores, LOW + _INSIDE, HIGH - _INSIDE), config.basis.temperature)
     if config.tuning:
         tune(head, lessons, facts, points, config.tuning)
     found = head.basis()
@@ -194,7 +194,7 @@ def _on_scale(labels: Matrix, first: Matrix) -> Matrix:
     return found
 
 
-class Head(nn.Module):
+class RaliHead(nn.Module):
     """Map, vectors and scores as parameters; scores stay within 1-5."""
 
     def __init__(self, matrix: Matrix, offset: Matrix, vectors: Matrix, scores: Matrix, temperature: float) -> None:
@@ -227,7 +227,7 @@ class Head(nn.Module):
 
 
 def tune(
-    head: Head, lessons: Sequence[Lesson], facts: Facts | None, points: Sequence[Matrix], config: TuningConfig
+    head: RaliHead, lessons: Sequence[Lesson], facts: Facts | None, points: Sequence[Matrix], config: TuningConfig
 ) -> None:
     """Tune map, vectors and scores together on opinions, comparisons and ladders.
 
@@ -281,7 +281,7 @@ def tune(
         schedule.step()
 
 
-def _normalise(head: Head, points: Tensor) -> float:
+def _normalise(head: RaliHead, points: Tensor) -> float:
     """Scale the map to places about 1 long (scores stay); return its entries' size."""
     with torch.no_grad():
         length = (points @ head.matrix + head.offset).square().sum(1).mean().sqrt()

@@ -22,7 +22,7 @@ from vqa.media.backends.base import BackendName, Reader, StrayedError, UncleanEr
 from vqa.media.backends.pyav import read_pyav
 from vqa.media.backends.registry import BACKENDS
 from vqa.media.backends.stills import read_heif, read_pillow
-from vqa.media.color.convert import FrameConverter, Size
+from vqa.media.color.convert import FrameConverter, TargetSize
 from vqa.media.packets import PacketTable, nearest
 from vqa.media.probe import BY_PILLOW, COMPOSITE, probe
 from vqa.media.storage.open import media_errors
@@ -33,7 +33,7 @@ def decode(
     uri: str,
     seconds: ArrayLike,
     *,
-    sizes: Sequence[Size],
+    sizes: Sequence[TargetSize],
     backend: BackendName = "pyav",
     thread_count: int = 1,
     prune: bool = True,
@@ -104,7 +104,7 @@ def _pictures(
     info: MediaInfo,
     packets: PacketTable,
     times: NDArray[np.float64],
-    sizes: Sequence[Size],
+    sizes: Sequence[TargetSize],
     read: Reader,
     thread_count: int,
 ) -> tuple[NDArray[np.int64], dict[int, Pixels]]:
@@ -118,7 +118,7 @@ def _pictures(
             pictures.clear()
             try:
                 for entry, frame in read(info, packets, wanted, thread_count=threads):
-                    made: dict[Size, Pixels] = {}
+                    made: dict[TargetSize, Pixels] = {}
                     for request in np.flatnonzero(entries == entry):
                         size = sizes[int(request)]
                         if size not in made:

@@ -16,7 +16,7 @@ from vqa.media.bitstream.h263 import is_intra
 from vqa.media.bitstream.h264 import FieldPairs, H264Stream
 from vqa.media.containers.ffmpeg import packets_of
 from vqa.media.containers.missing import lost_packets
-from vqa.media.containers.mp4 import NO_TIME, Columns, Container, Ticks, indexed_packets
+from vqa.media.containers.mp4 import NO_TIME, Container, PacketColumns, Ticks, indexed_packets
 from vqa.types import Packets
 
 # Their decoders paint on grey, without an error, what comes before the first keyframe.
@@ -207,9 +207,11 @@ def _demuxed(
     pairs: FieldPairs | None,
     is_second: "array[int]",
     is_key_of: Callable[[bytes], bool] | None,
-) -> Columns:
+) -> PacketColumns:
     """Facts of at most `limit` + 1 packets; with `pairs`, which are second fields."""
-    pts, dts, durations, sizes, positions, is_key, is_corrupt, is_discarded = (array("q") for _ in Columns._fields)
+    pts, dts, durations, sizes, positions, is_key, is_corrupt, is_discarded = (
+        array("q") for _ in PacketColumns._fields
+    )
     for packet in islice(packets, limit + 1):  # 8 bytes per number, 40 in a list
         pts.append(NO_TIME if packet.pts is None else packet.pts)
         dts.append(NO_TIME if packet.dts is None else packet.dts)
@@ -221,7 +223,7 @@ def _demuxed(
         positions.append(packet.pos or 0)
         if pairs:
             is_second.append(pairs.is_second(bytes(packet)))
-    return Columns(
+    return PacketColumns(
         pts=np.array(pts, np.int64),
         dts=np.array(dts, np.int64),
         durations=np.array(durations, np.int64),

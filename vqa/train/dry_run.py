@@ -12,10 +12,10 @@ from vqa.prompt import PromptName
 from vqa.rewards import REWARD_PRESETS
 from vqa.rewards.presets import known
 from vqa.train.clips.dataset import ListedClip, check_views, knows_damage, list_clips, split_clips
-from vqa.train.gpus import Fleet
+from vqa.train.gpus import GpuFleet
 from vqa.train.grpo.build import check, check_terms
 from vqa.train.plan import StagePlan, fitted, plan_stages, refuse_excess
-from vqa.train.recipe import ColdStart, GrpoStage, Recipe, Stage, Warmup, recipe_views
+from vqa.train.recipe import ColdStart, GrpoStage, Recipe, RecipeStage, Warmup, recipe_views
 from vqa.train.runner import card_of, without_stand_ins
 from vqa.train.shapes import shape_of
 
@@ -27,7 +27,7 @@ FORMULA = (
 )
 
 
-def estimate(recipe: Recipe, *, data: Sequence[Path | str] = (), fleet: Fleet | None = None) -> Iterator[str]:
+def estimate(recipe: Recipe, *, data: Sequence[Path | str] = (), fleet: GpuFleet | None = None) -> Iterator[str]:
     """Yield lines about the start, the data and each stage.
 
     Args:
@@ -66,7 +66,7 @@ def estimate(recipe: Recipe, *, data: Sequence[Path | str] = (), fleet: Fleet | 
 
 
 def planned(
-    recipe: Recipe, *, data: Sequence[Path | str] = (), fleet: Fleet | None
+    recipe: Recipe, *, data: Sequence[Path | str] = (), fleet: GpuFleet | None
 ) -> tuple[Recipe, list[StagePlan], dict[str, tuple[list[ListedClip], list[ListedClip]]]]:
     """Settle `hardware: auto` and plan each stage; loads no weights.
 
@@ -100,7 +100,7 @@ def _data(place: str) -> Iterator[str]:
 
 
 def _clips(
-    recipe: Recipe, stage: Stage, places: Sequence[str], *, prompt: PromptName
+    recipe: Recipe, stage: RecipeStage, places: Sequence[str], *, prompt: PromptName
 ) -> tuple[list[ListedClip], list[ListedClip]]:
     there = [place for place in places if Path(place).exists()]
     if not there or len(there) < len(places):
@@ -111,12 +111,12 @@ def _clips(
 
 def _work(
     recipe: Recipe,
-    stage: Stage,
+    stage: RecipeStage,
     asked: PromptName,
     train: Sequence[ListedClip],
     held_out: Sequence[ListedClip],
     *,
-    fleet: Fleet | None,
+    fleet: GpuFleet | None,
 ) -> Iterator[str]:
     if train:
         yield f"{len(train):,} clips to learn from, {len(held_out):,} held out"

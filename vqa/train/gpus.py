@@ -33,7 +33,7 @@ class Gpu(Strict):
 
 
 @dataclass(frozen=True, slots=True)
-class Fleet:
+class GpuFleet:
     """Equal GPUs that a run is planned for."""
 
     gpu: Gpu
@@ -51,7 +51,7 @@ class Fleet:
         return None if self.gpu.host_memory_gb is None else self.gpu.host_memory_gb * 1e9
 
 
-def parse_gpus(text: str) -> Fleet:
+def parse_gpus(text: str) -> GpuFleet:
     """Read `8xh100`, or `h100` for one.
 
     Raises:
@@ -63,10 +63,10 @@ def parse_gpus(text: str) -> Fleet:
     if found is None or found[2] not in known or count < 1:
         raise UsageError(f"--gpus {text}: not a count and a GPU such as 8xh100. GPUs: {', '.join(known)}.")
     gpu = load(configs_folder() / FOLDER / f"{found[2]}.yaml", Gpu)
-    return Fleet(gpu, count, f"{count} x {found[2]}")
+    return GpuFleet(gpu, count, f"{count} x {found[2]}")
 
 
-def detect_gpus(count: int | None = None) -> Fleet | None:
+def detect_gpus(count: int | None = None) -> GpuFleet | None:
     """GPUs of this machine, `count` of them where given; None without any.
 
     Their memory is what the driver says.
@@ -86,4 +86,4 @@ def detect_gpus(count: int | None = None) -> Fleet | None:
             "host_memory_gb": memory_bytes() / 1e9,
         }
     )
-    return Fleet(gpu, count or here, f"{count or here} x {found.name}")
+    return GpuFleet(gpu, count or here, f"{count or here} x {found.name}")

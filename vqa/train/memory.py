@@ -17,12 +17,12 @@ from typing import Literal
 from vqa.train.hardware import HardwareConfig
 
 GB = 1e9
-Numbers = Literal["float32", "mixed", "bfloat16"]  # mixed: float32 weights, products in bfloat16 (autocast)
+Precision = Literal["float32", "mixed", "bfloat16"]  # mixed: float32 weights, products in bfloat16 (autocast)
 # Bytes that a block keeps for its backward pass, per token: of its width, and of the inner width of its MLP.
-TEXT_SAVED: Mapping[Numbers, tuple[int, int]] = {"float32": (40, 16), "mixed": (34, 8), "bfloat16": (24, 8)}
-TOWER_SAVED: Mapping[Numbers, tuple[int, int]] = {"float32": (52, 16), "mixed": (32, 8), "bfloat16": (30, 8)}
-RESIDUAL: Mapping[Numbers, int] = {"float32": 4, "mixed": 4, "bfloat16": 2}  # bytes between two blocks
-PRODUCT: Mapping[Numbers, int] = {"float32": 4, "mixed": 2, "bfloat16": 2}  # bytes of an operand
+TEXT_SAVED: Mapping[Precision, tuple[int, int]] = {"float32": (40, 16), "mixed": (34, 8), "bfloat16": (24, 8)}
+TOWER_SAVED: Mapping[Precision, tuple[int, int]] = {"float32": (52, 16), "mixed": (32, 8), "bfloat16": (30, 8)}
+RESIDUAL: Mapping[Precision, int] = {"float32": 4, "mixed": 4, "bfloat16": 2}  # bytes between two blocks
+PRODUCT: Mapping[Precision, int] = {"float32": 4, "mixed": 2, "bfloat16": 2}  # bytes of an operand
 TILE = 4096, 32_768  # tokens and vocabulary of a tile of trl's chunked log-probabilities
 MERGED = 4  # patches that become one token
 PATCH = 3 * 2 * 14 * 14  # values of a patch
@@ -68,7 +68,7 @@ class ModelShape:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
+class Workload:
     """Work of one process at once, in tokens."""
 
     prompts: int  # of a forward pass
@@ -131,7 +131,7 @@ class MemoryPlan:
         return sum(self.host.values())
 
 
-def numbers_of(hardware: HardwareConfig, *, is_half: bool) -> Numbers:
+def numbers_of(hardware: HardwareConfig, *, is_half: bool) -> Precision:
     """Number format of matrix products and of what lies between them.
 
     Args:
@@ -144,7 +144,7 @@ def numbers_of(hardware: HardwareConfig, *, is_half: bool) -> Numbers:
 
 
 def state_bytes(
-    shape: ModelShape, work: Work, hardware: HardwareConfig, *, numbers: Numbers, reference: bool
+    shape: ModelShape, work: Workload, hardware: HardwareConfig, *, numbers: Precision, reference: bool
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Bytes of the whole model's training state, on GPUs and in host memory.
 
@@ -183,7 +183,7 @@ def state_bytes(
     return here, host
 
 
-def activation_bytes(shape: ModelShape, work: Work, *, numbers: Numbers, is_gpu: bool = True) -> dict[str, float]:
+def activation_bytes(shape: ModelShape, work: Workload, *, numbers: Precision, is_gpu: bool = True) -> dict[str, float]:
     """Bytes kept by a forward pass for the backward pass, and those at work at once.
 
     Args:
@@ -231,7 +231,7 @@ def activation_bytes(shape: ModelShape, work: Work, *, numbers: Numbers, is_gpu:
 
 def plan_memory(
     shape: ModelShape,
-    work: Work,
+    work: Workload,
     hardware: HardwareConfig,
     *,
     is_half: bool = True,

@@ -13,11 +13,11 @@ from vqa.errors import UsageError
 from vqa.model.card import ModelCard, settle
 from vqa.prompt import PROMPTS
 from vqa.train.clips.dataset import ListedClip, view_of
-from vqa.train.gpus import Fleet
+from vqa.train.gpus import GpuFleet
 from vqa.train.grpo.perturbations import needed_pass
 from vqa.train.hardware import HardwareConfig, Lora
-from vqa.train.memory import GB, MemoryPlan, ModelShape, Work, plan_memory
-from vqa.train.recipe import ColdStart, GrpoStage, Recipe, Stage, Warmup, Write
+from vqa.train.memory import GB, MemoryPlan, ModelShape, Workload, plan_memory
+from vqa.train.recipe import ColdStart, GrpoStage, Recipe, RecipeStage, Warmup, Write
 from vqa.train.scratch.crops import CROP
 from vqa.train.scratch.model import PATCH
 from vqa.train.shapes import shape_of
@@ -42,12 +42,12 @@ PLACES = (
 class StagePlan:
     """Memory of a stage under given hardware settings."""
 
-    stage: Stage
+    stage: RecipeStage
     shape: ModelShape
     pictures: tuple[int, int]  # of a prompt, and their tokens
-    work: Work
+    work: Workload
     memory: MemoryPlan
-    fleet: Fleet | None
+    fleet: GpuFleet | None
 
     @property
     def excess(self) -> float:
@@ -87,7 +87,7 @@ class StagePlan:
 
 
 def plan_stages(
-    recipe: Recipe, card: ModelCard, clips: Mapping[str, Sequence[ListedClip]], *, fleet: Fleet | None
+    recipe: Recipe, card: ModelCard, clips: Mapping[str, Sequence[ListedClip]], *, fleet: GpuFleet | None
 ) -> list[StagePlan]:
     """Plan each stage under the recipe's own hardware settings.
 
@@ -109,11 +109,11 @@ def plan_stages(
 
 def plan_stage(
     recipe: Recipe,
-    stage: Stage,
+    stage: RecipeStage,
     shape: ModelShape,
     pictures: tuple[int, int],
     *,
-    fleet: Fleet | None,
+    fleet: GpuFleet | None,
     hardware: HardwareConfig | None = None,
 ) -> StagePlan:
     """Plan one stage.
@@ -151,7 +151,7 @@ def plan_stage(
 
 
 def fitted(
-    recipe: Recipe, card: ModelCard, clips: Mapping[str, Sequence[ListedClip]], *, fleet: Fleet | None
+    recipe: Recipe, card: ModelCard, clips: Mapping[str, Sequence[ListedClip]], *, fleet: GpuFleet | None
 ) -> Recipe:
     """Recipe with the quickest sharding and offload in which every stage fits.
 
@@ -202,7 +202,7 @@ def nearest(recipe: Recipe, found: StagePlan) -> str:
     stage, fleet, own = found.stage, found.fleet, recipe.hardware
     assert fleet is not None
     plan = partial(plan_stage, recipe, shape=found.shape, pictures=found.pictures)
-    options: list[tuple[float, str, Stage, HardwareConfig]] = []
+    options: list[tuple[float, str, RecipeStage, HardwareConfig]] = []
     for (cost, stage_set, changed), (more, hardware_set, hardware) in itertools.product(
         _smaller(stage, fleet.count), _leaner(own, is_several=fleet.count > 1)
     ):
@@ -213,7 +213,7 @@ def nearest(recipe: Recipe, found: StagePlan) -> str:
     return "Nothing that is known here makes it fit; take a smaller model or GPUs with more memory."
 
 
-def _smaller(stage: Stage, processes: int) -> Iterator[tuple[float, str, Stage]]:
+def _smaller(stage: RecipeStage, processes: int) -> Iterator[tuple[float, str, RecipeStage]]:
     """Variants of a stage with smaller or recomputed passes: cost, options, stage."""
     if not isinstance(stage, GrpoStage | ColdStart):
         yield 0.0, "", stage
@@ -267,13 +267,13 @@ def _leaner(own: HardwareConfig, *, is_several: bool) -> Iterator[tuple[float, s
 
 
 def work_of(
-    recipe: Recipe, stage: Stage, pictures: tuple[int, int], *, hardware: HardwareConfig, processes: int
-) -> Work:
+    recipe: Recipe, stage: RecipeStage, pictures: tuple[int, int], *, hardware: HardwareConfig, processes: int
+) -> Workload:
     """Work of one process in a stage; `pictures`: in a prompt, and their tokens."""
     count, seen = pictures
     if isinstance(stage, Warmup):
         patches = stage.per_device_train_batch_size * (CROP // PATCH) ** 2
-        return Work(prompts=1, answers=0, prompt_tokens=1, answer_tokens=0, patches=patches, trains_text=False)
+        return Workload(prompts=1, answers=0, prompt_tokens=1, answer_tokens=0, patches=patches, trains_text=False)
     prompt = PROMPTS[stage.prompt or recipe.prompt or settle(recipe.card_name, {})[0].prompt]
     asked = seen + 8 * count + len(prompt.question) // 4 + CHAT_TOKENS
     patches = 4 * seen
@@ -284,7 +284,7 @@ def work_of(
         rows = min(stage.per_device_train_batch_size, own)
         group, is_shared = min(k, own), stage.shared_prefill
         written = max(group, rows // k * k) if is_shared else own
-        return Work(
+        return Workload(
             prompts=math.ceil(rows / k),
             answers=rows,
             prompt_tokens=asked,
@@ -301,7 +301,7 @@ def work_of(
     if isinstance(stage, ColdStart):
         share = max(1, stage.global_batch_size // processes)
         rows = min(stage.per_device_train_batch_size or share, share)
-        return Work(
+        return Workload(
             prompts=rows,
             answers=rows,
             prompt_tokens=asked,
@@ -314,7 +314,7 @@ def work_of(
             trains_text=stage.text == "train",
             trains_tower=tower,
         )
-    return Work(
+    return Workload(
         prompts=1,
         answers=stage.num_return_sequences,
         prompt_tokens=asked,

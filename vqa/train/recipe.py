@@ -222,7 +222,7 @@ class Write(Common):
         return self
 
 
-Stage = Warmup | ColdStart | GrpoStage | Write
+RecipeStage = Warmup | ColdStart | GrpoStage | Write
 KINDS: dict[str, type[Common]] = {"warmup": Warmup, "coldstart": ColdStart, "grpo": GrpoStage, "write": Write}
 
 
@@ -251,11 +251,11 @@ class Recipe(Strict):
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of matrix products; weights are float32")
     export: Literal["float32", "bfloat16", "float16"] = Field("bfloat16", description="of the weights in OUT/model")
     hardware: HardwareConfig = Field(HardwareConfig(), description="how it fits the machine; see vqa/train/hardware.py")
-    stages: tuple[Stage, ...] = Field(min_length=1)
+    stages: tuple[RecipeStage, ...] = Field(min_length=1)
 
     @field_validator("stages")
     @classmethod
-    def _fit_hardware(cls, stages: tuple[Stage, ...], info: ValidationInfo) -> tuple[Stage, ...]:
+    def _fit_hardware(cls, stages: tuple[RecipeStage, ...], info: ValidationInfo) -> tuple[RecipeStage, ...]:
         hardware = info.data.get("hardware", HardwareConfig())  # absent where it is itself wrong
         return tuple(_on_hardware(stage, hardware) for stage in stages)
 
@@ -283,7 +283,7 @@ class Recipe(Strict):
                 raise ValueError(f"stage {stage.name}: a warm-up needs a model made from sizes; {way}")
         return self
 
-    def origin(self, stage: Stage) -> str | None:
+    def origin(self, stage: RecipeStage) -> str | None:
         """Start of a stage: an earlier stage, a card, hub id or folder; None for `model`."""
         if stage.start is not None:
             return self.start if stage.start == "base" else stage.start
@@ -296,7 +296,7 @@ class Recipe(Strict):
         return self.card or str(self.start)
 
 
-def _on_hardware(stage: Stage, hardware: HardwareConfig) -> Stage:
+def _on_hardware(stage: RecipeStage, hardware: HardwareConfig) -> RecipeStage:
     """Stage with the hardware's frozen tower; ValueError where the two do not fit."""
     if not isinstance(stage, ColdStart | GrpoStage):
         return stage

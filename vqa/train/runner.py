@@ -55,7 +55,7 @@ from vqa.train.grpo.perturbations import second_pass
 from vqa.train.hardware import WHOLE
 from vqa.train.lessons import examples_of, lessons_of
 from vqa.train.metrics_log import LogCallback, MetricsLog
-from vqa.train.recipe import ColdStart, GrpoStage, Recipe, Stage, Warmup, Write, recipe_views
+from vqa.train.recipe import ColdStart, GrpoStage, Recipe, RecipeStage, Warmup, Write, recipe_views
 from vqa.train.scratch.crops import cut_crops
 from vqa.train.scratch.model import make_model, make_processor, make_tokenizer
 from vqa.train.scratch.warmup import warm_up
@@ -105,7 +105,7 @@ class RunContext:
         found: torch.dtype = getattr(torch, self.recipe.precision)
         return found
 
-    def clips(self, stage: Stage) -> tuple[list[ListedClip], list[ListedClip]]:
+    def clips(self, stage: RecipeStage) -> tuple[list[ListedClip], list[ListedClip]]:
         """List the stage's clips, to learn from and held out; UsageError without data."""
         places = stage.data or self.places
         if not places and not (isinstance(stage, ColdStart) and stage.reasons):
@@ -143,7 +143,7 @@ class RunContext:
         """The stage's prompt."""
         return stage.prompt or self.prompt
 
-    def stage_context(self, stage: Stage, folder: Path, log: MetricsLog) -> StageContext:
+    def stage_context(self, stage: RecipeStage, folder: Path, log: MetricsLog) -> StageContext:
         """Context of a stage: what it is run with beside its own settings."""
         return StageContext(
             prompt=self.prompt if isinstance(stage, Warmup) else self.prompt_of(stage),
@@ -157,7 +157,9 @@ class RunContext:
         )
 
 
-def without_stand_ins(recipe: Recipe, stage: Stage, clips: list[ListedClip], *, prompt: PromptName) -> list[ListedClip]:
+def without_stand_ins(
+    recipe: Recipe, stage: RecipeStage, clips: list[ListedClip], *, prompt: PromptName
+) -> list[ListedClip]:
     """Take out opinions that no person gave, unless the recipe trains on them.
 
     Raises:
@@ -255,7 +257,11 @@ def _check_reward(run: RunContext, stage: GrpoStage, train: Sequence[ListedClip]
 
 
 def _stage_settings(
-    run: RunContext, stage: Stage, train: Sequence[ListedClip], held_out: Sequence[ListedClip], keys: dict[str, str]
+    run: RunContext,
+    stage: RecipeStage,
+    train: Sequence[ListedClip],
+    held_out: Sequence[ListedClip],
+    keys: dict[str, str],
 ) -> dict[str, object]:
     """All settings that the stage's weights depend on."""
     recipe, origin = run.recipe, run.recipe.origin(stage)
@@ -280,7 +286,7 @@ def _stage_settings(
 
 @without_rename_warnings()
 def _run_stage(
-    run: RunContext, stage: Stage, train: list[ListedClip], held_out: list[ListedClip], folder: Path
+    run: RunContext, stage: RecipeStage, train: list[ListedClip], held_out: list[ListedClip], folder: Path
 ) -> None:
     log = MetricsLog(run.out / "log.jsonl", stage.name)
     views_per_clip = run.recipe.views_per_clip if isinstance(stage, ColdStart) else 1
@@ -333,7 +339,7 @@ def _run_stage(
     save_model(trained, processor, folder / "model", processes=run.processes)
 
 
-def _start(run: RunContext, stage: Stage, train: Sequence[ListedClip]) -> tuple[Model, ProcessorMixin]:
+def _start(run: RunContext, stage: RecipeStage, train: Sequence[ListedClip]) -> tuple[Model, ProcessorMixin]:
     recipe, card, origin = run.recipe, run.card, run.recipe.origin(stage)
     if origin is not None:
         earlier = {one.name for one in recipe.stages}

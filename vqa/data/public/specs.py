@@ -9,7 +9,7 @@ from pydantic import Field
 from vqa.config import Strict, configs_folder, load
 from vqa.data.dialects import Separator
 from vqa.data.manifest import MediaKind, RatingScale
-from vqa.data.tables import Format
+from vqa.data.tables import TableFormat
 from vqa.errors import UsageError
 
 
@@ -29,7 +29,7 @@ class ScaleSpec(Strict):
 class LabelForm(Strict):
     """A label file's layout: what its columns mean (1, 2, 3, ... without a header)."""
 
-    format: Format
+    format: TableFormat
     name: tuple[str, ...] = Field(
         (), description="columns, joined by / to the file's name; empty: names come from --names"
     )

@@ -21,7 +21,7 @@ from vqa.errors import ClipError
 from vqa.media.color.tonemap import BT2020, HLG, PQ, to_sdr
 from vqa.types import MediaInfo, Pixels
 
-Size = tuple[int, int] | None
+TargetSize = tuple[int, int] | None
 Depth = TypeVar("Depth", np.uint8, np.uint16)
 
 _SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
@@ -38,7 +38,7 @@ class FrameConverter:
     _scalers: dict[tuple[int, int, str, str], VideoReformatter] = field(default_factory=dict)
     _is_flipped: bool | None = None  # by the stream's display matrix; None: no frame seen yet
 
-    def convert(self, frame: av.VideoFrame, size: Size) -> Pixels:
+    def convert(self, frame: av.VideoFrame, size: TargetSize) -> Pixels:
         """Convert a frame to a picture as shown.
 
         A frame stored in another size than the others (the size changed in mid-stream) is scaled to that of the first.

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqa.media.containers.matroska import CLUSTER, length, number, track_numbers
-from vqa.media.containers.mp4 import NO_TIME, Columns, Container, Ticks
+from vqa.media.containers.mp4 import NO_TIME, Container, PacketColumns, Ticks
 
 _SUSPICIOUS = 1.5  # times the median distance of frames
 _MAX_PLACES = 64  # how many of the widest gaps are checked
@@ -41,7 +41,7 @@ class Lost(NamedTuple):
 
 
 def lost_packets(
-    file: BinaryIO, container: Container, stream: av.VideoStream, ticks: Ticks, columns: Columns, *, limit: int
+    file: BinaryIO, container: Container, stream: av.VideoStream, ticks: Ticks, columns: PacketColumns, *, limit: int
 ) -> Lost:
     """Packets of a stream that the file declares and does not hold.
 
@@ -68,7 +68,7 @@ def _none() -> Lost:
     return Lost(np.zeros(0, np.int64), np.zeros(0, bool), np.zeros(0, np.int64))
 
 
-def _samples(container: Container, stream: av.VideoStream, ticks: Ticks, columns: Columns) -> Lost:
+def _samples(container: Container, stream: av.VideoStream, ticks: Ticks, columns: PacketColumns) -> Lost:
     """Samples that an mp4's index declares beyond the end of the file.
 
     Their presentation times are not in the index; decoding times, moved by the reordering delay, replace them.
@@ -87,7 +87,7 @@ def _samples(container: Container, stream: av.VideoStream, ticks: Ticks, columns
 
 
 def _blocks(
-    file: BinaryIO, container: Container, stream: av.VideoStream, ticks: Ticks, columns: Columns, *, limit: int
+    file: BinaryIO, container: Container, stream: av.VideoStream, ticks: Ticks, columns: PacketColumns, *, limit: int
 ) -> Lost:
     """Blocks missing in gaps of a Matroska file, by its median frame distance."""
     by_time = np.argsort(ticks, kind="stable")

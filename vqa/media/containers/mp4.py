@@ -23,7 +23,7 @@ Container = av.container.InputContainer
 Ticks = NDArray[np.int64]  # times in the stream's unit
 
 
-class Columns(NamedTuple):
+class PacketColumns(NamedTuple):
     """Fields of N `av.Packet`s in file order; times in the stream's unit, or NO_TIME."""
 
     pts: Ticks
@@ -38,7 +38,7 @@ class Columns(NamedTuple):
 
 def indexed_packets(
     file: BinaryIO, container: Container, stream: av.VideoStream, first: "av.Packet[av.VideoStream]"
-) -> Columns | None:
+) -> PacketColumns | None:
     """All packets by the index; None where it cannot be relied on.
 
     Fragments, a cut-off file and edits that drop samples rule it out. `first`: the first packet, demuxed.
@@ -61,7 +61,7 @@ def indexed_packets(
     if (first.pos, first.size, first.dts) != (places[0], sizes[0], dts[0]) or first.pts is None:
         return None
     last_duration = int.from_bytes(boxes.get(b"stts", b"")[-4:], "big")  # 8.6.1.2
-    return Columns(
+    return PacketColumns(
         pts=dts + offsets + (first.pts - dts[0] - offsets[0]),
         dts=dts,
         durations=np.diff(dts, append=dts[-1] + last_duration).clip(0),

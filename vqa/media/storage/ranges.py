@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from vqa.errors import ClipError
-from vqa.media.storage.stores import FileFacts, Store, state_of, store_of, with_retries
+from vqa.media.storage.stores import FileInfo, Store, state_of, store_of, with_retries
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -57,7 +57,7 @@ class RemoteFile(io.RawIOBase):
 
     buffer_bytes = BLOCK_BYTES // 2  # what FFmpeg may read beyond what it needs
 
-    def __init__(self, uri: str, store: Store, path: str, facts: FileFacts) -> None:
+    def __init__(self, uri: str, store: Store, path: str, facts: FileInfo) -> None:
         """Open the file; `facts` is the store's `info` of the path. Raises ClipError."""
         super().__init__()
         self.uri, self.failure = uri, cast("ClipError | None", None)

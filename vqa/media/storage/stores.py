@@ -42,7 +42,7 @@ _NO_CREDENTIALS = re.compile("Credential|Token|Profile")  # names of errors of b
 _STATES = ("ETag", "etag", "md5Hash", "blob_id", "Last-Modified", "LastModified", "last_modified", "updated", "mtime")
 
 
-class FileFacts(TypedDict, total=False):
+class FileInfo(TypedDict, total=False):
     """What fsspec's `info` returns; stores add keys, those of _STATES among them."""
 
     name: str  # path inside the store
@@ -56,7 +56,7 @@ class Store(Protocol):
 
     protocol: str | tuple[str, ...]
 
-    def info(self, path: str) -> FileFacts:
+    def info(self, path: str) -> FileInfo:
         """Facts of a file or folder."""
         ...
 
@@ -64,15 +64,15 @@ class Store(Protocol):
         """Open a file."""
         ...
 
-    def ls(self, path: str, *, detail: bool) -> list[FileFacts]:
+    def ls(self, path: str, *, detail: bool) -> list[FileInfo]:
         """What lies in a folder, or the file itself."""
         ...
 
-    def find(self, path: str, *, detail: bool) -> dict[str, FileFacts]:
+    def find(self, path: str, *, detail: bool) -> dict[str, FileInfo]:
         """All files below a folder."""
         ...
 
-    def glob(self, path: str, *, detail: bool) -> dict[str, FileFacts]:
+    def glob(self, path: str, *, detail: bool) -> dict[str, FileInfo]:
         """All files that match a pattern."""
         ...
 
@@ -159,7 +159,7 @@ def list_remote(uri: str) -> Iterator[str]:
             raise
 
 
-def _urls(uri: str, found: Mapping[str, FileFacts]) -> Iterator[str]:
+def _urls(uri: str, found: Mapping[str, FileInfo]) -> Iterator[str]:
     return (f"{_scheme(uri)}://{name.lstrip('/')}" for name in sorted(found) if found[name]["type"] == "file")
 
 
@@ -213,7 +213,7 @@ def _options(scheme: str) -> dict[str, object]:
     return {}
 
 
-def state_of(facts: FileFacts) -> str:
+def state_of(facts: FileInfo) -> str:
     """ETag of a file, else its time of change; empty where the store gives neither."""
     value = next(filter(None, map(facts.get, _STATES)), "")
     return value.isoformat() if isinstance(value, datetime) else str(value)

@@ -38,7 +38,7 @@ SAMPLE = 256  # crops that filters, and clips that features are standardised by
 EACH = 4  # crops of a clip in a batch, pooled as one: a single one says too little of its clip
 
 
-class Head(nn.Module):
+class WarmupHead(nn.Module):
     """Head of the warm-up: opinion, damage and statistics; thrown away afterwards.
 
     Of pooled features [B, width]: opinion [B] (0-1), a logit for each kind of damage in CLASSES [B, 11] and the
@@ -203,7 +203,7 @@ def warm_up(
     # pixels, drowns what the filter was for: held-out SRCC after 300 steps 0.38 with, 0.59 without moving them.
     visual.patch_embed.requires_grad_(False)
     torch.manual_seed(seed)
-    head = Head(visual.config.out_hidden_size, 4 * filters(visual.config.hidden_size)).to(visual.device)
+    head = WarmupHead(visual.config.out_hidden_size, 4 * filters(visual.config.hidden_size)).to(visual.device)
     parameters = [one for one in (*visual.parameters(), *head.parameters()) if one.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.05, betas=(0.9, 0.98))
     saved = folder / "warmup.pt"
@@ -250,7 +250,9 @@ def warm_up(
 
 
 @torch.no_grad()
-def hand_over(visual: Tower, head: Head, images: "Qwen2VLImageProcessor", crops: Crops, *, each: int = 24) -> None:
+def hand_over(
+    visual: Tower, head: WarmupHead, images: "Qwen2VLImageProcessor", crops: Crops, *, each: int = 24
+) -> None:
     """Write the head's readings, opinion and damage, into the tower's first channels.
 
     The last linear layer of its merger takes the head's weights in, scaled so that the readings spread over the clips
@@ -289,7 +291,9 @@ def draw(crops: Crops, count: int, generator: np.random.Generator, *, each: int)
 
 
 @torch.inference_mode()
-def evaluate(visual: Tower, head: Head, images: "Qwen2VLImageProcessor", crops: Crops, *, each: int = 16) -> float:
+def evaluate(
+    visual: Tower, head: WarmupHead, images: "Qwen2VLImageProcessor", crops: Crops, *, each: int = 16
+) -> float:
     """SRCC by about `each` pooled crops per clip, over clips without damage in time."""
     step = -(-crops.pixels.shape[1] // each)
     features = [pooled(visual, responses(visual, images, own[::step].copy())).mean(0) for own in crops.pixels]
