@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from jobs.config import ScoreConfig
-from jobs.resume import RETRIED, StoredRow, Work, key_of
+from jobs.resume import RETRIED, StoredRow, Work, row_run_key
 from vqa.data.score_table import ScoreRow, read_scores
 from vqa.data.windows import video_id
 from vqa.errors import UsageError
@@ -97,14 +97,17 @@ def plan_second(
         if owner not in asked:
             continue
         files[owner].append(row)
-        if values["tier"] == "light" and row.run_key == key_of(row, light) and values["score"] is not None:
+        if values["tier"] == "light" and row.run_key == row_run_key(row, light) and values["score"] is not None:
             widths[row.clip_id] = values["score_std"]
             waiting[row.clip_id] = values["score"], values["score_std"]
-        elif row.run_key == key_of(row, reason) and values["light_std"] is not None:
+        elif row.run_key == row_run_key(row, reason) and values["light_std"] is not None:
             widths[row.clip_id] = values["light_std"]
     chosen = {clip_id: waiting[clip_id] for clip_id in choose(widths, share) if clip_id in waiting}
     work = [
-        Work(clip=clip, finished=tuple(key_of(row, reason) for row in files[clip.clip_id] if row.clip_id not in chosen))
+        Work(
+            clip=clip,
+            finished=tuple(row_run_key(row, reason) for row in files[clip.clip_id] if row.clip_id not in chosen),
+        )
         for clip in clips
         if any(row.clip_id in chosen for row in files[clip.clip_id])
     ]

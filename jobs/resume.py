@@ -216,7 +216,7 @@ def plan_work(
             continue
         _, old = by_source[clip.clip_id]
         _refuse_other_file(clip, old)
-        current = [row for row in old if row.run_key in (key_of(row, settings), also and key_of(row, also))]
+        current = [row for row in old if row.run_key in (row_run_key(row, settings), also and row_run_key(row, also))]
         good = [row for row in current if row.error_kind not in RETRIED]
         retried += len(current) - len(good)
         good_ids = [row.clip_id for row in good]
@@ -225,7 +225,9 @@ def plan_work(
         if now and all(_is_trusted(row, clip, now) for row in good) and _is_complete(clip, good, clip_seconds):
             reused.extend(good_ids)
         else:
-            work.append(Work(clip=clip, finished=tuple(key_of(row, settings) for row in good), rows=tuple(good_ids)))
+            work.append(
+                Work(clip=clip, finished=tuple(row_run_key(row, settings) for row in good), rows=tuple(good_ids))
+            )
     return WorkPlan(work=work, reused=reused, stale=stale, retried=retried)
 
 
@@ -269,7 +271,7 @@ def _refuse_other_file(clip: Clip, old: Sequence[StoredRow]) -> None:
             )
 
 
-def key_of(row: StoredRow, settings: str) -> str:
+def row_run_key(row: StoredRow, settings: str) -> str:
     """The run key that a row has under these settings."""
     source = row.fingerprint or row.error_kind or ""
     return run_key(source, start_seconds=row.start_seconds, end_seconds=row.end_seconds, settings=settings)

@@ -118,7 +118,7 @@ class Watch:
 def top(out: Path, *, every: float, once: bool) -> None:
     """Show a run until it ends or Ctrl-C; `once`: one frame. Raises UsageError."""
     watch, console = Watch(out), Console()
-    shown, is_over = frame(watch, out)
+    shown, is_over = render_run(watch, out)
     if once or is_over or not console.is_terminal:
         console.print(shown)
         return
@@ -126,13 +126,13 @@ def top(out: Path, *, every: float, once: bool) -> None:
         with Live(shown, console=console, auto_refresh=False) as live:
             while not is_over:
                 time.sleep(every)
-                shown, is_over = frame(watch, out)
+                shown, is_over = render_run(watch, out)
                 live.update(shown, refresh=True)
     except KeyboardInterrupt:
         pass  # the run goes on
 
 
-def frame(watch: Watch, out: Path) -> tuple[RenderableType, bool]:
+def render_run(watch: Watch, out: Path) -> tuple[RenderableType, bool]:
     """What is shown, and whether the run is over."""
     run, rows = watch.run(), watch.rows()
     state, is_over = _state(run, watch)

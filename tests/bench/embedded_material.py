@@ -17,14 +17,14 @@ from PIL import Image
 from vqa.data.people import find_people_set, read_opinions
 from vqa.data.synthetic.demo import VISUALLY_LOSSLESS
 from vqa.data.synthetic.distortions import DISTORTIONS
-from vqa.data.synthetic.ladder import encode_clip
+from vqa.data.synthetic.ladder import encode_video
 from vqa.data.synthetic.picture_ladder import PRISTINE, find_pictures, plan, steps
 from vqa.data.synthetic.sources import read_pristine
 from vqa.errors import UsageError
 from vqa.light.config import DistillConfig
 from vqa.light.distill import joined
 from vqa.light.material import Embeddings
-from vqa.light.regression import LabelledSet, fit
+from vqa.light.regression import LabelledSet, fit_direction
 from vqa.light.student import OpinionMap, Student
 from vqa.prompt import PROMPTS, PromptName, answer_text
 from vqa.train.clips.ladder import CLASSES, GRADES, NAMES, ladder_answer
@@ -142,7 +142,7 @@ def gather_stills(config: DistillConfig, views: ViewsConfig, folder: Path) -> It
         sets.append(LabelledSet(embeddings=rows, labels=np.array([one.opinion for one in kept]), weight=wanted.weight))
         opinions.append(kept)
     made = [embeddings.of_ladder(source, ladders) for source in sources]
-    direction = fit([*sets, joined(made, config.regression)], config.regression)
+    direction = fit_direction([*sets, joined(made, config.regression)], config.regression)
     scale = OpinionMap.fit(direction.along(sets[0].embeddings), sets[0].labels)
     for wanted, some, own in zip(config.opinions, opinions, sets, strict=True):
         places = direction.along(own.embeddings)
@@ -190,12 +190,12 @@ def gather_clips(photographs: Sequence[Path], views: ViewsConfig, folder: Path, 
         for kind, middle in ((PRISTINE, 0.0), *COPIES, *FREEZES):
             level = float(np.clip(middle + generator.uniform(-0.2, 0.2), 0.1, 1)) if middle else 0.0
             if kind == PRISTINE:
-                encode_clip(frames, path, codec="x264", quality=VISUALLY_LOSSLESS)
+                encode_video(frames, path, codec="x264", quality=VISUALLY_LOSSLESS)
             elif kind in DISTORTIONS:
                 damaged = DISTORTIONS[kind](frames, level, generator)
-                encode_clip(damaged, path, codec="x264", quality=VISUALLY_LOSSLESS)
+                encode_video(damaged, path, codec="x264", quality=VISUALLY_LOSSLESS)
             else:
-                encode_clip(frames, path, codec=kind, quality=round(26 + 22 * level))
+                encode_video(frames, path, codec=kind, quality=round(26 + 22 * level))
             clip = Clip(clip_id=f"{photograph.name}/{kind}/{level:.2f}", uri=str(path))
             read = student.score([look(clip, seen_by_student)])[0]
             if not isinstance(read, Score) or read.score is None:

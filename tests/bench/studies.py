@@ -41,7 +41,7 @@ from vqa.metrics import srcc
 from vqa.model.card import settle
 from vqa.prompt import PROMPTS
 from vqa.train.checkpoints import load_for_generation
-from vqa.train.clips.dataset import list_clips, load_clips
+from vqa.train.clips.dataset import list_training_clips, load_clips
 from vqa.train.recipe import Recipe, load_recipe
 from vqa.train.runner import run_recipe
 from vqa.train.validation import score_clips
@@ -178,7 +178,7 @@ def judge(model: Path, folders: Sequence[Path], split: str) -> Values:
     loaded, processor = load_for_generation(card.model_copy(update={"dtype": "float32"}), processes=PartialState())
     found: Values = {}
     for folder in folders:
-        listed = [clip for clip in list_clips([str(folder)]) if clip.split == split]
+        listed = [clip for clip in list_training_clips([str(folder)]) if clip.split == split]
         clips = load_clips(listed, views=ViewsConfig(**VIEWS), seed=0)
         scores = score_clips(
             loaded, processor, clips, prompt="preresq_video", readout=generation.readout, max_new_tokens=48

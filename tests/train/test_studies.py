@@ -9,7 +9,7 @@ import pytest
 from tests.bench import studies
 from tests.bench.studies import Study, mapped, recipe_of, results, stages_of, table
 from vqa.config import configs_folder, load
-from vqa.train.grpo.build import check
+from vqa.train.grpo.build import check_settings
 from vqa.train.recipe import GrpoStage, Write
 
 FILES = sorted((configs_folder() / "studies").glob("*.yaml"))
@@ -25,7 +25,7 @@ def test_each_variant_is_a_recipe_that_can_be_paid(file: Path, tmp_path: Path) -
         made.append((variant.labels, recipe.stages))
         for stage in recipe.stages:
             if isinstance(stage, GrpoStage):
-                check(stage.settings("preresq_video", 1), ())
+                check_settings(stage.settings("preresq_video", 1), ())
                 assert stage.seed is None  # the recipe's, which is that of the start too
         assert not isinstance(recipe.stages[-1], Write)
     assert all(one not in made[:place] for place, one in enumerate(made))  # no two variants are the same

@@ -42,7 +42,7 @@ def rate(
     from vqa.imports import require
 
     require("rate", "starlette", "uvicorn", doing="vqa rate")
-    from vqa.rate.journal import Journal, consistency
+    from vqa.rate.journal import Journal, count_hidden_repeats
     from vqa.rate.server import HOST, bind, make_app, serve
     from vqa.rate.stimuli import prepare_stimuli
     from vqa.rate.study import Study, StudyConfig
@@ -68,7 +68,7 @@ def rate(
         typer.echo(f"http://{HOST}:{bound.getsockname()[1]}/{journal.token}/")
         with contextlib.suppress(KeyboardInterrupt):
             serve(app, bound)
-        for subject, (same, total) in consistency(journal.votes).items():
+        for subject, (same, total) in count_hidden_repeats(journal.votes).items():
             tell(f"{subject}: {same} of {total} hidden repeats answered as before")
         method = "bradley-terry" if mode == "pairs" else "p910"
         tell(

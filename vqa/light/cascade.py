@@ -21,7 +21,7 @@ from safetensors.torch import save as as_bytes
 from vqa.errors import ModelError
 from vqa.files import replacing
 from vqa.light.card import WIDTH
-from vqa.light.regression import LabelledSet, Matrix, RegressionConfig, fit
+from vqa.light.regression import LabelledSet, Matrix, RegressionConfig, fit_direction
 from vqa.metrics.conformal import half_width
 
 FOLDS = 5
@@ -57,15 +57,15 @@ class Width:
         """Fit the members and the scale.
 
         Args:
-            sets: As of `regression.fit`; labels of the first on 1-5.
+            sets: As of `regression.fit_direction`; labels of the first on 1-5.
             folds: Of each set the fold [N] of each row, 0 to FOLDS - 1; None for sets that every member learns from.
-            config: As of `regression.fit`.
+            config: As of `regression.fit_direction`.
 
         Returns:
             The width. Its scale comes from rows of the first set, each predicted by members that left its fold out.
         """
         pairs = list(combinations(range(FOLDS), 2))
-        members = [fit(_without(sets, folds, pair), config) for pair in pairs]
+        members = [fit_direction(_without(sets, folds, pair), config) for pair in pairs]
         first = sets[0]
         points = float(first.labels.std())
         weights = np.stack([one.weights for one in members]).astype(np.float32).astype(np.float64) * points

@@ -13,7 +13,7 @@ from vqa.light.material import Embeddings, Ladder, Material, gather, published_e
 from vqa.light.rali import Facts, Lesson, fit_basis
 from vqa.light.ranking import Order, order_of
 from vqa.light.reasons import encode_texts, fact
-from vqa.light.regression import LabelledSet, RegressionConfig, fit
+from vqa.light.regression import LabelledSet, RegressionConfig, fit_direction
 from vqa.light.student import Line, OpinionMap, Student
 
 
@@ -65,7 +65,7 @@ def fit_head(config: DistillConfig, material: Material) -> Line | Basis:
     lessons = material.lessons or (_severity(material.ladders),)
     if config.rali is None:
         sets = _sets(config, material, lessons)
-        direction = fit(sets, config.regression)
+        direction = fit_direction(sets, config.regression)
         places = direction.along(sets[0].embeddings)
         return Line(direction=direction, map=OpinionMap.fit(places, sets[0].labels))
     source = config.rali.align.texts if config.rali.align else None

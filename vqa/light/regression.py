@@ -14,7 +14,7 @@ Matrix = NDArray[np.float64]
 
 
 class RegressionConfig(Strict):
-    """Settings of `fit`."""
+    """Settings of `fit_direction`."""
 
     strength: float = Field(0.003, gt=0, description="of the ridge; more carries over to other sets, less fits these")
     ladder_weight: float = Field(3.0, ge=0, description="of all ladders together, where a set of people's counts 1")
@@ -49,7 +49,7 @@ class Direction:
         return embeddings @ self.weights + self.bias
 
 
-def fit(sets: Sequence[LabelledSet], config: RegressionConfig) -> Direction:
+def fit_direction(sets: Sequence[LabelledSet], config: RegressionConfig) -> Direction:
     """Fit one direction to sets that do not share a scale.
 
     Each set has its own offset and, from the second on, its own gain: after each round the labels of a set are put on

@@ -152,7 +152,7 @@ class Journal:
         os.fsync(self._file)
 
 
-def consistency(votes: Sequence[Vote]) -> dict[str, tuple[int, int]]:
+def count_hidden_repeats(votes: Sequence[Vote]) -> dict[str, tuple[int, int]]:
     """Count hidden repeats by subject: answered alike (ratings: within 1), and all."""
     seen: dict[tuple[str, frozenset[str]], Vote] = {}
     found: dict[str, tuple[int, int]] = {}

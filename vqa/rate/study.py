@@ -20,7 +20,7 @@ from pydantic import Field
 
 from vqa.config import Strict
 from vqa.data.subjective.pairs import Comparisons
-from vqa.data.subjective.strengths import fit
+from vqa.data.subjective.strengths import fit_strengths
 from vqa.errors import UsageError
 from vqa.rate.journal import Journal, Vote
 from vqa.rate.stimuli import Stimulus
@@ -189,7 +189,7 @@ class Study:
             subject=np.zeros(len(votes), np.intp),
             count=np.ones(len(votes)),
         )
-        found = fit(pairs, method="bradley-terry")
+        found = fit_strengths(pairs, method="bradley-terry")
         covariance = np.linalg.inv(found.information)
         spread = covariance.diagonal()
         variance = spread[:, None] + spread - 2 * covariance

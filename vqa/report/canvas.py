@@ -79,7 +79,7 @@ def flag(draw: Draw, at: tuple[int, int], j: int) -> None:
     draw.text((x, y), str(j + 1), fill=PANEL, font=_fonts(16)[0], anchor="mm")
 
 
-def frame(draw: Draw, box: Box, j: int, *, thin: bool = False) -> None:
+def outline_box(draw: Draw, box: Box, j: int, *, thin: bool = False) -> None:
     """Outline a box in the colour of local picture j, on white unless `thin`."""
     if not thin:
         draw.rectangle(box, outline=PANEL, width=5)
@@ -93,7 +93,7 @@ def scaled(pixels: Pixels, size: tuple[int, int]) -> Image.Image:
     return image if image.size == size else image.resize((max(1, size[0]), max(1, size[1])), Image.Resampling.LANCZOS)
 
 
-def fitted(pixels: Pixels, room: tuple[int, int]) -> Image.Image:
+def shrink_to_fit(pixels: Pixels, room: tuple[int, int]) -> Image.Image:
     """Return the picture, reduced if needed to fit into `room` (width, height)."""
     scale = min(1.0, room[0] / pixels.shape[1], room[1] / pixels.shape[0])
     return scaled(pixels, (round(pixels.shape[1] * scale), round(pixels.shape[0] * scale)))

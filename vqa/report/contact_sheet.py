@@ -11,7 +11,7 @@ from vqa.data.audit import map_files, middle_frame
 from vqa.data.dialects import Row
 from vqa.data.manifest import Manifest
 from vqa.errors import ClipError
-from vqa.report.canvas import CURVE, INK, PANEL, PAPER, QUIET, RULE, Draw, fitted, shortened, text
+from vqa.report.canvas import CURVE, INK, PANEL, PAPER, QUIET, RULE, Draw, shortened, shrink_to_fit, text
 from vqa.types import Pixels
 
 BINS = 32  # of an eighth of a point, from 1 to 5
@@ -128,7 +128,7 @@ def _clip(sheet: Image.Image, draw: Draw, row: Row, picture: Pixels | ClipError,
         draw.rectangle((x, y, x + CELL[0] - 1, y + CELL[1] - 1), fill=PANEL, outline=RULE)
         text(draw, (x + CELL[0] // 2, y + CELL[1] // 2), picture.kind, size=18, fill=QUIET, anchor="mm")
     else:
-        small = fitted(picture, CELL)
+        small = shrink_to_fit(picture, CELL)
         sheet.paste(small, (x + (CELL[0] - small.width) // 2, y + (CELL[1] - small.height) // 2))
     spread = "" if row["mos_std"] is None else f"  +- {row['mos_std']:.2f}"
     name = row["clip_id"].removeprefix(f"{row['dataset']}/")

@@ -18,7 +18,7 @@ from vqa.errors import ClipError
 from vqa.media.decode import decode
 from vqa.media.probe import probe
 from vqa.media.sandbox import Guard
-from vqa.report.canvas import fitted
+from vqa.report.canvas import shrink_to_fit
 from vqa.types import Clip, Pixels
 from vqa.views import ViewsConfig, look
 
@@ -98,6 +98,6 @@ def _encoded(mosaics: Sequence[Pixels], crops: Sequence[Pixels]) -> Thumbnails:
 
 def _jpeg(pixels: Pixels, side: int) -> str:
     file = io.BytesIO()
-    image: Image.Image = fitted(np.ascontiguousarray(pixels), (side, side))
+    image: Image.Image = shrink_to_fit(np.ascontiguousarray(pixels), (side, side))
     image.save(file, format="JPEG", quality=78)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()

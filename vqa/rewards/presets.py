@@ -144,7 +144,7 @@ def _contrast(
     scores = values.mean(axis=2)
     other = accuracy(RolloutBatch(values, scores, batch.opinions, batch.peers, {}), {})
     are_parsed = ~np.isnan(batch.scores), ~np.isnan(scores)
-    return temporal.contrast(paid, other, *are_parsed, share=share, above=above, compared=compared)
+    return temporal.order_bonus(paid, other, *are_parsed, share=share, above=above, compared=compared)
 
 
 def _vqathinker_temporal(batch: RolloutBatch, terms: Terms) -> Numbers:

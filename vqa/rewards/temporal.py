@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 Numbers = NDArray[np.float64]
 
 
-def contrast(
+def order_bonus(
     paid: Numbers,
     perturbed: Numbers,
     is_parsed: NDArray[np.bool_],

@@ -11,10 +11,10 @@ from pathlib import Path
 from vqa.prompt import PromptName
 from vqa.rewards import REWARD_PRESETS
 from vqa.rewards.presets import known
-from vqa.train.clips.dataset import ListedClip, check_views, knows_damage, list_clips, split_clips
+from vqa.train.clips.dataset import ListedClip, check_views, knows_damage, list_training_clips, split_clips
 from vqa.train.gpus import GpuFleet
-from vqa.train.grpo.build import check, check_terms
-from vqa.train.plan import StagePlan, fitted, plan_stages, refuse_excess
+from vqa.train.grpo.build import check_settings, check_terms
+from vqa.train.plan import StagePlan, fitting_recipe, plan_stages, refuse_excess
 from vqa.train.recipe import ColdStart, GrpoStage, Recipe, RecipeStage, Warmup, recipe_views
 from vqa.train.runner import card_of, without_stand_ins
 from vqa.train.shapes import shape_of
@@ -85,7 +85,7 @@ def planned(
     places, asked = tuple(map(str, data)) or recipe.data, recipe.prompt or card.prompt
     clips = {stage.name: _clips(recipe, stage, stage.data or places, prompt=asked) for stage in recipe.stages}
     learned = {name: train for name, (train, _) in clips.items()}
-    recipe = fitted(recipe, card, learned, fleet=fleet)
+    recipe = fitting_recipe(recipe, card, learned, fleet=fleet)
     return recipe, plan_stages(recipe, card, learned, fleet=fleet), clips
 
 
@@ -93,7 +93,7 @@ def _data(place: str) -> Iterator[str]:
     if not Path(place).exists():
         yield f"data {place}: not there yet"
         return
-    counts = Counter((clip.dataset, clip.split) for clip in list_clips([place]))
+    counts = Counter((clip.dataset, clip.split) for clip in list_training_clips([place]))
     for dataset in sorted({dataset for dataset, _ in counts}):
         splits = ", ".join(f"{split} {count:,}" for (name, split), count in sorted(counts.items()) if name == dataset)
         yield f"data {place}: {dataset}: {splits} clips"
@@ -105,7 +105,7 @@ def _clips(
     there = [place for place in places if Path(place).exists()]
     if not there or len(there) < len(places):
         return [], []
-    clips = without_stand_ins(recipe, stage, list_clips(there, datasets=stage.datasets), prompt=prompt)
+    clips = without_stand_ins(recipe, stage, list_training_clips(there, datasets=stage.datasets), prompt=prompt)
     return split_clips(clips, held_out=recipe.validation_clips, seed=recipe.seed)
 
 
@@ -132,7 +132,7 @@ def _work(
     elif isinstance(stage, GrpoStage):
         settings = stage.settings(asked, recipe.seed)
         known(settings.reward)
-        check(settings.model_copy(update={"vllm_mode": None}), [], processes=fleet.count if fleet else 1)
+        check_settings(settings.model_copy(update={"vllm_mode": None}), [], processes=fleet.count if fleet else 1)
         check_terms(settings, has_damage=not train or any(knows_damage(clip) for clip in train))
         seen = stage.max_steps * stage.clips_per_step // (stage.num_iterations * stage.num_mini_batches)
         answers = seen * stage.num_generations

@@ -150,7 +150,7 @@ def plan_stage(
     return StagePlan(stage, shape, pictures, work, memory, fleet)
 
 
-def fitted(
+def fitting_recipe(
     recipe: Recipe, card: ModelCard, clips: Mapping[str, Sequence[ListedClip]], *, fleet: GpuFleet | None
 ) -> Recipe:
     """Recipe with the quickest sharding and offload in which every stage fits.

@@ -43,7 +43,7 @@ from vqa.train.clips.dataset import (
     check_views,
     digest_of,
     knows_damage,
-    list_clips,
+    list_training_clips,
     load_clips,
     split_clips,
     view_of,
@@ -61,7 +61,7 @@ from vqa.train.scratch.model import make_model, make_processor, make_tokenizer
 from vqa.train.scratch.warmup import warm_up
 from vqa.train.sft.trainer import cold_start
 from vqa.train.sharding import begin_sharding
-from vqa.train.stage_record import begin_stage, finish_stage, key_of
+from vqa.train.stage_record import begin_stage, finish_stage, stage_key
 from vqa.train.types import Model
 from vqa.train.validation import validate
 from vqa.views import ViewsConfig
@@ -114,7 +114,7 @@ class RunContext:
             return [], []
         for place in places:
             check_views(place, self.views)
-        clips = list_clips(places, datasets=stage.datasets)
+        clips = list_training_clips(places, datasets=stage.datasets)
         clips = without_stand_ins(self.recipe, stage, clips, prompt=self.prompt)
         return split_clips(clips, held_out=self.recipe.validation_clips, seed=self.recipe.seed)
 
@@ -225,7 +225,7 @@ def run_recipe(recipe: Recipe, *, out: Path, data: Sequence[Path | str] = (), un
     for stage in planned:
         train, held_out = clips[stage.name]
         settings = _stage_settings(run, stage, train, held_out, keys)
-        keys[stage.name] = key_of(settings)
+        keys[stage.name] = stage_key(settings)
         folder = out / stage.name
         with run.processes.main_process_first():
             is_finished = begin_stage(folder, settings)

@@ -15,7 +15,7 @@ from vqa.train.recipe import STAGE_FILE
 SETTINGS_VERSION = 3  # raised when settings are renamed or teach another thing
 
 
-def key_of(settings: Mapping[str, object]) -> str:
+def stage_key(settings: Mapping[str, object]) -> str:
     """Digest of settings and the earlier stage's key: same key, same weights."""
     return hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8).hexdigest()
 

@@ -96,7 +96,7 @@ def recover_strengths(
         raise UsageError(f"{source}: all {len(pairs.result)} comparisons are ties. Judge pairs that differ.")
     size = len(pairs.clips)
     at, pair = _distinct(pairs)
-    fitted = fit(pairs, method=method)
+    fitted = fit_strengths(pairs, method=method)
     by_subject = len(pairs.subjects) >= FEWEST_SUBJECTS
     start = np.append(fitted.value, fitted.tie)
     root = cholesky(_Objective(_counted(pairs, at, pair, pairs.count), size, method, None).hessian(start))
@@ -131,7 +131,7 @@ def recover_strengths(
     )
 
 
-def fit(pairs: Comparisons, *, method: PairMethod, prior_std: float | None = None) -> StrengthFit:
+def fit_strengths(pairs: Comparisons, *, method: PairMethod, prior_std: float | None = None) -> StrengthFit:
     """Fit values by penalised maximum likelihood; the graph need not be connected.
 
     Args:

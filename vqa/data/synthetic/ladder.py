@@ -214,7 +214,7 @@ def _raw_input(frames: Pixels) -> list[str]:
     return ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", str(FPS), "-i", "pipe:0"]
 
 
-def encode_clip(frames: Pixels, path: Path, *, codec: str, quality: int) -> None:
+def encode_video(frames: Pixels, path: Path, *, codec: str, quality: int) -> None:
     """Encode frames as 8-bit 4:2:0 video.
 
     Args:
@@ -274,7 +274,7 @@ def make_clip(rung: Rung, *, out: Path) -> Label | str:
         else:
             frames = DISTORTIONS[name](frames, severity, generator)
     path = out / "clips" / f"{rung.clip_id}.{'webm' if codec == 'vp9' else 'mp4'}"
-    encode_clip(frames, path, codec=codec, quality=quality)
+    encode_video(frames, path, codec=codec, quality=quality)
     scores = vmaf(reference, path)
     mean = float(np.mean(scores))
     label: Label = {

@@ -88,7 +88,7 @@ class TrainingClip:
             ) from error
 
 
-def list_clips(places: Iterable[str], *, datasets: Sequence[str] = ()) -> list[ListedClip]:
+def list_training_clips(places: Iterable[str], *, datasets: Sequence[str] = ()) -> list[ListedClip]:
     """All clips of the places: ladders, folders of `vqa prepare`, and manifests.
 
     Args:

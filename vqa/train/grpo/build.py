@@ -70,7 +70,7 @@ def make_trainer(
     Raises:
         UsageError: for settings that do not fit each other or the machine, and for examples that cannot teach.
     """
-    check(settings, examples, processes=processes)
+    check_settings(settings, examples, processes=processes)
     if settings.shared_prefill:
         _check_attention(model)
     answers = settings.clips_per_step * settings.num_generations
@@ -132,7 +132,7 @@ def make_trainer(
     return trainer
 
 
-def check(settings: GrpoSettings, examples: Sequence[Example], *, processes: int = 1) -> None:
+def check_settings(settings: GrpoSettings, examples: Sequence[Example], *, processes: int = 1) -> None:
     """Check that settings fit each other, the processes, the clips and the machine.
 
     Raises:

@@ -243,7 +243,7 @@ def warm_up(
         optimiser.step()
         log.add("loss", loss.item())
         if (step + 1) % 250 == 0 or step + 1 == steps:
-            log.write(step + 1, steps, held_out_srcc=evaluate(visual, head, images, held_out))
+            log.write(step + 1, steps, held_out_srcc=pooled_srcc(visual, head, images, held_out))
             state = {"visual": visual.state_dict(), "head": head.state_dict(), "optimiser": optimiser.state_dict()}
             _save(state | {"step": step + 1}, saved)
     hand_over(visual, head, images, train)
@@ -291,7 +291,7 @@ def draw(crops: Crops, count: int, generator: np.random.Generator, *, each: int)
 
 
 @torch.inference_mode()
-def evaluate(
+def pooled_srcc(
     visual: Tower, head: WarmupHead, images: "Qwen2VLImageProcessor", crops: Crops, *, each: int = 16
 ) -> float:
     """SRCC by about `each` pooled crops per clip, over clips without damage in time."""

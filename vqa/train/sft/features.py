@@ -52,7 +52,7 @@ class FeatureCache:
         """Draw a clip, its local pictures permuted and, with noise, its channels shifted."""
         views = self.by_clip[int(generator.choice(len(self.by_clip), p=self.weights))]
         encoded = shuffle_pictures(views, generator)
-        return encoded if self.noise is None else add_noise(encoded, self.noise, generator)
+        return encoded if self.noise is None else add_channel_noise(encoded, self.noise, generator)
 
 
 @torch.no_grad()
@@ -123,7 +123,7 @@ def channel_spread(views: Sequence[EncodedClip], *, handed: int) -> Tensor:
     return spread
 
 
-def add_noise(encoded: EncodedClip, spread: Tensor, generator: np.random.Generator) -> EncodedClip:
+def add_channel_noise(encoded: EncodedClip, spread: Tensor, generator: np.random.Generator) -> EncodedClip:
     """Shift the channels by Gaussians of `spread` [width], alike in all pictures.
 
     No clip can be memorised then.

@@ -35,7 +35,7 @@ class PerceptionKl(LossObjective):
         std = torch.tensor(update.processor.image_processor.image_std).mean().item()
 
         def degrade(inputs: dict[str, "Tensor"]) -> None:
-            inputs["pixel_values"] = add_noise(inputs["pixel_values"], sigma=NOISE / std, seed=update.seed)
+            inputs["pixel_values"] = add_pixel_noise(inputs["pixel_values"], sigma=NOISE / std, seed=update.seed)
 
         gain = perception_gain(update.logps, update.logps_given(transform=degrade), update.mask)
         return Effect(loss=-weight * gain, metrics={"perception_kl": gain.item()})
@@ -52,7 +52,7 @@ def perception_gain(logps: "Tensor", degraded: "Tensor", mask: "Tensor") -> "Ten
     return (divergence(logps, degraded) * mask).sum() / mask.sum().clamp(min=1)
 
 
-def add_noise(pixels: "Tensor", *, sigma: float, seed: int) -> "Tensor":
+def add_pixel_noise(pixels: "Tensor", *, sigma: float, seed: int) -> "Tensor":
     """Add Gaussian noise of deviation `sigma`, in their unit, to normalised pixels."""
     import torch
 
