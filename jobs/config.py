@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from jobs.resume import digest
-from vqa.config import Strict, Values, build, merge, override, read
+from vqa.config import Strict, Values, build, merge_values, override, read_yaml
 from vqa.errors import UsageError
 from vqa.evaluate.calibrate import Calibration
 from vqa.light import card as student
@@ -17,7 +17,7 @@ from vqa.media.storage import hosts
 from vqa.model.card import AnswerForm, GenerationConfig, ModelCard, as_asked, find_card
 from vqa.model.engines.config import SERVED, EngineConfig, check_engine
 from vqa.model.question import DESCRIBE, check_askable, check_readout, with_words
-from vqa.model.resolve import locate, with_folder_sampling
+from vqa.model.resolve import locate_model, with_folder_sampling
 from vqa.prompt import messages
 from vqa.views import ViewsConfig
 
@@ -95,7 +95,7 @@ def resolve(
     `flags` holds explicit options (`{"model": "embedded", "generation": {"k": 6}}`). `model` may be a name in every
     source; the card it names lies under everything else. Raises UsageError.
     """
-    values, where = (read(path), str(path)) if path else ({}, "the settings")
+    values, where = (read_yaml(path), str(path)) if path else ({}, "the settings")
     return resolve_values(values, assignments=assignments, flags=flags, where=where)
 
 
@@ -108,23 +108,23 @@ def resolve_values(
     chosen = flags.get("model", {}).get("name")
     if chosen and file.get("model", {}).get("name", chosen) != chosen:
         del file["model"]  # the file's settings of one model are not meant for another
-    given = merge(_with_named_model(override(file, assignments)), flags)
+    given = merge_values(_with_named_model(override(file, assignments)), flags)
     card = find_card(str(given.get("model", {}).pop("name", "embedded")))
     card = as_asked(card, given.get("model", {}))
     # A card's views and generation are defaults for this model, so they lie below the file.
     base: Values = {key: card[key] for key in ("views", "generation") if key in card} | {"model": card}
     if given.get("tier") not in ("light", "cascade"):
-        return build(ScoreConfig, merge(base, given), where=where)
+        return build(ScoreConfig, merge_values(base, given), where=where)
     folder = Path(str(given["student"])) if given.get("student") else student.EMBEDDED
     views = student.read_card(folder).views
     if given["tier"] == "light":
-        config = build(ScoreConfig, merge({"model": card, "views": views}, given), where=where)
+        config = build(ScoreConfig, merge_values({"model": card, "views": views}, given), where=where)
         _refuse_other_views(config.views, views, folder, section="views")
         return config
     # What the student does not settle, such as `snap`, holds for both tiers.
     shared = {key: value for key, value in given.get("views", {}).items() if key not in views}
-    own = {"light_views": merge(merge(views, shared), given.get("light_views") or {})}
-    config = build(ScoreConfig, merge(merge(base, given), own), where=where)
+    own = {"light_views": merge_values(merge_values(views, shared), given.get("light_views") or {})}
+    config = build(ScoreConfig, merge_values(merge_values(base, given), own), where=where)
     if config.light_views:
         _refuse_other_views(config.light_views, views, folder, section="light_views")
     return config
@@ -174,7 +174,7 @@ def identify(config: ScoreConfig) -> tuple[str, str]:
         return student.read_card(folder).name, student.student_digest(folder)
     if config.model_engine.name == "endpoint":
         return config.model_engine.served_model or config.model.source, SERVED
-    location = locate(config.model.source, revision=config.model.revision, subfolder=config.model.subfolder)
+    location = locate_model(config.model.source, revision=config.model.revision, subfolder=config.model.subfolder)
     return location.model_id, location.revision
 
 
@@ -191,7 +191,7 @@ def asked_config(config: ScoreConfig) -> ScoreConfig:
     check_engine(config.model_engine, card, config.generation)
     generation = config.generation
     if generation.folder_sampling:
-        location = locate(card.source, revision=card.revision, subfolder=card.subfolder)
+        location = locate_model(card.source, revision=card.revision, subfolder=card.subfolder)
         generation = with_folder_sampling(generation, location)
     return config.model_copy(update={"model": card, "generation": generation})
 

@@ -11,7 +11,7 @@ from pydantic import Field
 from jobs.config import JobConfig
 from jobs.probe import Numbers, Probe
 from vqa import machine
-from vqa.config import Strict, load
+from vqa.config import Strict, load_config
 from vqa.errors import UsageError
 
 RESAMPLES = 500
@@ -46,7 +46,7 @@ def this_machine() -> Hardware:
 
 def read_hardware(path: Path | None, assignments: tuple[str, ...] = ()) -> Hardware:
     """Hardware of a file (None: this machine) with assignments. Raises UsageError."""
-    given = load(path, Hardware, assignments, base=this_machine().model_dump() if path is None else None)
+    given = load_config(path, Hardware, assignments, base=this_machine().model_dump() if path is None else None)
     if given.cards and given.score_seconds is None and not this_machine().cards:
         raise UsageError(
             f"{path or 'cards'}: no GPU is here to measure scoring on. Make the plan where one is, or give the seconds "

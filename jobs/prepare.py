@@ -22,7 +22,7 @@ from jobs.run_record import RunRecord
 from jobs.signals import locked, writing
 from jobs.stages import PrepareStage
 from jobs.summary import count_table, counts, failure_table
-from vqa.config import Values, merge, read
+from vqa.config import Values, merge_values, read_yaml
 from vqa.console import INTERRUPTED, printable
 from vqa.data.dialects import Row
 from vqa.data.score_table import read_scores
@@ -94,7 +94,7 @@ def _config_of(request: PrepareRequest) -> ScoreConfig:
         raise UsageError(f"--model {request.model}: the recipe of --for has a model of its own. Give one of the two.")
     recipe = load_recipe(request.recipe)
     of_recipe = {"model": recipe.card_name, "views": recipe_views(recipe).model_dump(mode="json")}
-    values = merge(of_recipe, read(request.config)) if request.config else of_recipe
+    values = merge_values(of_recipe, read_yaml(request.config)) if request.config else of_recipe
     return resolve_values(values, assignments=request.assignments, where=str(request.config or request.recipe))
 
 

@@ -151,7 +151,9 @@ def chosen(clips: Iterable[Clip], count: int) -> list[Clip]:
     return heapq.nsmallest(count, clips, key=lambda clip: hashlib.blake2b(os.fsencode(clip.clip_id)).digest())
 
 
-def probe(inputs: ScoreInputs, clips: Sequence[Clip], *, seconds: float, score_seconds: float | None = None) -> Probe:
+def probe_job(
+    inputs: ScoreInputs, clips: Sequence[Clip], *, seconds: float, score_seconds: float | None = None
+) -> Probe:
     """Decode and score some clips of a job here, as with `--engine local`.
 
     Args:

@@ -18,7 +18,7 @@ from vqa.prompt import (
     answer_text,
     dimensions,
     is_closed,
-    locate,
+    locate_numbers,
     messages,
     parse,
     reason,
@@ -246,7 +246,7 @@ PIECES = st.sampled_from([*WORDS.split(), *NUMBERS.split(" "), '"', "\n", "\t"])
        st.integers(1, 6))  # fmt: skip
 @example("<answer>3.4</answer>", 1)
 def test_the_parser_never_raises_and_never_invents(text: str, count: int) -> None:
-    readings = locate(text, count)
+    readings = locate_numbers(text, count)
     assert isinstance(reason(text), str)
     is_closed(text)
     assert parse(text, count) == (None if readings is None else tuple(reading.value for reading in readings))

@@ -41,7 +41,7 @@ def configs_folder() -> Path:
     raise UsageError(f"no configs folder beside {package}. Reinstall vqa.")
 
 
-def load(
+def load_config(
     path: Path | str | None,
     schema: type[Schema],
     overrides: Sequence[str] = (),
@@ -58,11 +58,11 @@ def load(
     Raises:
         UsageError: Names each wrong key, where it came from, and the keys that exist.
     """
-    values = merge(base or {}, read(path) if path is not None else {})
+    values = merge_values(base or {}, read_yaml(path) if path is not None else {})
     return build(schema, override(values, overrides), where=str(path) if path is not None else "the settings")
 
 
-def read(path: Path | str) -> Values:
+def read_yaml(path: Path | str) -> Values:
     """Read the mapping in a YAML file, empty for an empty one. Raises UsageError."""
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -83,12 +83,12 @@ def _mapping(text: str, where: str) -> Values:
     return values
 
 
-def merge(weak: Mapping[str, object], strong: Mapping[str, object]) -> Values:
+def merge_values(weak: Mapping[str, object], strong: Mapping[str, object]) -> Values:
     """Merge two mappings, sections key by key; values of `strong` win."""
     merged = dict(weak)
     for key, value in strong.items():
         old = merged.get(key)
-        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+        merged[key] = merge_values(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return merged
 
 
@@ -110,7 +110,7 @@ def override(values: Mapping[str, object], assignments: Sequence[str]) -> Values
             value = text  # `--set model.source=a: b` means the plain text
         for name in reversed(names):
             value = {name: value}
-        result = merge(result, value)
+        result = merge_values(result, value)
     return result
 
 

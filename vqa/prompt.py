@@ -213,11 +213,11 @@ def parse(
         `dimensions` numbers on the scale, or one where the model gave only an overall one; None where the text is no
         answer.
     """
-    readings = locate(text, dimensions, scale=scale, keys=keys)
+    readings = locate_numbers(text, dimensions, scale=scale, keys=keys)
     return None if readings is None else tuple(reading.value for reading in readings)
 
 
-def locate(
+def locate_numbers(
     text: str, dimensions: int, *, scale: AnswerScale = OPINIONS, keys: tuple[str, ...] = ()
 ) -> tuple[Reading, ...] | None:
     """Parse an answer's numbers with their places; never raises, None in doubt.

@@ -18,7 +18,7 @@ from vqa.data.people import find_people_set, read_opinions
 from vqa.data.synthetic.demo import VISUALLY_LOSSLESS
 from vqa.data.synthetic.distortions import DISTORTIONS
 from vqa.data.synthetic.ladder import encode_video
-from vqa.data.synthetic.picture_ladder import PRISTINE, find_pictures, plan, steps
+from vqa.data.synthetic.picture_ladder import PRISTINE, find_pictures, plan_steps, steps
 from vqa.data.synthetic.sources import read_pristine
 from vqa.errors import UsageError
 from vqa.light.config import DistillConfig
@@ -160,7 +160,7 @@ def gather_stills(config: DistillConfig, views: ViewsConfig, folder: Path) -> It
                 fold=one.fold,
             )
     for k, (source, ladder) in enumerate(zip(sources, made, strict=True)):
-        planned = plan(source.name, ladders)[1]
+        planned = plan_steps(source.name, ladders)[1]
         labels = scale.opinions(direction.along(ladder.embeddings))
         top = labels[[kind for kind, _ in planned].index(PRISTINE)]
         for j, (step, (kind, level)) in enumerate(zip(steps(source, ladders), planned, strict=True)):

@@ -25,7 +25,7 @@ from torch.nn import functional
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.bench.embedded_material import NATIVE, WHOLE, Picture, gather_clips, gather_stills
 from tests.support.people import PEOPLE
-from vqa.config import load
+from vqa.config import load_config
 from vqa.data.synthetic.picture_ladder import PRISTINE, find_pictures
 from vqa.light.config import DistillConfig
 from vqa.light.student import Student
@@ -274,7 +274,7 @@ def main(
     """Teach it, and save the model below `out`."""
     out.mkdir(parents=True, exist_ok=True)
     own = [f"folder={PEOPLE}", f"ladders.sources=[{sources}]", f"ladders.contents={contents}", *changes]
-    config = load(Path("configs/light/embedded.yaml"), DistillConfig, own)
+    config = load_config(Path("configs/light/embedded.yaml"), DistillConfig, own)
     card = settle("embedded", {})[0]
     views = ViewsConfig.model_validate(card.views)
     stills = list(gather_stills(config, views, out))

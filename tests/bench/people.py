@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.bench.rivals import ask, serving
 from tests.support.people import PEOPLE
 from vqa import Scorer
-from vqa.config import load
+from vqa.config import load_config
 from vqa.data.people import Opinion, PeopleSet, find_people_set, read_opinions
 from vqa.data.synthetic.degradations import degrade
 from vqa.data.synthetic.distortions import DISTORTIONS
@@ -269,7 +269,7 @@ if __name__ == "__main__":
     if not PEOPLE.is_dir():
         print(f"{PEOPLE} is not here: nothing measured")
     else:
-        settings = load(given.config, DistillConfig, [f"folder={PEOPLE}", *given.set])
+        settings = load_config(given.config, DistillConfig, [f"folder={PEOPLE}", *given.set])
         torch.set_num_threads(1 if given.iqa_python else torch.get_num_threads())
         main(
             settings,

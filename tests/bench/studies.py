@@ -33,7 +33,7 @@ from pydantic import Field
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.support.people import PEOPLE
-from vqa.config import Strict, Values, load, merge
+from vqa.config import Strict, Values, load_config, merge_values
 from vqa.data.people import Opinion, find_people_set, read_opinions
 from vqa.data.view_cache import CLIPS, PICTURES, pack
 from vqa.files import replacing
@@ -168,7 +168,7 @@ def stages_of(study: Study, variant: Variant) -> list[Values]:
     for number, own in enumerate(variant.stages):
         kind = own.get("kind", "grpo")
         shared = {"kind": "grpo", "save_steps": 10_000, "eval_steps": 10_000} | study.stage if kind == "grpo" else {}
-        made.append(merge({"name": f"stage{number}"} | shared, own))
+        made.append(merge_values({"name": f"stage{number}"} | shared, own))
     return made
 
 
@@ -332,7 +332,7 @@ def main() -> None:
     PROMPTS["preresq_video"] = replace(PROMPTS["preresq_video"], question=QUESTION)
     out = asked.out if asked.judge == "test" else asked.out / "validation"
     for path in asked.studies:
-        study = load(path, Study)
+        study = load_config(path, Study)
         if not asked.table:
             run(study, path.stem, seeds=asked.seeds, out=out, split=asked.judge)
         table(study, path.stem, seeds=asked.seeds, out=out)

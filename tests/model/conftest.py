@@ -9,7 +9,7 @@ import torch
 
 from tests.references.make_checkpoints import Family, make, make_chain
 from vqa.model.card import ModelCard
-from vqa.model.load import Policy, load
+from vqa.model.load import Policy, load_model
 
 # Two threads on two busy cores wait for each other: these matrices are small enough for one.
 torch.set_num_threads(1)
@@ -37,7 +37,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Family], P
 @pytest.fixture(scope="session")
 def policy(checkpoint: Callable[[Family], Path]) -> Callable[[Family], Policy]:
     """A family's random checkpoint, loaded."""
-    return cache(lambda family: load(ModelCard(source=str(checkpoint(family)), device_map="cpu")))
+    return cache(lambda family: load_model(ModelCard(source=str(checkpoint(family)), device_map="cpu")))
 
 
 @pytest.fixture(scope="session")

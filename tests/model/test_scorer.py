@@ -20,7 +20,7 @@ from vqa.errors import ClipError, ModelError, UsageError
 from vqa.media.storage.fingerprint import fingerprint
 from vqa.model.card import ModelCard
 from vqa.model.engines import transformers as engine
-from vqa.model.load import Policy, load
+from vqa.model.load import Policy, load_model
 from vqa.model.scorer import Scorer
 from vqa.types import Clip, Score, Views
 from vqa.views import ViewsConfig, look, view_seed
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 Checkpoints = Callable[[Family], Path]
 
 
-# What `load` reads of a card.
+# What `load_model` reads of a card.
 LOADED = {"source", "revision", "subfolder", "dtype", "attention", "device_map", "cpu_threads", "trust_remote_code"}
 LOADED |= {"min_pixels", "max_pixels", "modality"}
 
@@ -43,11 +43,11 @@ def _read_once() -> Iterator[None]:
     def load_once(card: ModelCard, *, alone: bool = False) -> Policy:
         key = repr(card.model_dump(include=LOADED))
         if key not in read:
-            read[key] = load(card, alone=alone)
+            read[key] = load_model(card, alone=alone)
         return replace(read[key], model=copy.deepcopy(read[key].model))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vqa.model.load.load", load_once)
+        patch.setattr("vqa.model.load.load_model", load_once)
         yield
 
 

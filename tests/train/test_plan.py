@@ -11,7 +11,7 @@ from vqa.train.dry_run import estimate, planned
 from vqa.train.gpus import parse_gpus
 from vqa.train.hardware import HardwareConfig
 from vqa.train.memory import GB, Workload, activation_bytes, plan_memory, state_bytes
-from vqa.train.plan import nearest, plan_stage
+from vqa.train.plan import least_change, plan_stage
 from vqa.train.recipe import Recipe, load_recipe
 from vqa.train.shapes import published_shape
 
@@ -147,7 +147,7 @@ def test_what_fits_nowhere_is_said_to() -> None:
     chosen = recipe("preresq_video", "hardware.sharding=fsdp2", "hardware.offload=parameters")
     found = plan_stage(chosen, chosen.stages[0], published_shape("72b"), (4, 4593), fleet=parse_gpus("8x4090"))
     assert found.memory.peak > 147 * GB
-    assert nearest(chosen, found).startswith("Nothing that is known here makes it fit; take a smaller model")
+    assert least_change(chosen, found).startswith("Nothing that is known here makes it fit; take a smaller model")
 
 
 @pytest.mark.parametrize("text", ["8xp100", "0xh100", "x", "h100x8", "-1xh100"])

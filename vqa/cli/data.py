@@ -344,7 +344,7 @@ def recover(
     from vqa.data.subjective.mos import recover as recover_mos
     from vqa.data.subjective.mos import summary, write_recovered
     from vqa.data.subjective.pairs import match_clips, read_anchors, read_pairs, refuse_contradiction
-    from vqa.data.subjective.ratings import parse_scale, read_ratings
+    from vqa.data.subjective.ratings import parse_bounds, read_ratings
     from vqa.data.subjective.strengths import anchored, recover_strengths, strength_notes, write_strengths
 
     dialect = Dialect(delimiter=delimiter, decimal=decimal)
@@ -358,7 +358,7 @@ def recover(
         written = write_strengths(out, pairs, strengths)
         notes = strength_notes(pairs, strengths, method=method, is_anchored=anchors is not None)
     else:
-        ends = parse_scale(scale) if scale else None
+        ends = parse_bounds(scale) if scale else None
         read = read_ratings(ratings, min_ratings=min_ratings, scale=ends, dialect=dialect)
         if against is not None:
             match_clips(read.clips, read_manifest(against), source=str(ratings))

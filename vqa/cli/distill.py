@@ -17,11 +17,11 @@ def distill(
 
     Embeddings made before are reused.
     """
-    from vqa.config import load
+    from vqa.config import load_config
     from vqa.light.card import student_digest
     from vqa.light.config import DistillConfig  # torch: not for --help
     from vqa.light.distill import distill as run
 
-    student = run(load(config, DistillConfig, assignments or ()), lambda line: typer.echo(line, err=True))
+    student = run(load_config(config, DistillConfig, assignments or ()), lambda line: typer.echo(line, err=True))
     student.save(out)
     typer.echo(f"{out} ({student_digest(out)})")

@@ -211,7 +211,7 @@ def text_columns(text: str, path: Path, separator: Separator, dialect: Dialect) 
     return {name: _with_points(column, f"{path}, column {name}", mark or "", dialect) for name, column in cells.items()}
 
 
-def number(cell: object, *, decimal_comma: bool = False) -> float | None:
+def parse_number(cell: object, *, decimal_comma: bool = False) -> float | None:
     """Return the finite number in a cell, None for an empty cell, NaN or infinity.
 
     Raises:
@@ -226,7 +226,7 @@ def number(cell: object, *, decimal_comma: bool = False) -> float | None:
 def number_or_none(cell: object) -> float | None:
     """Return the finite number in a cell, or None for anything else."""
     try:
-        return number(cell)
+        return parse_number(cell)
     except (TypeError, ValueError):
         return None
 

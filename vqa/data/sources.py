@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vqa.data.dialects import AS_SEEN, Dialect, Row, number
+from vqa.data.dialects import AS_SEEN, Dialect, Row, parse_number
 from vqa.data.tables import ROW_SUFFIXES, iter_lines, iter_rows
 from vqa.data.windows import WINDOW_ID, span_suffix
 from vqa.errors import ClipError, UsageError
@@ -299,7 +299,7 @@ def _seconds(cell: object, where: str) -> float | None:
     if cell is None or cell == "":
         return None
     try:
-        seconds = number(cell)
+        seconds = parse_number(cell)
     except (TypeError, ValueError):
         seconds = None
     if seconds is None or seconds < 0:

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from vqa.config import Strict, Values, configs_folder, load
+from vqa.config import Strict, Values, configs_folder, load_config
 from vqa.errors import UsageError
 
 
@@ -39,11 +39,11 @@ def load_card(name: str | Path) -> EvalCard:
     """Load a card from a file or by its name in configs/eval. Raises UsageError."""
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
-        return load(path, EvalCard)
+        return load_config(path, EvalCard)
     folder = configs_folder() / "eval"
     known = sorted(found.stem for found in folder.glob("*.yaml"))
     if path.name not in known:
         raise UsageError(
             f"card {str(name)!r} is no YAML file. Give one, or a name of configs/eval: {', '.join(known)}."
         )
-    return load(folder / f"{path.name}.yaml", EvalCard)
+    return load_config(folder / f"{path.name}.yaml", EvalCard)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vqa.data.dialects import AS_SEEN, Dialect, Row, number
+from vqa.data.dialects import AS_SEEN, Dialect, Row, parse_number
 from vqa.data.score_table import read_scores
 from vqa.data.tables import ROW_SUFFIXES, read_rows
 from vqa.errors import UsageError
@@ -35,7 +35,7 @@ class InputTable:
         """Finite number, None for nothing, NaN and infinity. Raises UsageError for text."""
         value = self.rows[index].get(column)
         try:
-            return number(value)
+            return parse_number(value)
         except (TypeError, ValueError) as error:
             where = f"{self.source}, row {index + 1}: {column}"
             raise UsageError(

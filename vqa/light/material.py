@@ -19,7 +19,7 @@ from vqa.data.synthetic.picture_ladder import (
     SUFFIXES,
     LadderConfig,
     find_pictures,
-    plan,
+    plan_steps,
     read_picture,
     steps,
 )
@@ -244,7 +244,7 @@ def ladders(config: LaddersConfig, embeddings: Embeddings, say: Callable[[str], 
             lost.append(str(error))
             say(f"no ladder: {error}")
             continue
-        found.append(Ladder(pictures=pictures, steps=tuple(plan(source.name, config)[1])))
+        found.append(Ladder(pictures=pictures, steps=tuple(plan_steps(source.name, config)[1])))
         if (k + 1) % 10 == 0:
             say(f"{k + 1} of {len(sources)} ladders")
     if not found:

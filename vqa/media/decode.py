@@ -23,7 +23,7 @@ from vqa.media.backends.pyav import read_pyav
 from vqa.media.backends.registry import BACKENDS
 from vqa.media.backends.stills import read_heif, read_pillow
 from vqa.media.color.convert import FrameConverter, TargetSize
-from vqa.media.packets import PacketTable, nearest
+from vqa.media.packets import PacketTable, nearest_frames
 from vqa.media.probe import BY_PILLOW, COMPOSITE, probe
 from vqa.media.storage.open import media_errors
 from vqa.types import Frames, MediaInfo, Pixels
@@ -109,7 +109,7 @@ def _pictures(
     thread_count: int,
 ) -> tuple[NDArray[np.int64], dict[int, Pixels]]:
     """Table entry of each request [N], and the picture of each decoded request."""
-    entries = nearest(packets.seconds, times)
+    entries = nearest_frames(packets.seconds, times)
     wanted = np.unique(entries)
     converter = FrameConverter(info=info)
     pictures: dict[int, Pixels] = {}

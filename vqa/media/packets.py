@@ -261,7 +261,7 @@ def _jump_ticks(container: str, ticks: Ticks, decoding: Ticks, *, is_counted: bo
     return np.zeros(0, np.int64)
 
 
-def nearest(frame_seconds: NDArray[np.float64], seconds: NDArray[np.float64]) -> NDArray[np.int64]:
+def nearest_frames(frame_seconds: NDArray[np.float64], seconds: NDArray[np.float64]) -> NDArray[np.int64]:
     """Index of the frame nearest to each time; ties go to the earlier frame.
 
     Args:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from vqa.config import Strict, Values, build, configs_folder, merge, read
+from vqa.config import Strict, Values, build, configs_folder, merge_values, read_yaml
 from vqa.errors import UsageError
 from vqa.prompt import HIGHEST, LOWEST, AnswerScale, Layout, PictureLabels, PromptName, dimensions
 
@@ -189,18 +189,18 @@ def find_card(name: str) -> Values:
     folder = configs_folder() / "models"
     known = sorted(path.stem for path in folder.glob("*.yaml"))
     if name in known:
-        return {"name": name} | read(folder / f"{name}.yaml")
+        return {"name": name} | read_yaml(folder / f"{name}.yaml")
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
-        return {"name": path.stem} | read(path)
+        return {"name": path.stem} | read_yaml(path)
     if path.is_dir():
-        own = read(path / CARD) if (path / CARD).is_file() else {}
+        own = read_yaml(path / CARD) if (path / CARD).is_file() else {}
         carried = {key: own[key] for key in CARRIED if key in own}
         if "prompt" in carried:  # `vqa train` writes the one that it trained with
             carried["asked"] = "published"
         return {"name": path.resolve().name, "source": str(path.resolve())} | carried
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
-        cards = {stem: read(folder / f"{stem}.yaml") for stem in known}
+        cards = {stem: read_yaml(folder / f"{stem}.yaml") for stem in known}
         found = [stem for stem, card in cards.items() if str(card.get("source")).lower() == name.lower()]
         if len(found) > 1:
             raise UsageError(
@@ -217,10 +217,10 @@ def settle(name: str, overrides: Values) -> tuple[ModelCard, GenerationConfig]:
     """
     mine = {key: overrides[key] for key in overrides if key in GenerationConfig.model_fields}
     if isinstance(mine.get("generation"), dict):  # the whole section, as a card writes it
-        mine = merge(mine.pop("generation"), mine)
+        mine = merge_values(mine.pop("generation"), mine)
     others = {key: overrides[key] for key in overrides if key not in GenerationConfig.model_fields}
-    card = build(ModelCard, merge(as_asked(find_card(name), others), others), where=f"model {name}")
-    generation = merge(card.generation, mine)
+    card = build(ModelCard, merge_values(as_asked(find_card(name), others), others), where=f"model {name}")
+    generation = merge_values(card.generation, mine)
     return card, build(GenerationConfig, generation, where=f"model {name}, generation")
 
 

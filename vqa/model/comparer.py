@@ -9,7 +9,7 @@ from typing import Literal, Self
 from vqa.errors import UsageError
 from vqa.model.card import GenerationConfig, ModelCard, settle
 from vqa.model.encode import encode_chat
-from vqa.model.load import Policy, load
+from vqa.model.load import Policy, load_model
 from vqa.model.question import check_askable, with_words
 from vqa.model.resolve import with_folder_sampling
 from vqa.model.rollout import Sampling, prefill, roll_out
@@ -61,7 +61,7 @@ class Comparer:
             ModelError: the model cannot be loaded.
         """
         card, generation = settled(source, overrides)
-        return cls(load(card), card=card, generation=generation)
+        return cls(load_model(card), card=card, generation=generation)
 
     def compare(self, first: Views, second: Views, *, reference: Views | None = None) -> Verdict:
         """Ask in both orders, so that what stands first has no advantage.

@@ -17,7 +17,7 @@ from vqa.imports import require, uncollected
 from vqa.model._compat import forget_attention, late_imports, named_attention
 from vqa.model.card import ModelCard
 from vqa.model.encode import encode_chat
-from vqa.model.resolve import Location, locate
+from vqa.model.resolve import Location, locate_model
 from vqa.model.vocabulary import Vocabulary
 from vqa.prompt import Layout, messages
 
@@ -51,7 +51,7 @@ class Policy:
         return torch.device(self.model.device)
 
 
-def load(card: ModelCard, *, alone: bool = False) -> Policy:
+def load_model(card: ModelCard, *, alone: bool = False) -> Policy:
     """Load a card's model; sets torch's threads if the card or a CPU quota does.
 
     Args:
@@ -67,7 +67,7 @@ def load(card: ModelCard, *, alone: bool = False) -> Policy:
             config's, no chat template, no such device or attention.
         UsageError: a device_map for several GPUs without accelerate.
     """
-    location = locate(card.source, revision=card.revision, subfolder=card.subfolder)
+    location = locate_model(card.source, revision=card.revision, subfolder=card.subfolder)
     if (threads := card.cpu_threads or machine.cores()) < torch.get_num_threads() or card.cpu_threads:
         torch.set_num_threads(threads)
     device = card.device_map or ("cuda:0" if torch.cuda.is_available() else "cpu")

@@ -53,14 +53,14 @@ class ReadoutForm:
     published: PublishedReading | None = None
 
 
-def read(said: Said, *, form: ReadoutForm) -> Given:
+def read_rollout(said: Said, *, form: ReadoutForm) -> Given:
     """One rollout, by its digits' chances where they are known, else as written.
 
     An answer that was cut off counts only if its `<answer>` block was closed: `3` could have become `3.9`.
     """
     text, chances = said.text, said.chances
     can_count = said.is_finished or prompt.is_closed(text)
-    readings = prompt.locate(text, form.dimensions, scale=form.scale, keys=form.keys) if can_count else None
+    readings = prompt.locate_numbers(text, form.dimensions, scale=form.scale, keys=form.keys) if can_count else None
     written = None if readings is None else tuple(reading.value for reading in readings)
     expected = None
     if readings and chances is not None:
@@ -116,7 +116,7 @@ def read_all(said: Sequence[Said], *, form: ReadoutForm, is_expected: bool) -> t
     if not all(one.chances is not None for one in said):
         said = [replace(one, chances=None) for one in said]
         is_expected = False
-    given = [read(one, form=form) for one in said]
+    given = [read_rollout(one, form=form) for one in said]
     return given, "published" if form.published else "expected" if is_expected else "answer"
 
 

@@ -34,7 +34,7 @@ class Location:
         return self.commit or f"blake2b:{_folder_digest(Path(self.place))}"
 
 
-def locate(source: str, *, revision: str = "main", subfolder: str | None = None) -> Location:
+def locate_model(source: str, *, revision: str = "main", subfolder: str | None = None) -> Location:
     """Find a model: "embedded", a folder, or a hub id (only its config is fetched).
 
     `subfolder`: of the folder or id, where it holds several models.

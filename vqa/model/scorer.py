@@ -14,7 +14,7 @@ from vqa.model.card import GenerationConfig, ModelCard, settle
 from vqa.model.engines.config import EngineConfig, check_engine, start
 from vqa.model.engines.protocol import Answered, ModelEngine, Question
 from vqa.model.question import DESCRIBE, check_askable, check_readout, with_words
-from vqa.model.resolve import locate, with_folder_sampling
+from vqa.model.resolve import locate_model, with_folder_sampling
 from vqa.prompt import words
 from vqa.types import Clip, Score, Views
 from vqa.views import ViewsConfig, look, view_seed
@@ -62,7 +62,7 @@ class Scorer:
         check_readout(card, generation)
         check_engine(engine, card, generation)
         if generation.folder_sampling:
-            location = locate(card.source, revision=card.revision, subfolder=card.subfolder)
+            location = locate_model(card.source, revision=card.revision, subfolder=card.subfolder)
             generation = with_folder_sampling(generation, location)
         return cls(start(engine, card, generation), card=card, generation=generation)
 

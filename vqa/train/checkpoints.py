@@ -24,7 +24,7 @@ from transformers.trainer_utils import rotate_checkpoints
 
 from vqa.errors import ModelError
 from vqa.model.card import CARD, CARRIED, ModelCard
-from vqa.model.load import load
+from vqa.model.load import load_model
 from vqa.train._compat import source_of
 from vqa.train.hardware import WHOLE, HardwareConfig
 from vqa.train.lora import is_lora, merge_lora
@@ -45,12 +45,12 @@ def load_for_generation(
         device otherwise, and the processor.
 
     Raises:
-        ModelError: as `vqa.model.load.load`.
+        ModelError: as `vqa.model.load.load_model`.
     """
     is_alone = torch.cuda.is_available() and processes.num_processes == 1
     place = "auto" if is_alone else str(processes.device)
     _forget_deepspeed()
-    policy = load(card.model_copy(update={"dtype": "auto", "device_map": place, "cpu_threads": threads}))
+    policy = load_model(card.model_copy(update={"dtype": "auto", "device_map": place, "cpu_threads": threads}))
     return policy.model, policy.processor
 
 
@@ -74,11 +74,11 @@ def load_for_training(
         per machine holds the weights, the others empty ones.
 
     Raises:
-        ModelError: as `vqa.model.load.load`.
+        ModelError: as `vqa.model.load.load_model`.
     """
     _forget_deepspeed()
     with loading_once(hardware):
-        policy = load(card.model_copy(update={"dtype": dtype, "device_map": "cpu", "cpu_threads": threads}))
+        policy = load_model(card.model_copy(update={"dtype": dtype, "device_map": "cpu", "cpu_threads": threads}))
     reserve_weights(policy.model)
     return policy.model.requires_grad_(True).train(), policy.processor
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
-from vqa.config import Strict, configs_folder, load
+from vqa.config import Strict, configs_folder, load_config
 from vqa.errors import UsageError
 from vqa.machine import memory_bytes
 
@@ -62,7 +62,7 @@ def parse_gpus(text: str) -> GpuFleet:
     count = int(found[1] or 1) if found else 0
     if found is None or found[2] not in known or count < 1:
         raise UsageError(f"--gpus {text}: not a count and a GPU such as 8xh100. GPUs: {', '.join(known)}.")
-    gpu = load(configs_folder() / FOLDER / f"{found[2]}.yaml", Gpu)
+    gpu = load_config(configs_folder() / FOLDER / f"{found[2]}.yaml", Gpu)
     return GpuFleet(gpu, count, f"{count} x {found[2]}")
 
 
@@ -76,7 +76,7 @@ def detect_gpus(count: int | None = None) -> GpuFleet | None:
     if not torch.cuda.is_available():
         return None
     found = torch.cuda.get_device_properties(0)
-    known = [load(path, Gpu) for path in sorted((configs_folder() / FOLDER).glob("*.yaml"))]
+    known = [load_config(path, Gpu) for path in sorted((configs_folder() / FOLDER).glob("*.yaml"))]
     like = next((gpu for gpu in known if gpu.name in found.name), known[0])
     here = torch.cuda.device_count()
     gpu = like.model_copy(

@@ -190,10 +190,10 @@ def refuse_excess(recipe: Recipe, plans: Sequence[StagePlan]) -> None:
     """
     for found in plans:
         if found.complaint():
-            raise UsageError(f"{found.complaint()}. {nearest(recipe, found)}")
+            raise UsageError(f"{found.complaint()}. {least_change(recipe, found)}")
 
 
-def nearest(recipe: Recipe, found: StagePlan) -> str:
+def least_change(recipe: Recipe, found: StagePlan) -> str:
     """Least change to the run that makes a stage fit, as options of the command.
 
     Smaller forward passes and recomputed activations give the same weights, and so do shards and host memory; an

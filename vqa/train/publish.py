@@ -21,7 +21,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from vqa.errors import UsageError, VqaError
 from vqa.files import write_json
 from vqa.model.card import find_card
-from vqa.model.resolve import locate
+from vqa.model.resolve import locate_model
 from vqa.prompt import PROMPTS
 from vqa.train.recipe import STAGE_FILE
 from vqa.train.types import Record
@@ -52,7 +52,7 @@ def make_folder(run: Path, repo: str, *, licence: str, evaluation: Path | None =
         raise UsageError(f"{run}: holds no model folder. Give the --out of a `vqa train` that has ended.")
     if out.exists() and not (out / "stages.json").is_file():
         raise UsageError(f"--out {out}: exists and was not made by `vqa push`. Give another folder.")
-    locate(str(model))
+    locate_model(str(model))
     if not any((model / name).is_file() for name in ("processor_config.json", "preprocessor_config.json")):
         raise UsageError(f"{model}: no processor beside the weights. Run the last stage of `vqa train` again.")
     stages, log = _stages(run), _log(run)

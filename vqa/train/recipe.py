@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from vqa.config import Strict, Values, build, merge, override, read, refuse_renamed
+from vqa.config import Strict, Values, build, merge_values, override, read_yaml, refuse_renamed
 from vqa.errors import UsageError
 from vqa.model.card import settle
 from vqa.prompt import PromptName
@@ -330,7 +330,7 @@ def load_recipe(path: Path, assignments: Sequence[str] = ()) -> Recipe:
     Raises:
         UsageError: naming the file, the stage and the key, with the keys there are.
     """
-    values = read(path)
+    values = read_yaml(path)
     listed = values.get("stages")
     if not isinstance(listed, list) or not listed or not all(isinstance(stage, dict) for stage in listed):
         raise UsageError(f"{path}: no stages. Give a list of them, each with kind ({', '.join(KINDS)}) and name.")
@@ -351,7 +351,7 @@ def load_recipe(path: Path, assignments: Sequence[str] = ()) -> Recipe:
 def recipe_views(recipe: Recipe) -> ViewsConfig:
     """Views of a recipe, its own over its card's; UsageError for a wrong setting."""
     card, _ = settle(recipe.card_name, {})
-    return build(ViewsConfig, merge(card.views, recipe.views), where="the recipe, views")
+    return build(ViewsConfig, merge_values(card.views, recipe.views), where="the recipe, views")
 
 
 def _stage(name: object, values: object, path: str) -> Common:

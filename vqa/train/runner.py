@@ -23,7 +23,7 @@ from accelerate import PartialState
 from transformers import PrinterCallback, ProcessorMixin
 
 from vqa import machine
-from vqa.config import merge
+from vqa.config import merge_values
 from vqa.errors import UsageError
 from vqa.model.card import GenerationConfig, ModelCard, Readout, settle
 from vqa.prompt import PROMPTS, PromptName
@@ -183,7 +183,7 @@ def without_stand_ins(
 def card_of(recipe: Recipe) -> tuple[ModelCard, GenerationConfig]:
     """Recipe's model card with its own views and `max_pixels`, and its generation."""
     card, generation = settle(recipe.card_name, {})
-    own: dict[str, object] = {"views": merge(card.views, recipe.views)}
+    own: dict[str, object] = {"views": merge_values(card.views, recipe.views)}
     if recipe.max_pixels:
         own["max_pixels"] = recipe.max_pixels
     return card.model_copy(update=own), generation

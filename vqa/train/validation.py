@@ -11,8 +11,7 @@ from transformers import BatchFeature, ProcessorMixin
 from vqa.metrics import plcc, srcc
 from vqa.model.card import Readout
 from vqa.model.encode import encode, encode_chat
-from vqa.model.readout import ReadoutForm, said
-from vqa.model.readout import read as read_answer
+from vqa.model.readout import ReadoutForm, read_rollout, said
 from vqa.model.rollout import prefill, roll_out
 from vqa.prompt import PromptName, dimensions
 from vqa.train.clips.dataset import TrainingClip
@@ -98,7 +97,7 @@ def score_clips(
         )
         for (rollout,) in answers:
             one = said(rollout, processor.tokenizer, vocabulary)
-            given = read_answer(one, form=ReadoutForm(dimensions=dimensions(prompt)))
+            given = read_rollout(one, form=ReadoutForm(dimensions=dimensions(prompt)))
             read.append(None if given.values is None else float(np.mean(given.values)))
     return read
 

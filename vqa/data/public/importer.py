@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from vqa.data.manifest import Manifest, RatingScale, make_manifest
 from vqa.data.people import PeopleSet, find_people_set
-from vqa.data.public.layouts import ImportRequest, LabelRow, read_rows, recognise, refuse_repeats
+from vqa.data.public.layouts import ImportRequest, LabelRow, label_rows, recognise, refuse_repeats
 from vqa.data.public.lists import assign_splits
 from vqa.data.public.specs import DIALECTS, LabelForm, SetSpec, load_set
 from vqa.data.sources import MEDIA_SUFFIXES, path_to_uri
@@ -47,7 +47,7 @@ def import_labels(request: ImportRequest) -> Import:
     form, cells, dialect = recognise(request, spec, dialects)
     notes = [] if dialect is None else [f"labels are in dialect {dialect}"]
     notes += [form.note] if form.note else []
-    rows, unrated = read_rows(request, spec, form, cells)
+    rows, unrated = label_rows(request, spec, form, cells)
     if unrated:
         notes.append(f"{len(unrated)} rows without an opinion left out (rows {first_few(unrated)} of the labels)")
     refuse_repeats(rows, request.labels)

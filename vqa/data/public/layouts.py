@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from vqa.data.dialects import AS_SEEN, Columns, Dialect, number
+from vqa.data.dialects import AS_SEEN, Columns, Dialect, parse_number
 from vqa.data.manifest import MediaKind
 from vqa.data.public.specs import DIALECTS, LabelForm, SetSpec
 from vqa.data.tables import column, format_of, has_column, read_columns, read_lines
@@ -113,17 +113,17 @@ def _fits(form: LabelForm, cells: Columns) -> bool:
     numbers = [form.mos, *(name for name in (form.std, form.variance) if name)]
     try:
         for name in numbers:
-            number(next(iter(column(cells, name)), None), decimal_comma=form.decimal_comma)
+            parse_number(next(iter(column(cells, name)), None), decimal_comma=form.decimal_comma)
         if form.aspects_within is not None:
             low, high = form.aspects_within
-            first = [number(column(cells, name)[0]) for name in form.aspects.values() if column(cells, name)]
+            first = [parse_number(column(cells, name)[0]) for name in form.aspects.values() if column(cells, name)]
             return all(value is not None and low <= value <= high for value in first)
     except (TypeError, ValueError):
         return False
     return True
 
 
-def read_rows(
+def label_rows(
     request: ImportRequest, spec: SetSpec, form: LabelForm, cells: Columns
 ) -> tuple[list[LabelRow], list[int]]:
     """Rows of the set, and the numbers (from 1) of the rows without an opinion.
@@ -147,7 +147,7 @@ def read_rows(
 
         def read(name: str | None, at: int = at, where: str = where) -> float | None:
             try:
-                return number(columns[name][at], decimal_comma=form.decimal_comma) if name else None
+                return parse_number(columns[name][at], decimal_comma=form.decimal_comma) if name else None
             except (TypeError, ValueError) as error:
                 raise UsageError(f"{where}: {name} = {columns[name or ''][at]!r} is no number.") from error
 

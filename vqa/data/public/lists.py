@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from vqa.data.public.layouts import ImportRequest, LabelRow, read_rows, recognise
+from vqa.data.public.layouts import ImportRequest, LabelRow, label_rows, recognise
 from vqa.data.public.specs import DIALECTS, PublishedList, SetSpec
 from vqa.errors import UsageError, first_few
 
@@ -83,7 +83,7 @@ def _names(path: Path, request: ImportRequest, spec: SetSpec, dialects: Sequence
     """The names in a list, which is a label file of the set or of any dialect."""
     of_list = replace(request, labels=path, names=None, mos_column=None)
     form, cells, _ = recognise(of_list, spec, dialects or tuple(DIALECTS))
-    return [row.name for row in read_rows(of_list, spec, form, cells)[0]]
+    return [row.name for row in label_rows(of_list, spec, form, cells)[0]]
 
 
 def _counted(rows: Sequence[LabelRow]) -> str:

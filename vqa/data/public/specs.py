@@ -6,7 +6,7 @@ rating scale is documented nowhere has no `scale`, and `vqa data import` require
 
 from pydantic import Field
 
-from vqa.config import Strict, configs_folder, load
+from vqa.config import Strict, configs_folder, load_config
 from vqa.data.dialects import Separator
 from vqa.data.manifest import MediaKind, RatingScale
 from vqa.data.tables import TableFormat
@@ -174,4 +174,4 @@ def load_set(name: str) -> SetSpec:
             f"data set {name!r} is not known. Give one of {', '.join(set_names())}; a dialect with --dataset: "
             f"{', '.join(DIALECTS)}; or ladder."
         )
-    return load(configs_folder() / "data" / f"{name}.yaml", SetSpec)
+    return load_config(configs_folder() / "data" / f"{name}.yaml", SetSpec)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from vqa.data.dialects import AS_SEEN, Columns, Dialect, number
+from vqa.data.dialects import AS_SEEN, Columns, Dialect, parse_number
 from vqa.data.manifest import Manifest
 from vqa.data.tables import read_columns
 from vqa.errors import UsageError, first_few
@@ -136,7 +136,7 @@ def read_anchors(path: Path, *, dialect: Dialect = AS_SEEN) -> dict[str, float]:
     found: dict[str, float] = {}
     for at, (name, cell) in enumerate(zip(cells["file_name"], cells["mos"], strict=True), start=1):
         try:
-            value = number(cell)
+            value = parse_number(cell)
         except (TypeError, ValueError):
             value = math.nan
         if value is not None and not 1 <= value <= 5:
@@ -167,7 +167,7 @@ def _judged(
             wanted = f"{first}, {second} or tie" if by_winner else "1 (first better), -1 (second better) or 0 (tie)"
             raise UsageError(f"{where}: {outcome} = {cell!r} is no result. Give {wanted}.")
         try:
-            times = 1.0 if count is None else number(cells[count][at])
+            times = 1.0 if count is None else parse_number(cells[count][at])
         except (TypeError, ValueError):
             times = None
         if times is None or times <= 0:
@@ -183,7 +183,7 @@ def _won(cell: object, first: str, second: str) -> int | None:
 
 def _sign(cell: object) -> int | None:
     try:
-        value = number(cell)
+        value = parse_number(cell)
     except (TypeError, ValueError):
         return None
     return int(value) if value in (1, -1, 0) else None

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vqa.data.dialects import AS_SEEN, Columns, Dialect, number
+from vqa.data.dialects import AS_SEEN, Columns, Dialect, parse_number
 from vqa.data.subjective.pairs import SUBJECT_COLUMNS, holds_pairs
 from vqa.data.tables import read_columns
 from vqa.errors import UsageError
@@ -103,7 +103,7 @@ def read_ratings(
     return make_ratings(entries)
 
 
-def parse_scale(text: str) -> tuple[float, float]:
+def parse_bounds(text: str) -> tuple[float, float]:
     """Parse LOW,HIGH. Raises UsageError."""
     try:
         low, high = map(float, text.split(","))
@@ -192,7 +192,7 @@ def _rated(
     entries = []
     for clip, subject, cell, where in cells:
         try:
-            value = number(cell)
+            value = parse_number(cell)
         except (TypeError, ValueError) as error:
             raise UsageError(f"{where} = {cell!r} is no rating. Give a number or nothing.") from error
         if value is not None and scale and not scale[0] <= value <= scale[1]:

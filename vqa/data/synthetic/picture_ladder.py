@@ -61,7 +61,7 @@ def steps(source: Path, config: LadderConfig, read: Callable[[Path], Image.Image
         config: Kinds, levels and sizes.
         read: Gives the file's picture. Raises what it likes.
     """
-    side, planned = plan(source.name, config)
+    side, planned = plan_steps(source.name, config)
     whole = read(source)
     scale = min(max(whole.size) / 1.5, side) / max(whole.size)
     size = (max(1, round(whole.width * scale)), max(1, round(whole.height * scale)))
@@ -74,7 +74,7 @@ def steps(source: Path, config: LadderConfig, read: Callable[[Path], Image.Image
             yield Step(kind=kind, level=level, pixels=degrade(pristine, kind, level, draws))
 
 
-def plan(name: str, config: LadderConfig) -> tuple[float, list[tuple[str, int]]]:
+def plan_steps(name: str, config: LadderConfig) -> tuple[float, list[tuple[str, int]]]:
     """Long side that `steps` draws for a file name, and kind and level of each step."""
     generator = np.random.default_rng(_seed(name, config.seed))
     side = float(np.exp(generator.uniform(np.log(config.shortest), np.log(config.longest))))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vqa.errors import ClipError, UsageError
 from vqa.media.backends.base import as_stored, cause
-from vqa.media.packets import PacketTable, nearest
+from vqa.media.packets import PacketTable, nearest_frames
 from vqa.media.storage.open import local_path
 from vqa.types import MediaInfo
 
@@ -25,7 +25,7 @@ def read_decord(
         reader = decord.VideoReader(str(local_path(info.uri)), num_threads=thread_count)
         starts = reader.get_frame_timestamp(range(len(reader)))[:, 0].astype(np.float64)
         starts -= starts[0]
-        indices = nearest(starts, table.seconds[wanted])
+        indices = nearest_frames(starts, table.seconds[wanted])
         for entry, index in zip(wanted, indices, strict=True):
             is_same = abs(starts[index] - table.seconds[entry]) < 1e-3 * (1 + table.seconds[entry])  # float32 there
             if is_same and not table.is_damaged[entry]:

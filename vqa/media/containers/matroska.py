@@ -28,7 +28,7 @@ def length(first: int) -> int:
     return 9 - first.bit_length()
 
 
-def number(data: bytes) -> int:
+def vint_value(data: bytes) -> int:
     """Value of a variable-size integer (RFC 8794, 4)."""
     return int.from_bytes(data, "big") & ((1 << 7 * len(data)) - 1)
 
@@ -61,7 +61,7 @@ def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
         if kind == CLUSTER:
             return
         body = size_at + size_bytes
-        is_unknown = (size := number(data[size_at:body])) == (1 << 7 * size_bytes) - 1
+        is_unknown = (size := vint_value(data[size_at:body])) == (1 << 7 * size_bytes) - 1
         stop = len(data) if is_unknown else min(len(data), body + size)
         yield kind, data[body:stop]
         at = stop

@@ -15,7 +15,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from vqa.media.containers.matroska import CLUSTER, length, number, track_numbers
+from vqa.media.containers.matroska import CLUSTER, length, track_numbers, vint_value
 from vqa.media.containers.mp4 import NO_TIME, Container, PacketColumns, Ticks
 
 _SUSPICIOUS = 1.5  # times the median distance of frames
@@ -149,9 +149,9 @@ def _is_chained(file: BinaryIO, start: int, stop: int, tracks: frozenset[int]) -
         if kind in (_BLOCK, _SIMPLE_BLOCK) and tracks:
             file.seek(body)
             begin = file.read(8)
-            if not begin or number(begin[: length(begin[0])]) not in tracks:
+            if not begin or vint_value(begin[: length(begin[0])]) not in tracks:
                 return False
-        size = number(head[id_bytes : id_bytes + size_bytes])
+        size = vint_value(head[id_bytes : id_bytes + size_bytes])
         # A damaged id can be that of another element: a number that is too long, a block outside of a group.
         if (kind in _NUMBERS and size > 8) or (kind == _BLOCK and last == _SIMPLE_BLOCK):
             return False

@@ -125,7 +125,7 @@ def meet(engine: EngineConfig, card: ModelCard, generation: GenerationConfig) ->
 def start(engine: EngineConfig, card: ModelCard, generation: GenerationConfig, *, alone: bool = False) -> ModelEngine:
     """Start the engine: load the model, or meet the servers.
 
-    `alone`: see `vqa.model.load.load`.
+    `alone`: see `vqa.model.load.load_model`.
 
     Raises:
         UsageError: the key is missing.
@@ -140,6 +140,6 @@ def start(engine: EngineConfig, card: ModelCard, generation: GenerationConfig, *
 
         return VllmEngine(engine, card=card, generation=generation)
     from vqa.model.engines.transformers import TransformersEngine  # torch: seconds that only the worker pays
-    from vqa.model.load import load
+    from vqa.model.load import load_model
 
-    return TransformersEngine(load(card, alone=alone), card=card, generation=generation)
+    return TransformersEngine(load_model(card, alone=alone), card=card, generation=generation)

@@ -18,7 +18,7 @@ from vqa.model.engines.config import EngineConfig
 from vqa.model.engines.protocol import Answered, Question
 from vqa.model.load import load_processor
 from vqa.model.readout import Chances, Said, chances_of
-from vqa.model.resolve import locate
+from vqa.model.resolve import locate_model
 from vqa.model.vocabulary import Vocabulary
 from vqa.prompt import messages
 
@@ -43,7 +43,7 @@ class VllmEngine:
             ModelError: vLLM cannot load it, or digits have no tokens of their own for readout "expected".
         """
         self._card, self._generation = card, generation
-        location = locate(card.source, revision=card.revision, subfolder=card.subfolder)
+        location = locate_model(card.source, revision=card.revision, subfolder=card.subfolder)
         self.model_id, self.model_revision = location.model_id, location.revision
         if location.subfolder:
             raise ModelError(

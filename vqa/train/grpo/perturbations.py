@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from vqa.prompt import locate
+from vqa.prompt import locate_numbers
 from vqa.types import Pixels, Views
 from vqa.views.pictures import grid_of, repeats_of
 
@@ -123,7 +123,7 @@ def tenths_of(text: str, opinion: float, *, numbers: int) -> str | None:
     Refine-IQA (arXiv 2508.03763, released trainer) overwrites the digits of both rollouts by the truth's, and compares
     the probability of the tenths digit behind them: of the j-th answer, and of the j-th written without reasoning.
     """
-    found = locate(text, numbers)
+    found = locate_numbers(text, numbers)
     if found is None or "." not in text[found[0].start : found[0].stop]:
         return None
     return text[: found[0].start] + f"{opinion:.2f}"[:3]
