@@ -150,7 +150,7 @@ def _score(
         fetch = f"`vqa model fetch-question {model.name}` reads them, " if model.published else ""
         raise UsageError(
             f"evaluate: {model.name} would not be asked in the words that it was trained with; {fetch}"
-            "--own-question scores it in ours"
+            "--own-question asks it in our words"
         )
     table = filter_split(read_table(labels, dialect=dialect), split)
     out.mkdir(parents=True, exist_ok=True)

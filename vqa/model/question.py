@@ -95,8 +95,8 @@ def check_askable(card: ModelCard, *, task: Literal["score", "comparison"] = "sc
         if task == "score" and "prompt" in card.model_fields_set:
             return  # our own, which fits
         fetch = f"`vqa model fetch-question {card.name}` reads it where it was published, " if card.published else ""
-        ours = ", --set model.prompt=NAME asks one of ours" if task == "score" else ""
-        raise UsageError(f"{where}: no question is known for it; {fetch}--question FILE gives one by hand{ours}")
+        preset = ", --set model.prompt=NAME asks a preset" if task == "score" else ""
+        raise UsageError(f"{where}: no question is known for it; {fetch}--question FILE gives one by hand{preset}")
     words = f"{card.system or ''} {card.question}"
     if "<answer>" not in words:
         raise UsageError(

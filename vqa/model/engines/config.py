@@ -66,8 +66,8 @@ def check_engine(engine: EngineConfig, card: ModelCard, generation: GenerationCo
             )
         if generation.deterministic:
             raise UsageError(
-                "--deterministic: not ours to promise for --model-engine endpoint; start the server so "
-                "(VLLM_BATCH_INVARIANT=1 vllm serve), and leave it out here"
+                "--deterministic: --model-engine endpoint cannot promise it, since the server chooses its batches. "
+                "Start the server so (VLLM_BATCH_INVARIANT=1 vllm serve), and leave --deterministic out here"
             )
     if engine.name != "transformers" and card.modality == "video":
         raise UsageError(
