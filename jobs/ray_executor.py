@@ -4,6 +4,7 @@ import faulthandler
 import gc
 import io
 import itertools
+import math
 import os
 import pickle
 import tempfile
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 # one, several travel together; at more tasks a second than it can start they would never become more.
 TASKS_PER_SECOND = 10  # so many files as are finished in a second make so many tasks
 TASK_FILES = 64  # in a task at most
+RATE_SECONDS = 5.0  # over which files are counted: from the start, where a start is slow, a rate would lag for minutes
 PACKET_SECONDS = 0.1  # rows that are made within leave a worker together
 POLL_SECONDS = 0.05  # how soon work that is planned reaches Ray
 # A clip is tried twice: with its neighbours in a batch, then, where their worker died, alone. Each such end costs a
@@ -265,7 +267,8 @@ class _Feed:
     def __init__(self, work: Iterable[Work], *, most: int) -> None:
         """Start the thread; `most`: files in a packet."""
         self.fault: VqaError | None = None
-        self._done, self._first = 0, 0.0
+        self._done = 0
+        self._marks: list[tuple[float, int]] = []  # when so many were finished: before and after the last RATE_SECONDS
         self._folder = tempfile.TemporaryDirectory(prefix="vqa-feed-", ignore_cleanup_errors=True)
         self._path = Path(self._folder.name) / "work"
         self._path.touch()
@@ -291,11 +294,14 @@ class _Feed:
 
     def finished(self, results: int) -> None:
         """Count results, by whose rate packets grow."""
-        self._first = self._first or time.monotonic()
+        now = time.monotonic()
+        if not self._marks or now - self._marks[-1][0] >= RATE_SECONDS:
+            self._marks = [*self._marks[-1:], (now, self._done)]
         self._done += results
 
     def _size(self, most: int) -> int:
-        per_second = self._done / max(1.0, time.monotonic() - self._first)
+        since, before = self._marks[0] if self._marks else (math.inf, 0)
+        per_second = (self._done - before) / max(1.0, time.monotonic() - since)
         return max(1, min(most, int(per_second / TASKS_PER_SECOND)))
 
     def dataset(self) -> "Dataset":
