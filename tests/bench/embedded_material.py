@@ -27,7 +27,7 @@ from vqa.light.material import Embeddings
 from vqa.light.regression import LabelledSet, fit_direction
 from vqa.light.student import OpinionMap, Student
 from vqa.prompt import PROMPTS, PromptName, answer_text
-from vqa.train.clips.ladder import CLASSES, GRADES, NAMES, ladder_answer
+from vqa.train.clips.ladder import CLASSES, GRADES, NAMES, ladder_reason
 from vqa.train.scratch.crops import CROP, cut
 from vqa.types import Clip, Pixels, Score, Views
 from vqa.views import ViewsConfig, look
@@ -44,6 +44,7 @@ LOOKS_LIKE = {
     "less_contrast": "contrast",
     "quantise": "banding",
 }
+GRADE_NOISE, NUMBER_NOISE = 0.4, 0.12  # standard deviations about the opinion in an answer to learn from
 # Copies of a moving original: distortion or codec, and its severity, which is drawn within 0.2 of this.
 COPIES = (
     *(("x264", 0.35), ("x264", 0.75), ("x265", 0.6), ("defocus", 0.25), ("defocus", 0.7), ("noise", 0.5)),
@@ -88,14 +89,19 @@ class Picture:
         return self.kind == PRISTINE or bool(self.damage)
 
     def answer(self, generator: np.random.Generator, prompt: PromptName) -> str:
-        """A true reason, and the opinion for every number."""
+        """A reason whose grade, and numbers which, lie about the opinion, each by itself.
+
+        So the numbers are not read off the grade, and their digits' chances spread as opinions do.
+        """
+        graded, said = np.clip(self.opinion + (GRADE_NOISE, NUMBER_NOISE) * generator.standard_normal(2), 1, 5).tolist()
         if self.is_known:
-            return ladder_answer(generator, prompt, self.opinion, self.damage, [self.level] * len(self.damage))
-        grade = GRADES[min(4, int(self.opinion - 0.5))]
-        reason = str(
-            generator.choice([f"{what} {grade}." for what in ("It looks", "The quality is", "The picture is")])
-        )
-        return answer_text(reason, [self.opinion] * PROMPTS[prompt].dimensions, PROMPTS[prompt].form)
+            reason = ladder_reason(generator, graded, self.damage, [self.level] * len(self.damage))
+        else:
+            grade = GRADES[min(4, int(graded - 0.5))]
+            reason = str(
+                generator.choice([f"{what} {grade}." for what in ("It looks", "The quality is", "The picture is")])
+            )
+        return answer_text(reason, [said] * PROMPTS[prompt].dimensions, PROMPTS[prompt].form)
 
 
 def native_windows(shown: Views, generator: np.random.Generator, whole: Pixels | None = None) -> list[Pixels]:
