@@ -1,1 +1,1 @@
-"""Jobs over many files: scoring, preparing, training; in this process or on Ray, the only place that imports it."""
+"""Jobs over many files, in this process or on Ray, which is imported only here."""

@@ -1,4 +1,4 @@
-"""Private parts of Ray that we lean on, each with the reason; tests/contracts/test_ray_contract.py holds them."""
+"""Private parts of Ray and why we need each; held by test_ray_contract.py."""
 
 import contextlib
 import logging
@@ -24,7 +24,7 @@ def set_environment() -> None:
 
 
 def silence_worker_logs() -> None:
-    """Keep messages of the raylet off stderr; those on lost workers and retried tasks stay in Ray's log files.
+    """Keep messages on lost workers and retried tasks off stderr, in Ray's log files.
 
     `ray.init(log_to_driver=False)` leaves the raylet's own messages on, and no public call turns them off.
     """
@@ -38,7 +38,7 @@ def silence_worker_logs() -> None:
 
 
 def log_folder() -> str:
-    """The folder of this session's logs, empty without a session; the public way to it needs the dashboard."""
+    """This session's log folder, or empty; the public call needs the dashboard."""
     import ray
 
     node = ray._private.worker._global_node if ray.is_initialized() else None
@@ -46,7 +46,7 @@ def log_folder() -> str:
 
 
 def lost_workers() -> int:
-    """How many workers of this job were lost or killed so far; `ray.util.state` needs the dashboard."""
+    """Count this job's lost workers; `ray.util.state` needs the dashboard."""
     import ray
 
     job = ray.get_runtime_context().get_job_id()
@@ -63,12 +63,12 @@ def head_address() -> tuple[str, int]:
 
 
 def head_patience_seconds() -> float:
-    """How long Ray waits for a head that is gone; then it ends this process without a word (60 s in Ray 2.60)."""
+    """Seconds without its head until Ray silently ends this process (60 in Ray 2.60)."""
     return float(os.environ.get("RAY_gcs_rpc_server_reconnect_timeout_s") or 60)  # noqa: SIM112 (Ray's name)
 
 
 def alive_actors(stage: str) -> int:
-    """How many actors of this job run a stage of this name; `ray.util.state` needs the dashboard."""
+    """Count this job's actors of a stage; `ray.util.state` needs the dashboard."""
     import ray
 
     job = ray.get_runtime_context().get_job_id()
@@ -77,7 +77,7 @@ def alive_actors(stage: str) -> int:
 
 
 def train_workers() -> int:
-    """How many workers of this job's Ray Train groups are alive; `ray.util.state` needs the dashboard."""
+    """Count this job's live Ray Train workers; `ray.util.state` needs the dashboard."""
     import ray
 
     job = ray.get_runtime_context().get_job_id()
@@ -87,7 +87,7 @@ def train_workers() -> int:
 
 @contextlib.contextmanager
 def private_token() -> Iterator[None]:
-    """Give a Ray that is started here a token of its own, unless the user has chosen a mode.
+    """Give a Ray started here its own token, unless the user has chosen a mode.
 
     Ray 2.60 would write one to ~/.ray, which fails where HOME cannot be written, and makes every later `ray start` of
     this account ask for tokens.
@@ -111,7 +111,10 @@ def private_token() -> Iterator[None]:
 
 
 def asks_for_token(address: str) -> bool:
-    """Whether the head at HOST:PORT refuses who sends no token; no public call tells before `ray.init`, which waits."""
+    """Whether the head at HOST:PORT refuses a client that sends no token.
+
+    No public call tells before `ray.init`, which waits.
+    """
     from ray._raylet import GcsClient  # type: ignore[attr-defined]
     from ray.exceptions import AuthenticationError
 
@@ -125,13 +128,13 @@ def asks_for_token(address: str) -> bool:
 
 
 def send_token() -> None:
-    """Send the account's token, as Ray does by itself to `auto`, and ask our own workers for it."""
+    """Send the account's token, as Ray does to `auto`, and ask our workers for it."""
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     _read_authentication()
 
 
 def token_file() -> Path | None:
-    """The token that earlier commands of Ray have left for this account, where no mode is chosen."""
+    """Path of the token that Ray left for this account, where no mode is chosen."""
     if "RAY_AUTH_MODE" in os.environ:
         return None
     with contextlib.suppress(RuntimeError, OSError):  # no home, or one that cannot be read

@@ -1,4 +1,4 @@
-"""The second pass of a cascade: which rows of the light tier go to the reasoner, and the rows that come back."""
+"""The second pass of a cascade: which clips the reasoner scores, and their rows."""
 
 import math
 from collections import defaultdict
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from jobs.config import ScoreConfig
-from jobs.resume import RETRIED, StoredRow, Work, key_of
+from jobs.resume import RETRIED, StoredRow, Work, row_run_key
 from vqa.data.score_table import ScoreRow, read_scores
 from vqa.data.windows import video_id
 from vqa.errors import UsageError
@@ -21,9 +21,10 @@ COLUMNS = ("tier", "score", "score_std", "light_std")  # beside those of StoredR
 
 
 def scale_of(config: ScoreConfig, *, model_id: str, revision: str) -> Calibration | None:
-    """From a reasoner's scores to the student's scale: the file given, or the student's own for this very model.
+    """Calibration from a reasoner's scores to the student's scale.
 
-    None where there is neither. Raises UsageError for a file of another model.
+    The file given, or the student's own where it was made for this very model; None where there is neither. Raises
+    UsageError for a file of another model.
     """
     own = (config.student or EMBEDDED) / "scale.json"
     if config.reason_scale is None:
@@ -56,7 +57,7 @@ class SecondPass:
     scale: Calibration | None
 
     def amend(self, row: ScoreRow) -> ScoreRow | None:
-        """The reasoner's row with the student's score beside its own, its score on the student's scale.
+        """The reasoner's row on the student's scale, with the student's score beside it.
 
         None, so that the student's row stands and the next run tries again, where the reasoner failed in a way that may
         pass, and for a clip that was not chosen: its file changed in between.
@@ -72,7 +73,7 @@ class SecondPass:
 def plan_second(
     out: Path, clips: Iterable[Clip], *, light: str, reason: str, share: float, scale: Calibration | None
 ) -> SecondPass:
-    """Choose among the finished rows of the clips asked for; the same rows give the same choice, however they came.
+    """Choose which finished rows go to the reasoner, whatever order they come in.
 
     Args:
         out: The job's folder, its first pass finished.
@@ -96,14 +97,17 @@ def plan_second(
         if owner not in asked:
             continue
         files[owner].append(row)
-        if values["tier"] == "light" and row.run_key == key_of(row, light) and values["score"] is not None:
+        if values["tier"] == "light" and row.run_key == row_run_key(row, light) and values["score"] is not None:
             widths[row.clip_id] = values["score_std"]
             waiting[row.clip_id] = values["score"], values["score_std"]
-        elif row.run_key == key_of(row, reason) and values["light_std"] is not None:
+        elif row.run_key == row_run_key(row, reason) and values["light_std"] is not None:
             widths[row.clip_id] = values["light_std"]
     chosen = {clip_id: waiting[clip_id] for clip_id in choose(widths, share) if clip_id in waiting}
     work = [
-        Work(clip=clip, finished=tuple(key_of(row, reason) for row in files[clip.clip_id] if row.clip_id not in chosen))
+        Work(
+            clip=clip,
+            finished=tuple(row_run_key(row, reason) for row in files[clip.clip_id] if row.clip_id not in chosen),
+        )
         for clip in clips
         if any(row.clip_id in chosen for row in files[clip.clip_id])
     ]

@@ -1,4 +1,4 @@
-"""Functions that run in the guarded child; a module of its own, so that the child imports no Arrow and no torch."""
+"""Functions of the guarded child, apart from all that imports Arrow or torch."""
 
 import pickle
 from functools import lru_cache
@@ -13,7 +13,7 @@ from vqa.views import ViewsConfig, look
 def _probe_once(
     uri: str, stamp: tuple[int, int] | None, max_frames: int, max_pixels: int
 ) -> tuple[MediaInfo, PacketTable]:
-    """All windows of a file share one demuxing; the stamp (size, time of change) makes a replaced file a new one."""
+    """Demux a file once for all its windows, and anew when its stamp has changed."""
     return probe(uri, max_frames=max_frames, max_pixels=max_pixels)
 
 
@@ -25,7 +25,7 @@ def media_info(uri: str, stamp: tuple[int, int] | None, max_frames: int, max_pix
 def pickled_views(
     clip: Clip, stamp: tuple[int, int] | None, max_frames: int, config: ViewsConfig, *, seed: int
 ) -> bytes:
-    """The clip's Views, pickled, for whoever needs the pixels; without demuxing the same file twice in a row.
+    """The clip's Views, pickled; the same file is not demuxed twice in a row.
 
     Raises ClipError as `look`.
     """

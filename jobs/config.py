@@ -1,4 +1,4 @@
-"""Settings of a scoring run: defaults < the model's card < --config < --set < the flags. One schema, one digest."""
+"""Settings of a scoring run: defaults < card < --config < --set < flags."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from jobs.resume import digest
-from vqa.config import Strict, Values, build, merge, override, read
+from vqa.config import Strict, Values, build, merge_values, override, read_yaml
 from vqa.errors import UsageError
 from vqa.evaluate.calibrate import Calibration
 from vqa.light import card as student
@@ -17,7 +17,7 @@ from vqa.media.storage import hosts
 from vqa.model.card import AnswerForm, GenerationConfig, ModelCard, as_asked, find_card
 from vqa.model.engines.config import SERVED, EngineConfig, check_engine
 from vqa.model.question import DESCRIBE, check_askable, check_readout, with_words
-from vqa.model.resolve import locate, with_folder_sampling
+from vqa.model.resolve import locate_model, with_folder_sampling
 from vqa.prompt import messages
 from vqa.views import ViewsConfig
 
@@ -26,7 +26,7 @@ KEY_VERSION = 2  # raise it when the same settings begin to give other numbers
 
 
 class ClipLimits(Strict):
-    """What one clip may cost; not part of a run key, and rows that failed by them are retried by the next run."""
+    """Limits per clip; no part of a run key, and the next run retries what they fail."""
 
     deadline_seconds: float = Field(120.0, gt=0, description="for each of: reading a file, decoding it or a window")
     memory_mb: int | None = Field(4096, gt=0, description="what decoding one clip may allocate; null = no limit")
@@ -90,11 +90,12 @@ class ScoreConfig(Strict):
 def resolve(
     path: Path | None = None, *, assignments: Sequence[str] = (), flags: Mapping[str, object] | None = None
 ) -> ScoreConfig:
-    """The settings of a run. `flags` holds explicit options (`{"model": "embedded", "generation": {"k": 6}}`).
+    """Resolve the settings of a run.
 
-    `model` may be a name in every source; the card it names lies under everything else. Raises UsageError.
+    `flags` holds explicit options (`{"model": "embedded", "generation": {"k": 6}}`). `model` may be a name in every
+    source; the card it names lies under everything else. Raises UsageError.
     """
-    values, where = (read(path), str(path)) if path else ({}, "the settings")
+    values, where = (read_yaml(path), str(path)) if path else ({}, "the settings")
     return resolve_values(values, assignments=assignments, flags=flags, where=where)
 
 
@@ -107,23 +108,23 @@ def resolve_values(
     chosen = flags.get("model", {}).get("name")
     if chosen and file.get("model", {}).get("name", chosen) != chosen:
         del file["model"]  # the file's settings of one model are not meant for another
-    given = merge(_with_named_model(override(file, assignments)), flags)
+    given = merge_values(_with_named_model(override(file, assignments)), flags)
     card = find_card(str(given.get("model", {}).pop("name", "embedded")))
     card = as_asked(card, given.get("model", {}))
     # A card's views and generation are defaults for this model, so they lie below the file.
     base: Values = {key: card[key] for key in ("views", "generation") if key in card} | {"model": card}
     if given.get("tier") not in ("light", "cascade"):
-        return build(ScoreConfig, merge(base, given), where=where)
+        return build(ScoreConfig, merge_values(base, given), where=where)
     folder = Path(str(given["student"])) if given.get("student") else student.EMBEDDED
     views = student.read_card(folder).views
     if given["tier"] == "light":
-        config = build(ScoreConfig, merge({"model": card, "views": views}, given), where=where)
+        config = build(ScoreConfig, merge_values({"model": card, "views": views}, given), where=where)
         _refuse_other_views(config.views, views, folder, section="views")
         return config
     # What the student does not settle, such as `snap`, holds for both tiers.
     shared = {key: value for key, value in given.get("views", {}).items() if key not in views}
-    own = {"light_views": merge(merge(views, shared), given.get("light_views") or {})}
-    config = build(ScoreConfig, merge(merge(base, given), own), where=where)
+    own = {"light_views": merge_values(merge_values(views, shared), given.get("light_views") or {})}
+    config = build(ScoreConfig, merge_values(merge_values(base, given), own), where=where)
     if config.light_views:
         _refuse_other_views(config.light_views, views, folder, section="light_views")
     return config
@@ -139,7 +140,7 @@ def _refuse_other_views(given: ViewsConfig, views: Values, folder: Path, *, sect
 
 
 def light_part(config: ScoreConfig) -> ScoreConfig:
-    """The light tier of a cascade, as a run of its own: the same keys as `--tier light` has."""
+    """The light tier of a cascade as its own run, with the keys of `--tier light`."""
     if config.light_views is None:
         raise UsageError("light_views: none; a cascade's settings come from `resolve`")
     return config.model_copy(update={"tier": "light", "views": config.light_views, "light_views": None})
@@ -154,7 +155,7 @@ def _with_named_model(values: Mapping[str, object]) -> Values:
 
 
 def make_guard(limits: ClipLimits, *, preload: Sequence[str] = ()) -> Guard:
-    """A guarded child that keeps to the limits; `preload`: modules that it imports before its first call."""
+    """A guarded child with these limits that imports `preload` before its first call."""
     if limits.private_hosts:
         hosts.allow_private()
     return Guard(
@@ -167,18 +168,18 @@ def make_guard(limits: ClipLimits, *, preload: Sequence[str] = ()) -> Guard:
 
 
 def identify(config: ScoreConfig) -> tuple[str, str]:
-    """The id and revision of the model or student: a commit, or a digest of a folder. Raises ModelError."""
+    """Id and revision (commit or digest) of the model or student. Raises ModelError."""
     if config.tier == "light":
         folder = config.student or student.EMBEDDED
         return student.read_card(folder).name, student.student_digest(folder)
     if config.model_engine.name == "endpoint":
         return config.model_engine.served_model or config.model.source, SERVED
-    location = locate(config.model.source, revision=config.model.revision, subfolder=config.model.subfolder)
+    location = locate_model(config.model.source, revision=config.model.revision, subfolder=config.model.subfolder)
     return location.model_id, location.revision
 
 
 def asked_config(config: ScoreConfig) -> ScoreConfig:
-    """The settings with the words that the model is asked, and the sampling that its folder brings along.
+    """The settings with the words to ask, and the sampling that the folder brings.
 
     Raises UsageError for a model that cannot be asked, before anything is loaded.
     """
@@ -190,13 +191,13 @@ def asked_config(config: ScoreConfig) -> ScoreConfig:
     check_engine(config.model_engine, card, config.generation)
     generation = config.generation
     if generation.folder_sampling:
-        location = locate(card.source, revision=card.revision, subfolder=card.subfolder)
+        location = locate_model(card.source, revision=card.revision, subfolder=card.subfolder)
         generation = with_folder_sampling(generation, location)
     return config.model_copy(update={"model": card, "generation": generation})
 
 
 def pinned_card(card: ModelCard, *, revision: str) -> ModelCard:
-    """The card with the commit that its branch of the hub stood for, as a branch may move on; folders have none."""
+    """The card with the hub's commit in place of a branch; folders have none."""
     return (
         card
         if revision == SERVED or revision.startswith("blake2b:")
@@ -207,10 +208,10 @@ def pinned_card(card: ModelCard, *, revision: str) -> ModelCard:
 def settings_digest(
     config: ScoreConfig, *, model_id: str, model_revision: str, scale: Calibration | None = None
 ) -> str:
-    """The digest of all settings that change a number: views, prompt, model, generation; of a cascade's reasoner also
-    the student and `scale`, by which its scores are put on the student's scale.
+    """Digest of all settings that change a number.
 
-    Batch size, workers, limits and paths are not among them.
+    Views, prompt, model, generation; of a cascade's reasoner also the student and `scale`, by which its scores are put
+    on the student's scale. Batch size, workers, limits and paths are not among them.
     """
     views = config.views.identity()
     if config.tier == "light":

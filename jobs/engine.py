@@ -1,4 +1,4 @@
-"""The engine of a job: which one, and the loop that takes planned work through its stages into a table."""
+"""The engine of a job, and the loop that takes its work through the stages."""
 
 import contextlib
 import itertools
@@ -12,7 +12,7 @@ from typing import NoReturn, Protocol
 
 from jobs.ledger import Ledger
 from jobs.local_executor import LocalExecutor
-from jobs.metrics import Metrics
+from jobs.metrics import JobMetrics
 from jobs.progress import JobProgress
 from jobs.resume import Work
 from jobs.signals import Stop
@@ -81,7 +81,7 @@ class FailureLimit:
 
 
 def choose_engine(options: JobOptions, *, files: int) -> Engine:
-    """LOCAL or RAY for a job with `files` to inspect. Raises UsageError for an address that would not be used."""
+    """LOCAL or RAY for so many files. Raises UsageError for an address without use."""
     if options.engine is Engine.LOCAL and options.ray_address:
         raise UsageError(f"--ray-address {options.ray_address}: not used by --engine local; leave one of them out")
     if options.engine is not Engine.AUTO:
@@ -94,7 +94,7 @@ class Executor(Protocol):
     """What runs stages."""
 
     def stream(self, work: Iterable[Work], *, alone: bool = False) -> Generator[list[Result]]:
-        """The results of the work, in the order they are finished; what is lost yields none."""
+        """Results of the work, in the order they are finished; lost work yields none."""
 
     def workers(self) -> dict[str, int]:
         """How many workers each stage has now, by the names of metrics."""
@@ -115,10 +115,10 @@ def run_stages(
     unread_limit: int | None = None,
     store_mb: int | None = None,
     stall_seconds: float | None = None,
-    metrics: Metrics | None = None,
+    metrics: JobMetrics | None = None,
     amend: Callable[[ScoreRow], ScoreRow | None] = lambda row: row,
 ) -> bool:
-    """Take the ledger's work through the stages and fill the table; True where it was interrupted before the end.
+    """Take the work through the stages into the table; True where interrupted.
 
     `amend` gives the row that is written in the place of a new one, None for none; `metrics` are kept up to date.
 
@@ -223,7 +223,7 @@ def _executor(
 
 
 def _bounded(work: Iterator[Work], ledger: Ledger, over: threading.Event) -> Iterator[Work]:
-    """The work, no more of it open than OPEN_FILES; ends with the run. It is taken in threads of the executor."""
+    """The work, at most OPEN_FILES of it open; read in the executor's threads."""
     most, lost = FIRST_FILES, 0
     for taken, item in enumerate(work, start=1):
         yield item
@@ -242,8 +242,10 @@ def _bounded(work: Iterator[Work], ledger: Ledger, over: threading.Event) -> Ite
 def _all_batches(
     executor: Executor, ledger: Ledger, work: Iterable[Work], say: Callable[[str], None]
 ) -> Generator[list[Result]]:
-    """Everything once; then again what a store did not give, as it may have been away for a while; then, one by one,
-    what was lost with a worker (its neighbours in a batch are lost too).
+    """Everything once; then again what a store did not give, then what was lost.
+
+    A store may have been away for a while. What was lost with a worker goes one by one, as its neighbours in a batch
+    are lost too.
     """
     later: dict[str, Work] = {}
     streak = 0  # of a store's clips that it did not give

@@ -1,4 +1,7 @@
-"""A lock that needs no locks: a file or object which only one run can make, and which changes while that run lives."""
+"""A lock for places without locks: a file or object that only one run can make.
+
+It changes while that run lives.
+"""
 
 import contextlib
 import os
@@ -126,7 +129,7 @@ class Lease:
                     self._place.delete()
 
     def check(self) -> None:
-        """Raise VqaError where another run has taken over; before each write that others would see."""
+        """Raise VqaError where another run has taken over; before each visible write."""
         if not self._is_ours():
             raise VqaError(
                 f"--out {self._out}: another run has taken over, as nothing was heard of this one for "
@@ -187,7 +190,7 @@ def held_by(out: object, holder: str) -> str:
 
 
 def is_dead(holder: str) -> bool:
-    """Whether a run that had this machine's name is no longer there; of others nothing is known."""
+    """Whether a run of this machine is gone; False for those of other machines."""
     found = re.fullmatch(r"process (\d+) on (.+)", holder.strip().partition("\n")[0])
     if found is None or found[2] != socket.gethostname():
         return False

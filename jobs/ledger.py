@@ -1,4 +1,4 @@
-"""Ledger of a run: which clips each file at work should give, and which came back; nothing twice, nothing missing."""
+"""Ledger of a run: which clips each file should give, and which came back."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from vqa.types import Clip
 
 @dataclass(slots=True)
 class Ledger:
-    """Kept by the driver while rows come in: the files handed out and not yet done, however large the job."""
+    """The files handed out and not yet done, in the driver, however large the job."""
 
     source: Iterable[Work]
     clip_seconds: float | None
@@ -33,7 +33,7 @@ class Ledger:
             yield item
 
     def take(self, results: Sequence[Result]) -> tuple[list[Result], float]:
-        """The results that come for the first time (a retried task may repeat some); how many files they make up."""
+        """New results (a retried task may repeat some), and how many files they make up."""
         new: list[Result] = []
         files = 0.0
         for one in results:
@@ -53,7 +53,7 @@ class Ledger:
         return new, files
 
     def _close(self, owner: str) -> None:
-        """Forget a file that is done, but for the rows of earlier runs that it no longer has."""
+        """Forget a file that is done, but for earlier rows that it no longer has."""
         seen = self._seen.pop(owner, set())
         self._vanished.extend(row for row in self.work.pop(owner).rows if row not in seen)
         self._duration_seconds.pop(owner, None)

@@ -1,4 +1,4 @@
-"""The clips of a job's sources, listed by a thread into a file on disk while the job reads them."""
+"""The clips of a job's sources, listed to disk by a thread while the job reads."""
 
 import itertools
 import pickle
@@ -58,7 +58,7 @@ class ClipList:
                 yield Clip(clip_id=clip_id, uri=uri, start_seconds=start, end_seconds=end)
 
     def settle(self, clips: int) -> None:
-        """Wait until the listing is complete, or has as many clips. Raises what it has met by then."""
+        """Wait for so many clips or the end of the list. Raises what listing has met."""
         with self._news:
             self._news.wait_for(lambda: self.is_complete or self._tally.listed >= clips)
         if self._fault:

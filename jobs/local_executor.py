@@ -1,4 +1,4 @@
-"""The stages in this process: clips are decoded ahead while the model scores. Imports no Ray."""
+"""The stages in this process, without Ray: clips are decoded ahead of the model."""
 
 import copy
 import logging
@@ -20,7 +20,7 @@ POLL_SECONDS = 0.2  # how soon a decoder that waits for room notices that the ru
 
 
 class LocalExecutor:
-    """Threads that drive the first stage, each with a guarded child of its own; the caller's thread drives the rest."""
+    """The first stage in threads, a guarded child each; the rest in the caller's."""
 
     def __init__(self, stages: Sequence[Stage]) -> None:
         """Nothing is started yet."""
@@ -38,7 +38,7 @@ class LocalExecutor:
             stage.close()
 
     def stream(self, work: Iterable[Work], *, alone: bool = False) -> Generator[list[Result]]:
-        """Results in the order they are finished, a batch at a time; `alone`: one clip per batch.
+        """Results in the order they are finished, in batches; `alone`: of one clip each.
 
         What a stage raises costs the batch, which the caller counts. Raises VqaError where a stage cannot be set up, or
         this process can give no more.
@@ -76,7 +76,7 @@ class LocalExecutor:
         return next((stage.batch_size for stage in self._rest if stage.batch_size), 1)
 
     def _decoders(self) -> int:
-        """All cores but those of the model, which works in one thread, or in as many as the job gives it."""
+        """Decoding threads: as set, else all cores but those of the later stages."""
         cores = machine.cores()
         wanted, *others = (stage.resources({"CPU": cores}) for stage in (self._first, *self._rest))
         return wanted.workers or max(1, cores - math.ceil(sum(one.cpus for one in others)))
@@ -86,7 +86,7 @@ class _Feed:
     """A bounded queue of what the first stage makes, filled by threads."""
 
     def __init__(self, stage: Stage, work: Iterable[Work], *, workers: int, room: int) -> None:
-        """Starts the threads. They end with the process, however it ends, and with them their children."""
+        """Start the threads, which end with the process, and their children with them."""
         self._work = iter(work)
         self._lock = threading.Lock()
         self._made: queue.Queue[Item] = queue.Queue(room)
@@ -132,7 +132,7 @@ class _Feed:
                 continue
 
     def batches(self, size: int) -> Iterator[list[Item]]:
-        """What is ready, at least one and at most `size`; all but the first wait for more, up to HOLD_SECONDS.
+        """Batches of 1 to `size`; all but the first wait for more, up to HOLD_SECONDS.
 
         Near the end, where a thread has found no more work, nothing waits. Raises VqaError where a stage could not be
         set up.

@@ -1,4 +1,4 @@
-"""Metrics of a running job for Prometheus: at an address of this process, and through Ray's exporter on Ray."""
+"""Prometheus metrics of a running job: at an address here, and by Ray's exporter."""
 
 import contextlib
 import time
@@ -45,7 +45,7 @@ class Exporter(Protocol):
         """Count `value` more, set a gauge to it, or observe it, by the metric's kind."""
 
 
-class Metrics:
+class JobMetrics:
     """The values of one job, handed to every exporter."""
 
     def __init__(self, *, price_per_hour: float | None = None) -> None:
@@ -98,8 +98,10 @@ class Metrics:
         waiting: Callable[[], Mapping[str, int]],
         is_last: bool = False,
     ) -> None:
-        """Set the gauges, every few seconds and at the end: files done, handed out, in all; by stage, workers and
-        clips that wait; cost."""
+        """Set the gauges, every few seconds and at the end.
+
+        Files done, handed out, in all; by stage, workers and clips that wait; cost.
+        """
         now = time.monotonic()
         if now < self._next_state and not is_last:
             return
@@ -118,8 +120,10 @@ class Metrics:
             self._add("vqa_cost", cost)
 
     def facts(self) -> dict[str, object]:
-        """By stage workers, the share of their time at work since the first rows, and clips that wait; tokens a second;
-        cost. For run.json."""
+        """Workers, load and queues by stage, tokens a second, cost; for run.json.
+
+        `busy` is the share of the workers' time at work since the first rows.
+        """
         seconds = time.monotonic() - self._rows_since if self._rows_since is not None else 0.0
         busy = {
             stage: round(min(1.0, self._stage_seconds[stage] / spent), 3)
@@ -145,7 +149,7 @@ class Metrics:
 
 
 class RayExporter:
-    """Ray's own exporter on every node (`ray.util.metrics`): names begin with `ray_` there."""
+    """Ray's exporter on every node (`ray.util.metrics`); names begin with `ray_`."""
 
     def __init__(self) -> None:
         """Declare the metrics to the Ray that this process is connected to."""
@@ -208,8 +212,8 @@ class PageExporter:
 
 
 @contextlib.contextmanager
-def serving(address: str | None, metrics: Metrics) -> Iterator[None]:
-    """Serve the metrics at HOST:PORT, or PORT of this machine alone, while the block runs; None: nowhere.
+def serving(address: str | None, metrics: JobMetrics) -> Iterator[None]:
+    """Serve metrics at HOST:PORT or a local PORT while the block runs; None: nowhere.
 
     Raises:
         UsageError: another form of address, one that cannot be listened at, or no prometheus_client.

@@ -1,4 +1,4 @@
-"""Results in a store: a folder here, whose files are put there whole, in the order they were written.
+"""Results in a store: a folder here whose files are put there whole, in order.
 
 Of a part of the table that grows a reader sees the last whole state, as stores replace objects at once. What is put is
 at most a write (`job.seconds_per_write`) behind; a store that is away is caught up with later.

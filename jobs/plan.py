@@ -1,4 +1,4 @@
-"""The plan of a scoring job: from a probe and a type of machine to hours, memory, bytes, cost, and what limits it."""
+"""Plan of a job from its probe and machines: time, memory, bytes, cost, limit."""
 
 import math
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from pydantic import Field
 from jobs.config import JobConfig
 from jobs.probe import Numbers, Probe
 from vqa import machine
-from vqa.config import Strict, load
+from vqa.config import Strict, load_config
 from vqa.errors import UsageError
 
 RESAMPLES = 500
@@ -45,8 +45,8 @@ def this_machine() -> Hardware:
 
 
 def read_hardware(path: Path | None, assignments: tuple[str, ...] = ()) -> Hardware:
-    """Hardware of a file (null: this machine) with assignments over it. Raises UsageError."""
-    given = load(path, Hardware, assignments, base=this_machine().model_dump() if path is None else None)
+    """Hardware of a file (None: this machine) with assignments. Raises UsageError."""
+    given = load_config(path, Hardware, assignments, base=this_machine().model_dump() if path is None else None)
     if given.cards and given.score_seconds is None and not this_machine().cards:
         raise UsageError(
             f"{path or 'cards'}: no GPU is here to measure scoring on. Make the plan where one is, or give the seconds "
@@ -116,7 +116,7 @@ class Plan:
 
 
 def rates(probe: Probe, on: Fleet) -> dict[str, float]:
-    """Clips per second that decoding, scoring, storage and driver could each do alone."""
+    """Clips/s that decoding, scoring, storage and driver could each do alone."""
     return {
         "decoding": on.decoders * on.hardware.core_speed / probe.decode_per_clip,
         "scoring": on.scorers * score_speed(on.hardware) / probe.score_per_clip if probe.score_per_clip else math.inf,
@@ -126,7 +126,7 @@ def rates(probe: Probe, on: Fleet) -> dict[str, float]:
 
 
 def score_speed(hardware: Hardware) -> float:
-    """Of a model worker, in those of the probe: that of a core, but for GPUs, whose seconds are measured or given."""
+    """Speed of a model worker relative to the probe; 1 for GPUs and given seconds."""
     return 1.0 if hardware.cards or hardware.score_seconds else hardware.core_speed
 
 

@@ -13,14 +13,14 @@ from rich.table import Table
 
 from jobs.engine import choose_engine
 from jobs.plan import QUANTILES, Fleet, Hardware, Plan, driver_seconds, fleet, forecast, quantiles, read_hardware
-from jobs.probe import Probe, chosen, probe
+from jobs.probe import Probe, chosen, probe_job
 from jobs.progress import duration
 from jobs.request import ScoreInputs, ScoreRequest, inputs_of
 from jobs.simulation import Outcome, scale
 from vqa.console import Engine, counted, printable
 from vqa.errors import UsageError
 from vqa.media.storage.hosts import allow_private
-from vqa.report.scaling import Curve, write_scaling
+from vqa.report.scaling import ScalingPoint, write_scaling
 
 SCALES = 0.9  # of linear, and it still counts as scaling
 MEANS = {
@@ -61,7 +61,7 @@ def plan(request: PlanRequest) -> int:
     engine = choose_engine(request.job, files=inputs.clips.listed)
     is_local = engine is Engine.LOCAL and request.hardware is None
     on = fleet(hardware, inputs.config.job, machines=request.machines, is_local=is_local)
-    seen = probe(inputs, wanted, seconds=request.seconds, score_seconds=hardware.score_seconds)
+    seen = probe_job(inputs, wanted, seconds=request.seconds, score_seconds=hardware.score_seconds)
     if request.files:
         seen = replace(seen, files=request.files)
     made = forecast(seen, on)
@@ -209,9 +209,9 @@ def _unit(hardware: Hardware) -> str:
     return "GPUs" if hardware.cards else "machines"
 
 
-def _curve(one: Outcome, hardware: Hardware) -> Curve:
+def _curve(one: Outcome, hardware: Hardware) -> ScalingPoint:
     cost = _cost(one, hardware)
-    return Curve(
+    return ScalingPoint(
         workers=one.workers,
         clips_per_second=one.clips_per_second,
         linear=one.linear,

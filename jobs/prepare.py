@@ -1,4 +1,4 @@
-"""The preparing job: every clip of a manifest decoded and sampled once, into a folder that training reads.
+"""The preparing job: a manifest's clips decoded and sampled once, for training.
 
 `python -m jobs.prepare ARGS` is `vqa prepare ARGS`, for launchers that want a module.
 """
@@ -22,7 +22,7 @@ from jobs.run_record import RunRecord
 from jobs.signals import locked, writing
 from jobs.stages import PrepareStage
 from jobs.summary import count_table, counts, failure_table
-from vqa.config import Values, merge, read
+from vqa.config import Values, merge_values, read_yaml
 from vqa.console import INTERRUPTED, printable
 from vqa.data.dialects import Row
 from vqa.data.score_table import read_scores
@@ -58,7 +58,7 @@ class PrepareInputs:
 
 
 def prepare(request: PrepareRequest) -> int:
-    """Run the preparing job; return the exit code. Raises VqaError where it cannot run."""
+    """Run the preparing job; return the exit code. Raises VqaError if it cannot run."""
     limit = FailureLimit.parse(request.max_failed)
     inputs = _inputs_of(request)
     if inputs.config.limits.private_hosts:
@@ -74,7 +74,7 @@ def prepare(request: PrepareRequest) -> int:
 
 
 def _inputs_of(request: PrepareRequest) -> PrepareInputs:
-    """Settle everything that can go wrong before anything is written. Raises UsageError."""
+    """Settle all that can go wrong before anything is written. Raises UsageError."""
     config = _config_of(request)
     clips = manifest_clips(request.manifest)
     if not clips:
@@ -94,7 +94,7 @@ def _config_of(request: PrepareRequest) -> ScoreConfig:
         raise UsageError(f"--model {request.model}: the recipe of --for has a model of its own. Give one of the two.")
     recipe = load_recipe(request.recipe)
     of_recipe = {"model": recipe.card_name, "views": recipe_views(recipe).model_dump(mode="json")}
-    values = merge(of_recipe, read(request.config)) if request.config else of_recipe
+    values = merge_values(of_recipe, read_yaml(request.config)) if request.config else of_recipe
     return resolve_values(values, assignments=request.assignments, where=str(request.config or request.recipe))
 
 

@@ -1,4 +1,4 @@
-"""A probe of a scoring job: some of its clips really decoded and scored here, every stage timed."""
+"""A probe of a scoring job: some of its clips decoded and scored here, timed."""
 
 import contextlib
 import copy
@@ -76,7 +76,7 @@ class Probe:
         return float(self.score_seconds.mean()) * self.scored_share if len(self.score_seconds) else 0.0
 
 
-class Batch(NamedTuple):
+class TimedBatch(NamedTuple):
     """What a stage did at once."""
 
     seconds: float
@@ -86,15 +86,15 @@ class Batch(NamedTuple):
 
 @dataclass(kw_only=True)
 class Timed:
-    """A stage that notes how long it works on each batch, without the time in which its results wait.
+    """A stage that times its work on each batch, without the wait of its results.
 
     A worker's first batch is noted apart: processes start with it, and libraries warm up.
     """
 
     stage: Stage
     load_seconds: list[float] = field(default_factory=list)
-    first: list[Batch] = field(default_factory=list)
-    later: list[Batch] = field(default_factory=list)
+    first: list[TimedBatch] = field(default_factory=list)
+    later: list[TimedBatch] = field(default_factory=list)
     _is_warm: bool = False
 
     def __copy__(self) -> "Timed":
@@ -102,7 +102,7 @@ class Timed:
         return Timed(stage=copy.copy(self.stage), load_seconds=self.load_seconds, first=self.first, later=self.later)
 
     @property
-    def batches(self) -> list[Batch]:
+    def batches(self) -> list[TimedBatch]:
         """All of them, or those of warm workers where there are enough of these."""
         return self.later if len(self.later) > len(self.first) else self.first + self.later
 
@@ -133,7 +133,7 @@ class Timed:
             started = time.perf_counter()
         spent += time.perf_counter() - started
         if made:
-            (self.later if self._is_warm else self.first).append(Batch(spent, items, made))
+            (self.later if self._is_warm else self.first).append(TimedBatch(spent, items, made))
         self._is_warm = True
 
     def close(self) -> None:
@@ -147,12 +147,14 @@ def _facts(item: Item) -> Item:
 
 
 def chosen(clips: Iterable[Clip], count: int) -> list[Clip]:
-    """`count` of the clips, spread over the listing by a digest of their names: the same ones each time."""
+    """Pick `count` clips by a digest of their names: spread, and the same each time."""
     return heapq.nsmallest(count, clips, key=lambda clip: hashlib.blake2b(os.fsencode(clip.clip_id)).digest())
 
 
-def probe(inputs: ScoreInputs, clips: Sequence[Clip], *, seconds: float, score_seconds: float | None = None) -> Probe:
-    """Decode and score some clips of a job here, as a run with `--engine local` would.
+def probe_job(
+    inputs: ScoreInputs, clips: Sequence[Clip], *, seconds: float, score_seconds: float | None = None
+) -> Probe:
+    """Decode and score some clips of a job here, as with `--engine local`.
 
     Args:
         inputs: What the job scores, and how.
@@ -213,7 +215,7 @@ def probe(inputs: ScoreInputs, clips: Sequence[Clip], *, seconds: float, score_s
     )
 
 
-def _place(batch: Batch) -> str:
+def _place(batch: TimedBatch) -> str:
     return str(batch.taken[0].clip.uri)
 
 
@@ -234,7 +236,7 @@ def _driver_seconds(found: Sequence[ScoreRow]) -> float:
 
 
 class _Decoders:
-    """Memory and reading of the processes that decode: looked up while they live, as nobody is told afterwards."""
+    """Memory and bytes read of the decoding processes, which only tell while alive."""
 
     def __init__(self) -> None:
         self.peak_bytes = 0
@@ -252,7 +254,7 @@ class _Decoders:
         self._begun = self._begun or self._ended
 
     def read_share(self, sizes: Sequence[float]) -> float:
-        """Bytes read between the first look and the last, of those of the files done in between."""
+        """Share read of the bytes of the files done between the first look and the last."""
         first, last = self._begun or self._ended, self._ended
         between = sum(sizes[first[0] : last[0]])
         return min(1.0, (last[1] - first[1]) / between) if between else 1.0

@@ -17,7 +17,7 @@ RATE_SECONDS = 3.0  # below this the batches that happened to be ready make up t
 
 
 class JobProgress:
-    """Counts files and clips; the rate counts from the first clip, so start-up does not spoil the estimate."""
+    """Counts of files and clips, and a rate from the first clip on, after start-up."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class JobProgress:
             self._bar.stop()
 
     def advance(self, *, clips: int, failed: int, files: float) -> None:
-        """Count finished clips, those of them without a score, and the files (or shares of one) that they make up."""
+        """Count finished clips, those without a score, and their files (shares count)."""
         self.clips_done += clips
         self.failed += failed
         self.files_done += files

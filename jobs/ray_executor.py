@@ -1,9 +1,10 @@
-"""The stages on Ray Data: streaming, with backpressure, on this machine or a cluster."""
+"""The stages on Ray Data, streaming with backpressure, here or on a cluster."""
 
 import faulthandler
 import gc
 import io
 import itertools
+import math
 import os
 import pickle
 import tempfile
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 # one, several travel together; at more tasks a second than it can start they would never become more.
 TASKS_PER_SECOND = 10  # so many files as are finished in a second make so many tasks
 TASK_FILES = 64  # in a task at most
+RATE_SECONDS = 5.0  # over which files are counted: from the start, where a start is slow, a rate would lag for minutes
 PACKET_SECONDS = 0.1  # rows that are made within leave a worker together
 POLL_SECONDS = 0.05  # how soon work that is planned reaches Ray
 # A clip is tried twice: with its neighbours in a batch, then, where their worker died, alone. Each such end costs a
@@ -41,7 +43,7 @@ TASK_RETRIES = 0
 
 
 class RayExecutor:
-    """A pool of workers per stage; each starts with one worker and grows while the cluster has room."""
+    """A pool of workers per stage that grows from its least while there is room."""
 
     def __init__(
         self,
@@ -100,7 +102,7 @@ class RayExecutor:
         return {"decoding": first, "scoring": sum(rest)}
 
     def waiting(self) -> dict[str, int]:
-        """Nothing: Ray Data tells its queues to Ray's exporter alone (`ray_data_operator_queued_blocks`)."""
+        """Nothing: Ray's own metric `ray_data_operator_queued_blocks` has the queues."""
         return {}
 
     def _stream(self, work: Iterable[Work], *, alone: bool) -> Generator[list[Result]]:
@@ -177,7 +179,10 @@ def _restarts() -> dict[str, int]:
 
 
 class StageWorker:
-    """A stage in an actor of Ray. An error of its `setup` is its one result: Ray would only pass on the text."""
+    """A stage in an actor of Ray.
+
+    An error of its `setup` is its one result: Ray would only pass on the text.
+    """
 
     def __init__(self, stage: Stage, stall_seconds: float | None = None, packet_seconds: float = 0.0) -> None:
         """Set the stage up; what it makes within `packet_seconds` travels together."""
@@ -209,7 +214,7 @@ class StageWorker:
             yield _table(faults)
 
     def _timed(self, made: Iterator[Item]) -> Iterator[Item]:
-        """The same; ends this process where the next one takes too long, whatever hangs and holds the interpreter."""
+        """The same; ends this process where an item stalls, even one that holds the GIL."""
         while True:
             if self._stall_seconds is not None:
                 faulthandler.dump_traceback_later(self._stall_seconds, file=2, exit=True)  # needs no Python to run
@@ -223,7 +228,7 @@ class StageWorker:
 
 
 def _packets_of(made: Iterable[Item], seconds: float) -> Iterator[list[Item]]:
-    """Rows that are made within so many seconds together; samples one by one: the model's batches are made of them."""
+    """Packets of rows made within `seconds`; samples go singly, to be batched later."""
     packet: list[Item] = []
     began = time.monotonic()
     for one in made:
@@ -236,7 +241,7 @@ def _packets_of(made: Iterable[Item], seconds: float) -> Iterator[list[Item]]:
 
 
 def _worker_of(stage: Stage) -> type[StageWorker]:
-    """A StageWorker under the name of the stage, which is what Ray shows and calls its processes."""
+    """A StageWorker under the stage's name, which Ray shows and gives its processes."""
     return type(type(stage).__name__, (StageWorker,), {"__module__": type(stage).__module__})
 
 
@@ -254,7 +259,7 @@ def _items(table: pa.Table) -> list[Item]:
 
 
 class _Feed:
-    """Work that a thread appends to a file, packet by packet, and a reading task of Ray on this machine follows.
+    """Packets of work that a thread appends to a file and a local Ray task follows.
 
     Whatever is read again, after a fault, is the same.
     """
@@ -262,7 +267,8 @@ class _Feed:
     def __init__(self, work: Iterable[Work], *, most: int) -> None:
         """Start the thread; `most`: files in a packet."""
         self.fault: VqaError | None = None
-        self._done, self._first = 0, 0.0
+        self._done = 0
+        self._marks: list[tuple[float, int]] = []  # when so many were finished: before and after the last RATE_SECONDS
         self._folder = tempfile.TemporaryDirectory(prefix="vqa-feed-", ignore_cleanup_errors=True)
         self._path = Path(self._folder.name) / "work"
         self._path.touch()
@@ -288,11 +294,14 @@ class _Feed:
 
     def finished(self, results: int) -> None:
         """Count results, by whose rate packets grow."""
-        self._first = self._first or time.monotonic()
+        now = time.monotonic()
+        if not self._marks or now - self._marks[-1][0] >= RATE_SECONDS:
+            self._marks = [*self._marks[-1:], (now, self._done)]
         self._done += results
 
     def _size(self, most: int) -> int:
-        per_second = self._done / max(1.0, time.monotonic() - self._first)
+        since, before = self._marks[0] if self._marks else (math.inf, 0)
+        per_second = (self._done - before) / max(1.0, time.monotonic() - since)
         return max(1, min(most, int(per_second / TASKS_PER_SECOND)))
 
     def dataset(self) -> "Dataset":

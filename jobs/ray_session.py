@@ -1,4 +1,4 @@
-"""A connection to Ray: to a cluster, or to a Ray of our own on this machine; what is wrong with either, in words."""
+"""Connection to a cluster or to a Ray of our own here; what is wrong, in words."""
 
 import contextlib
 import logging
@@ -29,10 +29,10 @@ SETTINGS = 4  # type of a frame, its fourth byte
 
 @contextlib.contextmanager
 def ray_session(address: str | None, *, least_cpus: int = 2) -> Iterator[dict[str, float]]:
-    """Ray's resources ("CPU", "GPU") while connected: to `address` or $RAY_ADDRESS, else to a Ray of our own, here.
+    """Connect to `address`, $RAY_ADDRESS or a Ray of our own; yield its resources.
 
-    Our own ends with this process, however that ends; an existing one is left running. An already connected process
-    is taken as it is. Raises VqaError where Ray cannot be had.
+    They go by Ray's names ("CPU", "GPU"). Our own Ray ends with this process, however that ends; an existing one is
+    left running. An already connected process is taken as it is. Raises VqaError where Ray cannot be had.
     """
     _compat.set_environment()
     import ray
@@ -67,7 +67,7 @@ class _Local(TypedDict, total=False):
 
 
 def _local_options(folder: Path, *, least_cpus: int) -> _Local:
-    """Sizes by what this process may use; what Ray spills to disk goes to where the user wants temporary files."""
+    """Sizes by what this process may use; spill files go to the temporary folder."""
     memory, shared = machine.memory_bytes(), machine.shared_memory_bytes()
     wished = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
     is_usable = folder.parent != Path(wished) and os.access(wished, os.W_OK | os.X_OK)
@@ -83,7 +83,7 @@ def _local_options(folder: Path, *, least_cpus: int) -> _Local:
 
 
 def _check_limits() -> None:
-    """Raise MachineError for limits with which Ray's processes end or wait without a word."""
+    """Raise MachineError for limits that make Ray's processes end or wait silently."""
     import psutil
 
     machine.require_limits(
@@ -105,7 +105,7 @@ def _check_limits() -> None:
 
 
 def _start(options: _Local, folder: Path) -> None:
-    """Start a Ray. It gets three tries: its parts wait 15 seconds for each other, too little on a very busy machine."""
+    """Start a Ray, in up to three tries: its parts wait only 15 s for each other."""
     import psutil
     import ray
 
@@ -163,7 +163,7 @@ def _connect(address: str) -> None:
 
 
 def _knock(host: str, port: int) -> None:
-    """Raise VqaError where no gRPC server, such as Ray's, listens; Ray itself would try for more than ten minutes."""
+    """Raise VqaError where no gRPC server listens; Ray would try over ten minutes."""
     where = f"Ray at '{host}:{port}' cannot be reached"
     try:
         with socket.create_connection((host, port), timeout=KNOCK_SECONDS) as line:
@@ -202,7 +202,7 @@ def _line(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _silent_stderr() -> Iterator[None]:
-    """Keep what Ray's C++ parts print while they start off our stderr; what goes wrong comes as an exception."""
+    """Keep Ray's C++ output off stderr while it starts; faults come as exceptions."""
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:

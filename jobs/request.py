@@ -1,4 +1,4 @@
-"""What a scoring run is asked: the arguments of `vqa score`, checked and settled into inputs and stages."""
+"""The arguments of `vqa score`, checked and settled into inputs and stages."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -76,7 +76,7 @@ class ScoreInputs:
 
 
 def inputs_of(request: ScoreRequest) -> ScoreInputs:
-    """Settle everything that can go wrong before anything is written. Raises UsageError, ModelError."""
+    """Settle all that can go wrong before a write. Raises UsageError, ModelError."""
     config = resolve(request.config, assignments=request.assignments, flags=_flags(request))
     _refuse_unused(request, config)
     config = asked_config(config)
@@ -107,7 +107,7 @@ def inputs_of(request: ScoreRequest) -> ScoreInputs:
 
 
 def _light_inputs(whole: ScoreInputs) -> ScoreInputs:
-    """The first pass of a cascade. Raises ModelError for a student that cannot tell how unsure it is."""
+    """First pass of a cascade. Raises ModelError for a student without uncertainty."""
     config = light_part(whole.config)
     folder = config.student or EMBEDDED
     model_id, revision = identify(config)

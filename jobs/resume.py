@@ -1,4 +1,4 @@
-"""What a run has to do: the clips asked for against the rows on disk, by names, stamps and keys."""
+"""Work of a run: clips asked for against rows on disk, by names, stamps and keys."""
 
 import hashlib
 import itertools
@@ -80,7 +80,7 @@ def run_key(source: str, *, start_seconds: float | None, end_seconds: float | No
 
 
 def stamp(uri: str) -> Stamp | None:
-    """Size and time of last change (of a remote file, as its store reports them); None where there is no file.
+    """A file's size and time of last change, as its store reports; None without one.
 
     An equal stamp is trusted. The time is the later of that of the content and that of the file's entry, which nobody
     can put back: `cp -p` and rsync give new content an old time.
@@ -101,7 +101,7 @@ def stored_rows(table: pa.Table) -> list[StoredRow]:
 
 
 class StoredRows:
-    """The rows of a table as columns, found by the names of clips: no objects for a million of them."""
+    """Rows of a table kept as columns and found by clip name, without row objects."""
 
     def __init__(self, table: pa.Table) -> None:
         """Index the columns of `StoredRow` by the hash of the name of each row's video."""
@@ -121,7 +121,7 @@ class StoredRows:
 
 
 class Planner:
-    """The work of a job, planned PLAN_CHUNK clips at a time as it is taken, and counts of what was planned so far."""
+    """The work of a job, planned PLAN_CHUNK clips at a time, and counts of it."""
 
     def __init__(
         self,
@@ -175,7 +175,7 @@ class Planner:
         return [name for name in names if not self._clips.has(name)]
 
     def look_ahead(self, files: int) -> int:
-        """Plan until more than so many files are to do, or all is planned; return how many are known by then."""
+        """Plan until more than `files` are to do, or all; return how many are known."""
         while len(self._ahead) <= files and (work := next(self._chunks, None)) is not None:
             self._ahead.extend(work)
         return len(self._ahead)
@@ -216,7 +216,7 @@ def plan_work(
             continue
         _, old = by_source[clip.clip_id]
         _refuse_other_file(clip, old)
-        current = [row for row in old if row.run_key in (key_of(row, settings), also and key_of(row, also))]
+        current = [row for row in old if row.run_key in (row_run_key(row, settings), also and row_run_key(row, also))]
         good = [row for row in current if row.error_kind not in RETRIED]
         retried += len(current) - len(good)
         good_ids = [row.clip_id for row in good]
@@ -225,12 +225,14 @@ def plan_work(
         if now and all(_is_trusted(row, clip, now) for row in good) and _is_complete(clip, good, clip_seconds):
             reused.extend(good_ids)
         else:
-            work.append(Work(clip=clip, finished=tuple(key_of(row, settings) for row in good), rows=tuple(good_ids)))
+            work.append(
+                Work(clip=clip, finished=tuple(row_run_key(row, settings) for row in good), rows=tuple(good_ids))
+            )
     return WorkPlan(work=work, reused=reused, stale=stale, retried=retried)
 
 
 def _stamped(uris: Sequence[tuple[str, str]]) -> list[tuple[str, Stamp | None]]:
-    """Each name with its file's stamp. Threads wait for slow stores; on a fast disk they only wait for each other."""
+    """Each name with its file's stamp, taken in threads where stamps are slow."""
     found: list[tuple[str, Stamp | None]] = []
 
     def take(part: Iterable[tuple[str, str]]) -> list[tuple[str, Stamp | None]]:
@@ -269,7 +271,7 @@ def _refuse_other_file(clip: Clip, old: Sequence[StoredRow]) -> None:
             )
 
 
-def key_of(row: StoredRow, settings: str) -> str:
+def row_run_key(row: StoredRow, settings: str) -> str:
     """The run key that a row has under these settings."""
     source = row.fingerprint or row.error_kind or ""
     return run_key(source, start_seconds=row.start_seconds, end_seconds=row.end_seconds, settings=settings)

@@ -1,4 +1,4 @@
-"""What is known of a clip as the stages go on: the fields of its row, from the file's headers to the score."""
+"""The fields of a clip's row as the stages fill them, from headers to score."""
 
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -37,13 +37,13 @@ class ScoredBy(NamedTuple):
 
 
 def scored_by(card: ModelCard, *, model_id: str, model_revision: str) -> ScoredBy:
-    """What rows of a model say: which question it was asked, on which scale it answers."""
+    """What a model's rows say of it: the question asked, the scale of its answers."""
     scale = card.scale
     return ScoredBy("reason", model_id, model_revision, card.asked, words_digest(card), scale.low, scale.high)
 
 
 def new_row(clip: Clip, source: str, *, settings: str) -> ScoreRow:
-    """What is known of a clip before it is decoded; `source`: its fingerprint, or why it has none."""
+    """A clip's row before decoding; `source`: its fingerprint, or why it has none."""
     start, end = clip.start_seconds, clip.end_seconds
     return ScoreRow(
         clip_id=clip.clip_id,
@@ -127,6 +127,6 @@ def with_score(row: ScoreRow, views: Views, score: Score | ClipError) -> ScoreRo
 
 
 def lost_row(clip: Clip, *, settings: str, by: ScoredBy | None = None) -> ScoreRow:
-    """The row of a clip that was lost with its worker, for good: retried by the next run."""
+    """The row of a clip lost for good with its worker; the next run retries it."""
     row = new_row(clip, "crashed", settings=settings)
     return replace(row, error_kind="crashed", error=f"{clip.uri}: {LOST}", **(by._asdict() if by else {}))

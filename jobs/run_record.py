@@ -53,7 +53,7 @@ class RunRecord:
 
     @contextlib.contextmanager
     def beating(self, progress: Callable[[], Mapping[str, object]]) -> Iterator[None]:
-        """Write `progress` every few seconds, which tells a slow run from one that was killed."""
+        """Write `progress` every few seconds, which tells a slow run from a killed one."""
         over = threading.Event()
 
         def beat() -> None:

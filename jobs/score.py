@@ -1,4 +1,4 @@
-"""The scoring job, from the command's arguments to the table on disk and the exit code.
+"""The scoring job, from the command's arguments to table and exit code.
 
 `python -m jobs.score ARGS` is `vqa score ARGS`, for launchers that want a module.
 """
@@ -18,7 +18,7 @@ from jobs.cascade import plan_second
 from jobs.engine import LOCAL_FILES, TOO_MANY_FAILED, WITHOUT_SCORE, FailureLimit, choose_engine, run_stages
 from jobs.ledger import Ledger
 from jobs.listing import ClipList
-from jobs.metrics import Metrics, serving
+from jobs.metrics import JobMetrics, serving
 from jobs.mirror import mirrored
 from jobs.progress import JobProgress, duration
 from jobs.request import ScoreInputs, ScoreRequest, inputs_of, stages_of
@@ -159,7 +159,7 @@ def _score(
     )
     began = time.monotonic()
     _announce(inputs, plan, progress)
-    metrics = Metrics(price_per_hour=config.job.price_per_hour)
+    metrics = JobMetrics(price_per_hour=config.job.price_per_hour)
     with (
         record.failing(),
         record.beating(lambda: progress.facts() | metrics.facts()),
@@ -215,11 +215,11 @@ def _run(
     plan: Planner,
     table: ScoreTable,
     progress: JobProgress,
-    metrics: Metrics,
+    metrics: JobMetrics,
     *,
     engine: Engine,
 ) -> bool:
-    """Fill the table, of a cascade in two passes; True where it was interrupted before the end."""
+    """Fill the table, for a cascade in two passes; True where it was interrupted."""
     first, clip_seconds, limit = inputs.first, inputs.config.clip_seconds, inputs.config.job.unread_limit
     ledger = Ledger.of(plan, clip_seconds=clip_seconds)
     where: dict[str, Any] = {"engine": engine, "ray_address": request.ray_address, "wait": request.wait}
@@ -296,7 +296,7 @@ def _announce(inputs: ScoreInputs, plan: Planner, progress: JobProgress) -> None
 
 
 def _requested_rows(out: Path, clips: ClipList) -> pa.Table:
-    """The rows of the clips asked for (a folder of results may hold others), without their texts.
+    """Rows of the clips asked for (a results folder may hold others), without texts.
 
     All rows where an interruption came before the clips were listed.
     """

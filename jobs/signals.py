@@ -1,4 +1,4 @@
-"""Signals that never interrupt a write, and the lock of a folder that one run writes to."""
+"""Signals held back during writes, and the lock of the folder a run writes to."""
 
 import contextlib
 import errno
@@ -24,9 +24,9 @@ Handler = Callable[[int, FrameType | None], object] | int | None  # as signal.si
 
 
 class Stop:
-    """Handler of Ctrl-C, SIGTERM and SIGUSR1, Slurm's warning: raised as KeyboardInterrupt only while waiting.
+    """Handler of Ctrl-C, SIGTERM and SIGUSR1 (Slurm): interrupts only while waiting.
 
-    Elsewhere, as in a write, it is noted.
+    Elsewhere, as in a write, the signal is noted; a second one raises KeyboardInterrupt at once.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Stop:
         self._before: dict[signal.Signals, Handler] = {}
 
     def arm(self) -> None:
-        """Install the handler; again after Ray has started, which takes SIGTERM for itself."""
+        """Install the handler; again once Ray has started, which takes SIGTERM."""
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
                 before = signal.signal(number, self._note)
@@ -67,13 +67,13 @@ class Stop:
 
 
 def as_url(out: Path) -> str:
-    """The URL that a path was made from, of which pathlib makes one slash of two; empty for a path."""
+    """The URL in a path, with the slash that pathlib dropped; empty for a path."""
     return re.sub(r"^([a-z][a-z0-9+.-]+):/+", r"\1://", str(out)) if re.match(r"[a-z][a-z0-9+.-]+:/", str(out)) else ""
 
 
 @contextlib.contextmanager
 def locked(out: Path) -> Iterator[Callable[[], None]]:
-    """Make a folder and lock it for one run; the lock ends with the process, however that ends.
+    """Make a folder and lock it for one run; the lock ends with the process.
 
     Where the file system has no locks (some mounts of NFS and Lustre), a file that only one run can make stands for it
     (lease.py).
@@ -110,7 +110,7 @@ def locked(out: Path) -> Iterator[Callable[[], None]]:
 
 @contextlib.contextmanager
 def writing(out: Path) -> Iterator[None]:
-    """Raise VqaError, with a way out, where the file system takes no more; what was written before is whole."""
+    """Raise VqaError, with a way out, where the file system takes no more writes."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Discrete-event simulation of a scoring job on many machines, fed by the stage times of a probe."""
+"""Discrete-event simulation of a scoring job on many machines, from a probe."""
 
 import math
 from collections.abc import Generator, Iterator
@@ -85,7 +85,7 @@ def scale(
 
 
 def _outcome(probe: Probe, on: Fleet, *, batch_size: int, seed: int) -> Outcome:
-    """Rate and limit of a job long enough to tell; time of this one, simulated to its end where it is shorter."""
+    """Rate and limit of a long enough job; time of this one, simulated if shorter."""
     steady = Simulation(probe, on, batch_size=batch_size, seed=seed).run()
     total, rate = max(1, round(probe.clip_count)), steady.clips_per_second
     edges = steady.end_seconds - steady.clips / rate
@@ -120,7 +120,7 @@ class Course:
 
 
 class Simulation:
-    """One job: clips are read, decoded, wait in a bounded store, are scored in batches, and pass the driver.
+    """A job: clips are read, decoded, queued (bounded), scored in batches, recorded.
 
     Models are loaded before; the time for that is added to the job's.
     """

@@ -1,4 +1,4 @@
-"""The stages of the jobs: dataclasses that hold their settings, cheap to make and to pickle, set up in the worker.
+"""Stages of the jobs: settings that are cheap to pickle, set up in the workers.
 
     Work ──► SampleStage ──► Sample (views, pickled) ──► ScoreStage ──► ScoreRow
              guarded child                              the model
@@ -71,7 +71,7 @@ Item: TypeAlias = Any  # what goes from stage to stage: Work, Sample, Result or 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
-    """What the workers of a stage take: how many at most (None: while there is room), at least, and each of them."""
+    """What a stage's workers take; `workers` at most, None: while there is room."""
 
     workers: int | None = None
     least: int = 1
@@ -109,7 +109,7 @@ class Stage(Protocol):
 
 @dataclass(kw_only=True)
 class SampleStage:
-    """Files to samples: fingerprint, windows, views; whatever opens a file happens in a child that can be killed."""
+    """Files to samples; whatever opens a file runs in a child that can be killed."""
 
     views: ViewsConfig
     settings: str  # the digest that goes into each run key
@@ -137,7 +137,7 @@ class SampleStage:
             self._child.close()
 
     def process(self, items: Sequence[Work]) -> Iterator[Sample | Result]:
-        """The samples of each file, and rows for what failed; a long video's windows come one after another."""
+        """Samples of each file, and rows of what failed; a video's windows in a row."""
         for work in items:
             yield from self._samples(work.clip, finished=frozenset(work.finished))
 
@@ -243,7 +243,7 @@ class ScoreStage:
         return self.engine.concurrency if self.engine.name == "endpoint" else self.generation.batch_size
 
     def resources(self, cluster: Mapping[str, float]) -> Resources:
-        """GPUs where there are any and the model is here; else half the cores, as the decoders feed the model."""
+        """GPUs, where there are any, for a model that runs here; else half the cores."""
         gpus = self.job.gpus_per_worker if cluster.get("GPU", 0) and self.engine.name != "endpoint" else 0.0
         if gpus and self.engine.name == "vllm" and self.engine.tensor_parallel > 1:
             gpus = float(self.engine.tensor_parallel)
@@ -252,7 +252,7 @@ class ScoreStage:
         return _of_model(self.job, workers=workers, gpus=gpus)
 
     def setup(self) -> None:
-        """Load the model. Raises ModelError where it cannot be had, or is not in the state that the run keys name."""
+        """Load the model. Raises ModelError where it is missing or of another revision."""
         # Ray gives a worker this many threads; the sums of a matrix product, and so the scores, depend on their number.
         threads = self.card.cpu_threads or max(1, int(self.job.cpus_per_worker))
         card = self.card.model_copy(update={"cpu_threads": threads})
@@ -294,7 +294,7 @@ class LightStage:
         return _of_model(self.job, workers=self.job.score_workers or by_cores, gpus=0.0)
 
     def setup(self) -> None:
-        """Load the student. Raises ModelError where it cannot be had, or is not the one that the run keys name."""
+        """Load the student. Raises ModelError where it is missing or of another digest."""
         from vqa.light.card import student_digest
 
         _refuse_other_revision(self.model_id, wanted=self.model_revision, found=student_digest(self.student))
@@ -339,7 +339,7 @@ def _refuse_other_revision(model_id: str, *, wanted: str, found: str) -> None:
 def _with_scores(
     items: Sequence[Sample | Result], score: Callable[[Sequence[Views]], Sequence[Score | ClipError]], by: ScoredBy
 ) -> Iterator[Result]:
-    """The rows of a batch, in order: samples are scored, rows that are final already pass."""
+    """Rows of a batch, in order: samples scored, the others with the model's columns."""
     views = [item.load() for item in items if isinstance(item, Sample)]
     scored = zip(views, score(views) if views else (), strict=True)
     for item in items:

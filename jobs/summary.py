@@ -1,4 +1,4 @@
-"""Summary of a scores table for a terminal: counts, best, worst and failed clips; names are escaped."""
+"""Scores for a terminal: counts, best, worst and failed clips, names escaped."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -50,7 +50,7 @@ def _by_score(rows: pa.Table) -> pa.Table:
 
 
 def score_table(rows: Iterable[ShownRow], *, title: str) -> Table:
-    """Clips with their scores (1-5), spread, global and local score, and the model's reason."""
+    """Table of clips: score (1-5), global and local score, spread, model's reason."""
     table = Table(title=title, title_justify="left", expand=False)
     # On a narrow screen names and reasons fold; numbers are never squeezed.
     table.add_column("score", justify="right", no_wrap=True, min_width=5)
@@ -129,6 +129,6 @@ def overview(rows: pa.Table, *, out: Path, shown: int = 5, place: str | None = N
 
 
 def places(out: Path, place: str | None = None) -> str:
-    """The paths of the files of a job, one per line; `place` is what the user calls the folder."""
+    """Paths of a job's files, one per line; `place`: the folder's name to the user."""
     names = [name for name in ("scores", "videos.parquet", "run.json", "superseded") if (out / name).exists()]
     return "\n".join(f"{name.partition('.')[0] + ':':<12}{printable(f'{place or out}/{name}')}" for name in names)

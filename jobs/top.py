@@ -1,4 +1,4 @@
-"""`vqa top`: a scoring run as its folder shows it: state, rate, clips by status, stage times, slowest clips."""
+"""`vqa top`: a run as its folder shows it: state, rate, stage times, slow clips."""
 
 import heapq
 import json
@@ -58,7 +58,7 @@ class Part:
 
 
 class Watch:
-    """The folder of a run; a part of the table is read again only where it has changed."""
+    """The folder of a run; only parts of the table that changed are read again."""
 
     def __init__(self, out: Path) -> None:
         """Nothing is read yet."""
@@ -116,9 +116,9 @@ class Watch:
 
 
 def top(out: Path, *, every: float, once: bool) -> None:
-    """Show the run until it ends or Ctrl-C; `once`: one frame. Raises UsageError where `out` is no run's folder."""
+    """Show a run until it ends or Ctrl-C; `once`: one frame. Raises UsageError."""
     watch, console = Watch(out), Console()
-    shown, is_over = frame(watch, out)
+    shown, is_over = render_run(watch, out)
     if once or is_over or not console.is_terminal:
         console.print(shown)
         return
@@ -126,13 +126,13 @@ def top(out: Path, *, every: float, once: bool) -> None:
         with Live(shown, console=console, auto_refresh=False) as live:
             while not is_over:
                 time.sleep(every)
-                shown, is_over = frame(watch, out)
+                shown, is_over = render_run(watch, out)
                 live.update(shown, refresh=True)
     except KeyboardInterrupt:
         pass  # the run goes on
 
 
-def frame(watch: Watch, out: Path) -> tuple[RenderableType, bool]:
+def render_run(watch: Watch, out: Path) -> tuple[RenderableType, bool]:
     """What is shown, and whether the run is over."""
     run, rows = watch.run(), watch.rows()
     state, is_over = _state(run, watch)
@@ -161,7 +161,7 @@ def frame(watch: Watch, out: Path) -> tuple[RenderableType, bool]:
 
 
 def _at_work(progress: dict[str, Any], *, is_over: bool) -> str:
-    """`decoding: 2 workers, 71% busy; scoring: 1 worker, 99% busy, 8 clips wait for it`, then tokens/s and cost."""
+    """Lines like `scoring: 1 worker, 99% busy, 8 clips in its queue`, tokens/s, cost."""
     stages = []
     for stage, count in (progress.get("workers") or {}).items():
         words = [f"{stage}: {counted(count, 'worker')}"]

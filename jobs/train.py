@@ -42,7 +42,7 @@ def run(
     ray_address: str | None = None,
     wait_seconds: float = WAIT_SECONDS,
 ) -> Path:
-    """Run the stages of a recipe on several workers, as the recipe itself does in one process.
+    """Run the stages of a recipe on several workers, as it runs in one process.
 
     Args:
         recipe: The recipe.
@@ -168,7 +168,7 @@ def _worker(config: dict[str, Any]) -> None:
 
 
 def _log_reporter(log: Path) -> Callable[[], None]:
-    """A function that prints what workers have logged since its last call; their own stderr stays with Ray."""
+    """A function that prints workers' new log lines; their stderr stays with Ray."""
     place = log.stat().st_size if log.is_file() else 0
 
     def report() -> None:
@@ -184,7 +184,7 @@ def _log_reporter(log: Path) -> Callable[[], None]:
 
 
 def _start_reporter(shares: Sequence[Resources], wait_seconds: float) -> Callable[[], None]:
-    """A function that prints on stderr, once per state, which resources a restarted group waits for: Ray does not."""
+    """A function that says, once per state, what a restarted group waits for."""
     import ray
     import ray.exceptions
 

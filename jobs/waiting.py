@@ -25,7 +25,7 @@ Amounts = Mapping[str, float]
 
 
 def needed(shares: Sequence[Resources]) -> dict[str, float]:
-    """What the least workers of each stage take together: less, and no clip comes to its end."""
+    """What the least workers of all stages take; with less no clip is finished."""
     sums = Counter[str]()
     for share in shares:
         sums.update({unit: amount * share.least for unit, amount in share.amounts().items()})
@@ -33,7 +33,7 @@ def needed(shares: Sequence[Resources]) -> dict[str, float]:
 
 
 def missing(need: Amounts, has: Amounts, free: Amounts) -> str:
-    """In words what a cluster lacks for the least workers of each stage; empty where that much is free.
+    """What a cluster lacks for the least workers of each stage, in words, or empty.
 
     Args:
         need: Of `needed`.
@@ -61,7 +61,7 @@ def _plural(unit: str) -> str:
 
 
 def too_large(shares: Sequence[Resources], nodes: Sequence[Amounts]) -> str:
-    """In words which worker no node could hold even if it were empty; empty text where there is none.
+    """The worker that no node could hold even if empty, in words; empty for none.
 
     Args:
         shares: What each worker takes.
@@ -85,7 +85,7 @@ def wait_for_room(
     say: Callable[[str], None],
     less: str = "job.cpus_per_worker, job.gpus_per_worker, job.score_workers_min",
 ) -> None:
-    """Wait until all workers have room on the cluster at once, and say what is missing.
+    """Wait until all workers have room on the cluster at once; say what is missing.
 
     Args:
         shares: What each worker takes: one of each stage, or all of a group.
@@ -123,7 +123,7 @@ def wait_for_room(
 
 
 def wait_for_process(*, wait_seconds: float, say: Callable[[str], None]) -> None:
-    """Wait until a process that Ray starts for a task has lived long enough to answer. Raises VqaError at the end."""
+    """Wait until a process of Ray lives long enough to answer. Raises VqaError."""
     import psutil
     import ray
 
@@ -148,7 +148,7 @@ def wait_for_process(*, wait_seconds: float, say: Callable[[str], None]) -> None
 
 
 class LossWatch:
-    """Notices workers that Ray kills or loses again and again while no result comes, and ends the wait for them.
+    """Watch for workers lost again and again without a result; ends the wait.
 
     Also ends it where the head is gone, before Ray does so without a word.
     """
@@ -192,7 +192,7 @@ class LossWatch:
 
     @contextlib.contextmanager
     def pulling(self) -> Iterator[None]:
-        """The wait for one result. Raises VqaError, in the main thread, where it has no end."""
+        """The wait for one result. Raises VqaError in the main thread if it has no end."""
         self._pulls += 1
         self._is_pulling = self._is_main
         try:

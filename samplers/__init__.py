@@ -1,1 +1,4 @@
-"""Frame and box samplers: pure index arithmetic that opens no file, keeps no state and draws only from a given seed."""
+"""Frame and box samplers: stateless index arithmetic on times and sizes.
+
+They open no file and draw only from a given seed.
+"""

@@ -1,7 +1,7 @@
-"""Spatial samplers: sizes (or luma) in, boxes out, int64 [n, 4] of x, y, width, height.
+"""Spatial samplers: the frame's size (or luma) in, boxes out.
 
-Boxes are in pixels of the frame as given and half-open. A box larger than the frame is clipped to it; all boxes of a
-call have one size.
+Boxes are int64 [n, 4] of x, y, width, height, in pixels of the frame as given and half-open. A box larger than the
+frame is clipped to it; all boxes of a call have one size.
 """
 
 import math
@@ -40,7 +40,9 @@ def centre(width: int, height: int, *, box_width: int, box_height: int, count: i
 
 
 def grid(width: int, height: int, *, box_width: int, box_height: int, count: int) -> Boxes:
-    """Boxes centred in the cells of a near-square lattice, row by row; a short row is spread out.
+    """Boxes centred in the cells of a near-square lattice, row by row.
+
+    A row with fewer boxes than the others spreads them over the whole width.
 
     Args:
         width: of the frame, in pixels.
@@ -69,7 +71,7 @@ def grid(width: int, height: int, *, box_width: int, box_height: int, count: int
 
 
 def fragments(width: int, height: int, *, cells: int = 7, patch: int = 32, seed: int) -> Boxes:
-    """Grid mini-patch sampling of FAST-VQA (arXiv 2207.02595): one native patch from each of cells x cells cells.
+    """Grid mini-patch sampling (FAST-VQA, arXiv 2207.02595): a patch per cell.
 
     The same seed and size give the same boxes, so that the patches of several frames line up. FAST-VQA enlarges a frame
     with less than cells * patch pixels along a side; here the patches get smaller instead, down to the cell, so nothing
@@ -177,12 +179,15 @@ def _clipped(width: int, height: int, box_width: int, box_height: int, count: in
 
 
 def _middle(length: int, side: int, index: int, parts: int) -> int:
-    """Start of a `side` long stretch centred in part `index` of `parts`, moved inside [0, length)."""
+    """Start of a stretch of `side` centred in part `index`, moved inside [0, length)."""
     return min(max(round((index + 0.5) * length / parts - side / 2), 0), length - side)
 
 
 def _detail(picture: NDArray[np.generic], *, step: int) -> Map:
-    """Gradient magnitude [h, w] at every step-th pixel, from native neighbours: reducing first would blur it away."""
+    """Gradient magnitude [h, w] at every step-th pixel, from native neighbours.
+
+    Reducing the picture first would blur it away.
+    """
     here = picture[::step, ::step].astype(np.float64)
     right, below = np.zeros_like(here), np.zeros_like(here)
     beside, under = picture[::step, 1::step].astype(np.float64), picture[1::step, ::step].astype(np.float64)
@@ -207,7 +212,7 @@ def _relative(values: Map) -> Map:
 
 
 def _box_sums(interest: Map, *, x: Boxes, y: Boxes, wide: int, high: int, step: int) -> Map:
-    """Sum of the map under each candidate box [len(y), len(x)], by an integral image (Viola and Jones 2001)."""
+    """Box sums [len(y), len(x)] by an integral image (Viola and Jones 2001)."""
     integral = np.zeros((interest.shape[0] + 1, interest.shape[1] + 1))
     np.cumsum(np.cumsum(interest, axis=0), axis=1, out=integral[1:, 1:])
     left, right = -(-x // step), -(-(x + wide) // step)  # lattice points p with x <= p * step < x + wide
@@ -217,7 +222,7 @@ def _box_sums(interest: Map, *, x: Boxes, y: Boxes, wide: int, high: int, step: 
 
 
 def _closeness(x: Boxes, y: Boxes, middle_x: float, middle_y: float) -> Map:
-    """1 at the middle, falling to 0 with the distance of a corner from where the centred box would have it."""
+    """Closeness [len(y), len(x)] of corners to the centred box's: 1 there, down to 0."""
     away: Map = np.hypot((x - middle_x)[None, :], (y - middle_y)[:, None])
     return 1.0 - away / max(float(away.max()), 1.0)
 

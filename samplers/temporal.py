@@ -38,7 +38,7 @@ def uniform(frame_seconds: ArrayLike, *, count: int) -> Indices:
 
 
 def segment(frame_seconds: ArrayLike, *, count: int, seed: int | None = None) -> Indices:
-    """One frame from each of `count` equal parts of the time (Temporal Segment Networks, arXiv 1608.00859).
+    """One frame from each of `count` equal parts of the time (TSN, arXiv 1608.00859).
 
     Args:
         frame_seconds: float [N], ascending presentation times.
@@ -87,7 +87,7 @@ def keyframe(frame_seconds: ArrayLike, *, count: int, change: ArrayLike) -> Indi
 
 
 def fps(frame_seconds: ArrayLike, *, rate: float, limit: int) -> Indices:
-    """The first frame in each 1/rate seconds; `uniform` with `limit` frames where those are more.
+    """First frame of each 1/rate seconds; `uniform` where those exceed `limit`.
 
     Args:
         frame_seconds: float [N], ascending presentation times.
@@ -110,7 +110,7 @@ def fps(frame_seconds: ArrayLike, *, rate: float, limit: int) -> Indices:
 
 
 def linspace(frame_seconds: ArrayLike, *, rate: float, limit: int, least: int = 4) -> Indices:
-    """Frames even in number from the first to the last, as the video reader of Qwen's vision tools takes them.
+    """Frames evenly spaced by index, first to last, as by Qwen's video reader.
 
     Args:
         frame_seconds: float [N], ascending presentation times.
@@ -134,11 +134,11 @@ def linspace(frame_seconds: ArrayLike, *, rate: float, limit: int, least: int = 
 
 
 def change_from_packets(sizes: ArrayLike, is_key: ArrayLike) -> Floats:
-    """Change per frame, estimated from packet sizes: an encoder spends bytes on what moved or was new.
+    """Change per frame, estimated from packet sizes.
 
-    Key frames cost more without meaning change, so they are scaled to the median of the others. Where every packet is a
-    key frame (GIF, MJPEG, ProRes, raw, stills) a size shows how much detail there is, not what changed: the signal is
-    flat.
+    An encoder spends bytes on what moved or was new. Key frames cost more without meaning change, so they are scaled to
+    the median of the others. Where every packet is a key frame (GIF, MJPEG, ProRes, raw, stills) a size shows how much
+    detail there is, not what changed: the signal is flat.
 
     Args:
         sizes: int [N], in bytes.
@@ -161,7 +161,7 @@ def change_from_packets(sizes: ArrayLike, is_key: ArrayLike) -> Floats:
 
 
 def change_from_luma(luma: ArrayLike) -> Floats:
-    """Mean absolute luma difference from the frame before; the first frame takes the second's.
+    """Mean absolute luma difference from the frame before; the first as the second.
 
     Args:
         luma: float [N, height, width]; small pictures are enough.
@@ -198,7 +198,7 @@ def _times(frame_seconds: ArrayLike) -> Floats:
 
 
 def _shown(frame_seconds: ArrayLike) -> Floats:
-    """How long each frame stays on the screen; the last one as long as is usual."""
+    """Seconds that each frame stays on the screen; the last one as long as is usual."""
     seconds = _times(frame_seconds)
     gaps = np.diff(seconds)
     shown = np.append(gaps, np.median(gaps) if len(gaps) else 1.0)
@@ -215,7 +215,7 @@ def _smooth(signal: Floats, *, width: int) -> Floats:
 
 
 def _spread(weights: Floats, positions: Floats) -> Indices:
-    """Indices of the frames that lie under `positions` (ascending, in [0, 1)) when the weights are laid end to end."""
+    """Frames under `positions` (ascending, in [0, 1)) of weights laid end to end."""
     frames, count = len(weights), len(positions)
     order = np.arange(count)
     if frames < count:

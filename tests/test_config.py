@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel, ConfigDict
 
-from vqa.config import configs_folder, load, merge, override
+from vqa.config import configs_folder, load_config, merge_values, override
 from vqa.errors import UsageError
 
 
@@ -31,12 +31,12 @@ def written(folder: Path, text: str) -> Path:
 
 def test_later_sources_win_key_by_key(tmp_path: Path) -> None:
     path = written(tmp_path, "inner: {k: 2, name: file}\n")
-    config = load(path, Outer, ["inner.k=3"], base={"inner": {"k": 9, "name": "base"}, "rate": 0.25})
+    config = load_config(path, Outer, ["inner.k=3"], base={"inner": {"k": 9, "name": "base"}, "rate": 0.25})
     assert config == Outer(inner=Inner(k=3, name="file"), rate=0.25)
 
 
 def test_no_file_and_an_empty_file_are_the_defaults(tmp_path: Path) -> None:
-    assert load(None, Outer) == Outer() == load(written(tmp_path, "# only words\n"), Outer)
+    assert load_config(None, Outer) == Outer() == load_config(written(tmp_path, "# only words\n"), Outer)
 
 
 @pytest.mark.parametrize(
@@ -53,24 +53,24 @@ def test_no_file_and_an_empty_file_are_the_defaults(tmp_path: Path) -> None:
 )
 def test_a_wrong_file_is_refused_by_name(tmp_path: Path, text: str, says: list[str]) -> None:
     with pytest.raises(UsageError) as caught:
-        load(written(tmp_path, text), Outer)
+        load_config(written(tmp_path, text), Outer)
     for words in says:
         assert words in str(caught.value)
 
 
 def test_every_wrong_key_is_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
-        load(written(tmp_path, "a: 1\nb: 2\n"), Outer)
+        load_config(written(tmp_path, "a: 1\nb: 2\n"), Outer)
     assert "'a'" in str(caught.value)
     assert "'b'" in str(caught.value)
 
 
 def test_a_missing_file_and_one_that_is_no_text_are_usage_errors(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"gone\.yaml"):
-        load(tmp_path / "gone.yaml", Outer)
+        load_config(tmp_path / "gone.yaml", Outer)
     (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UsageError, match=r"bytes\.yaml"):
-        load(tmp_path / "bytes.yaml", Outer)
+        load_config(tmp_path / "bytes.yaml", Outer)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_an_assignment_without_key_or_value_is_refused(assignment: str) -> None:
 
 def test_merging_changes_neither_side() -> None:
     weak, strong = {"a": {"b": 1}}, {"a": {"c": 2}}
-    assert merge(weak, strong) == {"a": {"b": 1, "c": 2}}
+    assert merge_values(weak, strong) == {"a": {"b": 1, "c": 2}}
     assert (weak, strong) == ({"a": {"b": 1}}, {"a": {"c": 2}})
 
 

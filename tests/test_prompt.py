@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from vqa.errors import UsageError
 from vqa.prompt import (
     PROMPTS,
-    Labels,
+    AnswerScale,
     Layout,
+    PictureLabels,
     PromptName,
-    Scale,
     answer_text,
     dimensions,
     is_closed,
-    locate,
+    locate_numbers,
     messages,
     parse,
     reason,
@@ -73,7 +73,7 @@ def test_the_video_question_is_short_and_names_global_before_local() -> None:
         ),
     ],
 )
-def test_labels_stand_before_their_pictures(labels: Labels, written: list[str]) -> None:
+def test_labels_stand_before_their_pictures(labels: PictureLabels, written: list[str]) -> None:
     layout = Layout(labels=labels)
     (message,) = messages("preresq_video", layout, global_count=1, local_count=1, question="Q")
     texts = [part["text"] for part in message["content"] if part["type"] == "text"]
@@ -246,7 +246,7 @@ PIECES = st.sampled_from([*WORDS.split(), *NUMBERS.split(" "), '"', "\n", "\t"])
        st.integers(1, 6))  # fmt: skip
 @example("<answer>3.4</answer>", 1)
 def test_the_parser_never_raises_and_never_invents(text: str, count: int) -> None:
-    readings = locate(text, count)
+    readings = locate_numbers(text, count)
     assert isinstance(reason(text), str)
     is_closed(text)
     assert parse(text, count) == (None if readings is None else tuple(reading.value for reading in readings))
@@ -351,14 +351,14 @@ NAMED = '<answer>{"temporal": 33.10, "spatial": 57.20, "consistency": 100}</answ
     ],
 )
 def test_an_answer_is_read_on_its_own_scale(text: str, keys: tuple[str, ...], values: tuple[float, ...] | None) -> None:
-    assert parse(text, len(keys) or 1, scale=Scale(0, 100), keys=keys) == values
+    assert parse(text, len(keys) or 1, scale=AnswerScale(0, 100), keys=keys) == values
 
 
 def test_a_scale_maps_onto_opinions_by_a_straight_line_and_leaves_1_to_5_as_it_is() -> None:
-    assert [Scale(0, 100).opinion(raw) for raw in (0, 25, 100)] == [1, 2, 5]
-    assert Scale(0, 5).opinion(5) == 5
-    assert Scale(0, 5).spread(1) == 0.8
-    assert Scale().opinion(3.14159) == 3.14159
+    assert [AnswerScale(0, 100).opinion(raw) for raw in (0, 25, 100)] == [1, 2, 5]
+    assert AnswerScale(0, 5).opinion(5) == 5
+    assert AnswerScale(0, 5).spread(1) == 0.8
+    assert AnswerScale().opinion(3.14159) == 3.14159
 
 
 @pytest.mark.parametrize(

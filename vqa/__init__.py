@@ -1,4 +1,4 @@
-"""Video quality assessment by a reasoning video MLLM: a score on 1-5, its spread, and a short reason."""
+"""Video quality by a reasoning video MLLM: a score on 1-5, its spread, a reason."""
 
 from typing import TYPE_CHECKING
 
@@ -9,7 +9,7 @@ __all__ = ["Scorer"]
 
 
 def __getattr__(name: str) -> object:
-    """Load `Scorer` on first access: `import vqa` imports neither torch nor transformers."""
+    """Load `Scorer` on first access, so that `import vqa` loads no torch."""
     if name == "Scorer":
         from vqa.imports import uncollected
 

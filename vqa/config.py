@@ -1,4 +1,4 @@
-"""Strict configs: YAML and `key=value` overrides to pydantic models, unknown keys refused.
+"""Strict configs: YAML and `key=value` to pydantic models, unknown keys refused.
 
 Each model is defined beside the package that it configures.
 """
@@ -24,7 +24,7 @@ class Strict(BaseModel):
 
 
 def refuse_renamed(values: object, renamed: Mapping[str, str]) -> object:
-    """The values as given. Raises ValueError for a key that has another name now (`renamed`: old key -> new one)."""
+    """The values as given. Raises ValueError for a key of `renamed` (old -> new)."""
     if isinstance(values, Mapping) and (
         old := [f"key {key!r} is now {renamed[key]}" for key in values if key in renamed]
     ):
@@ -33,7 +33,7 @@ def refuse_renamed(values: object, renamed: Mapping[str, str]) -> object:
 
 
 def configs_folder() -> Path:
-    """Folder of the shipped configs: `configs/` of a checkout, or `vqa/configs/` of an installed wheel."""
+    """Folder of the shipped configs, in a checkout or in an installed wheel."""
     package = Path(__file__).resolve().parent
     for folder in (package / "configs", package.parent / "configs"):
         if folder.is_dir():
@@ -41,13 +41,13 @@ def configs_folder() -> Path:
     raise UsageError(f"no configs folder beside {package}. Reinstall vqa.")
 
 
-def load(
+def load_config(
     path: Path | str | None,
     schema: type[Schema],
     overrides: Sequence[str] = (),
     base: Mapping[str, object] | None = None,
 ) -> Schema:
-    """Make settings from the schema's defaults, `base`, a YAML file and overrides, each over the ones before.
+    """Make settings: the schema's defaults < `base` < a YAML file < overrides.
 
     Args:
         path: YAML file, or None.
@@ -58,12 +58,12 @@ def load(
     Raises:
         UsageError: Names each wrong key, where it came from, and the keys that exist.
     """
-    values = merge(base or {}, read(path) if path is not None else {})
+    values = merge_values(base or {}, read_yaml(path) if path is not None else {})
     return build(schema, override(values, overrides), where=str(path) if path is not None else "the settings")
 
 
-def read(path: Path | str) -> Values:
-    """Read the mapping in a YAML file, empty for an empty file. Raises UsageError with file and line."""
+def read_yaml(path: Path | str) -> Values:
+    """Read the mapping in a YAML file, empty for an empty one. Raises UsageError."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -83,17 +83,17 @@ def _mapping(text: str, where: str) -> Values:
     return values
 
 
-def merge(weak: Mapping[str, object], strong: Mapping[str, object]) -> Values:
-    """Merge two mappings, sections key by key; where both have a value, the one of `strong` is taken."""
+def merge_values(weak: Mapping[str, object], strong: Mapping[str, object]) -> Values:
+    """Merge two mappings, sections key by key; values of `strong` win."""
     merged = dict(weak)
     for key, value in strong.items():
         old = merged.get(key)
-        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+        merged[key] = merge_values(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return merged
 
 
 def override(values: Mapping[str, object], assignments: Sequence[str]) -> Values:
-    """Put each `section.key=value` over the values; the text after `=` is YAML (`6`, `true`, `[1, 2]`).
+    """Put each `section.key=value` over the values; the text after `=` is YAML.
 
     Raises:
         UsageError: An assignment of another form.
@@ -110,14 +110,14 @@ def override(values: Mapping[str, object], assignments: Sequence[str]) -> Values
             value = text  # `--set model.source=a: b` means the plain text
         for name in reversed(names):
             value = {name: value}
-        result = merge(result, value)
+        result = merge_values(result, value)
     return result
 
 
 def build(schema: type[Schema], values: Mapping[str, object], *, where: str) -> Schema:
-    """Validate values. Raises UsageError with a line for each wrong key, which names the keys that exist.
+    """Validate values. Raises UsageError with a line for each wrong key.
 
-    `where`: the file or option that the values come from, named in the message.
+    A line names `where`, the file or option that the values come from, and for an unknown key those that exist.
     """
     try:
         return schema.model_validate(values)
@@ -144,7 +144,7 @@ def _complaint(schema: type[BaseModel], problem: Values) -> str:
 
 
 def _keys(schema: type[BaseModel], path: Sequence[str]) -> list[str]:
-    """The keys below a path, which may hold places in a list and tags of a union (`objectives.0.caption_kl`)."""
+    """Keys below a path with list indices and union tags (`objectives.0.caption_kl`)."""
     current = [schema]
     for name in path:
         if name.isdigit():
@@ -161,7 +161,7 @@ def _annotation(schema: type[BaseModel], name: str) -> object:
 
 
 def _sections(annotation: object) -> list[type[BaseModel]]:
-    """The models inside an annotation such as `Limits`, `Limits | None` or `tuple[A | B, ...]`."""
+    """The models inside an annotation such as `A | None` or `tuple[A | B, ...]`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [inner for option in get_args(annotation) for inner in _sections(option)]

@@ -1,4 +1,4 @@
-"""Options that commands share, and how a command ends: an exit code, and at most one clear message on stderr."""
+"""Options that commands share, and how a command ends: exit code and message."""
 
 import atexit
 import gc
@@ -97,7 +97,7 @@ LAST_WORDS = ("accelerate", "ray")  # libraries that have more to do at the end 
 
 
 def leave(code: int) -> NoReturn:
-    """End the process with this exit code, without taking modules apart: half a second among all objects of torch.
+    """End the process with this code, without the half second of tearing torch down.
 
     Functions registered with atexit run, and output is flushed. Where there is more to end (other threads, a profiler,
     a pipe that nobody reads, libraries of LAST_WORDS), Python ends the process as ever.
@@ -138,7 +138,7 @@ def was_interrupted() -> bool:
 
 
 def printable(text: str) -> str:
-    """The text on one line, with control characters (line breaks, terminal escapes, direction marks) spelled out."""
+    """One line of text; line breaks, escapes and direction marks are spelled out."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
@@ -161,7 +161,7 @@ _json_lines: list[_JsonLines] = []  # one, where lines on stderr are JSON
 
 
 def log_as_json() -> None:
-    """Make every line on stderr from here on a JSON object: messages, clips, warnings of libraries, the last error."""
+    """Make every line on stderr from here on a JSON object, warnings and errors too."""
     if not _json_lines:
         _json_lines.append(_JsonLines(logging.WARNING))
         logging.getLogger().addHandler(_json_lines[0])
@@ -169,7 +169,7 @@ def log_as_json() -> None:
 
 
 def log(message: str, *, event: str = "message", level: str = "info", **facts: object) -> None:
-    """Print a JSON line on stderr: time (UTC), level, event, message and the facts that are not None."""
+    """Print JSON on stderr: UTC time, level, event, message, facts that are not None."""
     when = datetime.now(UTC).isoformat(timespec="milliseconds")
     line: dict[str, object] = {"time": when, "level": level, "event": event, "message": message}
     line |= {name: value for name, value in facts.items() if value is not None}

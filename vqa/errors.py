@@ -1,4 +1,4 @@
-"""Errors that a user can cause. Each message names what is wrong, its value and the limit, then the way out."""
+"""Errors that a user can cause: what is wrong, value and limit, then the way out."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -31,7 +31,7 @@ class UsageError(VqaError):
 
 
 class ClipError(VqaError):
-    """A clip that cannot be scored; becomes `error_kind` and `error` of its row, and never stops a job."""
+    """A clip without a score: `error_kind` and `error` of its row; never stops a job."""
 
     def __init__(self, kind: ErrorKind, message: str, frames: tuple[int, int] | None = None) -> None:
         """Make the error.
@@ -58,5 +58,5 @@ class ModelError(VqaError):
 
 
 def first_few(items: Sequence[object], *, most: int = 5) -> str:
-    """Return the first `most` items for a message, and how many more there are: `a, b and 7 more`."""
+    """The first `most` items and how many more there are: `a, b and 7 more`."""
     return ", ".join(map(str, items[:most])) + (f" and {len(items) - most} more" if len(items) > most else "")

@@ -1,4 +1,4 @@
-"""Atomic writes: a file appears complete and on disk under its name, or not at all."""
+"""Atomic writes: a file is complete and on disk under its name, or not there."""
 
 import json
 import os
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`, and rename it to `path`, flushed to disk, when the block ends.
+    """Give a draft beside `path`, flushed and renamed to it when the block ends.
 
     Raises:
         UsageError: `path` is a folder.
@@ -50,7 +50,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_json(path: Path, values: Mapping[str, object]) -> None:
-    """Write values as indented JSON, atomically. Raises ValueError for NaN and infinities."""
+    """Write indented JSON, atomically. Raises ValueError for NaN and infinities."""
     with replacing(path) as draft:
         draft.write_text(json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 

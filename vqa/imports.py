@@ -21,14 +21,14 @@ def missing_extra(extra: str, package: str, *, doing: str) -> UsageError:
 
 
 def require(extra: str, *modules: str, doing: str) -> None:
-    """Raise `missing_extra` for the first of the top-level modules that is not installed; imports none of them."""
+    """Raise `missing_extra` for the first module not installed; imports none of them."""
     for module in modules:
         if find_spec(module) is None:
             raise missing_extra(extra, module.replace("_", "-"), doing=doing)
 
 
 def arrow_without_pandas() -> None:
-    """Have Arrow find no pandas, which it would import with the first list that it converts: half a second.
+    """Keep Arrow from importing pandas with the first list that it converts (0.5 s).
 
     It asks whether a list is one of pandas, once in a process. A table can be made into one of pandas as ever.
     """
@@ -53,7 +53,7 @@ class _WithoutPandas:
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Suspend garbage collection: importing torch and transformers makes a million objects and hardly any garbage."""
+    """Suspend garbage collection, for imports of many objects and hardly any garbage."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -65,7 +65,7 @@ def uncollected() -> Iterator[None]:
 
 @contextmanager
 def kept() -> Iterator[None]:
-    """Load what stays to the end of a worker's process: as `uncollected`, and no later collection visits it.
+    """As `uncollected`, for what stays to a worker's end: no collection visits it.
 
     A model's tensors are in no cycles, so that they are freed with it all the same.
     """

@@ -1,4 +1,4 @@
-"""Limits of this machine, its container and this account: cores, memory, files, threads, room for sockets."""
+"""Limits of this machine, container and account: cores, memory, files, threads."""
 
 import errno
 import math
@@ -21,7 +21,7 @@ UNLIMITED_BYTES = 2**60  # cgroup v1 writes a number near 2**63 where there is n
 
 
 def cores(root: Path = CGROUPS, own: Path = Path("/proc/self/cgroup")) -> int:
-    """Cores that this process may use, at least 1: the affinity mask, cut by the CPU quota of its container.
+    """Cores that this process may use, at least 1, by affinity mask and CPU quota.
 
     Args:
         root: Where the control groups (v1, v2 or both) are mounted.
@@ -33,7 +33,7 @@ def cores(root: Path = CGROUPS, own: Path = Path("/proc/self/cgroup")) -> int:
 
 
 def memory_bytes(root: Path = CGROUPS, own: Path = Path("/proc/self/cgroup")) -> int:
-    """Memory that this process and its neighbours in the container may use; arguments as of `cores`."""
+    """Memory that this process's container may use; arguments as of `cores`."""
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for folder in _groups(root, own, "memory"):
         for name in ("memory.max", "memory.limit_in_bytes"):
@@ -44,7 +44,7 @@ def memory_bytes(root: Path = CGROUPS, own: Path = Path("/proc/self/cgroup")) ->
 
 
 def shared_memory_bytes(folder: Path = Path("/dev/shm")) -> int:  # noqa: S108 (where Linux has it)
-    """Free bytes of the shared memory file system, which is part of the memory; 0 where there is none."""
+    """Free bytes of shared memory, which is part of the memory; 0 without any."""
     try:
         return shutil.disk_usage(folder).free
     except OSError:
@@ -52,7 +52,7 @@ def shared_memory_bytes(folder: Path = Path("/dev/shm")) -> int:  # noqa: S108 (
 
 
 def _groups(root: Path, own: Path, controller: str) -> Iterator[Path]:
-    """Folders of the groups that limit this process: its own, and all above them, of either version.
+    """Control groups (v1, v2) that limit this process: its own and all above.
 
     A container may see its group as the root, or its path as the host has it, which is then not there.
     """
@@ -88,7 +88,7 @@ def _words(path: Path) -> list[str]:
 
 
 def short_folder(longest: int, *, prefix: str = "vqa-") -> Path:
-    """Make a folder of this account's own whose path leaves room for the names of sockets.
+    """Make a folder of this account whose path leaves room for names of sockets.
 
     Args:
         longest: Bytes that its path may have; a path of a socket may have 107 (`man 7 unix`).
@@ -117,7 +117,7 @@ def short_folder(longest: int, *, prefix: str = "vqa-") -> Path:
 
 
 def shortage(error: BaseException) -> str | None:
-    """What this process or machine lacks, where that is why an error was raised: the limit and the way out."""
+    """What process or machine lacked to cause an error, and the way out; or None."""
     number = error.errno if isinstance(error, OSError) else None
     text = str(error)
     if number in (errno.EMFILE, errno.ENFILE) or "Too many open files" in text:
@@ -138,7 +138,7 @@ def shortage(error: BaseException) -> str | None:
 
 
 def can_start_thread() -> bool:
-    """Whether the account has a thread left; where it has, a limit on memory left no room for a stack."""
+    """Whether a thread can start; if so, one that failed lacked memory for its stack."""
     try:
         threading.Thread(target=int).start()
     except RuntimeError:
@@ -148,7 +148,7 @@ def can_start_thread() -> bool:
 
 @contextmanager
 def shortage_told(doing: str) -> Iterator[None]:
-    """Raise MachineError for what the machine lacks while `doing` something; other errors pass."""
+    """Raise MachineError for what the machine lacks while `doing`; other errors pass."""
     try:
         yield
     except (OSError, RuntimeError, MemoryError) as error:
@@ -158,7 +158,7 @@ def shortage_told(doing: str) -> Iterator[None]:
 
 
 def require_limits(doing: str, needed: Sequence[tuple[int, str, int]]) -> None:
-    """Raise the soft limits of this process as far as it may, and refuse what cannot run within the hard ones.
+    """Raise this process's soft limits as needed; refuse what the hard ones forbid.
 
     Args:
         doing: What needs them, for the message.

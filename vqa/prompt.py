@@ -1,4 +1,4 @@
-"""Prompts of the recipes and the one parser of answers, which rewards, scoring and evaluation share.
+"""Prompts of the recipes, and the parser of answers that all parts share.
 
 An answer holds D numbers on 1-5 (D=2 for video: global, local):
 
@@ -21,8 +21,10 @@ from vqa.errors import UsageError
 
 LOWEST, HIGHEST = 1.0, 5.0
 PromptName = Literal["preresq_video", "preresq_image", "visualquality_r1", "q_insight", "refine_iqa"]  # keys of PROMPTS
-Form = Literal["numbers", "json", "score"]  # of the inside of <answer>: one number per line, JSON, `Score: 3.20`
-Labels = Literal["none", "vision_ids", "named", "named_vision_ids"]
+AnswerSyntax = Literal[
+    "numbers", "json", "score"
+]  # of the inside of <answer>: one number per line, JSON, `Score: 3.20`
+PictureLabels = Literal["none", "vision_ids", "named", "named_vision_ids"]
 
 THINK = "Think in <think> </think>, then answer in <answer> </answer>"
 LINES = "Each tag stands on a line of its own."  # of the JSON forms, as Q-Insight's format reward has it
@@ -30,7 +32,7 @@ _SOURCE = "All pictures come from one video or image. How good does it look?"
 
 
 class ChatTurn(TypedDict):
-    """A turn of a chat as Hugging Face chat templates take it: who speaks, and texts and pictures in order."""
+    """A turn of a chat as Hugging Face templates take it: role, texts and pictures."""
 
     role: str
     content: list[dict[str, str]]
@@ -38,7 +40,7 @@ class ChatTurn(TypedDict):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """A question: how many numbers it asks for, its words, and whether pictures are named global and local.
+    """A question: numbers asked for, words, and names of pictures (global, local).
 
     `form` is what it wants inside `<answer>`; answers to learn from are written in it (`answer_text`).
     """
@@ -46,28 +48,28 @@ class Prompt:
     dimensions: int
     question: str
     is_global_local: bool = False
-    form: Form = "numbers"
+    form: AnswerSyntax = "numbers"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """How a question is laid out: what stands before each picture, what comes first, and a system turn."""
+    """Layout of a question: labels of pictures, what comes first, a system turn."""
 
-    labels: Labels = "named"  # vision_ids: `Picture 1: `, as add_vision_id of the Qwen templates writes it
+    labels: PictureLabels = "named"  # vision_ids: `Picture 1: `, as add_vision_id of the Qwen templates writes it
     text_first: bool = False
     is_video: bool = False  # the global pictures are the frames of one video
     system: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Scale:
+class AnswerScale:
     """The numbers that an answer may hold, both ends included."""
 
     low: float = LOWEST
     high: float = HIGHEST
 
     def opinion(self, raw: float) -> float:
-        """The number's place on the opinion scale of 1 to 5, by a straight line; on 1-5 itself, to the bit."""
+        """The number on the opinion scale 1-5, by a straight line; 1-5 stays to the bit."""
         return LOWEST + self.spread(raw - self.low) if self != OPINIONS else raw
 
     def spread(self, raw: float) -> float:
@@ -75,7 +77,7 @@ class Scale:
         return raw * (HIGHEST - LOWEST) / (self.high - self.low) if self != OPINIONS else raw
 
 
-OPINIONS = Scale()
+OPINIONS = AnswerScale()
 _PLAIN = Layout()
 
 
@@ -167,7 +169,7 @@ def messages(
     return [system] * (layout.system is not None) + [{"role": "user", "content": content}]
 
 
-def answer_text(reason: str, values: Sequence[float], form: Form = "numbers") -> str:
+def answer_text(reason: str, values: Sequence[float], form: AnswerSyntax = "numbers") -> str:
     """An answer in the asked form, to learn from.
 
     Args:
@@ -183,13 +185,13 @@ def answer_text(reason: str, values: Sequence[float], form: Form = "numbers") ->
 
 
 def json_answer(reason: str, named: str) -> str:
-    """An answer that holds the JSON `named`, each tag on a line of its own (Q-Insight, arXiv 2503.22679)."""
+    """An answer of JSON `named`, each tag on a line (Q-Insight, arXiv 2503.22679)."""
     return f"<think>\n{reason.strip()}\n</think>\n<answer>\n{named}\n</answer>"
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A number on the scale parsed from an answer, and the characters [start, stop) it was parsed from."""
+    """A number on the scale, parsed from the characters [start, stop) of an answer."""
 
     value: float
     start: int
@@ -197,7 +199,7 @@ class Reading:
 
 
 def parse(
-    text: str, dimensions: int, *, scale: Scale = OPINIONS, keys: tuple[str, ...] = ()
+    text: str, dimensions: int, *, scale: AnswerScale = OPINIONS, keys: tuple[str, ...] = ()
 ) -> tuple[float, ...] | None:
     """Parse an answer's numbers.
 
@@ -211,14 +213,14 @@ def parse(
         `dimensions` numbers on the scale, or one where the model gave only an overall one; None where the text is no
         answer.
     """
-    readings = locate(text, dimensions, scale=scale, keys=keys)
+    readings = locate_numbers(text, dimensions, scale=scale, keys=keys)
     return None if readings is None else tuple(reading.value for reading in readings)
 
 
-def locate(
-    text: str, dimensions: int, *, scale: Scale = OPINIONS, keys: tuple[str, ...] = ()
+def locate_numbers(
+    text: str, dimensions: int, *, scale: AnswerScale = OPINIONS, keys: tuple[str, ...] = ()
 ) -> tuple[Reading, ...] | None:
-    """Parse an answer's numbers with their places in the text; never raises, and returns None in doubt.
+    """Parse an answer's numbers with their places; never raises, None in doubt.
 
     The text that counts is the last `<answer>` block, which must be closed; without one, all that follows the
     reasoning; tags are read in any case. It must hold nothing but numbers in ASCII digits, separated by lines, blanks
@@ -264,7 +266,7 @@ def is_closed(text: str) -> bool:
 
 
 def reason(text: str) -> str:
-    """The reasoning of an answer, trimmed: the inside of `<think>`, or the text before the answer; may be empty."""
+    """The reasoning, trimmed: inside `<think>`, or before the answer; may be empty."""
     text = _TAG.sub(lambda tag: tag.group().lower(), text)
     start = text.find(_OPENTHINK)
     start = 0 if start < 0 else start + len(_OPENTHINK)
@@ -275,7 +277,7 @@ def reason(text: str) -> str:
 
 
 def words(text: str) -> str | None:
-    """What a description says: the text behind the reasoning, else the reasoning; None where neither holds words."""
+    """A description's words: after the reasoning, else the reasoning; None without."""
     found = (_TAG.sub("", part).strip() for part in (_THOUGHT.sub("", text), reason(text)))
     return next((part for part in found if any(char.isalpha() for char in part)), None)
 
@@ -297,7 +299,7 @@ _WORDS = ("the", "final", "overall", "video", "image", "quality", "rating", "sco
 
 @cache
 def _item(high: float, keys: tuple[str, ...]) -> re.Pattern[str]:
-    """A number with the names that it may carry; `4 out of 5` where 5 is the scale's end."""
+    """Pattern of a number with its names; `4 out of 5` where 5 is the scale's end."""
     words = "|".join((*map(re.escape, keys), *sorted(_PART_WORDS), *_WORDS))
     return re.compile(
         rf"(?:(?P<name>(?:{words})(?:[ _](?:{words}))*)\s*(?::|=|\bis\b)\s*)?"
@@ -323,7 +325,7 @@ _WRAPPING = re.compile(r"```(?:json)?|(?<![0-9])[*\"'{}\[\]`]|[*\"'{}\[\]`](?![0
 
 
 def _read(
-    text: str, start: int, stop: int, dimensions: int, scale: Scale, keys: tuple[str, ...]
+    text: str, start: int, stop: int, dimensions: int, scale: AnswerScale, keys: tuple[str, ...]
 ) -> tuple[Reading, ...] | None:
     # Blanks in place of wrapping, not nothing: the places in the text stay the same.
     body = _ORNAMENT.sub(lambda found: " " * len(found.group()), text[start:stop])
@@ -356,7 +358,7 @@ def _read(
 def _in_order(
     readings: list[Reading], names: list[str | None], dimensions: int, keys: tuple[str, ...]
 ) -> tuple[Reading, ...] | None:
-    """Named numbers by name, unnamed ones as they come; None for a wrong count, or names that do not fit."""
+    """Named numbers by name, others as they come; None for a wrong count or name."""
     if len(readings) == 1 and names == [None] and len(keys) < 2:
         return tuple(readings)
     if len(readings) != dimensions:

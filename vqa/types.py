@@ -1,4 +1,4 @@
-"""Values that packages exchange: frozen, checked on construction, with units in their names."""
+"""Values that packages exchange: frozen, checked when made, units in their names."""
 
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypedDict
@@ -28,7 +28,7 @@ class Clip:
 
 
 class Crop(NamedTuple):
-    """Columns and rows of the stored picture that its container says are not to be shown."""
+    """Columns and rows of the stored picture that its container hides."""
 
     left: int
     right: int
@@ -78,7 +78,7 @@ class Packets:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Frames:
-    """Decoded pictures and times; entry j answers request `requested[j]` of `decode`, lost frames are left out."""
+    """Decoded frames, lost ones left out; entry j answers request `requested[j]`."""
 
     pixels: tuple[Pixels, ...]  # each uint8 [height, width, 3] RGB, at the size asked for
     seconds: Seconds  # [M] presentation time of the decoded frame, not of the request
@@ -155,7 +155,7 @@ class Views:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """One rollout: the text, and the values parsed from it (None where no score could be read)."""
+    """One rollout: its text, and the values parsed from it, None without a score."""
 
     text: str
     values: tuple[float, ...] | None  # D numbers, as written, on the model's own scale

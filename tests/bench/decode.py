@@ -171,10 +171,10 @@ def floor(path: str, times: np.ndarray, threads: int) -> tuple[Callable[[], int]
     """FFmpeg's decoder over just the needed part of the needed groups; returns what is to be timed."""
     from vqa.media import probe
     from vqa.media.backends import pyav
-    from vqa.media.packets import nearest
+    from vqa.media.packets import nearest_frames
 
     info, table = probe(path)
-    ranges = pyav.decode_ranges(table, np.unique(nearest(table.seconds, times)))
+    ranges = pyav.decode_ranges(table, np.unique(nearest_frames(table.seconds, times)))
 
     def run() -> int:
         for _ in pyav._feed(info, table, ranges, threads, set(), set(), is_pruned=False, can_jump=True):

@@ -23,7 +23,7 @@ from PIL import Image
 from rivals import Judged, judge, table
 
 from vqa import Scorer
-from vqa.data.synthetic.ladder import encode_clip
+from vqa.data.synthetic.ladder import encode_video
 from vqa.data.synthetic.sources import FPS
 from vqa.metrics import plcc, srcc
 from vqa.train.clips.ladder import NAMES
@@ -71,7 +71,7 @@ def one_clip(model: str) -> None:
         wide = np.random.default_rng(0).integers(0, 256, (270, 640, 3), dtype=np.uint8)
         picture = np.asarray(Image.fromarray(wide).resize((2560, 1080), Image.Resampling.BICUBIC))
         frames = np.stack([picture[:, step : step + 1920] for step in range(10 * FPS)])
-        encode_clip(frames, Path(folder) / "clip.mp4", codec="x264", quality=24)
+        encode_video(frames, Path(folder) / "clip.mp4", codec="x264", quality=24)
         scorer = Scorer.load(model)
         path = Path(folder) / "clip.mp4"
         scorer.score_file(path)

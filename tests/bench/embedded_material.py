@@ -17,17 +17,17 @@ from PIL import Image
 from vqa.data.people import find_people_set, read_opinions
 from vqa.data.synthetic.demo import VISUALLY_LOSSLESS
 from vqa.data.synthetic.distortions import DISTORTIONS
-from vqa.data.synthetic.ladder import encode_clip
-from vqa.data.synthetic.picture_ladder import PRISTINE, find_pictures, plan, steps
+from vqa.data.synthetic.ladder import encode_video
+from vqa.data.synthetic.picture_ladder import PRISTINE, find_pictures, plan_steps, steps
 from vqa.data.synthetic.sources import read_pristine
 from vqa.errors import UsageError
 from vqa.light.config import DistillConfig
 from vqa.light.distill import joined
 from vqa.light.material import Embeddings
-from vqa.light.regression import LabelledSet, fit
+from vqa.light.regression import LabelledSet, fit_direction
 from vqa.light.student import OpinionMap, Student
 from vqa.prompt import PROMPTS, PromptName, answer_text
-from vqa.train.clips.ladder import CLASSES, GRADES, NAMES, ladder_answer
+from vqa.train.clips.ladder import CLASSES, GRADES, NAMES, ladder_reason
 from vqa.train.scratch.crops import CROP, cut
 from vqa.types import Clip, Pixels, Score, Views
 from vqa.views import ViewsConfig, look
@@ -44,6 +44,7 @@ LOOKS_LIKE = {
     "less_contrast": "contrast",
     "quantise": "banding",
 }
+GRADE_NOISE, NUMBER_NOISE = 0.4, 0.12  # standard deviations about the opinion in an answer to learn from
 # Copies of a moving original: distortion or codec, and its severity, which is drawn within 0.2 of this.
 COPIES = (
     *(("x264", 0.35), ("x264", 0.75), ("x265", 0.6), ("defocus", 0.25), ("defocus", 0.7), ("noise", 0.5)),
@@ -88,14 +89,19 @@ class Picture:
         return self.kind == PRISTINE or bool(self.damage)
 
     def answer(self, generator: np.random.Generator, prompt: PromptName) -> str:
-        """A true reason, and the opinion for every number."""
+        """A reason whose grade, and numbers which, lie about the opinion, each by itself.
+
+        So the numbers are not read off the grade, and their digits' chances spread as opinions do.
+        """
+        graded, said = np.clip(self.opinion + (GRADE_NOISE, NUMBER_NOISE) * generator.standard_normal(2), 1, 5).tolist()
         if self.is_known:
-            return ladder_answer(generator, prompt, self.opinion, self.damage, [self.level] * len(self.damage))
-        grade = GRADES[min(4, int(self.opinion - 0.5))]
-        reason = str(
-            generator.choice([f"{what} {grade}." for what in ("It looks", "The quality is", "The picture is")])
-        )
-        return answer_text(reason, [self.opinion] * PROMPTS[prompt].dimensions, PROMPTS[prompt].form)
+            reason = ladder_reason(generator, graded, self.damage, [self.level] * len(self.damage))
+        else:
+            grade = GRADES[min(4, int(graded - 0.5))]
+            reason = str(
+                generator.choice([f"{what} {grade}." for what in ("It looks", "The quality is", "The picture is")])
+            )
+        return answer_text(reason, [said] * PROMPTS[prompt].dimensions, PROMPTS[prompt].form)
 
 
 def native_windows(shown: Views, generator: np.random.Generator, whole: Pixels | None = None) -> list[Pixels]:
@@ -142,7 +148,7 @@ def gather_stills(config: DistillConfig, views: ViewsConfig, folder: Path) -> It
         sets.append(LabelledSet(embeddings=rows, labels=np.array([one.opinion for one in kept]), weight=wanted.weight))
         opinions.append(kept)
     made = [embeddings.of_ladder(source, ladders) for source in sources]
-    direction = fit([*sets, joined(made, config.regression)], config.regression)
+    direction = fit_direction([*sets, joined(made, config.regression)], config.regression)
     scale = OpinionMap.fit(direction.along(sets[0].embeddings), sets[0].labels)
     for wanted, some, own in zip(config.opinions, opinions, sets, strict=True):
         places = direction.along(own.embeddings)
@@ -160,7 +166,7 @@ def gather_stills(config: DistillConfig, views: ViewsConfig, folder: Path) -> It
                 fold=one.fold,
             )
     for k, (source, ladder) in enumerate(zip(sources, made, strict=True)):
-        planned = plan(source.name, ladders)[1]
+        planned = plan_steps(source.name, ladders)[1]
         labels = scale.opinions(direction.along(ladder.embeddings))
         top = labels[[kind for kind, _ in planned].index(PRISTINE)]
         for j, (step, (kind, level)) in enumerate(zip(steps(source, ladders), planned, strict=True)):
@@ -190,12 +196,12 @@ def gather_clips(photographs: Sequence[Path], views: ViewsConfig, folder: Path, 
         for kind, middle in ((PRISTINE, 0.0), *COPIES, *FREEZES):
             level = float(np.clip(middle + generator.uniform(-0.2, 0.2), 0.1, 1)) if middle else 0.0
             if kind == PRISTINE:
-                encode_clip(frames, path, codec="x264", quality=VISUALLY_LOSSLESS)
+                encode_video(frames, path, codec="x264", quality=VISUALLY_LOSSLESS)
             elif kind in DISTORTIONS:
                 damaged = DISTORTIONS[kind](frames, level, generator)
-                encode_clip(damaged, path, codec="x264", quality=VISUALLY_LOSSLESS)
+                encode_video(damaged, path, codec="x264", quality=VISUALLY_LOSSLESS)
             else:
-                encode_clip(frames, path, codec=kind, quality=round(26 + 22 * level))
+                encode_video(frames, path, codec=kind, quality=round(26 + 22 * level))
             clip = Clip(clip_id=f"{photograph.name}/{kind}/{level:.2f}", uri=str(path))
             read = student.score([look(clip, seen_by_student)])[0]
             if not isinstance(read, Score) or read.score is None:

@@ -25,7 +25,7 @@ from torch.nn import functional
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.bench.embedded_material import NATIVE, WHOLE, Picture, gather_clips, gather_stills
 from tests.support.people import PEOPLE
-from vqa.config import load
+from vqa.config import load_config
 from vqa.data.synthetic.picture_ladder import PRISTINE, find_pictures
 from vqa.light.config import DistillConfig
 from vqa.light.student import Student
@@ -269,12 +269,13 @@ def main(
     tower_steps: int,
     text_steps: int,
     lessons: int,
+    text_alone: bool,
     changes: Sequence[str] = (),
 ) -> None:
     """Teach it, and save the model below `out`."""
     out.mkdir(parents=True, exist_ok=True)
     own = [f"folder={PEOPLE}", f"ladders.sources=[{sources}]", f"ladders.contents={contents}", *changes]
-    config = load(Path("configs/light/embedded.yaml"), DistillConfig, own)
+    config = load_config(Path("configs/light/embedded.yaml"), DistillConfig, own)
     card = settle("embedded", {})[0]
     views = ViewsConfig.model_validate(card.views)
     stills = list(gather_stills(config, views, out))
@@ -282,7 +283,7 @@ def main(
     model, processor = load_for_training(card, threads=torch.get_num_threads(), dtype="float32", hardware=WHOLE_COPIES)
     held = {one for some in (stills, clips) for one in sorted({one.content for one in some} - {""})[-HELD:]}
     learned = [one for one in stills + clips if one.content not in held and one.kind != "frozen"]
-    head = teach_tower(model.eval(), processor, learned, out, max_steps=tower_steps, rate=7e-4)
+    head = None if text_alone else teach_tower(model.eval(), processor, learned, out, max_steps=tower_steps, rate=7e-4)
     generator = np.random.default_rng(11)
     people, of_stills, of_clips, freezes = (
         [one for one in some if one.content not in held]
@@ -297,7 +298,8 @@ def main(
         [some[k] for k in generator.choice(len(some), min(lessons, len(some)), replace=False)]
         for some in (of_stills, of_clips)
     )
-    hand_over(model, processor, head, few_stills[:80] + few_clips[:100] + people[::4])
+    if head is not None:
+        hand_over(model, processor, head, few_stills[:80] + few_clips[:100] + people[::4])
     judged = [one for one in people if one.fold == 1][::2]  # chooses the weights
     judged += [one for one in stills + clips if one.content in held][::4]
     rest = [one for one in few_stills + few_clips + freezes + people if not any(one is other for other in judged)]
@@ -306,7 +308,7 @@ def main(
         kind="coldstart",
         max_steps=text_steps,
         global_batch_size=16,
-        learning_rate=7e-4,
+        learning_rate=3e-4 if text_alone else 7e-4,
         vision_learning_rate=0,
         cache_features=True,
         feature_noise=1.0,
@@ -341,6 +343,9 @@ if __name__ == "__main__":
     parser.add_argument("--text-steps", type=int, default=600)
     parser.add_argument("--lessons", type=int, default=800, help="pictures of either kind of ladder in the cold start")
     parser.add_argument(
+        "--text-alone", action="store_true", help="go on from the embedded model, whose tower has been taught"
+    )
+    parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="of configs/light/embedded.yaml"
     )
     given = parser.parse_args()
@@ -355,5 +360,6 @@ if __name__ == "__main__":
             tower_steps=given.tower_steps,
             text_steps=given.text_steps,
             lessons=given.lessons,
+            text_alone=given.text_alone,
             changes=given.set,
         )

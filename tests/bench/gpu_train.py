@@ -34,7 +34,7 @@ from vqa.model.load import Policy
 from vqa.model.rollout import Sampling, prefill, roll_out
 from vqa.train.grpo.packing import EncodedPrompt, encode_prompt, pack_answers
 from vqa.train.hardware import HardwareConfig
-from vqa.train.memory import GB, TILE, MemoryPlan, Work, plan_memory
+from vqa.train.memory import GB, TILE, MemoryPlan, Workload, plan_memory
 from vqa.train.modules import model_shape
 
 HARDWARE = HardwareConfig(master_weights=False)  # of a single card: 8 bytes a parameter
@@ -84,7 +84,7 @@ def measure(size: str, device: torch.device, *, clips: int, k: int, new: int, de
         if time.monotonic() > deadline:
             print(f"| {name} | no time left | | | | | |")
             continue
-        work = Work(
+        work = Workload(
             prompts=1 if is_shared else k,  # a clip at a time
             answers=k,
             prompt_tokens=length,

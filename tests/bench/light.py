@@ -21,7 +21,7 @@ from PIL import Image
 from jobs.config import resolve
 from vqa import Scorer
 from vqa.data.synthetic.demo import CLIPS
-from vqa.data.synthetic.ladder import encode_clip
+from vqa.data.synthetic.ladder import encode_video
 from vqa.data.synthetic.sources import read_video
 from vqa.light.card import EMBEDDED
 from vqa.light.embedding import SIZE
@@ -70,7 +70,7 @@ def main(rounds: int) -> None:
             frame.resize((1920, 1080), Image.Resampling.BICUBIC)
             for frame in read_video(CLIPS / "big_buck_bunny.mp4", count=24)
         ]
-        encode_clip(
+        encode_video(
             np.stack([np.asarray(frames[k % 24]) for k in range(SECONDS * FPS)]), path, codec="x264", quality=23
         )
         del frames

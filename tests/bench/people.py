@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.bench.rivals import ask, serving
 from tests.support.people import PEOPLE
 from vqa import Scorer
-from vqa.config import load
+from vqa.config import load_config
 from vqa.data.people import Opinion, PeopleSet, find_people_set, read_opinions
 from vqa.data.synthetic.degradations import degrade
 from vqa.data.synthetic.distortions import DISTORTIONS
@@ -39,7 +39,7 @@ from vqa.light.config import DistillConfig
 from vqa.light.distill import joined
 from vqa.light.embedding import SIZE
 from vqa.light.material import Embeddings, ladders
-from vqa.light.regression import LabelledSet, fit
+from vqa.light.regression import LabelledSet, fit_direction
 from vqa.light.student import Student
 from vqa.metrics.correlation import srcc
 from vqa.metrics.intervals import interval, replicates
@@ -211,7 +211,7 @@ def main(
     ladder = [joined([one.pictures for one in learned], config.regression)] if learned else []
 
     def predicted(sets: Sequence[LabelledSet], rows: Numbers) -> Numbers:
-        return fit([*sets, *ladder], config.regression).along(rows)
+        return fit_direction([*sets, *ladder], config.regression).along(rows)
 
     goals = {"avt-image-quality": (">= 0.95", ">= 0.78"), "pcuid": (">= 0.92", ">= 0.82")}
     for people, opinions, whole in found:
@@ -247,7 +247,7 @@ def main(
         parts = {"widest tenth": order[:tenth], "narrowest tenth": order[-tenth:], "all": order}
         print(f"mean error: {', '.join(f'{name} {errors[part].mean():.3f}' for name, part in parts.items())}")
 
-    direction = fit([*(one for _, _, one in found), *ladder], config.regression)
+    direction = fit_direction([*(one for _, _, one in found), *ladder], config.regression)
 
     def along(pictures: Sequence[Pixels]) -> Numbers:
         return direction.along(np.stack([embeddings.of_picture(one) for one in pictures]))
@@ -269,7 +269,7 @@ if __name__ == "__main__":
     if not PEOPLE.is_dir():
         print(f"{PEOPLE} is not here: nothing measured")
     else:
-        settings = load(given.config, DistillConfig, [f"folder={PEOPLE}", *given.set])
+        settings = load_config(given.config, DistillConfig, [f"folder={PEOPLE}", *given.set])
         torch.set_num_threads(1 if given.iqa_python else torch.get_num_threads())
         main(
             settings,

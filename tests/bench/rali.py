@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.support.people import PEOPLE
-from vqa.config import build, load, merge
+from vqa.config import build, load_config, merge_values
 from vqa.data.people import find_people_set, read_opinions
 from vqa.light.basis import Basis
 from vqa.light.config import DistillConfig
@@ -46,7 +46,7 @@ VARIANTS: dict[str, object] = {
 
 def variant(config: DistillConfig, changes: object, seed: int) -> DistillConfig:
     """The config with a variant's changes and a seed for all that is drawn."""
-    values = merge(config.model_dump(), changes)  # type: ignore[arg-type]
+    values = merge_values(config.model_dump(), changes)  # type: ignore[arg-type]
     if values["rali"]:
         for part in ("align", "basis", "tuning"):
             if values["rali"][part]:
@@ -143,7 +143,7 @@ if __name__ == "__main__":
         print(f"{PEOPLE} is not here: nothing measured")
     else:
         main(
-            load(given.config, DistillConfig, [f"folder={PEOPLE}", *given.set]),
+            load_config(given.config, DistillConfig, [f"folder={PEOPLE}", *given.set]),
             seeds=given.seeds,
             only=given.only,
             across=given.across,

@@ -33,7 +33,7 @@ from tests.bench.pipeline import Cost, Meter, through
 from tests.support.demo import demo_clips, linked
 from vqa import machine
 from vqa.model.encode import encode_chat
-from vqa.model.load import load
+from vqa.model.load import load_model
 from vqa.prompt import messages
 
 SHORT = 2  # clips of the run that is subtracted
@@ -45,7 +45,7 @@ class PlainScript:
     """decord and `generate`, clip by clip; `at_once`: K answers by one call, else a call for each."""
 
     def __init__(self, scorer: ScoreStage, *, at_once: bool) -> None:
-        self._policy, self._card, self._generation = load(scorer.card), scorer.card, scorer.generation
+        self._policy, self._card, self._generation = load_model(scorer.card), scorer.card, scorer.generation
         self._at_once = at_once
 
     def __call__(self, work: Sequence[Work]) -> None:

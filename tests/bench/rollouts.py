@@ -27,7 +27,7 @@ from tests.references.make_checkpoints import make
 from tests.support.samples import random_views
 from vqa.model.card import ModelCard
 from vqa.model.encode import encode
-from vqa.model.load import Policy, load
+from vqa.model.load import Policy, load_model
 from vqa.model.rollout import Sampling, prefill, roll_out
 
 WANTED = {"K over 1": ("<=", 2.0), "generate over ours": (">=", 3.0)}
@@ -51,7 +51,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = make("qwen2_5_vl", Path(folder), hidden=wish.hidden, layers=wish.layers)
         policies = {
-            dtype: load(ModelCard(source=str(checkpoint), dtype=dtype, device_map=wish.device, max_pixels=392 * 392))
+            dtype: load_model(
+                ModelCard(source=str(checkpoint), dtype=dtype, device_map=wish.device, max_pixels=392 * 392)
+            )
             for dtype in ("float32", "bfloat16")
         }
     speed(policies["float32"], k=wish.k, new=wish.new, repeats=wish.repeats)

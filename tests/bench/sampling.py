@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from vqa import Scorer
 from vqa.data.synthetic.distortions import DISTORTIONS
-from vqa.data.synthetic.ladder import encode_clip
+from vqa.data.synthetic.ladder import encode_video
 from vqa.data.synthetic.sources import FPS, read_video
 from vqa.metrics import srcc
 from vqa.types import Clip
@@ -117,11 +117,11 @@ def transient(rows: Sequence[dict[str, Any]], ladder: Path, out: Path) -> Iterat
             generator = np.random.default_rng(row["seed"])
             frames = np.stack([np.asarray(one) for one in read_video(ladder / row["uri"], count=2 * FPS)])
             frames = np.concatenate([frames, frames[::-1], frames])  # forth, back and forth: no cut
-            encode_clip(frames, clean, codec="x264", quality=16)
+            encode_video(frames, clean, codec="x264", quality=16)
             name, severity = HARMS[len(used) % len(HARMS)]
             start = int(generator.integers(0, len(frames) - FPS + 1))
             frames[start : start + FPS] = DISTORTIONS[name](frames[start : start + FPS], severity, generator)
-            encode_clip(frames, spoilt, codec="x264", quality=16)
+            encode_video(frames, spoilt, codec="x264", quality=16)
         yield spoilt, clean
 
 

@@ -33,7 +33,7 @@ from pydantic import Field
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.support.people import PEOPLE
-from vqa.config import Strict, Values, load, merge
+from vqa.config import Strict, Values, load_config, merge_values
 from vqa.data.people import Opinion, find_people_set, read_opinions
 from vqa.data.view_cache import CLIPS, PICTURES, pack
 from vqa.files import replacing
@@ -41,7 +41,7 @@ from vqa.metrics import srcc
 from vqa.model.card import settle
 from vqa.prompt import PROMPTS
 from vqa.train.checkpoints import load_for_generation
-from vqa.train.clips.dataset import list_clips, load_clips
+from vqa.train.clips.dataset import list_training_clips, load_clips
 from vqa.train.recipe import Recipe, load_recipe
 from vqa.train.runner import run_recipe
 from vqa.train.validation import score_clips
@@ -168,7 +168,7 @@ def stages_of(study: Study, variant: Variant) -> list[Values]:
     for number, own in enumerate(variant.stages):
         kind = own.get("kind", "grpo")
         shared = {"kind": "grpo", "save_steps": 10_000, "eval_steps": 10_000} | study.stage if kind == "grpo" else {}
-        made.append(merge({"name": f"stage{number}"} | shared, own))
+        made.append(merge_values({"name": f"stage{number}"} | shared, own))
     return made
 
 
@@ -178,7 +178,7 @@ def judge(model: Path, folders: Sequence[Path], split: str) -> Values:
     loaded, processor = load_for_generation(card.model_copy(update={"dtype": "float32"}), processes=PartialState())
     found: Values = {}
     for folder in folders:
-        listed = [clip for clip in list_clips([str(folder)]) if clip.split == split]
+        listed = [clip for clip in list_training_clips([str(folder)]) if clip.split == split]
         clips = load_clips(listed, views=ViewsConfig(**VIEWS), seed=0)
         scores = score_clips(
             loaded, processor, clips, prompt="preresq_video", readout=generation.readout, max_new_tokens=48
@@ -332,7 +332,7 @@ def main() -> None:
     PROMPTS["preresq_video"] = replace(PROMPTS["preresq_video"], question=QUESTION)
     out = asked.out if asked.judge == "test" else asked.out / "validation"
     for path in asked.studies:
-        study = load(path, Study)
+        study = load_config(path, Study)
         if not asked.table:
             run(study, path.stem, seeds=asked.seeds, out=out, split=asked.judge)
         table(study, path.stem, seeds=asked.seeds, out=out)

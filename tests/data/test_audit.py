@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from tests.support import clips
 from vqa.cli.app import app
 from vqa.data.audit import check_files, count_by_check, find_shared, map_files, middle_frame
-from vqa.data.manifest import Manifest, Scale, make_manifest, read_manifest, write_manifest
+from vqa.data.manifest import Manifest, RatingScale, make_manifest, read_manifest, write_manifest
 from vqa.data.sources import Selection
 from vqa.errors import ClipError, UsageError
 
@@ -33,7 +33,7 @@ def labels(folder: Path, *names: str, **aspects: dict[str, float]) -> Manifest:
         }
         for name in names
     ]
-    return make_manifest(rows, scales={"set": Scale(low=1, high=5)})
+    return make_manifest(rows, scales={"set": RatingScale(low=1, high=5)})
 
 
 def test_what_a_test_set_shares_with_a_training_set_is_found(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_what_a_test_set_shares_with_a_training_set_is_found(tmp_path: Path) -> 
         for row, (name, more) in zip(table, clips_.items(), strict=True):
             row |= {"clip_id": name, "kind": "image", "split": more["split"], "content_id": f"set/{name}"}
             row["reference_uri"] = more.get("reference")
-        write_manifest(path, make_manifest(table, scales={"set": Scale(low=1, high=5)}))
+        write_manifest(path, make_manifest(table, scales={"set": RatingScale(low=1, high=5)}))
         return path
 
     ours = rows(

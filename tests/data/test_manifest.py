@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vqa.data.manifest import SCHEMA, Manifest, Scale, make_manifest, merge_manifests, read_manifest, write_manifest
+from vqa.data.manifest import (
+    SCHEMA,
+    Manifest,
+    RatingScale,
+    make_manifest,
+    merge_manifests,
+    read_manifest,
+    write_manifest,
+)
 from vqa.errors import UsageError
 
 ISSUE = "clip_id uri dataset split content_id kind mos_raw mos mos_std aspects reference_uri"
@@ -20,8 +28,8 @@ def row(name: str, raw: float = 50.0, **changes: object) -> dict[str, object]:
     return {**values, "kind": "video", "mos_raw": raw, "mos": 1 + raw / 25, "mos_std": 0.5, **changes}
 
 
-def manifest(*rows: dict[str, object], scale: Scale | None = None) -> Manifest:
-    return make_manifest(rows, scales={"set": scale or Scale(low=0, high=100, source="test")})
+def manifest(*rows: dict[str, object], scale: RatingScale | None = None) -> Manifest:
+    return make_manifest(rows, scales={"set": scale or RatingScale(low=0, high=100, source="test")})
 
 
 def test_the_columns_are_those_promised() -> None:
@@ -32,7 +40,7 @@ def test_the_columns_are_those_promised() -> None:
 def test_a_scale_is_monotone_in_its_direction_and_reversible(
     low: float, width: float, share: float, other: float, higher: bool
 ) -> None:
-    scale = Scale(low=low, high=low + width, higher_is_better=higher)
+    scale = RatingScale(low=low, high=low + width, higher_is_better=higher)
     raw, second = low + share * width, low + other * width
     assert scale.to_raw(scale.to_mos(raw)) == pytest.approx(raw, abs=1e-9 * (abs(low) + width + 1))
     if raw < second:
@@ -40,7 +48,7 @@ def test_a_scale_is_monotone_in_its_direction_and_reversible(
 
 
 def test_the_ends_of_a_scale_are_1_and_5_and_a_spread_keeps_its_share() -> None:
-    up, down = Scale(low=0, high=9), Scale(low=0, high=1, higher_is_better=False)
+    up, down = RatingScale(low=0, high=9), RatingScale(low=0, high=1, higher_is_better=False)
     assert (up.to_mos(0), up.to_mos(9), up.to_mos(4.5)) == (1, 5, 3)
     assert (down.to_mos(0), down.to_mos(1), down.to_mos(0.25)) == (5, 1, 4)
     assert (up.to_mos_std(9), down.to_mos_std(0.5)) == (4, 2)
@@ -51,7 +59,7 @@ def test_a_written_manifest_comes_back_with_its_scales(tmp_path: Path) -> None:
     write_manifest(tmp_path / "new" / "m.parquet", made)
     back = read_manifest(tmp_path / "new" / "m.parquet")
     assert back.table.to_pylist() == made.table.to_pylist()
-    assert back.scales == {"set": Scale(low=0, high=100, source="test")}
+    assert back.scales == {"set": RatingScale(low=0, high=100, source="test")}
 
 
 @pytest.mark.parametrize(
@@ -91,7 +99,7 @@ def test_other_files_are_no_manifest(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ends", [(5, 1), (1, 1), (0, float("inf")), (float("nan"), 1)])
 def test_a_scale_needs_two_ends(ends: tuple[float, float]) -> None:
     with pytest.raises(UsageError, match="the lower first"):
-        Scale(low=ends[0], high=ends[1])
+        RatingScale(low=ends[0], high=ends[1])
 
 
 def test_merging_keeps_every_row_and_refuses_two_scales_for_one_set() -> None:
@@ -99,6 +107,6 @@ def test_merging_keeps_every_row_and_refuses_two_scales_for_one_set() -> None:
     merged = merge_manifests([("first", first), ("second", second)])
     assert merged.table.column("clip_id").to_pylist() == ["set/a", "set/b"]
     with pytest.raises(UsageError, match="set has scale 0-50"):
-        merge_manifests([("first", first), ("new", manifest(row("c", mos=5.0), scale=Scale(low=0, high=50)))])
+        merge_manifests([("first", first), ("new", manifest(row("c", mos=5.0), scale=RatingScale(low=0, high=50)))])
     with pytest.raises(UsageError, match="more than once"):
         merge_manifests([("first", first), ("first", first)])

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vqa.data.manifest import Manifest, Scale, make_manifest, merge_manifests
+from vqa.data.manifest import Manifest, RatingScale, make_manifest, merge_manifests
 from vqa.data.splits import parse_parts, split_manifest
 from vqa.errors import UsageError
 
@@ -17,7 +17,7 @@ def manifest(*sizes: int, dataset: str = "set") -> Manifest:
         for content, size in enumerate(sizes)
         for at in range(size)
     ]
-    return make_manifest(rows, scales={dataset: Scale(low=1, high=5)})
+    return make_manifest(rows, scales={dataset: RatingScale(low=1, high=5)})
 
 
 def parts_of(made: Manifest, column: str = "split") -> list[str]:

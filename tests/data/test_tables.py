@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from vqa.data.dialects import number, number_or_none
+from vqa.data.dialects import number_or_none, parse_number
 from vqa.data.tables import read_columns, read_lines, read_rows
 from vqa.errors import UsageError
 
@@ -63,15 +63,15 @@ def test_label_files_and_rows_share_their_readers(tmp_path: Path) -> None:
     [("3.5", 3.5), (" 2 ", 2.0), (4, 4.0), ("", None), ("  ", None), (None, None), ("nan", None), (float("inf"), None)],
 )
 def test_numbers_are_parsed_in_one_way(cell: object, value: float | None) -> None:
-    assert number(cell) == number_or_none(cell) == value
+    assert parse_number(cell) == number_or_none(cell) == value
 
 
 def test_what_is_no_number_is_refused_or_none() -> None:
-    assert number("3,5", decimal_comma=True) == 3.5
+    assert parse_number("3,5", decimal_comma=True) == 3.5
     for cell in ("3,5", "good", [1]):
         assert number_or_none(cell) is None
         with pytest.raises((TypeError, ValueError)):
-            number(cell)
+            parse_number(cell)
 
 
 @pytest.mark.slow

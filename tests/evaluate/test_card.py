@@ -165,7 +165,7 @@ def test_a_card_whose_question_is_not_kept_is_refused_unless_told(
     )
     assert code == 2
     assert "visualquality-r1-7b would not be asked in the words that it was trained with" in err
-    assert "`vqa model fetch-question visualquality-r1-7b` reads them, --own-question" in err
+    assert "`vqa model fetch-question visualquality-r1-7b` reads them, --own-question asks it in our words" in err
     assert {load_card(path).asked for path in CARDS if path.stem.startswith("qwen")} == {"own"}
 
 

@@ -15,7 +15,7 @@ from vqa.data.score_table import SCHEMA
 from vqa.errors import UsageError
 from vqa.evaluate.evaluation import CLIP_FIELDS, Evaluation, EvaluationConfig, evaluate, write_evaluation
 from vqa.evaluate.statistics import STATISTICS, StatisticsConfig
-from vqa.metrics.fits import Fit
+from vqa.metrics.fits import CurveFit
 from vqa.types import CropBox
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
@@ -78,7 +78,7 @@ def test_every_statistic_is_there_with_its_interval_and_fit(tmp_path: Path) -> N
     x, y = [row["score"] for row in scores], [row["mos"] for row in labels]
     assert found["srcc"]["value"] == pytest.approx(slow.srcc(x, y))
     fit = metrics["all"]["fits"]["logistic4"]
-    mapped = Fit(kind="logistic4", parameters=tuple(fit["parameters"]), converged=True)(x).tolist()
+    mapped = CurveFit(kind="logistic4", parameters=tuple(fit["parameters"]), converged=True)(x).tolist()
     assert found["plcc_logistic4"]["value"] == pytest.approx(slow.plcc(mapped, y))
     assert found["outlier_ratio"]["value"] == sum(abs(a - b) > 0.8 for a, b in zip(mapped, y, strict=True)) / 80
     assert fit["converged"] is True

@@ -25,7 +25,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from jobs.engine import run_stages
 from jobs.ledger import Ledger
-from jobs.metrics import METRICS, Metrics, serving
+from jobs.metrics import METRICS, JobMetrics, serving
 from jobs.progress import JobProgress
 from jobs.resume import Work
 from tests.jobs.test_local_executor import Reader
@@ -74,18 +74,18 @@ def values(text: str) -> dict[str, float]:
 
 
 @contextmanager
-def served(price: float | None = 36.0) -> Iterator[tuple[Metrics, int]]:
-    metrics, port = Metrics(price_per_hour=price), free_port()
+def served(price: float | None = 36.0) -> Iterator[tuple[JobMetrics, int]]:
+    metrics, port = JobMetrics(price_per_hour=price), free_port()
     with serving(str(port), metrics):
         yield metrics, port
 
 
-def fill(metrics: Metrics) -> None:
+def fill(metrics: JobMetrics) -> None:
     metrics.rows(ROWS)
     fill_state(metrics)
 
 
-def fill_state(metrics: Metrics) -> None:
+def fill_state(metrics: JobMetrics) -> None:
     workers, waiting = {"decoding": 3, "scoring": 1}, {"scoring": 5}
     metrics.state(done=4, open_=2, total=10, workers=lambda: workers, waiting=lambda: waiting, is_last=True)
 
@@ -131,7 +131,7 @@ def test_a_run_keeps_them_up_to_date(tmp_path: Path) -> None:
 def test_what_top_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
     monkeypatch.setattr("jobs.metrics.time.monotonic", lambda: clock[0])
-    metrics = Metrics(price_per_hour=36.0)
+    metrics = JobMetrics(price_per_hour=36.0)
     assert metrics.facts() == {"workers": {}, "busy": {}, "waiting": {}, "tokens_per_second": {}, "cost": 0.0}
     clock[0] += 70.0  # the model loads
     metrics.rows(ROWS[:1])
@@ -150,7 +150,7 @@ def test_what_top_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("address", ["nowhere", "127.0.0.1:x", "localhost:70000", ""])
 def test_an_address_of_another_form(address: str) -> None:
-    with pytest.raises(UsageError, match="wanted HOST:PORT"), serving(address, Metrics()):
+    with pytest.raises(UsageError, match="wanted HOST:PORT"), serving(address, JobMetrics()):
         pass
 
 
@@ -158,7 +158,7 @@ def test_an_address_that_is_taken() -> None:
     with (
         served() as (_, port),
         pytest.raises(UsageError, match=r"cannot be listened at .*; give another port"),
-        serving(f"127.0.0.1:{port}", Metrics()),
+        serving(f"127.0.0.1:{port}", JobMetrics()),
     ):
         pass
 

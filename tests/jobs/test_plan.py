@@ -16,7 +16,7 @@ import jobs.score
 from jobs.config import JobConfig
 from jobs.plan import RAY_SECONDS, Hardware, fleet, forecast, read_hardware
 from jobs.planning import PlanRequest, plan, verdict
-from jobs.probe import Probe, chosen, probe
+from jobs.probe import Probe, chosen, probe_job
 from jobs.request import ScoreInputs, ScoreRequest, inputs_of
 from jobs.resume import Work
 from jobs.score import score
@@ -155,7 +155,7 @@ def test_a_probe_of_real_clips(
 ) -> None:
     job = ScoreRequest(sources=(str(folder),), out=tmp_path, model=str(model_card))
     inputs = inputs_of(job)
-    found = probe(inputs, chosen(inputs.clips, 200), seconds=300)
+    found = probe_job(inputs, chosen(inputs.clips, 200), seconds=300)
     assert found.files == 6
     assert found.scored_share < 1, "one is no video"
     assert len(found.decode_seconds) == len(found.file_bytes) >= 4
@@ -198,7 +198,7 @@ def test_a_probe_of_real_clips(
 def test_a_probe_without_a_model(folder: Path, model_card: Path, tmp_path: Path) -> None:
     job = ScoreRequest(sources=(str(folder),), out=tmp_path, model=str(model_card))
     inputs = inputs_of(job)
-    found = probe(inputs, chosen(inputs.clips, 200), seconds=300, score_seconds=0.8)
+    found = probe_job(inputs, chosen(inputs.clips, 200), seconds=300, score_seconds=0.8)
     assert (found.score_seconds.tolist(), found.load_seconds) == ([0.8], 0.0)
     assert found.score_per_clip == pytest.approx(0.8 * found.scored_share)
     assert found.view_bytes > 1000
@@ -262,7 +262,7 @@ def test_a_plan_meets_the_run_where_the_stages_take_a_known_time(
         monkeypatch.setattr(module, "stages_of", stages)
     job = ScoreRequest(sources=(str(tmp_path / "list.csv"),), out=tmp_path / "out", engine=Engine.LOCAL)
     inputs = inputs_of(replace(job, json_summary=True))
-    seen = probe(inputs, chosen(inputs.clips, 40), seconds=300)
+    seen = probe_job(inputs, chosen(inputs.clips, 40), seconds=300)
     on = fleet(Hardware(cores=3, memory_gb=8), JobConfig(sample_workers=2), machines=1, is_local=True)
     made = forecast(seen, on)
     assert made.limit == limit
@@ -342,4 +342,4 @@ def test_what_cannot_be_planned(folder: Path, model_card: Path, tmp_path: Path) 
     with pytest.raises(UsageError, match=r"--page .*: nothing was simulated; give --simulate"):
         plan(PlanRequest(job=job, page=tmp_path / "plan.html"))
     with pytest.raises(UsageError, match="no clip came through in 1e-09 s; give it longer"):
-        probe(inputs_of(job), [], seconds=1e-9)
+        probe_job(inputs_of(job), [], seconds=1e-9)

@@ -19,7 +19,7 @@ from jobs.prepare import PrepareRequest, prepare
 from tests.support import clips, failing
 from tests.support.job_runs import Run
 from vqa.console import Engine
-from vqa.data.manifest import Scale, make_manifest, write_manifest
+from vqa.data.manifest import RatingScale, make_manifest, write_manifest
 from vqa.data.score_table import read_scores
 from vqa.data.view_cache import read_prepared
 from vqa.errors import UsageError
@@ -63,7 +63,7 @@ def manifest(path: Path, uris: dict[str, Path]) -> Path:
         | dict.fromkeys(("mos_raw", "mos"), min(5.0, 1.5 + 0.5 * place))
         for place, (name, uri) in enumerate(uris.items())
     ]
-    write_manifest(path, make_manifest(rows, scales={"set": Scale(low=1, high=5)}))
+    write_manifest(path, make_manifest(rows, scales={"set": RatingScale(low=1, high=5)}))
     return path
 
 

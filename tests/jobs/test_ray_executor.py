@@ -4,7 +4,6 @@ import itertools
 import pickle
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -56,15 +55,26 @@ def test_files_travel_together_by_the_rate_at_which_they_are_finished(monkeypatc
     assert max(map(len, packets)) <= 8
 
 
-def test_packets_are_as_large_as_the_driver_needs_them() -> None:
+def test_packets_are_as_large_as_the_driver_needs_them(monkeypatch: pytest.MonkeyPatch) -> None:
     feed = ray_executor._Feed(iter(()), most=1)
     feed.stop()
     assert feed._size(64) == 1
-    feed._first, feed._done = time.monotonic() - 10, 10 * ray_executor.TASKS_PER_SECOND * 5
-    assert feed._size(64) in (4, 5)
-    assert feed._size(3) == 3
-    feed._done *= 100
+    clock = [100.0]
+    monkeypatch.setattr("jobs.ray_executor.time.monotonic", lambda: clock[0])
+    for second in range(60):  # a slow start: a file a second
+        clock[0] = 100.0 + second
+        feed.finished(1)
+    assert feed._size(64) == 1
+    for _ in range(10):  # then fifty times what the driver can hand out one by one: that counts soon
+        clock[0] += 1
+        feed.finished(50 * ray_executor.TASKS_PER_SECOND)
+    assert 40 <= feed._size(64) <= 60 and feed._size(3) == 3
+    for _ in range(10):
+        clock[0] += 1
+        feed.finished(1000 * ray_executor.TASKS_PER_SECOND)
     assert feed._size(64) == 64
+    clock[0] += 1000  # nothing more is finished
+    assert feed._size(64) < 64
 
 
 HANGS = """

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from jobs.progress import JobProgress
 from jobs.run_record import RunRecord
-from jobs.top import SILENT_SECONDS, Watch, frame
+from jobs.top import SILENT_SECONDS, Watch, render_run
 from vqa.data.score_table import ScoreRow, ScoreTable
 from vqa.errors import UsageError
 
@@ -23,7 +23,7 @@ FACTS = {"model_id": "embedded", "engine": "local", "files": 4}
 
 def shown(out: Path, watch: Watch | None = None) -> tuple[str, bool]:
     console = Console(width=200, force_terminal=False)
-    what, is_over = frame(watch or Watch(out), out)
+    what, is_over = render_run(watch or Watch(out), out)
     with console.capture() as capture:
         console.print(what)
     return capture.get(), is_over
@@ -132,7 +132,7 @@ def test_only_a_changed_part_is_read_again(record: RunRecord, tmp_path: Path, mo
 
 def test_what_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"run\.json: cannot be read .* give the --out folder"):
-        frame(Watch(tmp_path), tmp_path)
+        render_run(Watch(tmp_path), tmp_path)
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(UsageError, match=r"no JSON"):
-        frame(Watch(tmp_path), tmp_path)
+        render_run(Watch(tmp_path), tmp_path)

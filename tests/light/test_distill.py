@@ -13,7 +13,7 @@ from jobs.request import ScoreRequest, inputs_of
 from jobs.score import score
 from tests.support import clips
 from tests.support.job_runs import table
-from vqa.config import build, configs_folder, load
+from vqa.config import build, configs_folder, load_config
 from vqa.console import Engine
 from vqa.data.people import PeopleSet, read_opinions
 from vqa.data.score_table import ScoreRow, ScoreTable
@@ -95,7 +95,7 @@ def test_a_student_is_trained_scores_and_is_named_in_every_row(
 
 def test_folds_that_are_left_out_are_not_looked_at(opinions: Path, tmp_path: Path) -> None:
     pytest.importorskip(PACKAGE)
-    config = load(opinions / "config.yaml", DistillConfig, [f"cache={tmp_path}", "ladders=null"])
+    config = load_config(opinions / "config.yaml", DistillConfig, [f"cache={tmp_path}", "ladders=null"])
     one = config.opinions[0].model_copy(update={"without_folds": [0, 1]})
     with pytest.raises(UsageError, match="0 pictures are left"):
         distill(config.model_copy(update={"opinions": [one]}), lambda _: None)
@@ -123,7 +123,7 @@ def test_comparisons_of_other_pictures_or_against_the_opinions_are_refused(
     opinions: Path, tmp_path: Path, first: str, second: str, result: int, said: str
 ) -> None:
     pytest.importorskip(PACKAGE)
-    config = load(opinions / "config.yaml", DistillConfig, [f"cache={tmp_path}", "ladders=null"])
+    config = load_config(opinions / "config.yaml", DistillConfig, [f"cache={tmp_path}", "ladders=null"])
     table = won(opinions, first, second, result)
     one = config.opinions[0].model_copy(update={"pairs": Path(table)})
     with pytest.raises(UsageError, match=said):
@@ -144,7 +144,7 @@ def test_all_steps_of_rali_make_a_student_with_words(opinions: Path, tmp_path: P
         row = ScoreRow(clip_id=path.name, uri=str(path), run_key=str(n), score=1.5 + n / 2, reason=f"blurred {n} times")
         teacher.add([row])
     teacher.flush()
-    config = load(opinions / "config.yaml", DistillConfig)
+    config = load_config(opinions / "config.yaml", DistillConfig)
     table = won(opinions, "00", "03", 1)
     config = build(
         DistillConfig,
@@ -168,7 +168,7 @@ def test_all_steps_of_rali_make_a_student_with_words(opinions: Path, tmp_path: P
     known = ("no visible damage", "blurred", *GRADES, *SEVERITIES)
     assert all(one.startswith(known) for one in student.card.words)
     rows = Embeddings(config).of_opinions(
-        read_opinions(load(opinions / "people.yaml", PeopleSet), config.folder), print
+        read_opinions(load_config(opinions / "people.yaml", PeopleSet), config.folder), print
     )
     scores = student.opinion(rows)
     assert srcc(scores, np.tile([4.5, 3.5, 2.5, 1.5], 4)) > 0.9
@@ -194,7 +194,7 @@ def test_a_library_without_labels_teaches_the_order_of_its_own_frames(opinions: 
         "ladders.levels=3",
     ]
     size = ["ladders.kinds=3", "ladders.shortest=96", "ladders.longest=128", "rali.tuning.steps=60"]
-    config = load(configs_folder() / "light/hirqa_tiny.yaml", DistillConfig, [*changes, *size])
+    config = load_config(configs_folder() / "light/hirqa_tiny.yaml", DistillConfig, [*changes, *size])
     student = distill(config, said.append)
     assert student.card.scale == "severity"
     assert student.card.trained_on[1:] == ["ladders: 20 pictures of 2 contents, in order of severity"]
@@ -207,7 +207,7 @@ def test_a_library_without_labels_teaches_the_order_of_its_own_frames(opinions: 
     assert (scores[better] > scores[worse]).mean() > 0.9
 
     with pytest.raises(UsageError, match=r"nothing to learn from\. Give at least one"):
-        load(configs_folder() / "light/hirqa_tiny.yaml", DistillConfig, ["ladders=null"])
+        load_config(configs_folder() / "light/hirqa_tiny.yaml", DistillConfig, ["ladders=null"])
 
 
 @pytest.mark.parametrize(

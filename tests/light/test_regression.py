@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from vqa.light.embedding import SIZE
-from vqa.light.regression import LabelledSet, RegressionConfig, fit
+from vqa.light.regression import LabelledSet, RegressionConfig, fit_direction
 
 Array = NDArray[np.float64]
 PLAIN = RegressionConfig(strength=1e-6, emphasis={})
@@ -21,7 +21,7 @@ def drawn(seed: int, truth: Array, *, count: int, gain: float, offset: float) ->
 def test_sets_on_other_scales_agree_on_the_direction() -> None:
     truth = np.array([1.0, -2.0, 0.5])
     sets = [drawn(0, truth, count=60, gain=1.0, offset=3.0), drawn(1, truth, count=90, gain=40.0, offset=-7.0)]
-    found = fit(sets, PLAIN).weights[:3]
+    found = fit_direction(sets, PLAIN).weights[:3]
     assert found / np.linalg.norm(found) == pytest.approx(truth / np.linalg.norm(truth), abs=5e-3)
 
 
@@ -33,7 +33,7 @@ def test_a_ladder_of_weight_zero_changes_no_order_and_a_heavy_one_wins() -> None
     def weighted(weight: float) -> Array:
         """Places of the test on the direction."""
         ladder = LabelledSet(embeddings=other.embeddings, labels=other.labels, weight=weight)
-        return fit([people, ladder], PLAIN).along(test.embeddings)
+        return fit_direction([people, ladder], PLAIN).along(test.embeddings)
 
     assert spearmanr(weighted(0.0), test.labels).statistic > 0.999
     assert spearmanr(weighted(100.0), test.embeddings[:, 1]).statistic > 0.99

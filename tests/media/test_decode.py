@@ -17,7 +17,7 @@ from tests.support import clips
 from vqa.errors import ClipError
 from vqa.media import decode, probe
 from vqa.media.backends.pyav import decode_ranges
-from vqa.media.packets import nearest
+from vqa.media.packets import nearest_frames
 from vqa.types import Frames
 
 SCALER = 0x4 | 0x40000 | 0x80000  # bicubic, accurate rounding, to the bit: what decode.py promises to use
@@ -158,7 +158,7 @@ def test_times_outside_or_between_give_the_nearest_frame_and_ties_the_earlier(zo
 )
 def test_nearest_is_what_brute_force_finds(frame_seconds, times) -> None:
     frames = np.array(frame_seconds, np.float64)
-    found = nearest(frames, np.array(times))
+    found = nearest_frames(frames, np.array(times))
     assert found.tolist() == [int(np.argmin(np.abs(frames - time))) for time in times]
 
 

@@ -5,7 +5,7 @@ import pytest
 from scipy import optimize
 
 from vqa.metrics import plcc, rmse
-from vqa.metrics.fits import CURVES, Fit, fit_isotonic, fit_logistic4, fit_logistic5, rises
+from vqa.metrics.fits import CURVES, CurveFit, fit_isotonic, fit_logistic4, fit_logistic5, rises
 
 
 def points(seed: int = 0, clips: int = 150) -> np.ndarray:
@@ -14,7 +14,7 @@ def points(seed: int = 0, clips: int = 150) -> np.ndarray:
 
 def test_a_logistic_is_found_again_from_points_on_it() -> None:
     x = points()
-    made = Fit(kind="logistic4", parameters=(4.5, 1.4, -0.11, 0.052), converged=True)
+    made = CurveFit(kind="logistic4", parameters=(4.5, 1.4, -0.11, 0.052), converged=True)
     found = fit_logistic4(x, made(x))
     assert found is not None
     assert found.converged
@@ -23,7 +23,7 @@ def test_a_logistic_is_found_again_from_points_on_it() -> None:
 
 def test_a_logistic_with_a_line_is_found_again() -> None:
     x = points()
-    made = Fit(kind="logistic5", parameters=(1.1, 33.0, -0.1, 6.0, 3.5), converged=True)
+    made = CurveFit(kind="logistic5", parameters=(1.1, 33.0, -0.1, 6.0, 3.5), converged=True)
     found = fit_logistic5(x, made(x))
     assert found is not None
     assert found.parameters == pytest.approx(made.parameters, rel=1e-2)

@@ -16,7 +16,7 @@ from tests.support.samples import random_views
 from vqa.errors import UsageError
 from vqa.model.card import GenerationConfig, ModelCard
 from vqa.model.comparer import Comparer, Winner, rank, read_choice
-from vqa.model.load import Policy, load
+from vqa.model.load import Policy, load_model
 from vqa.types import Views
 
 CHOICES = ("Image A", "Image B", "Similar")
@@ -25,7 +25,7 @@ QUESTION = "Which is better? Say it in <answer></answer>."
 
 @pytest.fixture(scope="module")
 def loaded(checkpoint: Callable[[Family], Path]) -> Policy:
-    return load(ModelCard(source=str(checkpoint("qwen2_5_vl")), device_map="cpu"))
+    return load_model(ModelCard(source=str(checkpoint("qwen2_5_vl")), device_map="cpu"))
 
 
 def comparer(policy: Policy, **more: Any) -> Comparer:

@@ -41,7 +41,7 @@ def test_an_engine_that_is_not_installed_is_named_with_its_extra() -> None:
 
 def test_what_a_server_cannot_do_is_refused_before_it_is_asked() -> None:
     engine = EngineConfig(name="endpoint", endpoints=("http://127.0.0.1:9/v1",))
-    with pytest.raises(UsageError, match="deterministic"):
+    with pytest.raises(UsageError, match=r"^--deterministic: .* cannot promise it, .*\. Start the server so"):
         check_engine(engine, CARD, GenerationConfig(deterministic=True))
     with pytest.raises(UsageError, match="folder_sampling"):
         check_engine(engine, CARD, GenerationConfig(folder_sampling=True))

@@ -17,8 +17,8 @@ from tests.support.samples import random_views
 from vqa.errors import ModelError, UsageError
 from vqa.model.card import GenerationConfig, ModelCard, find_card, settle
 from vqa.model.encode import encode
-from vqa.model.load import load
-from vqa.model.resolve import EMBEDDED, locate
+from vqa.model.load import load_model
+from vqa.model.resolve import EMBEDDED, locate_model
 from vqa.model.scorer import Scorer
 
 
@@ -36,64 +36,64 @@ def card(source: Path | str, **more: object) -> ModelCard:
 
 
 def test_a_folder_is_named_by_a_digest_of_what_answers_depend_on(folder: Path) -> None:
-    before = locate(str(folder)).revision
+    before = locate_model(str(folder)).revision
     assert before.startswith("blake2b:")
     (folder / "README.md").write_text("a note")
     (folder / ".hidden.md").write_text("a note")
-    assert locate(str(folder)).revision == before
+    assert locate_model(str(folder)).revision == before
     weights = load_file(folder / "model.safetensors")
     weights["lm_head.weight"][0, 0] += 1
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    changed = locate(str(folder)).revision
+    changed = locate_model(str(folder)).revision
     assert changed != before
     (folder / "chat_template.jinja").write_text("{{ messages }}")
-    assert locate(str(folder)).revision not in (before, changed)
+    assert locate_model(str(folder)).revision not in (before, changed)
     moved = folder.rename(folder.with_name("moved"))
     shutil.copytree(moved, folder)
-    assert locate(str(folder)).revision == locate(str(moved)).revision
+    assert locate_model(str(folder)).revision == locate_model(str(moved)).revision
 
 
 @pytest.mark.parametrize("source", ["/no/such/folder", "./nothing", "nothing", "a/b/c"])
 def test_a_folder_that_is_not_there_is_named(source: str) -> None:
     with pytest.raises(ModelError, match=f"{source}: no such folder"):
-        locate(source)
+        locate_model(source)
 
 
 def test_a_file_is_not_a_model(folder: Path) -> None:
     with pytest.raises(ModelError, match="a file; give the folder"):
-        locate(str(folder / "model.safetensors"))
+        locate_model(str(folder / "model.safetensors"))
 
 
 def test_a_folder_without_config_is_refused(folder: Path) -> None:
     (folder / "config.json").unlink()
     with pytest.raises(ModelError, match=r"no config\.json"):
-        locate(str(folder))
+        locate_model(str(folder))
 
 
 def test_pickled_weights_are_refused(folder: Path) -> None:
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
     with pytest.raises(ModelError, match=r"pytorch_model\.bin is a pickle.*safetensors"):
-        locate(str(folder))
+        locate_model(str(folder))
 
 
 def test_missing_weights_are_refused(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     with pytest.raises(ModelError, match="no weights"):
-        locate(str(folder))
+        locate_model(str(folder))
     index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(ModelError, match=r"2 of 2 weight files missing: model-1"):
-        locate(str(folder))
+        locate_model(str(folder))
     (folder / "model.safetensors.index.json").write_text("{")
     with pytest.raises(ModelError, match="not an index"):
-        locate(str(folder))
+        locate_model(str(folder))
 
 
 @pytest.mark.skipif((EMBEDDED / "config.json").is_file(), reason="it is there")
 def test_a_missing_embedded_model_is_said_to_be_missing() -> None:
     with pytest.raises(ModelError, match="embedded model is not in"):
-        locate("embedded")
+        locate_model("embedded")
 
 
 def test_a_hub_model_is_pinned_to_the_commit_its_branch_names(
@@ -135,7 +135,7 @@ def test_incomplete_weights_are_refused_instead_of_filled_with_noise(folder: Pat
     del weights[next(name for name in weights if name.endswith("layers.1.mlp.down_proj.weight"))]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelError, match=r"1 weights are not in its files, e\.g\. .*down_proj"):
-        load(card(folder))
+        load_model(card(folder))
 
 
 def test_a_head_tied_to_the_embedding_is_not_missing(folder: Path) -> None:
@@ -144,7 +144,7 @@ def test_a_head_tied_to_the_embedding_is_not_missing(folder: Path) -> None:
     model.tie_weights()
     model.save_pretrained(folder)
     assert "lm_head.weight" not in load_file(folder / "model.safetensors")
-    policy = load(card(folder))
+    policy = load_model(card(folder))
     assert policy.model.lm_head.weight is policy.model.get_input_embeddings().weight
 
 
@@ -152,7 +152,7 @@ def test_damaged_weights_are_refused(folder: Path) -> None:
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:5000])
     with pytest.raises(ModelError, match=r"its weights cannot be read \(.*Copy or download them again"):
-        load(card(folder))
+        load_model(card(folder))
 
 
 def test_weights_of_another_size_than_the_config_says_are_refused(folder: Path) -> None:
@@ -160,7 +160,7 @@ def test_weights_of_another_size_than_the_config_says_are_refused(folder: Path) 
     config["text_config"]["intermediate_size"] *= 2
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match=r"other sizes, e\.g\. .*mlp.* in the files, .* by the config"):
-        load(card(folder))
+        load_model(card(folder))
 
 
 def test_a_model_without_eyes_is_refused(tmp_path: Path) -> None:
@@ -168,40 +168,40 @@ def test_a_model_without_eyes_is_refused(tmp_path: Path) -> None:
                             num_attention_heads=1, num_key_value_heads=1, bos_token_id=0, eos_token_id=0)  # fmt: skip
     hf.Qwen2ForCausalLM(config).save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="qwen2 does not take pictures"):
-        load(card(tmp_path))
+        load_model(card(tmp_path))
 
 
 def test_a_folder_of_something_unknown_is_refused(folder: Path) -> None:
     (folder / "config.json").write_text('{"model_type": "something_else"}')
     with pytest.raises(ModelError, match="something_else"):
-        load(card(folder))
+        load_model(card(folder))
 
 
 def test_a_model_without_a_chat_template_is_refused(folder: Path) -> None:
     (folder / "chat_template.jinja").unlink()
     with pytest.raises(ModelError, match="no chat template"):
-        load(card(folder))
+        load_model(card(folder))
 
 
 def test_pixel_limits_reach_the_processor_or_are_refused(checkpoint: Callable[[Family], Path]) -> None:
     limits = {"min_pixels": 28 * 28, "max_pixels": 56 * 56}
-    processor = load(card(checkpoint("qwen2_5_vl"), **limits)).processor
+    processor = load_model(card(checkpoint("qwen2_5_vl"), **limits)).processor
     picture = np.zeros((200, 200, 3), np.uint8)
     assert encode(processor, random_views("a", [picture]), prompt="q_insight")["pixel_values"].shape[0] == 16
     with pytest.raises(ModelError, match="has no min_pixels"):
-        load(card(checkpoint("internvl"), **limits))
+        load_model(card(checkpoint("internvl"), **limits))
 
 
 @pytest.mark.parametrize(("dtype", "kind"), [("auto", torch.float32), ("bfloat16", torch.bfloat16)])
 def test_dtype_is_as_asked(dtype: str, kind: torch.dtype, checkpoint: Callable[[Family], Path]) -> None:
-    model = load(card(checkpoint("qwen2_5_vl"), dtype=dtype)).model
+    model = load_model(card(checkpoint("qwen2_5_vl"), dtype=dtype)).model
     assert {weight.dtype for weight in model.parameters()} == {kind}
     assert not model.training
 
 
 def test_a_device_that_is_not_there_is_refused(checkpoint: Callable[[Family], Path]) -> None:
     with pytest.raises(ModelError, match="model "):
-        load(ModelCard(source=str(checkpoint("qwen2_5_vl")), device_map="cuda:99"))
+        load_model(ModelCard(source=str(checkpoint("qwen2_5_vl")), device_map="cuda:99"))
 
 
 # --- cards ------------------------------------------------------------------------------------------------------------
@@ -263,34 +263,34 @@ def test_weights_that_would_not_be_used_are_refused_by_name(folder: Path) -> Non
     ):
         save_file(weights | {extra: torch.ones(2, 2)}, folder / "model.safetensors", metadata={"format": "pt"})
         with pytest.raises(ModelError, match=f"1 tensors in its files are not of this model, e.g. .*{says}"):
-            load(card(folder))
+            load_model(card(folder))
 
 
 def test_an_adapter_is_applied_or_refused_never_left_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "adapter_config.json").write_text("{}")
     monkeypatch.setattr("vqa.model.resolve.find_spec", lambda name: None)
     with pytest.raises(ModelError, match=r"adapter lies beside the weights.*vqa\[train\].*merge"):
-        locate(str(folder))
+        locate_model(str(folder))
     (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
     with pytest.raises(ModelError, match="an adapter without its base model"):
-        locate(str(folder))
+        locate_model(str(folder))
     (folder / "config.json").unlink()
     with pytest.raises(ModelError, match=r"an adapter without its base model\..*merged folder"):
-        locate(str(folder))
+        locate_model(str(folder))
 
 
 def test_a_folder_of_models_names_them(folder: Path) -> None:
     for name in ("checkpoint-10", "model"):
         shutil.copytree(folder, folder.parent / "run" / name)
     with pytest.raises(ModelError, match=r"models inside it\. Give one of them: .*run/checkpoint-10, .*run/model"):
-        locate(str(folder.parent / "run"))
+        locate_model(str(folder.parent / "run"))
 
 
 def test_attention_of_a_missing_package_in_the_config_is_no_hindrance(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"_attn_implementation": "flash_attention_2"}))
-    assert load(card(folder)).model.config._attn_implementation == "sdpa"
-    assert load(card(folder, attention="eager")).model.config._attn_implementation == "eager"
+    assert load_model(card(folder)).model.config._attn_implementation == "sdpa"
+    assert load_model(card(folder, attention="eager")).model.config._attn_implementation == "eager"
 
 
 def test_a_template_in_the_tokenizers_config_alone_is_used(folder: Path) -> None:
@@ -298,7 +298,7 @@ def test_a_template_in_the_tokenizers_config_alone_is_used(folder: Path) -> None
     (folder / "chat_template.jinja").unlink()
     path = folder / "tokenizer_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"chat_template": template}))
-    policy = load(card(folder))
+    policy = load_model(card(folder))
     assert encode(policy.processor, random_views("a"), prompt="preresq_video")["input_ids"].shape[0] == 1
 
 
@@ -311,7 +311,7 @@ def test_pixel_limits_that_contradict_each_other_are_refused(folder: Path) -> No
     size["size"] = {"shortest_edge": 10**6, "longest_edge": 3136}
     path.write_text(json.dumps(values))
     with pytest.raises(ModelError, match=r"pictures of at least 1000000 and at most 3136 pixels"):
-        load(card(folder))
+        load_model(card(folder))
 
 
 @pytest.mark.parametrize("size", [{"height": 448, "width": 448}, {"min_pixels": 3136, "max_pixels": 50176}, 448])
@@ -321,7 +321,7 @@ def test_sizes_under_other_keys_are_refused_at_load(folder: Path, size: object) 
     values.get("image_processor", values)["size"] = size
     path.write_text(json.dumps(values))
     with pytest.raises(ModelError, match=r"shortest_edge"):
-        load(card(folder))
+        load_model(card(folder))
 
 
 @pytest.mark.parametrize("model_type", ["qwen2_5_vl", "never_heard_of"])
@@ -338,8 +338,8 @@ def test_code_that_comes_with_weights_is_not_run(folder: Path, tmp_path: Path, m
     }
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     if model_type == "qwen2_5_vl":  # a class that transformers itself has
-        load(card(folder))
+        load_model(card(folder))
     else:
         with pytest.raises(ModelError, match="trust_remote_code"):
-            load(card(folder))
+            load_model(card(folder))
     assert not mark.exists()

@@ -161,7 +161,7 @@ def test_a_card_that_demands_the_published_words_is_refused_without(tmp_path: Pa
 
 
 BAD: list[tuple[dict[str, Any], str]] = [
-    ({}, r"no question is known for it; --question FILE gives one by hand, --set model\.prompt"),
+    ({}, r"no question is known for it; --question FILE gives one by hand, --set model\.prompt=NAME asks a preset$"),
     ({"question": "How good?"}, r"neither <answer> nor \{answer_format\}"),
     ({"question": "0 or 1? <answer>", "unsupported": "it flies"}, "it flies"),
     ({"question": "Rate it between 0 and 100. <answer>"}, r"asks for 0 to 100, its card reads 1 to 5; .*high=100"),

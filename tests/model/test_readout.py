@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vqa.model.readout import Form, Given, Said, chances_of, expected_value, read, read_all, summarise
+from vqa.model.readout import Given, ReadoutForm, Said, chances_of, expected_value, read_all, read_rollout, summarise
 from vqa.types import Score
 
 
@@ -76,7 +76,7 @@ def test_expected_values_are_read_at_the_number_and_not_at_other_digits() -> Non
     text = "<think>2 faults in 16 frames</think><answer>\n4.0\n3.5\n</answer>"
     noise = chances(d1=0.5, d5=0.5)
     beliefs = [noise, noise, noise, chances(d3=0.5, d4=0.5), chances(d0=1), chances(d3=1), chances(d5=1)]
-    one = read(Said(text=text, is_finished=True, chances=beliefs), form=Form(dimensions=2))
+    one = read_rollout(Said(text=text, is_finished=True, chances=beliefs), form=ReadoutForm(dimensions=2))
     assert one.answer.values == (4.0, 3.5)
     assert one.values == pytest.approx((0.5 * 3.9 + 0.5 * 4, 3.5))
 
@@ -84,14 +84,14 @@ def test_expected_values_are_read_at_the_number_and_not_at_other_digits() -> Non
 def test_answers_of_a_clip_are_read_in_one_way() -> None:
     known = Said(text="4", is_finished=True, chances=[chances(d3=0.5, d4=0.5)])
     unknown = Said(text="4", is_finished=True)
-    (one,), how = read_all([known], form=Form(dimensions=1), is_expected=True)
+    (one,), how = read_all([known], form=ReadoutForm(dimensions=1), is_expected=True)
     assert (one.values, how) == ((3.5,), "expected")
-    both, how = read_all([known, unknown], form=Form(dimensions=1), is_expected=True)
+    both, how = read_all([known, unknown], form=ReadoutForm(dimensions=1), is_expected=True)
     assert ([given.values for given in both], how) == ([(4.0,), (4.0,)], "answer")
 
 
 def one_number(text: str, *, is_finished: bool) -> Given:
-    return read(Said(text=text, is_finished=is_finished), form=Form(dimensions=1))
+    return read_rollout(Said(text=text, is_finished=is_finished), form=ReadoutForm(dimensions=1))
 
 
 def test_a_text_cut_off_counts_only_with_its_block_closed() -> None:
@@ -101,8 +101,8 @@ def test_a_text_cut_off_counts_only_with_its_block_closed() -> None:
 
 
 def scored(*texts: str, dimensions: int = 2) -> Score:
-    given = [read(Said(text=text, is_finished=True), form=Form(dimensions=dimensions)) for text in texts]
-    return summarise(given, form=Form(dimensions=dimensions), seconds=1.5)
+    given = [read_rollout(Said(text=text, is_finished=True), form=ReadoutForm(dimensions=dimensions)) for text in texts]
+    return summarise(given, form=ReadoutForm(dimensions=dimensions), seconds=1.5)
 
 
 def test_the_score_is_the_mean_over_answers_of_the_mean_over_numbers() -> None:

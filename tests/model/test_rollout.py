@@ -15,7 +15,7 @@ from tests.support.samples import random_views
 from tests.support.scale import full
 from vqa.model.card import ModelCard
 from vqa.model.encode import encode
-from vqa.model.load import Policy, load
+from vqa.model.load import Policy, load_model
 from vqa.model.rollout import Rollout, Sampling, prefill, roll_out
 
 Policies = Callable[[Family], Policy]
@@ -65,7 +65,7 @@ def test_a_repetition_penalty_is_that_of_generate(policy: Policies) -> None:
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_each_attention_takes_its_mask(attention: str, checkpoint: Callable[[Family], Path]) -> None:
-    model = load(ModelCard(source=str(checkpoint("qwen2_5_vl")), attention=attention, device_map="cpu"))
+    model = load_model(ModelCard(source=str(checkpoint("qwen2_5_vl")), attention=attention, device_map="cpu"))
     inputs = encoded(model, 4)
     assert tokens(answers(model, inputs)) == [generated(model, one) for one in inputs]
 
@@ -91,7 +91,7 @@ def test_a_cache_with_a_sliding_window_gives_the_tokens_of_generate(tmp_path: Pa
     text.use_sliding_window, text.sliding_window, text.max_window_layers = True, 48, 1
     text.layer_types = ["full_attention", "sliding_attention"]
     config.save_pretrained(folder)
-    model = load(ModelCard(source=str(folder), device_map="cpu"))
+    model = load_model(ModelCard(source=str(folder), device_map="cpu"))
     inputs = encoded(model, 3)
     assert type(prefill(model.model, inputs[0]).cache.layers[1]).__name__ == "DynamicSlidingWindowLayer"
     assert tokens(answers(model, inputs)) == [generated(model, one) for one in inputs]
@@ -155,7 +155,7 @@ def test_digit_logits_stand_beside_the_tokens_they_led_to(policy: Policies) -> N
 
 
 def test_sampling_draws_in_the_model_s_proportions(chain: Path) -> None:
-    model = load(ModelCard(source=str(chain), device_map="cpu"))
+    model = load_model(ModelCard(source=str(chain), device_map="cpu"))
     # A short question: each of 2,000 answers has its prompt's keys and values.
     inputs = [encode(model.processor, random_views(), prompt="q_insight", question="How good?")]
 

@@ -1,8 +1,5 @@
-"""The Scorer: the same clip gets the same score, numbers are right, and a bad clip costs only itself."""
+"""The Scorer: the same clip gets the same score, and numbers are right."""
 
-import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,58 +13,14 @@ from tests.support.clips import write_image, write_video
 from tests.support.forced import saying
 from tests.support.samples import random_views
 from tests.support.scale import full
-from vqa.errors import ClipError, ModelError, UsageError
+from tests.support.scorers import Checkpoints, scorer, small_views, texts
+from vqa.errors import ClipError, UsageError
 from vqa.media.storage.fingerprint import fingerprint
-from vqa.model.card import ModelCard
-from vqa.model.engines import transformers as engine
-from vqa.model.load import Policy, load
 from vqa.model.scorer import Scorer
-from vqa.types import Clip, Score, Views
+from vqa.types import Clip
 from vqa.views import ViewsConfig, look, view_seed
 
-pytestmark = pytest.mark.slow
-
-Checkpoints = Callable[[Family], Path]
-
-
-# What `load` reads of a card.
-LOADED = {"source", "revision", "subfolder", "dtype", "attention", "device_map", "cpu_threads", "trust_remote_code"}
-LOADED |= {"min_pixels", "max_pixels", "modality"}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _read_once() -> Iterator[None]:
-    """A checkpoint is read once, and each scorer gets a copy of the model; reading is the subject of test_load.py."""
-    read: dict[str, Policy] = {}
-
-    def load_once(card: ModelCard, *, alone: bool = False) -> Policy:
-        key = repr(card.model_dump(include=LOADED))
-        if key not in read:
-            read[key] = load(card, alone=alone)
-        return replace(read[key], model=copy.deepcopy(read[key].model))
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vqa.model.load.load", load_once)
-        yield
-
-
-def scorer(source: Path, **options: Any) -> Scorer:
-    return Scorer.load(str(source), **{"max_new_tokens": 12, "device_map": "cpu", "prompt": "preresq_video"} | options)
-
-
-def texts(scores: list[Score]) -> list[tuple[str, ...]]:
-    return [tuple(answer.text for answer in score.answers) for score in scores]
-
-
-def small_views(count: int) -> list[Views]:
-    """Clips of one or two pictures of different sizes, so that prompts differ in length."""
-    views = []
-    for i in range(count):
-        rng = np.random.default_rng(i)
-        sides = rng.integers(28, 120, (1 + i % 2, 2))
-        pictures = [rng.integers(0, 256, (*map(int, pair), 3), dtype=np.uint8) for pair in sides]
-        views.append(random_views(f"clip {i}", pictures))
-    return views
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("read_once")]
 
 
 # --- invariance -------------------------------------------------------------------------------------------------------
@@ -258,131 +211,7 @@ def test_words_are_asked_for_beside_the_score(checkpoint: Checkpoints) -> None:
     assert (score.score, score.description, len(prompts)) == (3.5, "Blocks in the sky.", 2)
 
 
-# --- errors -----------------------------------------------------------------------------------------------------------
-
-
-def broken_views() -> Views:
-    return random_views("broken", [np.zeros((0, 40, 3), np.uint8)])
-
-
-@contextmanager
-def raising(model: Scorer, error: type[Exception], when: Callable[[torch.Tensor], bool]) -> Iterator[list[int]]:
-    """A fault on the way into the model for some inputs: `when` gets the input ids."""
-    met: list[int] = []
-
-    def fault(_module: Any, _arguments: Any, named: dict[str, Any]) -> None:
-        if when(named["input_ids"]):
-            met.append(len(named["input_ids"]))
-            raise error("injected")
-
-    hook = model.engine.policy.model.register_forward_pre_hook(fault, with_kwargs=True)
-    try:
-        yield met
-    finally:
-        hook.remove()
-
-
-def test_a_clip_that_cannot_be_prepared_costs_only_itself(checkpoint: Checkpoints) -> None:
-    model = scorer(checkpoint("qwen2_5_vl"))
-    good = small_views(4)
-    outcomes = model.try_score([*good[:2], broken_views(), *good[2:]])
-    assert isinstance(outcomes[2], ClipError)
-    assert outcomes[2].kind == "model"
-    assert "broken" in str(outcomes[2])
-    scores = [outcome for outcome in outcomes if isinstance(outcome, Score)]
-    assert texts(scores) == texts(model.score(good))
-    with pytest.raises(ClipError, match="broken"):
-        model.score([*good, broken_views()])
-
-
-def test_a_clip_on_which_the_model_fails_costs_only_itself(checkpoint: Checkpoints) -> None:
-    model = scorer(checkpoint("qwen2_5_vl"), batch_size=8)
-    good = small_views(5)
-    free = model.score(good)
-    longest = max(range(5), key=lambda i: sum(p.size for p in good[i].pictures))
-    length = model.engine.encode(model._question(good[longest])).length
-    with raising(model, ValueError, lambda ids: ids.shape[1] == length) as met:
-        outcomes = model.try_score(good)
-    assert met
-    failed = [i for i, outcome in enumerate(outcomes) if isinstance(outcome, ClipError)]
-    assert longest in failed
-    assert len(failed) < 5
-    for i, outcome in enumerate(outcomes):
-        if isinstance(outcome, Score):
-            assert texts([outcome]) == texts([free[i]])
-
-
-def test_out_of_memory_halves_the_batch_and_goes_on(checkpoint: Checkpoints) -> None:
-    model = scorer(checkpoint("qwen2_5_vl"), batch_size=8)
-    views = small_views(8)
-    free = texts(model.score(views))
-    with raising(model, torch.OutOfMemoryError, lambda ids: len(ids) > 2) as met:
-        assert texts(model.score(views)) == free
-    assert met == [8, 4, 4]
-
-
-def test_after_out_of_memory_later_batches_fit_at_once(checkpoint: Checkpoints) -> None:
-    model = scorer(checkpoint("qwen2_5_vl"), batch_size=8)
-    views = [random_views(f"{place}", seed=place) for place in range(8)]  # all of one length
-    with raising(model, torch.OutOfMemoryError, lambda ids: len(ids) > 4) as met:
-        model.score(views)
-        model.score(views)
-    assert met == [8]
-
-
-@pytest.mark.parametrize(("clips", "batches"), [(1.2, [1] * 6), (2.6, [2] * 3), (100.0, [6])])
-def test_batches_are_what_the_device_has_room_for(
-    clips: float, batches: list[int], checkpoint: Checkpoints, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    views = [random_views(f"{place}", seed=place) for place in range(6)]  # all of one length
-    free = texts(scorer(checkpoint("qwen2_5_vl"), k=2).score(views))
-    model = scorer(checkpoint("qwen2_5_vl"), k=2)
-    config = model.engine.policy.model.config.get_text_config()
-    width = config.hidden_size // config.num_attention_heads * config.num_key_value_heads
-    of_token = 2 * config.num_hidden_layers * width * 4  # keys and values in float32
-    tokens = 2 * (model.engine.encode(model._question(views[0])).length + model.generation.max_new_tokens)
-    room = int(clips * tokens * of_token / engine.SHARE)
-    monkeypatch.setattr(engine, "room_beside", lambda device, work: (work(), room))
-    seen: list[int] = []
-    answer_all = engine.TransformersEngine._answer_all
-
-    def noted(self: Any, batch: Any, outcomes: Any) -> None:
-        seen.append(len(batch))
-        answer_all(self, batch, outcomes)
-
-    monkeypatch.setattr(engine.TransformersEngine, "_answer_all", noted)
-    assert texts(model.score(views)) == free
-    assert seen == batches
-
-
-def test_questions_encoded_ahead_come_in_order_with_their_errors(checkpoint: Checkpoints) -> None:
-    model = scorer(checkpoint("qwen2_5_vl"))
-    questions = [model._question(one) for one in (*small_views(3), broken_views(), *small_views(2))]
-    for ahead in (1, 2, 9):
-        found = list(model.engine._encoded(questions, range(6), ahead=ahead))
-        assert [one.place if isinstance(one, engine.Encoded) else "broken" for one in found] == [
-            0,
-            1,
-            2,
-            "broken",
-            4,
-            5,
-        ]
-    assert list(model.engine._encoded([], [], ahead=2)) == []
-
-
-def test_out_of_memory_on_one_clip_names_the_way_out(checkpoint: Checkpoints) -> None:
-    model = scorer(checkpoint("qwen2_5_vl"))
-    with raising(model, torch.OutOfMemoryError, lambda ids: True):
-        (outcome,) = model.try_score(small_views(1))
-    assert isinstance(outcome, ClipError)
-    assert "max_new_tokens" in str(outcome)
-
-
-def test_a_lost_device_stops_everything(checkpoint: Checkpoints) -> None:
-    model = scorer(checkpoint("qwen2_5_vl"))
-    with raising(model, torch.AcceleratorError, lambda ids: True), pytest.raises(ModelError, match="device is lost"):
-        model.try_score(small_views(2))
+# --- no clips, unknown keys -------------------------------------------------------------------------------------------
 
 
 def test_no_clips_are_no_scores(checkpoint: Checkpoints) -> None:

@@ -13,7 +13,7 @@ from tests.rate.conftest import Make
 from vqa.data.subjective.pairs import read_pairs, refuse_parts
 from vqa.data.subjective.ratings import read_ratings
 from vqa.errors import UsageError
-from vqa.rate.journal import consistency
+from vqa.rate.journal import count_hidden_repeats
 from vqa.rate.study import RefusedVoteError, Study, Task
 
 
@@ -45,7 +45,7 @@ def test_a_subject_trains_rates_every_clip_once_and_some_again_unawares(make: Ma
     for at in again:
         before = [task.first for task in tasks[3:at]]
         assert before.count(tasks[at].first) == 1 and tasks[at].first not in before[-4:]
-    assert consistency(study.journal.votes) == {"ann": (4, 4)}
+    assert count_hidden_repeats(study.journal.votes) == {"ann": (4, 4)}
     read = read_ratings(study.journal.out)
     assert (len(read.clips), read.subjects, len(read.value)) == (20, ("ann",), 24)  # training left out
     other = [judge(study, "bob") for _ in range(23)]
@@ -83,7 +83,7 @@ def test_a_repeated_pair_changes_sides(make: Make) -> None:
     seen = [(task.first, task.second) for task in tasks]
     again = [task for task in tasks if task.repeat]
     assert again and all((task.second, task.first) in seen for task in again)
-    assert consistency(study.journal.votes) == {"ann": (len(again), len(again))}
+    assert count_hidden_repeats(study.journal.votes) == {"ann": (len(again), len(again))}
 
 
 def test_a_vote_sent_again_counts_once_and_one_ahead_is_refused(make: Make) -> None:

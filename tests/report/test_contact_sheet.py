@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from tests.support import clips
 from vqa.cli.app import app
 from vqa.data.audit import middle_frame
-from vqa.data.manifest import Manifest, Scale, make_manifest, write_manifest
+from vqa.data.manifest import Manifest, RatingScale, make_manifest, write_manifest
 from vqa.report.contact_sheet import BINS, CELL, MARGIN, contact_sheet, sparkline, summarise_sets
 
 
@@ -22,7 +22,7 @@ def manifest(folder: Path, *clips_of: tuple[str, str, float, float | None]) -> M
         | {"kind": "video", "mos_raw": mos, "mos": mos, "mos_std": std}
         for dataset, name, mos, std in clips_of
     ]
-    return make_manifest(rows, scales={dataset: Scale(low=1, high=5) for dataset, *_ in clips_of})
+    return make_manifest(rows, scales={dataset: RatingScale(low=1, high=5) for dataset, *_ in clips_of})
 
 
 def test_every_clip_is_counted_and_the_most_extreme_are_chosen() -> None:

@@ -159,7 +159,9 @@ def test_repetition_by_hand():
 def test_temporal_contrast_needs_a_better_group():
     paid, yes = np.array([[0.95, 0.2], [0.3, 0.2]]), np.ones((2, 2), bool)
     perturbed = np.array([[0.5], [0.9]])
-    bonus = temporal.contrast(paid, perturbed, yes, yes[:, :1], share=1.0, above=0.5)
+    bonus = temporal.order_bonus(paid, perturbed, yes, yes[:, :1], share=1.0, above=0.5)
     assert bonus.tolist() == [[0.3, 0.0], [0.0, 0.0]]
     nothing = np.zeros((2, 1), bool)
-    assert not temporal.contrast(paid, perturbed, yes, nothing, share=1.0, above=0.5).any()  # nothing to compare with
+    assert not temporal.order_bonus(
+        paid, perturbed, yes, nothing, share=1.0, above=0.5
+    ).any()  # nothing to compare with

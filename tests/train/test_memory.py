@@ -14,7 +14,7 @@ from tests.support.memory import measured
 from vqa.train.grpo.dataset import load_clip
 from vqa.train.grpo.packing import encode_prompt, pack_answers
 from vqa.train.hardware import HardwareConfig
-from vqa.train.memory import Work, plan_memory
+from vqa.train.memory import Workload, plan_memory
 from vqa.train.modules import model_shape
 
 IMAGE = 10
@@ -49,7 +49,7 @@ def model(dtype: torch.dtype, *, inner: int = 1024, layers: int = 3, vocabulary:
     return made
 
 
-def one_pass(made: Any, work: Work, *, side: int, is_mixed: bool) -> None:
+def one_pass(made: Any, work: Workload, *, side: int, is_mixed: bool) -> None:
     """Forward and backward pass of the packed answers to random pictures, twice if gradients are there before."""
     ids = torch.randint(20, 500, (1, work.prompt_tokens))
     ids[0, 5 : 5 + side * side // 4] = IMAGE
@@ -81,7 +81,7 @@ def test_the_peak_of_a_pass_is_the_planned_one(
     monkeypatch.setattr("trl.trainer.utils._CHUNKED_LOGPROB_CHUNK_SIZE", 512)  # so that activations are most of it
     monkeypatch.setattr("vqa.train.memory.TILE", (4096, 512))
     is_small = precision != "float32"  # a CPU is slow in bfloat16
-    work = Work(
+    work = Workload(
         prompts=1,
         answers=2,
         prompt_tokens=60 if is_small else 160,
@@ -122,7 +122,7 @@ def test_the_peak_of_a_run_is_the_planned_one(tmp_path: Path) -> None:
         keeps_pictures=False,
     )
     assert clip.prompt is not None
-    work = Work(
+    work = Workload(
         prompts=2,
         answers=6,
         prompt_tokens=len(clip.prompt.ids),

@@ -10,13 +10,13 @@ from vqa.errors import UsageError
 from vqa.train.dry_run import estimate, planned
 from vqa.train.gpus import parse_gpus
 from vqa.train.hardware import HardwareConfig
-from vqa.train.memory import GB, Work, activation_bytes, plan_memory, state_bytes
-from vqa.train.plan import nearest, plan_stage
+from vqa.train.memory import GB, Workload, activation_bytes, plan_memory, state_bytes
+from vqa.train.plan import least_change, plan_stage
 from vqa.train.recipe import Recipe, load_recipe
 from vqa.train.shapes import published_shape
 
 FOLDER = configs_folder() / "train"
-WORK = Work(prompts=8, answers=48, prompt_tokens=384, answer_tokens=256, patches=1200, rollout_rows=48)
+WORK = Workload(prompts=8, answers=48, prompt_tokens=384, answer_tokens=256, patches=1200, rollout_rows=48)
 
 
 def recipe(name: str = "preresq_video", *assignments: str) -> Recipe:
@@ -77,7 +77,7 @@ def test_long_answers_take_no_logits(tokens: int) -> None:
     shape = published_shape("7b")
     long = {"prompts": 1, "answers": 8, "prompt_tokens": 1500, "answer_tokens": tokens, "patches": 5000}
     tiled, whole = (
-        activation_bytes(shape, Work(**long, is_chunked=kept), numbers="bfloat16")["scored"] / GB
+        activation_bytes(shape, Workload(**long, is_chunked=kept), numbers="bfloat16")["scored"] / GB
         for kept in (True, False)
     )
     assert tiled < 3.0
@@ -147,7 +147,7 @@ def test_what_fits_nowhere_is_said_to() -> None:
     chosen = recipe("preresq_video", "hardware.sharding=fsdp2", "hardware.offload=parameters")
     found = plan_stage(chosen, chosen.stages[0], published_shape("72b"), (4, 4593), fleet=parse_gpus("8x4090"))
     assert found.memory.peak > 147 * GB
-    assert nearest(chosen, found).startswith("Nothing that is known here makes it fit; take a smaller model")
+    assert least_change(chosen, found).startswith("Nothing that is known here makes it fit; take a smaller model")
 
 
 @pytest.mark.parametrize("text", ["8xp100", "0xh100", "x", "h100x8", "-1xh100"])

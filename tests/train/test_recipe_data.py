@@ -12,7 +12,7 @@ import pytest
 from jobs.prepare import PrepareRequest, prepare
 from tests.support import clips
 from tests.support.recipes import COLDSTART, GRPO, WARMUP, small, written
-from vqa.data.manifest import SCHEMA, Manifest, Scale, write_manifest
+from vqa.data.manifest import SCHEMA, Manifest, RatingScale, write_manifest
 from vqa.errors import UsageError
 from vqa.model.card import settle
 from vqa.train.dry_run import estimate
@@ -31,7 +31,7 @@ def manifest(path: Path, rows: Mapping[str, Mapping[str, Any]]) -> Path:
     ]
     reasons = pa.array([one.get("reason") for one in whole], pa.string())
     table = pa.Table.from_pylist(whole, schema=SCHEMA).append_column("reason", reasons)
-    scales = {one["dataset"]: Scale(low=1, high=5) for one in whole}
+    scales = {one["dataset"]: RatingScale(low=1, high=5) for one in whole}
     write_manifest(path, Manifest(table=table, scales=scales))
     return path
 

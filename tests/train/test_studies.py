@@ -8,8 +8,8 @@ import pytest
 
 from tests.bench import studies
 from tests.bench.studies import Study, mapped, recipe_of, results, stages_of, table
-from vqa.config import configs_folder, load
-from vqa.train.grpo.build import check
+from vqa.config import configs_folder, load_config
+from vqa.train.grpo.build import check_settings
 from vqa.train.recipe import GrpoStage, Write
 
 FILES = sorted((configs_folder() / "studies").glob("*.yaml"))
@@ -18,21 +18,21 @@ FILES = sorted((configs_folder() / "studies").glob("*.yaml"))
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_each_variant_is_a_recipe_that_can_be_paid(file: Path, tmp_path: Path) -> None:
     assert file.read_text().startswith(f"# python -m tests.bench.studies configs/studies/{file.name}")
-    study = load(file, Study)
+    study = load_config(file, Study)
     made = []
     for name, variant in study.variants.items():
         recipe = recipe_of(start="embedded", stages=stages_of(study, variant), seed=1, path=tmp_path / f"{name}.yaml")
         made.append((variant.labels, recipe.stages))
         for stage in recipe.stages:
             if isinstance(stage, GrpoStage):
-                check(stage.settings("preresq_video", 1), ())
+                check_settings(stage.settings("preresq_video", 1), ())
                 assert stage.seed is None  # the recipe's, which is that of the start too
         assert not isinstance(recipe.stages[-1], Write)
     assert all(one not in made[:place] for place, one in enumerate(made))  # no two variants are the same
 
 
 def test_both_ways_of_the_stages_study_write_as_many_answers() -> None:
-    study = load(configs_folder() / "studies" / "stages.yaml", Study)
+    study = load_config(configs_folder() / "studies" / "stages.yaml", Study)
     answers = [
         sum(stage["max_steps"] * stage["clips_per_step"] * stage["num_generations"] for stage in stages_of(study, one))
         for one in study.variants.values()
@@ -55,7 +55,7 @@ def test_the_table_counts_seeds_and_compares_the_same_ones(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(studies, "DRAWS", 20)
-    study = load(FILES[0], Study).model_copy(update={"sets": ["pcuid"], "judged": []})
+    study = load_config(FILES[0], Study).model_copy(update={"sets": ["pcuid"], "judged": []})
     first, second, *rest = study.variants
     right, wrong = judged([1.0, 2, 3, 4, 5, 6]), judged([1.0, 2, 3, 4, 6, 5])
     rows = [

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from vqa.data.synthetic.ladder import encode_clip
+from vqa.data.synthetic.ladder import encode_video
 
 
 @pytest.fixture(scope="session")
@@ -18,5 +18,5 @@ def freezing(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     moving = np.stack([scene[:, k : k + 160] for k in range(32)])
     shown = {"moving": range(32), "frozen": [*range(10), *[10] * 12, *range(22, 32)], "still": [0] * 32}
     for name, places in shown.items():
-        encode_clip(moving[list(places)], folder / f"{name}.mp4", codec="x264", quality=18)
+        encode_video(moving[list(places)], folder / f"{name}.mp4", codec="x264", quality=18)
     return {name: folder / f"{name}.mp4" for name in shown}

@@ -1,4 +1,4 @@
-"""The `vqa` commands: a file per command, each loads what it needs when it runs; `vqa --help` loads nothing."""
+"""The `vqa` commands, a file for each; `vqa --help` loads nothing heavy."""
 
 from vqa.cli.app import main, run_command
 

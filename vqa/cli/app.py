@@ -1,4 +1,4 @@
-"""The `vqa` command line: every command, from the file of its name. Light to import."""
+"""The `vqa` command line, with a file for each command. Light to import."""
 
 import atexit
 import gc
@@ -81,7 +81,7 @@ def common(
 
 
 def main() -> None:
-    """Run the command line in this process, which may go on. Raises SystemExit with the exit code."""
+    """Run the command line in this process. Raises SystemExit with the exit code."""
     atexit.register(gc.freeze)  # at its exit Python collects garbage several times: 2 s among all objects of torch
     sys.exit(enter(app))
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from vqa.cli.options import Column, Decimal, Delimiter, Join, Json, Labels, MosColumn, PathColumn
+from vqa.cli.options import DecimalOption, DelimiterOption, Join, Json, LabelsPath, MosColumn, PathColumn, ScoreColumn
 
 
 def calibrate(
@@ -16,7 +16,7 @@ def calibrate(
         ),
     ],
     *,
-    labels: Labels,
+    labels: LabelsPath,
     out: Annotated[
         Path | None,
         typer.Option(help="JSON file to write. [default: calibration.json beside a local model, else beside SCORES]"),
@@ -32,18 +32,19 @@ def calibrate(
         str | None, typer.Option(help="Value of the labels' split column whose clips the coverage is measured on.")
     ] = None,
     scale: Annotated[tuple[float, float], typer.Option(help="Ends of the opinion scale.")] = (1.0, 5.0),
-    column: Column = None,
+    column: ScoreColumn = None,
     mos_column: MosColumn = None,
     path_column: PathColumn = None,
     join: Join = None,
-    delimiter: Delimiter = None,
-    decimal: Decimal = None,
+    delimiter: DelimiterOption = None,
+    decimal: DecimalOption = None,
     seed: Annotated[int, typer.Option(help="Seed of the division of the clips.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Fit scores to opinions, with an interval whose coverage is measured on held-out clips.
+    """Fit scores to opinions, with an interval whose coverage is measured.
 
-    `vqa score --calibration FILE` then adds the columns mos, mos_low and mos_high.
+    The coverage is that on held-out clips. `vqa score --calibration FILE` then adds the columns mos, mos_low and
+    mos_high.
     """
     from vqa.data.dialects import Dialect
     from vqa.evaluate.calibrate import calibrate as fit

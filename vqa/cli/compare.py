@@ -8,11 +8,11 @@ import typer
 
 from vqa.cli.options import (
     SHORT,
-    Decimal,
-    Delimiter,
+    DecimalOption,
+    DelimiterOption,
     Join,
     Json,
-    Labels,
+    LabelsPath,
     Lower,
     Missing,
     MosColumn,
@@ -32,7 +32,7 @@ def compare(
         ),
     ],
     *,
-    labels: Labels,
+    labels: LabelsPath,
     out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
     column: Annotated[
         list[str] | None, typer.Option(help="Column with the score: once for all models, or once for each in turn.")
@@ -40,8 +40,8 @@ def compare(
     mos_column: MosColumn = None,
     path_column: PathColumn = None,
     join: Join = None,
-    delimiter: Delimiter = None,
-    decimal: Decimal = None,
+    delimiter: DelimiterOption = None,
+    decimal: DecimalOption = None,
     split: Split = None,
     lower_is_better: Lower = False,
     allow_missing: Missing = False,
@@ -49,7 +49,9 @@ def compare(
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Test whether models differ on the same clips: paired bootstrap, Meng, Steiger, with Holm's correction.
+    """Test whether models differ on the same clips.
+
+    Paired bootstrap, Meng's and Steiger's tests, with Holm's correction.
 
     Exit codes: 0 success; 1 could not run; 2 wrong usage; 3 some clips are not scored by all models.
     """

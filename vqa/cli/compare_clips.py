@@ -1,4 +1,4 @@
-"""`vqa compare-clips`: which of two clips looks better, or a folder ranked. Light to import."""
+"""`vqa compare-clips`: two clips compared, or a folder ranked. Light to import."""
 
 import json
 from dataclasses import asdict
@@ -31,7 +31,7 @@ def compare_clips(
     assignments: Annotated[list[str] | None, assigning("generation.k=4")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
 ) -> None:
-    """Ask which of two clips looks better, in both orders, or rank a folder by such questions.
+    """Ask which of two clips looks better, in both orders, or rank a folder that way.
 
     Exit codes: 0 success; 1 could not run; 2 wrong usage; 3 the answers could not be read.
     """

@@ -39,7 +39,7 @@ def config(
 
 
 def resolved(path: Path, *, kind: str | None = None, assignments: Sequence[str] = ()) -> "Values":
-    """The file's values with defaults filled in, checked by its schema. Raises UsageError."""
+    """The file's values with defaults, checked by its schema. Raises UsageError."""
     name = kind or path.resolve().parent.name
     if name not in KINDS:
         raise UsageError(
@@ -50,26 +50,26 @@ def resolved(path: Path, *, kind: str | None = None, assignments: Sequence[str] 
 
 def _built(kind: str, path: Path, assignments: Sequence[str]) -> "BaseModel":
     from jobs.config import resolve, resolve_values
-    from vqa.config import load
+    from vqa.config import load_config
 
     if kind == "score":
         return resolve(path, assignments=assignments)
     if kind == "models":
         from vqa.model.card import ModelCard
 
-        return load(path, ModelCard, assignments, base={"name": path.stem})
+        return load_config(path, ModelCard, assignments, base={"name": path.stem})
     if kind == "data":
         from vqa.data.public.specs import SetSpec
 
-        return load(path, SetSpec, assignments)
+        return load_config(path, SetSpec, assignments)
     if kind == "machines":
         from jobs.plan import Hardware
 
-        return load(path, Hardware, assignments)
+        return load_config(path, Hardware, assignments)
     if kind == "people":
         from vqa.data.people import PeopleSet
 
-        return load(path, PeopleSet, assignments)
+        return load_config(path, PeopleSet, assignments)
     if kind == "train":
         from vqa.train.recipe import load_recipe
 
@@ -77,12 +77,12 @@ def _built(kind: str, path: Path, assignments: Sequence[str]) -> "BaseModel":
     if kind == "light":
         from vqa.light.config import DistillConfig
 
-        return load(path, DistillConfig, assignments)
+        return load_config(path, DistillConfig, assignments)
     if kind == "hardware":
         from vqa.train.gpus import Gpu
 
-        return load(path, Gpu, assignments)
+        return load_config(path, Gpu, assignments)
     from vqa.evaluate.card import EvalCard
 
-    card = load(path, EvalCard, assignments)
+    card = load_config(path, EvalCard, assignments)
     return card.model_copy(update={"score": resolve_values(card.score, where=str(path)).model_dump(mode="json")})

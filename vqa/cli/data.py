@@ -1,20 +1,20 @@
-"""`vqa data ...`: import, check, split, merge and inspect data sets; make synthetic ones."""
+"""`vqa data ...`: import, check, split, merge, inspect and synthesise data sets."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from vqa.cli.options import Decimal, Delimiter, Exclude, Include
+from vqa.cli.options import DecimalOption, DelimiterOption, Exclude, Include
 
 if TYPE_CHECKING:
-    from vqa.data.manifest import Manifest as LoadedManifest
+    from vqa.data.manifest import Manifest
 
 data_app = typer.Typer(
     help="Import, check, split, merge and inspect data sets; make synthetic ones.", no_args_is_help=True
 )
 
-Manifest = Annotated[Path, typer.Argument(metavar="MANIFEST", help="Manifest of `vqa data import` (.parquet).")]
+ManifestPath = Annotated[Path, typer.Argument(metavar="MANIFEST", help="Manifest of `vqa data import` (.parquet).")]
 ManifestOut = Annotated[Path, typer.Option(help="Manifest to write (.parquet).")]
 Workers = Annotated[int, typer.Option(min=1, help="Number of files opened at a time.")]
 
@@ -35,7 +35,7 @@ def synth(
     include: Include = None,
     exclude: Exclude = None,
 ) -> None:
-    """Make a ladder of distorted clips, labelled by VMAF as a stand-in for opinions of people."""
+    """Make a ladder of distorted clips, labelled by VMAF as a stand-in for people."""
     from vqa.imports import require
 
     require("synth", "imageio_ffmpeg", doing="vqa data synth")
@@ -58,7 +58,10 @@ def synth(
 
 @data_app.command()
 def demo(out: Annotated[Path, typer.Option(help="Folder for the clips.")]) -> None:
-    """Make a few clips to try scoring on: the bundled ones, distorted copies, a truncated file, a text named .mp4."""
+    """Make a few clips to try scoring on.
+
+    The bundled ones, distorted copies, a truncated file and a text named .mp4.
+    """
     from vqa.imports import require
 
     require("synth", "imageio_ffmpeg", doing="vqa data demo")
@@ -109,10 +112,13 @@ def import_(
         Literal["video", "image"] | None,
         typer.Option(help="Kind of the clips of a data set without a built-in specification."),
     ] = None,
-    delimiter: Delimiter = None,
-    decimal: Decimal = None,
+    delimiter: DelimiterOption = None,
+    decimal: DecimalOption = None,
 ) -> None:
-    """Import the labels of a data set as a manifest: files located, opinions mapped to 1-5, the scale recorded."""
+    """Import the labels of a data set as a manifest.
+
+    Files are located, opinions are mapped to 1-5, and the scale is recorded.
+    """
     from vqa.console import printable
     from vqa.data.dialects import Dialect
     from vqa.data.manifest import write_manifest
@@ -153,7 +159,7 @@ Copies = Annotated[
 ]
 
 
-def _copies(manifest: "LoadedManifest", copies: str) -> list[list[int]]:
+def _copies(manifest: "Manifest", copies: str) -> list[list[int]]:
     """Groups of rows that are copies, reported on stderr."""
     from vqa.data.copies import find_copies
 
@@ -170,7 +176,7 @@ def _copies(manifest: "LoadedManifest", copies: str) -> list[list[int]]:
 
 @data_app.command()
 def split(
-    manifest: Manifest,
+    manifest: ManifestPath,
     out: ManifestOut,
     parts: Annotated[str, typer.Option(help="Share of the clips per part: NAME=SHARE,...")] = "train=0.8,test=0.2",
     count: Annotated[
@@ -180,7 +186,7 @@ def split(
     seed: Annotated[int, typer.Option(help="Seed of the splits.")] = 0,
     copies: Copies = "content",
 ) -> None:
-    """Split a manifest by content: clips of the same scene, and copies of a file, stay together."""
+    """Split a manifest by content: clips of one scene, and copies, stay together."""
     from collections import Counter
 
     from vqa.data.manifest import read_manifest, write_manifest
@@ -201,7 +207,10 @@ def merge(
     out: ManifestOut,
     copies: Copies = "content",
 ) -> None:
-    """Merge manifests; repeated clips and contradicting scales are refused, copies in different parts are told."""
+    """Merge manifests; repeated clips and contradicting scales are refused.
+
+    Copies in different parts are reported.
+    """
     from vqa.console import printable
     from vqa.data.manifest import merge_manifests, read_manifest, write_manifest
     from vqa.data.splits import across_parts
@@ -215,7 +224,7 @@ def merge(
 
 @data_app.command()
 def check(
-    manifest: Manifest,
+    manifest: ManifestPath,
     root: Annotated[
         Path | None, typer.Option(help="Folder with the media; files without a label are reported too.")
     ] = None,
@@ -311,8 +320,8 @@ def recover(
     scale: Annotated[
         str | None, typer.Option(metavar="LOW,HIGH", help="Ends of the rating scale; ratings outside are refused.")
     ] = None,
-    delimiter: Delimiter = None,
-    decimal: Decimal = None,
+    delimiter: DelimiterOption = None,
+    decimal: DecimalOption = None,
     against: Annotated[
         Path | None,
         typer.Option(help="Manifest that must hold the clips; comparisons must not contradict its opinions."),
@@ -324,9 +333,10 @@ def recover(
     resamples: Annotated[int, typer.Option(min=20, help="Resamples of the intervals of comparisons.")] = 200,
     seed: Annotated[int, typer.Option(help="Seed of the resamples.")] = 0,
 ) -> None:
-    """Recover opinions (MOS) from ratings (ITU-R BT.500, ITU-T P.913, P.910) or comparisons (Bradley-Terry, Thurstone).
+    """Recover opinions (MOS) from ratings or comparisons.
 
-    Ratings are corrected for their subjects. Comparisons give each clip a value with an interval.
+    Ratings are corrected for their subjects (ITU-R BT.500, ITU-T P.913, P.910). Comparisons give each clip a value with
+    an interval (Bradley-Terry, Thurstone).
     """
     from vqa.console import printable
     from vqa.data.dialects import Dialect
@@ -334,7 +344,7 @@ def recover(
     from vqa.data.subjective.mos import recover as recover_mos
     from vqa.data.subjective.mos import summary, write_recovered
     from vqa.data.subjective.pairs import match_clips, read_anchors, read_pairs, refuse_contradiction
-    from vqa.data.subjective.ratings import parse_scale, read_ratings
+    from vqa.data.subjective.ratings import parse_bounds, read_ratings
     from vqa.data.subjective.strengths import anchored, recover_strengths, strength_notes, write_strengths
 
     dialect = Dialect(delimiter=delimiter, decimal=decimal)
@@ -349,7 +359,7 @@ def recover(
         written = write_strengths(out, pairs, strengths)
         notes = strength_notes(pairs, strengths, method=method, is_anchored=anchors is not None)
     else:
-        ends = parse_scale(scale) if scale else None
+        ends = parse_bounds(scale) if scale else None
         read = read_ratings(ratings, min_ratings=min_ratings, scale=ends, dialect=dialect)
         if against is not None:
             match_clips(read.clips, read_manifest(against), source=str(ratings))
@@ -362,14 +372,14 @@ def recover(
 
 @data_app.command()
 def show(
-    manifest: Manifest,
+    manifest: ManifestPath,
     out: Annotated[Path | None, typer.Option(help="Contact sheet to write (.png). [default: histograms only]")] = None,
     top: Annotated[
         int, typer.Option(min=1, max=24, help="Number of best, worst and most disputed clips per data set.")
     ] = 6,
     workers: Workers = 2,
 ) -> None:
-    """Show the opinions of each data set, and a contact sheet of the best, worst and most disputed clips."""
+    """Show the opinions of each data set, and a contact sheet of its extreme clips."""
     from vqa.console import printable
     from vqa.data.manifest import read_manifest
     from vqa.files import replacing

@@ -1,4 +1,4 @@
-"""`vqa doctor`: versions, decoders, codecs, GPUs, and a bundled clip scored from end to end. Light to import."""
+"""`vqa doctor`: what is installed, and a bundled clip scored. Light to import."""
 
 import importlib.util
 import json
@@ -17,7 +17,7 @@ CLIP = Path(__file__).parents[1] / "assets" / "clips" / "big_buck_bunny_end.mp4"
 
 
 def doctor(json_report: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False) -> None:
-    """Check this machine: versions, decoders, codecs, GPUs, and a bundled clip scored from end to end."""
+    """Check this machine: versions, decoders, codecs, GPUs, and score a bundled clip."""
     raise typer.Exit(0 if examine(as_json=json_report) else 1)
 
 

@@ -9,17 +9,17 @@ import typer
 
 from vqa.cli.options import (
     SHORT,
-    Column,
-    Decimal,
-    Delimiter,
+    DecimalOption,
+    DelimiterOption,
     Join,
     Json,
-    Labels,
+    LabelsPath,
     Lower,
     Missing,
     MosColumn,
     PathColumn,
     Resamples,
+    ScoreColumn,
     Seed,
     Split,
 )
@@ -40,9 +40,9 @@ def evaluate(
         ),
     ] = None,
     *,
-    labels: Labels,
+    labels: LabelsPath,
     out: Annotated[Path, typer.Option(help="Folder for metrics.json, clips.parquet, unused.csv and report.html.")],
-    column: Column = None,
+    column: ScoreColumn = None,
     card: Annotated[
         str | None,
         typer.Option(help="Reproduction card of configs/eval: score the clips with its settings, then evaluate."),
@@ -54,8 +54,8 @@ def evaluate(
     mos_column: MosColumn = None,
     path_column: PathColumn = None,
     join: Join = None,
-    delimiter: Delimiter = None,
-    decimal: Decimal = None,
+    delimiter: DelimiterOption = None,
+    decimal: DecimalOption = None,
     split: Split = None,
     by: Annotated[
         list[str] | None, typer.Option(help="Also report statistics per value of this column; repeatable.")
@@ -68,7 +68,7 @@ def evaluate(
     report: Annotated[bool, typer.Option(help="Write report.html.")] = True,
     as_json: Json = False,
 ) -> None:
-    """Measure how well scores agree with opinions: correlations and errors with confidence intervals.
+    """Measure how scores agree with opinions: correlations and errors with intervals.
 
     Exit codes: 0 success; 1 could not run; 2 wrong usage; 3 written, but some expected clips have no score.
     """
@@ -115,7 +115,7 @@ def evaluate(
 
 
 def _refuse_other_set(card: "EvalCard", labels: Path, dialect: "Dialect") -> None:
-    """Raise UsageError if the published numbers would stand beside those of another set."""
+    """Raise UsageError for published numbers of another set than the labels'."""
     from vqa.errors import UsageError
     from vqa.evaluate.inputs import read_table
 
@@ -130,7 +130,7 @@ def _refuse_other_set(card: "EvalCard", labels: Path, dialect: "Dialect") -> Non
 def _score(
     settings: "Values", labels: Path, split: str | None, out: Path, dialect: "Dialect", *, is_told: bool
 ) -> Path:
-    """Score the labelled clips with a card's settings; returns the folder of the scores.
+    """Score the labelled clips with a card's settings; return the folder of scores.
 
     Raises UsageError where the model would be asked in our words and nobody said so (`is_told`).
     """
@@ -150,7 +150,7 @@ def _score(
         fetch = f"`vqa model fetch-question {model.name}` reads them, " if model.published else ""
         raise UsageError(
             f"evaluate: {model.name} would not be asked in the words that it was trained with; {fetch}"
-            "--own-question scores it in ours"
+            "--own-question asks it in our words"
         )
     table = filter_split(read_table(labels, dialect=dialect), split)
     out.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""`vqa model`: the published question of a checkpoint, and weights of other layouts. Light to import."""
+"""`vqa model`: published questions, weights of other layouts. Light to import."""
 
 from pathlib import Path
 from typing import Annotated
@@ -20,9 +20,10 @@ def fetch_question(
         ),
     ] = None,
 ) -> None:
-    """Read a checkpoint's published question where its authors put it, show it, and keep it in your config folder.
+    """Read a checkpoint's published question, show it and keep it.
 
-    `vqa score` then asks it, and rows say `asked: published` with its digest.
+    It is read where its authors put it, and kept in your config folder. `vqa score` then asks it, and its digest and
+    `asked: published` are in every row.
     """
     from vqa.console import printable
     from vqa.model.card import settle
@@ -46,7 +47,10 @@ def convert_rali(
     ],
     high: Annotated[float, typer.Option(help="Best score of that scale.")],
 ) -> None:
-    """Convert released RALI (arXiv 2510.11369) to a student; pickles are read in a guarded child."""
+    """Convert released RALI (arXiv 2510.11369) to a student.
+
+    Its pickles are read in a guarded child.
+    """
     from vqa.errors import UsageError
     from vqa.light.card import student_digest
     from vqa.light.released import convert  # torch: not for --help

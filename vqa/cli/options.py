@@ -7,10 +7,10 @@ import typer
 
 SHORT = 3  # exit code: finished, but some expected clips have no score
 
-Labels = Annotated[
+LabelsPath = Annotated[
     Path, typer.Option(help="Opinions: a manifest of `vqa data import`, or a .csv, .jsonl, .parquet or .txt file.")
 ]
-Column = Annotated[str | None, typer.Option(help="Column of SCORES with the score. [default: score]")]
+ScoreColumn = Annotated[str | None, typer.Option(help="Column of SCORES with the score. [default: score]")]
 MosColumn = Annotated[str | None, typer.Option(help="Column of the labels with the opinions. [default: mos]")]
 PathColumn = Annotated[
     str | None, typer.Option(help="Column of SCORES with the path of the clip. [default: uri, path, ...]")
@@ -35,10 +35,10 @@ Include = Annotated[
 Exclude = Annotated[
     list[str] | None, typer.Option(metavar="GLOB", help="In folders, leave out files of this name; repeatable.")
 ]
-Delimiter = Annotated[
+DelimiterOption = Annotated[
     Literal["comma", "semicolon", "tab", "bar", "blank"] | None,
     typer.Option(help="What separates the fields of text files. [default: as recognised]"),
 ]
-Decimal = Annotated[
+DecimalOption = Annotated[
     Literal["point", "comma"] | None, typer.Option(help="Decimal mark of text files. [default: as recognised]")
 ]

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from vqa.cli.options import Decimal, Delimiter, Exclude, Include
+from vqa.cli.options import DecimalOption, DelimiterOption, Exclude, Include
 from vqa.console import Engine, JsonSummary, assigning
 from vqa.errors import UsageError
 
@@ -41,11 +41,11 @@ def plan(
     clip_seconds: Annotated[float | None, typer.Option(min=0.1, help="As of `vqa score`.")] = None,
     include: Include = None,
     exclude: Exclude = None,
-    delimiter: Delimiter = None,
-    decimal: Decimal = None,
+    delimiter: DelimiterOption = None,
+    decimal: DecimalOption = None,
     json_summary: JsonSummary = False,
 ) -> None:
-    """Print hours, cost, memory and the bottleneck of a scoring job, from a probe of its clips.
+    """Print hours, cost, memory and the bottleneck of a scoring job, from a probe.
 
     Stage times are measured on this machine; what other machines make of them is as its file says.
     """

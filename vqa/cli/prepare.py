@@ -31,7 +31,9 @@ def prepare(
     dry_run: DryRun = False,
     json_summary: JsonSummary = False,
 ) -> None:
-    """Decode and sample every clip of a manifest once, for training. The same command again resumes.
+    """Decode and sample every clip of a manifest once, for training.
+
+    The same command again resumes.
 
     Exit codes: 0 all good; 1 the job could not run; 2 wrong usage; 3 finished, but too many clips failed; 130
     interrupted by Ctrl-C or SIGTERM (what was decoded is on disk).

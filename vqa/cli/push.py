@@ -19,7 +19,10 @@ def push(
     upload: Annotated[bool, typer.Option("--upload", help="Upload it, with the token in HF_TOKEN.")] = False,
     public: Annotated[bool, typer.Option("--public", help="A new repository is public, not private.")] = False,
 ) -> None:
-    """Make a trained model ready for the hub: safetensors, processor, a card with figures and recipe."""
+    """Make a trained model ready for the hub.
+
+    The folder has the weights as safetensors, the processor, and a card with figures and recipe.
+    """
     from vqa.train.publish import make_folder
     from vqa.train.publish import upload as send
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from vqa.cli.options import Decimal, Delimiter, Exclude, Include
+from vqa.cli.options import DecimalOption, DelimiterOption, Exclude, Include
 
 
 def rate(
@@ -28,8 +28,8 @@ def rate(
     seed: Annotated[int, typer.Option(help="Seed of the orders.")] = 0,
     include: Include = None,
     exclude: Exclude = None,
-    delimiter: Delimiter = None,
-    decimal: Decimal = None,
+    delimiter: DelimiterOption = None,
+    decimal: DecimalOption = None,
 ) -> None:
     """Collect opinions of people on a local web page, for `vqa data recover`.
 
@@ -42,7 +42,7 @@ def rate(
     from vqa.imports import require
 
     require("rate", "starlette", "uvicorn", doing="vqa rate")
-    from vqa.rate.journal import Journal, consistency
+    from vqa.rate.journal import Journal, count_hidden_repeats
     from vqa.rate.server import HOST, bind, make_app, serve
     from vqa.rate.stimuli import prepare_stimuli
     from vqa.rate.study import Study, StudyConfig
@@ -68,7 +68,7 @@ def rate(
         typer.echo(f"http://{HOST}:{bound.getsockname()[1]}/{journal.token}/")
         with contextlib.suppress(KeyboardInterrupt):
             serve(app, bound)
-        for subject, (same, total) in consistency(journal.votes).items():
+        for subject, (same, total) in count_hidden_repeats(journal.votes).items():
             tell(f"{subject}: {same} of {total} hidden repeats answered as before")
         method = "bradley-terry" if mode == "pairs" else "p910"
         tell(

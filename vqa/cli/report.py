@@ -17,7 +17,7 @@ def report(
         int, typer.Option(min=0, max=24, help="Number of clips that are decoded again and shown as pictures.")
     ] = 24,
 ) -> None:
-    """Write OUT/report.html, a self-contained page of scores, statistics and the clips worth inspecting."""
+    """Write OUT/report.html, self-contained: scores, statistics, clips to inspect."""
     from vqa.errors import UsageError
     from vqa.report.page import write_library, write_report
 

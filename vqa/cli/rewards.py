@@ -15,7 +15,7 @@ def plot(
         list[str] | None, typer.Argument(metavar="[PRESET]...", help="Names of presets. [default: all of them]")
     ] = None,
 ) -> None:
-    """Plot reward against predicted score for several opinions, in total and per term."""
+    """Plot reward by predicted score for several opinions, in total and per term."""
     from vqa.report.rewards import plot_preset
     from vqa.rewards import REWARD_PRESETS
 

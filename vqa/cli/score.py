@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from vqa.cli.options import Decimal, Delimiter, Exclude, Include
+from vqa.cli.options import DecimalOption, DelimiterOption, Exclude, Include
 from vqa.console import WAIT_SECONDS, DryRun, Engine, EngineOption, JsonSummary, LogJson, RayAddress, Wait, assigning
 
 
@@ -94,8 +94,8 @@ def score(
         bool,
         typer.Option("--allow-private-hosts", help="URLs and their redirects may lead into private networks."),
     ] = False,
-    delimiter: Delimiter = None,
-    decimal: Decimal = None,
+    delimiter: DelimiterOption = None,
+    decimal: DecimalOption = None,
     engine: EngineOption = Engine.AUTO,
     ray_address: RayAddress = None,
     wait: Wait = WAIT_SECONDS,
@@ -113,7 +113,9 @@ def score(
         ),
     ] = None,
 ) -> None:
-    """Score videos and pictures: one row per clip in OUT/scores/*.parquet. The same command again resumes.
+    """Score videos and pictures: one row per clip in OUT/scores/*.parquet.
+
+    The same command again resumes.
 
     Exit codes: 0 all good; 1 the job could not run; 2 wrong usage; 3 finished, but too many clips have no score;
     130 interrupted by Ctrl-C, SIGTERM or SIGUSR1 (finished rows are on disk).

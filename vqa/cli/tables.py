@@ -11,7 +11,7 @@ from vqa.console import printable
 
 if TYPE_CHECKING:
     from vqa.data.audit import Finding
-    from vqa.evaluate.schema import Comparison, Metrics, SetMetrics, Statistic
+    from vqa.evaluate.schema import Comparison, EvaluationMetrics, SetMetrics, Statistic
 
 SHOWN = {
     "srcc": "SRCC",
@@ -22,8 +22,8 @@ SHOWN = {
 }
 
 
-def metrics_table(metrics: "Metrics") -> RenderableType:
-    """Return a row per data set, mean and group, with intervals below the values, then the reasons of missing ones."""
+def metrics_table(metrics: "EvaluationMetrics") -> RenderableType:
+    """Table of sets, means and groups with intervals, and reasons of missing values."""
     table = Table()
     table.add_column("", overflow="fold")
     table.add_column("used /\nexpected", justify="right", no_wrap=True)
@@ -61,7 +61,7 @@ def _cell(statistic: "Statistic | None") -> str:
 
 
 def differences_table(comparison: "Comparison") -> RenderableType:
-    """Return a row per pair of models, data set and statistic, with p-values after Holm's correction."""
+    """Table of pairs of models by set and statistic, with p-values after Holm."""
     rows = comparison["differences"]
     table = Table(caption="p after Holm's correction", caption_justify="left")
     table.add_column(overflow="fold", min_width=max((len(row["statistic"]) for row in rows), default=0))

@@ -11,9 +11,10 @@ def top(
     once: Annotated[bool, typer.Option("--once", help="Print one frame and end.")] = False,
     every: Annotated[float, typer.Option(min=0.2, metavar="SECONDS", help="How often to look again.")] = 2.0,
 ) -> None:
-    """Watch a run from any machine that sees its folder: clips by status, rate, time left, stage times, slowest clips.
+    """Watch a run from any machine that sees its folder.
 
-    It reads run.json and the table alone, and ends with the run. A killed run is named as such.
+    Clips by status, rate, time left, stage times, slowest clips. It reads run.json and the table alone, and ends with
+    the run. A killed run is named as such.
     """
     from jobs.top import top as run  # Arrow: not for --help
 

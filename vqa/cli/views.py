@@ -17,7 +17,7 @@ def views(
     start_seconds: Annotated[float | None, typer.Option(min=0, help="Only a part of it: from here")] = None,
     end_seconds: Annotated[float | None, typer.Option(min=0, help="to here.")] = None,
 ) -> None:
-    """Draw what the model sees of a clip: the chosen times, the mosaic, the frames with their crops."""
+    """Draw what the model sees of a clip: times, mosaic, frames with their crops."""
     from jobs.config import make_guard, resolve
     from vqa.data.sources import path_to_uri
     from vqa.files import replacing

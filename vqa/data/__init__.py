@@ -1,1 +1,1 @@
-"""Sources, manifests, published data sets, subjective ratings, synthetic ladders, score tables."""
+"""Sources, manifests, public sets, ratings, ladders, score tables, view caches."""

@@ -1,4 +1,4 @@
-"""Audit of a data set: compare the labels of a manifest with the media files themselves.
+"""Audit of a data set: the labels of a manifest against the media files.
 
 Files are opened in guarded children, several at a time, so that a damaged file costs its deadline and not the run.
 """
@@ -55,7 +55,7 @@ class FileFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One check that failed. `clip_id` is empty for a file that no row of the manifest names."""
+    """A failed check; `clip_id` is empty for a file without a row in the manifest."""
 
     clip_id: str
     uri: str
@@ -115,7 +115,7 @@ def check_files(
 
 
 def find_shared(manifest: Manifest, other: Manifest, *, other_name: str) -> list[Finding]:
-    """Clips that a training set and a test set share: a reference or content of one name, bytes, or frames alike.
+    """Find clips that two sets share: reference or content by name, bytes, or frames.
 
     Args:
         manifest: The labels.
@@ -151,7 +151,7 @@ def find_shared(manifest: Manifest, other: Manifest, *, other_name: str) -> list
 
 
 def _scenes(row: Row) -> list[str]:
-    """What a clip shows, by name: its content, and the file name of its reference, whatever set has them."""
+    """Names of what a clip shows: its content and its reference's file, by data set."""
     scenes = [f"content {str(row['content_id']).rpartition('/')[2].lower()} ({row['dataset']})"]
     if row["reference_uri"]:
         scenes.append(f"reference {Path(str(row['reference_uri'])).stem.lower()} ({row['dataset']})")
@@ -188,7 +188,7 @@ def _failed_checks(row: Row, outcome: FileFacts | ClipError, by_content: dict[st
 
 
 def _unlabelled(root: Path, manifest: Manifest, selection: Selection) -> list[str]:
-    """Media files below root that no row names, neither as clip nor as reference, in either spelling of accents."""
+    """Media files below root that no row names; spellings of accents count as one."""
     listed = {uri for name in ("uri", "reference_uri") for uri in manifest.table.column(name).to_pylist() if uri}
     listed = {composed(uri) for uri in listed}
     uris = (clip.uri for clip in list_clips([str(root)], selection=selection).clips)
@@ -209,7 +209,7 @@ def write_findings(path: Path, found: Sequence[Finding]) -> None:
 
 
 def file_facts(uri: str, *, every_frame: bool) -> FileFacts:
-    """Open and decode one file: every frame, or five from the first to the last. Raises ClipError."""
+    """Probe and decode a file: every frame, or five spread over it. Raises ClipError."""
     info, packets = probe(uri)
     count = len(packets.seconds)
     sampled = np.linspace(0, count - 1, count if every_frame else SAMPLED_FRAMES)
@@ -249,7 +249,7 @@ def map_files(
     deadline_seconds: float = DEADLINE_SECONDS,
     **options: object,
 ) -> Iterator[T | ClipError]:
-    """Run `function(uri, **options)` for each file in `workers` children that can be killed.
+    """Run `function(uri, **options)` per file in `workers` killable children.
 
     Yields:
         The return values in the order of `uris`; the ClipError in place of the value where one was raised.

@@ -1,4 +1,4 @@
-"""Text in CSV files: no cell is a formula in a spreadsheet, and what we wrote is read back as it was.
+"""CSV cells that no spreadsheet runs as formulas, and that read back unchanged.
 
 Names of files, people and clips, error messages and a model's words come from elsewhere. A cell that begins with =, +,
 -, @, a tab or a carriage return is run by a spreadsheet that opens the file (CSV injection: OWASP, CWE-1236), so it is
@@ -15,7 +15,7 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 def defused(cell: object) -> object:
-    """A cell that no spreadsheet runs; what is no text, or is a number, stays as it is."""
+    """Defuse a cell for spreadsheets; numbers and what is no text stay as they are."""
     is_formula = isinstance(cell, str) and _FORMULA.match(cell) and not _NUMBER.fullmatch(cell)
     return f"'{cell}" if is_formula else cell
 

@@ -1,4 +1,4 @@
-"""Copies among the clips of a manifest: the same bytes, or nearly the same frames (re-muxed, re-encoded, rescaled)."""
+"""Copies among clips: same bytes or like frames (remuxed, re-encoded, rescaled)."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -48,7 +48,7 @@ def find_copies(uris: Sequence[str], *, by: By) -> list[list[int]]:
 
 
 def frame_hash(uri: str) -> tuple[float, Hash] | None:
-    """Duration in seconds and difference hash of five frames; None for a clip without texture. Raises ClipError."""
+    """Duration (s) and hash of five frames, None if flat or short. Raises ClipError."""
     info, packets = probe(uri)
     last = float(packets.seconds[-1])
     places = (np.arange(FRAMES) + 0.5) / FRAMES * last
@@ -62,7 +62,7 @@ def frame_hash(uri: str) -> tuple[float, Hash] | None:
 
 
 def _each(read: Callable[[str], T], uris: Sequence[str]) -> list[T | None]:
-    """What `read` gives for each file in a child that can be killed, None where it fails."""
+    """What `read` gives per file in a child that can be killed, None where it fails."""
     found: list[T | None] = []
     guard = Guard(deadline_seconds=DEADLINE_SECONDS, memory_bytes=4 << 30, preload=[__name__])
     try:

@@ -1,4 +1,4 @@
-"""Text files of rows in whatever dialect they were written: separator, decimal comma, header.
+"""Text files of rows in any dialect: separator, decimal comma, header.
 
 The dialect is recognised, or the file is refused: no cell is dropped, and a number is never read in two ways. `Dialect`
 says it where it cannot be seen. Cells are text.
@@ -49,7 +49,7 @@ _SEPARATORS: dict[Separator, str | None] = {"comma": ",", "blank": None, "bar": 
 
 
 def csv_columns(text: str, path: Path, dialect: Dialect, *, strict: bool) -> Columns:
-    """Cells by name of the column. A line may be short; surplus cells are refused unless they are empty."""
+    """Cells by column name; lines may be short, surplus cells must be empty."""
     marked = _SEP_LINE.match(text)
     if marked:
         text, dialect = text[marked.end() :], replace(dialect, delimiter=_name_of(marked[1]))
@@ -109,7 +109,7 @@ def _refuse_surplus(cells: list[str], names: list[str], where: str) -> None:
 
 
 def _seen_delimiter(lines: Iterable[str]) -> Delimiter:
-    """The separator that parts the header and gives every line as many cells, comma before others; else comma."""
+    """First delimiter that splits the header and no line into more; comma by default."""
     head = list(itertools.islice(lines, _SAMPLE_LINES))
     usable: list[Delimiter] = []
     for name in ("comma", "semicolon", "tab", "bar"):
@@ -126,7 +126,7 @@ def _name_of(mark: str) -> Delimiter:
 
 
 def _with_points(cells: list[str], where: str, mark: str, dialect: Dialect) -> list[Any]:
-    """The cells of a column, with points in numbers that are written with a decimal comma.
+    """Cells of a column, with decimal points where numbers have decimal commas.
 
     Raises UsageError where a comma may part thousands as well: `4,642` in a file that commas or tabs separate.
     """
@@ -144,7 +144,7 @@ def _with_points(cells: list[str], where: str, mark: str, dialect: Dialect) -> l
 
 
 def text_rows(text: str, path: Path, dialect: Dialect) -> tuple[tuple[str, ...], list[Row]]:
-    """Rows of a text file, whose first line is a header where a column holds numbers below a word."""
+    """Rows of a text file; line 1 is a header if a column has numbers below a word."""
     lines = [(at, line.strip("\r\n")) for at, line in enumerate(lines_of(text), start=1) if line.strip()]
     mark = _MARKS[dialect.delimiter] if dialect.delimiter else _seen_mark([line for _, line in lines], path, dialect)
     rows = [[field.strip() for field in line.split(mark)] for _, line in lines]
@@ -164,7 +164,7 @@ def text_rows(text: str, path: Path, dialect: Dialect) -> tuple[tuple[str, ...],
 
 
 def _seen_mark(lines: list[str], path: Path, dialect: Dialect) -> str | None:
-    """The separator of a text file: a tab, semicolon or comma that all lines have equally often, else blanks."""
+    """Tab, semicolon or comma, equally often in all lines; else comma or blanks."""
     for mark in ("\t", ";", ","):
         if not _parts_all(lines, mark):
             continue
@@ -194,7 +194,7 @@ def _is_number(cell: str) -> bool:
 
 
 def text_columns(text: str, path: Path, separator: Separator, dialect: Dialect) -> Columns:
-    """As many fields as most lines have; in a line with more, the first field takes the rest (a name with blanks)."""
+    """Columns, as many as most lines have; surplus fields join the first (a name)."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     mark = _MARKS[dialect.delimiter] if dialect.delimiter else _SEPARATORS[separator]
     if mark == "," and not dialect.delimiter:  # a copy may have another separator than the published file
@@ -211,7 +211,7 @@ def text_columns(text: str, path: Path, separator: Separator, dialect: Dialect) 
     return {name: _with_points(column, f"{path}, column {name}", mark or "", dialect) for name, column in cells.items()}
 
 
-def number(cell: object, *, decimal_comma: bool = False) -> float | None:
+def parse_number(cell: object, *, decimal_comma: bool = False) -> float | None:
     """Return the finite number in a cell, None for an empty cell, NaN or infinity.
 
     Raises:
@@ -226,7 +226,7 @@ def number(cell: object, *, decimal_comma: bool = False) -> float | None:
 def number_or_none(cell: object) -> float | None:
     """Return the finite number in a cell, or None for anything else."""
     try:
-        return number(cell)
+        return parse_number(cell)
     except (TypeError, ValueError):
         return None
 

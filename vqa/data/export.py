@@ -8,11 +8,11 @@ import pyarrow.compute as pc
 
 from vqa.data.cells import SafeWriter
 
-Format = Literal["csv", "jsonl"]
+ExportFormat = Literal["csv", "jsonl"]
 
 
-def export(rows: pa.Table, file: TextIO, *, kind: Format) -> int:
-    """Write all rows sorted by clip_id; return how many. Lists become JSON in CSV cells, nulls empty cells."""
+def export(rows: pa.Table, file: TextIO, *, kind: ExportFormat) -> int:
+    """Write rows sorted by clip_id, count them; in CSV lists are JSON, nulls empty."""
     table = rows.take(pc.sort_indices(rows, sort_keys=[("clip_id", "ascending")]))  # sort_by imports pandas
     writer = SafeWriter(file)
     if kind == "csv":

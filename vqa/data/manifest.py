@@ -1,4 +1,4 @@
-"""Manifest of a data set with opinions: a Parquet file with one row per clip, and the scale of each data set.
+"""Manifest of a data set with opinions: Parquet, a row per clip, and the scales.
 
     clip_id       string  unique; `vqa data import` makes it of the data set and the path below its folder
     uri           string  path or URL of the file
@@ -7,7 +7,7 @@
     content_id    string  shared by clips of the same scene, which a split never separates
     kind          string  video or image
     mos_raw       double  the opinion as published
-    mos           double  the opinion on 1-5, higher is better, by the data set's `Scale`
+    mos           double  the opinion on 1-5, higher is better, by the data set's `RatingScale`
     mos_std       double  standard deviation of the ratings on the 1-5 scale, or null
     aspects       map     other published numbers of the clip by name, as published (not mapped to 1-5)
     reference_uri string  the undistorted original, or null
@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 from vqa.errors import UsageError
 from vqa.files import write_parquet
 
-Kind = Literal["video", "image"]
+MediaKind = Literal["video", "image"]
 KEY = b"vqa.manifest"
 SCHEMA = pa.schema(
     [
@@ -42,7 +42,7 @@ SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scale:
+class RatingScale:
     """Rating scale of a data set, and its linear map to 1-5 and back."""
 
     low: float
@@ -77,11 +77,11 @@ class Manifest:
     """Rows of SCHEMA (more columns may follow), and the scale by data set."""
 
     table: pa.Table
-    scales: dict[str, Scale]
+    scales: dict[str, RatingScale]
 
 
-def make_manifest(rows: Iterable[Mapping[str, object]], *, scales: Mapping[str, Scale]) -> Manifest:
-    """Make a manifest from rows of SCHEMA and check it. Raises UsageError as `check_manifest`."""
+def make_manifest(rows: Iterable[Mapping[str, object]], *, scales: Mapping[str, RatingScale]) -> Manifest:
+    """Make and check a manifest from rows of SCHEMA. Raises UsageError."""
     manifest = Manifest(table=pa.Table.from_pylist([dict(row) for row in rows], schema=SCHEMA), scales=dict(scales))
     check_manifest(manifest, where="manifest")
     return manifest
@@ -120,7 +120,7 @@ def check_manifest(manifest: Manifest, *, where: str) -> None:
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
-    """Write the manifest atomically, creating folders. Raises UsageError unless the suffix is .parquet."""
+    """Write a .parquet manifest atomically, creating folders. Raises UsageError."""
     if path.suffix != ".parquet":
         raise UsageError(f"--out {path}: a manifest is a Parquet file. Give a name that ends in .parquet.")
     facts = {"schema": 1, "scales": {name: asdict(scale) for name, scale in sorted(manifest.scales.items())}}
@@ -130,7 +130,7 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Read a manifest and check it. Raises UsageError if the file is missing or is no manifest."""
+    """Read and check a manifest. Raises UsageError if it is missing or is none."""
     try:
         table = pq.read_table(path)
     except FileNotFoundError as error:
@@ -142,7 +142,7 @@ def read_manifest(path: Path) -> Manifest:
     if facts is None or missing:
         lacks = f"columns {', '.join(missing)}" if missing else "the scales of its opinions"
         raise UsageError(f"{path} is no manifest: it lacks {lacks}. Make one with `vqa data import`.")
-    scales = {name: Scale(**scale) for name, scale in json.loads(facts)["scales"].items()}
+    scales = {name: RatingScale(**scale) for name, scale in json.loads(facts)["scales"].items()}
     extra = [field for field in table.schema if field.name not in SCHEMA.names]
     table = table.select([*SCHEMA.names, *(field.name for field in extra)]).cast(pa.schema([*SCHEMA, *extra]))
     manifest = Manifest(table=table, scales=scales)
@@ -159,7 +159,7 @@ def merge_manifests(manifests: Sequence[tuple[str, Manifest]]) -> Manifest:
     Raises:
         UsageError: If a clip_id occurs twice, or the same data set has different scales.
     """
-    scales: dict[str, Scale] = {}
+    scales: dict[str, RatingScale] = {}
     for name, manifest in manifests:
         for dataset, scale in manifest.scales.items():
             known = scales.setdefault(dataset, scale)

@@ -1,4 +1,4 @@
-"""Pictures with people's opinions: the files of configs/people, with the split that figures are made on."""
+"""Pictures with people's opinions, as in configs/people, split in folds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from pydantic import Field, model_validator
 
-from vqa.config import Strict, configs_folder, load
+from vqa.config import Strict, configs_folder, load_config
 from vqa.data.tables import read_rows
 from vqa.errors import UsageError
 from vqa.types import Pixels
@@ -72,13 +72,13 @@ class Opinion:
 
 
 def find_people_set(name: str) -> PeopleSet:
-    """The set by its name in configs/people or the path of a file like those. Raises UsageError."""
+    """Find a set by name in configs/people or by a file's path. Raises UsageError."""
     folder = configs_folder() / "people"
     known = sorted(path.stem for path in folder.glob("*.yaml"))
     if name in known:
-        return load(folder / f"{name}.yaml", PeopleSet)
+        return load_config(folder / f"{name}.yaml", PeopleSet)
     if Path(name).suffix in (".yaml", ".yml"):
-        return load(name, PeopleSet)
+        return load_config(name, PeopleSet)
     raise UsageError(f"people set {name!r}: none of {', '.join(known)}, and no .yaml file")
 
 

@@ -1,4 +1,4 @@
-"""The scores table: one typed row per clip, in a folder of Parquet files that is whole whatever is killed when.
+"""The scores table: a row per clip, in Parquet files that any kill leaves whole.
 
 out/scores/part-000001.parquet        the rows; a part grows by being written anew and renamed over itself
 out/superseded/part-000001-….parquet  rows that a later run replaced; written before they leave scores/
@@ -29,7 +29,7 @@ Int64 = Annotated[int, pa.int64()]  # a plain int is a column of 32 bits
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreRow:
-    """One row of the scores table. Its fields, in this order, are the table's columns."""
+    """Row of the scores table; its fields, in this order, are the table's columns."""
 
     clip_id: str
     uri: str
@@ -126,7 +126,7 @@ VIDEO_SCHEMA = pa.schema(
 
 
 def no_rows(columns: Sequence[str] = SCHEMA.names) -> pa.Table:
-    """An empty table of these columns. Schema.empty_table would import pandas, half a second."""
+    """Empty table of these columns; Schema.empty_table would import pandas (0.5 s)."""
     fields = [SCHEMA.field(name) for name in columns]
     return pa.Table.from_arrays([pa.nulls(0, one.type) for one in fields], schema=pa.schema(fields))
 
@@ -138,7 +138,7 @@ def read_scores(
     folder: str = "scores",
     clip_ids: Collection[str] | None = None,
 ) -> pa.Table:
-    """All rows under `out` (a job's folder), or the given columns of them; an empty table where there are none yet.
+    """Read all rows, or columns of them, of a job's folder; empty where none are yet.
 
     With `clip_ids` the rows of these clips only; they are all that is held of many parts.
 
@@ -159,7 +159,7 @@ def read_scores(
 
 
 def _read_part(path: Path, names: Sequence[str] = SCHEMA.names) -> pa.Table:
-    """Columns of SCHEMA, null where the file has none. Without `read_table`, which imports datasets and pandas."""
+    """Columns of SCHEMA, null where missing; `read_table` imports pandas, datasets."""
     with pq.ParquetFile(path) as file:
         there = set(file.schema_arrow.names)
         rows = file.read([name for name in names if name in there])
@@ -172,7 +172,7 @@ def _read_part(path: Path, names: Sequence[str] = SCHEMA.names) -> pa.Table:
 
 
 def existing_scores(out: Path) -> pa.Table:
-    """All rows of a scoring job that has begun. Raises UsageError where `out` is no such job's folder."""
+    """All rows of a job that has begun. Raises UsageError unless `out` is its folder."""
     if not (out / "scores").is_dir():
         raise UsageError(f"{out}: holds no scores; give the --out folder of an earlier `vqa score`")
     return read_scores(out)
@@ -183,7 +183,7 @@ def _parts(folder: Path) -> list[Path]:
 
 
 class ScoreTable:
-    """The scores of one job's folder, open for writing by one process. Every method leaves the folder whole.
+    """The scores of a job's folder, open to one writer; every method leaves it whole.
 
     A clip has at most one row on disk at any moment: a new row is written only once the old one has left `scores/`,
     and an old row leaves only once a copy stands in `superseded/`.
@@ -199,7 +199,7 @@ class ScoreTable:
         before_write: Callable[[], None] = lambda: None,
         after_write: Callable[[], None] = lambda: None,
     ) -> None:
-        """Take the folder over: make it, clear a killed writer's drafts, find where each clip's row is.
+        """Take the folder over: make it, clear a killed writer's drafts, index the rows.
 
         Args:
             out: Folder of the job.
@@ -230,7 +230,7 @@ class ScoreTable:
         self._last_write = time.monotonic()
 
     def _begin_part(self) -> None:
-        """Fill a part that has room, else begin one: many short runs, or rows that left, make few parts in the end."""
+        """Fill a part that has room, else begin one, so that short runs make few parts."""
         while self._roomy:
             path = self._roomy.pop()
             if path.exists():  # all its rows may have left
@@ -243,7 +243,7 @@ class ScoreTable:
         return self._folder / f"part-{max(numbers, default=0) + 1:06d}.parquet"
 
     def add(self, rows: Sequence[ScoreRow]) -> None:
-        """Take rows; they are on disk after `flush`, which happens here every `seconds_per_write`."""
+        """Take rows; `flush`, called here every `seconds_per_write`, puts them on disk."""
         self._waiting.extend(rows)
         if self._waiting and time.monotonic() - self._last_write >= self._seconds_per_write:
             self.flush()
@@ -253,7 +253,7 @@ class ScoreTable:
         self._leaving.extend(clip_ids)
 
     def flush(self) -> None:
-        """Write what waits. Rows on disk with the same clip_id, and those that retire, are superseded first."""
+        """Supersede retired rows and those of the same clip_id, then write what waits."""
         leaving = [self._leaving.popleft() for _ in range(len(self._leaving))]
         if not self._waiting and not leaving:
             return
@@ -276,7 +276,7 @@ class ScoreTable:
         self._last_write = time.monotonic()
 
     def supersede(self, clip_ids: Collection[str]) -> int:
-        """Move the rows of these clips from `scores/` to `superseded/`; return how many there were."""
+        """Move rows of these clips from `scores/` to `superseded/`; return how many."""
         by_part: dict[Path, list[str]] = defaultdict(list)
         for clip_id in clip_ids:
             if clip_id in self._part_of:
@@ -301,7 +301,7 @@ class ScoreTable:
         return sum(map(len, by_part.values()))
 
     def refresh(self, places: Mapping[str, tuple[str, int, int]]) -> None:
-        """Write the new (uri, bytes, mtime_ns) of clips whose file moved or was touched, content unchanged."""
+        """Update (uri, bytes, mtime_ns) of clips with a moved or touched, unchanged file."""
         columns = ("uri", "source_bytes", "source_mtime_ns")
         for part in sorted({self._part_of[clip_id] for clip_id in places if clip_id in self._part_of}):
             rows = _read_part(part).to_pylist()
@@ -324,7 +324,7 @@ def _clip_ids(path: Path) -> list[str]:
 
 
 def rewrite(out: Path, change: Callable[[pa.Table], pa.Table]) -> None:
-    """Write each part anew, atomically, where `change` (rows of SCHEMA -> rows of SCHEMA) changes it."""
+    """Rewrite atomically each part whose rows `change` (SCHEMA -> SCHEMA) changes."""
     for path in _parts(out / "scores"):
         rows = _read_part(path)
         changed = change(rows)
@@ -333,7 +333,7 @@ def rewrite(out: Path, change: Callable[[pa.Table], pa.Table]) -> None:
 
 
 def write_videos(out: Path) -> int:
-    """Write `out/videos.parquet` where any row is a window's; return the number of videos, else 0."""
+    """Write `out/videos.parquet` if any row is a window's; return how many videos."""
     columns = ["clip_id", "uri", "score", "duration_seconds", "end_seconds"]
     rows = read_scores(out, columns)
     path = out / "videos.parquet"

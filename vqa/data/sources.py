@@ -1,4 +1,4 @@
-"""List of clips from SOURCE arguments: files, folders, globs, lists of files, locally or in a remote store.
+"""List clips from SOURCE arguments: files, folders, globs, lists, remote stores.
 
 No media file is opened. The `clip_id` of a clip is readable and stable: its path below the source it was found in. A
 file name that is not UTF-8 becomes a percent-encoded `file://` URI.
@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vqa.data.dialects import AS_SEEN, Dialect, Row, number
+from vqa.data.dialects import AS_SEEN, Dialect, Row, parse_number
 from vqa.data.tables import ROW_SUFFIXES, iter_lines, iter_rows
 from vqa.data.windows import WINDOW_ID, span_suffix
 from vqa.errors import ClipError, UsageError
@@ -54,7 +54,7 @@ class Listing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Which files of folders, globs and stores to take: shell patterns of the path below the source, or of the name."""
+    """Files to take of a source: shell patterns of the path below it, or of the name."""
 
     include: tuple[str, ...] = ()  # taken whatever their suffix, in folders of LITTER too
     exclude: tuple[str, ...] = ()
@@ -78,7 +78,7 @@ EVERYTHING = Selection()
 
 @dataclass(slots=True)
 class Tally:
-    """What a listing has met so far, and which names and places are taken: a digest of each, never the clips."""
+    """Counts of a listing so far, and digests of the names and places taken."""
 
     listed: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
@@ -141,7 +141,7 @@ class _Collector:
 
 
 def list_clips(sources: Sequence[str], *, selection: Selection = EVERYTHING, dialect: Dialect = AS_SEEN) -> Listing:
-    """List the clips of all sources, in the order given, each once; as `stream_clips`."""
+    """List the clips of all sources, once each, in the order given (`stream_clips`)."""
     tally = Tally()
     clips = list(stream_clips(sources, tally, selection=selection, dialect=dialect))
     return tally.summary(clips)
@@ -158,7 +158,7 @@ def stream_clips(
         sources: Files, folders, globs, lists of files (.csv, .jsonl, .parquet, .txt) and URLs of remote stores. Files
             in folders are taken by their suffix, others are counted as skipped.
         tally: Filled while the clips are read.
-        selection: Patterns of files in folders, globs and stores to take or leave out.
+        selection: Patterns of files in folders, globs and stores to take or skip.
         dialect: Of lists that are text.
 
     Yields:
@@ -192,7 +192,7 @@ def _collect(source: str, collector: _Collector) -> Iterator[Clip]:
 
 
 def _remote(source: str, collector: _Collector) -> Iterator[Clip]:
-    """A file is taken whatever its suffix; in folders and globs a clip_id is the path below their fixed part."""
+    """List a remote file (any suffix), folder or glob; ids are paths below its root."""
     path = source.partition("?")[0] if source.lower().startswith("http") else source
     if Path(path).suffix.lower() in ROW_SUFFIXES:
         raise UsageError(f"source {source!r}: lists of files are read from local files only. Copy it here first.")
@@ -231,7 +231,7 @@ def _by_suffix(path: str, name: str, collector: _Collector) -> Iterator[Clip]:
 
 
 def walk(folder: str, unreadable: list[str]) -> Iterator[str]:
-    """Walk all files below a folder in sorted order, following links but never in a circle; hidden names are skipped.
+    """Walk files below a folder in sorted order, links followed once, none hidden.
 
     Args:
         folder: Where to begin.
@@ -299,7 +299,7 @@ def _seconds(cell: object, where: str) -> float | None:
     if cell is None or cell == "":
         return None
     try:
-        seconds = number(cell)
+        seconds = parse_number(cell)
     except (TypeError, ValueError):
         seconds = None
     if seconds is None or seconds < 0:
@@ -308,7 +308,7 @@ def _seconds(cell: object, where: str) -> float | None:
 
 
 def _entries(path: Path, dialect: Dialect) -> Iterator[Row]:
-    """Rows of a list of files, one path per line in a .txt; bytes that are not UTF-8 become surrogate escapes."""
+    """Rows of a list of files (.txt: a path a line), not UTF-8 as surrogate escapes."""
     if path.suffix.lower() == ".txt":
         return ({"path": name} for name in iter_lines(path, errors="surrogateescape"))
     wanted = {*PATH_COLUMNS, "clip_id", "start_seconds", "end_seconds"}
@@ -316,7 +316,7 @@ def _entries(path: Path, dialect: Dialect) -> Iterator[Row]:
 
 
 def as_utf8(name: str) -> str:
-    """The name of a file as UTF-8 spells it, where Python decoded it by a locale that has no such letters."""
+    """The UTF-8 spelling of a file name that Python decoded by a narrower locale."""
     try:
         return os.fsencode(name).decode()
     except UnicodeError:
@@ -324,7 +324,7 @@ def as_utf8(name: str) -> str:
 
 
 def is_utf8(text: str) -> bool:
-    """Return whether the text has no surrogate escapes, as names of files that are not UTF-8 have."""
+    """Whether a text has no surrogate escapes, as names that are not UTF-8 have."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -333,7 +333,7 @@ def is_utf8(text: str) -> bool:
 
 
 def path_to_uri(path: str) -> str:
-    """Return the absolute path, or a percent-encoded `file://` URI if its bytes are not UTF-8."""
+    """Absolute path, or a percent-encoded `file://` URI where it is not UTF-8."""
     absolute = os.path.abspath(path)  # noqa: PTH100 (Path.resolve would follow links)
     return absolute if is_utf8(absolute) else _percent_encoded(absolute)
 

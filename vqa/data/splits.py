@@ -1,4 +1,4 @@
-"""Seeded splits by content, within each data set: clips of one content stay together."""
+"""Seeded splits within each data set; clips of one content stay together."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -73,7 +73,7 @@ def split_manifest(
 
 
 def _joined(datasets: Sequence[str], contents: list[str], copies: Sequence[Sequence[int]]) -> list[str]:
-    """The content of each row, with contents that share a copy under the name of the first."""
+    """Content of each row; contents that share a copy go by the first one's name."""
     name_of = {key: key[1] for key in zip(datasets, contents, strict=True)}
     for group in copies:
         for dataset in {datasets[row] for row in group}:
@@ -83,7 +83,7 @@ def _joined(datasets: Sequence[str], contents: list[str], copies: Sequence[Seque
 
 
 def across_parts(manifest: Manifest, copies: Sequence[Sequence[int]]) -> list[str]:
-    """Copies that stand in different parts of the column `split`, in words; rows without a part count for none."""
+    """Copies in different parts of column `split`, in words; rows without one aside."""
     clips, parts = (manifest.table.column(name).to_pylist() for name in ("clip_id", "split"))
     found = []
     for group in copies:
@@ -94,7 +94,7 @@ def across_parts(manifest: Manifest, copies: Sequence[Sequence[int]]) -> list[st
 
 
 def take_part(manifest: Manifest, part: str) -> Manifest:
-    """The clips of a part. Raises UsageError where there are none, with the parts there are."""
+    """The clips of a part. Raises UsageError, naming the parts, where there are none."""
     splits = manifest.table.column("split")
     chosen = manifest.table.filter(pc.equal(splits, part))
     if not chosen.num_rows:
@@ -110,7 +110,7 @@ def _number(name: str) -> int:
 def _assigned(
     sizes: Mapping[str, int], parts: Mapping[str, float], *, seed: Sequence[int], dataset: str
 ) -> dict[str, str]:
-    """Part by content: shuffled, then cut where the cumulative number of clips is nearest to the shares."""
+    """Part by content: shuffled, cut where the clips counted come nearest the shares."""
     if len(sizes) < len(parts):
         raise UsageError(
             f"split: {dataset} has {len(sizes)} contents for {len(parts)} parts. Each part needs a content."

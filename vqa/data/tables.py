@@ -34,7 +34,7 @@ from vqa.errors import UsageError
 from vqa.imports import require
 
 ROW_SUFFIXES = frozenset({".csv", ".jsonl", ".parquet", ".txt"})
-Format = Literal["csv", "txt", "mat", "json", "jsonl", "xlsx", "parquet"]
+TableFormat = Literal["csv", "txt", "mat", "json", "jsonl", "xlsx", "parquet"]
 
 _ZERO_BYTES = "it holds zero bytes, as UTF-16 without its mark does. Save it as UTF-8"
 _MAX_UNPACKED_BYTES = 1 << 29  # of a .xlsx, which is a zip file: a million rows of a label file take a fifth
@@ -84,7 +84,7 @@ def read_columns(
     """Read a label file as columns.
 
     Args:
-        path: A file of one of the formats of `Format`. Text is UTF-8 or GBK.
+        path: A file of one of the formats of `TableFormat`. Text is UTF-8 or GBK.
         separator: Separator of the fields in CSV and TXT files.
         dialect: Of a text file, over `separator`.
         beside: Names of further .mat files in the same folder, whose variables are read too.
@@ -117,7 +117,7 @@ def read_columns(
 
 
 def read_lines(path: Path, *, errors: str = "strict") -> list[str]:
-    """Read the lines of a UTF-8 text file that are not empty, blanks kept. Raises UsageError."""
+    """Read the non-empty lines of UTF-8 text, blanks kept. Raises UsageError."""
     with _errors_name(path, "txt"):
         text = _unicode(path.read_bytes(), errors)
     return [name for line in lines_of(text) if (name := line.rstrip("\r\n"))]
@@ -134,7 +134,7 @@ def iter_lines(path: Path, *, errors: str = "strict") -> Iterator[str]:
 def iter_rows(
     path: Path, *, only: Collection[str] | None = None, errors: str = "strict", dialect: Dialect = AS_SEEN
 ) -> Iterator[Row]:
-    """As `read_rows`, of a .csv, .jsonl or .parquet file of any length: CHUNK_ROWS at a time.
+    """As `read_rows`, CHUNK_ROWS at a time, of a .csv, .jsonl or .parquet file.
 
     The decimal comma of a CSV file is recognised within each chunk.
     """
@@ -155,7 +155,7 @@ def iter_rows(
 
 @contextmanager
 def _opened(path: Path, errors: str) -> Iterator[TextIO]:
-    """A text file by its byte order mark, else UTF-8; lines end at line breaks only, and keep them."""
+    """Open a text file by its byte order mark, else UTF-8; line breaks are kept."""
     with path.open("rb") as raw:
         is_utf16 = raw.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
     encoding, how = ("utf-16", "strict") if is_utf16 else ("utf-8-sig", errors)
@@ -169,10 +169,10 @@ def _text(line: str) -> str:
     return line
 
 
-def format_of(path: Path) -> Format:
-    """Return the format by the file's suffix. Raises UsageError for a suffix that no format has."""
+def format_of(path: Path) -> TableFormat:
+    """Format by the file's suffix. Raises UsageError for a suffix that no format has."""
     suffix = path.suffix.lower().lstrip(".")
-    if suffix not in get_args(Format):
+    if suffix not in get_args(TableFormat):
         raise UsageError(
             f"{path}: the format of {suffix or 'no suffix'!r} is unknown. Give a .csv, .txt, .mat, .json, "
             ".jsonl, .xlsx or .parquet file."
@@ -181,7 +181,7 @@ def format_of(path: Path) -> Format:
 
 
 def column(columns: Columns, name: str) -> Column:
-    """Return the cells of a column; `names[kinds]` is the entry of `names` that each of `kinds` counts, from 1."""
+    """Cells of a column; `names[kinds]` are entries of `names` at `kinds`, from 1."""
     base, bracket, index = name.partition("[")
     if not bracket:
         return columns[name]
@@ -247,7 +247,7 @@ def _json_columns(text: str, path: Path, *, lines: bool) -> Columns:
 
 
 def _flattened(entry: Row) -> Row:
-    """The answer of `conversations` as `gpt`, `image` as one name: entries of the R1 projects.
+    """Entry of an R1 project, its `conversations`' answer as `gpt`, `image` one name.
 
     Several images are the pictures made of one video, video_0.png, video_1.png, ...: the name is `video`.
     """

@@ -76,7 +76,7 @@ class PreparedClip:
     run_key: str
 
     def load(self) -> Views:
-        """The views, read from that row only. Raises UsageError where it cannot be read, naming part and way out.
+        """Load the views from their row. Raises UsageError, naming the part and way out.
 
         Nothing but the open part is kept in memory: a batch asks once for each of its clips, and the system's cache
         holds the bytes.
@@ -103,7 +103,7 @@ def _part(path: Path, inode: int, mtime_ns: int) -> pq.ParquetFile:
 
 
 def read_prepared(folder: Path) -> list[PreparedClip]:
-    """The clips that have pictures, in the manifest's order. Raises UsageError where no `vqa prepare` has finished."""
+    """Clips with pictures, in manifest order. Raises UsageError before `vqa prepare`."""
     path = folder / "clips.parquet"
     if not path.is_file():
         raise UsageError(
@@ -127,7 +127,7 @@ def read_prepared(folder: Path) -> list[PreparedClip]:
 
 
 def prepared_with(folder: Path) -> Values:
-    """How a folder was sampled: `views` (keys of ViewsConfig) and `seed`; empty where nothing was prepared."""
+    """How a folder was sampled: `views` (ViewsConfig), `seed`; empty if unprepared."""
     path = folder / "run.json"
     if not path.is_file():
         return {}

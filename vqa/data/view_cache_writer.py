@@ -1,4 +1,4 @@
-"""Writer of the cache of decoded views (vqa.data.view_cache): nothing torn, nothing twice, whatever is killed."""
+"""Writer of the view cache: nothing torn, nothing twice, whatever is killed."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -20,10 +20,10 @@ from vqa.files import replacing, write_parquet
 
 
 class PreparedTable(ScoreTable):
-    """A scores table of files, without scores, whose rows may carry views; a row reaches the disk after its views."""
+    """A table of files without scores; a row with views is written after its views."""
 
     def __init__(self, out: Path, *, seconds_per_write: float = 30.0, bytes_per_part: int = 2**27) -> None:
-        """Take the folder over. Rows whose pictures are no longer there are superseded, so that they are made again.
+        """Take the folder over; supersede rows whose pictures are gone, to be made again.
 
         Raises UsageError for a part that is not Parquet.
         """
@@ -44,7 +44,7 @@ class PreparedTable(ScoreTable):
         self._places |= {key: (part, row) for row, key in enumerate(keys)}
 
     def add(self, rows: Sequence[ScoreRow]) -> None:
-        """Take rows, with their views where they are `PreparedRow`; `flush`, called now and then, writes both."""
+        """Take rows, with views in a `PreparedRow`; `flush`, called if due, writes both."""
         for row in rows:
             if isinstance(row, PreparedRow) and row.views is not None and row.run_key not in self._places:
                 self._packed.setdefault(row.run_key, row.views)
@@ -82,7 +82,7 @@ class PreparedTable(ScoreTable):
         return len(self._places)
 
     def write_clips(self, out: Path, manifest: Sequence[Mapping[str, object]]) -> pa.Table:
-        """Write `clips.parquet` and `failed.csv` for the clips of a manifest (rows of `manifest_clips`).
+        """Write clips.parquet and failed.csv for a manifest's clips (`manifest_clips`).
 
         Returns the rows of CLIPS, one per clip.
         """
@@ -116,7 +116,7 @@ def _keys(path: Path) -> list[str]:
 
 
 def manifest_clips(path: Path) -> list[Row]:
-    """The clips of a manifest (`vqa data import`) or ladder (`vqa data synth`: its folder or file) as rows of CLIPS.
+    """Clips of a manifest or ladder (`vqa data synth`: folder or file) as CLIPS rows.
 
     A manifest's columns `distortions`, `severities` and `reason` are taken along. Raises UsageError.
     """

@@ -32,7 +32,7 @@ class VideoSummary(TypedDict):
 
 
 def span_suffix(start_seconds: float | None, end_seconds: float | None) -> str:
-    """Return the suffix of a span, e.g. `#t=10,20.5` (to the millisecond); "" for a whole file."""
+    """Suffix of a span to the millisecond, e.g. `#t=10,20.5`; "" for a whole file."""
     if start_seconds is None and end_seconds is None:
         return ""
     return f"#t={_short(start_seconds or 0.0)},{'' if end_seconds is None else _short(end_seconds)}"
@@ -43,7 +43,7 @@ def _short(seconds: float) -> str:
 
 
 def windows(clip: Clip, *, duration_seconds: float | None, clip_seconds: float | None) -> list[Clip]:
-    """Cut a clip into spans of `clip_seconds`; a remainder shorter than half a window joins the last one.
+    """Cut a clip into windows; a remainder under half a window joins the last one.
 
     Args:
         clip: A file, or a span of one.

@@ -1,4 +1,4 @@
-"""Agreement of scores with opinions: joined clip by clip, measured with intervals, every missing score reported.
+"""Agreement of scores with opinions, with intervals; each missing score reported.
 
 `vqa evaluate SCORES --labels M --out DIR` writes three files, which the report reads too.
 
@@ -21,5 +21,5 @@ DIR/clips.parquet, one row per expected clip (a row of the labels with an opinio
 DIR/unused.csv, one line per row that was left out: side (scores, labels), row (from 1), clip, reason: unmatched or
 duplicate rows of the scores; labels with no opinion, or whose clip has no score (its status).
 
-DIR/metrics.json, as typed in vqa.evaluate.schema.Metrics.
+DIR/metrics.json, as typed in vqa.evaluate.schema.EvaluationMetrics.
 """

@@ -1,4 +1,4 @@
-"""Calibration of scores to opinions: a monotone curve, and an interval by split conformal prediction.
+"""Calibrate scores to opinions: a monotone curve, a split conformal interval.
 
 The interval is that of Lei et al. 2018 (Distribution-free predictive inference for regression), its half width a
 quantile of the absolute residuals on clips that the curve was not fitted to.
@@ -25,9 +25,9 @@ from vqa.evaluate.schema import ReliabilityBin
 from vqa.metrics import plcc, srcc
 from vqa.metrics.conformal import half_width, share_interval
 from vqa.metrics.correlation import Numbers
-from vqa.metrics.fits import Fit, fit_isotonic, fit_logistic4, rises
+from vqa.metrics.fits import CurveFit, fit_isotonic, fit_logistic4, rises
 
-Curve = Literal["logistic", "isotonic"]
+CalibrationCurve = Literal["logistic", "isotonic"]
 FEWEST = 10  # clips in each of the three parts
 
 
@@ -52,10 +52,10 @@ class PartMetrics(Strict):
 
 
 class Calibration(Strict):
-    """A calibration file of `vqa calibrate`: maps a score to mos, mos_low and mos_high."""
+    """A calibration file (`vqa calibrate`), mapping score to mos, mos_low, mos_high."""
 
     kind: Literal["logistic4", "isotonic"]
-    parameters: tuple[float, ...] = Field(description="as of vqa.metrics.fits.Fit")
+    parameters: tuple[float, ...] = Field(description="as of vqa.metrics.fits.CurveFit")
     half_width: float = Field(gt=0, description="the interval is mos +- this, clipped to the scale")
     coverage_target: float = Field(gt=0, lt=1)
     coverage: float = Field(ge=0, le=1, description="share of the test clips inside the interval")
@@ -92,7 +92,7 @@ class Calibration(Strict):
         Returns:
             Opinion, lower and upper end of its interval, each [N] and within the scale.
         """
-        fit = Fit(kind=self.kind, parameters=self.parameters, converged=True)
+        fit = CurveFit(kind=self.kind, parameters=self.parameters, converged=True)
         middle = fit(scores)
         low, high = (np.clip(middle + side * self.half_width, *self.scale) for side in (-1, 1))
         return np.clip(middle, *self.scale), low, high
@@ -101,7 +101,7 @@ class Calibration(Strict):
 def calibrate(
     pairings: Sequence[Pairing],
     *,
-    curve: Curve = "logistic",
+    curve: CalibrationCurve = "logistic",
     coverage: float = 0.9,
     scale: tuple[float, float] = (1.0, 5.0),
     fit_on: str | None = None,
@@ -109,7 +109,7 @@ def calibrate(
     seed: int = 0,
     origin: Origin,
 ) -> Calibration:
-    """Fit a curve on one part of the clips, take the interval from a second, and measure both on a third.
+    """Fit a curve on a part of the clips, an interval on another; measure on a third.
 
     Contents (content_id, else clips) are never divided between parts.
 
@@ -209,7 +209,7 @@ def _numbers(part: Sequence[Pairing]) -> tuple[Numbers, Numbers]:
     return np.array([one.score for one in part], dtype=np.float64), np.array([one.mos for one in part])
 
 
-def _part(fit: Fit, x: Numbers, y: Numbers) -> PartMetrics:
+def _part(fit: CurveFit, x: Numbers, y: Numbers) -> PartMetrics:
     off = y - fit(x)
     correlations = {"srcc": srcc(x, y), "plcc": plcc(fit(x), y)}
     known = {name: value for name, value in correlations.items() if math.isfinite(value)}
@@ -217,7 +217,7 @@ def _part(fit: Fit, x: Numbers, y: Numbers) -> PartMetrics:
 
 
 def find_origin(scores: InputTable, labels: Path) -> tuple[Origin, Path]:
-    """Return where scores and labels come from, and the default path of their calibration.
+    """Where scores and labels come from, and the default path of their calibration.
 
     The path is calibration.json in the folder of the model if it is local, else beside the scores.
     """

@@ -1,11 +1,11 @@
-"""Reproduction cards (configs/eval/*.yaml): a checkpoint, a public set, published settings and numbers."""
+"""Reproduction cards (configs/eval/*.yaml): checkpoint, set, settings, numbers."""
 
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
 
-from vqa.config import Strict, Values, configs_folder, load
+from vqa.config import Strict, Values, configs_folder, load_config
 from vqa.errors import UsageError
 
 
@@ -25,7 +25,7 @@ class Published(Strict):
 
 
 class EvalCard(Strict):
-    """One checkpoint on one set, scored and evaluated by `vqa evaluate --card FILE --labels M --out DIR`."""
+    """A checkpoint on a set, for `vqa evaluate --card FILE --labels M --out DIR`."""
 
     dataset: str = Field(description="name of the set, as of configs/data")
     score: Values = Field(description="settings of `vqa score`, as in configs/score")
@@ -36,14 +36,14 @@ class EvalCard(Strict):
 
 
 def load_card(name: str | Path) -> EvalCard:
-    """Load a card by its file, or by its name in configs/eval. Raises UsageError that lists the known names."""
+    """Load a card from a file or by its name in configs/eval. Raises UsageError."""
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
-        return load(path, EvalCard)
+        return load_config(path, EvalCard)
     folder = configs_folder() / "eval"
     known = sorted(found.stem for found in folder.glob("*.yaml"))
     if path.name not in known:
         raise UsageError(
             f"card {str(name)!r} is no YAML file. Give one, or a name of configs/eval: {', '.join(known)}."
         )
-    return load(folder / f"{path.name}.yaml", EvalCard)
+    return load_config(folder / f"{path.name}.yaml", EvalCard)

@@ -21,7 +21,7 @@ TESTS = ("bootstrap", "meng", "steiger")
 
 
 def compare(configs: Sequence[EvaluationConfig], *, settings: StatisticsConfig) -> Comparison:
-    """Compare every pair of models on the clips that all of them scored, for each data set.
+    """Compare each pair of models per data set, on the clips that all of them scored.
 
     Tests are the paired bootstrap and, for dependent correlations (srcc, plcc), those of Meng, Rosenthal and Rubin 1992
     and of Steiger 1980. Holm's correction covers all pairs and data sets of one statistic and one test.
@@ -68,7 +68,7 @@ def compare(configs: Sequence[EvaluationConfig], *, settings: StatisticsConfig) 
 
 
 def _names(configs: Sequence[EvaluationConfig], joined: Sequence[Joined]) -> list[str]:
-    """Short and different names: that of the file, with its column or folder if needed."""
+    """Short and different names: the file's, with its column or folder where needed."""
     stems = [config.scores.stem for config in configs]
     one_file = len({config.scores for config in configs}) == 1
     for names in (

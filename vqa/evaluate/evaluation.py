@@ -1,4 +1,4 @@
-"""Evaluation of scores against opinions, and its files (described in vqa.evaluate)."""
+"""Evaluation of scores against opinions; its files are described in vqa.evaluate."""
 
 import json
 from collections import defaultdict
@@ -18,11 +18,11 @@ from vqa.errors import UsageError
 from vqa.evaluate.card import Published
 from vqa.evaluate.inputs import InputTable, filter_split, read_table
 from vqa.evaluate.join import Joined, Pairing, UnusedRow, join
-from vqa.evaluate.schema import ClipRow, JoinKey, Metrics, PublishedNumbers, ReliabilityBin, ScoresSource
+from vqa.evaluate.schema import ClipRow, EvaluationMetrics, JoinKey, PublishedNumbers, ReliabilityBin, ScoresSource
 from vqa.evaluate.shares import share_curve
 from vqa.evaluate.statistics import StatisticsConfig, compute_statistics, means
 from vqa.files import replacing, write_json, write_parquet
-from vqa.metrics.fits import Fit
+from vqa.metrics.fits import CurveFit
 
 MOST_GROUPS = 200
 BINS = 10
@@ -60,13 +60,13 @@ class EvaluationConfig:
 class Evaluation:
     """The contents of the three files."""
 
-    metrics: Metrics
+    metrics: EvaluationMetrics
     clips: pa.Table
     unused: list[UnusedRow]
 
 
 def evaluate(config: EvaluationConfig, *, published: Published | None = None) -> Evaluation:
-    """Join scores with opinions and compute the statistics of all clips, data sets and groups.
+    """Join scores with opinions; compute statistics of all clips, sets and groups.
 
     Args:
         config: Files and settings.
@@ -84,7 +84,7 @@ def evaluate(config: EvaluationConfig, *, published: Published | None = None) ->
     clips = clip_rows(joined.pairings, {name: one.fits.get("logistic4") for name, one in sets.items()})
     counts = joined.counts()
     short = counts["used"] < counts["expected"] and not settings.allow_missing
-    metrics: Metrics = {
+    metrics: EvaluationMetrics = {
         "schema": 1,
         "vqa": version("vqa"),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -158,7 +158,7 @@ def _published_numbers(published: Published) -> PublishedNumbers:
 
 
 def grouped(pairings: Sequence[Pairing], column: str) -> dict[str, list[Pairing]]:
-    """Group the pairings by a column of the labels or else of the scores; empty cells form the group `(none)`.
+    """Group pairings by a column of labels or else scores; empty cells are `(none)`.
 
     Raises:
         UsageError: If there is no such column, or it has more than MOST_GROUPS values.
@@ -189,8 +189,8 @@ def _word(value: object) -> str:
     return "+".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def clip_rows(pairings: Sequence[Pairing], fits: Mapping[str, Fit | None]) -> list[ClipRow]:
-    """Return the named columns of clips.parquet, a dict per clip; `fits` maps scores to opinions by data set."""
+def clip_rows(pairings: Sequence[Pairing], fits: Mapping[str, CurveFit | None]) -> list[ClipRow]:
+    """Named columns of clips.parquet, a dict per clip; `fits`: the curve by data set."""
     return [
         {
             "clip_id": pairing.clip_id,
@@ -212,7 +212,7 @@ def clip_rows(pairings: Sequence[Pairing], fits: Mapping[str, Fit | None]) -> li
     ]
 
 
-def _mapped(pairings: Sequence[Pairing], fits: Mapping[str, Fit | None]) -> list[float | None]:
+def _mapped(pairings: Sequence[Pairing], fits: Mapping[str, CurveFit | None]) -> list[float | None]:
     mapped: list[float | None] = [None] * len(pairings)
     for name, fit in fits.items():
         scored = [(at, one.score) for at, one in enumerate(pairings) if one.dataset == name and one.score is not None]
@@ -224,7 +224,7 @@ def _mapped(pairings: Sequence[Pairing], fits: Mapping[str, Fit | None]) -> list
 
 
 def clip_table(rows: Sequence[ClipRow], joined: Joined, *, texts: bool) -> pa.Table:
-    """Return clips.parquet: the rows, columns of the scores table, and the other columns of the labels.
+    """Build clips.parquet from rows, columns of the scores table and of the labels.
 
     Args:
         rows: As of `clip_rows`.
@@ -265,7 +265,7 @@ def _json(value: object) -> str:
 
 
 def reliability(rows: Sequence[ClipRow]) -> list[ReliabilityBin] | None:
-    """Return the error of the scores by their spread, in ten equal bins of score_std; None without a spread."""
+    """Error of the scores in ten equal bins of score_std; None without a spread."""
     known = [row for row in rows if row["residual"] is not None and row["score_std"] is not None]
     spread = np.array([row["score_std"] for row in known])
     if len(known) < 2 * BINS or np.ptp(spread) == 0:

@@ -1,9 +1,9 @@
-"""Tables of scores and labels as evaluation reads them: which column names a clip, which holds the number."""
+"""Tables of scores and labels to evaluate: the columns of clips and of numbers."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vqa.data.dialects import AS_SEEN, Dialect, Row, number
+from vqa.data.dialects import AS_SEEN, Dialect, Row, parse_number
 from vqa.data.score_table import read_scores
 from vqa.data.tables import ROW_SUFFIXES, read_rows
 from vqa.errors import UsageError
@@ -28,14 +28,14 @@ class InputTable:
         return _text(row.get(self.id_column or self.name_column))
 
     def uri(self, row: Row) -> str:
-        """Return the path or URI of a row's clip as written, or its id if there is no path."""
+        """Path or URI of a row's clip as written, or its id where there is none."""
         return _text(row.get(self.name_column)) or self.clip_id(row)
 
     def number(self, index: int, column: str) -> float | None:
-        """Return a finite number, or None for nothing, NaN and infinity. Raises UsageError for other text."""
+        """Finite number, None for nothing, NaN and infinity. Raises UsageError for text."""
         value = self.rows[index].get(column)
         try:
-            return number(value)
+            return parse_number(value)
         except (TypeError, ValueError) as error:
             where = f"{self.source}, row {index + 1}: {column}"
             raise UsageError(
@@ -43,7 +43,7 @@ class InputTable:
             ) from error
 
     def require(self, column: str, *, flag: str) -> None:
-        """Raise UsageError unless the table has the column; `flag` is the option that chooses it."""
+        """Raise UsageError unless the table has the column; `flag` is its option."""
         if column not in self.columns:
             raise UsageError(
                 f"{self.source}: no column {column!r}; it has {', '.join(self.columns)}. Choose one by {flag}."
@@ -96,7 +96,7 @@ def read_table(source: Path, *, name_column: str | None = None, dialect: Dialect
 
 
 def filter_split(labels: InputTable, split: str | None) -> InputTable:
-    """Return the rows with this value in the split column, all rows for None. Raises UsageError if there are none."""
+    """Rows of a split, all for None. Raises UsageError if there are none."""
     if split is None:
         return labels
     labels.require("split", flag="--split")
@@ -108,7 +108,7 @@ def filter_split(labels: InputTable, split: str | None) -> InputTable:
 
 
 def score_column(table: InputTable, wanted: str | None) -> str:
-    """Return the column of the scores: as asked, else `score`, else the only other one. Raises UsageError."""
+    """Column of scores: asked for, `score` or the only other. Raises UsageError."""
     if wanted is not None:
         table.require(wanted, flag="--column")
         return wanted
@@ -118,7 +118,7 @@ def score_column(table: InputTable, wanted: str | None) -> str:
 
 
 def opinion_column(table: InputTable, wanted: str | None) -> str:
-    """Return the column of the opinions: as asked, else `mos`, else the only other one of a text file.
+    """Column of opinions: asked for, `mos`, or the only other of a text file.
 
     Raises:
         UsageError: If there is no such column.

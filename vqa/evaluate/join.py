@@ -1,4 +1,4 @@
-"""Join of scores and opinions clip by clip; rows without a partner are counted and listed, never dropped."""
+"""Join scores and opinions per clip; count and list rows without a partner."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +11,7 @@ from vqa.data.sources import MEDIA_SUFFIXES
 from vqa.data.windows import WINDOW_ID
 from vqa.errors import UsageError
 from vqa.evaluate.inputs import InputTable, opinion_column, score_column
-from vqa.evaluate.schema import Counts, JoinKey
+from vqa.evaluate.schema import ClipCounts, JoinKey
 from vqa.media.storage.open import composed
 
 JOIN_KEYS: tuple[JoinKey, ...] = get_args(JoinKey)
@@ -68,8 +68,8 @@ class Joined:
     score_column: str
     mos_column: str
 
-    def counts(self) -> Counts:
-        """Return the numbers of clips expected and used, by status, and of rows left out."""
+    def counts(self) -> ClipCounts:
+        """Return the numbers of clips expected and used, by status, and of rows skipped."""
         reasons = Counter((row.side, row.reason) for row in self.unused)
         return {
             "expected": len(self.pairings),

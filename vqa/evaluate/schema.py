@@ -1,4 +1,4 @@
-"""Types of metrics.json and of the comparison's JSON. No number in them is NaN; a null comes with a reason."""
+"""Types of metrics.json and of comparisons; no NaN, and a reason for each null."""
 
 from typing import Literal, TypedDict
 
@@ -24,7 +24,7 @@ class FitRecord(TypedDict):
 
 
 class Splits(TypedDict):
-    """Statistics over random test parts: the usual protocol for models that are trained on the rest."""
+    """Statistics over random test parts, as usual for models trained on the rest."""
 
     count: int
     test_share: float
@@ -65,7 +65,7 @@ class LabelsSource(TypedDict):
     rows: int
 
 
-class Counts(TypedDict):
+class ClipCounts(TypedDict):
     """Numbers of clips and rows."""
 
     expected: int
@@ -122,7 +122,7 @@ class ClipRow(TypedDict):
 
 
 class SharePoint(TypedDict):
-    """Agreement of a cascade where the reasoner scored this share of the clips, those of widest `light_std`."""
+    """Agreement where a cascade's reasoner scored this share, of widest `light_std`."""
 
     share: float  # 0-1 of the clips used
     clips: int  # that the reasoner scored
@@ -131,7 +131,7 @@ class SharePoint(TypedDict):
     high: float | None
 
 
-class Metrics(TypedDict):
+class EvaluationMetrics(TypedDict):
     """metrics.json."""
 
     schema: int
@@ -141,7 +141,7 @@ class Metrics(TypedDict):
     labels: LabelsSource
     join: JoinKey
     settings: Settings
-    counts: Counts
+    counts: ClipCounts
     reported: bool  # False if clips lack a score and --allow-missing was not given: statistics of such sets are null
     reason: str | None  # why not
     all: SetMetrics  # over everything; opinions of several sets share no scale, so prefer `means`
@@ -153,7 +153,7 @@ class Metrics(TypedDict):
     published: PublishedNumbers | None
 
 
-class ComparedModel(Counts):
+class ComparedModel(ClipCounts):
     """One of the compared score files."""
 
     name: str

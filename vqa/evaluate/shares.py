@@ -1,4 +1,4 @@
-"""Agreement of a cascade with opinions by the share of clips that the reasoner scored."""
+"""Agreement of a cascade with opinions by the share of clips the reasoner scored."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ FEWEST = 10  # clips below which no correlation is shown
 def share_curve(
     pairings: Sequence[Pairing], *, resamples: int, confidence: float, seed: int
 ) -> list[SharePoint] | None:
-    """SRCC after each step of giving the reasoner the clips that the student is least sure of.
+    """SRCC while the reasoner takes the clips the student is least sure of, by steps.
 
     Args:
         pairings: Clips with opinions; rows of a cascade hold the student's score beside the reasoner's.

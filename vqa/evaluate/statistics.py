@@ -1,4 +1,4 @@
-"""Statistics of one set of clips: each with its bootstrap interval, or null and the reason."""
+"""Statistics of a set of clips, each with a bootstrap interval or why it is null."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from vqa.errors import UsageError
 from vqa.evaluate.join import Pairing
 from vqa.evaluate.schema import FitRecord, SetMetrics, Splits, Statistic
 from vqa.metrics.correlation import Numbers
-from vqa.metrics.fits import FORMULAS, Fit, Kind, fit_logistic4, fit_logistic5, rises
+from vqa.metrics.fits import FORMULAS, CurveFit, CurveKind, fit_logistic4, fit_logistic5, rises
 from vqa.metrics.intervals import interval, replicates
 from vqa.metrics.pairs import analyse_pairs
 
@@ -41,10 +41,10 @@ class StatisticsConfig:
 
 @dataclass(slots=True, kw_only=True)
 class SetResult:
-    """Statistics of one set of clips, with the curves and bootstrap replicates behind them."""
+    """Statistics of a set of clips, with their curves and bootstrap replicates."""
 
     metrics: SetMetrics
-    fits: dict[str, Fit] = field(default_factory=dict)
+    fits: dict[str, CurveFit] = field(default_factory=dict)
     replicates: dict[str, Numbers] = field(default_factory=dict)
     used: int = 0
 
@@ -137,11 +137,11 @@ def _refusal(pairings: Sequence[Pairing], config: StatisticsConfig) -> str:
     )
 
 
-def _fits(x: Numbers, y: Numbers) -> tuple[dict[str, Fit], dict[str, FitRecord]]:
+def _fits(x: Numbers, y: Numbers) -> tuple[dict[str, CurveFit], dict[str, FitRecord]]:
     """The curves that rise, and the record of each."""
-    rising: dict[str, Fit] = {}
+    rising: dict[str, CurveFit] = {}
     records: dict[str, FitRecord] = {}
-    curves: dict[Kind, Fit | None] = {"logistic4": fit_logistic4(x, y), "logistic5": fit_logistic5(x, y)}
+    curves: dict[CurveKind, CurveFit | None] = {"logistic4": fit_logistic4(x, y), "logistic5": fit_logistic5(x, y)}
     for name, found in curves.items():
         if found is None:
             reason = "a curve needs 5 clips" if len(x) < 5 else _constant(x, y)
@@ -184,7 +184,7 @@ def _why_none(name: str, x: Numbers, y: Numbers, fits: Mapping[str, FitRecord], 
 
 
 def _spreads(used: Sequence[Pairing]) -> tuple[Numbers | None, str]:
-    """Standard errors (VQEG 2000) or spreads of the ratings, by which outliers are defined, and the definition."""
+    """Standard errors (VQEG 2000) or spreads that define outliers, and how, in words."""
     spreads = [number_or_none(pairing.label.get("mos_std")) for pairing in used]
     known = [spread for spread in spreads if spread is not None]
     if not known or len(known) < len(used):
@@ -211,7 +211,7 @@ def _pair_errors(used: Sequence[Pairing], y: Numbers) -> tuple[Numbers | None, s
 
 
 def _splits(used: Sequence[Pairing], config: StatisticsConfig) -> Splits | None:
-    """Medians over random test parts, the usual protocol for models that are trained on the rest.
+    """Median, min and max over random test parts, as for models trained on the rest.
 
     Contents (content_id, else clips) are shuffled by a seed; the first fifth is the test part.
     """

@@ -1,1 +1,1 @@
-"""The light tier: a small student of people's opinions that scores a clip without a language model."""
+"""The light tier: a small student of people's opinions, without a language model."""

@@ -1,4 +1,4 @@
-"""Contrastive alignment of what an encoder sees with texts of reasons: RALI's first step (arXiv 2510.11369).
+"""Align encoder features with texts of reasons: RALI's step 1 (arXiv 2510.11369).
 
 The encoder stays as it was published; what is learnt is a linear map from its features into the space of the texts. The
 paper tunes the encoder itself, on pictures of 100 times as many and on GPUs.
@@ -66,7 +66,7 @@ def align(points: Matrix, text_of: NDArray[np.int64], texts: Matrix, config: Ali
 
 
 def contrastive_loss(pictures: Tensor, texts: Tensor, ids: Tensor, *, temperature: float) -> Tensor:
-    """CLIP's loss with in-batch negatives, both ways; pictures with one and the same text are no negatives.
+    """CLIP's two-way in-batch loss; pictures that share a text are no negatives.
 
     Args:
         pictures: [B, J].

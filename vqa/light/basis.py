@@ -1,4 +1,4 @@
-"""Basis vectors with scores: the way of RALI (arXiv 2510.11369, section 3) from an embedding to a score.
+"""Basis vectors with scores: RALI's head (arXiv 2510.11369, section 3).
 
 An embedding goes through one affine map (standardisation and PCA of the joint space); its score is the mean of the
 basis vectors' scores, weighted by how alike they are.
@@ -32,7 +32,10 @@ class BasisConfig(Strict):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Basis:
-    """Vectors with scores: `sum_k softmax_k(cos(x @ projection + offset, vectors_k) / temperature) * scores_k`."""
+    """Vectors with scores; an embedding's score is their mean, weighted by likeness.
+
+    `sum_k softmax_k(cos(x @ projection + offset, vectors_k) / temperature) * scores_k`.
+    """
 
     projection: Matrix  # [D, C]
     offset: Matrix  # [C]
@@ -52,7 +55,7 @@ class Basis:
         return found
 
     def nearest(self, embedding: Matrix) -> str | None:
-        """The words of the vector that is most alike an embedding [D], or None where the basis has none."""
+        """Words of the vector most alike an embedding [D], None where the basis has none."""
         return self.words[int(self.weights(embedding[None]).argmax())] if self.words else None
 
 
@@ -77,7 +80,7 @@ def unit(points: Matrix) -> Matrix:
 
 
 def principal(points: Matrix, components: int | None) -> Axes:
-    """Axes of points [N, J]: standardised, then the directions of most variance (all of J as they are where None)."""
+    """Axes of points [N, J]: standardised, then PCA (None: standardised alone)."""
     mean, scale = points.mean(0), points.std(0)
     scale = np.where(scale < _LEAST_SCALE, 1.0, scale)
     if components is None:
@@ -89,14 +92,14 @@ def principal(points: Matrix, components: int | None) -> Axes:
 
 
 def buckets(scores: Matrix, count: int) -> list[NDArray[np.intp]]:
-    """Indices of scores [N] in each of `count` equal parts of their range; empty parts are left out."""
+    """Indices of scores [N] by `count` equal parts of their range, no empty ones."""
     edges = np.linspace(scores.min(), scores.max(), count + 1)[1:-1]
     place = np.digitize(scores, edges)
     return [np.flatnonzero(place == k) for k in range(count) if (place == k).any()]
 
 
 def shares(sizes: Sequence[int], total: int) -> list[int]:
-    """`total` vectors over buckets by size: at least one and at most `size` each, by largest remainder.
+    """Split `total` vectors over buckets by largest remainder, 1 to `size` in each.
 
     The paper does not say how its 250 vectors lie in its 240 buckets.
     """

@@ -1,4 +1,4 @@
-"""What a student is and which state of it: student.yaml and a digest of the folder. Without torch."""
+"""A student's card, student.yaml, and the digest of its folder; imports no torch."""
 
 import hashlib
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Literal
 import yaml
 from pydantic import Field
 
-from vqa.config import Strict, Values, load
+from vqa.config import Strict, Values, load_config
 from vqa.errors import ModelError, UsageError
 from vqa.files import replacing
 
@@ -54,7 +54,7 @@ def read_card(folder: Path) -> StudentCard:
     if not (folder / CARD).is_file() or not (folder / WEIGHTS).is_file():
         raise ModelError(f"student {folder}: no {CARD} with {WEIGHTS}; give the folder that `vqa distill` wrote")
     try:
-        return load(folder / CARD, StudentCard)
+        return load_config(folder / CARD, StudentCard)
     except UsageError as error:
         raise ModelError(
             f"student {folder}: not a card of this version ({error}); make it anew with `vqa distill`"

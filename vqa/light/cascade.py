@@ -21,7 +21,7 @@ from safetensors.torch import save as as_bytes
 from vqa.errors import ModelError
 from vqa.files import replacing
 from vqa.light.card import WIDTH
-from vqa.light.regression import LabelledSet, Matrix, RegressionConfig, fit
+from vqa.light.regression import LabelledSet, Matrix, RegressionConfig, fit_direction
 from vqa.metrics.conformal import half_width
 
 FOLDS = 5
@@ -31,7 +31,7 @@ LEAST_SLOPE = 0.25  # people disagree at the ends of the scale too
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Width:
-    """The error to expect of a student's score: `scale * (spread of the members + floor) * slope(score)`."""
+    """Error to expect of a score: `scale * (members' spread + floor) * slope(score)`."""
 
     weights: Matrix  # [members, D], as float32 holds them
     biases: Matrix  # [members]
@@ -40,12 +40,12 @@ class Width:
     least_slope: float = 1.0  # 1: the slope does not count, as in files of before
 
     def of(self, embeddings: Matrix, scores: Matrix) -> Matrix:
-        """Half width on 1-5 that holds 68 % of opinions, [N], of embeddings [N, D] with these scores [N]."""
+        """Half widths [N] on 1-5, holding 68 % of opinions, of embeddings [N, D]."""
         spread = (embeddings @ self.weights.T + self.biases).std(1)
         return self._widths(spread, scores)
 
     def of_left_out(self, first: LabelledSet, folds: Matrix) -> tuple[Matrix, Matrix]:
-        """Errors and widths, [N] each, of what it was fitted to, each row by the members that left its fold [N] out."""
+        """Errors and widths [N] of the fitted rows, by members that left their fold out."""
         residuals, spread, scores = _left_out(first, folds, self.weights, self.biases)
         return np.abs(residuals), self._widths(spread, scores)
 
@@ -57,15 +57,15 @@ class Width:
         """Fit the members and the scale.
 
         Args:
-            sets: As of `regression.fit`; labels of the first on 1-5.
+            sets: As of `regression.fit_direction`; labels of the first on 1-5.
             folds: Of each set the fold [N] of each row, 0 to FOLDS - 1; None for sets that every member learns from.
-            config: As of `regression.fit`.
+            config: As of `regression.fit_direction`.
 
         Returns:
             The width. Its scale comes from rows of the first set, each predicted by members that left its fold out.
         """
         pairs = list(combinations(range(FOLDS), 2))
-        members = [fit(_without(sets, folds, pair), config) for pair in pairs]
+        members = [fit_direction(_without(sets, folds, pair), config) for pair in pairs]
         first = sets[0]
         points = float(first.labels.std())
         weights = np.stack([one.weights for one in members]).astype(np.float32).astype(np.float64) * points
@@ -89,7 +89,7 @@ class Width:
 
     @classmethod
     def load(cls, folder: Path, *, size: int) -> Self | None:
-        """The width of a student with embeddings [size], None where its folder has none. Raises ModelError."""
+        """Load the width for embeddings [size]; None without a file. Raises ModelError."""
         if not (folder / WIDTH).is_file():
             return None
         try:
@@ -108,7 +108,7 @@ class Width:
 
 
 def _left_out(first: LabelledSet, folds: Matrix, weights: Matrix, biases: Matrix) -> tuple[Matrix, Matrix, Matrix]:
-    """Residuals, spread of the members and scores of a set's rows, each by the members that left its fold out."""
+    """Residuals, spread and scores of rows, each by members that left its fold out."""
     pairs = list(combinations(range(FOLDS), 2))
     found = first.embeddings @ weights.T + biases
     is_new = np.array([[fold in pair for pair in pairs] for fold in folds.tolist()])
@@ -120,7 +120,7 @@ def _left_out(first: LabelledSet, folds: Matrix, weights: Matrix, biases: Matrix
 
 
 def _slope(scores: Matrix, least: float) -> Matrix:
-    """The slope of the logistic map to 1-5 at a score, 1 in the middle: at the ends an error moves the score less."""
+    """Slope of the logistic map to 1-5 at a score: 1 in the middle, less at the ends."""
     return np.clip((scores - 1) * (5 - scores) / 4, least, 1.0)
 
 

@@ -1,4 +1,4 @@
-"""CLIP's vision tower as the encoder of a student: what released RALI looks with. Imports transformers."""
+"""CLIP's vision tower as a student's encoder, as in RALI; imports transformers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -26,10 +26,10 @@ _NO_SETTINGS = (
 
 
 class ClipEncoder(nn.Module):
-    """Projected features of whole frames, as `CLIPModel.get_image_features` gives them: not normalised."""
+    """Projected, not normalised features of frames: `CLIPModel.get_image_features`."""
 
     def __init__(self, config: ClipConfig) -> None:
-        """Build the tower without weights: `load_state_dict` puts them. Raises ValueError, TypeError."""
+        """Build the tower; `load_state_dict` adds weights. Raises ValueError, TypeError."""
         super().__init__()
         vision, processor = (
             {key: value for key, value in part.items() if key not in _NO_SETTINGS}
@@ -48,7 +48,7 @@ class ClipEncoder(nn.Module):
         return found
 
     def embed(self, frames: Sequence[Pixels]) -> NDArray[np.float32]:
-        """Mean features [size] of frames, uint8 [H, W, 3] RGB: of a picture, exactly its own."""
+        """Mean features [size] of frames, uint8 [H, W, 3] RGB; of one, exactly its own."""
         pictures = self._processor(images=list(frames), return_tensors="pt")["pixel_values"]
         with torch.inference_mode():
             return np.asarray(self(pictures).mean(0).numpy())

@@ -1,4 +1,4 @@
-"""Training of a student: a direction or a basis through what it learns from, its card and its width."""
+"""Train a student: a direction or a basis, its card and its width."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,7 +13,7 @@ from vqa.light.material import Embeddings, Ladder, Material, gather, published_e
 from vqa.light.rali import Facts, Lesson, fit_basis
 from vqa.light.ranking import Order, order_of
 from vqa.light.reasons import encode_texts, fact
-from vqa.light.regression import LabelledSet, RegressionConfig, fit
+from vqa.light.regression import LabelledSet, RegressionConfig, fit_direction
 from vqa.light.student import Line, OpinionMap, Student
 
 
@@ -44,7 +44,7 @@ def distill(config: DistillConfig, say: Callable[[str], None]) -> Student:
 
 
 def fit_width(config: DistillConfig, material: Material) -> Width | None:
-    """How unsure a student of this material is; None where the first set is not people's."""
+    """Fit the width; None unless the first set has groups, at least FOLDS of them."""
     if not material.lessons or len(set(material.lessons[0].groups)) < FOLDS:
         return None
     folds = [folds_of(one.groups) if one.groups else None for one in material.lessons]
@@ -65,7 +65,7 @@ def fit_head(config: DistillConfig, material: Material) -> Line | Basis:
     lessons = material.lessons or (_severity(material.ladders),)
     if config.rali is None:
         sets = _sets(config, material, lessons)
-        direction = fit(sets, config.regression)
+        direction = fit_direction(sets, config.regression)
         places = direction.along(sets[0].embeddings)
         return Line(direction=direction, map=OpinionMap.fit(places, sets[0].labels))
     source = config.rali.align.texts if config.rali.align else None
@@ -74,7 +74,7 @@ def fit_head(config: DistillConfig, material: Material) -> Line | Basis:
 
 
 def _severity(ladders: Sequence[Ladder]) -> Lesson:
-    """Ladders by themselves: from 5 for a pristine picture to 1 for a ruined one, the scale where there is no other."""
+    """Ladders as the only lesson, on a severity scale: pristine is 5, ruined is 1."""
     facts = facts_of(ladders)
     if facts is None:
         raise ValueError("no ladders")
@@ -83,7 +83,7 @@ def _severity(ladders: Sequence[Ladder]) -> Lesson:
 
 
 def facts_of(ladders: Sequence[Ladder]) -> Facts | None:
-    """All ladders: what was done to each picture in words, and the order within each content."""
+    """Degradation of each ladder picture in words, and the order; None without any."""
     if not ladders:
         return None
     orders, start = [], 0
@@ -99,7 +99,7 @@ def facts_of(ladders: Sequence[Ladder]) -> Facts | None:
 
 
 def joined(contents: Sequence[LabelledSet], config: RegressionConfig) -> LabelledSet:
-    """Ladders as one set, each moved towards the mean of all: what is known is the order within a content."""
+    """Join ladders into one set, moved towards one mean: only their order is known."""
     centre = np.mean([one.embeddings.mean(0) for one in contents], axis=0)
     middle = np.mean([one.labels.mean() for one in contents])
     moved = 1 - config.between

@@ -1,4 +1,4 @@
-"""A clip as one vector: what a pretrained encoder and two sets of plain statistics see of its frames.
+"""A clip as one vector: encoder features and plain statistics of its frames.
 
 Of each clip: a few whole frames at a small size, and a few crops at the size that viewers see. Features are the mean
 and deviation of every stage of the encoder, which RALI (arXiv 2510.11369) takes of the last layer alone: damage shows
@@ -88,14 +88,14 @@ def _crop(frame: Pixels, k: int, side: int) -> Pixels:
 
 
 def _encode(network: EfficientNetLite0, pictures: Sequence[Pixels]) -> Vector:
-    """float32 [N, ENCODED] of pictures of one size: mean and deviation of each channel, stage by stage."""
+    """Channel means and deviations by stage [N, ENCODED] of pictures of one size."""
     with torch.inference_mode():
         maps = network(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2))
         return np.asarray(torch.cat([part for one in maps for part in _moments(one)], 1).numpy())
 
 
 def _moments(maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and deviation of each channel [N, C]; torch's own `std` takes ten times as long."""
+    """Mean and deviation per channel [N, C]; torch's `std` takes ten times as long."""
     mean = maps.mean((2, 3), keepdim=True)
     return mean[..., 0, 0], (maps - mean).square_().mean((2, 3)).sqrt_()
 
@@ -109,7 +109,7 @@ def _opponents(picture: Pixels) -> tuple[Vector, Vector, Vector, Vector]:
 
 @cache
 def _bands(height: int, width: int) -> tuple[Vector, NDArray[np.int64], NDArray[np.int64]]:
-    """A window, the band of each frequency of `rfft2` (BANDS and -1: outside), and how many each band has."""
+    """A window, the band of each `rfft2` frequency (-1, BANDS: outside), and counts."""
     window = np.hanning(height)[:, None] * np.hanning(width)[None]
     radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
     edges = np.concatenate([[0.005], np.geomspace(0.02, 0.5, BANDS)])
@@ -119,7 +119,7 @@ def _bands(height: int, width: int) -> tuple[Vector, NDArray[np.int64], NDArray[
 
 
 def _spectrum(plane: Vector) -> NDArray[np.float64]:
-    """Log power in each band, [BANDS]: where detail ends, by blur, enlargement or compression."""
+    """Log power per band [BANDS]: where detail ends (blur, enlargement, compression)."""
     window, band, counts = _bands(*plane.shape)
     power = np.abs(np.fft.rfft2((plane - plane.mean()) * window)) ** 2
     inside = (band >= 0) & (band < BANDS)
@@ -128,7 +128,7 @@ def _spectrum(plane: Vector) -> NDArray[np.float64]:
 
 
 def _statistics(crop: Pixels) -> NDArray[np.float64]:
-    """Spectra of luma and (every other band) of the two colour differences, gradients and tones of a crop."""
+    """Spectra (chroma: every other band), gradients and tones of a crop."""
     short = [max(0, 16 - side) for side in crop.shape[:2]]
     _, luma, blue, red = _opponents(np.pad(crop, ((0, short[0]), (0, short[1]), (0, 0)), mode="edge"))
     across, down = np.abs(np.diff(luma, axis=1)), np.abs(np.diff(luma, axis=0))
@@ -142,7 +142,7 @@ def _statistics(crop: Pixels) -> NDArray[np.float64]:
 
 
 def _full_size(frame: Pixels) -> NDArray[np.float64]:
-    """Spectra of luma and, by half the pixels and bands, of the two colour differences; contrasts at two sizes."""
+    """Spectra of luma and chroma (half the pixels and bands), contrasts at two sizes."""
     short = [max(0, 32 - side) for side in frame.shape[:2]]
     _, luma, blue, red = _opponents(np.pad(frame, ((0, short[0]), (0, short[1]), (0, 0)), mode="edge"))
     colours = [_rings(np.ascontiguousarray(plane[::2, ::2]), WHOLE_BANDS // 2) for plane in (blue, red)]
@@ -152,7 +152,7 @@ def _full_size(frame: Pixels) -> NDArray[np.float64]:
 
 @cache
 def _ring_of(height: int, width: int, bands: int) -> tuple[Vector, NDArray[np.int64], NDArray[np.int64]]:
-    """A window, the ring of each frequency of `rfft2` (`bands`: outside), and how many each ring has."""
+    """A window, the ring of each `rfft2` frequency (`bands`: outside), and counts."""
     window = np.hanning(height)[:, None] * np.hanning(width)[None]
     radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
     ring = np.digitize(radius, np.geomspace(0.01, 0.5, bands + 1)) - 1
@@ -174,7 +174,7 @@ _RATIOS = gamma(2 / _SHAPES) ** 2 / (gamma(1 / _SHAPES) * gamma(3 / _SHAPES))
 
 
 def _contrasts(luma: Vector) -> NDArray[np.float64]:
-    """BRISQUE's fits to normalised contrasts and their products with neighbours; quantiles of local deviation."""
+    """BRISQUE's fits to contrasts and products of neighbours; deviation quantiles."""
     mean = gaussian_filter(luma, 7 / 6, truncate=3)
     deviation = np.sqrt(np.maximum(gaussian_filter(luma * luma, 7 / 6, truncate=3) - mean * mean, 0))
     normal = (luma - mean) / (deviation + np.float32(1 / 255))
@@ -187,7 +187,7 @@ def _contrasts(luma: Vector) -> NDArray[np.float64]:
 
 
 def _asymmetric(products: Vector) -> list[float]:
-    """Log shape, mean, log left and right variance of an asymmetric generalised Gaussian, by its moments."""
+    """Log shape, mean and log variances of an asymmetric generalised Gaussian fit."""
     every, negative = products.ravel(), np.minimum(products, 0).ravel()
     below, squares, left = int(np.count_nonzero(negative)), float(every @ every), float(negative @ negative)
     left, right = left / max(below, 1), (squares - left) / max(every.size - below, 1)
@@ -199,7 +199,7 @@ def _asymmetric(products: Vector) -> list[float]:
 
 
 def _colours(whole: Pixels) -> NDArray[np.float64]:
-    """Brightness, contrast, saturation and colour cast of a whole frame: what haze and water take away."""
+    """Brightness, contrast, saturation and cast of a frame, lost to haze and water."""
     colours, luma, blue, red = _opponents(whole)
     red_, green, blue_ = np.moveaxis(colours, 2, 0)
     most, least = (pick(pick(red_, green), blue_) for pick in (np.maximum, np.minimum))

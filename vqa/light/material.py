@@ -1,4 +1,4 @@
-"""What a student learns from, embedded: people's pictures, a teacher's clips, ladders."""
+"""What a student learns from, embedded: opinions, a teacher's clips, ladders."""
 
 import hashlib
 import importlib
@@ -19,7 +19,7 @@ from vqa.data.synthetic.picture_ladder import (
     SUFFIXES,
     LadderConfig,
     find_pictures,
-    plan,
+    plan_steps,
     read_picture,
     steps,
 )
@@ -48,7 +48,7 @@ class Embeddings:
     """Embeddings of pictures, kept on disk under a digest of what they depend on."""
 
     def __init__(self, config: DistillConfig) -> None:
-        """Load the published encoder. Raises UsageError where its package is not installed."""
+        """Load the published encoder. Raises UsageError without its package."""
         self._config, self._network = config, rounded(published_encoder())
 
     def of_opinions(self, opinions: Sequence[Opinion], say: Callable[[str], None]) -> NDArray[np.float64]:
@@ -106,7 +106,7 @@ class Embeddings:
 
 
 def published_encoder() -> EfficientNetLite0:
-    """EfficientNet-Lite0 with its ImageNet weights. Raises UsageError where the package is not installed."""
+    """EfficientNet-Lite0, ImageNet weights. Raises UsageError without its package."""
     try:
         package = importlib.import_module(PACKAGE)
     except ImportError as error:
@@ -185,7 +185,7 @@ def gather(config: DistillConfig, embeddings: Embeddings, say: Callable[[str], N
 def _taught(
     taught: Sequence[Taught], config: TeacherConfig, embeddings: Embeddings, say: Callable[[str], None]
 ) -> Lesson | None:
-    """A teacher's clips that can still be decoded, or None where all of them have people's opinions."""
+    """A teacher's decodable clips, or None where people have opinions of all of them."""
     found: list[tuple[NDArray[np.float64], Taught]] = []
     lost: list[ClipError] = []
     for one in taught:
@@ -210,7 +210,7 @@ def _taught(
 
 
 def _judged(table: Path, everything: Sequence[Opinion], kept: Sequence[Opinion]) -> Judged:
-    """Comparisons of the kept pictures, by the file's path or name or by its group. Raises UsageError."""
+    """Comparisons of the kept pictures, by path, name or group. Raises UsageError."""
     pairs = read_pairs(table)
     names: dict[str, Opinion] = {}
     for one in everything:
@@ -244,7 +244,7 @@ def ladders(config: LaddersConfig, embeddings: Embeddings, say: Callable[[str], 
             lost.append(str(error))
             say(f"no ladder: {error}")
             continue
-        found.append(Ladder(pictures=pictures, steps=tuple(plan(source.name, config)[1])))
+        found.append(Ladder(pictures=pictures, steps=tuple(plan_steps(source.name, config)[1])))
         if (k + 1) % 10 == 0:
             say(f"{k + 1} of {len(sources)} ladders")
     if not found:
@@ -253,7 +253,7 @@ def ladders(config: LaddersConfig, embeddings: Embeddings, say: Callable[[str], 
 
 
 def _first_look(source: Path) -> Image.Image:
-    """A picture as it is, or a frame from the middle of a video. Raises ClipError, UsageError."""
+    """A picture, or the middle frame of a video. Raises ClipError, UsageError."""
     if source.suffix.lower() in SUFFIXES:
         return read_picture(source)
     config = ViewsConfig(

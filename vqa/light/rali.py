@@ -1,4 +1,4 @@
-"""RALI's four steps (arXiv 2510.11369) on embeddings: alignment with reasons, PCA, basis vectors, tuning of all.
+"""RALI's four steps (arXiv 2510.11369) on embeddings: align, PCA, basis, tune.
 
     features -> rotate to `axes` -> [align with texts] -> [PCA] -> basis vectors in equal parts of the scores -> [tune]
 
@@ -30,7 +30,7 @@ _INSIDE = 0.02  # a basis vector's score starts so far from the scale's ends, wh
 
 
 class TuningConfig(Strict):
-    """Settings of the tuning of map, vectors and scores together. A weight of 0 leaves the loss out."""
+    """Settings of the tuning of map, vectors and scores; a weight of 0 drops a loss."""
 
     steps: int = Field(100, ge=1)
     learning_rate: float = Field(
@@ -74,7 +74,7 @@ class Judged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lesson:
-    """Embeddings of one set with labels. The first lesson's labels are on 1-5, the scale of the scores."""
+    """Embeddings of a set with labels; the first lesson's are on 1-5, as scores are."""
 
     embeddings: Matrix  # [N, D]
     labels: Matrix  # [N], higher is better, on a scale of the set's own
@@ -86,7 +86,7 @@ class Lesson:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """Embeddings of ladders: what was done to each picture, and what is known of their order."""
+    """Embeddings of ladders: each picture's degradation in words, and their order."""
 
     embeddings: Matrix  # [N, D]
     texts: tuple[str, ...]  # [N]
@@ -95,7 +95,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reduced:
-    """Features of all sets along their main directions: `(x - centre) * scale @ rotation`."""
+    """Features of all sets along main directions: `(x - centre) * scale @ rotation`."""
 
     points: tuple[Matrix, ...]  # [N, R] of each lesson, then of the facts
     centre: Matrix  # [D]
@@ -138,7 +138,7 @@ def reduce(lessons: Sequence[Lesson], facts: Facts | None, axes: int, regression
 def joint_space(
     reduced: Reduced, lessons: Sequence[Lesson], facts: Facts | None, config: AlignConfig | None, texts: TextEncoder
 ) -> Matrix:
-    """The map [R, J] from reduced features into the space of texts; the identity where alignment is off."""
+    """Map [R, J] from reduced features to texts; the identity without alignment."""
     if config is None:
         return np.eye(reduced.rotation.shape[1])
     told = _told(lessons, facts)
@@ -150,7 +150,7 @@ def joint_space(
 def fit_steps(
     reduced: Reduced, joint: Matrix, lessons: Sequence[Lesson], facts: Facts | None, config: RaliConfig
 ) -> Basis:
-    """PCA of the joint space, basis vectors, tuning. Arguments as those of `fit_basis`."""
+    """PCA of the joint space, basis vectors, tuning; arguments as in `fit_basis`."""
     points = reduced.points
     axes = principal(np.concatenate(points) @ joint, config.basis.components)
     matrix = joint / axes.scale @ axes.components.T
@@ -158,7 +158,7 @@ def fit_steps(
     grades = [_on_scale(one.labels, lessons[0].labels) for one in lessons]
     judged = np.concatenate(points[: len(lessons)]) @ matrix + offset
     vectors, scores = fit_vectors(judged, np.concatenate(grades), config.basis)
-    head = Head(matrix, offset, vectors, np.clip(scores, LOW + _INSIDE, HIGH - _INSIDE), config.basis.temperature)
+    head = RaliHead(matrix, offset, vectors, np.clip(scores, LOW + _INSIDE, HIGH - _INSIDE), config.basis.temperature)
     if config.tuning:
         tune(head, lessons, facts, points, config.tuning)
     found = head.basis()
@@ -180,7 +180,7 @@ def _told(lessons: Sequence[Lesson], facts: Facts | None) -> list[str]:
 
 
 def _rotation(standardised: Sequence[Matrix], axes: int) -> Matrix:
-    """The main directions [D, R] of sets that are each centred on their own, scaled so that points are about 1 long."""
+    """Main directions [D, R] of sets, each centred, scaled to points about 1 long."""
     rows = np.concatenate([one - one.mean(0) for one in standardised])
     values, vectors = np.linalg.eigh(rows @ rows.T)  # fewer rows than features
     kept = [k for k in np.argsort(-values)[:axes] if values[k] > 1e-9 * values[-1]]
@@ -189,12 +189,12 @@ def _rotation(standardised: Sequence[Matrix], axes: int) -> Matrix:
 
 
 def _on_scale(labels: Matrix, first: Matrix) -> Matrix:
-    """Labels with the first set's mean and spread: where its own scale lies is learnt in the tuning."""
+    """Labels with the first set's mean and spread; tuning learns where they lie."""
     found: Matrix = (labels - labels.mean()) / max(float(labels.std()), 1e-9) * first.std() + first.mean()
     return found
 
 
-class Head(nn.Module):
+class RaliHead(nn.Module):
     """Map, vectors and scores as parameters; scores stay within 1-5."""
 
     def __init__(self, matrix: Matrix, offset: Matrix, vectors: Matrix, scores: Matrix, temperature: float) -> None:
@@ -227,9 +227,11 @@ class Head(nn.Module):
 
 
 def tune(
-    head: Head, lessons: Sequence[Lesson], facts: Facts | None, points: Sequence[Matrix], config: TuningConfig
+    head: RaliHead, lessons: Sequence[Lesson], facts: Facts | None, points: Sequence[Matrix], config: TuningConfig
 ) -> None:
-    """Train map, vectors and scores together, full batch: squared error to opinions, comparisons, ladders.
+    """Tune map, vectors and scores together on opinions, comparisons and ladders.
+
+    Full batch; opinions count by their squared error.
 
     Each set but the first has an offset and a gain of its own, learnt: its labels say an order with distances, not
     where its scale lies.
@@ -279,8 +281,8 @@ def tune(
         schedule.step()
 
 
-def _normalise(head: Head, points: Tensor) -> float:
-    """Scale the map so that places are about 1 long, which changes no score; return the size of its entries."""
+def _normalise(head: RaliHead, points: Tensor) -> float:
+    """Scale the map to places about 1 long (scores stay); return its entries' size."""
     with torch.no_grad():
         length = (points @ head.matrix + head.offset).square().sum(1).mean().sqrt()
         head.matrix.div_(length)
@@ -294,7 +296,7 @@ def _drawn(count: int, most: int, generator: torch.Generator) -> NDArray[np.int6
 
 
 def nearest_texts(vectors: Matrix, places: Matrix, texts: Sequence[str]) -> tuple[str, ...]:
-    """For each vector [K, C] the text whose pictures, at `places` [N, C], are most alike it on average."""
+    """Text for each vector [K, C] whose pictures [N, C] are most alike it on average."""
     names, which = np.unique(np.array(texts), return_inverse=True)
     means = np.stack([unit(places[which == k]).mean(0) for k in range(len(names))])
     return tuple(names[(unit(vectors) @ unit(means).T).argmax(1)].tolist())

@@ -1,7 +1,7 @@
-"""Losses of order: comparisons by people, and ladders whose order is known without them. Pure functions of scores.
+"""Losses of order, from comparisons and from ladders: pure functions of scores.
 
 Ladders are learnt from as HiRQA (arXiv 2508.15130) does: from the order of pairs, and from the order of the gaps of
-pairs of pairs. Its losses' forms and weights are not published; these are our own.
+pairs of pairs. Its losses' forms and weights are not published; these are chosen here.
 """
 
 from typing import Literal, NamedTuple
@@ -17,7 +17,7 @@ Indices = NDArray[np.int64]
 
 
 class Order(NamedTuple):
-    """What is known of the order of N pictures without an opinion: pairs, and pairs of pairs by index."""
+    """Order known of N pictures without opinions: pairs, pairs of pairs, by index."""
 
     pairs: Indices  # [P, 2] the first is better
     gaps: Indices  # [Q, 4] a, b, c, d: a is better than b by more than c is better than d
@@ -73,6 +73,6 @@ def order_loss(scores: Tensor, pairs: Tensor, *, width: float) -> Tensor:
 
 
 def gaps_loss(scores: Tensor, gaps: Tensor, *, width: float) -> Tensor:
-    """Mean of softplus(-(wide - narrow) / width) over the gaps of pairs of pairs [Q, 4] of scores [N]."""
+    """Mean of softplus(-(wide - narrow) / width) over gaps [Q, 4] of scores [N]."""
     a, b, c, d = scores[gaps].unbind(1)
     return functional.softplus(((c - d) - (a - b)) / width).mean()

@@ -1,4 +1,4 @@
-"""Texts of reasons for pictures, and their embeddings: what the light tier is aligned with.
+"""Texts of reasons and their embeddings, which the light tier is aligned with.
 
 Reasons are those that a teacher wrote (a run of `vqa score`), and true facts in words: what was done to a picture of a
 ladder, and how good people find one of theirs.
@@ -33,7 +33,7 @@ _BATCH = 64
 
 
 class TeacherConfig(Strict):
-    """A run of `vqa score` to learn from: scores on 1-5, and reasons in the model's words."""
+    """A run of `vqa score` to learn from: its scores on 1-5 and its reasons."""
 
     run: Path = Field(description="the --out folder of the run")
     weight: float = Field(1.0, gt=0)
@@ -158,7 +158,7 @@ def _encoder(place: str) -> Callable[[list[str]], torch.Tensor]:
 
 
 def _packaged() -> str:
-    """The folder of MiniLM in its package, which is not imported: it wants sentence-transformers, which we do not."""
+    """Folder of MiniLM in its package, whose import needs sentence-transformers."""
     spec = find_spec(PACKAGE)
     if spec is None or spec.origin is None:
         name = PACKAGE.replace("_", "-")

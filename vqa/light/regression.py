@@ -1,4 +1,4 @@
-"""The head of a student: one direction in the space of embeddings, by ridge regression on several sets at once."""
+"""A student's head: one direction by ridge regression on several sets at once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ Matrix = NDArray[np.float64]
 
 
 class RegressionConfig(Strict):
-    """Settings of `fit`."""
+    """Settings of `fit_direction`."""
 
     strength: float = Field(0.003, gt=0, description="of the ridge; more carries over to other sets, less fits these")
     ladder_weight: float = Field(3.0, ge=0, description="of all ladders together, where a set of people's counts 1")
@@ -49,7 +49,7 @@ class Direction:
         return embeddings @ self.weights + self.bias
 
 
-def fit(sets: Sequence[LabelledSet], config: RegressionConfig) -> Direction:
+def fit_direction(sets: Sequence[LabelledSet], config: RegressionConfig) -> Direction:
     """Fit one direction to sets that do not share a scale.
 
     Each set has its own offset and, from the second on, its own gain: after each round the labels of a set are put on
@@ -85,7 +85,7 @@ def fit(sets: Sequence[LabelledSet], config: RegressionConfig) -> Direction:
 
 
 def standardisation(sets: Sequence[Matrix], config: RegressionConfig) -> tuple[Matrix, Matrix]:
-    """Centre and scale of each feature: over sets, each counted alike, and by its group's emphasis."""
+    """Centre and scale of each feature: sets count alike, groups by their emphasis."""
     centre: Matrix = np.add.reduce([one.mean(0) / len(sets) for one in sets])
     variance = np.add.reduce([one.var(0) / len(sets) for one in sets])
     emphasis = np.concatenate([np.full(size, config.emphasis.get(name, 1.0)) for name, size in SIZES.items()])

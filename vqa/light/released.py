@@ -1,4 +1,4 @@
-"""Released RALI weights to a student's folder; nothing of theirs is unpickled in this process.
+"""Convert released RALI weights to a student's folder; a child reads the pickles.
 
 `ByteDance/Q-Insight/RALI` (Apache-2.0) holds `ckpt.pt` (key `state_dict`: `clip.*` of a CLIPModel and `scorer.*`),
 `best/` (the CLIP's config and preprocessor) and `pca.pkl` (a joblib pickle of a PCA, which alone has the mean). The two
@@ -76,7 +76,7 @@ def convert(folder: Path, out: Path, *, low: float, high: float, name: str = "ra
 
 
 def convert_weights(folder: str, out: str, low: float, high: float) -> None:
-    """Read the two pickles and write one file of tensors; runs in the child. Raises ModelError."""
+    """Read both pickles, write one file of tensors; in the child. Raises ModelError."""
     where = Path(folder)
     try:
         loaded = torch.load(where / "ckpt.pt", map_location="cpu", weights_only=True)
@@ -177,7 +177,7 @@ def _build(reader: pickle.Unpickler) -> None:
 
 
 class _Reader(pickle._Unpickler):  # Python's own: C's reads ahead of the arrays
-    """Reads joblib's pickles of an estimator with arrays; any other name in it is refused."""
+    """Reader of joblib's pickles of an estimator with arrays; refuses other names."""
 
     dispatch: ClassVar[dict[int, Callable[[pickle.Unpickler], None]]] = {
         **pickle._Unpickler.dispatch,

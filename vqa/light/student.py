@@ -1,4 +1,4 @@
-"""A student: its folder, its weights, and the score it gives a clip. Imports torch, never transformers."""
+"""A student: its folder, weights, scores; transformers only for CLIP's encoder."""
 
 import math
 import time
@@ -71,7 +71,7 @@ class Student:
         return cls(network.eval(), head, card, Width.load(folder, size=size))
 
     def save(self, folder: Path) -> None:
-        """Write the folder: student.safetensors (EfficientNet-Lite0 in float16) and student.yaml."""
+        """Write weights (EfficientNet-Lite0 in float16), student.yaml, the width if any."""
         folder.mkdir(parents=True, exist_ok=True)
         kept = torch.float16 if isinstance(self._network, EfficientNetLite0) else torch.float32
         tensors = {f"encoder.{name}": t.to(kept).contiguous() for name, t in self._network.state_dict().items()}
@@ -129,7 +129,7 @@ class Student:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """A direction through the embeddings, and the map from a place on it to an opinion."""
+    """A direction through embeddings, and the map from a place on it to an opinion."""
 
     direction: Direction
     map: "OpinionMap"
@@ -143,7 +143,7 @@ class Line:
 
 
 def _rounded_head(head: Line | Basis) -> Line | Basis:
-    """With weights as float32, which is what the file holds, in float64, which is what computes."""
+    """The head with weights rounded to float32, as in the file, computing in float64."""
 
     def kept(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
         return numbers.astype(np.float32).astype(np.float64)
@@ -180,7 +180,7 @@ def _network_of(card: StudentCard) -> "EfficientNetLite0 | ClipEncoder":
 
 
 def _head_of(tensors: Mapping[str, torch.Tensor], card: StudentCard, *, size: int) -> Line | Basis:
-    """The head in a student's file. Raises KeyError where a part is missing, ValueError for its size."""
+    """Head in a student's file. Raises KeyError (part missing), ValueError (size)."""
     if "direction" in tensors:
         weights = tensors["direction"].double().numpy()
         bias, middle, gain = tensors["scale"].double().tolist()
@@ -201,7 +201,7 @@ def _head_of(tensors: Mapping[str, torch.Tensor], card: StudentCard, *, size: in
 
 
 class OpinionMap:
-    """The monotone map from a place on the direction to 1-5: a logistic between the scale's two ends."""
+    """Monotone map from a place on the direction to 1-5: a logistic function."""
 
     def __init__(self, *, middle: float, gain: float) -> None:
         """`middle` is where 3 is given, `gain` > 0 the slope."""
@@ -224,5 +224,5 @@ class OpinionMap:
 
 
 def rounded(network: EfficientNetLite0) -> EfficientNetLite0:
-    """The network with weights as float16 holds them, computing in float32, ready to be called."""
+    """The network, weights rounded to float16, computing in float32, ready to call."""
     return network.half().float().eval().to(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""Video and image files: facts and packet tables, exact frames, and a child process that can be killed.
+"""Video and image files: facts, packet tables, exact frames, guarded decoding.
 
 docs/concepts/files.md lists what is read and how it is shown.
 """

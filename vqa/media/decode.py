@@ -1,4 +1,4 @@
-"""Decode exact frames at given times to RGB pictures of given sizes, in one forward pass.
+"""Decode exact frames at given times to RGB of given sizes, in one forward pass.
 
 Which packets are decoded follows from the packet table: from the last place before each wanted frame where decoding can
 start, up to that frame, without those that no wanted frame needs (backends/pyav.py, bitstream/prune.py). Each group of
@@ -22,8 +22,8 @@ from vqa.media.backends.base import BackendName, Reader, StrayedError, UncleanEr
 from vqa.media.backends.pyav import read_pyav
 from vqa.media.backends.registry import BACKENDS
 from vqa.media.backends.stills import read_heif, read_pillow
-from vqa.media.color.convert import FrameConverter, Size
-from vqa.media.packets import PacketTable, nearest
+from vqa.media.color.convert import FrameConverter, TargetSize
+from vqa.media.packets import PacketTable, nearest_frames
 from vqa.media.probe import BY_PILLOW, COMPOSITE, probe
 from vqa.media.storage.open import media_errors
 from vqa.types import Frames, MediaInfo, Pixels
@@ -33,7 +33,7 @@ def decode(
     uri: str,
     seconds: ArrayLike,
     *,
-    sizes: Sequence[Size],
+    sizes: Sequence[TargetSize],
     backend: BackendName = "pyav",
     thread_count: int = 1,
     prune: bool = True,
@@ -104,12 +104,12 @@ def _pictures(
     info: MediaInfo,
     packets: PacketTable,
     times: NDArray[np.float64],
-    sizes: Sequence[Size],
+    sizes: Sequence[TargetSize],
     read: Reader,
     thread_count: int,
 ) -> tuple[NDArray[np.int64], dict[int, Pixels]]:
-    """Table entry of each request [N], and the picture of each request that could be decoded."""
-    entries = nearest(packets.seconds, times)
+    """Table entry of each request [N], and the picture of each decoded request."""
+    entries = nearest_frames(packets.seconds, times)
     wanted = np.unique(entries)
     converter = FrameConverter(info=info)
     pictures: dict[int, Pixels] = {}
@@ -118,7 +118,7 @@ def _pictures(
             pictures.clear()
             try:
                 for entry, frame in read(info, packets, wanted, thread_count=threads):
-                    made: dict[Size, Pixels] = {}
+                    made: dict[TargetSize, Pixels] = {}
                     for request in np.flatnonzero(entries == entry):
                         size = sizes[int(request)]
                         if size not in made:

@@ -1,4 +1,4 @@
-"""Packet table of a stream: a time for each frame, by the container's index or by demuxing, whatever its clocks do."""
+"""Packet table of a stream: a time for each frame, by index or by demuxing."""
 
 import re
 from array import array
@@ -16,7 +16,7 @@ from vqa.media.bitstream.h263 import is_intra
 from vqa.media.bitstream.h264 import FieldPairs, H264Stream
 from vqa.media.containers.ffmpeg import packets_of
 from vqa.media.containers.missing import lost_packets
-from vqa.media.containers.mp4 import NO_TIME, Columns, Container, Ticks, indexed_packets
+from vqa.media.containers.mp4 import NO_TIME, Container, PacketColumns, Ticks, indexed_packets
 from vqa.types import Packets
 
 # Their decoders paint on grey, without an error, what comes before the first keyframe.
@@ -165,7 +165,7 @@ def packet_table(
 
 
 def _behind_lost(ticks: Ticks, is_key: NDArray[np.bool_], lost: Ticks) -> NDArray[np.bool_]:
-    """Which frames may refer to a packet that lies before them and is gone, without their decoder noticing.
+    """Which frames may refer to a packet lost before them, unnoticed by the decoder.
 
     All that are shown from a lost one on to the next keyframe, and as many before it as frames are reordered by.
 
@@ -189,7 +189,7 @@ def _behind_lost(ticks: Ticks, is_key: NDArray[np.bool_], lost: Ticks) -> NDArra
 
 
 def _clock_shifts(decoding: Ticks, unit: float) -> tuple[Ticks, NDArray[np.int64]]:
-    """What to add to each packet's time so that it goes on where the clock of a transport stream jumps, and where.
+    """Shifts that make a transport stream's clock go on where it jumps, and where.
 
     Recordings joined by copying keep their own clocks. A jump: backwards, or forwards by more than FFmpeg's own limit
     (`dts_delta_threshold`); a shorter gap is a loss, whose time has passed.
@@ -207,9 +207,11 @@ def _demuxed(
     pairs: FieldPairs | None,
     is_second: "array[int]",
     is_key_of: Callable[[bytes], bool] | None,
-) -> Columns:
-    """Facts of each packet, of at most one more than `limit`; with `pairs`, whether it is a second field too."""
-    pts, dts, durations, sizes, positions, is_key, is_corrupt, is_discarded = (array("q") for _ in Columns._fields)
+) -> PacketColumns:
+    """Facts of at most `limit` + 1 packets; with `pairs`, which are second fields."""
+    pts, dts, durations, sizes, positions, is_key, is_corrupt, is_discarded = (
+        array("q") for _ in PacketColumns._fields
+    )
     for packet in islice(packets, limit + 1):  # 8 bytes per number, 40 in a list
         pts.append(NO_TIME if packet.pts is None else packet.pts)
         dts.append(NO_TIME if packet.dts is None else packet.dts)
@@ -221,7 +223,7 @@ def _demuxed(
         positions.append(packet.pos or 0)
         if pairs:
             is_second.append(pairs.is_second(bytes(packet)))
-    return Columns(
+    return PacketColumns(
         pts=np.array(pts, np.int64),
         dts=np.array(dts, np.int64),
         durations=np.array(durations, np.int64),
@@ -251,7 +253,7 @@ def _differ(ticks: Ticks) -> bool:
 
 
 def _jump_ticks(container: str, ticks: Ticks, decoding: Ticks, *, is_counted: bool) -> Ticks:
-    """Times of the container's index: decoding times in mp4 and mov, presentation times in Matroska, else none."""
+    """Index times: decoding in mp4 and mov, presentation in Matroska, else none."""
     if container.startswith("matroska") and not is_counted:
         return ticks
     if container.startswith("mov") and not is_counted and (decoding != NO_TIME).all():
@@ -259,7 +261,7 @@ def _jump_ticks(container: str, ticks: Ticks, decoding: Ticks, *, is_counted: bo
     return np.zeros(0, np.int64)
 
 
-def nearest(frame_seconds: NDArray[np.float64], seconds: NDArray[np.float64]) -> NDArray[np.int64]:
+def nearest_frames(frame_seconds: NDArray[np.float64], seconds: NDArray[np.float64]) -> NDArray[np.int64]:
     """Index of the frame nearest to each time; ties go to the earlier frame.
 
     Args:

@@ -1,4 +1,4 @@
-"""Facts and packet table of a file, from its headers, index and packets, without decoding a picture.
+"""Facts and packet table of a file, without decoding a picture.
 
 How a file that cannot be scored is classified (`ClipError.kind`):
 
@@ -135,7 +135,7 @@ def _has_alpha(stream: av.VideoStream) -> bool:
 def _square(
     file: BinaryIO, container: Container, stream: av.VideoStream, crop: Crop | None, *, is_picture: bool
 ) -> tuple[int, int]:
-    """Width and height with square pixels, by stretching the axis on which pixels are too short, so that none is lost.
+    """Size with square pixels: the axis of short pixels is stretched, none is lost.
 
     Still pictures are shown as stored, as in browsers (their ratio is one of inches, often wrong); so are videos with a
     ratio within 1 % of square (rounding in some encoders) or beyond 4 (a broken header).
@@ -169,7 +169,7 @@ def _mean_rate(seconds: NDArray[np.float64]) -> float:
 
 
 def _composite(uri: str, file: BinaryIO, container: Container) -> HeifImage | None:
-    """Layout of a still of several coded items; None for a sequence, and for pictures that FFmpeg gives as they are.
+    """Layout of a composite still; None for sequences and what FFmpeg gives as it is.
 
     Raises ClipError "unsupported" for a picture that is derived from others in another way than by a grid.
     """

@@ -1,4 +1,4 @@
-"""Function calls in a child process with a deadline and limits on memory, processor time and open files.
+"""Function calls in a child process under a deadline and limits on resources.
 
 A hang, a crash or a memory hog in native code costs one call. `pebble` keeps the pool of one warm child and its
 deadline. This module decides how the child starts and ends:
@@ -60,7 +60,7 @@ class Limits(NamedTuple):
 
 
 class Guard:
-    """One warm child process for functions that may hang, crash or eat memory; calls from threads wait in line."""
+    """Warm child process for calls that may hang, crash or eat memory, one at a time."""
 
     def __init__(
         self,
@@ -166,7 +166,7 @@ class Guard:
         self.close()
 
     def _attempt(self, call: bytes, subject: str) -> bytes | None:
-        """The pickled outcome, or None when the child died (or never came up). Raises ClipError at the deadline."""
+        """Pickled outcome, or None if the child died; ClipError at the deadline."""
         if self._pool is not None and not self._pool.active:
             self._drop()  # the idle child was killed from outside: not this call's fault
         if self._pool is None:
@@ -212,7 +212,7 @@ class Guard:
         return outcome
 
     def _is_answered(self, future: Future[bytes]) -> bool:
-        """Wait for the answer; False where pebble gives none: it is stuck, or broke just before it took the call."""
+        """Wait for the answer; False where pebble gives none, being stuck or broken."""
         given_up, is_broken = time.monotonic() + self.deadline_seconds + _START_SECONDS, False
         while not (is_done := bool(wait([future], timeout=_LOOK_SECONDS).done)):
             if is_broken or time.monotonic() >= given_up:
@@ -221,7 +221,7 @@ class Guard:
         return is_done
 
     def _drop(self) -> None:
-        """Kill the child and forget the pool: after a kill, its locks and pipes can be in any state."""
+        """Kill the child and forget the pool, whose locks and pipes can be in any state."""
         pool, self._pool = self._pool, None
         if pool is not None:
             pool.stop()  # type: ignore[no-untyped-call]
@@ -269,7 +269,7 @@ def _answer(call: bytes, limits: Limits) -> bytes:
 
 @contextmanager
 def _limited(limits: Limits) -> Iterator[None]:
-    """Set the kernel's limits for one call, then the old ones again: sending the answer is not the call's."""
+    """Set the kernel's limits for one call, not for the sending of its answer."""
     now: dict[int, int] = {}
     if limits.memory_bytes is not None:
         now[resource.RLIMIT_DATA] = _data_bytes() + limits.memory_bytes
@@ -289,7 +289,7 @@ def _limited(limits: Limits) -> Iterator[None]:
 
 
 def _number_of_free_file(count: int) -> int:
-    """The limit on the numbers of open files (which is what the kernel limits) that leaves `count` of them free."""
+    """Limit on file numbers, as the kernel has it, that leaves `count` of them free."""
     listed = list(Path("/dev/fd").iterdir())
     held = {int(path.name) for path in listed if path.exists()}  # without the list's own
     free = (number for number in itertools.count() if number not in held)
@@ -297,7 +297,7 @@ def _number_of_free_file(count: int) -> int:
 
 
 def _data_bytes() -> int:
-    """Private writable memory of this process, which is what RLIMIT_DATA counts; 0 on systems without /proc."""
+    """Private writable memory in bytes, as RLIMIT_DATA counts it; 0 without /proc."""
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
     except OSError:
@@ -309,7 +309,7 @@ def _data_bytes() -> int:
 
 
 class _sigint_blocked:  # noqa: N801 (reads as a statement)
-    """While a server starts: it inherits the blocked signal, so that Ctrl-C cannot hit it before it ignores it."""
+    """Block on Ctrl-C that a starting server inherits, until it ignores it itself."""
 
     def __enter__(self) -> None:
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -323,7 +323,7 @@ _servers: dict[int, forkserver.ForkServer] = {}  # by process: a forked one is n
 
 
 def _server(preload: Sequence[str] = ()) -> forkserver.ForkServer:
-    """The server of this process; `preload`: what the first guard wants, which later children then find loaded."""
+    """Fork server of this process, with the first guard's `preload` loaded."""
     process_id = os.getpid()
     if process_id not in _servers:
         server = forkserver.ForkServer()
@@ -334,7 +334,7 @@ def _server(preload: Sequence[str] = ()) -> forkserver.ForkServer:
 
 
 def _keep_sockets_short() -> None:
-    """Have multiprocessing keep its sockets in a short folder where the one for temporary files has too long a path.
+    """Keep multiprocessing's sockets in a short folder where TMPDIR is too long.
 
     It makes TMPDIR/pymp-xxxxxxxx/listener-xxxxxxxx, and all errors of that would look like a crash over the first clip.
     """
@@ -346,7 +346,7 @@ def _keep_sockets_short() -> None:
 
 
 class _Popen(popen_forkserver.Popen):
-    """The standard library's, with a server of this module's, and without importing the parent's main module."""
+    """Standard library's Popen on this module's server, without the parent's main."""
 
     _fds: list[int]
 

@@ -1,4 +1,7 @@
-"""Agreement of scores with opinions; numpy and scipy only. NaN means that the data define no such number."""
+"""Agreement of scores with opinions, by numpy and scipy only.
+
+NaN means that the data define no such number.
+"""
 
 from vqa.metrics.correlation import krcc, mae, outlier_ratio, pairwise_accuracy, plcc, rmse, srcc
 

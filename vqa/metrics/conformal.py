@@ -1,4 +1,4 @@
-"""Intervals that need no model of the errors: split conformal prediction, and how often they hold."""
+"""Split conformal intervals, without a model of errors, and how often they hold."""
 
 import math
 
@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 
 
 def half_width(residuals: ArrayLike, *, coverage: float = 0.9) -> float:
-    """Half the width of an interval that holds a new clip's opinion (Lei et al. 2018, JASA 113, algorithm 2).
+    """Half width of a split conformal interval (Lei et al. 2018, JASA 113, alg. 2).
 
     Args:
         residuals: [n], of clips that the curve was not fitted on.

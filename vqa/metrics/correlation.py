@@ -99,7 +99,7 @@ def mae(predicted: ArrayLike, opinions: ArrayLike) -> float:
 
 
 def outlier_ratio(predicted: ArrayLike, opinions: ArrayLike, spreads: ArrayLike) -> float:
-    """Share of clips predicted more than two spreads from their opinion (VQEG FR-TV Phase I, 2000, metric 4).
+    """Share of clips more than two spreads off (VQEG FR-TV Phase I, 2000, metric 4).
 
     Args:
         predicted: [N], on the scale of the opinions.
@@ -117,7 +117,7 @@ def outlier_ratio(predicted: ArrayLike, opinions: ArrayLike, spreads: ArrayLike)
 
 
 def pairwise_accuracy(scores: ArrayLike, opinions: ArrayLike) -> float:
-    """Share of pairs of unequal opinion that scores put in the same order; equal scores count a half.
+    """Share of pairs of unequal opinion in right order; equal scores count a half.
 
     Args:
         scores: [N].
@@ -150,7 +150,7 @@ def _pairs(count: int) -> int:
 
 
 def pair(scores: ArrayLike, opinions: ArrayLike) -> tuple[Numbers, Numbers]:
-    """Both lists as float64 [N]. Raises ValueError for lists of different lengths, or more than one dimension."""
+    """Both lists as float64 [N]; ValueError unless they are vectors of one length."""
     x, y = np.asarray(scores, dtype=np.float64), np.asarray(opinions, dtype=np.float64)
     if x.ndim != 1 or x.shape != y.shape:
         raise ValueError(f"scores of shape {x.shape} and opinions of shape {y.shape}: wanted two lists of one length")

@@ -10,16 +10,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from vqa.metrics.correlation import Numbers, pair
 
-Kind = Literal["logistic4", "logistic5", "isotonic"]
+CurveKind = Literal["logistic4", "logistic5", "isotonic"]
 LIMIT = 100.0  # of a logistic's width, in standard deviations of the scores
 LINE = 20.0  # by this width it is a line for every score there is
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fit:
+class CurveFit:
     """A fitted curve; call it with scores [N] for opinions [N]."""
 
-    kind: Kind
+    kind: CurveKind
     parameters: tuple[float, ...]  # b1, b2, ... of FORMULAS; isotonic: the knots' scores, then their opinions
     converged: bool
     note: str = ""
@@ -29,7 +29,7 @@ class Fit:
         return CURVES[self.kind](np.asarray(scores, dtype=np.float64), np.array(self.parameters))
 
 
-FORMULAS: dict[Kind, str] = {
+FORMULAS: dict[CurveKind, str] = {
     "logistic4": "b2 + (b1 - b2) / (1 + exp(-(x - b3) / |b4|))",
     "logistic5": "b1 (1/2 - 1 / (1 + exp(b2 (x - b3)))) + b4 x + b5",
     "isotonic": "linear between the knots, level outside",
@@ -49,17 +49,17 @@ def _knots(x: Numbers, b: Numbers) -> Numbers:
     return np.asarray(np.interp(x, b[:half], b[half:]))
 
 
-CURVES: dict[Kind, Callable[[Numbers, Numbers], Numbers]] = {
+CURVES: dict[CurveKind, Callable[[Numbers, Numbers], Numbers]] = {
     "logistic4": _logistic4,
     "logistic5": _logistic5,
     "isotonic": _knots,
 }
 
 
-def fit_logistic4(scores: ArrayLike, opinions: ArrayLike) -> Fit | None:
-    """Fit the monotone 4-parameter logistic by least squares (VQEG FR-TV Phase II, 2003).
+def fit_logistic4(scores: ArrayLike, opinions: ArrayLike) -> CurveFit | None:
+    """Fit the monotone 4-parameter logistic (VQEG FR-TV Phase II, 2003).
 
-    It may fall as scores rise: see `rises`.
+    By least squares; the curve may fall as scores rise: see `rises`.
 
     Args:
         scores: [N].
@@ -72,11 +72,13 @@ def fit_logistic4(scores: ArrayLike, opinions: ArrayLike) -> Fit | None:
     if found is None:
         return None
     (low, span), middle, width, converged, note = found
-    return Fit(kind="logistic4", parameters=(low + span, low, middle, width), converged=converged, note=note)
+    return CurveFit(kind="logistic4", parameters=(low + span, low, middle, width), converged=converged, note=note)
 
 
-def fit_logistic5(scores: ArrayLike, opinions: ArrayLike) -> Fit | None:
-    """Fit the logistic plus a line by least squares (Sheikh, Sabir, Bovik 2006, eq. 8); it need not be monotone.
+def fit_logistic5(scores: ArrayLike, opinions: ArrayLike) -> CurveFit | None:
+    """Fit the logistic plus a line (Sheikh, Sabir, Bovik 2006, eq. 8).
+
+    By least squares; the curve need not be monotone.
 
     Args:
         scores: [N].
@@ -90,16 +92,17 @@ def fit_logistic5(scores: ArrayLike, opinions: ArrayLike) -> Fit | None:
         return None
     (base, span, slope), middle, width, converged, note = found
     parameters = (span, 1 / width, middle, slope, base + span / 2)
-    return Fit(kind="logistic5", parameters=parameters, converged=converged, note=note)
+    return CurveFit(kind="logistic5", parameters=parameters, converged=converged, note=note)
 
 
 def _shape(
     scores: ArrayLike, opinions: ArrayLike, *, slope: bool
 ) -> tuple[tuple[float, ...], float, float, bool, str] | None:
-    """Least squares of y = c0 + c1 expit((x - middle) / width) [+ c2 x]: (c), middle, width, converged, note.
+    """Fit y = c0 + c1 expit((x - middle) / width) [+ c2 x] by least squares.
 
-    For a given middle and width the c follow from linear least squares (variable projection, Golub and Pereyra 1973),
-    so that only two numbers are searched for, from the best point of a coarse grid.
+    Gives (c), middle, width, converged, note. For a given middle and width the c follow from linear least squares
+    (variable projection, Golub and Pereyra 1973), so that only two numbers are searched for, from the best point of a
+    coarse grid.
     """
     x, y = pair(scores, opinions)
     if len(x) < 5 or np.ptp(x) == 0 or np.ptp(y) == 0:
@@ -133,10 +136,10 @@ def _shape(
     return c_out, middle, width, bool(found.success), note
 
 
-def fit_isotonic(scores: ArrayLike, opinions: ArrayLike) -> Fit | None:
-    """Fit non-falling steps by least squares (pool adjacent violators), joined by lines.
+def fit_isotonic(scores: ArrayLike, opinions: ArrayLike) -> CurveFit | None:
+    """Fit non-falling steps, joined by lines (pool adjacent violators).
 
-    Clips of one score count with their mean opinion.
+    By least squares; clips of one score count with their mean opinion.
 
     Args:
         scores: [N].
@@ -153,11 +156,11 @@ def fit_isotonic(scores: ArrayLike, opinions: ArrayLike) -> Fit | None:
     # Of a run of equal levels only the ends say anything.
     inner = np.r_[False, (level[1:-1] == level[:-2]) & (level[1:-1] == level[2:]), False][: len(level)]
     keep = ~inner
-    return Fit(kind="isotonic", parameters=(*map(float, knots[keep]), *map(float, level[keep])), converged=True)
+    return CurveFit(kind="isotonic", parameters=(*map(float, knots[keep]), *map(float, level[keep])), converged=True)
 
 
-def rises(fit: Fit, scores: ArrayLike) -> bool:
-    """Whether the curve's value at the highest of the scores [N] is above that at the lowest."""
+def rises(fit: CurveFit, scores: ArrayLike) -> bool:
+    """Whether the curve at the highest of the scores [N] is above that at the lowest."""
     x = np.asarray(scores, dtype=np.float64)
     ends = fit([x.min(), x.max()])
     return bool(ends[1] > ends[0])

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vqa.metrics.correlation import Numbers, krcc, pair, pairwise_accuracy, srcc
 
-Counts = NDArray[np.int32]
+ResampleCounts = NDArray[np.int32]
 MOST_CLIPS, PART_CLIPS = 50_000, 2_000
 
 
@@ -84,7 +84,7 @@ def _by_parts(
     resamples: int,
     seed: int,
 ) -> dict[str, Numbers]:
-    """Replicates from random parts of the clips, centred on the statistic of all clips."""
+    """Replicates from random parts of the clips, centred on all clips' statistic."""
     generator = np.random.default_rng(seed)
     parts = np.array_split(generator.permutation(len(x)), len(x) // PART_CLIPS)
     whole = {name: np.asarray(values, dtype=np.float64) for name, values in mapped.items()}
@@ -129,8 +129,8 @@ def interval(values: Numbers, *, confidence: float = 0.95) -> tuple[float, float
     return float(low), float(high)
 
 
-def draws(size: int, resamples: int, seed: int) -> Iterator[Counts]:
-    """Counts [size, b] of b resamples at a time, as many as fit in memory, until there are `resamples`."""
+def draws(size: int, resamples: int, seed: int) -> Iterator[ResampleCounts]:
+    """Counts [size, b] of as many resamples b as fit in memory, `resamples` in all."""
     generator = np.random.default_rng(seed)
     width = int(np.clip(6_000_000 // max(size, 1), 16, 2000))
     for start in range(0, resamples, width):
@@ -149,24 +149,24 @@ class _Ranks:
         self._order = np.argsort(self.group, kind="stable")
         self._starts = np.searchsorted(self.group[self._order], np.arange(len(distinct)))
 
-    def _sizes(self, counts: Counts) -> Counts:
+    def _sizes(self, counts: ResampleCounts) -> ResampleCounts:
         if len(self._starts) == len(self.group):
             return np.asarray(counts[self._order])
         return np.asarray(np.add.reduceat(counts[self._order], self._starts, axis=0))
 
-    def centred(self, counts: Counts) -> Numbers:
+    def centred(self, counts: ResampleCounts) -> Numbers:
         """Twice the rank minus its mean, for each clip in each resample [N, b]."""
         sizes = self._sizes(counts)
         upto = np.cumsum(sizes, axis=0, dtype=np.int32)
         return np.asarray((2 * upto - sizes - len(self.group))[self.group].astype(np.float64))
 
-    def tied_pairs(self, counts: Counts) -> Numbers:
+    def tied_pairs(self, counts: ResampleCounts) -> Numbers:
         """Pairs of equal values in each resample [b]."""
         sizes = self._sizes(counts).astype(np.float64)
         return np.asarray((np.einsum("nb,nb->b", sizes, sizes) - sizes.sum(axis=0)) / 2)
 
 
-def _spearman(rank_x: _Ranks, rank_y: _Ranks, counts: Counts) -> Numbers:
+def _spearman(rank_x: _Ranks, rank_y: _Ranks, counts: ResampleCounts) -> Numbers:
     parts = []
     for part in np.array_split(counts, max(1, counts.shape[1] // 250), axis=1):  # a few at once stay in the cache
         u, v = rank_x.centred(part), rank_y.centred(part)
@@ -177,7 +177,7 @@ def _spearman(rank_x: _Ranks, rank_y: _Ranks, counts: Counts) -> Numbers:
     return np.concatenate(parts)
 
 
-def _concordance(group_x: NDArray[np.int64], group_y: NDArray[np.int64], counts: Counts) -> Numbers:
+def _concordance(group_x: NDArray[np.int64], group_y: NDArray[np.int64], counts: ResampleCounts) -> Numbers:
     """Pairs in the same order minus pairs in opposite order, in each resample [b].
 
     Clips are taken by x; a tree of partial sums (Fenwick 1994) over y, one for all resamples at once, tells how many
@@ -212,7 +212,7 @@ def _downwards(index: int) -> Iterator[int]:
 
 
 class _Moments:
-    """Statistics that are functions of weighted means: one matrix product gives them for all resamples."""
+    """Functions of weighted means, for all resamples by one matrix product."""
 
     def __init__(
         self,
@@ -239,7 +239,7 @@ class _Moments:
         self._curves, self._names = list(curves), list(columns)
         self._columns = np.stack(list(columns.values()))
 
-    def __call__(self, counts: Counts) -> dict[str, Numbers]:
+    def __call__(self, counts: ResampleCounts) -> dict[str, Numbers]:
         means = dict(zip(self._names, self._columns @ counts.astype(np.float64) / len(counts), strict=True))
         result = {name: means[name] for name in self._plain}
         variance_y = means["yy"] - means["y"] ** 2
@@ -253,7 +253,7 @@ class _Moments:
 
 
 def _moved(area: float, steps: Numbers) -> Numbers:
-    """The area moved by small steps [b] along its log odds; where it is 0, 1 or NaN it stays."""
+    """Area moved by small steps [b] along its log odds; 0, 1 and NaN stay."""
     if not 0 < area < 1:
         return np.full_like(steps, area)
     return np.asarray(scipy.special.expit(scipy.special.logit(area) + steps / (area * (1 - area))))

@@ -1,4 +1,4 @@
-"""Krasula's analysis of pairs: are pairs that people tell apart told apart, and is the better clip found?
+"""Krasula's analysis of pairs: different or similar, better or worse.
 
 L. Krasula, K. Fliegel, P. Le Callet, M. Klima: On the accuracy of objective image and video quality models: new
 methodology for performance evaluation. QoMEX 2016.
@@ -17,7 +17,7 @@ MAX_PAIRS = 2_000_000  # more would cost seconds and gigabytes; the clips themse
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairAnalysis:
-    """Areas under two ROC curves, 0 to 1 (chance: 0.5); NaN where a class holds no pair."""
+    """Areas under two ROC curves, 0 to 1 (chance: 0.5); NaN where a class is empty."""
 
     auc_different_similar: float  # does the size of the difference in score tell different pairs from similar ones?
     auc_better_worse: float  # of different pairs: does the sign tell the better clip?
@@ -31,7 +31,7 @@ class PairAnalysis:
 def analyse_pairs(
     scores: ArrayLike, opinions: ArrayLike, *, errors: ArrayLike | None = None, apart: float = 0.0, seed: int = 0
 ) -> PairAnalysis:
-    """Both areas over all pairs of clips, or over MAX_PAIRS random ones where there are more.
+    """Both areas over all pairs of clips, or over MAX_PAIRS random ones of more.
 
     A pair is different where its opinions differ by more than 1.96 of their joint standard error or, without errors, by
     more than `apart`. Each pair of the second analysis counts in both orders, so that the order of the clips does not
@@ -78,8 +78,10 @@ def analyse_pairs(
 
 
 def _won(ones: Numbers, others: Numbers) -> Numbers:
-    """For each of `ones` the share of `others` below it, equal ones counting a half; its mean is the area under the
-    ROC curve (Mann and Whitney 1947). Nothing where there are no others."""
+    """Share of `others` below each of `ones`, equal ones counting a half.
+
+    Its mean is the area under the ROC curve (Mann and Whitney 1947). Empty where there are no others.
+    """
     if not len(others):
         return np.empty(0)
     ordered = np.sort(others)
@@ -91,7 +93,10 @@ def _mean(values: Numbers) -> float:
 
 
 def _influence(won: Numbers, clips: tuple[np.ndarray, np.ndarray], count: int) -> Numbers:
-    """The derivative of the mean of `won`, a value a pair, by the count of each clip; a pair counts as its clips do."""
+    """Derivative of the mean of `won`, one value per pair, by the count of each clip.
+
+    A pair counts as its clips do.
+    """
     if not len(won):
         return np.zeros(count)
     off = (won - won.mean()) / len(won)

@@ -1,4 +1,4 @@
-"""Significance of a difference between two models on the same clips, and Holm's correction."""
+"""Significance of differences of models on the same clips, and Holm's correction."""
 
 from collections.abc import Sequence
 
@@ -9,9 +9,9 @@ from vqa.metrics.correlation import Numbers
 
 
 def meng(first: float, second: float, between: float, *, clips: int) -> tuple[float, float]:
-    """Test of two dependent correlations (Meng, Rosenthal and Rubin 1992, Psychological Bulletin 111, eq. 1).
+    """Test of two dependent correlations (Meng, Rosenthal and Rubin 1992, eq. 1).
 
-    Made for Pearson's correlation; with Spearman's it is an approximation.
+    Psychological Bulletin 111. Made for Pearson's correlation; with Spearman's it is an approximation.
 
     Args:
         first: correlation of one model with the opinions.
@@ -32,7 +32,9 @@ def meng(first: float, second: float, between: float, *, clips: int) -> tuple[fl
 
 
 def steiger(first: float, second: float, between: float, *, clips: int) -> tuple[float, float]:
-    """Test of two dependent correlations (Steiger 1980, Psychological Bulletin 87, eq. 3 and 14, pooled correlation).
+    """Test of two dependent correlations (Steiger 1980, eq. 3 and 14).
+
+    Psychological Bulletin 87; with the pooled correlation.
 
     Args:
         first: correlation of one model with the opinions.
@@ -74,7 +76,7 @@ def bootstrap_p(differences: Numbers) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted for their number (Holm 1979); NaN stays NaN and is not counted."""
+    """p-values adjusted for their number (Holm 1979); NaN stays and is not counted."""
     adjusted = [float("nan")] * len(p_values)
     order = sorted((index for index, p in enumerate(p_values) if not np.isnan(p)), key=lambda index: p_values[index])
     highest = 0.0

@@ -1,1 +1,1 @@
-"""Load a policy and score with it: `Scorer` in scorer.py; card.py and locate.py import no torch."""
+"""Models and `Scorer` (scorer.py); card.py and resolve.py import no torch."""

@@ -1,4 +1,4 @@
-"""Calls into transformers that it does not document, each with its reason; tests/contracts holds a test of each."""
+"""Undocumented calls into transformers, each with its reason and a contract test."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -34,7 +34,7 @@ def position_ids(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
 
 
 def attention_of(model: "PreTrainedModel") -> str:
-    """Name of the attention implementation that the model runs with, such as `sdpa` or `eager`.
+    """Name of the attention that the model runs with, such as `sdpa` or `eager`.
 
     There is a public setter (`set_attn_implementation`) and no public getter; transformers' own tests read this
     attribute too (https://github.com/huggingface/transformers/pull/32383).
@@ -43,13 +43,13 @@ def attention_of(model: "PreTrainedModel") -> str:
 
 
 def named_attention(config: "PreTrainedConfig") -> str | None:
-    """Attention that a folder's config.json names; None where it names none. For the reason see `attention_of`."""
+    """Attention that a folder's config.json names, or None; see `attention_of`."""
     named: str | None = getattr(config, "_attn_implementation", None)
     return named
 
 
 def forget_attention(config: "PreTrainedConfig") -> None:
-    """Have the model choose its attention as if the folder's config.json named none, which no public setter does."""
+    """Clear the attention that config.json names, which no public setter does."""
     config._attn_implementation = None
 
 
@@ -93,7 +93,7 @@ _OF_NUMBERS: dict[str, Callable[[Sequence[Any]], bool]] = {
 
 
 def late_imports(function: Callable[[], T], *, alone: bool = False) -> T:
-    """What `function` returns, which imports from the modules of _LATE only what it calls.
+    """Run `function` with imports from the modules of _LATE deferred to their use.
 
     Where it needs more of them, as another version of transformers may, it is called again with all imports as ever.
 
@@ -119,9 +119,10 @@ def _undistributed(alone: bool) -> Iterator[None]:
 
 @contextmanager
 def _one_reading() -> Iterator[None]:
-    """Let `transformers.models` have what `import transformers` has read of all its 2000 files, not read them again.
+    """Let `transformers.models` reuse what `import transformers` has read.
 
-    Both list their classes by them; its cache of 128 folders is too small for the second to find anything.
+    Both list their classes by the same 2000 files; transformers' cache of 128 folders is too small for the second to
+    find anything.
     """
     define = import_utils.define_import_structure
     folder = Path(import_utils.__file__).parents[1] / "models"
@@ -143,7 +144,7 @@ def _one_reading() -> Iterator[None]:
 
 
 class _Late:
-    """A function or class that is imported when it is called, or asked for an attribute."""
+    """Function or class that is imported when called or asked for an attribute."""
 
     def __init__(self, module: str, name: str) -> None:
         self._place = module, name
@@ -176,11 +177,11 @@ class _StandIn(ModuleType):
 
 
 class _Nothing:
-    """In place of sympy's class of symbols: nothing is one."""
+    """Stand-in for sympy's class of symbols: nothing is one."""
 
 
 def _unchanged(function: Callable[..., object], *_: object, **__: object) -> Callable[..., object]:
-    """In place of marks for the compiler: on loaders of kernels for fp8, and on arithmetic without a device."""
+    """Stand-in for marks for the compiler (fp8 kernels, arithmetic without a device)."""
     return function
 
 
@@ -193,12 +194,12 @@ def _imported(module: str, name: str) -> Any:
 
 
 def _package(module: str) -> list[str]:
-    """What is imported together: of torch, a package below it, with sympy the one that works with it."""
+    """Package imported as one, by name: torch.X, or the top one; torch.fx for sympy."""
     return module.split(".")[: 2 if module.startswith("torch.") else 1] if module != "sympy" else _package(_SYMBOLS)
 
 
 def _are_numbers(values: Iterable[object]) -> bool:
-    """Whether these are bools, whole numbers, and lists of such: none of torch's symbols."""
+    """Whether these are bools, integers or lists of such, and no symbols of torch."""
     return all(
         _are_numbers(value) if isinstance(value, tuple | list) else isinstance(value, int | bool) for value in values
     )

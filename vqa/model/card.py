@@ -1,13 +1,13 @@
-"""What a model is and how it is asked: the schemas of configs/models and of the `generation` section. Without torch."""
+"""Schemas of model cards (configs/models) and of `generation`; imports no torch."""
 
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from vqa.config import Strict, Values, build, configs_folder, merge, read
+from vqa.config import Strict, Values, build, configs_folder, merge_values, read_yaml
 from vqa.errors import UsageError
-from vqa.prompt import HIGHEST, LOWEST, Labels, Layout, PromptName, Scale, dimensions
+from vqa.prompt import HIGHEST, LOWEST, AnswerScale, Layout, PictureLabels, PromptName, dimensions
 
 # What a folder says of itself: never what would run code or reach beyond it.
 CARD = "vqa.yaml"
@@ -22,7 +22,7 @@ WORDED = ("prompt", "question", "system", "labels", "order")
 
 
 class QuestionSource(Strict):
-    """Where the question stands that a checkpoint was trained with: a public file, and names in its Python code.
+    """Where a checkpoint's training question stands: a public file and names in it.
 
     A name is that of an assignment; `NAME.key.0` goes into a dictionary or list; `{Question}` in its text is replaced
     as `filled` says. Files in Markdown are searched in their code blocks.
@@ -39,7 +39,7 @@ class QuestionSource(Strict):
 
 
 class AnswerForm(Strict):
-    """What an answer of a checkpoint holds: numbers on a scale, with JSON keys, or a choice between two clips."""
+    """Form of an answer: numbers on a scale, plain or by JSON key, or a chosen clip."""
 
     low: float = Field(LOWEST, description="the worst score that it gives")
     high: float = Field(HIGHEST, description="the best")
@@ -89,7 +89,9 @@ class ModelCard(Strict):
     reference: bool = Field(False, description="a comparison shows a reference first")
     modality: Literal["images", "video"] = Field("images", description="video: global frames are one video of it")
     order: Literal["pictures_first", "text_first"] = "pictures_first"
-    labels: Labels = Field("named", description="before each picture; vision_ids: as add_vision_id of Qwen's templates")
+    labels: PictureLabels = Field(
+        "named", description="before each picture; vision_ids: as add_vision_id of Qwen's templates"
+    )
     answer: AnswerForm = Field(default_factory=AnswerForm)
     min_pixels: int | None = Field(None, ge=1, description="area below which its processor enlarges a picture")
     max_pixels: int | None = Field(None, ge=1, description="area above which its processor reduces a picture")
@@ -119,9 +121,9 @@ class ModelCard(Strict):
         return self.answer.numbers or len(self.answer.keys) or dimensions(self.prompt)
 
     @property
-    def scale(self) -> Scale:
+    def scale(self) -> AnswerScale:
         """The scale of its answers."""
-        return Scale(self.answer.low, self.answer.high)
+        return AnswerScale(self.answer.low, self.answer.high)
 
 
 Readout = Literal["answer", "expected", "published"]
@@ -130,7 +132,7 @@ _LATER = {"repetition_penalty": 1.0, "folder_sampling": False, "describe": False
 
 
 class GenerationConfig(Strict):
-    """How answers are drawn and read. All but `batch_size` and `token_budget` change the number."""
+    """How answers are drawn and read; all but the batch limits change the number."""
 
     k: int = Field(1, ge=1, le=256, description="answers (rollouts) for each clip; the score is their mean")
     generation: Literal["greedy", "sample"] | None = Field(None, description="null = greedy for k = 1, else sample")
@@ -177,26 +179,28 @@ class GenerationConfig(Strict):
 
 
 def find_card(name: str) -> Values:
-    """The card's values: of a name in configs/models, a card's file, a model's folder (with what the `vqa.yaml` in it
-    says, see CARRIED), or a Hugging Face id, which has the card whose source it is.
+    """Find a card's values by name, file, model folder or Hugging Face id.
+
+    A name is one of configs/models; a folder's card holds what the `vqa.yaml` in it says (see CARRIED); an id has the
+    card whose source it is.
 
     Raises UsageError naming what there is.
     """
     folder = configs_folder() / "models"
     known = sorted(path.stem for path in folder.glob("*.yaml"))
     if name in known:
-        return {"name": name} | read(folder / f"{name}.yaml")
+        return {"name": name} | read_yaml(folder / f"{name}.yaml")
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
-        return {"name": path.stem} | read(path)
+        return {"name": path.stem} | read_yaml(path)
     if path.is_dir():
-        own = read(path / CARD) if (path / CARD).is_file() else {}
+        own = read_yaml(path / CARD) if (path / CARD).is_file() else {}
         carried = {key: own[key] for key in CARRIED if key in own}
         if "prompt" in carried:  # `vqa train` writes the one that it trained with
             carried["asked"] = "published"
         return {"name": path.resolve().name, "source": str(path.resolve())} | carried
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
-        cards = {stem: read(folder / f"{stem}.yaml") for stem in known}
+        cards = {stem: read_yaml(folder / f"{stem}.yaml") for stem in known}
         found = [stem for stem, card in cards.items() if str(card.get("source")).lower() == name.lower()]
         if len(found) > 1:
             raise UsageError(
@@ -207,17 +211,20 @@ def find_card(name: str) -> Values:
 
 
 def settle(name: str, overrides: Values) -> tuple[ModelCard, GenerationConfig]:
-    """A card by name and its generation settings, with overrides by key of either; UsageError for unknown ones."""
+    """Settle a card and its generation settings, with overrides by key of either.
+
+    Raises UsageError for an unknown name or key.
+    """
     mine = {key: overrides[key] for key in overrides if key in GenerationConfig.model_fields}
     if isinstance(mine.get("generation"), dict):  # the whole section, as a card writes it
-        mine = merge(mine.pop("generation"), mine)
+        mine = merge_values(mine.pop("generation"), mine)
     others = {key: overrides[key] for key in overrides if key not in GenerationConfig.model_fields}
-    card = build(ModelCard, merge(as_asked(find_card(name), others), others), where=f"model {name}")
-    generation = merge(card.generation, mine)
+    card = build(ModelCard, merge_values(as_asked(find_card(name), others), others), where=f"model {name}")
+    generation = merge_values(card.generation, mine)
     return card, build(GenerationConfig, generation, where=f"model {name}, generation")
 
 
 def as_asked(card: Values, given: Values) -> Values:
-    """A card's values under those given over them: with other words it no longer asks what was published."""
+    """Card values, without the published question where other words are given."""
     is_other = any(key in given and given[key] != card.get(key) for key in WORDED)
     return card | {"asked": None, "published": None} if is_other else card

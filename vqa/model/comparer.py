@@ -1,4 +1,4 @@
-"""Comparer: which of two clips looks better, asked in both orders; and a ranking by such questions within a budget."""
+"""Comparison of two clips, asked in both orders, and ranking within a budget."""
 
 import hashlib
 import re
@@ -9,7 +9,7 @@ from typing import Literal, Self
 from vqa.errors import UsageError
 from vqa.model.card import GenerationConfig, ModelCard, settle
 from vqa.model.encode import encode_chat
-from vqa.model.load import Policy, load
+from vqa.model.load import Policy, load_model
 from vqa.model.question import check_askable, with_words
 from vqa.model.resolve import with_folder_sampling
 from vqa.model.rollout import Sampling, prefill, roll_out
@@ -22,7 +22,7 @@ _BLOCK = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """Which of two clips looks better; every value is None unless answers in both orders could be read."""
+    """Which of two clips looks better; undecided (None) unless both orders were read."""
 
     winner: Winner | None  # a tie too where the two orders contradict each other
     preference: float | None  # share of answers for the first, 0-1, ties half, mean over both orders
@@ -33,7 +33,7 @@ class Verdict:
 
 
 def read_choice(text: str, choices: Sequence[str]) -> int | None:
-    """Which of the choices an answer names, whole or by its last word (`B` of `Video B`); None where it names none."""
+    """Index of the choice an answer names, whole or by last word (`B` of `Video B`)."""
     blocks = _BLOCK.findall(text)
     if len(blocks) != 1:
         return None
@@ -44,7 +44,7 @@ def read_choice(text: str, choices: Sequence[str]) -> int | None:
 
 
 class Comparer:
-    """A loaded model of task `comparison`: `Comparer.load("vq-insight-comparison").compare(views, other).winner`."""
+    """Loaded comparison model: `Comparer.load(name).compare(views, other).winner`."""
 
     def __init__(self, policy: Policy, *, card: ModelCard, generation: GenerationConfig) -> None:
         """Wrap a loaded model; `Comparer.load` also loads it."""
@@ -61,7 +61,7 @@ class Comparer:
             ModelError: the model cannot be loaded.
         """
         card, generation = settled(source, overrides)
-        return cls(load(card), card=card, generation=generation)
+        return cls(load_model(card), card=card, generation=generation)
 
     def compare(self, first: Views, second: Views, *, reference: Views | None = None) -> Verdict:
         """Ask in both orders, so that what stands first has no advantage.
@@ -90,7 +90,7 @@ class Comparer:
         )
 
     def _ask(self, first: Views, second: Views, reference: Views | None) -> tuple[list[float], list[str]]:
-        """Of each answer that could be read the share for what is shown first (1, 0, or 0.5), and its reasoning."""
+        """Share for the clip shown first (1, 0, 0.5) and reasoning, per readable answer."""
         card, generation, policy = self.card, self.generation, self._policy
         shown = ([(card.intro or "Reference:", reference)] if reference else []) + [
             (f"{choice}:", views) for choice, views in zip(card.answer.choices, (first, second), strict=False)
@@ -131,7 +131,7 @@ class Comparer:
 
 
 def settled(source: str, overrides: dict[str, object]) -> tuple[ModelCard, GenerationConfig]:
-    """A card of task `comparison` with the words it asks. Raises UsageError where it cannot be asked."""
+    """Card of task `comparison` with its words; UsageError where it cannot be asked."""
     card, generation = settle(source, overrides)
     card = with_words(card)
     check_askable(card, task="comparison")
@@ -149,7 +149,7 @@ def check_reference(card: ModelCard, *, is_given: bool) -> None:
 
 
 def rank(count: int, better: Callable[[int, int], Winner | None], *, budget: int) -> list[list[int]]:
-    """Sort things by comparisons, the largest undecided group first, until the budget is used up.
+    """Rank things by comparisons within a budget, largest undecided group first.
 
     Each round compares a group with one of it, as quicksort does, and splits it into better, as good, worse. A
     comparison without an answer counts as a tie.

@@ -55,8 +55,10 @@ def encode_chat(
     *,
     videos: Sequence[Sequence[Pixels]] = (),
 ) -> "BatchFeature":
-    """Encode a chat that shows these pictures, uint8 [height, width, 3], and videos of frames of one size, each in
-    their order; returns as `encode`."""
+    """Encode a chat with its pictures and videos, as `encode` does.
+
+    Pictures are uint8 [height, width, 3], a video is frames of one size; both come in the order of the chat.
+    """
     text = render(processor, chat)
     shown: dict[str, Any] = {}
     if pictures:
@@ -77,13 +79,13 @@ def encode_chat(
 
 
 def render(processor: "ProcessorMixin", chat: Sequence[ChatTurn]) -> str:
-    """Write a chat as text, in the form of the model's family, up to where its answer begins."""
+    """Write a chat as text in the model's own form, up to where its answer begins."""
     template: Callable[..., str] = processor.apply_chat_template  # its types know turns of text alone
     return template(chat, add_generation_prompt=True, tokenize=False)
 
 
 def padded(picture: Pixels) -> Pixels:
-    """Repeat a picture's border pixels to the right and below until a processor accepts it.
+    """Repeat a picture's border pixels right and below until a processor accepts it.
 
     Enlarging would look like blur.
 

@@ -17,7 +17,7 @@ from vqa.imports import require, uncollected
 from vqa.model._compat import forget_attention, late_imports, named_attention
 from vqa.model.card import ModelCard
 from vqa.model.encode import encode_chat
-from vqa.model.resolve import Location, locate
+from vqa.model.resolve import Location, locate_model
 from vqa.model.vocabulary import Vocabulary
 from vqa.prompt import Layout, messages
 
@@ -29,7 +29,7 @@ SPREAD = ("auto", "balanced", "balanced_low_0", "sequential")  # values of devic
 
 
 class LoadReport(TypedDict):
-    """Weights that transformers did not find as the config has them; of sizes: name, found, wanted."""
+    """Weights that do not fit the config; mismatched ones as name, found, wanted."""
 
     mismatched_keys: set[tuple[str, Sequence[int], Sequence[int]]]
     missing_keys: set[str]
@@ -51,8 +51,8 @@ class Policy:
         return torch.device(self.model.device)
 
 
-def load(card: ModelCard, *, alone: bool = False) -> Policy:
-    """Load what a card names; sets torch's threads in this process if the card or a CPU quota does.
+def load_model(card: ModelCard, *, alone: bool = False) -> Policy:
+    """Load a card's model; sets torch's threads if the card or a CPU quota does.
 
     Args:
         card: the model, its data type, attention, device and processor limits.
@@ -67,7 +67,7 @@ def load(card: ModelCard, *, alone: bool = False) -> Policy:
             config's, no chat template, no such device or attention.
         UsageError: a device_map for several GPUs without accelerate.
     """
-    location = locate(card.source, revision=card.revision, subfolder=card.subfolder)
+    location = locate_model(card.source, revision=card.revision, subfolder=card.subfolder)
     if (threads := card.cpu_threads or machine.cores()) < torch.get_num_threads() or card.cpu_threads:
         torch.set_num_threads(threads)
     device = card.device_map or ("cuda:0" if torch.cuda.is_available() else "cpu")
@@ -111,7 +111,7 @@ def load(card: ModelCard, *, alone: bool = False) -> Policy:
 
 
 def load_processor(card: ModelCard, location: Location) -> "ProcessorMixin":
-    """Load the processor of a model that was found, with the card's limits. Raises ModelError where it is of no use."""
+    """Load a model's processor with the card's limits; ModelError if unusable."""
     where = f"model {location.model_id}"
     with _loading(where):
         processor: ProcessorMixin = late_imports(
@@ -133,7 +133,7 @@ def _options(card: ModelCard, location: Location) -> dict[str, bool | str]:
 
 
 def _settle_attention(config: "PreTrainedConfig", card: ModelCard) -> None:
-    """Clear the attention that the folder's config.json names, where the card names one or its package is missing."""
+    """Drop config.json's attention where the card has one or its package is missing."""
     named = named_attention(config)
     is_missing = (named or "").startswith("flash_attention") and not find_spec("flash_attn")
     if named and (card.attention != "auto" or is_missing):
@@ -141,7 +141,7 @@ def _settle_attention(config: "PreTrainedConfig", card: ModelCard) -> None:
 
 
 def _check_weights(report: LoadReport, where: str) -> None:
-    """Raise ModelError where transformers filled weights with noise or left some unused, which it only logs."""
+    """Refuse weights that transformers made up or left unused, which it only logs."""
     if other := sorted(report["mismatched_keys"]):
         name, found, wanted = other[0]
         raise ModelError(
@@ -167,7 +167,7 @@ def _check_processor(processor: "ProcessorMixin", where: str) -> None:
 
 
 def _limit_pixels(processor: "ProcessorMixin", card: ModelCard, where: str) -> None:
-    """Set the areas between which pictures are resized, which the Qwen families alone have and keep as `edges`."""
+    """Set the least and most pixels of a picture, which only the Qwen families have."""
     edges = {"shortest_edge": card.min_pixels, "longest_edge": card.max_pixels}
     wanted = {name: area for name, area in edges.items() if area is not None}
     images = processor.image_processor
@@ -185,7 +185,7 @@ def _limit_pixels(processor: "ProcessorMixin", card: ModelCard, where: str) -> N
 
 
 def _try_picture(processor: "ProcessorMixin", is_video: bool, where: str) -> None:
-    """Raise ModelError where the processor cannot take a picture (or video), as each clip would find out by itself."""
+    """Refuse a processor that takes no picture (or video), before every clip fails."""
     size = dict(getattr(processor.image_processor, "size", None) or {})
     low, high = size.get("shortest_edge"), size.get("longest_edge")
     if low and high and low > high:
@@ -206,7 +206,7 @@ def _try_picture(processor: "ProcessorMixin", is_video: bool, where: str) -> Non
 
 @contextmanager
 def _loading(where: str) -> Iterator[None]:
-    """Turn what transformers raises into a ModelError; hide its progress bars and its table of weights."""
+    """Turn errors of transformers into ModelError; hide its bars and weight tables."""
     bars = hf.utils.logging
     shown, loudness = bars.is_progress_bar_enabled(), bars.get_verbosity()
     bars.disable_progress_bar()

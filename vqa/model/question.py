@@ -1,4 +1,4 @@
-"""The words that a checkpoint is asked: its published question where the user has fetched it, else our own.
+"""Words a checkpoint is asked: its published question if fetched, else our own.
 
 The sentences of others are not shipped. A card names the public file that holds them (`QuestionSource`);
 `vqa model fetch-question` reads it and keeps the words in the user's config folder. Imports no torch.
@@ -37,7 +37,7 @@ _RANGE = re.compile(rf"\b(?:between|from|scale\s+of|scale:)\s+{_SPAN}\b|\b{_SPAN
 
 
 def with_words(card: ModelCard) -> ModelCard:
-    """Settle what a model is asked: the published words where the user keeps them, else the card's.
+    """Settle what a model is asked: the published words if kept, else the card's.
 
     Returns:
         The card with `asked` set, and its question's place for our sentence on the answer's form filled.
@@ -60,13 +60,13 @@ def with_words(card: ModelCard) -> ModelCard:
 
 
 def words_digest(card: ModelCard) -> str:
-    """The digest of what a model is asked, `blake2b:...`: system turn, question, words before a comparison."""
+    """Digest (`blake2b:...`) of system turn, question and words before a comparison."""
     words = [card.system, card.question or PROMPTS[card.prompt].question, card.intro]
     return f"blake2b:{hashlib.blake2b(json.dumps(words).encode(), digest_size=16).hexdigest()}"
 
 
 def read_words(path: Path) -> str:
-    """Read the text of a question or system turn given by hand. Raises UsageError for an empty or unreadable file."""
+    """Read a question or system turn given by hand; UsageError if empty or no text."""
     try:
         text = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
@@ -95,8 +95,8 @@ def check_askable(card: ModelCard, *, task: Literal["score", "comparison"] = "sc
         if task == "score" and "prompt" in card.model_fields_set:
             return  # our own, which fits
         fetch = f"`vqa model fetch-question {card.name}` reads it where it was published, " if card.published else ""
-        ours = ", --set model.prompt=NAME asks one of ours" if task == "score" else ""
-        raise UsageError(f"{where}: no question is known for it; {fetch}--question FILE gives one by hand{ours}")
+        preset = ", --set model.prompt=NAME asks a preset" if task == "score" else ""
+        raise UsageError(f"{where}: no question is known for it; {fetch}--question FILE gives one by hand{preset}")
     words = f"{card.system or ''} {card.question}"
     if "<answer>" not in words:
         raise UsageError(
@@ -115,7 +115,7 @@ def check_askable(card: ModelCard, *, task: Literal["score", "comparison"] = "sc
 
 
 def check_readout(card: ModelCard, generation: GenerationConfig) -> None:
-    """Raise UsageError for readout "published" with a card that does not say how the released script reads."""
+    """Raise UsageError for readout "published" on a card that names no such reading."""
     if generation.readout == "published" and card.answer.published_reading is None:
         raise UsageError(
             f"model {card.name or card.source}: its card does not say how its released script reads answers; "
@@ -165,7 +165,7 @@ def _kept(card: ModelCard) -> Values | None:
 
 
 def fetch_question(card: ModelCard, *, base: str | None = None) -> tuple[ModelCard, Path]:
-    """Read a checkpoint's published words, check that they can be asked, and keep them in the user's config folder.
+    """Fetch a checkpoint's published words, check and keep them in the config folder.
 
     Args:
         card: that names the files.
@@ -231,7 +231,7 @@ def _download(card: ModelCard, source: QuestionSource, base: str | None) -> tupl
 
 
 class _Code:
-    """The texts that are assigned to names in Python code, or in the code blocks of a Markdown file."""
+    """Texts assigned to names in Python code or in a Markdown file's code blocks."""
 
     def __init__(self, text: str, *, where: str, after: str | None, is_code: bool) -> None:
         """Parse it; blocks that are no Python are skipped."""
@@ -284,7 +284,7 @@ class _Code:
         return None
 
     def _value(self, node: ast.AST) -> object:
-        """A text that is written out, added up, named, or formatted by name; None for all else."""
+        """Text that is written out, added up, named, or formatted by name; else None."""
         match node:
             case ast.Constant(value=str(text)):
                 return text

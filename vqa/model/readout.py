@@ -1,4 +1,4 @@
-"""From the answers of one clip to its score: as written, or as expected from the digits' probabilities."""
+"""Score of a clip from its answers: as written, as expected, or as published."""
 
 import math
 import re
@@ -36,7 +36,7 @@ class Said:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
-    """An answer and the values that count for the score: those written, or the expected ones, on the model's scale."""
+    """An answer and the values that count: written or expected, on the model's scale."""
 
     answer: Answer
     values: tuple[float, ...] | None
@@ -44,23 +44,23 @@ class Given:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Form:
-    """What answers hold, as `vqa.model.card.AnswerForm` says, and whether they are read as the released script does."""
+class ReadoutForm:
+    """What answers hold, as `AnswerForm` says, and which published reading applies."""
 
     dimensions: int
-    scale: prompt.Scale = prompt.OPINIONS
+    scale: prompt.AnswerScale = prompt.OPINIONS
     keys: tuple[str, ...] = ()
     published: PublishedReading | None = None
 
 
-def read(said: Said, *, form: Form) -> Given:
+def read_rollout(said: Said, *, form: ReadoutForm) -> Given:
     """One rollout, by its digits' chances where they are known, else as written.
 
     An answer that was cut off counts only if its `<answer>` block was closed: `3` could have become `3.9`.
     """
     text, chances = said.text, said.chances
     can_count = said.is_finished or prompt.is_closed(text)
-    readings = prompt.locate(text, form.dimensions, scale=form.scale, keys=form.keys) if can_count else None
+    readings = prompt.locate_numbers(text, form.dimensions, scale=form.scale, keys=form.keys) if can_count else None
     written = None if readings is None else tuple(reading.value for reading in readings)
     expected = None
     if readings and chances is not None:
@@ -74,10 +74,11 @@ def read(said: Said, *, form: Form) -> Given:
     return Given(answer=Answer(text=text, values=written, reason=reason), values=expected or written)
 
 
-def read_as_published(text: str, reading: PublishedReading, scale: prompt.Scale) -> tuple[float] | None:
-    """A number from the last closed answer block, as released scripts read it, which take anything around it.
+def read_as_published(text: str, reading: PublishedReading, scale: prompt.AnswerScale) -> tuple[float] | None:
+    """Number in an answer, read as released scripts do, whatever stands around it.
 
-    Where they would put in a number of their own (a random grade, 3.00), and outside the scale, it is None.
+    It stands in the last closed answer block, for `whole_answer` in the first. Where the scripts would put in a number
+    of their own (a random grade, 3.00), and outside the scale, it is None.
     """
     blocks = _BLOCK.findall(text)
     if not blocks:
@@ -98,7 +99,7 @@ _WHOLE = re.compile(r"-?[0-9]+(?:\.[0-9]*)?")
 
 
 def said(rollout: "Rollout", tokenizer: "PreTrainedTokenizerBase", vocabulary: "Vocabulary") -> Said:
-    """The text of a rollout, with its digits' chances where the rollout kept their logits."""
+    """Text of a rollout, with its digits' chances where their logits were kept."""
     text = str(tokenizer.decode(rollout.tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
     chances = None
     if rollout.digit_logits is not None:
@@ -107,17 +108,22 @@ def said(rollout: "Rollout", tokenizer: "PreTrainedTokenizerBase", vocabulary: "
     return Said(text=text, is_finished=rollout.is_finished, chances=chances)
 
 
-def read_all(said: Sequence[Said], *, form: Form, is_expected: bool) -> tuple[list[Given], Readout]:
-    """The answers of one clip, all read in the same way, and which way: `answer` where chances of one are not known."""
+def read_all(said: Sequence[Said], *, form: ReadoutForm, is_expected: bool) -> tuple[list[Given], Readout]:
+    """Read a clip's answers, all in the same way, and say in which.
+
+    Where the chances of one answer are not known, all are read as written.
+    """
     if not all(one.chances is not None for one in said):
         said = [replace(one, chances=None) for one in said]
         is_expected = False
-    given = [read(one, form=form) for one in said]
+    given = [read_rollout(one, form=form) for one in said]
     return given, "published" if form.published else "expected" if is_expected else "answer"
 
 
-def expected_value(written: str, chances: Sequence[Chances | None], *, scale: prompt.Scale = prompt.OPINIONS) -> float:
-    """What the model expects where it wrote the number `written` (such as 3.45) with these chances of other digits.
+def expected_value(
+    written: str, chances: Sequence[Chances | None], *, scale: prompt.AnswerScale = prompt.OPINIONS
+) -> float:
+    """Expected number where the model wrote `written` (3.45), by its digits' chances.
 
     With the digit w at a place of the number, chances p (at the first place renormalised over those that can begin a
     number on the scale, 1-5 for 1 to 5), and R the expectation of what follows w (0 <= R < 1, in units of this place; 0
@@ -159,7 +165,7 @@ def _expected_digit(written: int, chances: Chances, rest: float, *, following: i
 
 
 def chances_of(pieces: Sequence[str], logits: NDArray[np.float32], values: Sequence[int]) -> list[Chances | None]:
-    """The chances of each ASCII digit that the tokens write, in order; None for one that shares its token.
+    """Chances of each ASCII digit written, in order; None for one sharing its token.
 
     `pieces`: what the vocabulary calls the tokens [n]. `logits`: [n, digit tokens], before temperature. `values`: the
     digit 0-9 of each digit token; chances of tokens of the same digit are added.
@@ -177,8 +183,8 @@ def chances_of(pieces: Sequence[str], logits: NDArray[np.float32], values: Seque
     return chances
 
 
-def summarise(given: Sequence[Given], *, form: Form, seconds: float) -> Score:
-    """The clip's score: the mean over the answers that could be read of the mean over their numbers, on 1-5.
+def summarise(given: Sequence[Given], *, form: ReadoutForm, seconds: float) -> Score:
+    """Score of a clip, 1-5: mean over readable answers of the mean of their numbers.
 
     `score_std` is the population spread of the answers' means. With two dimensions `score_global` and `score_local` are
     means over the answers that gave both. The reason is that of the answer nearest to the score. `score_raw` is the

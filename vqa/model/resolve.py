@@ -1,4 +1,4 @@
-"""Where a model's files are and which state of them: the commit on the hub, or a folder's digest. Imports no torch."""
+"""Files and revision of a model: hub commit or folder digest; imports no torch."""
 
 import hashlib
 import json
@@ -30,12 +30,12 @@ class Location:
 
     @cached_property
     def revision(self) -> str:
-        """The commit, or `blake2b:...` over configs and weights of a folder (about a second per gigabyte)."""
+        """Hub commit, or `blake2b:...` of a folder's files (about a second per gigabyte)."""
         return self.commit or f"blake2b:{_folder_digest(Path(self.place))}"
 
 
-def locate(source: str, *, revision: str = "main", subfolder: str | None = None) -> Location:
-    """Find a model: "embedded", a folder, or an id on the hub (of which only the config is fetched).
+def locate_model(source: str, *, revision: str = "main", subfolder: str | None = None) -> Location:
+    """Find a model: "embedded", a folder, or a hub id (only its config is fetched).
 
     `subfolder`: of the folder or id, where it holds several models.
 
@@ -70,7 +70,7 @@ def locate(source: str, *, revision: str = "main", subfolder: str | None = None)
 
 
 def folder_sampling(location: Location) -> dict[str, float | int]:
-    """Settings of sampling that the model's folder brings along, which `generate` takes where a call says nothing.
+    """Sampling settings of a model's folder, which `generate` takes as defaults.
 
     Returns:
         Of temperature, top_p, top_k and repetition_penalty those in its generation_config.json.
@@ -92,7 +92,7 @@ def folder_sampling(location: Location) -> dict[str, float | int]:
 
 
 def _hub_file(location: Location, name: str) -> Path | None:
-    """A file of the model in the hub's cache, downloaded where it is not; None where the model has no such file."""
+    """File of the model in the hub's cache, fetched if absent; None if it has none."""
     from huggingface_hub import hf_hub_download  # an HTTP client, a quarter of a second: not for folders
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
@@ -124,7 +124,7 @@ def _without_config(folder: Path) -> str:
 
 
 def with_folder_sampling(generation: GenerationConfig, location: Location) -> GenerationConfig:
-    """The settings with what they leave to the model's folder filled in, where they ask for that."""
+    """Fill in settings from the model's folder, where `folder_sampling` asks for it."""
     if not generation.folder_sampling:
         return generation
     left = {key: value for key, value in folder_sampling(location).items() if key not in generation.model_fields_set}

@@ -1,4 +1,4 @@
-"""K answers per prompt from one prefill: the cache is repeated for K rows, and all rows are decoded together.
+"""K answers per prompt from one prefill, all rows decoded together.
 
     clip a: pictures + question --> cache a, 7 tokens     ..aaaaaaa1111     rows of one batch: caches end at the same
     clip b: pictures + question --> cache b, 9 tokens     bbbbbbbbb2222     column, answers follow; dots are masked
@@ -196,12 +196,12 @@ def _used(prompts: Sequence[Prefill], *, k: int, size: int) -> Tensor:
 
 
 def _penalised(logits: Tensor, used: Tensor, penalty: float) -> Tensor:
-    """Logits of used tokens over the penalty, or times it below 0 (CTRL, arXiv 1909.05858, as `generate` has it)."""
+    """Repetition penalty of CTRL (arXiv 1909.05858) on used tokens, as in `generate`."""
     return torch.where(used, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
 
 
 def _perturbed(logits: Tensor, sampling: Sampling, generators: Sequence[torch.Generator]) -> Tensor:
-    """Logits [rows, vocabulary] over temperature, cut to top-k and top-p, plus Gumbel noise -log(-log(uniform))."""
+    """Logits [rows, vocabulary]: tempered, cut to top-k and top-p, plus Gumbel noise."""
     logits = logits / sampling.temperature
     if sampling.top_k is not None and sampling.top_k < logits.shape[-1]:
         least = logits.topk(sampling.top_k, dim=-1).values[:, -1:]
@@ -254,7 +254,7 @@ def _is_plain(cache: Cache) -> bool:
 
 
 def _laid_out(model: "PreTrainedModel", prompts: Sequence[Prefill], *, k: int, room: int) -> tuple[Any, Tensor | None]:
-    """The prompts' caches with `k` rows each, right-aligned, and the mask (None where nothing is padded)."""
+    """Caches with `k` rows per prompt, right-aligned, and the mask of the padding."""
     caches: list[Any] = [prompt.cache for prompt in prompts]  # `reorder_cache` is typed for LongTensor alone
     lengths = [prompt.length for prompt in prompts]
     if not all(_is_plain(cache) for cache in caches):
@@ -291,7 +291,7 @@ def _merged(caches: Sequence[Cache], lengths: Sequence[int], *, k: int, room: in
 
 
 def _shaped(model: "PreTrainedModel", mask: Tensor) -> Tensor:
-    """The mask [rows, columns] in the form that the attention takes as it is, so that no step has to convert it."""
+    """Mask [rows, columns] as the attention takes it, so that no step converts it."""
     attention = attention_of(model)
     if attention == "sdpa":
         return mask[:, None, None, :]

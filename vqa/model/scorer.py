@@ -14,14 +14,14 @@ from vqa.model.card import GenerationConfig, ModelCard, settle
 from vqa.model.engines.config import EngineConfig, check_engine, start
 from vqa.model.engines.protocol import Answered, ModelEngine, Question
 from vqa.model.question import DESCRIBE, check_askable, check_readout, with_words
-from vqa.model.resolve import locate, with_folder_sampling
+from vqa.model.resolve import locate_model, with_folder_sampling
 from vqa.prompt import words
 from vqa.types import Clip, Score, Views
 from vqa.views import ViewsConfig, look, view_seed
 
 
 class Scorer:
-    """A model with its prompt and settings of generation: `Scorer.load().score_file("a.mp4").score`."""
+    """A model with prompt and settings: `Scorer.load().score_file("a.mp4").score`."""
 
     def __init__(self, engine: ModelEngine, *, card: ModelCard, generation: GenerationConfig) -> None:
         """Wrap an engine; `Scorer.load` also starts it.
@@ -37,7 +37,7 @@ class Scorer:
         self.card, self.generation, self.engine = card, generation, engine
         check_readout(card, generation)
         published = card.answer.published_reading if generation.readout == "published" else None
-        self._form = readout.Form(
+        self._form = readout.ReadoutForm(
             dimensions=card.dimensions, scale=card.scale, keys=card.answer.keys, published=published
         )
         self._guard: Guard | None = None
@@ -62,18 +62,18 @@ class Scorer:
         check_readout(card, generation)
         check_engine(engine, card, generation)
         if generation.folder_sampling:
-            location = locate(card.source, revision=card.revision, subfolder=card.subfolder)
+            location = locate_model(card.source, revision=card.revision, subfolder=card.subfolder)
             generation = with_folder_sampling(generation, location)
         return cls(start(engine, card, generation), card=card, generation=generation)
 
     @property
     def model_id(self) -> str:
-        """The model: "embedded", a hub id, a folder, or the name under which a server has it."""
+        """Model: "embedded", a hub id, a folder, or its name on the servers."""
         return self.engine.model_id
 
     @property
     def model_revision(self) -> str:
-        """The hub's commit, a digest of a folder's configs and weights, or `served` where a server does not say."""
+        """Hub commit, folder digest, or `served` where a server does not say."""
         return self.engine.model_revision
 
     def close(self) -> None:
@@ -100,7 +100,7 @@ class Scorer:
         return [outcome for outcome in outcomes if isinstance(outcome, Score)]
 
     def try_score(self, views: Sequence[Views]) -> list[Score | ClipError]:
-        """Score clips as `score` does, with an error in place of the score of each clip on which the model fails.
+        """Score clips, with a ClipError in place of each on which the model fails.
 
         Raises:
             ModelError: the device is lost, or a server refuses us, so that this process can score nothing more.
@@ -156,7 +156,7 @@ class Scorer:
         )
 
     def _described(self, views: Sequence[Views], outcomes: Sequence[Score | ClipError]) -> list[Score | ClipError]:
-        """The scores with words beside them, by a second question about the clips that have one."""
+        """Scores with a description, by a second question about each scored clip."""
         places = [place for place, outcome in enumerate(outcomes) if isinstance(outcome, Score)]
         request = self.card.description or DESCRIBE
         questions = [

@@ -1,4 +1,4 @@
-"""Roles of a tokenizer's tokens: ends of an answer, tokens that may not be written, digits."""
+"""Roles of a tokenizer's tokens: ends of an answer, banned ones, digits."""
 
 import re
 from collections.abc import Sequence

@@ -1,1 +1,1 @@
-"""Collection of opinions: a local web page for ratings of single clips (ITU-T P.910) or comparisons of two."""
+"""A local web page that collects opinions: ratings (ITU-T P.910) or comparisons."""

@@ -1,4 +1,4 @@
-"""Votes on disk: a journal that grows by one flushed line per vote, and the table made from it.
+"""Votes on disk: a journal with a flushed line per vote, and the table from it.
 
 The first line names the study: mode, seed, token and the clips with the digests of their content. A line that was cut
 off by a crash is the last one and was never acknowledged; it is removed.
@@ -28,7 +28,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vote:
-    """One judgement. A comparison has two clips and value 1 (first better), -1 or 0; a rating one clip and 1 to 5."""
+    """One judgement: of two clips 1 (first better), -1 or 0; of one clip 1 to 5."""
 
     subject: str
     number: int  # of the subject's votes, from 0, training included
@@ -152,8 +152,8 @@ class Journal:
         os.fsync(self._file)
 
 
-def consistency(votes: Sequence[Vote]) -> dict[str, tuple[int, int]]:
-    """Count the hidden repeats of each subject: those answered as before (ratings: to within 1), and all."""
+def count_hidden_repeats(votes: Sequence[Vote]) -> dict[str, tuple[int, int]]:
+    """Count hidden repeats by subject: answered alike (ratings: within 1), and all."""
     seen: dict[tuple[str, frozenset[str]], Vote] = {}
     found: dict[str, tuple[int, int]] = {}
     for vote in votes:

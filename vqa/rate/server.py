@@ -121,7 +121,7 @@ def make_app(study: Study, token: str) -> Starlette:
 
 
 def bind(port: int) -> socket.socket:
-    """Listen on loopback; port 0 takes a free one. Raises UsageError if the port is taken."""
+    """Listen on loopback; port 0: a free one. Raises UsageError for a taken port."""
     bound = socket.socket()
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

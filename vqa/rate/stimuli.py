@@ -1,4 +1,4 @@
-"""Clips as a browser shows them: pictures as PNG, videos as they are or transcoded, others refused in words.
+"""Clips as a browser shows them: PNG, playable or transcoded video, or refused.
 
 Pictures are decoded as for scoring (orientation, colours, size shown) in the guarded child, which imports this module.
 """
@@ -96,7 +96,7 @@ def _prepared(clip: Clip, folder: Path, guard: Guard, tell: Callable[[str], None
 
 
 def inspect(uri: str) -> tuple[MediaInfo, bytes]:
-    """Facts of a file, and of a still its pixels as PNG; runs in the guarded child. Raises ClipError."""
+    """Facts of a file, and a still as PNG; in the guarded child. Raises ClipError."""
     info, packets = probe(uri)
     if not info.is_image:
         return info, b""

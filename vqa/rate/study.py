@@ -1,4 +1,4 @@
-"""Who judges what next: training, hidden repeats, a random order per subject, and the choice of what tells most.
+"""Choice of who judges what next: training, hidden repeats, what tells most.
 
 Ratings: of the clips that a subject has not rated, one with the fewest votes so far. Comparisons: the pair whose answer
 tells most about the values, p (1 - p) times the variance of the difference under the Bradley-Terry fit of all votes
@@ -20,7 +20,7 @@ from pydantic import Field
 
 from vqa.config import Strict
 from vqa.data.subjective.pairs import Comparisons
-from vqa.data.subjective.strengths import fit
+from vqa.data.subjective.strengths import fit_strengths
 from vqa.errors import UsageError
 from vqa.rate.journal import Journal, Vote
 from vqa.rate.stimuli import Stimulus
@@ -173,7 +173,7 @@ class Study:
         return first, second
 
     def _gain(self) -> NDArray[np.float64]:
-        """What a comparison of each two clips would tell [E, E]; fitted anew when there are 2 % more votes."""
+        """Gain of comparing each two clips [E, E]; fitted anew with 2 % more votes."""
         votes = [vote for vote in self.journal.votes if not vote.training]
         if self._gains is not None and len(votes) < 1.02 * self._gains[0] + 1:
             return self._gains[1]
@@ -189,7 +189,7 @@ class Study:
             subject=np.zeros(len(votes), np.intp),
             count=np.ones(len(votes)),
         )
-        found = fit(pairs, method="bradley-terry")
+        found = fit_strengths(pairs, method="bradley-terry")
         covariance = np.linalg.inv(found.information)
         spread = covariance.diagonal()
         variance = spread[:, None] + spread - 2 * covariance
@@ -199,7 +199,7 @@ class Study:
 
 
 def subject_name(given: object) -> str:
-    """Return a subject's name without blanks at its ends; 1 to 40 printable characters, else RefusedVoteError."""
+    """A name of 1 to 40 printable characters, trimmed. Raises RefusedVoteError."""
     name = given.strip() if isinstance(given, str) else ""
     if not 1 <= len(name) <= 40 or not name.isprintable():
         raise RefusedVoteError("a name needs 1 to 40 printable characters")
@@ -207,7 +207,7 @@ def subject_name(given: object) -> str:
 
 
 def task_values(task: Task, stimuli: Sequence[Stimulus]) -> dict[str, object]:
-    """A task as the page gets it: indices and sizes, never names, which would tell of the distortion."""
+    """A task as the page gets it, without names, which would tell the distortion."""
     shown = [stimuli[at] for at in (task.first, task.second) if at is not None]
     media = [{"kind": one.kind, "width": one.width, "height": one.height} for one in shown]
     return asdict(task) | {"media": media}

@@ -1,1 +1,1 @@
-"""Pages and pictures for people: report.html, contact sheets, previews of views, plots of rewards."""
+"""Pages and pictures: reports, contact sheets, previews of views, reward plots."""

@@ -1,4 +1,4 @@
-"""Drawing for the pages: colours, text, numbered flags, outlines, fitted pictures."""
+"""Drawing for pages: colours, text, numbered flags, outlines, fitted pictures."""
 
 import math
 from contextlib import suppress
@@ -38,14 +38,14 @@ def _has_glyph(font: Font, character: str) -> bool:
 
 
 def _laid_out(words: str, size: int) -> tuple[str, Font]:
-    """The text and the font that has most of its characters; the others, and control characters, as escapes."""
+    """The text with escapes for what cannot be drawn, and the font that draws most."""
     words = "".join(c if c.isprintable() else repr(c)[1:-1] for c in words)
     font = max(_fonts(size), key=lambda one: sum(_has_glyph(one, c) for c in words))  # of equals the first
     return "".join(c if _has_glyph(font, c) else ascii(c)[1:-1] for c in words), font
 
 
 def shortened(words: str, *, size: int, width: int) -> str:
-    """Return the text, with its middle replaced by an ellipsis if it is wider than `width` pixels."""
+    """The text, its middle an ellipsis where it is wider than `width` pixels."""
     words, _ = _laid_out(words, size)
     shown = words
     keep = len(words)
@@ -79,8 +79,8 @@ def flag(draw: Draw, at: tuple[int, int], j: int) -> None:
     draw.text((x, y), str(j + 1), fill=PANEL, font=_fonts(16)[0], anchor="mm")
 
 
-def frame(draw: Draw, box: Box, j: int, *, thin: bool = False) -> None:
-    """Draw an outline in the colour of local picture j, on white so that it is visible on any ground."""
+def outline_box(draw: Draw, box: Box, j: int, *, thin: bool = False) -> None:
+    """Outline a box in the colour of local picture j, on white unless `thin`."""
     if not thin:
         draw.rectangle(box, outline=PANEL, width=5)
     inner = (box[0] + 1, box[1] + 1, max(box[0] + 1, box[2] - 1), max(box[1] + 1, box[3] - 1))
@@ -93,7 +93,7 @@ def scaled(pixels: Pixels, size: tuple[int, int]) -> Image.Image:
     return image if image.size == size else image.resize((max(1, size[0]), max(1, size[1])), Image.Resampling.LANCZOS)
 
 
-def fitted(pixels: Pixels, room: tuple[int, int]) -> Image.Image:
+def shrink_to_fit(pixels: Pixels, room: tuple[int, int]) -> Image.Image:
     """Return the picture, reduced if needed to fit into `room` (width, height)."""
     scale = min(1.0, room[0] / pixels.shape[1], room[1] / pixels.shape[0])
     return scaled(pixels, (round(pixels.shape[1] * scale), round(pixels.shape[0] * scale)))

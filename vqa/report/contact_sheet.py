@@ -1,4 +1,4 @@
-"""Contact sheet of data sets: how opinions are distributed, and the best, worst and most disputed clips."""
+"""Contact sheet of data sets: opinions, and best, worst and most disputed clips."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from vqa.data.audit import map_files, middle_frame
 from vqa.data.dialects import Row
 from vqa.data.manifest import Manifest
 from vqa.errors import ClipError
-from vqa.report.canvas import CURVE, INK, PANEL, PAPER, QUIET, RULE, Draw, fitted, shortened, text
+from vqa.report.canvas import CURVE, INK, PANEL, PAPER, QUIET, RULE, Draw, shortened, shrink_to_fit, text
 from vqa.types import Pixels
 
 BINS = 32  # of an eighth of a point, from 1 to 5
@@ -23,7 +23,7 @@ _BLOCKS = " ▁▂▃▄▅▆▇█"
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SetSummary:
-    """Opinions of one data set, on 1-5, and its extreme clips (rows of the manifest, the most extreme first)."""
+    """A set's opinions (1-5) and its extreme clips as rows, the most extreme first."""
 
     dataset: str
     count: int
@@ -37,7 +37,7 @@ class SetSummary:
 
 
 def summarise_sets(manifest: Manifest, *, top: int) -> list[SetSummary]:
-    """Summarise each data set, by name, with its `top` best, worst and most disputed clips; ties go by clip_id."""
+    """Summarise data sets, by name, with `top` clips of each kind; ties by clip_id."""
     of_set: dict[str, list[Row]] = {}
     for row in sorted(manifest.table.to_pylist(), key=lambda row: str(row["clip_id"])):
         of_set.setdefault(row["dataset"], []).append(row)
@@ -68,7 +68,7 @@ def sparkline(histogram: NDArray[np.int64]) -> str:
 
 
 def contact_sheet(summaries: Sequence[SetSummary], *, workers: int = 2) -> tuple[Image.Image, dict[str, ClipError]]:
-    """Draw the contact sheet; the middle frame of each clip is decoded in a guarded child.
+    """Draw the contact sheet; middle frames are decoded in a guarded child.
 
     Args:
         summaries: The data sets.
@@ -128,7 +128,7 @@ def _clip(sheet: Image.Image, draw: Draw, row: Row, picture: Pixels | ClipError,
         draw.rectangle((x, y, x + CELL[0] - 1, y + CELL[1] - 1), fill=PANEL, outline=RULE)
         text(draw, (x + CELL[0] // 2, y + CELL[1] // 2), picture.kind, size=18, fill=QUIET, anchor="mm")
     else:
-        small = fitted(picture, CELL)
+        small = shrink_to_fit(picture, CELL)
         sheet.paste(small, (x + (CELL[0] - small.width) // 2, y + (CELL[1] - small.height) // 2))
     spread = "" if row["mos_std"] is None else f"  +- {row['mos_std']:.2f}"
     name = row["clip_id"].removeprefix(f"{row['dataset']}/")

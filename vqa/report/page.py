@@ -1,4 +1,4 @@
-"""report.html of an evaluation (`write_report`) or of scores alone (`write_library`): one file that opens offline.
+"""report.html of an evaluation or of scores alone: one file that opens offline.
 
 The data are embedded as JSON and become text by `textContent` alone. A content security policy with the digests of the
 page's own scripts and style allows no other code and no requests. Charts are drawn by Chart.js on canvas, with a sixth
@@ -26,10 +26,10 @@ from vqa.data.windows import summarise_videos, video_id
 from vqa.errors import UsageError
 from vqa.evaluate.calibrate import load_calibration
 from vqa.evaluate.evaluation import CLIP_FIELDS
-from vqa.evaluate.schema import Metrics, SetMetrics, Splits, Statistic
+from vqa.evaluate.schema import EvaluationMetrics, SetMetrics, Splits, Statistic
 from vqa.files import replacing
 from vqa.media.storage.open import local_path
-from vqa.metrics.fits import Fit
+from vqa.metrics.fits import CurveFit
 from vqa.report.thumbnails import clip_thumbnails
 
 ASSETS = Path(__file__).parent / "assets"
@@ -135,7 +135,7 @@ def write_library(folder: Path, *, pictures: int = WORST) -> Path:
     return _write(folder, data, title=f"{', '.join(models) or 'no model'}: {folder.resolve().name}", note=note)
 
 
-def _evaluation(folder: Path) -> tuple[Metrics, list[Row]]:
+def _evaluation(folder: Path) -> tuple[EvaluationMetrics, list[Row]]:
     try:
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         return metrics, pq.read_table(folder / "clips.parquet").to_pylist()
@@ -143,7 +143,7 @@ def _evaluation(folder: Path) -> tuple[Metrics, list[Row]]:
         raise UsageError(f"{folder} holds no evaluation ({error}). Give an --out folder of `vqa evaluate`.") from error
 
 
-def _names(sources: Sequence[tuple[Path, Metrics]]) -> list[str]:
+def _names(sources: Sequence[tuple[Path, EvaluationMetrics]]) -> list[str]:
     """The name of each model, with the folder of its evaluation if two are equal."""
     names = []
     for _, metrics in sources:
@@ -155,8 +155,8 @@ def _names(sources: Sequence[tuple[Path, Metrics]]) -> list[str]:
     return [f"{name}, {folder.resolve().name}" for name, (folder, _) in zip(names, sources, strict=True)]
 
 
-def _table(metrics: Metrics) -> list[Data]:
-    """Rows of the table of statistics: group, name, counts, [value, low, high, reason] of each statistic."""
+def _table(metrics: EvaluationMetrics) -> list[Data]:
+    """Rows of statistics: group, name, counts, [value, low, high, reason] of each."""
     parts = [("", name, part) for name, part in metrics["datasets"].items()]
     if len(parts) > 1:
         for kind, found in metrics["means"].items():
@@ -182,7 +182,7 @@ def _cell(found: Statistic) -> list[float | str | None]:
 
 
 def _median(splits: Splits | None, name: str) -> list[float | str | None]:
-    """The median over random fifths, with minimum and maximum in place of an interval; nulls if there is none."""
+    """Median, with minimum and maximum, over random fifths; nulls if there is none."""
     if splits is None or name not in splits["median"]:
         return [None, None, None, None]
     return [_short(splits["median"][name]), _short(splits["min"][name]), _short(splits["max"][name]), None]
@@ -198,7 +198,7 @@ def _label_columns(rows: Sequence[Row]) -> list[str]:
 
 
 def _columns(rows: Sequence[Row], *, extra: Sequence[str]) -> Data:
-    """The rows as columns; those with a filter as words and indices of words (a list of them for cells with lists)."""
+    """Rows as columns; those with a filter as words and indices (lists for lists)."""
     groups: dict[str, list[str] | list[str | list[str]]] = {
         "data set": [str(row.get("dataset") or "") for row in rows],
         "status": [row["status"] for row in rows],
@@ -250,8 +250,8 @@ def _words(value: object) -> str | list[str]:
     return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _curves(metrics: Metrics, rows: Sequence[Row]) -> dict[str, Data]:
-    """The 4-parameter logistic of each data set as points, and the offsets of the band that holds BAND of its clips."""
+def _curves(metrics: EvaluationMetrics, rows: Sequence[Row]) -> dict[str, Data]:
+    """Each set's 4-parameter logistic as points, and the band of BAND of its clips."""
     curves = {}
     for name, part in metrics["datasets"].items():
         fit = part["fits"].get("logistic4")
@@ -260,14 +260,14 @@ def _curves(metrics: Metrics, rows: Sequence[Row]) -> dict[str, Data]:
             continue
         scores = [row["score"] for row in known]
         x = np.linspace(min(scores), max(scores), CURVE_POINTS)
-        y = Fit(kind="logistic4", parameters=tuple(fit["parameters"]), converged=True)(x)
+        y = CurveFit(kind="logistic4", parameters=tuple(fit["parameters"]), converged=True)(x)
         below, above = np.quantile([-row["residual"] for row in known], [(1 - BAND) / 2, (1 + BAND) / 2])
         curves[name] = {"x": x.round(4).tolist(), "y": y.round(4).tolist(), "band": [float(below), float(above)]}
     return curves
 
 
 def _videos(rows: Sequence[Row]) -> list[Data]:
-    """Videos with windows, lowest 5th percentile first, each with its windows in order of time."""
+    """Videos with windows, lowest 5th percentile first; windows in order of time."""
     members: dict[str, list[Row]] = {}
     for row in rows:
         if row["end_seconds"] is not None:

@@ -1,4 +1,4 @@
-"""Picture of the views of a clip: timeline, global pictures, local frames with crop boxes, crops."""
+"""Picture of a clip's views: timeline, global pictures, frames with boxes, crops."""
 
 import math
 from collections.abc import Sequence
@@ -22,12 +22,12 @@ from vqa.report.canvas import (
     RULE,
     Draw,
     colour,
-    fitted,
     flag,
-    frame,
     nice,
+    outline_box,
     scaled,
     shortened,
+    shrink_to_fit,
     text,
     text_width,
 )
@@ -86,7 +86,7 @@ def _header(draw: Draw, views: Views) -> int:
 
 
 def _timeline(draw: Draw, views: Views, packets: Packets, *, top: int) -> int:
-    """Packet sizes as an area, key frames as ticks below, sampled times as lines, local times as numbered flags."""
+    """Packet sizes as area, key frames as ticks, times as lines, local ones as flags."""
     if len(packets.seconds) == 1:
         return top - GAP
     text(draw, (MARGIN, top), "Packet sizes and sampled times", size=22)
@@ -166,7 +166,7 @@ def _global(sheet: Image.Image, draw: Draw, views: Views, packets: Packets, conf
         if second in seconds and count > 1:
             row, column = divmod(k, columns)
             x, y = MARGIN + round(column * cell[0]), top + round(row * cell[1])
-            frame(draw, (x, y, x + round(cell[0]), y + round(cell[1])), seconds[second])
+            outline_box(draw, (x, y, x + round(cell[0]), y + round(cell[1])), seconds[second])
     left = MARGIN + round(cell[0] * columns) + 2 * GAP
     return max(top + round(cell[1] * rows), _facts(draw, views, packets, config, left=left, top=top))
 
@@ -224,10 +224,10 @@ def _local(sheet: Image.Image, draw: Draw, views: Views, config: ViewsConfig, *,
                 for b in boxes[j]:
                     x0, y0 = xs[j] + round(b.x * ratio[0]), top + round(b.y * ratio[1])
                     x1, y1 = xs[j] + round((b.x + b.width) * ratio[0]), top + round((b.y + b.height) * ratio[1])
-                    frame(draw, (x0, y0, x1, y1), j, thin=len(boxes[j]) > 1)
+                    outline_box(draw, (x0, y0, x1, y1), j, thin=len(boxes[j]) > 1)
                 frame_bottom = max(frame_bottom, top + whole.height + 16)
         for j in row:
-            shown = fitted(views.local_pictures[j], (wide, wide + FRAME_HEIGHT // 2))
+            shown = shrink_to_fit(views.local_pictures[j], (wide, wide + FRAME_HEIGHT // 2))
             sheet.paste(shown, (xs[j], frame_bottom))
             picture_bottom = max(picture_bottom, frame_bottom + shown.height)
         top = picture_bottom + GAP

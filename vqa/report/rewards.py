@@ -58,7 +58,7 @@ def curves(
 
 
 def plot_preset(preset: str, *, truths: Sequence[float] = TRUTHS) -> Image.Image:
-    """Plot the total for each opinion (left) and the weighted terms for the last but one (right).
+    """Plot the total by opinion (left), weighted terms of the last but one (right).
 
     Raises:
         UsageError: If there is no such preset.

@@ -1,4 +1,4 @@
-"""The page of a simulated job: clips per second by the number of workers, and what limits each."""
+"""The page of a simulated job: clips per second by workers, and what limits it."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 900, 420, 70, 870, 40, 360
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Curve:
+class ScalingPoint:
     """A point of the curve."""
 
     workers: int
@@ -28,7 +28,7 @@ class Curve:
     why: str
 
 
-def write_scaling(path: Path, curve: Sequence[Curve], *, title: str, verdict: str, unit: str) -> None:
+def write_scaling(path: Path, curve: Sequence[ScalingPoint], *, title: str, verdict: str, unit: str) -> None:
     """Write the page, which holds no script and asks for nothing.
 
     Args:

@@ -1,4 +1,4 @@
-"""Thumbnails of scored clips: the keyframes and crops that a row names, decoded again.
+"""Thumbnails of scored clips: keyframes and crops named by a row, decoded again.
 
 A module of its own, since the guarded child that decodes imports it, and the page's imports would slow that down.
 """
@@ -18,7 +18,7 @@ from vqa.errors import ClipError
 from vqa.media.decode import decode
 from vqa.media.probe import probe
 from vqa.media.sandbox import Guard
-from vqa.report.canvas import fitted
+from vqa.report.canvas import shrink_to_fit
 from vqa.types import Clip, Pixels
 from vqa.views import ViewsConfig, look
 
@@ -35,7 +35,7 @@ class Thumbnails(TypedDict, total=False):
 
 
 def clip_thumbnails(rows: Iterable[Row], *, root: Path) -> dict[str, Thumbnails]:
-    """Decode thumbnails by clip_id. A file that cannot be decoded has a reason in place of pictures.
+    """Decode thumbnails by clip_id, or give the reason why a file has none.
 
     Args:
         rows: Rows of clips.parquet or of a scores table.
@@ -98,6 +98,6 @@ def _encoded(mosaics: Sequence[Pixels], crops: Sequence[Pixels]) -> Thumbnails:
 
 def _jpeg(pixels: Pixels, side: int) -> str:
     file = io.BytesIO()
-    image: Image.Image = fitted(np.ascontiguousarray(pixels), (side, side))
+    image: Image.Image = shrink_to_fit(np.ascontiguousarray(pixels), (side, side))
     image.save(file, format="JPEG", quality=78)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()

@@ -1,4 +1,4 @@
-"""Input of the reward terms: a batch of answers, opinions and data sets, checked once."""
+"""Batch of answers, opinions and data sets for the reward terms, checked once."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ CONTEXT = {
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class RolloutBatch:
     """B clips with K answers of D numbers each.
 
     `values` [B, K, D] and their means `scores` [B, K] are on 1-5 and NaN where unparsed; `opinions` [B] are on 1-5;
@@ -63,7 +63,9 @@ class Batch:
         return array
 
 
-def make_batch(values: Numbers, opinions: Numbers, datasets: Sequence[str], context: Mapping[str, object]) -> Batch:
+def make_batch(
+    values: Numbers, opinions: Numbers, datasets: Sequence[str], context: Mapping[str, object]
+) -> RolloutBatch:
     """Check a batch and mask unparsed answers.
 
     Args:
@@ -91,7 +93,7 @@ def make_batch(values: Numbers, opinions: Numbers, datasets: Sequence[str], cont
     _, places = np.unique(np.asarray(datasets, dtype=str), return_inverse=True)
     judged = np.isfinite(opinions)
     peers = (places[:, None] == places) & judged[:, None] & judged & ~np.eye(len(values), dtype=bool)
-    batch = Batch(values, values.mean(axis=2), np.where(judged, opinions, np.nan), peers, context)
+    batch = RolloutBatch(values, values.mean(axis=2), np.where(judged, opinions, np.nan), peers, context)
     asked = batch.array("true_classes")
     missing = np.flatnonzero(~judged & (True if asked is None else asked == ""))
     if len(missing):

@@ -1,4 +1,4 @@
-"""Terms of an answer's form: tags and content as the papers demand them, length, repetition."""
+"""Terms of an answer's form: tags and content by paper, length, repetition."""
 
 import re
 from collections import Counter
@@ -8,11 +8,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from vqa.prompt import Form
+from vqa.prompt import AnswerSyntax
 
 Numbers = NDArray[np.float64]
 Demand = Literal["tags", "numbers", "lines", "json", "score"]
-FORMS: dict[Demand, tuple[Form, ...]] = {  # of prompts whose answers can meet the demand
+FORMS: dict[Demand, tuple[AnswerSyntax, ...]] = {  # of prompts whose answers can meet the demand
     "tags": ("numbers", "json", "score"),
     "numbers": ("numbers",),
     "lines": ("numbers",),
@@ -52,7 +52,7 @@ def demanded(texts: Sequence[Sequence[str]], demand: Demand, *, numbers: int) ->
 
 
 def parsed(values: Numbers) -> Numbers:
-    """1 for an answer that was parsed, else 0: stands for the format where there are no texts, as in plots.
+    """Format term without texts, as in plots: 1 for a parsed answer, else 0.
 
     Args:
         values: [B, K, D], NaN where unparsed.
@@ -82,11 +82,11 @@ def length_band(tokens: NDArray[np.int64], accuracy: Numbers, *, bonus: float = 
 def repetition(
     texts: Sequence[Sequence[str]], *, more_than: int = 5, each: float = 0.25, floor: float = -2.0
 ) -> Numbers:
-    """Penalty for words and characters that an answer uses too often (Q-Hawkeye, arXiv 2601.22920).
+    """Penalty for overused words and characters (Q-Hawkeye, arXiv 2601.22920).
 
-    Every use of a word, and of a character, used over `more_than` times costs `each`. Floor and form
-    follow the released code (`grpo_am.py`): it reads the inside of the first `<answer>`, else the whole text, without
-    punctuation, and splits words at single blanks.
+    Every use of a word, and of a character, used over `more_than` times costs `each`. Floor and form follow the
+    released code (`grpo_am.py`): it reads the inside of the first `<answer>`, else the whole text, without punctuation,
+    and splits words at single blanks.
 
     Args:
         texts: B groups of K answers.

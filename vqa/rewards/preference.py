@@ -43,10 +43,11 @@ def pairwise(scores: Numbers, opinions: Numbers, peers: Truths, *, is_strict: bo
 
 
 def triplet(scores: Numbers, opinions: Numbers, peers: Truths) -> Numbers:
-    """Share of right orders in triples of clips (PreResQ-R1, arXiv 2511.05393, released code).
+    """Share of right orders in triples of clips (PreResQ-R1, arXiv 2511.05393).
 
-    In each triple (i, a, b), a before b, at the same answer j, an order counts as right when [s_p > s_q] equals
-    [g_p > g_q] for (i,a), (a,b), (i,b); averaged over all pairs of peers. Needs three clips of a data set, else 0.
+    As in the released code: in each triple (i, a, b), a before b, at the same answer j, an order counts as right when
+    [s_p > s_q] equals [g_p > g_q] for (i,a), (a,b), (i,b); averaged over all pairs of peers. Needs three clips of a
+    data set, else 0.
 
     Args:
         scores: [B, K] on 1-5, NaN where unparsed.
@@ -118,7 +119,10 @@ def _mean(reward: Numbers, pairs: Truths) -> Numbers:
 
 
 def _filled(paid: Numbers, scores: Numbers) -> Numbers:
-    """A parsed answer that met no other gets its group's mean: it neither wins nor loses by the others' failures."""
+    """Terms with the group's mean for parsed answers that met no other.
+
+    Such an answer neither wins nor loses by the others' failures.
+    """
     known, met = ~np.isnan(scores), ~np.isnan(paid)
     count = met.sum(axis=1, keepdims=True)
     mean = np.divide(

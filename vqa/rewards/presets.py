@@ -1,4 +1,4 @@
-"""Published recipes as weighted lists of terms with their papers' constants, and `compute`, which sums them.
+"""Published recipes as weighted terms with the papers' constants, and their sum.
 
 NOT FOUND marks a constant or form that no public source we could read gives; the value in its place is our own. The
 format terms are the papers' patterns over whole answers, stricter than the parser of scores.
@@ -14,12 +14,12 @@ from numpy.typing import ArrayLike, NDArray
 from vqa.errors import UsageError
 from vqa.rewards import format as form
 from vqa.rewards import preference, regression, response, temporal
-from vqa.rewards.batch import Batch, make_batch
+from vqa.rewards.batch import RolloutBatch, make_batch
 
 Numbers = NDArray[np.float64]
 Terms = dict[str, Numbers]
 
-Term = Callable[[Batch, Terms], Numbers]  # the terms before it in the list are its second argument
+Term = Callable[[RolloutBatch, Terms], Numbers]  # the terms before it in the list are its second argument
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +79,9 @@ def compute(
 
 
 def known(preset: str, weights: Mapping[str, float] = MappingProxyType({})) -> RewardPreset:
-    """The preset of this name with these weights of its terms; one of weight 0 is computed and pays nothing.
+    """Preset of this name with these weights of its terms.
+
+    A term of weight 0 is computed and pays nothing.
 
     Raises:
         UsageError: for another name, of a preset or a term, with the names there are; and where no term pays.
@@ -95,40 +97,42 @@ def known(preset: str, weights: Mapping[str, float] = MappingProxyType({})) -> R
     return replace(chosen, terms=terms)
 
 
-def _regression(batch: Batch, _: Terms) -> Numbers:
+def _regression(batch: RolloutBatch, _: Terms) -> Numbers:
     return regression.gaussian(batch.scores, batch.opinions, sigma=0.5)
 
 
-def _pairwise(batch: Batch, _: Terms) -> Numbers:
+def _pairwise(batch: RolloutBatch, _: Terms) -> Numbers:
     is_strict = batch.context.get("mode") == "strict"
     return preference.pairwise(batch.scores, batch.opinions, batch.peers, is_strict=is_strict)
 
 
-def _spread(batch: Batch, _: Terms) -> Numbers:
+def _spread(batch: RolloutBatch, _: Terms) -> Numbers:
     is_on = batch.context.get("stage", 1) == 1 or batch.context.get("mode") == "released"
     return response.spread(batch.values) if is_on else np.zeros_like(batch.scores)
 
 
-def _triplet(batch: Batch, _: Terms) -> Numbers:
+def _triplet(batch: RolloutBatch, _: Terms) -> Numbers:
     return preference.triplet(batch.scores, batch.opinions, batch.peers)
 
 
-def _fidelity(batch: Batch, _: Terms) -> Numbers:
+def _fidelity(batch: RolloutBatch, _: Terms) -> Numbers:
     return preference.fidelity(batch.scores, batch.opinions, batch.peers)
 
 
-def _format(batch: Batch, _: Terms) -> Numbers:
+def _format(batch: RolloutBatch, _: Terms) -> Numbers:
     texts = batch.array("texts")
     if texts is None:
         return form.parsed(batch.values)
     return form.demanded(texts.tolist(), batch.demand, numbers=batch.values.shape[2]).reshape(batch.scores.shape)
 
 
-def _vqathinker_regression(batch: Batch, _: Terms) -> Numbers:
+def _vqathinker_regression(batch: RolloutBatch, _: Terms) -> Numbers:
     return regression.gaussian(batch.scores, batch.opinions, sigma=0.5) * regression.decimals(batch.values)
 
 
-def _contrast(batch: Batch, paid: Numbers, accuracy: Term, *, share: float, above: float, compared: int = 1) -> Numbers:
+def _contrast(
+    batch: RolloutBatch, paid: Numbers, accuracy: Term, *, share: float, above: float, compared: int = 1
+) -> Numbers:
     if batch.context.get("perturbed") is None:
         return np.zeros_like(paid)
     values = np.array(batch.context["perturbed"], float)
@@ -138,12 +142,12 @@ def _contrast(batch: Batch, paid: Numbers, accuracy: Term, *, share: float, abov
         )
     values[~np.isfinite(values).all(axis=2)] = np.nan
     scores = values.mean(axis=2)
-    other = accuracy(Batch(values, scores, batch.opinions, batch.peers, {}), {})
+    other = accuracy(RolloutBatch(values, scores, batch.opinions, batch.peers, {}), {})
     are_parsed = ~np.isnan(batch.scores), ~np.isnan(scores)
-    return temporal.contrast(paid, other, *are_parsed, share=share, above=above, compared=compared)
+    return temporal.order_bonus(paid, other, *are_parsed, share=share, above=above, compared=compared)
 
 
-def _vqathinker_temporal(batch: Batch, terms: Terms) -> Numbers:
+def _vqathinker_temporal(batch: RolloutBatch, terms: Terms) -> Numbers:
     if batch.context.get("mode") == "released":
         return np.zeros_like(batch.scores)
     compared = int(batch.context.get("compared", max(1, len(batch.scores))))
@@ -153,38 +157,38 @@ def _vqathinker_temporal(batch: Batch, terms: Terms) -> Numbers:
     )
 
 
-def _relative(batch: Batch, _: Terms) -> Numbers:
+def _relative(batch: RolloutBatch, _: Terms) -> Numbers:
     return regression.relative(batch.scores, batch.opinions)
 
 
-def _vq_insight_temporal(batch: Batch, terms: Terms) -> Numbers:
+def _vq_insight_temporal(batch: RolloutBatch, terms: Terms) -> Numbers:
     return _contrast(batch, terms["regression"], _relative, share=0.8, above=0.1)
 
 
-def _length(batch: Batch, terms: Terms) -> Numbers:
+def _length(batch: RolloutBatch, terms: Terms) -> Numbers:
     tokens = batch.array("tokens")
     return np.zeros_like(batch.scores) if tokens is None else form.length_band(tokens, terms["regression"])
 
 
-def _repetition(batch: Batch, _: Terms) -> Numbers:
+def _repetition(batch: RolloutBatch, _: Terms) -> Numbers:
     texts = batch.array("texts")
     return np.zeros_like(batch.scores) if texts is None else form.repetition(texts.tolist())
 
 
-def _degradation(batch: Batch, _: Terms) -> Numbers:
+def _degradation(batch: RolloutBatch, _: Terms) -> Numbers:
     names = ("classes", "severities", "true_classes", "true_severities")
     parts = [part for part in map(batch.array, names) if part is not None]
     return regression.degradation(*parts) if len(parts) == len(names) else np.zeros_like(batch.scores)
 
 
-def _probability(batch: Batch, terms: Terms) -> Numbers:
+def _probability(batch: RolloutBatch, terms: Terms) -> Numbers:
     think, no_think = batch.array("think"), batch.array("no_think")
     if think is None or no_think is None:
         return np.zeros_like(batch.scores)
     return regression.probability(think, no_think, terms["threshold"] + terms["format"])
 
 
-def _consistency(batch: Batch, _: Terms) -> Numbers:
+def _consistency(batch: RolloutBatch, _: Terms) -> Numbers:
     reasons = batch.array("reason_scores")
     return np.zeros_like(batch.scores) if reasons is None else response.consistency(batch.scores, reasons)
 

@@ -25,7 +25,7 @@ def threshold(scores: Numbers, opinions: Numbers, *, within: float, inclusive: b
 
 
 def linear(scores: Numbers, opinions: Numbers, *, width: float = 4.0) -> Numbers:
-    """`1 - |s - g| / width`, not below 0.
+    """Linear in the error: `1 - |s - g| / width`, not below 0.
 
     Our own: it stands in where a paper's continuous accuracy was NOT FOUND.
 
@@ -41,9 +41,9 @@ def linear(scores: Numbers, opinions: Numbers, *, width: float = 4.0) -> Numbers
 
 
 def relative(scores: Numbers, opinions: Numbers) -> Numbers:
-    """`1 - min(1, |s - g| / |g|)` on 0-100, relative L1 of VQ-Insight (arXiv 2506.18564).
+    """Relative L1 on 0-100, `1 - min(1, |s - g| / |g|)` (arXiv 2506.18564).
 
-    Scores and opinions are mapped from 1-5 to the paper's 0-100, where an error counts more for a bad clip: half a
+    Scores and opinions are mapped from 1-5 to VQ-Insight's 0-100, where an error counts more for a bad clip: half a
     point is 12.5 there, all of it for an opinion of 1.5. An opinion of 1, its 0, pays exact hits alone.
 
     Args:
@@ -75,11 +75,10 @@ def laplace(scores: Numbers, opinions: Numbers, *, scale: float = 0.30) -> Numbe
 
 
 def gaussian(scores: Numbers, opinions: Numbers, *, sigma: float) -> Numbers:
-    """`exp(-(s - g)^2 / (2 sigma^2))`.
+    """Gaussian of the error: `exp(-(s - g)^2 / (2 sigma^2))`.
 
-    VQAThinker (arXiv 2508.06051): sigma 0.5. OmniQuality-R (arXiv 2510.10609): 0.8 of a 0-5 scale, which
-    is 0.64 of 1-5. Aes-R1 (arXiv
-    2509.21871): 0.1 of a 0-1 scale, which is 0.4 of 1-5.
+    VQAThinker (arXiv 2508.06051): sigma 0.5. OmniQuality-R (arXiv 2510.10609): 0.8 of a 0-5 scale, which is 0.64 of
+    1-5. Aes-R1 (arXiv 2509.21871): 0.1 of a 0-1 scale, which is 0.4 of 1-5.
 
     Args:
         scores: [B, K] on 1-5, NaN where unparsed.
@@ -93,9 +92,9 @@ def gaussian(scores: Numbers, opinions: Numbers, *, sigma: float) -> Numbers:
 
 
 def decimals(values: Numbers, *, factor: float = 0.8) -> Numbers:
-    """Factor for answers with fewer than two decimals (VQAThinker, arXiv 2508.06051, times its Gaussian).
+    """Factor for answers with fewer than two decimals (VQAThinker, arXiv 2508.06051).
 
-    Trailing zeros are not counted: 3.40 counts as 3.4.
+    It multiplies the paper's Gaussian. Trailing zeros are not counted: 3.40 counts as 3.4.
 
     Args:
         values: [B, K, D] as read from the text.
@@ -110,10 +109,10 @@ def decimals(values: Numbers, *, factor: float = 0.8) -> Numbers:
 
 
 def rank_to_truth(scores: Numbers, opinions: Numbers, *, hit: float = 0.02) -> Numbers:
-    """Rank of an answer beside the rank of the opinion (PreResQ-R1, arXiv 2511.05393, released image script).
+    """Nearness of an answer's rank to the opinion's (PreResQ-R1, arXiv 2511.05393).
 
-    1 within `hit` of the opinion, else exp(-|rank(s) - rank(g)| / (n + 1)) among the n parsed answers and g. Equal
-    values share the first rank.
+    As in the released image script: 1 within `hit` of the opinion, else exp(-|rank(s) - rank(g)| / (n + 1)) among the n
+    parsed answers and g. Equal values share the first rank.
 
     Args:
         scores: [B, K] on 1-5, NaN where unparsed.
@@ -137,7 +136,9 @@ def degradation(
     true_classes: NDArray[np.object_],
     true_severities: NDArray[np.object_],
 ) -> Numbers:
-    """0.25 for the right class of damage, 0.75 more for the right severity too (Q-Insight, arXiv 2503.22679).
+    """Reward for naming a clip's damage and its severity (arXiv 2503.22679).
+
+    Q-Insight's: 0.25 for the right class, 0.75 more for the right severity too.
 
     Args:
         classes: str [B, K], as answered.
@@ -154,7 +155,9 @@ def degradation(
 
 
 def probability(think: Numbers, no_think: Numbers, earned: Numbers) -> Numbers:
-    """`clamp(P_think - P_no_think, 0, 1) * (earned // 2)` (Refine-IQA, arXiv 2508.03763, stage 2).
+    """Gain in probability by reasoning (Refine-IQA, arXiv 2508.03763, stage 2).
+
+    `clamp(P_think - P_no_think, 0, 1) * (earned // 2)`.
 
     Args:
         think: [B, K], probability of the opinion's tenths digit in the answer.

@@ -1,4 +1,8 @@
-"""Terms inside one group of K answers (response rewards of PreResQ-R1, arXiv 2511.05393, as in the released code)."""
+"""Terms inside one group of K answers.
+
+`spread` and `balance` are response rewards of PreResQ-R1 (arXiv 2511.05393), as in its released code; `consistency` is
+Q-Ponder's.
+"""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +30,7 @@ def spread(values: Numbers, *, least: float = 0.5, weight: float = 0.5) -> Numbe
 
 
 def balance(values: Numbers, *, near: float = 0.05, weight: float = 0.5, aspects: int | None = None) -> Numbers:
-    """How often an answer is the median of triples of its group.
+    """Share of triples of its group in which an answer is the median.
 
     Over each triple of a clip's answers and each of the first `aspects` numbers: 1 for the median and for whatever is
     less than `near` from it, averaged over the C(K-1, 2) triples of an answer and the aspects, times `weight`. Unparsed
@@ -57,7 +61,7 @@ def balance(values: Numbers, *, near: float = 0.05, weight: float = 0.5, aspects
 
 
 def consistency(scores: Numbers, reason_scores: Numbers, *, width: float = 4.0) -> Numbers:
-    """`1 - |s - r| / width`, not below 0: agreement of an answer with its own reasoning.
+    """Agreement of a score with its own reasoning: `1 - |s - r| / width`, at least 0.
 
     Q-Ponder (arXiv 2506.05384) rewards such agreement; its form was NOT FOUND, this one is our own.
 

@@ -1,4 +1,4 @@
-"""Terms that compare answers for a clip with answers for its frames in another order."""
+"""Terms that compare answers to a clip with answers to its frames out of order."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 Numbers = NDArray[np.float64]
 
 
-def contrast(
+def order_bonus(
     paid: Numbers,
     perturbed: Numbers,
     is_parsed: NDArray[np.bool_],
@@ -17,7 +17,7 @@ def contrast(
     bonus: float = 0.3,
     compared: int = 1,
 ) -> Numbers:
-    """Bonus for groups that do better on the true order of frames than on a perturbed one.
+    """Bonus for groups that do better on frames in order than on perturbed ones.
 
     Answers paid more than `above` get `bonus` where the mean is at least `share` times the mean on perturbed frames;
     means are over the parsed answers of `compared` consecutive clips, and without any on either side there is no bonus.
@@ -45,7 +45,7 @@ def contrast(
 
 
 def _means(paid: Numbers, is_parsed: NDArray[np.bool_], compared: int) -> Numbers:
-    """Mean over the parsed answers of each clip's `compared` neighbours and itself, [B]."""
+    """Means [B] over the parsed answers of each clip's run of `compared` clips."""
     starts = np.arange(0, len(paid), compared)
     total: Numbers = np.add.reduceat(np.where(is_parsed, paid, 0.0).sum(axis=1), starts)
     count = np.add.reduceat(is_parsed.sum(axis=1), starts)

@@ -1,7 +1,7 @@
-"""All that vqa.train takes from trl, transformers and vLLM beyond their public interfaces, each with the reason.
+"""Private interfaces of trl, transformers and vLLM that vqa.train depends on.
 
 Functions wrap what is called. OVERRIDDEN names the private methods that subclasses here replace or extend. Each entry
-has a test in tests/contracts/test_trl_contract.py, and pyproject.toml pins the versions that were tried.
+has its reason, and a test in tests/contracts/test_trl_contract.py; pyproject.toml pins the versions that were tried.
 """
 
 from collections.abc import Iterator, Sequence
@@ -47,18 +47,18 @@ OVERRIDDEN = {
 
 
 def rotate_vision(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-    """Apply rotary positions to queries and keys in layers of Qwen2.5-VL's tower, which the warm-up batches."""
+    """Apply rotary positions to queries and keys of Qwen2.5-VL's tower, for warm-up."""
     rotated: tuple[Tensor, Tensor] = apply_rotary_pos_emb_vision(query, key, cos, sin)
     return rotated
 
 
 def mark_scheduler_created(trainer: "Trainer") -> None:
-    """Tell transformers' Trainer that the scheduler is its own, so that it steps and saves it."""
+    """Have transformers' Trainer step and save the scheduler as one of its own."""
     trainer._created_lr_scheduler = True
 
 
 def micro_step(trainer: "GRPOTrainer") -> int:
-    """Forward and backward passes so far. trl counts them to know when answers are due, and shows them nowhere."""
+    """Forward and backward passes so far, by which trl knows when answers are due."""
     step: int = trainer._step
     return step
 
@@ -70,7 +70,7 @@ def split_batch(batch: dict[str, Tensor], parts: int) -> list[dict[str, Tensor]]
 
 
 def add_metric(trainer: "GRPOTrainer", name: str, value: float) -> None:
-    """Add a value to the means that trl logs with the next step. Its `log_metric` exists only for reward functions."""
+    """Add a value to the means of trl's next log; its `log_metric` is for rewards."""
     trainer._metrics["train"][name].append(value)
 
 
@@ -81,17 +81,18 @@ def step_seconds(trainer: "GRPOTrainer") -> list[float]:
 
 
 def source_of(model: Model) -> str:
-    """Folder or hub id that the model was loaded from, where trl looks for the reference of the KL."""
+    """Folder or hub id the model came from, where trl loads the KL's reference."""
     name: str = model.config._name_or_path
     return name
 
 
 @contextmanager
 def reference_in_layers() -> Iterator[None]:
-    """Context manager in which trl shards the reference of the KL as accelerate shards the policy, layer by layer.
+    """Context manager in which trl shards the KL's reference layer by layer.
 
-    trl makes one unit of it, which is gathered whole in each forward pass, and takes each process's own copy, which
-    under cpu_ram_efficient_loading only the first process has (trl 1.16, `prepare_fsdp`).
+    accelerate shards the policy so; trl makes one unit of the reference, which is gathered whole in each forward pass,
+    and takes each process's own copy, which under cpu_ram_efficient_loading only the first process has (trl 1.16,
+    `prepare_fsdp`).
     """
     own = grpo_trainer.prepare_fsdp
 
@@ -111,7 +112,7 @@ def reference_in_layers() -> Iterator[None]:
 
 
 def reset_vllm_encoder_cache(trainer: "GRPOTrainer", *, is_server: bool) -> None:
-    """Drop vLLM's cache of encoded pictures, which trl keeps when it sends new weights.
+    """Drop vLLM's cache of encoded pictures, which trl keeps over new weights.
 
     See https://github.com/huggingface/trl/issues/7198.
     """
@@ -125,9 +126,9 @@ def reset_vllm_encoder_cache(trainer: "GRPOTrainer", *, is_server: bool) -> None
 def generate_by_vllm(
     trainer: "GRPOTrainer", *, prompts: Sequence[Sequence[int]], images: Sequence[Sequence[Image]]
 ) -> tuple[list[list[int]], list[list[int]], list[list[float]]]:
-    """Answers by trl's vLLM client: prompts as vLLM saw them, answers, and the drawn tokens' log-probabilities.
+    """Prompts as vLLM saw them, its answers, and their tokens' log-probabilities.
 
-    With a `rollout_func` trl leaves calling it to that function, and documents no way to.
+    By trl's client: with a `rollout_func` trl leaves calling it to that function, and documents no way to.
     """
     seen, written, logprobs, _ = trainer.vllm_generation.generate(
         prompts=prompts,

@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: weights in and out, whole or not at all, and a stop at the first NaN."""
+"""Loading, atomic checkpoints and export of weights, and a stop at the first NaN."""
 
 import json
 import logging
@@ -24,7 +24,7 @@ from transformers.trainer_utils import rotate_checkpoints
 
 from vqa.errors import ModelError
 from vqa.model.card import CARD, CARRIED, ModelCard
-from vqa.model.load import load
+from vqa.model.load import load_model
 from vqa.train._compat import source_of
 from vqa.train.hardware import WHOLE, HardwareConfig
 from vqa.train.lora import is_lora, merge_lora
@@ -45,12 +45,12 @@ def load_for_generation(
         device otherwise, and the processor.
 
     Raises:
-        ModelError: as `vqa.model.load.load`.
+        ModelError: as `vqa.model.load.load_model`.
     """
     is_alone = torch.cuda.is_available() and processes.num_processes == 1
     place = "auto" if is_alone else str(processes.device)
     _forget_deepspeed()
-    policy = load(card.model_copy(update={"dtype": "auto", "device_map": place, "cpu_threads": threads}))
+    policy = load_model(card.model_copy(update={"dtype": "auto", "device_map": place, "cpu_threads": threads}))
     return policy.model, policy.processor
 
 
@@ -74,18 +74,21 @@ def load_for_training(
         per machine holds the weights, the others empty ones.
 
     Raises:
-        ModelError: as `vqa.model.load.load`.
+        ModelError: as `vqa.model.load.load_model`.
     """
     _forget_deepspeed()
     with loading_once(hardware):
-        policy = load(card.model_copy(update={"dtype": dtype, "device_map": "cpu", "cpu_threads": threads}))
+        policy = load_model(card.model_copy(update={"dtype": dtype, "device_map": "cpu", "cpu_threads": threads}))
     reserve_weights(policy.model)
     return policy.model.requires_grad_(True).train(), policy.processor
 
 
 def _forget_deepspeed() -> None:
-    """Drop the configuration that an earlier stage left: under it transformers shards what it loads over all processes
-    and waits for them. DeepSpeed itself shards the weights that are trained later."""
+    """Drop the DeepSpeed configuration that an earlier stage left.
+
+    Under it transformers shards what it loads over all processes and waits for them. DeepSpeed itself shards the
+    weights that are trained later.
+    """
     hf.integrations.unset_hf_deepspeed_config()
 
 
@@ -143,7 +146,7 @@ def _save_from(trainer: Trained, draft: Path) -> None:
 
 
 def export_model(made: Path, folder: Path, *, dtype: torch.dtype, card: ModelCard) -> None:
-    """Write a trained model for scoring: safetensors in `dtype`, the processor, and vqa.yaml.
+    """Write a model for scoring: safetensors in `dtype`, processor and vqa.yaml.
 
     Args:
         made: the last stage's model.
@@ -167,8 +170,10 @@ def export_model(made: Path, folder: Path, *, dtype: torch.dtype, card: ModelCar
 
 
 def _finish(draft: Path, folder: Path) -> None:
-    """Put the draft in the folder's place. safetensors makes files that only the owner reads, and the workers of a
-    cluster may run as another user."""
+    """Put the draft in the folder's place, its weights readable as its other files.
+
+    safetensors makes files that only the owner reads, and the workers of a cluster may run as another user.
+    """
     mode = (draft / "config.json").stat().st_mode
     for path in draft.glob("*.safetensors"):
         path.chmod(mode)
@@ -177,7 +182,7 @@ def _finish(draft: Path, folder: Path) -> None:
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint-* in the folder that is whole, None without one; newer damaged ones are reported."""
+    """Newest whole checkpoint-* in a folder, or None; newer damaged ones are logged."""
     for path in _newest_first(folder):
         if not (damage := _damage_of(path)):
             return path
@@ -186,7 +191,11 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 
 def resume_from(folder: Path) -> str | None:
-    """The checkpoint that a stage resumes from, None to begin. Raises ModelError where all there are damaged."""
+    """Checkpoint that a stage resumes from, None to begin.
+
+    Raises:
+        ModelError: where there are checkpoints, all damaged.
+    """
     saved = last_checkpoint(folder)
     if saved is None and (found := _newest_first(folder)):
         raise ModelError(
@@ -201,7 +210,10 @@ def _newest_first(folder: Path) -> list[Path]:
 
 
 def _damage_of(checkpoint: Path) -> str:
-    """What is wrong with a checkpoint, by its headers; "" for a whole one. Sharded ones have folders of states."""
+    """Damage of a checkpoint by its headers, "" for a whole one.
+
+    Sharded ones have folders of states.
+    """
     try:
         json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -229,9 +241,9 @@ def _damage_of(checkpoint: Path) -> str:
 
 
 class Guarded:
-    """Mixin before transformers' Trainer: atomic checkpoints, and no step on a loss or gradient that is not finite.
+    """Trainer mixin: atomic checkpoints, no step on a non-finite loss or gradient.
 
-    `what` names the stage in messages.
+    It goes before transformers' Trainer; `what` names the stage in messages.
     """
 
     what = "training"
@@ -249,7 +261,10 @@ class Guarded:
         return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
 
     def create_accelerator_and_postprocess(self) -> None:
-        """As transformers', but FSDP shards over CPUs too: there a small model shows that a recipe runs."""
+        """Create the accelerator, in which FSDP shards over CPUs too.
+
+        There a small model shows that a recipe runs.
+        """
         is_on_cpus = self.args.device.type == "cpu" and os.environ.get("ACCELERATE_USE_FSDP") == "true"
         if is_on_cpus:
             self.args.distributed_state.distributed_type = DistributedType.MULTI_GPU
@@ -258,7 +273,7 @@ class Guarded:
             self.accelerator.state.fsdp_plugin.cpu_offload = CPUOffloadPolicy(pin_memory=False)
 
     def checked(self, loss: Tensor) -> Tensor:
-        """The loss as given. Raises ModelError where it is NaN or infinite."""
+        """Return the loss; ModelError where it is NaN or infinite."""
         if not torch.isfinite(loss):
             self._stop(f"the loss is {loss.item()}")
         return loss
@@ -301,7 +316,7 @@ class Guarded:
 
 
 def _restored(trainer: Guarded, checkpoint: str) -> bool:
-    """Load a checkpoint's weights into the trainer's model; False where the trainer must do it (sharded, LoRA).
+    """Load a checkpoint's weights; False where the trainer must (sharded, LoRA).
 
     transformers' Trainer reads the names as they are on disk, which for Qwen2.5-VL are not those of the model: it then
     resumes from the weights it began with, and only warns (https://github.com/QwenLM/Qwen3-VL/issues/1763).
@@ -327,7 +342,10 @@ def _disk_full(name: str, model: nn.Module, out: Path, error: Exception) -> str:
 
 @contextmanager
 def without_rename_warnings() -> Iterator[None]:
-    """Context manager that drops the warnings about transformers' old names for checkpointing, which trl calls."""
+    """Context manager without the warnings about old names for checkpointing.
+
+    They are transformers', about methods that trl calls.
+    """
     with warnings.catch_warnings():
         message = r"`(is_)?gradient_checkpointing(_enable|_disable)?` is deprecated"
         warnings.filterwarnings("ignore", message=message, category=FutureWarning)

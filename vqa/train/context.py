@@ -1,4 +1,4 @@
-"""Settings that a stage shares with its recipe: prompt, readout, precision, seed, folder, log, processes."""
+"""Settings of recipe and run that a stage needs beside its own."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from vqa.train.metrics_log import MetricsLog
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageContext:
-    """What a stage is run with beside its own settings."""
+    """Settings of recipe and run that a stage runs with."""
 
     prompt: PromptName
     readout: Readout  # of answers to held-out clips

@@ -1,4 +1,4 @@
-"""Estimate of a recipe's steps, answers, memory and least time, for `vqa train FILE --dry-run`.
+"""Estimate of a recipe's steps, answers, memory and least time, for `--dry-run`.
 
 Loads no weights, writes nothing, uses no network.
 """
@@ -11,11 +11,11 @@ from pathlib import Path
 from vqa.prompt import PromptName
 from vqa.rewards import REWARD_PRESETS
 from vqa.rewards.presets import known
-from vqa.train.clips.dataset import ListedClip, check_views, knows_damage, list_clips, split_clips
-from vqa.train.gpus import Fleet
-from vqa.train.grpo.build import check, check_terms
-from vqa.train.plan import StagePlan, fitted, plan_stages, refuse_excess
-from vqa.train.recipe import ColdStart, GrpoStage, Recipe, Stage, Warmup, recipe_views
+from vqa.train.clips.dataset import ListedClip, check_views, knows_damage, list_training_clips, split_clips
+from vqa.train.gpus import GpuFleet
+from vqa.train.grpo.build import check_settings, check_terms
+from vqa.train.plan import StagePlan, fitting_recipe, plan_stages, refuse_excess
+from vqa.train.recipe import ColdStart, GrpoStage, Recipe, RecipeStage, Warmup, recipe_views
 from vqa.train.runner import card_of, without_stand_ins
 from vqa.train.shapes import shape_of
 
@@ -27,7 +27,7 @@ FORMULA = (
 )
 
 
-def estimate(recipe: Recipe, *, data: Sequence[Path | str] = (), fleet: Fleet | None = None) -> Iterator[str]:
+def estimate(recipe: Recipe, *, data: Sequence[Path | str] = (), fleet: GpuFleet | None = None) -> Iterator[str]:
     """Yield lines about the start, the data and each stage.
 
     Args:
@@ -66,7 +66,7 @@ def estimate(recipe: Recipe, *, data: Sequence[Path | str] = (), fleet: Fleet | 
 
 
 def planned(
-    recipe: Recipe, *, data: Sequence[Path | str] = (), fleet: Fleet | None
+    recipe: Recipe, *, data: Sequence[Path | str] = (), fleet: GpuFleet | None
 ) -> tuple[Recipe, list[StagePlan], dict[str, tuple[list[ListedClip], list[ListedClip]]]]:
     """Settle `hardware: auto` and plan each stage; loads no weights.
 
@@ -85,7 +85,7 @@ def planned(
     places, asked = tuple(map(str, data)) or recipe.data, recipe.prompt or card.prompt
     clips = {stage.name: _clips(recipe, stage, stage.data or places, prompt=asked) for stage in recipe.stages}
     learned = {name: train for name, (train, _) in clips.items()}
-    recipe = fitted(recipe, card, learned, fleet=fleet)
+    recipe = fitting_recipe(recipe, card, learned, fleet=fleet)
     return recipe, plan_stages(recipe, card, learned, fleet=fleet), clips
 
 
@@ -93,30 +93,30 @@ def _data(place: str) -> Iterator[str]:
     if not Path(place).exists():
         yield f"data {place}: not there yet"
         return
-    counts = Counter((clip.dataset, clip.split) for clip in list_clips([place]))
+    counts = Counter((clip.dataset, clip.split) for clip in list_training_clips([place]))
     for dataset in sorted({dataset for dataset, _ in counts}):
         splits = ", ".join(f"{split} {count:,}" for (name, split), count in sorted(counts.items()) if name == dataset)
         yield f"data {place}: {dataset}: {splits} clips"
 
 
 def _clips(
-    recipe: Recipe, stage: Stage, places: Sequence[str], *, prompt: PromptName
+    recipe: Recipe, stage: RecipeStage, places: Sequence[str], *, prompt: PromptName
 ) -> tuple[list[ListedClip], list[ListedClip]]:
     there = [place for place in places if Path(place).exists()]
     if not there or len(there) < len(places):
         return [], []
-    clips = without_stand_ins(recipe, stage, list_clips(there, datasets=stage.datasets), prompt=prompt)
+    clips = without_stand_ins(recipe, stage, list_training_clips(there, datasets=stage.datasets), prompt=prompt)
     return split_clips(clips, held_out=recipe.validation_clips, seed=recipe.seed)
 
 
 def _work(
     recipe: Recipe,
-    stage: Stage,
+    stage: RecipeStage,
     asked: PromptName,
     train: Sequence[ListedClip],
     held_out: Sequence[ListedClip],
     *,
-    fleet: Fleet | None,
+    fleet: GpuFleet | None,
 ) -> Iterator[str]:
     if train:
         yield f"{len(train):,} clips to learn from, {len(held_out):,} held out"
@@ -132,7 +132,7 @@ def _work(
     elif isinstance(stage, GrpoStage):
         settings = stage.settings(asked, recipe.seed)
         known(settings.reward)
-        check(settings.model_copy(update={"vllm_mode": None}), [], processes=fleet.count if fleet else 1)
+        check_settings(settings.model_copy(update={"vllm_mode": None}), [], processes=fleet.count if fleet else 1)
         check_terms(settings, has_damage=not train or any(knows_damage(clip) for clip in train))
         seen = stage.max_steps * stage.clips_per_step // (stage.num_iterations * stage.num_mini_batches)
         answers = seen * stage.num_generations
@@ -149,7 +149,7 @@ def _work(
 
 
 def _least_time(plan: StagePlan, parameters: int) -> Iterator[str]:
-    """Least seconds of a GRPO step by the vendor's bandwidth and operations: none was measured."""
+    """Least seconds of a GRPO step by the vendor's figures; none was measured."""
     stage, fleet, work = plan.stage, plan.fleet, plan.work
     if fleet is None or not isinstance(stage, GrpoStage):
         return

@@ -1,4 +1,4 @@
-"""Answers of a model to clips, the best of which a later cold start imitates (rejection sampling)."""
+"""Rejection sampling: a model's answers, the best of which a cold start imitates."""
 
 import json
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ def generate_reasons(
     stage: Write,
     context: StageContext,
 ) -> None:
-    """Write FOLDER/reasons.jsonl: of each clip the parsed answer nearest to its opinion.
+    """Write reasons.jsonl: of each clip the parsed answer nearest to its opinion.
 
     Clips without a parsed answer, or with none within `stage.max_error`, are skipped. A stopped stage resumes after
     the last whole line. Each process answers for its share of the clips.
@@ -53,7 +53,7 @@ def generate_reasons(
     vocabulary = vocabulary_of(model, processor)
     given = texts_by_clip(texts)
     own = folder / f"part-{state.process_index}-of-{state.num_processes}.jsonl"
-    done = read_rows(own)
+    done = read_jsonl(own)
     with replacing(own) as draft:  # without a torn last line
         draft.write_text("".join(json.dumps(row) + "\n" for row in done), encoding="utf-8")
     known = {row["id"] for row in done}
@@ -89,7 +89,7 @@ def generate_reasons(
     state.wait_for_everyone()
     if state.is_main_process:
         parts = [folder / f"part-{rank}-of-{state.num_processes}.jsonl" for rank in range(state.num_processes)]
-        rows = [row for part in parts for row in read_rows(part) if row["conversations"]]
+        rows = [row for part in parts for row in read_jsonl(part) if row["conversations"]]
         log.write(len(clips), len(clips), answers=len(rows))
         if not rows:
             raise UsageError(
@@ -102,7 +102,7 @@ def generate_reasons(
 
 
 def _nearest(written: Sequence[str], opinion: float | None, *, numbers: int, within: float | None) -> str | None:
-    """The parsed answer whose mean is nearest to the opinion; None where none is near enough."""
+    """Parsed answer whose mean is nearest to the opinion; None where none is near."""
     found = []
     for place, text in enumerate(written):
         values = parse(text, numbers)
@@ -115,10 +115,10 @@ def _nearest(written: Sequence[str], opinion: float | None, *, numbers: int, wit
 
 def texts_by_clip(paths: Sequence[Path]) -> dict[str, str]:
     """The text of each clip in the files of earlier `write` stages, by clip id."""
-    return {row["id"]: row["conversations"][-1]["value"] for path in paths for row in read_rows(path)}
+    return {row["id"]: row["conversations"][-1]["value"] for path in paths for row in read_jsonl(path)}
 
 
-def read_rows(path: Path) -> list[Record]:
+def read_jsonl(path: Path) -> list[Record]:
     """Rows of a JSONL file, without a torn last line; none where there is no file."""
     if not path.is_file():
         return []

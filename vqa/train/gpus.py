@@ -1,11 +1,11 @@
-"""GPUs that a recipe is planned for: the table in configs/hardware, `--gpus 8xh100`, those of this machine."""
+"""GPUs to plan a recipe for: of configs/hardware, by `--gpus`, or this machine's."""
 
 import re
 from dataclasses import dataclass
 
 from pydantic import Field
 
-from vqa.config import Strict, configs_folder, load
+from vqa.config import Strict, configs_folder, load_config
 from vqa.errors import UsageError
 from vqa.machine import memory_bytes
 
@@ -25,12 +25,15 @@ class Gpu(Strict):
 
     @property
     def usable(self) -> float:
-        """Bytes for a run. The vendor's gigabytes are 2^30 bytes; the 7 % above 10^9 go to the allocator's gaps."""
+        """Bytes for a run, at 10^9 per gigabyte.
+
+        The vendor's gigabytes are 2^30 bytes; the 7 % above 10^9 go to the allocator's gaps.
+        """
         return (self.memory_gb - RESERVED_GB) * 1e9
 
 
 @dataclass(frozen=True, slots=True)
-class Fleet:
+class GpuFleet:
     """Equal GPUs that a run is planned for."""
 
     gpu: Gpu
@@ -39,7 +42,7 @@ class Fleet:
 
     @property
     def nodes(self) -> int:
-        """Hosts."""
+        """Number of hosts."""
         return -(-self.count // self.gpu.gpus_per_node)
 
     @property
@@ -48,7 +51,7 @@ class Fleet:
         return None if self.gpu.host_memory_gb is None else self.gpu.host_memory_gb * 1e9
 
 
-def parse_gpus(text: str) -> Fleet:
+def parse_gpus(text: str) -> GpuFleet:
     """Read `8xh100`, or `h100` for one.
 
     Raises:
@@ -59,18 +62,21 @@ def parse_gpus(text: str) -> Fleet:
     count = int(found[1] or 1) if found else 0
     if found is None or found[2] not in known or count < 1:
         raise UsageError(f"--gpus {text}: not a count and a GPU such as 8xh100. GPUs: {', '.join(known)}.")
-    gpu = load(configs_folder() / FOLDER / f"{found[2]}.yaml", Gpu)
-    return Fleet(gpu, count, f"{count} x {found[2]}")
+    gpu = load_config(configs_folder() / FOLDER / f"{found[2]}.yaml", Gpu)
+    return GpuFleet(gpu, count, f"{count} x {found[2]}")
 
 
-def detect_gpus(count: int | None = None) -> Fleet | None:
-    """The GPUs of this machine, `count` of them where given; None without any. Their memory is what the driver says."""
+def detect_gpus(count: int | None = None) -> GpuFleet | None:
+    """GPUs of this machine, `count` of them where given; None without any.
+
+    Their memory is what the driver says.
+    """
     import torch
 
     if not torch.cuda.is_available():
         return None
     found = torch.cuda.get_device_properties(0)
-    known = [load(path, Gpu) for path in sorted((configs_folder() / FOLDER).glob("*.yaml"))]
+    known = [load_config(path, Gpu) for path in sorted((configs_folder() / FOLDER).glob("*.yaml"))]
     like = next((gpu for gpu in known if gpu.name in found.name), known[0])
     here = torch.cuda.device_count()
     gpu = like.model_copy(
@@ -80,4 +86,4 @@ def detect_gpus(count: int | None = None) -> Fleet | None:
             "host_memory_gb": memory_bytes() / 1e9,
         }
     )
-    return Fleet(gpu, count or here, f"{count or here} x {found.name}")
+    return GpuFleet(gpu, count or here, f"{count or here} x {found.name}")

@@ -1,6 +1,6 @@
-"""Settings that fit a recipe to the machine, its block `hardware:`; the rest of a recipe is the method.
+"""Settings that fit a recipe to the machine, its block `hardware:`.
 
-Light to import: recipes are checked before torch is.
+The rest of a recipe is the method. Light to import: recipes are checked before torch is.
 """
 
 from typing import Literal
@@ -14,7 +14,7 @@ RENAMED_LORA = {"rank": "'r'", "alpha": "'lora_alpha'", "dropout": "'lora_dropou
 
 
 class Lora(Strict):
-    """LoRA (arXiv 2106.09685) by peft: low-rank additions are trained, the weights are not; peft's names."""
+    """LoRA (arXiv 2106.09685) in peft's names: only low-rank additions are trained."""
 
     r: int = Field(16, ge=1, description="rank of the additions")
     lora_alpha: int = Field(32, ge=1, description="the additions are scaled by lora_alpha / r")
@@ -71,7 +71,7 @@ class HardwareConfig(Strict):
 
     @property
     def taught(self) -> dict[str, object]:
-        """The settings that weights depend on, those at their default left out: digests of older runs stay."""
+        """Settings that weights depend on, without defaults: digests of older runs stay."""
         apart = {"auto", "sharding", "offload"}
         return self.model_dump(mode="json", exclude=apart, exclude_defaults=True)
 

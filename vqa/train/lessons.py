@@ -1,4 +1,4 @@
-"""What a stage learns from: the lessons of a cold start, and the examples of GRPO."""
+"""Training data of a stage: the lessons of a cold start, the examples of GRPO."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ def lessons_of(
     views: ViewsConfig,
     seed: int,
 ) -> list[TrainingClip]:
-    """Clips of a cold start with an answer each; under Q-Insight's prompt about their damage too.
+    """Clips of a cold start with an answer each, for Q-Insight about damage too.
 
     Args:
         stage: whose `reasons`, if any, stand in place of the clips' own.
@@ -45,7 +45,9 @@ def lessons_of(
 
 
 def examples_of(stage: GrpoStage, learned: Sequence[TrainingClip], *, captions: Mapping[str, str]) -> list[Example]:
-    """Examples of GRPO: each clip's quality, but of stand-ins; for Q-Insight's reward its damage too, where known.
+    """Examples of GRPO: a clip's quality, and for Q-Insight's reward its damage.
+
+    Quality is left out for stand-in opinions, damage where it is not known.
 
     Args:
         stage: whose reward is earned.

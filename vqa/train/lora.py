@@ -16,13 +16,15 @@ if TYPE_CHECKING:
 
 
 def mark_trained(model: nn.Module, *, text: bool = True, tower: bool = True) -> None:
-    """Mark which weights are trained, those of the text model and of the vision tower, and set training mode."""
+    """Mark text model and vision tower as trained or frozen; set training mode."""
     model.train().requires_grad_(text)
     tower_of(model).requires_grad_(tower)
 
 
 def lora_config(model: nn.Module, settings: Lora, *, tower: bool) -> "LoraConfig":
-    """Say to peft which layers get additions, by their full names: a tower may have layers of the text model's names.
+    """Configuration of peft that names in full the layers which get additions.
+
+    A tower may have layers of the text model's names.
 
     Args:
         model: without additions.
@@ -68,7 +70,7 @@ def is_lora(model: Model) -> bool:
 
 
 def merge_lora(model: Model, additions: Path | None = None) -> Model:
-    """The model with its additions, or those saved in a folder, added into its weights; unchanged without any."""
+    """Model with its additions, or those of a folder, merged; unchanged without any."""
     if additions is not None:
         import peft
 

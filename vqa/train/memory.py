@@ -1,4 +1,4 @@
-"""Memory of a training run on each GPU and in its host, by arithmetic: no torch, no weights.
+"""Memory of a training run per GPU and host, by arithmetic: no torch, no weights.
 
     weights, gradients, AdamW, reference      bytes per parameter, in shards or in host memory
     rollouts       + all weights gathered + caches of keys and values + logits of a token
@@ -17,12 +17,12 @@ from typing import Literal
 from vqa.train.hardware import HardwareConfig
 
 GB = 1e9
-Numbers = Literal["float32", "mixed", "bfloat16"]  # mixed: float32 weights, products in bfloat16 (autocast)
+Precision = Literal["float32", "mixed", "bfloat16"]  # mixed: float32 weights, products in bfloat16 (autocast)
 # Bytes that a block keeps for its backward pass, per token: of its width, and of the inner width of its MLP.
-TEXT_SAVED: Mapping[Numbers, tuple[int, int]] = {"float32": (40, 16), "mixed": (34, 8), "bfloat16": (24, 8)}
-TOWER_SAVED: Mapping[Numbers, tuple[int, int]] = {"float32": (52, 16), "mixed": (32, 8), "bfloat16": (30, 8)}
-RESIDUAL: Mapping[Numbers, int] = {"float32": 4, "mixed": 4, "bfloat16": 2}  # bytes between two blocks
-PRODUCT: Mapping[Numbers, int] = {"float32": 4, "mixed": 2, "bfloat16": 2}  # bytes of an operand
+TEXT_SAVED: Mapping[Precision, tuple[int, int]] = {"float32": (40, 16), "mixed": (34, 8), "bfloat16": (24, 8)}
+TOWER_SAVED: Mapping[Precision, tuple[int, int]] = {"float32": (52, 16), "mixed": (32, 8), "bfloat16": (30, 8)}
+RESIDUAL: Mapping[Precision, int] = {"float32": 4, "mixed": 4, "bfloat16": 2}  # bytes between two blocks
+PRODUCT: Mapping[Precision, int] = {"float32": 4, "mixed": 2, "bfloat16": 2}  # bytes of an operand
 TILE = 4096, 32_768  # tokens and vocabulary of a tile of trl's chunked log-probabilities
 MERGED = 4  # patches that become one token
 PATCH = 3 * 2 * 14 * 14  # values of a patch
@@ -61,15 +61,15 @@ class ModelShape:
         return self.vocabulary * self.width * (1 if self.is_tied else 2)
 
     def lora(self, r: int, targets: tuple[str, ...], *, tower: bool) -> int:
-        """Parameters of low-rank additions to layers of these names, and to all of the tower's where it has any."""
+        """Parameters of low-rank additions to `targets` and, with `tower`, to all of it."""
         text = sum(sum(size) for name, size in self.linear.items() if name in targets)
         own = 4 * self.tower_width + 2 * self.tower_width + 3 * (self.tower_width + self.tower_inner)
         return r * (text * self.layers + own * self.tower_layers * tower)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
-    """What one process does at once, in tokens."""
+class Workload:
+    """Work of one process at once, in tokens."""
 
     prompts: int  # of a forward pass
     answers: int  # of a forward pass
@@ -87,7 +87,7 @@ class Work:
 
     @property
     def is_trained(self) -> bool:
-        """Whether any weight is."""
+        """Whether any weight is trained."""
         return self.trains_text or self.trains_tower
 
     @property
@@ -131,8 +131,8 @@ class MemoryPlan:
         return sum(self.host.values())
 
 
-def numbers_of(hardware: HardwareConfig, *, is_half: bool) -> Numbers:
-    """Which numbers the products and what lies between them are in.
+def numbers_of(hardware: HardwareConfig, *, is_half: bool) -> Precision:
+    """Number format of matrix products and of what lies between them.
 
     Args:
         hardware: of the recipe.
@@ -144,12 +144,13 @@ def numbers_of(hardware: HardwareConfig, *, is_half: bool) -> Numbers:
 
 
 def state_bytes(
-    shape: ModelShape, work: Work, hardware: HardwareConfig, *, numbers: Numbers, reference: bool
+    shape: ModelShape, work: Workload, hardware: HardwareConfig, *, numbers: Precision, reference: bool
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Bytes of weights, gradients, optimiser and reference of the whole model, on GPUs and in host memory.
+    """Bytes of the whole model's training state, on GPUs and in host memory.
 
-    With bfloat16 products and float32 master weights a trained parameter takes 16 bytes, as 4 + 4 + 8 (weight,
-    gradient, two moments) or 2 + 2 + 12 (ZeRO: Rajbhandari et al., arXiv 1910.02054, section 3.1).
+    Of weights, gradients, optimiser and reference. With bfloat16 products and float32 master weights a trained
+    parameter takes 16 bytes, as 4 + 4 + 8 (weight, gradient, two moments) or 2 + 2 + 12 (ZeRO: Rajbhandari et al.,
+    arXiv 1910.02054, section 3.1).
 
     Args:
         shape: of the model.
@@ -182,8 +183,8 @@ def state_bytes(
     return here, host
 
 
-def activation_bytes(shape: ModelShape, work: Work, *, numbers: Numbers, is_gpu: bool = True) -> dict[str, float]:
-    """Bytes of what a forward pass keeps for the backward pass, and of what is at work at once.
+def activation_bytes(shape: ModelShape, work: Workload, *, numbers: Precision, is_gpu: bool = True) -> dict[str, float]:
+    """Bytes kept by a forward pass for the backward pass, and those at work at once.
 
     Args:
         shape: of the model.
@@ -230,7 +231,7 @@ def activation_bytes(shape: ModelShape, work: Work, *, numbers: Numbers, is_gpu:
 
 def plan_memory(
     shape: ModelShape,
-    work: Work,
+    work: Workload,
     hardware: HardwareConfig,
     *,
     is_half: bool = True,

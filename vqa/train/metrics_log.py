@@ -1,4 +1,4 @@
-"""Metrics of a run: JSON lines in its folder, lines on the terminal, experiment trackers, peak memory."""
+"""Metrics of a run: JSON lines, terminal, experiment trackers, peak memory."""
 
 import importlib.util
 import json
@@ -29,7 +29,11 @@ class MetricsLog:
         self._values.setdefault(name, []).append(value)
 
     def write(self, step: int, steps: int, **more: float) -> None:
-        """Write a line: the means since the last one, and `more` as it is. Raises ModelError where the disk is full."""
+        """Write a line: the means since the last one, and `more` as it is.
+
+        Raises:
+            ModelError: where the disk is full.
+        """
         means = {name: sum(values) / len(values) for name, values in self._values.items()} | more
         count = max((len(values) for values in self._values.values()), default=1)
         seconds = (time.perf_counter() - self._started) / count
@@ -75,7 +79,7 @@ class LogCallback(TrainerCallback):
 
 
 def log_held_out(trainer: Trainer, found: Mapping[str, float], control: TrainerControl) -> None:
-    """Log figures of held-out clips to the trainer's trackers, apart from the step's own metrics."""
+    """Log figures of held-out clips to the trackers, apart from the step's metrics."""
     is_due = control.should_log
     # Not by trl's own `log`, which would take the step's metrics along.
     Trainer.log(trainer, {f"held_out/{name}": value for name, value in found.items()})
@@ -91,7 +95,7 @@ def peak_memory_gb() -> float:
 
 
 def reporters() -> list[str]:
-    """Enabled trackers: TensorBoard if installed, W&B if installed and configured (a key or a mode)."""
+    """Enabled trackers: TensorBoard if installed, W&B if also configured (key, mode)."""
     found = [name for name in ("tensorboard", "tensorboardX") if importlib.util.find_spec(name)][:1]
     trackers = ["tensorboard"] if found else []
     netrc = Path.home() / ".netrc"

@@ -1,4 +1,4 @@
-"""Parts of an MLLM by role: the vision tower, groups for an optimiser, the vocabulary; and its sizes."""
+"""Parts of an MLLM: vision tower, parameter groups, vocabulary; and its sizes."""
 
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,10 @@ def tower_of(model: nn.Module) -> nn.Module:
 
 
 def parameter_groups(model: nn.Module, *, rate: float, vision_rate: float | None) -> list[dict[str, object]]:
-    """Trained parameters in an optimiser's groups: the tower at `vision_rate` (None: `rate`), the rest at `rate`."""
+    """Groups of trained parameters: the tower at `vision_rate`, the rest at `rate`.
+
+    A `vision_rate` of None is `rate`.
+    """
     own = {id(one) for one in tower_of(model).parameters()}
     trained = [one for one in model.parameters() if one.requires_grad]
     rates = {False: rate, True: rate if vision_rate is None else vision_rate}
@@ -42,7 +45,7 @@ def parameter_groups(model: nn.Module, *, rate: float, vision_rate: float | None
 
 
 def vocabulary_of(model: Model, processor: "ProcessorMixin") -> Vocabulary:
-    """The tokens that the model may write. Raises ModelError where none ends an answer."""
+    """Tokens that the model may write; ModelError where none ends an answer."""
     size = model.get_output_embeddings().weight.shape[0]
     return Vocabulary.of(processor.tokenizer, model.config, size=size, ends=model.generation_config.eos_token_id)
 

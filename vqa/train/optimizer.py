@@ -1,4 +1,4 @@
-"""AdamW as the block `hardware:` has it: its moments in 8 bits, or in host memory."""
+"""AdamW by the block `hardware:`, its moments in 8 bits or in host memory."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 class OffloadedAdamW(AdamW):
-    """AdamW whose moments lie in host memory and come to the device for one weight at a time."""
+    """AdamW with moments in host memory, on the device for one weight at a time."""
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Update the weights one after the other. `closure` computes the loss once before, as in torch."""
+        """Update weights one by one; `closure` gives the loss once before, as in torch."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -46,7 +46,7 @@ class OffloadedAdamW(AdamW):
 
 
 def optimizer_class(hardware: "HardwareConfig") -> Callable[..., Optimizer]:
-    """The class of AdamW for the hardware; DeepSpeed moves what it offloads by itself."""
+    """AdamW's class for the hardware; DeepSpeed moves what it offloads by itself."""
     if hardware.optimizer_bits == 8:
         from torchao.optim import AdamW8bit
 

@@ -1,4 +1,4 @@
-"""Plan of a recipe's memory on given GPUs: what each stage takes, whether it fits, and the nearest settings that do.
+"""Plan of a recipe's memory on given GPUs, and the nearest settings that fit.
 
 Loads no weights, writes nothing, uses no network.
 """
@@ -13,11 +13,11 @@ from vqa.errors import UsageError
 from vqa.model.card import ModelCard, settle
 from vqa.prompt import PROMPTS
 from vqa.train.clips.dataset import ListedClip, view_of
-from vqa.train.gpus import Fleet
+from vqa.train.gpus import GpuFleet
 from vqa.train.grpo.perturbations import needed_pass
 from vqa.train.hardware import HardwareConfig, Lora
-from vqa.train.memory import GB, MemoryPlan, ModelShape, Work, plan_memory
-from vqa.train.recipe import ColdStart, GrpoStage, Recipe, Stage, Warmup, Write
+from vqa.train.memory import GB, MemoryPlan, ModelShape, Workload, plan_memory
+from vqa.train.recipe import ColdStart, GrpoStage, Recipe, RecipeStage, Warmup, Write
 from vqa.train.scratch.crops import CROP
 from vqa.train.scratch.model import PATCH
 from vqa.train.shapes import shape_of
@@ -40,14 +40,14 @@ PLACES = (
 
 @dataclass(frozen=True, slots=True)
 class StagePlan:
-    """What a stage takes under given hardware settings."""
+    """Memory of a stage under given hardware settings."""
 
-    stage: Stage
+    stage: RecipeStage
     shape: ModelShape
     pictures: tuple[int, int]  # of a prompt, and their tokens
-    work: Work
+    work: Workload
     memory: MemoryPlan
-    fleet: Fleet | None
+    fleet: GpuFleet | None
 
     @property
     def excess(self) -> float:
@@ -58,7 +58,7 @@ class StagePlan:
         return over if self.fleet.host is None else max(over, self.memory.host_peak - self.fleet.host)
 
     def complaint(self) -> str:
-        """What does not fit, with value and limit."""
+        """Message on what does not fit, with value and limit."""
         if self.fleet is None or self.excess <= 0:
             return ""
         memory, gpu = self.memory, self.fleet.gpu
@@ -87,7 +87,7 @@ class StagePlan:
 
 
 def plan_stages(
-    recipe: Recipe, card: ModelCard, clips: Mapping[str, Sequence[ListedClip]], *, fleet: Fleet | None
+    recipe: Recipe, card: ModelCard, clips: Mapping[str, Sequence[ListedClip]], *, fleet: GpuFleet | None
 ) -> list[StagePlan]:
     """Plan each stage under the recipe's own hardware settings.
 
@@ -109,11 +109,11 @@ def plan_stages(
 
 def plan_stage(
     recipe: Recipe,
-    stage: Stage,
+    stage: RecipeStage,
     shape: ModelShape,
     pictures: tuple[int, int],
     *,
-    fleet: Fleet | None,
+    fleet: GpuFleet | None,
     hardware: HardwareConfig | None = None,
 ) -> StagePlan:
     """Plan one stage.
@@ -150,12 +150,13 @@ def plan_stage(
     return StagePlan(stage, shape, pictures, work, memory, fleet)
 
 
-def fitted(
-    recipe: Recipe, card: ModelCard, clips: Mapping[str, Sequence[ListedClip]], *, fleet: Fleet | None
+def fitting_recipe(
+    recipe: Recipe, card: ModelCard, clips: Mapping[str, Sequence[ListedClip]], *, fleet: GpuFleet | None
 ) -> Recipe:
-    """The recipe, under `hardware: auto` with the quickest sharding and offload in which every stage fits.
+    """Recipe with the quickest sharding and offload in which every stage fits.
 
-    They say where things lie, and change no weight that is learnt. Where nothing fits, what needs least is taken.
+    Under `hardware: auto` only. Sharding and offload say where things lie, and change no weight that is learnt. Where
+    nothing fits, what needs least is taken.
 
     Args:
         recipe: whose other hardware settings are kept.
@@ -189,11 +190,11 @@ def refuse_excess(recipe: Recipe, plans: Sequence[StagePlan]) -> None:
     """
     for found in plans:
         if found.complaint():
-            raise UsageError(f"{found.complaint()}. {nearest(recipe, found)}")
+            raise UsageError(f"{found.complaint()}. {least_change(recipe, found)}")
 
 
-def nearest(recipe: Recipe, found: StagePlan) -> str:
-    """The change that makes a stage fit and alters the run least, as options of the command.
+def least_change(recipe: Recipe, found: StagePlan) -> str:
+    """Least change to the run that makes a stage fit, as options of the command.
 
     Smaller forward passes and recomputed activations give the same weights, and so do shards and host memory; an
     optimiser of 8 bits and LoRA do not.
@@ -201,7 +202,7 @@ def nearest(recipe: Recipe, found: StagePlan) -> str:
     stage, fleet, own = found.stage, found.fleet, recipe.hardware
     assert fleet is not None
     plan = partial(plan_stage, recipe, shape=found.shape, pictures=found.pictures)
-    options: list[tuple[float, str, Stage, HardwareConfig]] = []
+    options: list[tuple[float, str, RecipeStage, HardwareConfig]] = []
     for (cost, stage_set, changed), (more, hardware_set, hardware) in itertools.product(
         _smaller(stage, fleet.count), _leaner(own, is_several=fleet.count > 1)
     ):
@@ -212,8 +213,8 @@ def nearest(recipe: Recipe, found: StagePlan) -> str:
     return "Nothing that is known here makes it fit; take a smaller model or GPUs with more memory."
 
 
-def _smaller(stage: Stage, processes: int) -> Iterator[tuple[float, str, Stage]]:
-    """The stage with smaller forward passes, and with activations recomputed: cost, options, stage."""
+def _smaller(stage: RecipeStage, processes: int) -> Iterator[tuple[float, str, RecipeStage]]:
+    """Variants of a stage with smaller or recomputed passes: cost, options, stage."""
     if not isinstance(stage, GrpoStage | ColdStart):
         yield 0.0, "", stage
         return
@@ -243,7 +244,7 @@ def _smaller(stage: Stage, processes: int) -> Iterator[tuple[float, str, Stage]]
 
 
 def _leaner(own: HardwareConfig, *, is_several: bool) -> Iterator[tuple[float, str, HardwareConfig]]:
-    """The settings with shards, host memory, fewer bits and LoRA: cost, options, settings."""
+    """Variants with shards, host memory, fewer bits, LoRA: cost, options, settings."""
     changes: list[tuple[float, dict[str, object], str]] = [(0.0, {}, "")]
     for rank, (kind, place) in enumerate(PLACES):
         is_kept = own.is_sharded and kind != own.sharding
@@ -266,13 +267,13 @@ def _leaner(own: HardwareConfig, *, is_several: bool) -> Iterator[tuple[float, s
 
 
 def work_of(
-    recipe: Recipe, stage: Stage, pictures: tuple[int, int], *, hardware: HardwareConfig, processes: int
-) -> Work:
-    """What one of `processes` does at once in a stage; `pictures`: of a prompt, and their tokens."""
+    recipe: Recipe, stage: RecipeStage, pictures: tuple[int, int], *, hardware: HardwareConfig, processes: int
+) -> Workload:
+    """Work of one process in a stage; `pictures`: in a prompt, and their tokens."""
     count, seen = pictures
     if isinstance(stage, Warmup):
         patches = stage.per_device_train_batch_size * (CROP // PATCH) ** 2
-        return Work(prompts=1, answers=0, prompt_tokens=1, answer_tokens=0, patches=patches, trains_text=False)
+        return Workload(prompts=1, answers=0, prompt_tokens=1, answer_tokens=0, patches=patches, trains_text=False)
     prompt = PROMPTS[stage.prompt or recipe.prompt or settle(recipe.card_name, {})[0].prompt]
     asked = seen + 8 * count + len(prompt.question) // 4 + CHAT_TOKENS
     patches = 4 * seen
@@ -283,7 +284,7 @@ def work_of(
         rows = min(stage.per_device_train_batch_size, own)
         group, is_shared = min(k, own), stage.shared_prefill
         written = max(group, rows // k * k) if is_shared else own
-        return Work(
+        return Workload(
             prompts=math.ceil(rows / k),
             answers=rows,
             prompt_tokens=asked,
@@ -300,7 +301,7 @@ def work_of(
     if isinstance(stage, ColdStart):
         share = max(1, stage.global_batch_size // processes)
         rows = min(stage.per_device_train_batch_size or share, share)
-        return Work(
+        return Workload(
             prompts=rows,
             answers=rows,
             prompt_tokens=asked,
@@ -313,7 +314,7 @@ def work_of(
             trains_text=stage.text == "train",
             trains_tower=tower,
         )
-    return Work(
+    return Workload(
         prompts=1,
         answers=stage.num_return_sequences,
         prompt_tokens=asked,
@@ -326,7 +327,10 @@ def work_of(
 
 
 def picture_tokens(recipe: Recipe, card: ModelCard, clips: Sequence[ListedClip] = ()) -> tuple[int, int]:
-    """Pictures of a prompt, and their tokens: of the largest of some prepared clips, else of a clip of NATIVE size."""
+    """Pictures of a prompt and their tokens: of the largest of some prepared clips.
+
+    Without prepared clips, of a clip of NATIVE size.
+    """
     views = ViewsConfig(**card.views)
     prepared = [clip for clip in clips if clip.prepared is not None]
     few = prepared[:: max(1, len(prepared) // LOOKED_AT)][:LOOKED_AT]

@@ -1,4 +1,4 @@
-"""Folder of a trained model for the Hugging Face hub: safetensors, processor, model card.
+"""Folder of a trained model for the Hugging Face hub, with its model card.
 
 OUT/README.md              the model card: figures, recipe, licence, how to use it
 OUT/vqa.yaml               its card for `vqa score --model`: prompt, views, picture sizes
@@ -21,7 +21,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from vqa.errors import UsageError, VqaError
 from vqa.files import write_json
 from vqa.model.card import find_card
-from vqa.model.resolve import locate
+from vqa.model.resolve import locate_model
 from vqa.prompt import PROMPTS
 from vqa.train.recipe import STAGE_FILE
 from vqa.train.types import Record
@@ -52,7 +52,7 @@ def make_folder(run: Path, repo: str, *, licence: str, evaluation: Path | None =
         raise UsageError(f"{run}: holds no model folder. Give the --out of a `vqa train` that has ended.")
     if out.exists() and not (out / "stages.json").is_file():
         raise UsageError(f"--out {out}: exists and was not made by `vqa push`. Give another folder.")
-    locate(str(model))
+    locate_model(str(model))
     if not any((model / name).is_file() for name in ("processor_config.json", "preprocessor_config.json")):
         raise UsageError(f"{model}: no processor beside the weights. Run the last stage of `vqa train` again.")
     stages, log = _stages(run), _log(run)
@@ -106,7 +106,7 @@ def _check_name(repo: str) -> None:
 
 
 def _link(source: Path, target: Path) -> None:
-    """Weights can be large: a hard link where the file system allows, else a copy."""
+    """Hard-link a file, or copy it where the file system cannot: it may be large."""
     try:
         os.link(source.resolve(), target)
     except OSError:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from vqa.config import Strict, Values, build, merge, override, read, refuse_renamed
+from vqa.config import Strict, Values, build, merge_values, override, read_yaml, refuse_renamed
 from vqa.errors import UsageError
 from vqa.model.card import settle
 from vqa.prompt import PromptName
@@ -106,7 +106,7 @@ class Warmup(Common):
 
 
 class ColdStart(Common):
-    """Supervised fine-tuning on answers with reasons, of a ladder, of prepared clips, or of JSONL files."""
+    """Supervised fine-tuning on reasoned answers: of ladders, clips or JSONL files."""
 
     kind: Literal["coldstart"]
     prompt: PromptName | None = Field(None, description="default: the recipe's")
@@ -169,7 +169,7 @@ class ColdStart(Common):
 
 
 class GrpoStage(Common, GrpoSettings):
-    """Reinforcement by a reward preset; most settings are in vqa/train/grpo/config.py."""
+    """Reinforcement learning by a reward preset; settings: vqa/train/grpo/config.py."""
 
     kind: Literal["grpo"]
     prompt: PromptName | None = Field(None, description="default: the recipe's")  # type: ignore[assignment]
@@ -190,13 +190,13 @@ class GrpoStage(Common, GrpoSettings):
         return self
 
     def settings(self, prompt: PromptName, seed: int) -> GrpoSettings:
-        """The trainer's settings, with the recipe's prompt and seed where the stage has none of its own."""
+        """Trainer's settings, with the recipe's prompt and seed where the stage has none."""
         own = {"prompt": self.prompt or prompt, "seed": seed if self.seed is None else self.seed}
         return GrpoSettings(**{name: getattr(self, name) for name in GrpoSettings.model_fields} | own)
 
 
 class Write(Common):
-    """Generation of an answer per clip for a later stage to learn from (rejection sampling); trains nothing."""
+    """Rejection sampling of an answer per clip for a later stage; trains nothing."""
 
     kind: Literal["write"]
     prompt: PromptName | None = Field(None, description="default: the recipe's")
@@ -222,12 +222,12 @@ class Write(Common):
         return self
 
 
-Stage = Warmup | ColdStart | GrpoStage | Write
+RecipeStage = Warmup | ColdStart | GrpoStage | Write
 KINDS: dict[str, type[Common]] = {"warmup": Warmup, "coldstart": ColdStart, "grpo": GrpoStage, "write": Write}
 
 
 class Recipe(Strict):
-    """Schema of configs/train/*.yaml; training begins with `start`, or with a random model of the sizes in `model`."""
+    """Schema of configs/train/*.yaml; training begins with `start` or a random model."""
 
     card: str | None = Field(
         None, description="model card with prompt, views and picture sizes; default: that of `start`"
@@ -251,11 +251,11 @@ class Recipe(Strict):
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of matrix products; weights are float32")
     export: Literal["float32", "bfloat16", "float16"] = Field("bfloat16", description="of the weights in OUT/model")
     hardware: HardwareConfig = Field(HardwareConfig(), description="how it fits the machine; see vqa/train/hardware.py")
-    stages: tuple[Stage, ...] = Field(min_length=1)
+    stages: tuple[RecipeStage, ...] = Field(min_length=1)
 
     @field_validator("stages")
     @classmethod
-    def _fit_hardware(cls, stages: tuple[Stage, ...], info: ValidationInfo) -> tuple[Stage, ...]:
+    def _fit_hardware(cls, stages: tuple[RecipeStage, ...], info: ValidationInfo) -> tuple[RecipeStage, ...]:
         hardware = info.data.get("hardware", HardwareConfig())  # absent where it is itself wrong
         return tuple(_on_hardware(stage, hardware) for stage in stages)
 
@@ -283,8 +283,8 @@ class Recipe(Strict):
                 raise ValueError(f"stage {stage.name}: a warm-up needs a model made from sizes; {way}")
         return self
 
-    def origin(self, stage: Stage) -> str | None:
-        """Where a stage starts: an earlier stage's name, a card, hub id or folder, or None for `model`."""
+    def origin(self, stage: RecipeStage) -> str | None:
+        """Start of a stage: an earlier stage, a card, hub id or folder; None for `model`."""
         if stage.start is not None:
             return self.start if stage.start == "base" else stage.start
         before = [one.name for one in self.stages[: self.stages.index(stage)] if one.kind != "write"]
@@ -296,8 +296,8 @@ class Recipe(Strict):
         return self.card or str(self.start)
 
 
-def _on_hardware(stage: Stage, hardware: HardwareConfig) -> Stage:
-    """The stage, with a frozen tower where the hardware's is. Raises ValueError where they do not fit."""
+def _on_hardware(stage: RecipeStage, hardware: HardwareConfig) -> RecipeStage:
+    """Stage with the hardware's frozen tower; ValueError where the two do not fit."""
     if not isinstance(stage, ColdStart | GrpoStage):
         return stage
     what, rate = f"stage {stage.name}", stage.vision_learning_rate
@@ -330,7 +330,7 @@ def load_recipe(path: Path, assignments: Sequence[str] = ()) -> Recipe:
     Raises:
         UsageError: naming the file, the stage and the key, with the keys there are.
     """
-    values = read(path)
+    values = read_yaml(path)
     listed = values.get("stages")
     if not isinstance(listed, list) or not listed or not all(isinstance(stage, dict) for stage in listed):
         raise UsageError(f"{path}: no stages. Give a list of them, each with kind ({', '.join(KINDS)}) and name.")
@@ -349,9 +349,9 @@ def load_recipe(path: Path, assignments: Sequence[str] = ()) -> Recipe:
 
 
 def recipe_views(recipe: Recipe) -> ViewsConfig:
-    """What the recipe shows of a clip: its `views` over its card's. Raises UsageError for a wrong key or value."""
+    """Views of a recipe, its own over its card's; UsageError for a wrong setting."""
     card, _ = settle(recipe.card_name, {})
-    return build(ViewsConfig, merge(card.views, recipe.views), where="the recipe, views")
+    return build(ViewsConfig, merge_values(card.views, recipe.views), where="the recipe, views")
 
 
 def _stage(name: object, values: object, path: str) -> Common:

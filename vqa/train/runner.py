@@ -1,4 +1,4 @@
-"""Running a recipe: its stages one after the other, and what a stopped run resumes from.
+"""Run of a recipe: its stages in order, and what a stopped run resumes from.
 
     OUT/log.jsonl            a line of metrics now and then
     OUT/STAGE/stage.json     the stage's settings, and whether it is finished
@@ -23,7 +23,7 @@ from accelerate import PartialState
 from transformers import PrinterCallback, ProcessorMixin
 
 from vqa import machine
-from vqa.config import merge
+from vqa.config import merge_values
 from vqa.errors import UsageError
 from vqa.model.card import GenerationConfig, ModelCard, Readout, settle
 from vqa.prompt import PROMPTS, PromptName
@@ -43,7 +43,7 @@ from vqa.train.clips.dataset import (
     check_views,
     digest_of,
     knows_damage,
-    list_clips,
+    list_training_clips,
     load_clips,
     split_clips,
     view_of,
@@ -55,13 +55,13 @@ from vqa.train.grpo.perturbations import second_pass
 from vqa.train.hardware import WHOLE
 from vqa.train.lessons import examples_of, lessons_of
 from vqa.train.metrics_log import LogCallback, MetricsLog
-from vqa.train.recipe import ColdStart, GrpoStage, Recipe, Stage, Warmup, Write, recipe_views
+from vqa.train.recipe import ColdStart, GrpoStage, Recipe, RecipeStage, Warmup, Write, recipe_views
 from vqa.train.scratch.crops import cut_crops
 from vqa.train.scratch.model import make_model, make_processor, make_tokenizer
 from vqa.train.scratch.warmup import warm_up
 from vqa.train.sft.trainer import cold_start
 from vqa.train.sharding import begin_sharding
-from vqa.train.stage_record import begin_stage, finish_stage, key_of
+from vqa.train.stage_record import begin_stage, finish_stage, stage_key
 from vqa.train.types import Model
 from vqa.train.validation import validate
 from vqa.views import ViewsConfig
@@ -71,7 +71,7 @@ hf: Any = transformers  # its types do not hold what it does
 
 @dataclass(slots=True, kw_only=True)
 class RunContext:
-    """What the stages of one run share."""
+    """Settings and clips that the stages of one run share."""
 
     recipe: Recipe
     card: ModelCard
@@ -85,7 +85,7 @@ class RunContext:
 
     @classmethod
     def of(cls, recipe: Recipe, *, out: Path, data: Sequence[Path | str] = ()) -> "RunContext":
-        """Read the recipe's card; loads no model and no clip."""
+        """Read the recipe's card and begin sharding; loads no model and no clip."""
         card, generation = card_of(recipe)
         begin_sharding(recipe.hardware)
         return cls(
@@ -101,12 +101,12 @@ class RunContext:
 
     @property
     def precision(self) -> torch.dtype:
-        """Of matrix products."""
+        """Number type of matrix products."""
         found: torch.dtype = getattr(torch, self.recipe.precision)
         return found
 
-    def clips(self, stage: Stage) -> tuple[list[ListedClip], list[ListedClip]]:
-        """List the stage's clips: to learn from, and held out. Raises UsageError without data."""
+    def clips(self, stage: RecipeStage) -> tuple[list[ListedClip], list[ListedClip]]:
+        """List the stage's clips, to learn from and held out; UsageError without data."""
         places = stage.data or self.places
         if not places and not (isinstance(stage, ColdStart) and stage.reasons):
             raise UsageError(f"stage {stage.name}: no data. Give --data FOLDER (of `vqa prepare`, or a ladder).")
@@ -114,7 +114,7 @@ class RunContext:
             return [], []
         for place in places:
             check_views(place, self.views)
-        clips = list_clips(places, datasets=stage.datasets)
+        clips = list_training_clips(places, datasets=stage.datasets)
         clips = without_stand_ins(self.recipe, stage, clips, prompt=self.prompt)
         return split_clips(clips, held_out=self.recipe.validation_clips, seed=self.recipe.seed)
 
@@ -143,8 +143,8 @@ class RunContext:
         """The stage's prompt."""
         return stage.prompt or self.prompt
 
-    def stage_context(self, stage: Stage, folder: Path, log: MetricsLog) -> StageContext:
-        """What a stage is run with beside its own settings."""
+    def stage_context(self, stage: RecipeStage, folder: Path, log: MetricsLog) -> StageContext:
+        """Context of a stage: what it is run with beside its own settings."""
         return StageContext(
             prompt=self.prompt if isinstance(stage, Warmup) else self.prompt_of(stage),
             readout=self.readout,
@@ -157,8 +157,10 @@ class RunContext:
         )
 
 
-def without_stand_ins(recipe: Recipe, stage: Stage, clips: list[ListedClip], *, prompt: PromptName) -> list[ListedClip]:
-    """The clips without the opinions that no person gave, unless the recipe trains on them.
+def without_stand_ins(
+    recipe: Recipe, stage: RecipeStage, clips: list[ListedClip], *, prompt: PromptName
+) -> list[ListedClip]:
+    """Take out opinions that no person gave, unless the recipe trains on them.
 
     Raises:
         UsageError: where the stage learns nothing else of such clips, or has no others.
@@ -179,9 +181,9 @@ def without_stand_ins(recipe: Recipe, stage: Stage, clips: list[ListedClip], *, 
 
 
 def card_of(recipe: Recipe) -> tuple[ModelCard, GenerationConfig]:
-    """The card whose prompt and views count, with the recipe's own views and `max_pixels`, and its generation."""
+    """Recipe's model card with its own views and `max_pixels`, and its generation."""
     card, generation = settle(recipe.card_name, {})
-    own: dict[str, object] = {"views": merge(card.views, recipe.views)}
+    own: dict[str, object] = {"views": merge_values(card.views, recipe.views)}
     if recipe.max_pixels:
         own["max_pixels"] = recipe.max_pixels
     return card.model_copy(update=own), generation
@@ -223,7 +225,7 @@ def run_recipe(recipe: Recipe, *, out: Path, data: Sequence[Path | str] = (), un
     for stage in planned:
         train, held_out = clips[stage.name]
         settings = _stage_settings(run, stage, train, held_out, keys)
-        keys[stage.name] = key_of(settings)
+        keys[stage.name] = stage_key(settings)
         folder = out / stage.name
         with run.processes.main_process_first():
             is_finished = begin_stage(folder, settings)
@@ -255,7 +257,11 @@ def _check_reward(run: RunContext, stage: GrpoStage, train: Sequence[ListedClip]
 
 
 def _stage_settings(
-    run: RunContext, stage: Stage, train: Sequence[ListedClip], held_out: Sequence[ListedClip], keys: dict[str, str]
+    run: RunContext,
+    stage: RecipeStage,
+    train: Sequence[ListedClip],
+    held_out: Sequence[ListedClip],
+    keys: dict[str, str],
 ) -> dict[str, object]:
     """All settings that the stage's weights depend on."""
     recipe, origin = run.recipe, run.recipe.origin(stage)
@@ -280,7 +286,7 @@ def _stage_settings(
 
 @without_rename_warnings()
 def _run_stage(
-    run: RunContext, stage: Stage, train: list[ListedClip], held_out: list[ListedClip], folder: Path
+    run: RunContext, stage: RecipeStage, train: list[ListedClip], held_out: list[ListedClip], folder: Path
 ) -> None:
     log = MetricsLog(run.out / "log.jsonl", stage.name)
     views_per_clip = run.recipe.views_per_clip if isinstance(stage, ColdStart) else 1
@@ -333,7 +339,7 @@ def _run_stage(
     save_model(trained, processor, folder / "model", processes=run.processes)
 
 
-def _start(run: RunContext, stage: Stage, train: Sequence[ListedClip]) -> tuple[Model, ProcessorMixin]:
+def _start(run: RunContext, stage: RecipeStage, train: Sequence[ListedClip]) -> tuple[Model, ProcessorMixin]:
     recipe, card, origin = run.recipe, run.card, run.recipe.origin(stage)
     if origin is not None:
         earlier = {one.name for one in recipe.stages}
@@ -354,7 +360,7 @@ def _start(run: RunContext, stage: Stage, train: Sequence[ListedClip]) -> tuple[
 
 
 def _texts(train: Sequence[ListedClip], prompt: PromptName) -> list[str]:
-    """Texts to train the tokenizer on: answers as they will be written, and every question that may be asked."""
+    """Texts to train the tokenizer on: answers as they will be, and all questions."""
     generator = np.random.default_rng(0)
     questions = [one.question for one in PROMPTS.values()]
     labels = ["Global multiframe picture:", "Local single frame picture 1:", "Picture 2:"]

@@ -1,4 +1,4 @@
-"""Sizes of a recipe's model without its weights: by its config, as published, or as a warm-up makes it."""
+"""Sizes of a recipe's model without its weights: by config, name or warm-up."""
 
 import functools
 import re

@@ -1,4 +1,4 @@
-"""Weights in shards over processes (FSDP 2, ZeRO-3), as the block `hardware:` of a recipe has it.
+"""Weights in shards over processes (FSDP 2, ZeRO-3), by the block `hardware:`.
 
 accelerate takes its settings from the environment, where `accelerate launch` puts those of its file; `begin_sharding`
 puts the recipe's there, so that any launcher will do that starts processes: Ray Train, torchrun, accelerate. Where the
@@ -50,7 +50,9 @@ def launch_environment(hardware: HardwareConfig) -> dict[str, str]:
 
 
 def begin_sharding(hardware: HardwareConfig) -> None:
-    """Prepare this process for its shards, before accelerate is used; nothing where the recipe shards nothing.
+    """Prepare this process for its shards, before accelerate is used.
+
+    Where the recipe shards nothing, it only checks that packages are there.
 
     Raises:
         UsageError: for a package that is missing, and in a process that no launcher has started.
@@ -84,7 +86,10 @@ def begin_sharding(hardware: HardwareConfig) -> None:
 
 @contextmanager
 def loading_once(hardware: HardwareConfig) -> Iterator[None]:
-    """Context manager in which one process per machine reads weights; FSDP 2 sends them to the others in shards."""
+    """Context manager in which one process per machine reads weights (FSDP 2 only).
+
+    FSDP 2 sends them to the others in shards.
+    """
     if hardware.sharding != "fsdp2":
         yield
         return
@@ -96,7 +101,7 @@ def loading_once(hardware: HardwareConfig) -> Iterator[None]:
 
 
 def reserve_weights(model: nn.Module) -> None:
-    """Give weights that this process has not read addresses of their own, by which accelerate tells them apart.
+    """Give unread weights addresses of their own, by which accelerate knows them.
 
     The memory is never written, so that the system never provides it.
     """
@@ -111,9 +116,10 @@ def reserve_weights(model: nn.Module) -> None:
 
 @contextmanager
 def unsharded(trainer: "Guarded") -> Iterator[Model]:
-    """Context manager that yields the trainer's model in eval mode with all weights on every process (FSDP2, ZeRO-3).
+    """Context manager with all weights on every process, the model in eval mode.
 
-    Inside, each process runs at its own pace. All processes must enter, and each needs memory for all weights.
+    Yields the trainer's model, under FSDP 2 and ZeRO-3 too. Inside, each process runs at its own pace. All processes
+    must enter, and each needs memory for all weights.
 
     Raises:
         UsageError: under FSDP 1.

@@ -1,4 +1,4 @@
-"""The record of a stage in its folder, stage.json: its settings, and whether it is finished.
+"""Record of a stage, stage.json: its settings, and whether it is finished.
 
 By it a run resumes, and refuses a folder that was trained with other settings.
 """
@@ -15,13 +15,13 @@ from vqa.train.recipe import STAGE_FILE
 SETTINGS_VERSION = 3  # raised when settings are renamed or teach another thing
 
 
-def key_of(settings: Mapping[str, object]) -> str:
-    """Digest of a stage's settings, among them the key of the stage before: same key, same weights."""
+def stage_key(settings: Mapping[str, object]) -> str:
+    """Digest of settings and the earlier stage's key: same key, same weights."""
     return hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
 def begin_stage(folder: Path, settings: Mapping[str, object]) -> bool:
-    """Return whether the stage in `folder` is finished; write its settings there where it is new.
+    """Return whether the stage in `folder` is finished; write a new one's settings.
 
     Raises:
         UsageError: where the folder holds a stage, finished or begun, with other settings.

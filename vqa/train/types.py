@@ -1,4 +1,4 @@
-"""Types of what transformers, trl and JSON files hand over, where their own classes declare too little."""
+"""Types for what transformers, trl and JSON files hand over loosely declared."""
 
 from collections.abc import Mapping
 from typing import Any, TypeAlias

@@ -1,4 +1,4 @@
-"""Correlation of a model's scores with opinions on held-out clips, by one greedy answer each."""
+"""Correlation of scores with opinions on held-out clips, a greedy answer each."""
 
 from collections.abc import Sequence
 
@@ -11,8 +11,7 @@ from transformers import BatchFeature, ProcessorMixin
 from vqa.metrics import plcc, srcc
 from vqa.model.card import Readout
 from vqa.model.encode import encode, encode_chat
-from vqa.model.readout import Form, said
-from vqa.model.readout import read as read_answer
+from vqa.model.readout import ReadoutForm, read_rollout, said
 from vqa.model.rollout import prefill, roll_out
 from vqa.prompt import PromptName, dimensions
 from vqa.train.clips.dataset import TrainingClip
@@ -30,7 +29,7 @@ def validate(
     max_new_tokens: int,
     batch_size: int = 16,
 ) -> dict[str, float]:
-    """Score held-out clips as `vqa score` would, and compare the scores with the clips' opinions.
+    """Score held-out clips as `vqa score` would, and compare with their opinions.
 
     Each process answers for its share of the clips, and all get the same figures.
 
@@ -82,7 +81,7 @@ def score_clips(
     max_new_tokens: int,
     batch_size: int = 16,
 ) -> list[float | None]:
-    """The mean number of one greedy answer to each clip, None where it could not be parsed; arguments as `validate`."""
+    """Mean number of a greedy answer per clip, None where unparsed; as `validate`."""
     vocabulary = vocabulary_of(model, processor)
     read: list[float | None] = []
     for start in range(0, len(clips), batch_size):
@@ -98,7 +97,7 @@ def score_clips(
         )
         for (rollout,) in answers:
             one = said(rollout, processor.tokenizer, vocabulary)
-            given = read_answer(one, form=Form(dimensions=dimensions(prompt)))
+            given = read_rollout(one, form=ReadoutForm(dimensions=dimensions(prompt)))
             read.append(None if given.values is None else float(np.mean(given.values)))
     return read
 
@@ -106,7 +105,7 @@ def score_clips(
 def encode_question(
     processor: ProcessorMixin, clip: TrainingClip, *, prompt: PromptName, question: str | None = None
 ) -> BatchFeature:
-    """The processor's tensors for a clip's views and its question; `question` replaces the prompt's words."""
+    """Tensors of a clip's views and question; `question` replaces the prompt's words."""
     views = clip.views()
     if clip.chat is not None:
         inputs: BatchFeature = encode_chat(processor, clip.chat(views), views.pictures)

@@ -1,4 +1,4 @@
-"""Views of a clip, which the model is shown: `look` makes them by the settings of `ViewsConfig`."""
+"""Views of a clip that the model is shown, made by `look` from a `ViewsConfig`."""
 
 from vqa.views.flow import ViewsConfig, look
 from vqa.views.frames import view_seed

@@ -1,4 +1,4 @@
-"""Views of a clip: global pictures (over time) and local pictures (native pixels).
+"""Views of a clip: global pictures over time, local pictures in native pixels.
 
     probe --> packet table --> temporal sampler --> one decode call --> tiles  --> mosaic          (global)
               (no decoding)    (which frames)                           native --> boxes --> crops  (local)
@@ -22,7 +22,7 @@ from vqa.config import Strict, Values
 from vqa.errors import ClipError
 from vqa.media.backends.base import BackendName
 from vqa.media.decode import decode
-from vqa.media.packets import PacketTable, nearest
+from vqa.media.packets import PacketTable, nearest_frames
 from vqa.media.probe import probe
 from vqa.types import Clip, CropBox, MediaInfo, Views
 from vqa.views.frames import change_by_luma, global_frames, local_frames, span
@@ -108,10 +108,10 @@ def look(
     )
     intra = np.flatnonzero(packets.is_key[first:stop])
     if config.snap == "keyframes" and len(intra):
-        chosen = np.unique(intra[nearest(seconds[intra], seconds[chosen])])
+        chosen = np.unique(intra[nearest_frames(seconds[intra], seconds[chosen])])
     local = local_frames(seconds, chosen, count=config.local_pictures, repeat=config.spatial != "frames")
     if config.snap == "keyframes" and len(intra):
-        local = intra[nearest(seconds[intra], seconds[local])]  # with few intra frames: several crops of one
+        local = intra[nearest_frames(seconds[intra], seconds[local])]  # with few intra frames: several crops of one
         local = np.unique(local) if config.spatial == "frames" else local
 
     grid = grid_of(len(chosen)) if config.global_kind == "mosaic" else (1, 1)

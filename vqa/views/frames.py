@@ -1,4 +1,4 @@
-"""Which frames: for the global pictures by a temporal sampler, for the local ones among those."""
+"""Frames of the views: global ones by a temporal sampler, local ones among those."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ _LUMA = (0.2126, 0.7152, 0.0722)  # BT.709
 
 
 def view_seed(content: str, clip: Clip) -> int:
-    """Seed of the samplers that draw, from the file's fingerprint and the clip's span.
+    """Seed of samplers that draw, from the file's fingerprint and the clip's span.
 
     The same content gives the same views under any path.
 
@@ -62,8 +62,11 @@ def span(clip: Clip, packets: Packets, *, duration_seconds: float) -> tuple[int,
 def change_by_luma(
     seconds: Seconds, info: MediaInfo, packets: PacketTable, *, backend: BackendName, prune: bool
 ) -> Seconds:
-    """How much each of the frames shown at `seconds` [N] differs from the one before, by small pictures of at most
-    LUMA_FRAMES of them, evenly chosen; between these interpolated. Decodes them. Raises ClipError as `decode`."""
+    """Change [N] of each of the frames at `seconds` [N] from the one before, by luma.
+
+    Decodes small pictures of at most LUMA_FRAMES of them, evenly chosen, and interpolates between these. Raises
+    ClipError as `decode`.
+    """
     sampled = np.unique(np.linspace(0, len(seconds) - 1, LUMA_FRAMES).round().astype(np.int64))
     reduced = min(1.0, LUMA_SIDE / max(info.width, info.height))
     size = max(1, round(info.width * reduced)), max(1, round(info.height * reduced))
@@ -76,7 +79,7 @@ def change_by_luma(
 def global_frames(
     sampler: TemporalName, seconds: Seconds, *, count: int, rate: float, change: NDArray[np.float64], seed: int
 ) -> Indices:
-    """Distinct frames for the global pictures: repeats would only show the same tile again."""
+    """Distinct frames for the global pictures: a repeat would show the same tile."""
     if sampler == "keyframe":
         # Where each packet is a key frame (GIF, MJPEG, raw) change by packets is flat and this is `uniform`.
         return np.unique(frames_of.keyframe(seconds, count=count, change=change))
@@ -90,7 +93,7 @@ def global_frames(
 
 
 def local_frames(seconds: Seconds, chosen: Indices, *, count: int, repeat: bool) -> Indices:
-    """The keyframes nearest the middles of `count` equal parts of the span, in time order.
+    """Keyframes nearest the middles of `count` equal parts of the span, in order.
 
     Taken among the keyframes, not at the exact middles: no further group of pictures has to be decoded, the whole
     frame of each crop also stands in the mosaic (the model can put detail and context together), and being off the

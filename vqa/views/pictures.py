@@ -1,4 +1,7 @@
-"""Decoded frames to pictures: tiles to a mosaic, native frames to crops. Sizes are (width, height)."""
+"""Pictures of decoded frames: tiles to a mosaic, native frames to crops.
+
+Sizes are (width, height).
+"""
 
 import math
 from collections.abc import Sequence
@@ -36,7 +39,7 @@ def grid_of(count: int) -> tuple[int, int]:
 
 
 def tile_size(native: Size, *, grid: tuple[int, int], long_side: int) -> Size:
-    """Largest tile of the frame's aspect, not above native, that keeps the mosaic's long side to `long_side`."""
+    """Largest tile of native aspect, at most native, for a mosaic of `long_side`."""
     (width, height), (columns, rows) = native, grid
     # In whole numbers: 1024 / (4 * 1920) * 1920 would miss 256 by rounding.
     if columns * width >= rows * height:
@@ -53,7 +56,10 @@ def within_area(native: Size, area: int) -> Size:
 
 
 def as_shown(frames: Frames, shown: Size, sizes: Sequence[Size | None]) -> Frames:
-    """Native frames scaled to the size at which people saw them, then to those asked for, None for the size shown."""
+    """Native frames scaled to `shown`, as people saw them, and then to `sizes`.
+
+    A size of None leaves the frame as it was shown.
+    """
     pictures: list[Pixels] = []
     for pixels, size in zip(frames.pixels, sizes, strict=True):
         picture = Image.fromarray(pixels).resize(shown, Image.Resampling.BICUBIC)
@@ -62,7 +68,7 @@ def as_shown(frames: Frames, shown: Size, sizes: Sequence[Size | None]) -> Frame
 
 
 def part(frames: Frames, start: int, stop: int) -> dict[int, Shot]:
-    """What was decoded of requests [start, stop), by place in that range."""
+    """Decoded shots of requests [start, stop), by place in that range."""
     found = zip(frames.requested.tolist(), frames.seconds.tolist(), frames.pixels, strict=True)
     return {k - start: Shot(second, pixels) for k, second, pixels in found if start <= k < stop}
 
@@ -70,7 +76,7 @@ def part(frames: Frames, start: int, stop: int) -> dict[int, Shot]:
 def laid_out(
     tiles: dict[int, Shot], wanted: Seconds, *, grid: tuple[int, int] | None
 ) -> tuple[tuple[float, ...], tuple[Pixels, ...]]:
-    """Seconds shown and the pictures: one mosaic, or without a grid the frames themselves.
+    """Seconds shown and the pictures: one mosaic, or without a grid the frames.
 
     A lost tile of the mosaic shows the nearest frame that was decoded, and its second is that frame's; lost separate
     frames are left out.
@@ -90,7 +96,7 @@ def laid_out(
 
 
 def repeats_of(frames: Sequence[Pixels]) -> int:
-    """How many frames, uint8 [height, width, 3] in order, show the one before again; 0 where nothing ever moves."""
+    """Number of frames that show the one before again; 0 where nothing ever moves."""
     lumas = [_luma(frame).astype(np.int16) for frame in frames]
     same = [np.abs(here - before).max() <= REPEAT_LEVELS for before, here in pairwise(lumas)]
     return 0 if all(same) else sum(map(bool, same))
@@ -99,7 +105,7 @@ def repeats_of(frames: Sequence[Pixels]) -> int:
 def cut_out(
     shots: Sequence[Shot], *, tiles: Sequence[Shot], spatial: SpatialName, side: int, seed: int
 ) -> tuple[tuple[Pixels, ...], tuple[CropBox, ...]]:
-    """Local pictures and where they were cut: a crop from each shot, or with `fragments` its patches as one."""
+    """Local pictures and their boxes: a crop per shot, or its `fragments` as one."""
     pictures: list[Pixels] = []
     cut: list[CropBox] = []
     found: list[boxes_of.Boxes] = []  # of the shot at hand and those of the same frame behind it
@@ -130,13 +136,13 @@ def cut_out(
 
 
 def _luma(pixels: Pixels) -> NDArray[np.uint16]:
-    """Luma 0-255 [height, width] by (2 R + 5 G + B) / 8, near enough to BT.601 and faster than its floats."""
+    """Luma 0-255 [height, width] by (2 R + 5 G + B) / 8, near BT.601 and faster."""
     red, green, blue = (pixels[..., channel].astype(np.uint16) for channel in range(3))
     return np.asarray((red * 2 + green * 5 + blue) // 8, dtype=np.uint16)
 
 
 def _motion(tiles: Sequence[Shot], second: float) -> NDArray[np.int32] | None:
-    """Where something moves in the frame at `second`, [tile height, tile width]; None without tiles to compare.
+    """Motion at `second`, [tile height, tile width]; None without tiles to compare.
 
     The lesser of the differences to the keyframe before and to the one after: an object between three places lights
     up only where it is now, not where it was or will be (double differencing).

@@ -8,7 +8,7 @@ import pytest
 from pytest import approx
 
 from tests.support.labels import EXCERPTS, cells, imported, rows, written
-from vqa.data.manifest import Scale, read_manifest, write_manifest
+from vqa.data.manifest import RatingScale, read_manifest, write_manifest
 from vqa.data.public.importer import LADDER, import_ladder
 from vqa.data.public.layouts import ImportRequest
 from vqa.data.public.specs import DIALECTS, set_names
@@ -140,4 +140,4 @@ def test_a_ladder_becomes_a_manifest_whose_name_says_stand_in(tmp_path: Path) ->
     assert (row["distortions"], row["severities"]) == (["noise", "x264"], [0.5, 0.25])
     assert (row["dataset"], row["mos"], row["uri"]) == (LADDER, 3.665, str(tmp_path / "clips/a-1.mp4"))
     assert "not rated by people" in back.scales[LADDER].source
-    assert back.scales[LADDER] == Scale(low=1, high=5, source=back.scales[LADDER].source)
+    assert back.scales[LADDER] == RatingScale(low=1, high=5, source=back.scales[LADDER].source)

@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 from tests.data.subjective.test_mos import table
 from tests.support.labels import PEOPLE
 from vqa.cli.app import app
-from vqa.data.manifest import Scale, make_manifest, read_manifest, write_manifest
+from vqa.data.manifest import RatingScale, make_manifest, read_manifest, write_manifest
 from vqa.data.subjective.pairs import Comparisons, make_comparisons, read_pairs, refuse_parts
 from vqa.data.subjective.ratings import read_ratings
-from vqa.data.subjective.strengths import FEWEST_SUBJECTS, PAIR_METHODS, PairMethod, fit, recover_strengths
+from vqa.data.subjective.strengths import FEWEST_SUBJECTS, PAIR_METHODS, PairMethod, fit_strengths, recover_strengths
 from vqa.errors import UsageError
 
 PCUID = PEOPLE / "pcuid"
@@ -44,13 +44,13 @@ def test_bradley_terry_is_that_of_choix() -> None:
     wins = [(one, other) if result > 0 else (other, one) for one, other, result in ends]
     for prior_std, alpha in ((3.0, 1 / 18), (1.0, 0.5), (100.0, 5e-5)):  # choix penalises alpha * sum of squares
         expected = choix.opt_pairwise(12, wins, alpha=alpha, tol=1e-10)
-        found = fit(pairs, method="bradley-terry", prior_std=prior_std).value
+        found = fit_strengths(pairs, method="bradley-terry", prior_std=prior_std).value
         np.testing.assert_allclose(found, expected - expected.mean(), atol=1e-5)
 
 
 def test_thurstone_without_ties_maximises_its_likelihood() -> None:
     pairs, _ = simulated(seed=1, clips=8, pairs=120)
-    found = fit(pairs, method="thurstone", prior_std=2.0).value
+    found = fit_strengths(pairs, method="thurstone", prior_std=2.0).value
 
     def loss(value: Any) -> float:
         gap = (value[pairs.first] - value[pairs.second]) * pairs.result
@@ -70,7 +70,7 @@ def test_the_gradient_is_that_of_the_loss_and_ties_have_their_own_share(method: 
     slopes = [(objective(at + step)[0] - objective(at - step)[0]) / 2e-5 for step in np.eye(10) * 1e-5]
     np.testing.assert_allclose(objective(at)[1], slopes, rtol=1e-5, atol=1e-5)
     share = (pairs.result == 0).mean()
-    found = fit(pairs, method=method, prior_std=50.0)
+    found = fit_strengths(pairs, method=method, prior_std=50.0)
     gap = found.value[pairs.first] - found.value[pairs.second]
     assert np.exp(objective.model(gap, found.tie)[0][2]).mean() == pytest.approx(share, abs=2e-3)
 
@@ -177,7 +177,7 @@ def manifest(path: Path, opinions: dict[str, float]) -> Path:
         | {"mos_raw": mos, "mos": mos}
         for name, mos in opinions.items()
     )
-    write_manifest(path, make_manifest(rows, scales={"s": Scale(low=1, high=5)}))
+    write_manifest(path, make_manifest(rows, scales={"s": RatingScale(low=1, high=5)}))
     return path
 
 

@@ -17,7 +17,7 @@ from vqa.data.sources import Selection
 from vqa.data.synthetic.distortions import DISTORTIONS
 from vqa.data.synthetic.ladder import (
     CODECS,
-    encode_clip,
+    encode_video,
     find_contents,
     plan_ladder,
     sample_distortions,
@@ -120,7 +120,7 @@ def test_vmaf_of_every_codec_falls_with_its_quality_number(codec: str, tmp_path:
     scores = []
     for quality in (best, worst):
         path = tmp_path / f"{quality}.{'webm' if codec == 'vp9' else 'mp4'}"
-        encode_clip(frames, path, codec=codec, quality=quality)
+        encode_video(frames, path, codec=codec, quality=quality)
         values = vmaf(frames, path)
         assert len(values) == len(frames)
         scores.append(np.mean(values))
@@ -138,7 +138,7 @@ def test_no_thread_of_an_encoder_is_real_time(codec: str, tmp_path: Path) -> Non
     # SVT-AV1 run by root makes its threads so, and the one that calls it.
     frames = np.concatenate([moving(48)] * 4)
     suffix = "webm" if codec == "vp9" else "mp4"
-    work = threading.Thread(target=lambda: encode_clip(frames, tmp_path / f"a.{suffix}", codec=codec, quality=32))
+    work = threading.Thread(target=lambda: encode_video(frames, tmp_path / f"a.{suffix}", codec=codec, quality=32))
     threads, seen = 0, policies(psutil.Process())
     work.start()
     while work.is_alive():
@@ -163,7 +163,7 @@ def test_a_command_without_realtime_cannot_have_it_and_is_otherwise_itself(tmp_p
 def test_frames_are_paired_by_number(tmp_path: Path) -> None:
     # A wrong pairing (by clocks of two containers) once gave 4 where 90 was right.
     frames = moving(24)
-    encode_clip(frames, tmp_path / "a.mp4", codec="x264", quality=5)
+    encode_video(frames, tmp_path / "a.mp4", codec="x264", quality=5)
     assert np.mean(vmaf(frames, tmp_path / "a.mp4")) > 90
 
 

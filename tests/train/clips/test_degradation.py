@@ -13,7 +13,7 @@ from tests.support.recipes import COLDSTART, GRPO, small, written
 from tests.train.test_recipe_data import manifest
 from vqa.errors import UsageError
 from vqa.prompt import answer_text
-from vqa.train.clips.dataset import damage_clips, list_clips, load_clips, split_clips
+from vqa.train.clips.dataset import damage_clips, list_training_clips, load_clips, split_clips
 from vqa.train.clips.degradation import NONE, SEVERITIES, damage_answer, damage_of, parse_damage
 from vqa.train.grpo.reward import RankAndScore
 from vqa.train.grpo.trainer import Trainer
@@ -72,7 +72,7 @@ def test_a_clip_of_a_ladder_is_asked_about_its_damage_too(
     ladder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Six clips, the odd ones with noise of severity 0.5; the cold start tells both, GRPO pays both."""
-    train, _ = split_clips(list_clips([str(ladder)]), held_out=2, seed=0)
+    train, _ = split_clips(list_training_clips([str(ladder)]), held_out=2, seed=0)
     found = load_clips(train, views=ViewsConfig(keyframes=2, local_pictures=0, global_pixels=64), seed=0)
     assert [one.damage for one in found] == [("null", "null"), ("noise", "obvious")] * 2
     asked = damage_clips(found, "q_insight")

@@ -17,7 +17,7 @@ from vqa.errors import UsageError
 from vqa.train.grpo import objectives
 from vqa.train.grpo.config import OBJECTIVES
 from vqa.train.grpo.objective import AdvantageObjective, LossObjective, answer_means
-from vqa.train.grpo.objectives.perception_kl import PerceptionKl, add_noise, perception_gain
+from vqa.train.grpo.objectives.perception_kl import PerceptionKl, add_pixel_noise, perception_gain
 from vqa.train.grpo.objectives.spread_filter import SpreadFilter
 from vqa.train.grpo.objectives.uncertainty_weight import UncertaintyWeight
 from vqa.train.grpo.objectives.zero_negative_advantages import ZeroNegativeAdvantages
@@ -59,9 +59,9 @@ def test_perception_weight_falls_to_nothing_by_epoch_five() -> None:
 
 def test_noisy_pixels_differ_by_their_sigma_and_repeat_by_seed() -> None:
     pixels = torch.zeros(200, 50)
-    noisy = add_noise(pixels, sigma=0.3, seed=1)
+    noisy = add_pixel_noise(pixels, sigma=0.3, seed=1)
     assert noisy.std().item() == pytest.approx(0.3, rel=0.05)
-    assert torch.equal(noisy, add_noise(pixels, sigma=0.3, seed=1))
+    assert torch.equal(noisy, add_pixel_noise(pixels, sigma=0.3, seed=1))
 
 
 def test_the_mean_over_an_answer_takes_its_own_tokens() -> None:

@@ -11,7 +11,7 @@ import torch
 
 from tests.support import rehearsal
 from vqa.errors import ModelError
-from vqa.prompt import answer_text, locate, parse
+from vqa.prompt import answer_text, locate_numbers, parse
 from vqa.train import _compat
 from vqa.train.grpo.dataset import load_clip
 from vqa.train.grpo.perturbations import DIRECT, disorder, out_of_order, second_views, tenths_of
@@ -145,7 +145,7 @@ def test_the_chance_of_the_tenths_digit_is_the_models(ready: tuple[Any, list[lis
         ("think", clip.prompt, trainer._decode(written)[row]),
         ("no_think", clip.second, direct[row]),
     ):
-        reading = locate(text, 2)
+        reading = locate_numbers(text, 2)
         assert reading is not None
         before = text[: reading[0].start] + f"{trainer._examples[place].opinion:.2f}"[:2]
         inputs = dict(prompt.inputs)

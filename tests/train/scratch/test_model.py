@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from vqa.prompt import dimensions, parse
-from vqa.train.clips.dataset import list_clips, load_clips
+from vqa.train.clips.dataset import list_training_clips, load_clips
 from vqa.train.clips.ladder import NAMES, ladder_answer, read_ladder
 from vqa.train.scratch.model import cosine_patches
 from vqa.views import ViewsConfig
@@ -48,7 +48,7 @@ def test_damage_of_one_look_is_named_once_at_its_worst() -> None:
 
 def test_later_looks_show_other_numbers_of_pictures(ladder: Path) -> None:
     settings = ViewsConfig(keyframes=4, global_pixels=128, local_pictures=6, crop_pixels=32)
-    clips = list_clips([str(ladder)])
+    clips = list_training_clips([str(ladder)])
 
     def shown() -> list[tuple[int, int]]:
         found = [one.views() for one in load_clips(clips, views=settings, seed=0, views_per_clip=4)]

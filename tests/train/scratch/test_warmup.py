@@ -13,7 +13,7 @@ from vqa.train.scratch.warmup import (
     HANDED,
     LOUDNESS,
     QUIET,
-    Head,
+    WarmupHead,
     draw,
     equalise,
     hand_over,
@@ -87,7 +87,7 @@ def test_the_first_channels_tell_what_the_head_read(made: tuple[Any, Any]) -> No
         is_still=np.ones(40, np.bool_),
     )
     torch.manual_seed(4)
-    head = Head(visual.config.out_hidden_size, 8)
+    head = WarmupHead(visual.config.out_hidden_size, 8)
     before = pooled(visual, responses(visual, images, pixels))
     opinions, kinds, _ = head(before)
     hand_over(visual, head, images, crops, each=2)

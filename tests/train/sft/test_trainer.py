@@ -24,7 +24,7 @@ from vqa.train.metrics_log import MetricsLog
 from vqa.train.recipe import ColdStart
 from vqa.train.scratch.model import make_model, make_processor, make_tokenizer
 from vqa.train.scratch.warmup import HANDED
-from vqa.train.sft.features import add_noise, cache_features, channel_spread
+from vqa.train.sft.features import add_channel_noise, cache_features, channel_spread
 from vqa.train.sft.trainer import cold_start
 
 hf: Any = transformers
@@ -167,7 +167,7 @@ def test_noise_moves_all_but_the_channels_handed_over_and_is_the_same_for_the_sa
     looks = [look for one in cache_features(*made, learned, prompt="visualquality_r1").by_clip for look in one]
     spread = channel_spread(looks, handed=HANDED)
     assert (spread[:HANDED] == 0).all() and (spread[HANDED:] > 0).all()
-    first, again, other = (add_noise(looks[0], spread, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    first, again, other = (add_channel_noise(looks[0], spread, np.random.default_rng(seed)) for seed in (1, 1, 2))
     for plain, one, same, different in zip(
         looks[0].features, first.features, again.features, other.features, strict=True
     ):

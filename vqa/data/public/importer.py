@@ -1,4 +1,4 @@
-"""Import of a public data set: label file in, manifest out, opinions mapped to 1-5."""
+"""Import a public data set: label file in, manifest out, opinions on 1-5."""
 
 import os
 import re
@@ -9,11 +9,11 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pyarrow as pa
 
-from vqa.data.manifest import Manifest, Scale, make_manifest
+from vqa.data.manifest import Manifest, RatingScale, make_manifest
 from vqa.data.people import PeopleSet, find_people_set
-from vqa.data.public.layouts import ImportRequest, LabelRow, read_rows, recognise, refuse_repeats
+from vqa.data.public.layouts import ImportRequest, LabelRow, label_rows, recognise, refuse_repeats
 from vqa.data.public.lists import assign_splits
-from vqa.data.public.specs import DIALECTS, Form, SetSpec, load_set
+from vqa.data.public.specs import DIALECTS, LabelForm, SetSpec, load_set
 from vqa.data.sources import MEDIA_SUFFIXES, path_to_uri
 from vqa.data.tables import format_of, read_columns
 from vqa.errors import UsageError, first_few
@@ -32,13 +32,13 @@ class Import:
 
 
 def import_labels(request: ImportRequest) -> Import:
-    """Read the labels of a public data set, find its files and map its opinions to 1-5.
+    """Read a public data set's labels, find its files and map its opinions to 1-5.
 
     Args:
         request: What to import; `name` is a data set of configs/data or a dialect.
 
     Returns:
-        The manifest, and notes: the dialect, rows left out, counts beside the published ones.
+        The manifest, and notes: the dialect, rows skipped, counts beside the published ones.
 
     Raises:
         UsageError: If the labels fit no known layout or scale, or files are missing; the message names row and value.
@@ -47,7 +47,7 @@ def import_labels(request: ImportRequest) -> Import:
     form, cells, dialect = recognise(request, spec, dialects)
     notes = [] if dialect is None else [f"labels are in dialect {dialect}"]
     notes += [form.note] if form.note else []
-    rows, unrated = read_rows(request, spec, form, cells)
+    rows, unrated = label_rows(request, spec, form, cells)
     if unrated:
         notes.append(f"{len(unrated)} rows without an opinion left out (rows {first_few(unrated)} of the labels)")
     refuse_repeats(rows, request.labels)
@@ -57,7 +57,7 @@ def import_labels(request: ImportRequest) -> Import:
     base = _locate(request, spec, rows, notes)
     people = find_people_set(dataset if request.name in DIALECTS else request.name) if spec.people else None
     folds = _folds(people, rows) if people else []
-    std_scale = Scale(low=spec.std_within[0], high=spec.std_within[1]) if spec.std_within else scale
+    std_scale = RatingScale(low=spec.std_within[0], high=spec.std_within[1]) if spec.std_within else scale
     manifest = make_manifest(
         (
             {
@@ -93,7 +93,7 @@ def import_labels(request: ImportRequest) -> Import:
 
 
 def _resolved(request: ImportRequest) -> tuple[str, SetSpec, tuple[str, ...]]:
-    """The data set's name, its specification, and the dialects to try: a dialect asked for by name excludes others."""
+    """Name and specification of the set, dialects to try; one that is named, alone."""
     if request.name in DIALECTS:
         if request.dataset is None:
             raise UsageError(
@@ -108,9 +108,9 @@ def _resolved(request: ImportRequest) -> tuple[str, SetSpec, tuple[str, ...]]:
 
 
 def _scale(
-    request: ImportRequest, spec: SetSpec, form: Form, dialect: str | None, dataset: str, rows: Sequence[LabelRow]
-) -> Scale:
-    """The first that is known: the scale asked for, of the form, of the dialect, of the set. Raises UsageError."""
+    request: ImportRequest, spec: SetSpec, form: LabelForm, dialect: str | None, dataset: str, rows: Sequence[LabelRow]
+) -> RatingScale:
+    """Scale asked for, else of the form, the dialect or the set. Raises UsageError."""
     if request.scale is not None:
         scale = parse_scale(request.scale, [row.raw for row in rows], source=str(request.labels.name))
     else:
@@ -133,8 +133,8 @@ def _scale(
     return scale
 
 
-def _refuse_corner(scale: Scale, opinions: Sequence[float], dataset: str, labels: Path) -> None:
-    """Raise UsageError if many opinions lie in a small part of the scale: most likely the file of another set."""
+def _refuse_corner(scale: RatingScale, opinions: Sequence[float], dataset: str, labels: Path) -> None:
+    """Refuse many opinions in a small part of the scale: most likely another set's."""
     low, high = min(opinions), max(opinions)
     if len(opinions) >= MANY and high - low < CORNER * (scale.high - scale.low):
         raise UsageError(
@@ -144,19 +144,19 @@ def _refuse_corner(scale: Scale, opinions: Sequence[float], dataset: str, labels
         )
 
 
-def parse_scale(text: str, opinions: Sequence[float], *, source: str) -> Scale:
-    """Parse `LOW,HIGH`, `LOW,HIGH,lower` (lower is better) or `observed` (least to greatest opinion).
+def parse_scale(text: str, opinions: Sequence[float], *, source: str) -> RatingScale:
+    """Parse `LOW,HIGH` with `,lower` or `,higher` as the better end, or `observed`.
 
     Args:
         text: The value of `--scale`.
-        opinions: The opinions of the file, for `observed`.
+        opinions: The opinions of the file, whose least and greatest are the ends of `observed`.
         source: Name of the file, recorded with the scale.
 
     Raises:
         UsageError: If the text is none of these.
     """
     if text == "observed":
-        return Scale(low=min(opinions), high=max(opinions), source=f"least and greatest opinion in {source}")
+        return RatingScale(low=min(opinions), high=max(opinions), source=f"least and greatest opinion in {source}")
     parts = text.split(",")
     try:
         low, high = float(parts[0]), float(parts[1])
@@ -166,11 +166,11 @@ def parse_scale(text: str, opinions: Sequence[float], *, source: str) -> Scale:
         ) from error
     if parts[2:] not in ([], ["lower"], ["higher"]):
         raise UsageError(f"--scale {text!r}: only lower or higher (which end is better) may follow LOW,HIGH.")
-    return Scale(low=low, high=high, higher_is_better=parts[2:] != ["lower"], source="given by --scale")
+    return RatingScale(low=low, high=high, higher_is_better=parts[2:] != ["lower"], source="given by --scale")
 
 
-def _check_direction(spec: SetSpec, rows: Sequence[LabelRow], scale: Scale, labels: Path) -> None:
-    """Raise UsageError unless opinions fall with the level of distortion, where names contain it."""
+def _check_direction(spec: SetSpec, rows: Sequence[LabelRow], scale: RatingScale, labels: Path) -> None:
+    """Raise UsageError unless opinions fall with the distortion level in the names."""
     if spec.level is None:
         return
     pairs = [(float(found[1]), row.raw) for row in rows if (found := re.search(spec.level, row.name))]
@@ -186,7 +186,7 @@ def _check_direction(spec: SetSpec, rows: Sequence[LabelRow], scale: Scale, labe
 
 
 def _folds(people: PeopleSet, rows: Sequence[LabelRow]) -> list[int | None]:
-    """The fold of each row's content, None for one in no fold; sets the split: the test fold, the next is `val`."""
+    """Fold of each row or None; sets its split: test fold, next fold `val`, `train`."""
     folds = {group.lower(): fold for fold, groups in enumerate(people.folds or ()) for group in groups}
     count = people.modulo or len(people.folds or ())
     names: dict[int | None, str | None] = {None: None, people.test_fold: "test", (people.test_fold + 1) % count: "val"}
@@ -199,7 +199,9 @@ def _folds(people: PeopleSet, rows: Sequence[LabelRow]) -> list[int | None]:
 
 
 def _locate(request: ImportRequest, spec: SetSpec, rows: list[LabelRow], notes: list[str]) -> str:
-    """The folder that the names are relative to. With `check`, the first candidate that holds any file, and then all.
+    """Folder that names are relative to: with `check`, the first to hold any file.
+
+    It must then hold all of them, unless `skip_missing`.
 
     A file may have another suffix than its label (a .yuv that was encoded); the row then takes the file's name.
     """
@@ -246,7 +248,7 @@ def _locate(request: ImportRequest, spec: SetSpec, rows: list[LabelRow], notes: 
 
 
 def _in_folder(base: str, name: str, folders: dict[str, dict[str, list[str]]]) -> str | None:
-    """The name, or that of the only media file beside it that differs in suffix alone; None if neither exists."""
+    """The name, or the one file that differs in suffix or accents alone, else None."""
     if os.path.lexists(_join(base, name)):
         return name
     parent, stem = str(PurePosixPath(name).parent), PurePosixPath(name).stem
@@ -275,7 +277,7 @@ def _count_notes(spec: SetSpec, count: int) -> list[str]:
 
 
 def import_ladder(request: ImportRequest) -> Import:
-    """Import a ladder of `vqa data synth`, under a name that says that its opinions are a stand-in.
+    """Import a ladder of `vqa data synth`; its name says the opinions are a stand-in.
 
     Args:
         request: `labels` is the ladder.parquet, `root` its folder.
@@ -296,7 +298,7 @@ def import_ladder(request: ImportRequest) -> Import:
         raise UsageError(
             f"{len(missing)} of {len(cells['uri'])} clips are not in {root}: {first_few(missing)}. Give --root."
         )
-    scale = Scale(low=1, high=5, source="1 + 4 * VMAF / 100: a stand-in, not rated by people")
+    scale = RatingScale(low=1, high=5, source="1 + 4 * VMAF / 100: a stand-in, not rated by people")
     rows = (
         {
             "clip_id": f"{dataset}/{clip_id}",

@@ -1,4 +1,4 @@
-"""Recognition of a label file's layout, and its rows: names, opinions and aspects on the scale of their authors."""
+"""Recognise a label file's layout and read its rows, on the scale of the authors."""
 
 import math
 import re
@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from vqa.data.dialects import AS_SEEN, Columns, Dialect, number
-from vqa.data.manifest import Kind
-from vqa.data.public.specs import DIALECTS, Form, SetSpec
+from vqa.data.dialects import AS_SEEN, Columns, Dialect, parse_number
+from vqa.data.manifest import MediaKind
+from vqa.data.public.specs import DIALECTS, LabelForm, SetSpec
 from vqa.data.tables import column, format_of, has_column, read_columns, read_lines
 from vqa.errors import UsageError, first_few
 
@@ -30,7 +30,7 @@ class ImportRequest:
     mos_column: str | None = None
     split: str | None = None
     split_lists: tuple[str, ...] = ()  # a published list's name, or PART=FILE
-    kind: Kind | None = None
+    kind: MediaKind | None = None
     dialect: Dialect = AS_SEEN
 
 
@@ -49,7 +49,7 @@ class LabelRow:
     aspects: dict[str, float] = field(default_factory=dict)
 
 
-def recognise(request: ImportRequest, spec: SetSpec, dialects: Sequence[str]) -> tuple[Form, Columns, str | None]:
+def recognise(request: ImportRequest, spec: SetSpec, dialects: Sequence[str]) -> tuple[LabelForm, Columns, str | None]:
     """Find the layout of a label file.
 
     Args:
@@ -65,7 +65,7 @@ def recognise(request: ImportRequest, spec: SetSpec, dialects: Sequence[str]) ->
         UsageError: If no form fits; the message lists the expected layouts and the one found.
     """
     kind = format_of(request.labels)
-    forms: list[tuple[Form, str | None]] = [(form, None) for form in spec.forms]
+    forms: list[tuple[LabelForm, str | None]] = [(form, None) for form in spec.forms]
     forms += [(form, name) for name in dialects for form in DIALECTS[name].forms]
     if request.mos_column:
         forms = [(form.model_copy(update={"mos": request.mos_column}), dialect) for form, dialect in forms]
@@ -99,13 +99,13 @@ def recognise(request: ImportRequest, spec: SetSpec, dialects: Sequence[str]) ->
     )
 
 
-def _wanted(form: Form) -> str:
+def _wanted(form: LabelForm) -> str:
     if form.fields:
         return f"{form.fields} fields separated by {form.separator} (field {form.mos} a number)"
     return "columns " + ", ".join(form.columns())
 
 
-def _fits(form: Form, cells: Columns) -> bool:
+def _fits(form: LabelForm, cells: Columns) -> bool:
     if form.fields is not None and len(cells) != form.fields:
         return False
     if not all(has_column(cells, name) for name in form.columns()):
@@ -113,18 +113,20 @@ def _fits(form: Form, cells: Columns) -> bool:
     numbers = [form.mos, *(name for name in (form.std, form.variance) if name)]
     try:
         for name in numbers:
-            number(next(iter(column(cells, name)), None), decimal_comma=form.decimal_comma)
+            parse_number(next(iter(column(cells, name)), None), decimal_comma=form.decimal_comma)
         if form.aspects_within is not None:
             low, high = form.aspects_within
-            first = [number(column(cells, name)[0]) for name in form.aspects.values() if column(cells, name)]
+            first = [parse_number(column(cells, name)[0]) for name in form.aspects.values() if column(cells, name)]
             return all(value is not None and low <= value <= high for value in first)
     except (TypeError, ValueError):
         return False
     return True
 
 
-def read_rows(request: ImportRequest, spec: SetSpec, form: Form, cells: Columns) -> tuple[list[LabelRow], list[int]]:
-    """Return the rows of the set, and the numbers (from 1) of the rows without an opinion.
+def label_rows(
+    request: ImportRequest, spec: SetSpec, form: LabelForm, cells: Columns
+) -> tuple[list[LabelRow], list[int]]:
+    """Rows of the set, and the numbers (from 1) of the rows without an opinion.
 
     Raises:
         UsageError: If a cell is no number, columns differ in length, or no row belongs to the set.
@@ -145,7 +147,7 @@ def read_rows(request: ImportRequest, spec: SetSpec, form: Form, cells: Columns)
 
         def read(name: str | None, at: int = at, where: str = where) -> float | None:
             try:
-                return number(columns[name][at], decimal_comma=form.decimal_comma) if name else None
+                return parse_number(columns[name][at], decimal_comma=form.decimal_comma) if name else None
             except (TypeError, ValueError) as error:
                 raise UsageError(f"{where}: {name} = {columns[name or ''][at]!r} is no number.") from error
 
@@ -177,7 +179,7 @@ def read_rows(request: ImportRequest, spec: SetSpec, form: Form, cells: Columns)
 
 
 def _of_votes(votes: Sequence[LabelRow]) -> list[LabelRow]:
-    """A row per name: mean and sample standard deviation of its votes, the rest as in its first."""
+    """A row per name: mean and sample deviation of its votes, the rest of its first."""
     by_name: dict[str, list[LabelRow]] = {}
     for vote in votes:
         by_name.setdefault(vote.name, []).append(vote)
@@ -189,7 +191,7 @@ def _of_votes(votes: Sequence[LabelRow]) -> list[LabelRow]:
     return rows
 
 
-def _names(request: ImportRequest, form: Form, columns: Columns, total: int) -> list[str]:
+def _names(request: ImportRequest, form: LabelForm, columns: Columns, total: int) -> list[str]:
     if form.name:
         return ["/".join(str(columns[name][at]).strip() for name in form.name) for at in range(total)]
     if request.names is None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from vqa.data.public.layouts import ImportRequest, LabelRow, read_rows, recognise
+from vqa.data.public.layouts import ImportRequest, LabelRow, label_rows, recognise
 from vqa.data.public.specs import DIALECTS, PublishedList, SetSpec
 from vqa.errors import UsageError, first_few
 
@@ -15,7 +15,7 @@ UNUSED = "unused"  # of a clip that no list names: neither trained on nor tested
 def assign_splits(
     request: ImportRequest, spec: SetSpec, dialects: Sequence[str], rows: Sequence[LabelRow]
 ) -> list[str]:
-    """Set the split of each row by the lists asked for, or by the first one whose contents the specification holds.
+    """Set splits by the lists asked for, else by the set's first if it has contents.
 
     Args:
         request: The import; `split_lists` holds a list's name, or `PART=FILE` for each part.
@@ -83,7 +83,7 @@ def _names(path: Path, request: ImportRequest, spec: SetSpec, dialects: Sequence
     """The names in a list, which is a label file of the set or of any dialect."""
     of_list = replace(request, labels=path, names=None, mos_column=None)
     form, cells, _ = recognise(of_list, spec, dialects or tuple(DIALECTS))
-    return [row.name for row in read_rows(of_list, spec, form, cells)[0]]
+    return [row.name for row in label_rows(of_list, spec, form, cells)[0]]
 
 
 def _counted(rows: Sequence[LabelRow]) -> str:

@@ -1,4 +1,4 @@
-"""Specifications of the public data sets (configs/data/*.yaml), and dialects of label files of other projects.
+"""Public data sets (configs/data/*.yaml) and other projects' label dialects.
 
 A file is recognised by its format and columns: first the forms of the set's authors, then the dialects. A set whose
 rating scale is documented nowhere has no `scale`, and `vqa data import` requires `--scale` for it.
@@ -6,10 +6,10 @@ rating scale is documented nowhere has no `scale`, and `vqa data import` require
 
 from pydantic import Field
 
-from vqa.config import Strict, configs_folder, load
+from vqa.config import Strict, configs_folder, load_config
 from vqa.data.dialects import Separator
-from vqa.data.manifest import Kind, Scale
-from vqa.data.tables import Format
+from vqa.data.manifest import MediaKind, RatingScale
+from vqa.data.tables import TableFormat
 from vqa.errors import UsageError
 
 
@@ -21,15 +21,15 @@ class ScaleSpec(Strict):
     higher_is_better: bool = True
     source: str = ""
 
-    def scale(self) -> Scale:
+    def scale(self) -> RatingScale:
         """Return the scale as a manifest records it."""
-        return Scale(low=self.low, high=self.high, higher_is_better=self.higher_is_better, source=self.source)
+        return RatingScale(low=self.low, high=self.high, higher_is_better=self.higher_is_better, source=self.source)
 
 
-class Form(Strict):
-    """One layout of a label file: the meaning of its columns (named 1, 2, 3, ... in a file without a header)."""
+class LabelForm(Strict):
+    """A label file's layout: what its columns mean (1, 2, 3, ... without a header)."""
 
-    format: Format
+    format: TableFormat
     name: tuple[str, ...] = Field(
         (), description="columns, joined by / to the file's name; empty: names come from --names"
     )
@@ -65,7 +65,7 @@ class Form(Strict):
 
 
 class PublishedList(Strict):
-    """A published division of a data set: its contents where they are few, else the files that hold it."""
+    """A published split: its contents where they are few, else the files with it."""
 
     source: str = Field(description="repository and path")
     counts: dict[str, int] = Field(description="clips of each part")
@@ -76,7 +76,7 @@ class PublishedList(Strict):
 class SetSpec(Strict):
     """One public data set."""
 
-    kind: Kind
+    kind: MediaKind
     scale: ScaleSpec | None = Field(
         None, description="of the opinions as published; null: not documented, --scale is required"
     )
@@ -103,22 +103,22 @@ class SetSpec(Strict):
     rename: tuple[tuple[str, str], ...] = Field(
         (), description="pairs of regular expression and replacement: from labels to file names"
     )
-    forms: tuple[Form, ...] = ()
+    forms: tuple[LabelForm, ...] = ()
     dialect_scales: dict[str, ScaleSpec] = Field({}, description="scales of dialects that differ from the set's")
 
 
-class Dialect(Strict):
+class LabelDialect(Strict):
     """Layouts in which a family of projects ships the labels of any set."""
 
-    forms: tuple[Form, ...]
+    forms: tuple[LabelForm, ...]
     scale: ScaleSpec | None = None  # None: the scale of the set's authors
 
 
 _MAPPED = ScaleSpec(low=1, high=5, source="the dialect maps opinions to 1-5 (DanceSkyCode/General-Visual-Quality-RL)")
-DIALECTS: dict[str, Dialect] = {
-    "fast-vqa-txt": Dialect(
+DIALECTS: dict[str, LabelDialect] = {
+    "fast-vqa-txt": LabelDialect(
         forms=(
-            Form(
+            LabelForm(
                 format="txt",
                 fields=4,
                 name=("1",),
@@ -128,30 +128,33 @@ DIALECTS: dict[str, Dialect] = {
             ),
         )
     ),
-    "q-align-json": Dialect(
+    "q-align-json": LabelDialect(
         forms=(
-            Form(format="json", name=("image",), mos="gt_score"),
-            Form(format="json", name=("img_path",), mos="gt_score"),
+            LabelForm(format="json", name=("image",), mos="gt_score"),
+            LabelForm(format="json", name=("img_path",), mos="gt_score"),
         )
     ),
-    "vqathinker-json": Dialect(forms=(Form(format="json", name=("image_id",), mos="score"),)),
-    "r1-jsonl": Dialect(
-        forms=(Form(format="jsonl", name=("image",), mos="gpt"), Form(format="json", name=("image",), mos="gpt")),
-        scale=_MAPPED,
-    ),
-    "r1-txt": Dialect(
+    "vqathinker-json": LabelDialect(forms=(LabelForm(format="json", name=("image_id",), mos="score"),)),
+    "r1-jsonl": LabelDialect(
         forms=(
-            Form(format="txt", fields=2, name=("1",), mos="2"),
-            Form(format="txt", fields=2, separator="blank", name=("1",), mos="2"),
-            Form(format="txt", fields=3, separator="blank", name=("1",), mos="2", std="3"),
-            Form(format="txt", fields=3, separator="blank", reference="1", name=("2",), mos="3"),
-            Form(format="txt", fields=4, separator="blank", reference="1", name=("2",), mos="3", std="4"),
+            LabelForm(format="jsonl", name=("image",), mos="gpt"),
+            LabelForm(format="json", name=("image",), mos="gpt"),
         ),
         scale=_MAPPED,
     ),
-    "hf-videofolder": Dialect(
+    "r1-txt": LabelDialect(
+        forms=(
+            LabelForm(format="txt", fields=2, name=("1",), mos="2"),
+            LabelForm(format="txt", fields=2, separator="blank", name=("1",), mos="2"),
+            LabelForm(format="txt", fields=3, separator="blank", name=("1",), mos="2", std="3"),
+            LabelForm(format="txt", fields=3, separator="blank", reference="1", name=("2",), mos="3"),
+            LabelForm(format="txt", fields=4, separator="blank", reference="1", name=("2",), mos="3", std="4"),
+        ),
+        scale=_MAPPED,
+    ),
+    "hf-videofolder": LabelDialect(
         forms=tuple(
-            Form(format=kind, name=("file_name",), mos="mos", std=std)
+            LabelForm(format=kind, name=("file_name",), mos="mos", std=std)
             for std in ("mos_std", None)  # with a spread as `vqa data recover` writes it, or without
             for kind in ("csv", "jsonl", "parquet")
         )
@@ -165,10 +168,10 @@ def set_names() -> list[str]:
 
 
 def load_set(name: str) -> SetSpec:
-    """Return the specification of a data set. Raises UsageError that lists the known names."""
+    """Return a data set's specification. Raises UsageError, naming the known sets."""
     if name not in set_names():
         raise UsageError(
             f"data set {name!r} is not known. Give one of {', '.join(set_names())}; a dialect with --dataset: "
             f"{', '.join(DIALECTS)}; or ladder."
         )
-    return load(configs_folder() / "data" / f"{name}.yaml", SetSpec)
+    return load_config(configs_folder() / "data" / f"{name}.yaml", SetSpec)

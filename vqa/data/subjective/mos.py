@@ -40,7 +40,7 @@ _TIE = 1e-9  # relative: values this close to a limit lie on it, whatever the sc
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Recovered:
-    """Opinions of E clips on the scale of the ratings, and estimates for S subjects. NaN: not defined."""
+    """Opinions of E clips on the ratings' scale, facts of S subjects; NaN: undefined."""
 
     mos: Floats  # [E]
     mos_std: Floats  # [E] sample standard deviation of the ratings that count, bias subtracted
@@ -102,7 +102,7 @@ def recover(ratings: Ratings, *, method: Method) -> Recovered:
 
 
 def summary(ratings: Ratings, found: Recovered) -> list[str]:
-    """Return notes for the user: numbers of clips, subjects and ratings; rejected subjects; how to import."""
+    """Notes for the user: clips, subjects, ratings, rejected subjects, how to import."""
     low, high = ratings.value.min(), ratings.value.max()
     rejected = [name for name, is_so in zip(ratings.subjects, found.rejected, strict=True) if is_so]
     lost = int(np.isnan(found.mos).sum())
@@ -117,7 +117,7 @@ def summary(ratings: Ratings, found: Recovered) -> list[str]:
 
 
 def write_recovered(out: Path, ratings: Ratings, found: Recovered) -> Path:
-    """Write the opinions as a table that `vqa data import hf-videofolder` reads, and the subjects beside it.
+    """Write opinions as `vqa data import hf-videofolder` reads them, and subjects.
 
     Args:
         out: Path of the opinions; its suffix (.csv or .parquet) sets the format. Both files are written atomically.
@@ -139,7 +139,7 @@ def write_recovered(out: Path, ratings: Ratings, found: Recovered) -> Path:
 
 
 def write_columns(path: Path, columns: Mapping[str, Sequence[str] | NDArray[np.generic]]) -> None:
-    """Write equally long columns as a .csv or .parquet file, atomically, NaN as null. Raises UsageError."""
+    """Write columns to .csv or .parquet atomically, NaN as null. Raises UsageError."""
     if path.suffix.lower() not in (".csv", ".parquet"):
         raise UsageError(f"--out {path} has another suffix. Give a .csv or .parquet file.")
     table = pa.table({name: pa.array(values, from_pandas=True) for name, values in columns.items()})  # NaN: null
@@ -155,7 +155,7 @@ def write_columns(path: Path, columns: Mapping[str, Sequence[str] | NDArray[np.g
 
 
 def _alternate(ratings: Ratings, bias: Floats) -> tuple[Floats, Floats]:
-    """Quality [E] and bias [S] of maximum likelihood, by alternating projection; biases have mean 0."""
+    """Most likely quality [E] and bias [S] (mean 0), by alternating projection."""
     clip, subject, value = ratings.clip, ratings.subject, ratings.value
     clips, subjects = len(ratings.clips), len(ratings.subjects)
     mos = _mean(clip, value, clips)
@@ -180,7 +180,7 @@ def _alternate(ratings: Ratings, bias: Floats) -> tuple[Floats, Floats]:
 
 
 def _outliers(ratings: Ratings, value: Floats) -> NDArray[np.bool_]:
-    """Subjects [S] to reject: outliers in more than 5 % of their ratings, about as often above as below (BT.500-13)."""
+    """Subjects [S] to reject by BT.500-13: over 5 % outliers, on both sides alike."""
     clip, clips, subjects = ratings.clip, len(ratings.clips), len(ratings.subjects)
     off = value - _mean(clip, value, clips)[clip]
     second, fourth = _mean(clip, off**2, clips), _mean(clip, off**4, clips)

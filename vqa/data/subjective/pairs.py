@@ -1,4 +1,4 @@
-"""Pairwise comparisons of a subjective test: who won against whom, read from a table and checked.
+"""Pairwise comparisons of a subjective test, read from a table and checked.
 
 A table has two columns of clips, and either a result (1: the first is better, -1: the second, 0: a tie) or the name of
 the winner; columns for the subject and for how often the row was judged may follow.
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from vqa.data.dialects import AS_SEEN, Columns, Dialect, number
+from vqa.data.dialects import AS_SEEN, Columns, Dialect, parse_number
 from vqa.data.manifest import Manifest
 from vqa.data.tables import read_columns
 from vqa.errors import UsageError, first_few
@@ -32,7 +32,7 @@ FEWEST, CHANCE = 20, 0.5  # from so many comparisons of distinct opinions on, ag
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Comparisons:
-    """N comparisons: `result[k]` is 1 where `clips[first[k]]` was better than `clips[second[k]]`, -1 worse, 0 a tie."""
+    """N comparisons: `result` is 1 where `first` is better, -1 worse, 0 a tie."""
 
     clips: tuple[str, ...]
     subjects: tuple[str, ...]  # empty where the table names none
@@ -44,7 +44,9 @@ class Comparisons:
 
 
 def make_comparisons(entries: Iterable[tuple[str, str, int, str | None, float]]) -> Comparisons:
-    """Collect (first clip, second clip, result, subject or None, count); names keep the order of their first mention.
+    """Collect (first clip, second clip, result, subject or None, count) entries.
+
+    Names keep the order of their first mention.
 
     Raises:
         ValueError: If some entries name a subject and others none.
@@ -77,7 +79,7 @@ def make_comparisons(entries: Iterable[tuple[str, str, int, str | None, float]])
 
 
 def holds_pairs(names: Iterable[str]) -> bool:
-    """Return whether columns of these names are a table of comparisons, not of ratings."""
+    """Whether columns of these names are a table of comparisons, not of ratings."""
     known = {name.lower() for name in names}
     return all(known.intersection(wanted) for wanted in (FIRST_COLUMNS, SECOND_COLUMNS)) and bool(
         known.intersection((*RESULT_COLUMNS, *WINNER_COLUMNS))
@@ -85,7 +87,7 @@ def holds_pairs(names: Iterable[str]) -> bool:
 
 
 def read_pairs(path: Path, *, dialect: Dialect = AS_SEEN) -> Comparisons:
-    """Read a table of pairwise comparisons; a row without a result was not judged and is left out.
+    """Read pairwise comparisons from a table; rows without a result are skipped.
 
     Args:
         path: A .csv, .xlsx, .jsonl, .json or .parquet file with columns of the *_COLUMNS of this module.
@@ -134,7 +136,7 @@ def read_anchors(path: Path, *, dialect: Dialect = AS_SEEN) -> dict[str, float]:
     found: dict[str, float] = {}
     for at, (name, cell) in enumerate(zip(cells["file_name"], cells["mos"], strict=True), start=1):
         try:
-            value = number(cell)
+            value = parse_number(cell)
         except (TypeError, ValueError):
             value = math.nan
         if value is not None and not 1 <= value <= 5:
@@ -165,7 +167,7 @@ def _judged(
             wanted = f"{first}, {second} or tie" if by_winner else "1 (first better), -1 (second better) or 0 (tie)"
             raise UsageError(f"{where}: {outcome} = {cell!r} is no result. Give {wanted}.")
         try:
-            times = 1.0 if count is None else number(cells[count][at])
+            times = 1.0 if count is None else parse_number(cells[count][at])
         except (TypeError, ValueError):
             times = None
         if times is None or times <= 0:
@@ -181,14 +183,14 @@ def _won(cell: object, first: str, second: str) -> int | None:
 
 def _sign(cell: object) -> int | None:
     try:
-        value = number(cell)
+        value = parse_number(cell)
     except (TypeError, ValueError):
         return None
     return int(value) if value in (1, -1, 0) else None
 
 
 def refuse_parts(pairs: Comparisons, *, source: str) -> None:
-    """Raise UsageError if the comparisons do not connect all clips: values of two parts cannot be compared."""
+    """Raise UsageError if comparisons leave parts whose values cannot be compared."""
     size = len(pairs.clips)
     graph = coo_array((pairs.count, (pairs.first, pairs.second)), shape=(size, size))
     parts, part = connected_components(graph, directed=False)
@@ -233,13 +235,13 @@ def match_clips(clips: Sequence[str], manifest: Manifest, *, source: str) -> lis
 
 
 def refuse_contradiction(pairs: Comparisons, manifest: Manifest, *, source: str) -> None:
-    """Raise UsageError if clips are not in a manifest, or fewer than half of the comparisons fit its opinions."""
+    """Raise UsageError if a manifest lacks clips or fits under half the comparisons."""
     opinions = manifest.table.column("mos").to_numpy()[match_clips(pairs.clips, manifest, source=source)]
     refuse_other_order(pairs, opinions, source=source)
 
 
 def refuse_other_order(pairs: Comparisons, opinion: NDArray[np.float64], *, source: str) -> None:
-    """Raise UsageError if fewer than half of the comparisons fit the opinions [E] of their clips; NaN: not known."""
+    """Raise UsageError if under half the comparisons fit opinions [E]; NaN: unknown."""
     gap = np.sign(opinion[pairs.first] - opinion[pairs.second])
     telling = (gap != 0) & ~np.isnan(gap) & (pairs.result != 0)
     total = pairs.count[telling].sum()

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vqa.data.dialects import AS_SEEN, Columns, Dialect, number
+from vqa.data.dialects import AS_SEEN, Columns, Dialect, parse_number
 from vqa.data.subjective.pairs import SUBJECT_COLUMNS, holds_pairs
 from vqa.data.tables import read_columns
 from vqa.errors import UsageError
@@ -22,7 +22,7 @@ RATING_COLUMNS = ("rating", "score", "vote", "opinion")
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Ratings:
-    """N ratings: `value[k]` is the rating of `clips[clip[k]]` by `subjects[subject[k]]`.
+    """N ratings: `value[k]` of `clips[clip[k]]` by `subjects[subject[k]]`.
 
     A subject may rate a clip more than once.
     """
@@ -34,7 +34,7 @@ class Ratings:
     value: NDArray[np.float64]  # [N] on the scale of the test
 
     def select(self, keep: NDArray[np.bool_]) -> "Ratings":
-        """Return the ratings where `keep` [N] is true; clips and subjects stay, even those left without ratings."""
+        """Ratings where `keep` [N] is true; clips and subjects stay, even without any."""
         return Ratings(
             clips=self.clips,
             subjects=self.subjects,
@@ -45,7 +45,7 @@ class Ratings:
 
 
 def make_ratings(entries: Iterable[tuple[str, str, float]]) -> Ratings:
-    """Collect (clip, subject, rating) triples; clips and subjects keep the order of their first rating."""
+    """Collect (clip, subject, rating) triples; names keep the order of first rating."""
     clips: dict[str, int] = {}
     subjects: dict[str, int] = {}
     numbers = [
@@ -77,7 +77,7 @@ def read_ratings(
 
     Args:
         path: A .csv, .xlsx or .parquet file.
-        min_ratings: Subjects with fewer ratings are left out.
+        min_ratings: Subjects with fewer ratings are skipped.
         scale: Ends of the rating scale.
         dialect: Of a text file.
 
@@ -103,7 +103,7 @@ def read_ratings(
     return make_ratings(entries)
 
 
-def parse_scale(text: str) -> tuple[float, float]:
+def parse_bounds(text: str) -> tuple[float, float]:
     """Parse LOW,HIGH. Raises UsageError."""
     try:
         low, high = map(float, text.split(","))
@@ -174,7 +174,7 @@ def _named(cell: object) -> bool:
 
 
 def _refuse_marks(entries: Sequence[tuple[str, str, float]], path: Path) -> None:
-    """Raise UsageError for numbers that stand for no answer among ratings of a short scale."""
+    """Raise UsageError for marks of no answer among ratings of a short scale."""
     values = {value for *_, value in entries}
     marks, others = values & MARKS, values - MARKS
     if marks and others and min(others) >= 0 and max(others) <= 10:
@@ -188,11 +188,11 @@ def _refuse_marks(entries: Sequence[tuple[str, str, float]], path: Path) -> None
 def _rated(
     cells: Iterable[tuple[str, str, object, str]], scale: tuple[float, float] | None
 ) -> list[tuple[str, str, float]]:
-    """Clip, subject and rating of the cells that hold one; the fourth value is the place of the cell."""
+    """Clip, subject and rating of cells that hold one; the fourth value is its place."""
     entries = []
     for clip, subject, cell, where in cells:
         try:
-            value = number(cell)
+            value = parse_number(cell)
         except (TypeError, ValueError) as error:
             raise UsageError(f"{where} = {cell!r} is no rating. Give a number or nothing.") from error
         if value is not None and scale and not scale[0] <= value <= scale[1]:

@@ -1,4 +1,4 @@
-"""Opinions from pairwise comparisons: a value per clip by maximum likelihood, with an interval.
+"""Opinions from pairwise comparisons by maximum likelihood, with intervals.
 
     bradley-terry  P(first better) grows with the logistic function of the difference (Bradley and Terry 1952); ties by
                    Davidson (1970): odds of a tie against the geometric mean of both wins. The values then depend on
@@ -42,7 +42,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Fit:
+class StrengthFit:
     """Values of E clips with mean 0, and how well they are known."""
 
     value: Floats  # [E] in units of the method
@@ -52,7 +52,7 @@ class Fit:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Strengths:
-    """Opinions of E clips from comparisons. NaN as a limit: the comparisons set none on that side."""
+    """Opinions of E clips from comparisons; a limit of NaN: none set on that side."""
 
     value: Floats  # [E] in units of the method, mean 0
     low: Floats  # [E] limits of the 95 % interval
@@ -96,7 +96,7 @@ def recover_strengths(
         raise UsageError(f"{source}: all {len(pairs.result)} comparisons are ties. Judge pairs that differ.")
     size = len(pairs.clips)
     at, pair = _distinct(pairs)
-    fitted = fit(pairs, method=method)
+    fitted = fit_strengths(pairs, method=method)
     by_subject = len(pairs.subjects) >= FEWEST_SUBJECTS
     start = np.append(fitted.value, fitted.tie)
     root = cholesky(_Objective(_counted(pairs, at, pair, pairs.count), size, method, None).hessian(start))
@@ -131,8 +131,8 @@ def recover_strengths(
     )
 
 
-def fit(pairs: Comparisons, *, method: PairMethod, prior_std: float | None = None) -> Fit:
-    """Fit values to comparisons by penalised maximum likelihood; the graph need not be connected.
+def fit_strengths(pairs: Comparisons, *, method: PairMethod, prior_std: float | None = None) -> StrengthFit:
+    """Fit values by penalised maximum likelihood; the graph need not be connected.
 
     Args:
         pairs: N comparisons of E clips.
@@ -144,11 +144,11 @@ def fit(pairs: Comparisons, *, method: PairMethod, prior_std: float | None = Non
     found = minimize(
         objective, np.zeros(size + 1), jac=True, hess=objective.hessian, method="trust-exact", options={"gtol": 1e-7}
     ).x
-    return Fit(value=found[:size], tie=float(found[size]), information=objective.hessian(found)[:size, :size])
+    return StrengthFit(value=found[:size], tie=float(found[size]), information=objective.hessian(found)[:size, :size])
 
 
 def anchored(pairs: Comparisons, found: Strengths, known: Mapping[str, float], *, source: str) -> Strengths:
-    """Map values to the 1-5 scale by the straight line through clips whose opinions are known (least squares).
+    """Map values to 1-5 by the least-squares line through clips of known opinion.
 
     Args:
         pairs: The comparisons.
@@ -179,7 +179,7 @@ def anchored(pairs: Comparisons, found: Strengths, known: Mapping[str, float], *
 
 
 def strength_notes(pairs: Comparisons, found: Strengths, *, method: PairMethod, is_anchored: bool = False) -> list[str]:
-    """Return notes for the user: counts, ties, intervals, clips without a limit, how to import."""
+    """Notes for the user: counts, ties, intervals, clips without a limit, the import."""
     total, ties = pairs.count.sum(), pairs.count[pairs.result == 0].sum()
     who = f" by {len(pairs.subjects)} subjects" if pairs.subjects else ""
     lines = [f"{len(pairs.clips)} clips, {total:g} comparisons{who}, {ties:g} of them ties"]
@@ -203,7 +203,7 @@ def strength_notes(pairs: Comparisons, found: Strengths, *, method: PairMethod, 
 
 
 def write_strengths(out: Path, pairs: Comparisons, found: Strengths) -> list[Path]:
-    """Write the opinions as a table that `vqa data import hf-videofolder` reads, and named subjects beside it.
+    """Write opinions as `vqa data import hf-videofolder` reads them, and subjects.
 
     Args:
         out: Path of the opinions; its suffix (.csv or .parquet) sets the format. Files are written atomically.
@@ -228,7 +228,7 @@ def write_strengths(out: Path, pairs: Comparisons, found: Strengths) -> list[Pat
 
 
 class _Objective:
-    """Negative penalised log-likelihood of values and tie parameter [E + 1], its gradient and expected Hessian."""
+    """Penalised negative log-likelihood of values and tie [E + 1]; gradient, Hessian."""
 
     def __init__(self, counts: _Counts, size: int, method: PairMethod, prior_std: float | None) -> None:
         self.counts, self.size = counts, size
@@ -269,7 +269,7 @@ class _Objective:
 
 
 def _davidson(gap: Floats, tie: float) -> tuple[Floats, Floats, Floats]:
-    """Log probabilities [3, P] of win, loss and tie, and their derivatives by the difference and by log nu."""
+    """Log probabilities [3, P] of win, loss and tie; derivatives by gap and log nu."""
     half = 0.5 * abs(gap)
     chance = np.stack([np.exp(0.5 * gap - half), np.exp(-0.5 * gap - half), np.exp(tie - half)])  # largest: 1
     total = chance.sum(0)
@@ -280,7 +280,7 @@ def _davidson(gap: Floats, tie: float) -> tuple[Floats, Floats, Floats]:
 
 
 def _case_five(gap: Floats, tie: float) -> tuple[Floats, Floats, Floats]:
-    """As `_davidson` for the threshold exp(tie) on a difference of standard deviation 1."""
+    """As `_davidson`, for the threshold exp(tie) on a difference of deviation 1."""
     threshold = np.exp(tie)
     far, near = log_ndtr(gap - threshold), log_ndtr(-gap - threshold)
     between = ndtr(threshold - abs(gap)) - ndtr(-threshold - abs(gap))  # no cancellation in the tails
@@ -299,8 +299,11 @@ _MODELS: dict[str, Callable[[Floats, float], tuple[Floats, Floats, Floats]]] = {
 
 
 def _resolve(objective: _Objective, start: Floats, root: Floats) -> Floats:
-    """The minimum near that of the whole sample, whose Hessian is root.T @ root: in the units of its standard errors
-    a resample's valley is nearly round, and after one step of Newton's a few of first order suffice."""
+    """Minimum of a resample near `start`, the whole sample's (Hessian root.T @ root).
+
+    In the units of its standard errors a resample's valley is nearly round: after one step of Newton's a few of first
+    order suffice.
+    """
 
     def scaled(step: Floats) -> tuple[float, Floats]:
         loss, slope = objective(start + solve_triangular(root, step))
@@ -312,7 +315,7 @@ def _resolve(objective: _Objective, start: Floats, root: Floats) -> Floats:
 
 
 def _distinct(pairs: Comparisons) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Codes of the distinct pairs [P], smaller index times E plus larger; and the pair of each comparison [N]."""
+    """Codes [P] of distinct pairs, smaller * E + larger; each comparison's pair [N]."""
     low, high = np.minimum(pairs.first, pairs.second), np.maximum(pairs.first, pairs.second)
     at, pair = np.unique(low * len(pairs.clips) + high, return_inverse=True)
     return at, pair
@@ -338,7 +341,7 @@ def _draws(pairs: Comparisons, resamples: int, seed: int, *, by_subject: bool) -
 
 
 def _groups(pairs: Comparisons) -> tuple[int, NDArray[np.bool_], NDArray[np.bool_]]:
-    """Number of strongly connected groups (Ford 1957), and which clips [E] are of one never beaten, never winning.
+    """Count of strong components (Ford 1957); clips [E] of unbeaten, of winless ones.
 
     Clips of the largest group count as neither.
     """
@@ -358,8 +361,8 @@ def _groups(pairs: Comparisons) -> tuple[int, NDArray[np.bool_], NDArray[np.bool
     return groups, ~losses[group], ~wins[group]
 
 
-def _shares(found: Fit, method: PairMethod) -> Floats:
-    """Expected share of wins of each clip against every other [E], ties as half, 0 to 100."""
+def _shares(found: StrengthFit, method: PairMethod) -> Floats:
+    """Expected share of wins against every other clip [E], ties as half, 0 to 100."""
     size = len(found.value)
     gap = (found.value[:, None] - found.value).ravel()
     log, _, _ = _MODELS[method](gap, found.tie if found.tie else _NO_TIES)
@@ -368,7 +371,7 @@ def _shares(found: Fit, method: PairMethod) -> Floats:
 
 
 def _agreement(pairs: Comparisons, value: Floats) -> Floats:
-    """Share of each subject's wins [S] that the values order alike, NaN for one who only judged ties."""
+    """Share of each subject's wins [S] ordered alike; NaN for one with only ties."""
     agree = np.sign(value[pairs.first] - value[pairs.second]) == pairs.result
     told = pairs.result != 0
     size = len(pairs.subjects)

@@ -1,6 +1,6 @@
-"""Degradations of pictures in five levels of severity: ARNIQA's 24 kinds in 7 groups, and 8 that viewers meet besides.
+"""Picture degradations in 5 levels: ARNIQA's 24 (7 groups), 8 that viewers meet.
 
-The kinds are those of KADIS-700k and ARNIQA (arXiv 2310.14918); levels and code are our own. Level 1 is just visible,
+The kinds are those of KADIS-700k and ARNIQA (arXiv 2310.14918); levels and code are vqa's own. Level 1 is just visible,
 level 5 ruins the picture, and each level is worse than the one before: a ladder's order, which needs no opinion and no
 metric. Pictures are float32 [H, W, 3] in [0, 1].
 """
@@ -27,7 +27,7 @@ _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 @dataclass(frozen=True, slots=True)
 class Degradation:
-    """One kind: its group, the value of each level, the change, and what level 5 costs."""
+    """One kind: its group, values of the levels, the change and what level 5 costs."""
 
     group: str
     values: tuple[float, float, float, float, float]
@@ -69,7 +69,7 @@ def _gaussian(picture: Picture, sigma: float) -> Picture:
 
 
 def _filtered(picture: Picture, kernel: NDArray[np.float64]) -> Picture:
-    """Correlate each channel with a small kernel, by the Fourier transform where that is cheaper."""
+    """Correlate each channel with a small kernel, normalised to sum 1."""
     weights = (kernel / kernel.sum()).astype(np.float32)
     rows, columns = np.nonzero(weights)
     middle = np.array(kernel.shape) // 2
@@ -294,7 +294,7 @@ def upscaled_jpeg(picture: Picture, factor: float, generator: np.random.Generato
 
 
 def denoised(picture: Picture, threshold: float, generator: np.random.Generator) -> Picture:
-    """What strong noise reduction leaves: detail below `threshold` is smoothed away, scale by scale (Haar)."""
+    """Smooth away detail below `threshold`, scale by scale (Haar): strong denoising."""
     height, width, _ = picture.shape
     whole = np.pad(picture, ((0, -height % 16), (0, -width % 16), (0, 0)), mode="edge")
     return _shrunk(whole, threshold, depth=4)[:height, :width]
@@ -330,7 +330,7 @@ def haze(picture: Picture, thickness: float, generator: np.random.Generator) -> 
 
 
 def underwater(picture: Picture, metres: float, generator: np.random.Generator) -> Picture:
-    """Seen through this much water: red is lost first, a green or blue veil grows, detail softens."""
+    """A view through `metres` of water: red lost first, a green or blue veil, blur."""
     lost = np.array([0.45, 0.10, 0.07]) * generator.uniform(0.8, 1.2, 3)
     if generator.random() < 0.5:
         lost = lost[[0, 2, 1]]

@@ -1,4 +1,4 @@
-"""Demo clips: the bundled ones, distorted copies of one at its own size, and two broken files."""
+"""Demo clips: bundled ones, distorted copies of one at its size, 2 broken files."""
 
 import shutil
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from vqa.data.synthetic.distortions import DISTORTIONS
-from vqa.data.synthetic.ladder import encode_clip
+from vqa.data.synthetic.ladder import encode_video
 from vqa.data.synthetic.sources import read_video
 
 CLIPS = Path(__file__).resolve().parents[2] / "assets" / "clips"
@@ -25,7 +25,7 @@ DISTORTED: dict[str, tuple[str, float]] = {
 
 
 def make_demo(out: Path) -> list[Path]:
-    """Write the bundled clips, distorted copies, a file cut off in the middle and a text named .mp4.
+    """Write bundled clips, distorted copies, a cut-off file and a text named .mp4.
 
     All copies, and `reference.mp4`, which is not distorted, are of the same frames at their own size: a smaller picture
     would look cleaner than the original.
@@ -37,14 +37,14 @@ def make_demo(out: Path) -> list[Path]:
     paths = [Path(shutil.copy(clip, out)) for clip in sorted(CLIPS.glob("*.mp4"))]
     frames = np.stack([np.asarray(frame) for frame in read_video(CLIPS / "big_buck_bunny.mp4", count=FRAMES)])
     paths.append(out / "reference.mp4")
-    encode_clip(frames, paths[-1], codec="x264", quality=VISUALLY_LOSSLESS)
+    encode_video(frames, paths[-1], codec="x264", quality=VISUALLY_LOSSLESS)
     for name, (kind, strength) in DISTORTED.items():
         path = out / f"{name}.mp4"
         if kind in DISTORTIONS:
             damaged = DISTORTIONS[kind](frames, strength, np.random.default_rng(0))
-            encode_clip(damaged, path, codec="x264", quality=VISUALLY_LOSSLESS)
+            encode_video(damaged, path, codec="x264", quality=VISUALLY_LOSSLESS)
         else:
-            encode_clip(frames, path, codec=kind, quality=int(strength))
+            encode_video(frames, path, codec=kind, quality=int(strength))
         paths.append(path)
     whole = (CLIPS / "big_buck_bunny_end.mp4").read_bytes()
     for name, content in {"cut_off.mp4": whole[: len(whole) // 2], "not_a_video.mp4": b"This is a text.\n"}.items():

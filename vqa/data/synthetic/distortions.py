@@ -1,4 +1,4 @@
-"""Distortions of clips: pure functions of frames, a severity and a random generator.
+"""Distortions of clips: pure functions of frames, severity and random generator.
 
 Frames are uint8 [T, H, W, 3], the severity lies in [0, 1]. Codecs are in `vqa.data.synthetic.ladder`, since they are
 the last step of a clip and need an encoder.
@@ -29,7 +29,7 @@ def _each(frames: Pixels, change: Callable[[Image.Image], Image.Image]) -> Pixel
 
 
 def scaling(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
-    """Downscale by 1.3 to 6 and upscale again with a random filter: lost detail, jagged edges."""
+    """Scale down by 1.3 to 6 and up by a random filter: less detail, jagged edges."""
     height, width = frames.shape[1:3]
     factor = _mix(1.3, 6.0, severity**1.5)
     small = (max(8, round(width / factor)), max(8, round(height / factor)))
@@ -61,7 +61,7 @@ def _shifted(frames: Pixels, rows: int, columns: int) -> Pixels:
 
 
 def noise(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
-    """Add sensor noise of sigma 3 to 70, grey or coloured, or salt and pepper on up to 8 % of the pixels."""
+    """Add noise (grey or colour, sigma 3-70), or salt and pepper on 8 % at most."""
     if generator.random() < 0.2:
         share = _mix(0.001, 0.08, severity)
         draw = generator.random(frames.shape[:3], dtype=np.float32)[..., None]
@@ -133,7 +133,7 @@ def flicker(frames: Pixels, severity: float, generator: np.random.Generator) -> 
 
 
 def transmission_loss(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
-    """Lose slices in transmission: rows of blocks show an older picture, shifted, until the next refresh."""
+    """Lose slices: rows of blocks show an older picture, shifted, for 2 to 11 frames."""
     count, height, _, _ = frames.shape
     out = frames.copy()
     for _ in range(round(_mix(2, 14, severity))):

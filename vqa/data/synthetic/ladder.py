@@ -1,4 +1,4 @@
-"""Ladders of distorted clips from pristine sources, labelled by VMAF: data without ratings by people.
+"""Ladders of distorted clips from pristine sources, labelled by VMAF, not people.
 
 The label is a stand-in (`opinion = 1 + 4 * VMAF / 100`, VMAF v0.6.1 of Netflix through libvmaf), never a mean opinion
 score. Sources are videos (scaled down, so that their own artefacts disappear) or photographs (with a pan, zoom and
@@ -119,7 +119,7 @@ def find_contents(sources: Sequence[Path], *, selection: Selection = EVERYTHING)
 
 
 def _is_small(path: Path) -> bool:
-    """Whether a still picture is too small for even the smallest clip (thumbnails beside a photograph)."""
+    """Whether a still picture is too small for any clip (thumbnails beside a photo)."""
     try:
         with Image.open(path) as image:
             return getattr(image, "n_frames", 1) == 1 and (image.width < SMALLEST[0] or image.height < SMALLEST[1])
@@ -130,7 +130,7 @@ def _is_small(path: Path) -> bool:
 def plan_ladder(
     contents: Mapping[str, Sequence[Path]], *, clips_per_content: int, seed: int, split: str | None = None
 ) -> list[Rung]:
-    """Plan the clips of a ladder, in rounds over the contents, so that an interrupted ladder is still balanced.
+    """Plan a ladder in rounds over the contents: balanced even when interrupted.
 
     Args:
         contents: Files by content, as of `find_contents`.
@@ -157,7 +157,10 @@ def plan_ladder(
 
 
 def sample_distortions(generator: np.random.Generator) -> list[tuple[str, float]]:
-    """Sample zero to three distortions (name, severity in [0, 1]) in order; at most one codec, and it comes last."""
+    """Sample distortions (name, severity 0-1) in order, at most one codec, the last.
+
+    Up to three are drawn; `scaling` may be added where VP9 or AV1 is to look bad.
+    """
     names = list(WEIGHTS)
     weights = np.array([WEIGHTS[name] for name in names])
     count = int(generator.choice(len(COUNT_WEIGHTS), p=COUNT_WEIGHTS))
@@ -211,7 +214,7 @@ def _raw_input(frames: Pixels) -> list[str]:
     return ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", str(FPS), "-i", "pipe:0"]
 
 
-def encode_clip(frames: Pixels, path: Path, *, codec: str, quality: int) -> None:
+def encode_video(frames: Pixels, path: Path, *, codec: str, quality: int) -> None:
     """Encode frames as 8-bit 4:2:0 video.
 
     Args:
@@ -271,7 +274,7 @@ def make_clip(rung: Rung, *, out: Path) -> Label | str:
         else:
             frames = DISTORTIONS[name](frames, severity, generator)
     path = out / "clips" / f"{rung.clip_id}.{'webm' if codec == 'vp9' else 'mp4'}"
-    encode_clip(frames, path, codec=codec, quality=quality)
+    encode_video(frames, path, codec=codec, quality=quality)
     scores = vmaf(reference, path)
     mean = float(np.mean(scores))
     label: Label = {
@@ -310,7 +313,7 @@ def synthesise(
     split: str | None = None,
     selection: Selection = EVERYTHING,
 ) -> Iterator[tuple[int, int, str]]:
-    """Make a ladder under `out`, and write `out/ladder.parquet` (rows: Label) at the end. A second run resumes.
+    """Make a ladder and its ladder.parquet (rows: Label) under `out`; reruns resume.
 
     Args:
         sources: Pristine pictures, videos and folders of them.

@@ -61,7 +61,7 @@ def steps(source: Path, config: LadderConfig, read: Callable[[Path], Image.Image
         config: Kinds, levels and sizes.
         read: Gives the file's picture. Raises what it likes.
     """
-    side, planned = plan(source.name, config)
+    side, planned = plan_steps(source.name, config)
     whole = read(source)
     scale = min(max(whole.size) / 1.5, side) / max(whole.size)
     size = (max(1, round(whole.width * scale)), max(1, round(whole.height * scale)))
@@ -74,8 +74,8 @@ def steps(source: Path, config: LadderConfig, read: Callable[[Path], Image.Image
             yield Step(kind=kind, level=level, pixels=degrade(pristine, kind, level, draws))
 
 
-def plan(name: str, config: LadderConfig) -> tuple[float, list[tuple[str, int]]]:
-    """What `steps` makes of a file of this name: the long side drawn, and each step's kind and level."""
+def plan_steps(name: str, config: LadderConfig) -> tuple[float, list[tuple[str, int]]]:
+    """Long side that `steps` draws for a file name, and kind and level of each step."""
     generator = np.random.default_rng(_seed(name, config.seed))
     side = float(np.exp(generator.uniform(np.log(config.shortest), np.log(config.longest))))
     planned = [(PRISTINE, 0)]
@@ -86,7 +86,7 @@ def plan(name: str, config: LadderConfig) -> tuple[float, list[tuple[str, int]]]
 
 
 def loss_of(kind: str, level: int) -> float:
-    """How much worse than pristine a step should look, 0-1: the level's share of the kind's harm."""
+    """Loss of a step against pristine, 0-1: the level's share of the kind's harm."""
     return 0.0 if kind == PRISTINE else level / LEVELS * DEGRADATIONS[kind].harm
 
 
@@ -97,7 +97,7 @@ def _seed(name: str, seed: int) -> int:
 def find_pictures(
     sources: Sequence[Path], *, most: int | None = None, seed: int = 0, suffixes: Collection[str] = SUFFIXES
 ) -> list[Path]:
-    """Files of these suffixes below folders or given by name, sorted; at most so many, drawn.
+    """Find files of these suffixes, sorted; of more than `most`, that many are drawn.
 
     Fewer are the first of more.
 

@@ -1,4 +1,4 @@
-"""Pristine clips before distortion: videos scaled down, or a camera move over a photograph."""
+"""Pristine clips to distort: videos scaled down, or a camera move over a photo."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -27,7 +27,7 @@ SPEEDS = (1, 2)  # every frame of a video, or every other one if it has enough
 
 
 def read_pristine(source: Path, generator: np.random.Generator) -> Pixels:
-    """Read a source as a clip before distortion: a random crop and scale of a video, or a pan over a photograph.
+    """Read a pristine clip: a video's random crop and scale, or a pan over a photo.
 
     Args:
         source: A picture, an animation or a video.
@@ -67,7 +67,7 @@ def read_pristine(source: Path, generator: np.random.Generator) -> Pixels:
 
 
 def read_video(source: Path, *, count: int) -> Iterator[Image.Image]:
-    """Yield the first `count` frames of a video. Raises UsageError if FFmpeg cannot read it."""
+    """Yield the first `count` frames of a video. Raises UsageError if unreadable."""
     reader = imageio_ffmpeg.read_frames(str(source))
     try:
         size = next(reader)["size"]
@@ -82,7 +82,7 @@ def read_video(source: Path, *, count: int) -> Iterator[Image.Image]:
 
 
 def _pan(photo: Image.Image, generator: np.random.Generator) -> Pixels:
-    """A camera move over a photograph: the window pans, zooms and shakes, and is always reduced to the clip's size."""
+    """A pan, zoom and shake over a photograph, always reduced to the clip's size."""
     fitting = [i for i, (w, h) in enumerate(SIZES) if w * 1.3 <= photo.width and h * 1.3 <= photo.height]
     if not fitting:
         raise UsageError(f"picture of {photo.width}x{photo.height} is too small: it needs {SMALLEST[0]}x{SMALLEST[1]}.")

@@ -16,12 +16,12 @@ BackendName = Literal["pyav", "decord", "torchcodec"]
 
 
 class Reader(Protocol):
-    """Decodes chosen frames of a file."""
+    """Decoder of chosen frames of a file."""
 
     def __call__(
         self, info: MediaInfo, table: PacketTable, wanted: NDArray[np.int64], *, thread_count: int
     ) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Yield (entry, frame as stored) for the wanted frames that are sound, in any order.
+        """Yield (entry, frame as stored) for the sound wanted frames, in any order.
 
         Args:
             info: Facts of the file, from `probe`.
@@ -38,7 +38,7 @@ class Reader(Protocol):
 
 
 class UncleanError(Exception):
-    """Damage was met while several threads decoded: which later frames suffer depends on their timing."""
+    """Damage met by several decoder threads: later frames depend on their timing."""
 
 
 class StrayedError(Exception):
@@ -46,7 +46,7 @@ class StrayedError(Exception):
 
 
 def cause(error: Exception) -> str:
-    """First line of an error's text without the place in a source that decord puts before it, or the error's type."""
+    """First line of an error without its place in decord's source, or its type."""
     first = (str(error).strip().splitlines() or [""])[0]
     return _BUILD_PLACE.sub("", first) or type(error).__name__
 

@@ -1,4 +1,4 @@
-"""decord back end, for comparison: counting frames, it gives wrong ones in MPEG-TS, AVI and intra refresh."""
+"""decord back end, for comparison; its counts err in MPEG-TS, AVI, intra refresh."""
 
 from collections.abc import Iterator
 from importlib import import_module
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vqa.errors import ClipError, UsageError
 from vqa.media.backends.base import as_stored, cause
-from vqa.media.packets import PacketTable, nearest
+from vqa.media.packets import PacketTable, nearest_frames
 from vqa.media.storage.open import local_path
 from vqa.types import MediaInfo
 
@@ -18,14 +18,14 @@ from vqa.types import MediaInfo
 def read_decord(
     info: MediaInfo, table: PacketTable, wanted: NDArray[np.int64], *, thread_count: int
 ) -> Iterator[tuple[int, av.VideoFrame]]:
-    """A `Reader` (base.py) by decord; frames whose time is not that of the packet table are left out."""
+    """A `Reader` (base.py) by decord; frames at times not in the table are skipped."""
     decord = load_decord()
     decord.logging.set_level(decord.logging.QUIET)
     try:
         reader = decord.VideoReader(str(local_path(info.uri)), num_threads=thread_count)
         starts = reader.get_frame_timestamp(range(len(reader)))[:, 0].astype(np.float64)
         starts -= starts[0]
-        indices = nearest(starts, table.seconds[wanted])
+        indices = nearest_frames(starts, table.seconds[wanted])
         for entry, index in zip(wanted, indices, strict=True):
             is_same = abs(starts[index] - table.seconds[entry]) < 1e-3 * (1 + table.seconds[entry])  # float32 there
             if is_same and not table.is_damaged[entry]:

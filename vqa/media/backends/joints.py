@@ -1,4 +1,4 @@
-"""Keyframes that were coded with other parameters than the decoder has: HEVC, MPEG-4 Part 2, MS-MPEG4, WMV.
+"""Keyframes coded with parameters that the decoder lacks: HEVC, MPEG-4, WMV.
 
 Recordings joined by copying keep the parameters of the first in the header (MS-MPEG4 and WMV: its picture size), and
 FFmpeg decodes the others with them to rubbish without an error. Slice data end where their picture ends (ITU-T H.265,
@@ -26,7 +26,7 @@ _BEHIND = bytes(1 + (73 * n + 41) % 251 for n in range(4096))  # without a 0, wh
 
 
 class JointFinder:
-    """Tells keyframes that belong to the decoder's parameters from those that do not."""
+    """Detector of keyframes that do not belong to the decoder's parameters."""
 
     def __init__(self, uri: str, context: av.VideoCodecContext) -> None:
         self._uri, self._codec = uri, context.codec.canonical_name
@@ -41,7 +41,7 @@ class JointFinder:
         self._is_usable: bool | None = None
 
     def is_described(self, packet: "av.Packet[av.VideoStream]") -> bool:
-        """Whether the packet brings parameters that the decoder here would not get, so that nothing is to be found."""
+        """Whether a packet brings parameters of its own, so that nothing is to be found."""
         if packet.has_sidedata("new_extradata"):  # the next sample entry of an mp4
             return True
         if packet.is_keyframe or self._codec not in ("hevc", "mpeg4"):
@@ -55,7 +55,7 @@ class JointFinder:
             return False
 
     def is_foreign(self, packet: bytes, frame: av.VideoFrame) -> bool:
-        """Whether the keyframe in `packet`, decoded to `frame`, was coded with other parameters.
+        """Whether the keyframe decoded to `frame` was coded with other parameters.
 
         False as well where the file's first keyframe, to which the header belongs, would be foreign too.
         """
@@ -82,7 +82,7 @@ class JointFinder:
         return all(self._decode(with_last(other)) == shown for other in changed)
 
     def _last_slice(self, packet: bytes) -> tuple[bytes, Callable[[bytes], bytes]]:
-        """The data of a keyframe's last slice, and the packet with other data in their place."""
+        """Data of a keyframe's last slice, and the packet as a function of such data."""
         if self._codec == "mpeg4":  # behind the VOP there may be stuffing, or a packed B-VOP
             stop = packet.find(b"\0\0\1", packet.find(b"\0\0\1\xb6") + 3)
             last = packet[: stop if stop > 0 else len(packet)].rstrip(b"\0")

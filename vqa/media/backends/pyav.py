@@ -1,4 +1,4 @@
-"""PyAV back end, the default: decodes no more packets than the wanted frames need.
+"""PyAV back end, the default: decodes only the packets that wanted frames need.
 
 Per group of pictures, packets are read up to the last wanted frame only, and those that no wanted frame refers to are
 left out (bitstream/prune.py). Gaps are jumped over where the container's index leads to the very packet that the table
@@ -31,7 +31,7 @@ _MAX_REORDER = 32  # frames: no codec holds back more
 
 @dataclass(kw_only=True)
 class DecodeRange:
-    """Packets in file order, fed to the decoder from a clean start; `stop` is included."""
+    """Packets in file order, fed from a clean start; `stop` is included."""
 
     start: int
     stop: int
@@ -41,7 +41,7 @@ class DecodeRange:
 def read_pyav(
     info: MediaInfo, table: PacketTable, wanted: NDArray[np.int64], *, thread_count: int, prune: bool = True
 ) -> Iterator[tuple[int, av.VideoFrame]]:
-    """A `Reader` (base.py) by PyAV. Raises StrayedError only where the table is made from an index.
+    """A `Reader` (base.py) by PyAV; StrayedError only for a table made from an index.
 
     `prune`: leave out packets that no wanted frame needs; the frames are the same either way.
     """
@@ -145,7 +145,7 @@ def _feed(
 
 
 def decode_ranges(table: PacketTable, wanted: Sequence[int] | NDArray[np.int64], *, back: int = 0) -> list[DecodeRange]:
-    """Ranges of packets that give the wanted entries; overlapping and touching ones are joined.
+    """Packet ranges that give the wanted entries, joined where they touch or overlap.
 
     Decoding can start at a keyframe for all that is shown after it. Frames stored after a keyframe but shown before it
     (the leading pictures of an open group) need the keyframe before. Packets that are not in the file are left out.
@@ -174,8 +174,11 @@ def decode_ranges(table: PacketTable, wanted: Sequence[int] | NDArray[np.int64],
 
 
 class _Trust:
-    """Which frames are made of sound packets: those fed before the first that failed, and those shown from the next
-    keyframe on. Decoders go on with a damaged reference and flag nothing."""
+    """Record of which frames are made of sound packets.
+
+    Those fed before the first that failed, and those shown from the next keyframe on. Decoders go on with a damaged
+    reference and flag nothing.
+    """
 
     def __init__(self, *, is_counted: bool) -> None:
         self._is_counted = is_counted  # a frame that stays away moves the numbers of all later ones
@@ -228,7 +231,7 @@ def _chunks(
     *,
     can_jump: bool,
 ) -> "Iterator[tuple[DecodeRange, list[av.Packet[av.VideoStream]], bool]]":
-    """(range, packets, do they end it): packets of each range in file order, at most about 16 MB at a time."""
+    """(range, packets, do they end it) in file order, at most about 16 MB at a time."""
     count = len(table.ticks)
     # In file order, 0 for what is not in the table, then the lost packets; int32 since hours have many.
     sizes = np.zeros(max(count, int(table.order.max(initial=-1)) + 1), np.int32)
@@ -273,7 +276,7 @@ def _chunks(
 
 
 def _decoder(info: MediaInfo, stream: av.VideoStream) -> av.VideoCodecContext:
-    """The stream's own decoder; for VP8 and VP9 with alpha libvpx's, since FFmpeg's own leave alpha out."""
+    """The stream's decoder; libvpx's for VP8 and VP9 with alpha, which FFmpeg's omit."""
     if not (info.has_alpha and info.codec in ("vp8", "vp9")):
         return stream.codec_context
     return av.VideoCodecContext.create("libvpx" if info.codec == "vp8" else "libvpx-vp9", "r")
@@ -282,8 +285,11 @@ def _decoder(info: MediaInfo, stream: av.VideoStream) -> av.VideoCodecContext:
 def _decode(
     decoder: av.VideoCodecContext, packet: "av.Packet[av.VideoStream] | None"
 ) -> tuple[list[av.VideoFrame], bool, bool]:
-    """Frames returned for this packet (None: all that are held back), whether it decoded without an error, and whether
-    the decoder takes no packet any more: VP9 after a start between keyframes answers EAGAIN until it is flushed."""
+    """Frames for a packet, whether it was sound, and whether the decoder is stuck.
+
+    For None: all frames that are held back. Stuck: it takes no packet any more; VP9 after a start between keyframes
+    answers EAGAIN until it is flushed.
+    """
     try:
         return decoder.decode(packet), True, False
     except av.error.FFmpegError as error:

@@ -38,7 +38,7 @@ def unusable() -> dict[BackendName, str]:
 
 
 def backend_states() -> dict[str, str]:
-    """State of each back end: "default: ..." with the reason, "usable", or why it cannot be used here."""
+    """State of each back end: "default: REASON", "usable", or why it is unusable."""
     found: dict[str, str] = {name: reason or "usable" for name, reason in unusable().items()}
     return found | {DEFAULT: f"default: {WHY_DEFAULT}"}
 

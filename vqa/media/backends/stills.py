@@ -32,7 +32,7 @@ def read_pillow(
 def read_heif(
     info: MediaInfo, table: PacketTable, wanted: NDArray[np.int64], *, thread_count: int
 ) -> Iterator[tuple[int, av.VideoFrame]]:
-    """A `Reader` (base.py) of HEIF pictures of several coded items: tiles are pasted, alpha is put on white.
+    """A `Reader` (base.py) of composite HEIF pictures: tiles pasted, alpha on white.
 
     Nothing is yielded where an item is lost.
     """

@@ -1,4 +1,4 @@
-"""torchcodec back end. The packet table saves its scan of the file, except where frames are counted or lost."""
+"""torchcodec back end, without its own scan where no frame is counted or lost."""
 
 import json
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from vqa.types import MediaInfo
 def read_torchcodec(
     info: MediaInfo, table: PacketTable, wanted: NDArray[np.int64], *, thread_count: int
 ) -> Iterator[tuple[int, av.VideoFrame]]:
-    """A `Reader` (base.py) by torchcodec; frames whose time is not that of the packet table are left out."""
+    """A `Reader` (base.py) by torchcodec; skips frames at times not in the table."""
     decoders = load_torchcodec()
     mapping = None if table.is_counted or (table.order >= len(table.ticks)).any() else _frame_mapping(table)
     with open_source(info.uri) as file:
@@ -39,7 +39,7 @@ def read_torchcodec(
 
 
 def _frame_mapping(table: PacketTable) -> str:
-    """The table as torchcodec's `custom_frame_mappings`: its frame n is the table's entry n."""
+    """The table as `custom_frame_mappings`: frame n is the table's entry n."""
     ticks = table.ticks[table.order]
     gaps = np.diff(ticks, append=ticks[-1] + 1)
     rows = zip(ticks.tolist(), gaps.tolist(), table.is_key.tolist(), strict=True)
@@ -47,7 +47,7 @@ def _frame_mapping(table: PacketTable) -> str:
 
 
 def load_torchcodec() -> ModuleType:
-    """Import `torchcodec.decoders`. Raises UsageError with the reason where it cannot be used here."""
+    """Import `torchcodec.decoders`; UsageError says why it cannot be used here."""
     try:
         torchcodec = import_module("torchcodec")
         decoders = import_module("torchcodec.decoders")

@@ -1,4 +1,4 @@
-"""Which AV1 frames the wanted ones need (AV1 bitstream and decoding process specification, 2019; 5.9.2, 7.20, 7.21).
+"""AV1 frames that wanted ones need (AV1 specification, 2019; 5.9.2, 7.20, 7.21).
 
 A frame header (5.9.2) names the slots it reads (`ref_frame_idx`) and those it writes (`refresh_frame_flags`). Pixels,
 motion vectors, probabilities, segment ids, loop filter deltas and film grain all travel in these slots (7.20, 7.21) and
@@ -22,7 +22,7 @@ class NotPlainError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Format:
-    """Fields of a sequence header (5.5.1) that the parsing of frame headers depends on."""
+    """Sequence header fields (5.5.1) that the parsing of frame headers depends on."""
 
     order_bits: int
     screen_content: int  # seq_force_screen_content_tools
@@ -31,7 +31,7 @@ class _Format:
 
 @dataclass(slots=True)
 class _Frame:
-    """One coded frame, or one shown from a slot: its units, and the slots read and written (as bits)."""
+    """A coded frame, or one shown from a slot; slots read and written are bits."""
 
     units: list[bytes]
     reads: int
@@ -42,7 +42,10 @@ class _Frame:
 
 @dataclass
 class Av1Pruner:
-    """A `Pruner` (prune.py) for one range; `extradata` is an AV1CodecConfigurationRecord or empty."""
+    """A `Pruner` (prune.py) for one range.
+
+    `extradata`: an AV1CodecConfigurationRecord, or empty.
+    """
 
     extradata: bytes
     _format: _Format | None = None
@@ -148,7 +151,7 @@ class Av1Pruner:
 
 
 def _units(data: bytes) -> list[tuple[int, bytes, bytes]]:
-    """(type, whole unit, payload) of each open bitstream unit (5.3); the last may come without a size."""
+    """(type, whole unit, payload) of each OBU (5.3); the last may lack a size."""
     found, at = [], 0
     while at < len(data):
         start, head = at, data[at]

@@ -38,8 +38,11 @@ class Bits:
 
 
 def nal_units(packet: bytes, length_bytes: int) -> Iterator[bytes]:
-    """NAL units of a packet: after lengths of `length_bytes` (ISO/IEC 14496-15, 5.3.2), or after start codes (Annex B)
-    where that is 0. Raises EndOfBitsError where the lengths do not add up."""
+    """NAL units of a packet, after lengths or, for `length_bytes` 0, start codes.
+
+    Lengths: ISO/IEC 14496-15, 5.3.2; start codes: Annex B. Raises EndOfBitsError where the lengths do not add up, or
+    there is no start code.
+    """
     if not length_bytes:
         starts = []
         at = packet.find(b"\0\0\1")
@@ -62,7 +65,7 @@ def nal_units(packet: bytes, length_bytes: int) -> Iterator[bytes]:
 
 
 def sized_unit(data: bytes, at: int) -> tuple[bytes, int]:
-    """A parameter set after its two bytes of length at `at`, and where it ends. Raises EndOfBitsError."""
+    """Parameter set after its two length bytes at `at`, and its end; EndOfBitsError."""
     end = at + 2 + int.from_bytes(data[at : at + 2], "big")
     if end > len(data) or end == at + 2:
         raise EndOfBitsError

@@ -1,4 +1,4 @@
-"""Which H.263 pictures are intra coded (ITU-T H.263, 5.1), since FFmpeg marks all of an AVI's as keyframes."""
+"""Intra pictures of H.263 (ITU-T H.263, 5.1); in AVI FFmpeg calls all keyframes."""
 
 from vqa.media.bitstream.bits import Bits, EndOfBitsError
 
@@ -6,7 +6,7 @@ _START_CODE, _EXTENDED, _FULL_UPDATE = 0x20, 7, 1
 
 
 def is_intra(packet: bytes) -> bool:
-    """Whether the picture in a packet needs no other; False for a header that cannot be read."""
+    """Whether a packet's picture needs no other; False for an unreadable header."""
     bits = Bits(packet[:12])
     try:
         if bits.read(22) != _START_CODE:

@@ -43,7 +43,7 @@ class H264Stream:
         self.formats.update(_format(unit) for unit in parameter_sets)
 
     def has_b_slice(self, packet: bytes) -> bool:
-        """Whether a picture in this packet may be shown before one that is stored earlier (slice_type, 7.4.3)."""
+        """Whether a picture may be shown before one stored earlier (slice_type, 7.4.3)."""
         try:
             for unit in nal_units(packet, self.length_bytes):
                 if unit[0] & 31 in (1, 5):
@@ -56,7 +56,7 @@ class H264Stream:
         return False
 
     def picture(self, packet: bytes) -> _Picture | None:
-        """What the packet's first slice says; None where no slice or no single parameter set can be read."""
+        """What the first slice says; None without a readable slice and a single format."""
         try:
             units = list(nal_units(packet, self.length_bytes))
             self._note([unit for unit in units if unit[0] & 31 == 7])
@@ -91,7 +91,7 @@ class H264Stream:
 
 
 class FieldPairs:
-    """Finds the packets that hold the second field of the frame whose first is in the packet before.
+    """Finder of packets with the second field of the frame begun in the one before.
 
     A complementary pair (3.30, 3.31): neighbours of opposite parity and the same frame_num, of which both are
     references or neither is, and only the first may be an IDR picture. Packets that cannot be read are frames.
@@ -102,7 +102,7 @@ class FieldPairs:
         self._first: _Picture | None = None
 
     def may_occur(self, packet: bytes) -> bool:
-        """Whether the stream may code fields, by its parameter sets and those in its first packet."""
+        """Whether the stream may code fields, by its and the first packet's headers."""
         self._stream.picture(packet)
         return any(has_fields for _, _, has_fields in self._stream.formats)
 
@@ -122,7 +122,7 @@ class FieldPairs:
 
 
 def _avcc_sets(extradata: bytes) -> Iterator[bytes]:
-    """Sequence parameter sets of an AVCDecoderConfigurationRecord (ISO/IEC 14496-15, 5.3.3.1)."""
+    """SPS units of an AVCDecoderConfigurationRecord (ISO/IEC 14496-15, 5.3.3.1)."""
     at = 6
     for _ in range(extradata[5] & 31):
         unit, at = sized_unit(extradata, at)
@@ -176,7 +176,7 @@ def _frame_number(unit: bytes, is_apart: bool, frame_number_bits: int, _: bool) 
 
 
 def _parity(unit: bytes, is_apart: bool, frame_number_bits: int, has_fields: bool) -> int | None:
-    """`slice_header` (7.3.3): 0 for a top field, 1 for a bottom field, None for a slice of a frame."""
+    """Parity by `slice_header` (7.3.3): 0 top, 1 bottom field, None for a frame."""
     if not has_fields:
         return None
     bits = Bits(unit[1:40], is_escaped=True)

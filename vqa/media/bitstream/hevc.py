@@ -53,7 +53,7 @@ class HevcStream:
 
 
 def _hvcc_sets(extradata: bytes) -> Iterator[bytes]:
-    """Parameter sets of an HEVCDecoderConfigurationRecord (ISO/IEC 14496-15, 8.3.3.1)."""
+    """Parameter sets of HEVCDecoderConfigurationRecord (ISO/IEC 14496-15, 8.3.3.1)."""
     at = 23
     for _ in range(extradata[22]):
         count = int.from_bytes(extradata[at + 1 : at + 3], "big")

@@ -1,4 +1,4 @@
-"""Choice of the packets that a decoder must see to give the wanted frames bit for bit, by codec, read from headers.
+"""Packets that a decoder must see to give wanted frames bit for bit, by codec.
 
 | codec | a picture is left out when | module |
 | --- | --- | --- |
@@ -26,7 +26,7 @@ One pruner serves one range, from a place where decoding can start; it is called
 
 
 def pruner(codec: str, extradata: bytes) -> Pruner | None:
-    """The pruner for a stream; None for codecs without a rule, whose packets are all decoded.
+    """Pruner of a stream; None for codecs without a rule, which are decoded in full.
 
     Args:
         codec: FFmpeg's canonical name.

@@ -1,4 +1,4 @@
-"""Which VP9 frames no later frame depends on (VP9 bitstream and decoding process specification, 6.2 and annex B).
+"""VP9 frames that no later frame depends on (VP9 specification, 6.2, annex B).
 
 A frame can be left out when it refreshes no slot, and the frame stored next is a key frame or error resilient: that one
 starts from a clean state, with probabilities, vectors and segments forgotten (`setup_past_independence`).
@@ -20,7 +20,7 @@ def prune_vp9(packets: Sequence[bytes], is_wanted: Sequence[bool], is_end: bool)
 
 
 def _headers(packet: bytes) -> list[tuple[bool, bool]]:
-    """For each frame of a packet or superframe: may it refresh a slot, and does it start from a clean state.
+    """For each frame of a packet: may it refresh a slot, and is its start clean.
 
     Empty for what is not plain.
     """

@@ -1,4 +1,4 @@
-"""Conversion of decoded frames to pictures as shown: 8-bit RGB, full range, square pixels, upright.
+"""Conversion of frames to pictures: 8-bit full-range RGB, square pixels, upright.
 
 swscale converts and scales in one step (bicubic, bit-exact code paths: pixels do not depend on the processor). The
 matrix is the frame's own (BT.601, BT.709, BT.2020, ...); where the stream names none, BT.2020 for HDR, BT.709 for
@@ -21,7 +21,7 @@ from vqa.errors import ClipError
 from vqa.media.color.tonemap import BT2020, HLG, PQ, to_sdr
 from vqa.types import MediaInfo, Pixels
 
-Size = tuple[int, int] | None
+TargetSize = tuple[int, int] | None
 Depth = TypeVar("Depth", np.uint8, np.uint16)
 
 _SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
@@ -38,7 +38,7 @@ class FrameConverter:
     _scalers: dict[tuple[int, int, str, str], VideoReformatter] = field(default_factory=dict)
     _is_flipped: bool | None = None  # by the stream's display matrix; None: no frame seen yet
 
-    def convert(self, frame: av.VideoFrame, size: Size) -> Pixels:
+    def convert(self, frame: av.VideoFrame, size: TargetSize) -> Pixels:
         """Convert a frame to a picture as shown.
 
         A frame stored in another size than the others (the size changed in mid-stream) is scaled to that of the first.
@@ -81,7 +81,7 @@ class FrameConverter:
         return np.ascontiguousarray(np.rot90(pixels, k=-self.info.rotation_degrees // 90))
 
     def _visible(self, frame: av.VideoFrame, pixel_format: str, colours: Colorspace | None) -> av.VideoFrame:
-        """What the frame shows, as R'G'B' at its stored size: without the crop, transparent pixels on white."""
+        """The frame in R'G'B' at stored size, cropped, transparent pixels on white."""
         size, is_layered = (frame.width, frame.height), has_alpha(frame.format)
         layers = {"rgb24": "rgba", "rgb48le": "rgba64le"}
         scaled = self._scaled(frame, size, layers[pixel_format] if is_layered else pixel_format, colours)
@@ -109,12 +109,12 @@ class FrameConverter:
 
 
 def has_alpha(pixel_format: av.VideoFormat) -> bool:
-    """Whether pixels of this format can be transparent: by a plane of alpha, or by their palette."""
+    """Whether pixels of a format can be transparent, by an alpha plane or a palette."""
     return bool(pixel_format.has_palette) or any(component.is_alpha for component in pixel_format.components)
 
 
 def on_white(layered: NDArray[Depth]) -> NDArray[Depth]:
-    """R'G'B' of straight (not premultiplied) R'G'B'A pixels on a white ground, rounded; integers [height, width, 4]."""
+    """R'G'B' of straight R'G'B'A integers [height, width, 4] on white, rounded."""
     most = np.iinfo(layered.dtype).max
     colour, alpha = layered[..., :3].astype(np.uint64), layered[..., 3:].astype(np.uint64)
     shown: NDArray[Depth] = ((colour * alpha + (most - alpha) * most + most // 2) // most).astype(layered.dtype)
@@ -122,7 +122,7 @@ def on_white(layered: NDArray[Depth]) -> NDArray[Depth]:
 
 
 def _is_flipped(frame: av.VideoFrame) -> bool:
-    """Whether the display matrix of a video flips its pictures; only frames carry the matrix in full.
+    """Whether a video's display matrix flips pictures; only frames carry it in full.
 
     Read from a thumbnail: PyAV makes a frame part of a reference cycle when its side data are read, and one that the
     garbage collector returns late to the decoder changes what damaged HEVC leaves unwritten from run to run.

@@ -1,4 +1,4 @@
-"""Tone mapping of HDR and wide-gamut pictures to SDR: BT.709 colours, gamma 2.4, 8 bits.
+"""Tone mapping of HDR and wide-gamut pictures to 8-bit BT.709, gamma 2.4.
 
 1. To light. PQ: SMPTE ST 2084 (BT.2100-2, table 4), clipped at 1000 cd/m2. HLG: inverse OETF and OOTF of a screen of
    1000 cd/m2, gamma 1.2 (BT.2100-2, table 5). SDR coding in BT.2020 colours: gamma 2.4 (BT.1886).
@@ -26,7 +26,7 @@ _TO_BT709 = ((1.6605, -0.5876, -0.0728), (-0.1246, 1.1329, -0.0083), (-0.0182, -
 _LUMA = (0.2627, 0.6780, 0.0593)
 _STRIP_PIXELS = 1 << 18  # at a time: bounds memory, stays in the cache
 
-Floats = NDArray[np.float32]
+Light = NDArray[np.float32]
 
 
 def to_sdr(pixels: NDArray[np.uint16], *, transfer: int) -> Pixels:
@@ -58,13 +58,13 @@ def _convert(pixels: NDArray[np.uint16], transfer: int, shown: Pixels) -> None:
         shown[..., channel] = _code_of_root()[_step(np.sqrt(_weighted(weights, light).clip(0, 1)))]
 
 
-def _weighted(weights: tuple[float, float, float], light: list[Floats]) -> Floats:
-    """Weighted sum of the channels; not a matrix product, whose order of sums depends on the machine."""
+def _weighted(weights: tuple[float, float, float], light: list[Light]) -> Light:
+    """Weighted channel sum; a matrix product's order of sums depends on the machine."""
     red, green, blue = (np.float32(weight) * channel for weight, channel in zip(weights, light, strict=True))
     return np.asarray(red + green + blue, np.float32)
 
 
-def _step(values: Floats) -> NDArray[np.uint16]:
+def _step(values: Light) -> NDArray[np.uint16]:
     """Index into a table, of values from 0 to 1."""
     return (np.minimum(values, 1) * np.float32(65535) + np.float32(0.5)).astype(np.uint16)
 
@@ -73,8 +73,8 @@ def _step(values: Floats) -> NDArray[np.uint16]:
 
 
 @cache
-def _light_of_code(transfer: int) -> Floats:
-    """Linear light of a code value: 1.0 is 1000 cd/m2 for PQ, the scene's peak for HLG, white for SDR."""
+def _light_of_code(transfer: int) -> Light:
+    """Linear light of a code; 1.0: 1000 cd/m2 (PQ), scene's peak (HLG), white (SDR)."""
     code = np.arange(65536) / 65535
     if transfer == PQ:
         light = np.minimum(_nits_of_pq(code) / _PEAK, 1)
@@ -87,14 +87,14 @@ def _light_of_code(transfer: int) -> Floats:
 
 
 @cache
-def _system_of_root() -> Floats:
+def _system_of_root() -> Light:
     """HLG's OOTF, Y to the power gamma - 1 = 0.2, of the square root of Y."""
     return ((np.arange(65536) / 65535) ** 0.4).astype(np.float32)
 
 
 @cache
-def _gain() -> Floats:
-    """Factor for light of 0 to 1000 cd/m2 by BT.2390's EETF, so that 1.0 becomes the SDR white."""
+def _gain() -> Light:
+    """Factor for 0 to 1000 cd/m2 by BT.2390's EETF, so that 1.0 is the SDR white."""
     light = np.maximum(np.arange(65536), 1) / 65535
     top, white = (float(_pq_of_nits(np.array(nits))) for nits in (_PEAK, _WHITE))
     code, most = _pq_of_nits(light * _PEAK) / top, white / top

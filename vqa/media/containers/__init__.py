@@ -1,1 +1,1 @@
-"""Container formats: FFmpeg demuxing, the mp4 index, still and animated images, lost packets."""
+"""Container formats: demuxing, mp4 index, stills and animations, lost packets."""

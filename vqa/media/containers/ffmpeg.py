@@ -1,4 +1,4 @@
-"""Demuxing by FFmpeg: the container, the video stream to score, its packets, and what errors of opening mean."""
+"""Demuxing by FFmpeg: container, stream to score, packets, errors of opening."""
 
 import re
 from collections.abc import Iterator
@@ -74,7 +74,7 @@ def open_container(uri: str, file: BinaryIO) -> Iterator[av.container.InputConta
 
 
 def _begins_as(file: BinaryIO, *formats: tuple[int, bytes]) -> bool:
-    """Whether the file's first bytes are those of one of the formats; leaves it where it is."""
+    """Whether the file begins as one of the formats; keeps the position."""
     position = file.tell()
     file.seek(0)
     head = file.read(32)
@@ -83,7 +83,7 @@ def _begins_as(file: BinaryIO, *formats: tuple[int, bytes]) -> bool:
 
 
 def video_stream(uri: str, file: BinaryIO, container: av.container.InputContainer) -> av.VideoStream:
-    """The video stream to score: the default one, else the one with most pixels, else with most frames.
+    """Video stream to score: the default, else with most pixels, then most frames.
 
     Cover art is none. An AVIF sequence holds its first picture as a still too, of one frame.
 
@@ -137,7 +137,7 @@ def check_encryption(uri: str, file: BinaryIO, container: av.container.InputCont
 
 
 def _is_scrambled(file: BinaryIO, pid: int) -> bool:
-    """Whether most packets of a transport stream's PID are scrambled (ISO/IEC 13818-1, 2.4.3.3); keeps the position."""
+    """Whether most packets of a TS PID are scrambled (ISO/IEC 13818-1, 2.4.3.3)."""
     position = file.tell()
     file.seek(0)
     data = file.read(_TS_LOOKED_AT)
@@ -155,14 +155,14 @@ def rotation_degrees(container: av.container.InputContainer, stream: av.VideoStr
 
 
 def crop_of(container: av.container.InputContainer, stream: av.VideoStream) -> Crop | None:
-    """What the container says is not to be shown (PixelCrop of Matroska, `clap` of mp4); libavcodec shows it."""
+    """Crop by Matroska's PixelCrop or mp4's `clap`, which libavcodec does not apply."""
     found = _CROPPING.search(_description(container, stream))
     crop = Crop(*map(int, found.groups())) if found else None
     return crop if crop and any(crop) else None
 
 
 def check_colours(uri: str, container: av.container.InputContainer, stream: av.VideoStream) -> None:
-    """Raise ClipError "unsupported" for Dolby Vision without a base layer for other screens (profile 5)."""
+    """Refuse Dolby Vision without a base layer (profile 5): ClipError "unsupported"."""
     if _DOLBY_ALONE.search(_description(container, stream)):
         raise ClipError(
             "unsupported",
@@ -172,7 +172,7 @@ def check_colours(uri: str, container: av.container.InputContainer, stream: av.V
 
 
 def _description(container: av.container.InputContainer, stream: av.VideoStream) -> str:
-    """FFmpeg's description of a stream: the only place where PyAV exposes its side data."""
+    """FFmpeg's text on a stream, the only place where PyAV exposes its side data."""
     level = av.logging.get_level()
     av.logging.set_level(av.logging.INFO)
     try:
@@ -183,7 +183,7 @@ def _description(container: av.container.InputContainer, stream: av.VideoStream)
 
 
 def packets_of(container: av.container.InputContainer, stream: av.VideoStream) -> "Iterator[av.Packet[av.VideoStream]]":
-    """Packets of the stream that carry bytes, in file order; ends where the file ends or can be read no further."""
+    """Packets of a stream that carry bytes, in file order, as far as it can be read."""
     for other in container.streams:
         if other.index != stream.index:
             other.discard = av.stream.Discard.all

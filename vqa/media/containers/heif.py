@@ -1,4 +1,4 @@
-"""Layout of a still HEIF or AVIF picture: tiles, alpha plane, crop and turn (ISO/IEC 23008-12).
+"""Layout of a HEIF or AVIF still: tiles, alpha, crop, turn (ISO/IEC 23008-12).
 
 FFmpeg gives one stream per coded item, so that a picture stored in tiles (every photograph of an iPhone) comes as its
 first tile, and it neither applies the alpha item nor the `clap` of a picture.
@@ -20,7 +20,7 @@ _ALPHA = (b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha\0", b"urn:mpeg:hevc:2015
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plane:
-    """A picture's colours or its alpha: coded items in rows of `columns`, from which `width` x `height` is cut."""
+    """Colours or alpha of a picture: items in rows of `columns`, cut to its size."""
 
     items: tuple[int, ...]  # ids, which are those of FFmpeg's streams
     columns: int
@@ -30,7 +30,7 @@ class Plane:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeifImage:
-    """The primary picture. It is cropped, flipped upside down if `is_mirrored`, then turned clockwise."""
+    """Primary picture: cropped, flipped (upside down), then turned clockwise."""
 
     colours: Plane
     alpha: Plane | None
@@ -45,7 +45,7 @@ class HeifImage:
 
 
 def primary_image(file: BinaryIO) -> HeifImage | None:
-    """Read the layout of the primary picture; None where there is none, or it cannot be read. Keeps the position."""
+    """Read the primary picture's layout, or None; keeps the file's position."""
     position = file.tell()
     try:
         meta = next((span for kind, *span in top_boxes(file) if kind == b"meta"), None)
@@ -145,7 +145,7 @@ class _Items:
         return found
 
     def _payload(self, item: int) -> bytes:
-        """Bytes of an item (`iloc`), inside the file or the `idat` box; the layout of a grid has at most 12."""
+        """Bytes of a grid item's layout (`iloc`), at most 12, in the file or `idat`."""
         body = self._boxes[b"iloc"]
         bits, version = Bits(body[4:]), body[0]
         offset_bits, length_bits, base_bits, index_bits = (8 * bits.read(4) for _ in range(4))
@@ -169,7 +169,7 @@ class _Items:
 
 
 def _clean_aperture(box: bytes, width: int, height: int) -> Crop | None:
-    """What a `clap` box (ISO/IEC 14496-12, 12.1.4) leaves out of a picture of this size; None if it does not fit."""
+    """Crop of a picture by its `clap` box (ISO/IEC 14496-12, 12.1.4), if it fits."""
     numbers = struct.unpack(">4Iiiii", box) if len(box) == 32 else (0,) * 8
     if not all(numbers[1::2]):
         return None

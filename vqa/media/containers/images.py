@@ -1,4 +1,4 @@
-"""Images: frames of WebP and of plain GIF by Pillow, EXIF orientation, declared sizes, cut-off JPEGs.
+"""Images: WebP and plain GIF by Pillow, EXIF turn, declared sizes, cut-off JPEGs.
 
 FFmpeg reads no animated WebP (chunks: RFC 9649), takes a GIF whose frames have no control blocks for one frame, ignores
 EXIF, and makes room for a picture before its size can be checked. Chunks and headers are parsed here since Pillow
@@ -38,7 +38,7 @@ _DAMAGED = (UnidentifiedImageError, EOFError, OSError, ValueError, SyntaxError, 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FrameList:
-    """Canvas size of an animation in pixels, and the size, duration and completeness of each frame."""
+    """Canvas of an animation, and size, duration and completeness of each frame."""
 
     width: int
     height: int
@@ -55,7 +55,11 @@ def is_webp(file: BinaryIO) -> bool:
 
 
 def webp_table(uri: str, file: BinaryIO) -> FrameList:
-    """Read the chunk headers. Raises ClipError "corrupt" (no usable header) or "no_frames" (an empty animation)."""
+    """Read the frames of a WebP from its chunk headers.
+
+    Raises:
+        ClipError: `corrupt` without a usable header, `no_frames` for an empty animation.
+    """
     width = height = 0
     is_animated = False
     sizes: list[int] = []
@@ -110,7 +114,7 @@ def _still_size(name: bytes, body: bytes) -> tuple[int, int]:
 
 
 def plain_gif_table(file: BinaryIO) -> FrameList | None:
-    """Frames of a GIF of which some have no control block; None for any other file. Rewinds the file.
+    """Frames of a GIF where some lack control blocks, else None; rewinds the file.
 
     Such frames are shown for as long as those whose delay is 0, as in browsers.
     """
@@ -157,7 +161,7 @@ def _colour_table_bytes(flags: int) -> int:
 
 
 def declared_size(file: BinaryIO) -> tuple[int, int] | None:
-    """(width, height) by the header of a PNG, GIF, JPEG, BMP or Y4M, None without one; rewinds the file."""
+    """(width, height) in a PNG, GIF, JPEG, BMP or Y4M header, or None; rewinds."""
     head = file.read(_MAX_HEADER_BYTES)
     file.seek(0)
     if head[:8] == b"\x89PNG\r\n\x1a\n" and len(head) >= 24:
@@ -177,12 +181,12 @@ def declared_size(file: BinaryIO) -> tuple[int, int] | None:
 
 
 def is_jpeg_cut_off(data: bytes) -> bool:
-    """Whether the end marker is missing (ITU-T T.81, B.2.1); decoders paint grey what is cut off."""
+    """Whether the end marker is missing (ITU-T T.81, B.2.1): the rest is shown grey."""
     return all(kind != _JPEG_END for kind, _ in _jpeg_segments(data))
 
 
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """(marker, body) of each segment of the first picture, up to its end or that of the data; of scans the header."""
+    """(marker, body) of each segment of the first picture; of scans the header."""
     found = _JPEG_MARKER.search(data, 2)
     while found:
         kind, at = found[1][0], found.end()
@@ -195,7 +199,7 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 @contextmanager
 def _any_size() -> Iterator[None]:
-    """Without Pillow's own limit: the size has been compared with `views.max_pixels`."""
+    """Lift Pillow's own limit: the size has been compared with `views.max_pixels`."""
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
         yield
@@ -204,7 +208,7 @@ def _any_size() -> Iterator[None]:
 
 
 def exif_turn(file: BinaryIO) -> tuple[int, bool]:
-    """Clockwise rotation for display in degrees, and whether to flip the picture upside down before it.
+    """Clockwise turn for display in degrees, and whether to flip upside down before.
 
     By the EXIF orientation of an open picture; (0, False) where none can be read.
     """
@@ -217,7 +221,7 @@ def exif_turn(file: BinaryIO) -> tuple[int, bool]:
 
 
 def pillow_pictures(file: BinaryIO, wanted: list[int]) -> Iterator[tuple[int, Pixels]]:
-    """(index, RGB picture as shown) of the wanted frames of a WebP or GIF: each painted over those before, on white.
+    """(index, RGB as shown, on white) of the wanted frames of a WebP or GIF.
 
     `wanted`: ascending indices. Ends early where the file cannot be read any further.
     """
@@ -237,7 +241,7 @@ def pillow_pictures(file: BinaryIO, wanted: list[int]) -> Iterator[tuple[int, Pi
 
 
 def _whole_chunks(data: bytes) -> bytes:
-    """The file up to its last whole chunk, its size field made to fit, so that Pillow reads what is there."""
+    """File up to its last whole chunk, size field fitted, so that Pillow reads it."""
     end = 12
     while end + 8 <= len(data):
         size = struct.unpack("<I", data[end + 4 : end + 8])[0]

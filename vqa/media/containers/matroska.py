@@ -1,4 +1,4 @@
-"""Elements of a Matroska or WebM file before its first cluster: track numbers, and which video is encrypted."""
+"""Elements before the first cluster of Matroska and WebM: tracks, encryption."""
 
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -11,24 +11,24 @@ _MAX_HEAD_BYTES = 1 << 20
 
 
 def track_numbers(file: BinaryIO) -> frozenset[int]:
-    """Numbers of the tracks (RFC 9559, 5.1.4.1.1); none where they do not lie before the first cluster."""
+    """Track numbers (RFC 9559, 5.1.4.1.1); none if not before the first cluster."""
     head = _head(file)
     return frozenset(int.from_bytes(body, "big") for body in _bodies(head, *_TRACK_ENTRY, _TRACK_NUMBER))
 
 
 def encrypted_videos(file: BinaryIO) -> list[bool]:
-    """Whether each video track is encrypted, in the order of the tracks (RFC 9559, 5.1.4.1.31.10)."""
+    """Whether each video track, in order, is encrypted (RFC 9559, 5.1.4.1.31.10)."""
     tracks = _bodies(_head(file), *_TRACK_ENTRY)
     videos = [one for one in tracks if [int.from_bytes(kind, "big") for kind in _bodies(one, _TRACK_TYPE)] == [_VIDEO]]
     return [bool(_bodies(one, *_ENCRYPTION)) for one in videos]
 
 
 def length(first: int) -> int:
-    """Length in bytes of the variable-size integer that begins with this byte (RFC 8794, 4)."""
+    """Bytes of the variable-size integer that begins with this byte (RFC 8794, 4)."""
     return 9 - first.bit_length()
 
 
-def number(data: bytes) -> int:
+def vint_value(data: bytes) -> int:
     """Value of a variable-size integer (RFC 8794, 4)."""
     return int.from_bytes(data, "big") & ((1 << 7 * len(data)) - 1)
 
@@ -61,7 +61,7 @@ def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
         if kind == CLUSTER:
             return
         body = size_at + size_bytes
-        is_unknown = (size := number(data[size_at:body])) == (1 << 7 * size_bytes) - 1
+        is_unknown = (size := vint_value(data[size_at:body])) == (1 << 7 * size_bytes) - 1
         stop = len(data) if is_unknown else min(len(data), body + size)
         yield kind, data[body:stop]
         at = stop

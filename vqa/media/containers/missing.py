@@ -1,4 +1,4 @@
-"""Frames that a file declares but does not hold: samples of an mp4 beyond its end, blocks that a Matroska reader skips.
+"""Lost frames: mp4 samples beyond the file's end, blocks a Matroska reader skips.
 
 A demuxer that meets a damaged Matroska element resumes at the next place that looks sound and reports nothing, so that
 the clip only seems shorter. Wherever frames are further apart than usual, or end before the duration of the header, the
@@ -15,8 +15,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from vqa.media.containers.matroska import CLUSTER, length, number, track_numbers
-from vqa.media.containers.mp4 import NO_TIME, Columns, Container, Ticks
+from vqa.media.containers.matroska import CLUSTER, length, track_numbers, vint_value
+from vqa.media.containers.mp4 import NO_TIME, Container, PacketColumns, Ticks
 
 _SUSPICIOUS = 1.5  # times the median distance of frames
 _MAX_PLACES = 64  # how many of the widest gaps are checked
@@ -41,7 +41,7 @@ class Lost(NamedTuple):
 
 
 def lost_packets(
-    file: BinaryIO, container: Container, stream: av.VideoStream, ticks: Ticks, columns: Columns, *, limit: int
+    file: BinaryIO, container: Container, stream: av.VideoStream, ticks: Ticks, columns: PacketColumns, *, limit: int
 ) -> Lost:
     """Packets of a stream that the file declares and does not hold.
 
@@ -68,7 +68,7 @@ def _none() -> Lost:
     return Lost(np.zeros(0, np.int64), np.zeros(0, bool), np.zeros(0, np.int64))
 
 
-def _samples(container: Container, stream: av.VideoStream, ticks: Ticks, columns: Columns) -> Lost:
+def _samples(container: Container, stream: av.VideoStream, ticks: Ticks, columns: PacketColumns) -> Lost:
     """Samples that an mp4's index declares beyond the end of the file.
 
     Their presentation times are not in the index; decoding times, moved by the reordering delay, replace them.
@@ -87,9 +87,9 @@ def _samples(container: Container, stream: av.VideoStream, ticks: Ticks, columns
 
 
 def _blocks(
-    file: BinaryIO, container: Container, stream: av.VideoStream, ticks: Ticks, columns: Columns, *, limit: int
+    file: BinaryIO, container: Container, stream: av.VideoStream, ticks: Ticks, columns: PacketColumns, *, limit: int
 ) -> Lost:
-    """Blocks of a Matroska file that should lie in its gaps, by the median distance of its frames."""
+    """Blocks missing in gaps of a Matroska file, by its median frame distance."""
     by_time = np.argsort(ticks, kind="stable")
     shown = ticks[by_time]
     gaps = np.diff(shown)
@@ -115,7 +115,7 @@ def _blocks(
 
 
 def _declared_seconds(container: Container, stream: av.VideoStream) -> float:
-    """End of the stream in seconds: by its own tag, which most muxers write, else by the header, which counts sound."""
+    """Declared end in seconds: the stream's tag, else the header, which counts sound."""
     tag = _CLOCK.match(stream.metadata.get("DURATION", ""))
     if tag:
         return sum(float(n) * unit for n, unit in zip(tag.groups(), (3600, 60, 1), strict=True))
@@ -123,7 +123,7 @@ def _declared_seconds(container: Container, stream: av.VideoStream) -> float:
 
 
 def _is_chained(file: BinaryIO, start: int, stop: int, tracks: frozenset[int]) -> bool:
-    """Whether elements follow one another without a break between two places of the file, in blocks of known tracks.
+    """Whether elements lie unbroken between two places, in blocks of known tracks.
 
     From the block with its body at `start` to the one with its body at `stop`, or to the end of the file; True as well
     where `start` is no block that can be read here.
@@ -149,9 +149,9 @@ def _is_chained(file: BinaryIO, start: int, stop: int, tracks: frozenset[int]) -
         if kind in (_BLOCK, _SIMPLE_BLOCK) and tracks:
             file.seek(body)
             begin = file.read(8)
-            if not begin or number(begin[: length(begin[0])]) not in tracks:
+            if not begin or vint_value(begin[: length(begin[0])]) not in tracks:
                 return False
-        size = number(head[id_bytes : id_bytes + size_bytes])
+        size = vint_value(head[id_bytes : id_bytes + size_bytes])
         # A damaged id can be that of another element: a number that is too long, a block outside of a group.
         if (kind in _NUMBERS and size > 8) or (kind == _BLOCK and last == _SIMPLE_BLOCK):
             return False

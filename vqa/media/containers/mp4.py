@@ -1,4 +1,4 @@
-"""Packets of an mp4 or mov from its index alone (ISO/IEC 14496-12, 8.6), without reading the pictures.
+"""Packets of an mp4 or mov from its index alone (ISO/IEC 14496-12, 8.6).
 
 Offsets, sizes, decoding times and key flags come from FFmpeg's own index, after its edit lists; what it does not
 expose, presentation minus decoding time, is read from the `ctts` box. The first packet shows that both have the same
@@ -23,8 +23,8 @@ Container = av.container.InputContainer
 Ticks = NDArray[np.int64]  # times in the stream's unit
 
 
-class Columns(NamedTuple):
-    """Fields of `av.Packet` for each of N packets, in file order; times in the stream's unit, or NO_TIME."""
+class PacketColumns(NamedTuple):
+    """Fields of N `av.Packet`s in file order; times in the stream's unit, or NO_TIME."""
 
     pts: Ticks
     dts: Ticks
@@ -38,10 +38,10 @@ class Columns(NamedTuple):
 
 def indexed_packets(
     file: BinaryIO, container: Container, stream: av.VideoStream, first: "av.Packet[av.VideoStream]"
-) -> Columns | None:
-    """All packets by the index; None where it cannot be relied on (fragments, a cut-off file, edits that drop samples).
+) -> PacketColumns | None:
+    """All packets by the index; None where it cannot be relied on.
 
-    `first`: the first packet, demuxed.
+    Fragments, a cut-off file and edits that drop samples rule it out. `first`: the first packet, demuxed.
     """
     if not container.format.name.startswith("mov"):
         return None
@@ -61,7 +61,7 @@ def indexed_packets(
     if (first.pos, first.size, first.dts) != (places[0], sizes[0], dts[0]) or first.pts is None:
         return None
     last_duration = int.from_bytes(boxes.get(b"stts", b"")[-4:], "big")  # 8.6.1.2
-    return Columns(
+    return PacketColumns(
         pts=dts + offsets + (first.pts - dts[0] - offsets[0]),
         dts=dts,
         durations=np.diff(dts, append=dts[-1] + last_duration).clip(0),
@@ -74,7 +74,7 @@ def indexed_packets(
 
 
 def _composition_offsets(boxes: dict[bytes, bytes], count: int) -> Ticks | None:
-    """Presentation minus decoding time per sample (8.6.1.3), up to a constant; None for a table that does not fit."""
+    """Presentation minus decoding time per sample, but for a constant (8.6.1.3)."""
     if not count or int.from_bytes(boxes.get(b"stsz", bytes(12))[8:12], "big") != count:
         return None
     table = boxes.get(b"ctts")
@@ -114,7 +114,7 @@ class SampleEntry(NamedTuple):
 
 
 def sample_entries(file: BinaryIO, track: int) -> list[SampleEntry]:
-    """Sample entries of a track, also with fragments; none where its boxes cannot be found. Keeps the position."""
+    """Sample entries of a track, also with fragments, if any; keeps the position."""
     position = file.tell()
     try:
         boxes = _sample_boxes(file, track=track, fragmented=True) or {}
@@ -125,7 +125,7 @@ def sample_entries(file: BinaryIO, track: int) -> list[SampleEntry]:
 
 
 def _sample_boxes(file: BinaryIO, *, track: int, fragmented: bool) -> dict[bytes, bytes] | None:
-    """Boxes of a track's sample table; None without a movie box of at most _MAX_INDEX_BYTES.
+    """Boxes of a track's sample table; None without a movie box of usable size.
 
     `fragmented`: False to return None with fragments too, since the table does not hold their samples.
     """
@@ -154,7 +154,7 @@ def _sample_boxes(file: BinaryIO, *, track: int, fragmented: bool) -> dict[bytes
 
 
 def top_boxes(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
-    """(kind, first byte of the body, end) of each box of the file, as far as they can be followed."""
+    """(kind, body's start, end) of each box of the file, as far as they are sound."""
     at, length = 0, file.seek(0, os.SEEK_END)
     while at < length:  # a damaged size of 64 bits can lie beyond what can be sought
         file.seek(at)

@@ -1,4 +1,4 @@
-"""Digest of a file's content, cheap for files of any size; makes `run_key` change with the clip."""
+"""Digest of a file's content, cheap at any size; part of `run_key`."""
 
 import hashlib
 import os
@@ -12,12 +12,12 @@ BLOCKS = 16
 
 
 def fingerprint(uri: str) -> str:
-    """BLAKE2b digest (32 hex digits) of size and content: all of a file up to 16 MiB, else 16 blocks of 1 MiB.
+    """BLAKE2b digest (32 hex digits) of a file's size and content.
 
-    The blocks are the head, the tail and 14 evenly spaced between them: in larger files a change between two blocks
-    that leaves the length as it is goes unnoticed. Of a remote file no content is read where its store names a state
-    (an ETag, else the time of change): the digest is of size and state, and differs from that of a local copy. Where
-    the store names none, the blocks are 64 KiB.
+    Of a file up to 16 MiB all is read, of a larger one 16 blocks of 1 MiB: the head, the tail and 14 evenly spaced
+    between them. There a change between two blocks that leaves the length as it is goes unnoticed. Of a remote file no
+    content is read where its store names a state (an ETag, else the time of change): the digest is of size and state,
+    and differs from that of a local copy. Where the store names none, the blocks are 64 KiB.
 
     Args:
         uri: Path or URL.

@@ -1,4 +1,4 @@
-"""Which hosts a URL may lead to: none in a private network, unless that is allowed.
+"""Hosts that a URL may lead to: none in a private network, unless allowed.
 
 A list of files, a data set or a server's redirect can name any address. So that no list of somebody else's makes this
 machine ask the services of its own network (server-side request forgery), addresses that are not public are refused at
@@ -23,7 +23,7 @@ _WITHOUT_HOST = frozenset(
 
 
 class PrivateHostError(OSError):
-    """An address in a private network; says the same of all, so that the tries of one connection are one error."""
+    """Address in a private network; same text for all, so that tries are one error."""
 
     def __init__(self) -> None:
         """Say that it is private."""
@@ -41,7 +41,7 @@ def is_allowed() -> bool:
 
 
 def is_private(address: str) -> bool:
-    """Whether an address is not public: loopback, link-local, private, shared, reserved or multicast."""
+    """Whether an address is not public: loopback, private, reserved or multicast."""
     found = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(found, ipaddress.IPv6Address):
         inner = found.ipv4_mapped or found.sixtofour or (found.teredo[1] if found.teredo else None)
@@ -53,7 +53,7 @@ def is_private(address: str) -> bool:
 
 
 def refuse_private(uri: str, scheme: str) -> None:
-    """Raise PrivateHostError where a URL's host has a private address; http(s) is checked as it connects."""
+    """Raise PrivateHostError for a URL of a private host; http(s): `public_socket`."""
     if is_allowed() or scheme in _WITHOUT_HOST or not (host := urlsplit(uri).hostname):
         return
     try:
@@ -65,7 +65,7 @@ def refuse_private(uri: str, scheme: str) -> None:
 
 
 def public_socket(info: tuple[Any, ...]) -> socket.socket:
-    """A socket for the address that aiohttp is about to connect to. Raises PrivateHostError."""
+    """Socket for an address aiohttp is to connect to; PrivateHostError if private."""
     family, kind, protocol, _, address = info
     if not is_allowed() and is_private(address[0]):
         raise PrivateHostError
@@ -73,7 +73,7 @@ def public_socket(info: tuple[Any, ...]) -> socket.socket:
 
 
 async def public_client(**options: Any) -> "aiohttp.ClientSession":
-    """The session of fsspec's HTTP file system, which connects to public addresses alone."""
+    """Session of fsspec's HTTP file system that connects to public addresses only."""
     import aiohttp
 
     return aiohttp.ClientSession(connector=aiohttp.TCPConnector(socket_factory=public_socket), **options)

@@ -1,4 +1,7 @@
-"""Whole objects of a store: read, put, create, delete. A reader sees an object whole or not at all."""
+"""Whole objects of a store: read, put, create, delete, list.
+
+A reader sees an object whole or not at all. All functions raise ClipError where the store fails.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -11,7 +14,7 @@ T = TypeVar("T")
 
 
 def read_object(url: str) -> bytes | None:
-    """Content of an object; None where there is none. Raises ClipError, as all functions here, for other faults."""
+    """Content of an object; None where there is none."""
     try:
         return _call(url, lambda store, path: store.cat_file(path), doing="reading")
     except ClipError as error:
@@ -26,7 +29,7 @@ def put_object(url: str, content: bytes) -> None:
 
 
 def create_object(url: str, content: bytes) -> bool:
-    """Put an object where there is none; False where there is one, of another content.
+    """Put an object where there is none; False where another content is there.
 
     S3 and Google's store decide between two that try at once (a conditional put); others may let both pass, the later
     one to stay.
@@ -51,7 +54,7 @@ def delete_object(url: str) -> None:
 
 
 def list_objects(url: str) -> list[str]:
-    """Names below a folder, relative to it, sorted; none where there is no such folder."""
+    """Sorted names below a folder, relative to it; none where there is no folder."""
 
     def names(store: Store, path: str) -> list[str]:
         store.invalidate_cache()

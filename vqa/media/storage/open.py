@@ -1,4 +1,4 @@
-"""Open a file by path or URL for reading, and turn errors of the system and of FFmpeg into ClipErrors."""
+"""Open files by path or URL; errors of the system and of FFmpeg as ClipErrors."""
 
 import errno
 import os
@@ -22,12 +22,12 @@ _TOO_MANY = {errno.EMFILE, errno.ENFILE}
 
 
 def composed(name: str) -> str:
-    """The name in Unicode's composed form (NFC); lists and file systems spell accents in one way or the other."""
+    """Name in Unicode's composed form (NFC), as accents are spelled in two ways."""
     return unicodedata.normalize("NFC", name)
 
 
 def local_path(uri: str) -> Path:
-    """The file that a local path or a file:// URL names, with accents as the file system spells them.
+    """File named by a path or file:// URL, accents as the file system spells them.
 
     Raises ClipError "unsupported" for other schemes.
     """

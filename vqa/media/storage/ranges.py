@@ -6,6 +6,7 @@ pieces, at most an eighth more than was asked for. From a server without ranges 
 """
 
 import io
+import itertools
 import os
 import tempfile
 from collections import OrderedDict
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from vqa.errors import ClipError
-from vqa.media.storage.stores import FileFacts, Store, state_of, store_of, with_retries
+from vqa.media.storage.stores import FileInfo, Store, state_of, store_of, with_retries
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -25,6 +26,7 @@ _AHEAD_BLOCKS = 16
 _MAX_COPY_BYTES = 4 << 30
 
 _blocks: OrderedDict[tuple[str, int], bytes] = OrderedDict()
+_opened = itertools.count()  # not id(), which a file opened later may have again
 _copy: tuple[str, BinaryIO] | None = None  # the last file of a server without ranges
 
 
@@ -55,13 +57,13 @@ class RemoteFile(io.RawIOBase):
 
     buffer_bytes = BLOCK_BYTES // 2  # what FFmpeg may read beyond what it needs
 
-    def __init__(self, uri: str, store: Store, path: str, facts: FileFacts) -> None:
+    def __init__(self, uri: str, store: Store, path: str, facts: FileInfo) -> None:
         """Open the file; `facts` is the store's `info` of the path. Raises ClipError."""
         super().__init__()
         self.uri, self.failure = uri, cast("ClipError | None", None)
         self.state = state_of(facts)
         self._store, self._path = store, path
-        self._key = f"{uri} {facts['size']} {self.state or id(self)}"  # without a state, blocks are not shared
+        self._key = f"{uri} {facts['size']} {self.state or next(_opened)}"  # without a state, blocks are not shared
         self._at = self._next = self._streak = 0
         self._whole: BinaryIO | None = None
         self._size: int = facts["size"] or 0
@@ -72,11 +74,11 @@ class RemoteFile(io.RawIOBase):
             self._remote = with_retries(uri, lambda: store.open(path, "rb", cache_type="none", size=self._size))
 
     def readable(self) -> bool:
-        """True."""
+        """Whether it can be read: always."""
         return True
 
     def seekable(self) -> bool:
-        """True."""
+        """Whether it can be sought in: always."""
         return True
 
     def tell(self) -> int:
@@ -126,7 +128,7 @@ class RemoteFile(io.RawIOBase):
         return b"".join(parts)[skipped : skipped + stop - start]
 
     def _fetch(self, index: int, last: int) -> list[bytes]:
-        """Block `index`, those up to `last` that are missing as well, and more where reading is sequential."""
+        """Block `index`, missing ones up to `last`, and more where reading is sequential."""
         self._streak = self._streak if index == self._next else 0
         count = 1
         while index + count <= last and (self._key, index + count) not in _blocks:

@@ -1,4 +1,4 @@
-"""Remote stores by fsspec (s3, gs, http, https, hf, ...): listing, facts of a file, and errors as ClipErrors.
+"""Remote stores by fsspec (s3, gs, http, hf, ...): listing, facts, ClipErrors.
 
 Credentials are read from the environment, as each fsspec package does.
 
@@ -42,8 +42,8 @@ _NO_CREDENTIALS = re.compile("Credential|Token|Profile")  # names of errors of b
 _STATES = ("ETag", "etag", "md5Hash", "blob_id", "Last-Modified", "LastModified", "last_modified", "updated", "mtime")
 
 
-class FileFacts(TypedDict, total=False):
-    """What fsspec's `info` returns of a file; stores add keys of their own, those of _STATES among them."""
+class FileInfo(TypedDict, total=False):
+    """What fsspec's `info` returns; stores add keys, those of _STATES among them."""
 
     name: str  # path inside the store
     type: str  # "file" or "directory"
@@ -56,7 +56,7 @@ class Store(Protocol):
 
     protocol: str | tuple[str, ...]
 
-    def info(self, path: str) -> FileFacts:
+    def info(self, path: str) -> FileInfo:
         """Facts of a file or folder."""
         ...
 
@@ -64,15 +64,15 @@ class Store(Protocol):
         """Open a file."""
         ...
 
-    def ls(self, path: str, *, detail: bool) -> list[FileFacts]:
+    def ls(self, path: str, *, detail: bool) -> list[FileInfo]:
         """What lies in a folder, or the file itself."""
         ...
 
-    def find(self, path: str, *, detail: bool) -> dict[str, FileFacts]:
+    def find(self, path: str, *, detail: bool) -> dict[str, FileInfo]:
         """All files below a folder."""
         ...
 
-    def glob(self, path: str, *, detail: bool) -> dict[str, FileFacts]:
+    def glob(self, path: str, *, detail: bool) -> dict[str, FileInfo]:
         """All files that match a pattern."""
         ...
 
@@ -100,7 +100,7 @@ def is_remote(uri: str) -> bool:
 
 
 def remote_stamp(uri: str) -> tuple[int, int] | None:
-    """Size in bytes, and a number that changes with the file: 63 bits of a digest of its ETag or time of change.
+    """Size in bytes, and 63 bits of a digest of the ETag or time of change.
 
     None where there is no file, it is empty, or the store names no state.
     """
@@ -116,7 +116,7 @@ def remote_stamp(uri: str) -> tuple[int, int] | None:
 
 
 def is_away(uri: str) -> bool:
-    """Whether a store cannot be reached, is silent or busy, which may pass; not where it refuses or lacks a file."""
+    """Whether a store is unreachable, silent or busy for now; not where it refuses."""
     try:
         store, path = store_of(uri)
         store.info(path)
@@ -129,10 +129,11 @@ def is_away(uri: str) -> bool:
 
 
 def list_remote(uri: str) -> Iterator[str]:
-    """URLs of all files below a folder or matched by a glob, sorted in each folder of the first level; may be none.
+    """URLs of all files below a folder or matched by a glob; may be none.
 
-    A URL of a file gives itself; http and https only name files (`?` and `*` are no patterns there). Held at a time are
-    the names of one folder of the first level, or of all where it has more than MOST_FOLDERS. Raises ClipError.
+    Sorted in each folder of the first level. A URL of a file gives itself; http and https only name files (`?` and `*`
+    are no patterns there). Held at a time are the names of one folder of the first level, or of all where it has more
+    than MOST_FOLDERS. Raises ClipError.
     """
     store, path = store_of(uri)
     if _scheme(uri) in ("http", "https"):
@@ -158,7 +159,7 @@ def list_remote(uri: str) -> Iterator[str]:
             raise
 
 
-def _urls(uri: str, found: Mapping[str, FileFacts]) -> Iterator[str]:
+def _urls(uri: str, found: Mapping[str, FileInfo]) -> Iterator[str]:
     return (f"{_scheme(uri)}://{name.lstrip('/')}" for name in sorted(found) if found[name]["type"] == "file")
 
 
@@ -200,7 +201,7 @@ def _private(uri: str) -> ClipError:
 
 
 def _options(scheme: str) -> dict[str, object]:
-    """Timeouts of the store's client, and no retries of its own: `with_retries` counts them."""
+    """Timeouts of the store's client, and no retries: `with_retries` counts them."""
     if scheme in ("http", "https"):
         import aiohttp
 
@@ -212,14 +213,14 @@ def _options(scheme: str) -> dict[str, object]:
     return {}
 
 
-def state_of(facts: FileFacts) -> str:
+def state_of(facts: FileInfo) -> str:
     """ETag of a file, else its time of change; empty where the store gives neither."""
     value = next(filter(None, map(facts.get, _STATES)), "")
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def with_retries(uri: str, call: Callable[[], T], *, doing: str = "reading") -> T:
-    """Return what `call` returns, calling it again where that can help. Raises ClipError."""
+    """Return what `call` returns, with retries where they can help. Raises ClipError."""
     for pause_seconds in (*_PAUSES_SECONDS, None):
         try:
             return call()
@@ -277,7 +278,7 @@ def _way_in(uri: str) -> str:
 
 
 def _status(error: BaseException) -> int | None:
-    """The HTTP status that an error of aiohttp, botocore, gcsfs or huggingface_hub carries."""
+    """HTTP status in an error of aiohttp, botocore, gcsfs or huggingface_hub."""
     response = getattr(error, "response", None)
     # aiohttp's `code` is also set for answers that it cannot parse; gcsfs' is the server's status.
     code = "code" if type(error).__module__.startswith("gcsfs") else "status"

@@ -1,1 +1,1 @@
-"""Engines that answer questions about views: transformers, vLLM, and servers with OpenAI's chat interface."""
+"""Engines that answer questions about views: transformers, vLLM, chat servers."""

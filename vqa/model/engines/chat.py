@@ -1,4 +1,4 @@
-"""What goes to a chat server and comes from it: requests with pictures as data URLs, choices as text."""
+"""Requests to a chat server, with pictures as data URLs, and its choices as text."""
 
 import base64
 import io
@@ -53,13 +53,13 @@ class Choice(BaseModel):
 
 
 class Completion(BaseModel):
-    """What is read of a chat completion; everything else in it is left aside."""
+    """What is read of a chat completion; all else in it is ignored."""
 
     choices: list[Choice]
     usage: object = None  # servers disagree on it, and no answer is worth less for that
 
     def tokens(self, kind: str) -> int | None:
-        """Of the prompt or of all choices ("completion"), as the server counts them."""
+        """Tokens of the prompt or of all choices ("completion"), as the server counts."""
         number = self.usage.get(f"{kind}_tokens") if isinstance(self.usage, dict) else None
         return number if type(number) is int and 0 <= number <= MOST_TOKENS else None
 
@@ -90,7 +90,7 @@ def chat_of(card: ModelCard, views: Views, words: str | None) -> list[Fields]:
 
 
 def _reduced(picture: Pixels, most: int | None) -> Pixels:
-    """The picture within the card's largest area, which the server's processor may not know.
+    """Picture within the card's largest area, which the server may not know.
 
     One below the smallest area is left to the server: enlarged twice, it was answered otherwise.
     """
@@ -113,7 +113,7 @@ def image_part(picture: Pixels) -> Fields:
 def body_of(
     takes: OptionalFields | None, generation: GenerationConfig, model: str, chat: Sequence[Fields], seeds: Sequence[int]
 ) -> Fields:
-    """The request for answers to a chat, one for each seed where the server gives several.
+    """Request for answers to a chat, one per seed where the server gives several.
 
     `takes` None: only what OpenAI's interface has.
     """
@@ -137,7 +137,10 @@ def body_of(
 
 
 def optional_fields(generation: GenerationConfig) -> Iterator[OptionalFields]:
-    """What servers may take, the fullest first: 20 alternatives of a token are vLLM's and OpenAI's most."""
+    """Optional fields that servers may take, fullest first.
+
+    20 alternatives of a token are the most that vLLM and OpenAI list.
+    """
     top_k, penalty = generation.top_k if generation.is_sampled else None, generation.repetition_penalty
     # Said even where they change nothing: a server may else take those of the model's folder.
     ours = {"top_k": top_k or -1, "repetition_penalty": penalty}
@@ -167,7 +170,7 @@ def said_in(choice: Choice) -> Said:
 
 
 def _chances(choice: Choice, text: str) -> list[Chances | None] | None:
-    """The chances of each digit of the text; None where the server lists too few for those of the answer."""
+    """Chances of each digit of the text; None where the answer's are not all known."""
     tokens = (choice.logprobs and choice.logprobs.content) or []
     wanted = [char for char in text if char in _DIGITS]
     answer = sum(char in _DIGITS for char in text[: max(0, text.rfind("<answer>"))])  # digits before it may be unknown
@@ -187,7 +190,7 @@ def _chances(choice: Choice, text: str) -> list[Chances | None] | None:
 
 
 def _digit_chances(token: _Token) -> Chances | None:
-    """Chances of the digits 0-9 among the tokens listed for one place; None where others may hold too much."""
+    """Chances of the digits listed at one place; None where others may hold too much."""
     if not token.top_logprobs:
         return None
     listed = {one.token: float(np.exp(one.logprob)) for one in [*token.top_logprobs, token]}

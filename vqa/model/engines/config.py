@@ -1,4 +1,4 @@
-"""Which engine answers and how it is reached: settings, their checks, and the start of an engine. Without torch."""
+"""Model engines: settings, checks and start; only the start imports torch."""
 
 import os
 import re
@@ -20,7 +20,7 @@ _KEY = re.compile(r"[\x21-\x7e]+")
 
 
 class EngineConfig(Strict):
-    """What answers: transformers or vLLM in the worker, or servers. Its name and `served_model` are in the run key."""
+    """Engine that answers; its name and `served_model` are part of the run key."""
 
     name: EngineName = Field("transformers", description="endpoint: servers with OpenAI's chat interface")
     endpoints: tuple[str, ...] = Field((), description="base addresses, such as http://127.0.0.1:8000/v1")
@@ -66,8 +66,8 @@ def check_engine(engine: EngineConfig, card: ModelCard, generation: GenerationCo
             )
         if generation.deterministic:
             raise UsageError(
-                "--deterministic: not ours to promise for --model-engine endpoint; start the server so "
-                "(VLLM_BATCH_INVARIANT=1 vllm serve), and leave it out here"
+                "--deterministic: --model-engine endpoint cannot promise it, since the server chooses its batches. "
+                "Start the server so (VLLM_BATCH_INVARIANT=1 vllm serve), and leave --deterministic out here"
             )
     if engine.name != "transformers" and card.modality == "video":
         raise UsageError(
@@ -92,7 +92,7 @@ def _check_address(address: str) -> None:
 
 
 def api_key(engine: EngineConfig) -> str | None:
-    """The servers' key, None where there is none. Raises UsageError for one that was named and is not there."""
+    """Key of the servers, or None; UsageError where a named one is missing or bad."""
     if engine.api_key_file is not None:
         where = f"model_engine.api_key_file {engine.api_key_file}"
         try:
@@ -112,9 +112,9 @@ def api_key(engine: EngineConfig) -> str | None:
 
 
 def meet(engine: EngineConfig, card: ModelCard, generation: GenerationConfig) -> None:
-    """Check that each server answers and has the model, before a job begins; the other engines need no check.
+    """Check, before a job begins, that each server answers and has the model.
 
-    Raises ModelError for the first that does not.
+    The other engines need no check. Raises ModelError for the first server that fails.
     """
     if engine.name == "endpoint":
         from vqa.model.engines.endpoint import EndpointEngine
@@ -123,7 +123,9 @@ def meet(engine: EngineConfig, card: ModelCard, generation: GenerationConfig) ->
 
 
 def start(engine: EngineConfig, card: ModelCard, generation: GenerationConfig, *, alone: bool = False) -> ModelEngine:
-    """Start the engine: load the model, or meet the servers. `alone`: see `vqa.model.load.load`.
+    """Start the engine: load the model, or meet the servers.
+
+    `alone`: see `vqa.model.load.load_model`.
 
     Raises:
         UsageError: the key is missing.
@@ -138,6 +140,6 @@ def start(engine: EngineConfig, card: ModelCard, generation: GenerationConfig, *
 
         return VllmEngine(engine, card=card, generation=generation)
     from vqa.model.engines.transformers import TransformersEngine  # torch: seconds that only the worker pays
-    from vqa.model.load import load
+    from vqa.model.load import load_model
 
-    return TransformersEngine(load(card, alone=alone), card=card, generation=generation)
+    return TransformersEngine(load_model(card, alone=alone), card=card, generation=generation)

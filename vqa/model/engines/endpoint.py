@@ -1,4 +1,4 @@
-"""Answers by servers with OpenAI's chat interface: vLLM, SGLang, TGI, `transformers serve`.
+"""Answers by OpenAI-style servers: vLLM, SGLang, TGI, `transformers serve`.
 
 Each clip is one request with its pictures as data URLs, sent to the least busy server that is well. What may pass (no
 connection, 429, 5xx, an answer that is none) is tried again after a growing, jittered wait; a server that failed is
@@ -51,7 +51,7 @@ REFUSED = frozenset({400, 422})  # statuses of a request with a field that the s
 
 
 class _PassingError(Exception):
-    """A failure after which the same request is worth another try, `wait` seconds later at the soonest."""
+    """Failure that may pass: retry the same request after `wait` seconds or more."""
 
     def __init__(self, message: str, *, wait: float = 0.0, is_well: bool = False) -> None:
         super().__init__(message)
@@ -127,7 +127,7 @@ class EndpointEngine:
         self._loop.close()
 
     def ask(self, questions: Sequence[Question]) -> list[Answered | ClipError]:
-        """The answers to each question, in order, or the error of one that got none.
+        """Answer each question, in order; a ClipError for each that got no answer.
 
         Raises:
             ModelError: a server refuses the key.
@@ -203,7 +203,7 @@ class EndpointEngine:
             )
 
     async def _some(self, chat: Sequence[Fields], seeds: Sequence[int], last: list[str]) -> Completion:
-        """At least one answer of those still wanted, after as many tries as it takes; notes the last failure."""
+        """At least one of the answers wanted, with retries; notes the last failure."""
         for attempt in range(1, self._engine.tries + 1):
             server = await self._pick()
             server.in_flight += 1
@@ -227,7 +227,7 @@ class EndpointEngine:
     # --- servers ----------------------------------------------------------------------------------------------------
 
     async def _pick(self) -> _Server:
-        """The least busy server that is well; waits for one, and has those checked that were not."""
+        """Least busy server that is well; waits for one, and has the others checked."""
         while True:
             now = self._loop.time()
             for server in self._servers:
@@ -250,7 +250,7 @@ class EndpointEngine:
                 await asyncio.sleep(min(sleep, 1.0))
 
     def _note(self, server: _Server, error: _PassingError) -> None:
-        """Set a server aside that failed, until it has been checked; a busy one for as long as it asked."""
+        """Set a failed server aside until it is checked, a busy one as long as it asks."""
         now = self._loop.time()
         server.problem = str(error)
         server.free_at = max(server.free_at, now + error.wait)
@@ -288,7 +288,7 @@ class EndpointEngine:
         raise ModelError(f"--endpoint: {problem}")
 
     async def _learn(self, server: _Server) -> OptionalFields:
-        """The fields that a server takes, by requests with a grey picture; ModelError where it takes none."""
+        """Find the fields a server takes, by a grey picture; ModelError if it takes none."""
         picture = np.full((56, 56, 3), 127, np.uint8)
         text = {"type": "text", "text": "How good does this look?"}
         chat = [{"role": "user", "content": [image_part(picture), text]}]
@@ -335,7 +335,7 @@ class EndpointEngine:
     async def _send(
         self, server: _Server, method: str, path: str, body: Fields | None, *, timeout: float | None = None
     ) -> bytes:
-        """The body of a good reply. Raises _PassingError, _RejectedError; ModelError for a refused key."""
+        """Body of a good reply. Raises _PassingError, _RejectedError, ModelError (key)."""
         timeout = timeout or self._engine.deadline_seconds
         assert self._client is not None, "closed"
         try:

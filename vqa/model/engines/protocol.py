@@ -1,4 +1,4 @@
-"""What a model engine is asked and what it gives back, the same for all engines. Without torch."""
+"""Questions to a model engine and its answers, the same for all; without torch."""
 
 import hashlib
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
-    """K answers to a question, the seconds that they took, and the tokens read and written, where they are known."""
+    """K answers to a question, with the seconds and the tokens that they took."""
 
     said: tuple[Said, ...]
     seconds: float
@@ -40,14 +40,14 @@ class ModelEngine(Protocol):
 
     @property
     def model_id(self) -> str:
-        """The model: "embedded", a hub id, a folder, or the name under which a server has it."""
+        """Model: "embedded", a hub id, a folder, or its name on the servers."""
 
     @property
     def model_revision(self) -> str:
-        """The state of the model: the hub's commit, a digest of a folder, or `served` where a server does not say."""
+        """Hub commit, folder digest, or `served` where a server does not say."""
 
     def ask(self, questions: Sequence[Question]) -> list[Answered | ClipError]:
-        """The answers to each question, in order, or the error of one on which the model fails.
+        """Answer each question, in order; a ClipError for each on which the model fails.
 
         Raises ModelError where this engine can answer nothing more.
         """

@@ -1,4 +1,4 @@
-"""Answers by transformers in this process: batches, one prefill and K answers per clip."""
+"""Answers by transformers in this process: batches, K answers from one prefill."""
 
 import gc
 import time
@@ -43,7 +43,7 @@ class TransformersEngine:
     """A loaded model, asked in batches."""
 
     def __init__(self, policy: Policy, *, card: ModelCard, generation: GenerationConfig) -> None:
-        """Wrap a loaded model; with `generation.deterministic` its head counts in float32 from now on.
+        """Wrap a loaded model; `generation.deterministic` gives it a float32 head.
 
         Args:
             policy: model, processor and vocabulary.
@@ -68,14 +68,14 @@ class TransformersEngine:
 
     @property
     def model_revision(self) -> str:
-        """The state of the loaded model: the hub's commit, or a digest of a folder's configs and weights."""
+        """Hub commit, or digest of a folder's configs and weights."""
         return self.policy.location.revision
 
     def close(self) -> None:
         """Let the model go; it leaves with the engine."""
 
     def ask(self, questions: Sequence[Question]) -> list[Answered | ClipError]:
-        """The answers to each question, in order, or the error of one on which the model fails.
+        """Answer each question, in order; a ClipError for each on which the model fails.
 
         Raises:
             ModelError: the device is lost, so that this process can answer nothing more.
@@ -117,7 +117,7 @@ class TransformersEngine:
     def _encoded(
         self, questions: Sequence[Question], order: Sequence[int], *, ahead: int
     ) -> Iterator[Encoded | Exception]:
-        """The questions encoded in this order, or what is wrong with one; so many in a thread, ahead."""
+        """Questions encoded in order, `ahead` of them in a thread, or what failed."""
         tasks = [partial(self._attempt, partial(self.encode, questions[place], place)) for place in order]
         if not ahead:
             yield from (task() for task in tasks)
@@ -139,12 +139,12 @@ class TransformersEngine:
         return len(batch) <= most and self._tokens(batch) <= (self._token_budget or TOKENS)
 
     def _tokens(self, batch: Sequence[Encoded]) -> int:
-        """In the cache, of all rows at their end."""
+        """Tokens in the cache, of all rows at their end."""
         longest = max(encoded.length for encoded in batch) + self._generation.max_new_tokens
         return sum(encoded.question.k for encoded in batch) * longest
 
     def _measured_budget(self, encoded: Encoded) -> int | None:
-        """Tokens for which the device has room, by a prefill of this clip; None where the model fails on it."""
+        """Tokens the device has room for, by this clip's prefill; None where that fails."""
         probed = self._attempt(
             partial(room_beside, self.policy.device, partial(prefill, self.policy.model, encoded.inputs))
         )
@@ -156,7 +156,7 @@ class TransformersEngine:
         return max(1, int(SHARE * room * prompt.length / prompt.bytes))
 
     def _answer_all(self, batch: Sequence[Encoded], outcomes: dict[int, Answered | ClipError]) -> None:
-        """Answer a batch. If it fails, answer its halves (out of memory) or its clips one by one."""
+        """Answer a batch; if that fails, its halves (out of memory) or each clip."""
         if not batch:
             return
         answers = self._attempt(partial(self._answer, batch))
@@ -175,7 +175,7 @@ class TransformersEngine:
             self._answer_all(batch[start : start + size], outcomes)
 
     def _attempt(self, work: Callable[[], T]) -> T | Exception:
-        """Return what `work` returns or raises, the exception without its traceback, which would hold on to tensors."""
+        """Return what `work` returns or raises, without a traceback that holds tensors."""
         try:
             return work()
         except torch.AcceleratorError as error:
@@ -231,8 +231,10 @@ class TransformersEngine:
 
 
 def room_beside(device: torch.device, work: Callable[[], T]) -> tuple[T, int] | None:
-    """What the work returns, and the bytes that a GPU has free beside the most that it takes; None, and no work, of a
-    CPU."""
+    """Result of the work, and the bytes of the GPU that its peak leaves free.
+
+    None on a CPU, where the work is not done.
+    """
     if device.type != "cuda":
         return None
     torch.cuda.reset_peak_memory_stats(device)
@@ -245,7 +247,7 @@ def room_beside(device: torch.device, work: Callable[[], T]) -> tuple[T, int] | 
 
 
 def _count_head_in_float32(model: "PreTrainedModel") -> None:
-    """Give the model a head of its own in float32: logits in bfloat16 tie, and what breaks a tie may differ.
+    """Give the model a float32 head, as logits in bfloat16 tie and ties may vary.
 
     A copy, as the head's weights are often those of the embeddings, which stay as they are.
     """

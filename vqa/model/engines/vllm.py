@@ -1,4 +1,4 @@
-"""Answers by vLLM in this process: its own batches and cache; pictures are passed once for K answers."""
+"""Answers by vLLM in this process; pictures are passed once for K answers."""
 
 import os
 import time
@@ -18,7 +18,7 @@ from vqa.model.engines.config import EngineConfig
 from vqa.model.engines.protocol import Answered, Question
 from vqa.model.load import load_processor
 from vqa.model.readout import Chances, Said, chances_of
-from vqa.model.resolve import locate
+from vqa.model.resolve import locate_model
 from vqa.model.vocabulary import Vocabulary
 from vqa.prompt import messages
 
@@ -28,7 +28,7 @@ BANNED = -100.0  # added to a logit: as vLLM has it, never drawn
 
 
 class VllmEngine:
-    """A model that vLLM has loaded, asked clip by clip or in whatever batches vLLM makes."""
+    """Model that vLLM has loaded, asked clip by clip or in vLLM's own batches."""
 
     def __init__(self, engine: EngineConfig, *, card: ModelCard, generation: GenerationConfig) -> None:
         """Load the model.
@@ -43,7 +43,7 @@ class VllmEngine:
             ModelError: vLLM cannot load it, or digits have no tokens of their own for readout "expected".
         """
         self._card, self._generation = card, generation
-        location = locate(card.source, revision=card.revision, subfolder=card.subfolder)
+        location = locate_model(card.source, revision=card.revision, subfolder=card.subfolder)
         self.model_id, self.model_revision = location.model_id, location.revision
         if location.subfolder:
             raise ModelError(
@@ -94,7 +94,7 @@ class VllmEngine:
         del self._model
 
     def ask(self, questions: Sequence[Question]) -> list[Answered | ClipError]:
-        """The answers to each question, in order, or the error of one on which vLLM fails.
+        """Answer each question, in order; a ClipError for each on which vLLM fails.
 
         Raises:
             ModelError: vLLM's engine is dead.

@@ -36,7 +36,7 @@ Turn = tuple[str, str]  # role, text
 def read_conversations(
     path: Path, clips: Mapping[str, TrainingClip], *, views: ViewsConfig, numbers: int, seed: int = 0
 ) -> list[TrainingClip]:
-    """Read one training clip per answer in the file, with the turns before it as its question.
+    """Read a training clip per answer, with the turns before it as its question.
 
     Args:
         path: of the JSONL file.
@@ -168,7 +168,10 @@ def _fixed(text: str) -> AnswerWriter:
 
 
 def _chat(turns: list[Turn], views: Views) -> Chat:
-    """The turns with a picture at each <image>, a video's at its <video>; without a mark, before the first question."""
+    """Chat of the turns with a picture at each <image>, a video's at its <video>.
+
+    Without a mark they stand before the first question.
+    """
     left = len(views.pictures)
     is_marked = any(_PLACE.search(text) for role, text in turns if role == "user")
     chat: Chat = []

@@ -1,4 +1,4 @@
-"""Training clips of a recipe: listed from ladders, prepared folders and manifests, and loaded on request."""
+"""Training clips of ladders, prepared folders and manifests, loaded on request."""
 
 import hashlib
 import math
@@ -88,7 +88,7 @@ class TrainingClip:
             ) from error
 
 
-def list_clips(places: Iterable[str], *, datasets: Sequence[str] = ()) -> list[ListedClip]:
+def list_training_clips(places: Iterable[str], *, datasets: Sequence[str] = ()) -> list[ListedClip]:
     """All clips of the places: ladders, folders of `vqa prepare`, and manifests.
 
     Args:
@@ -132,7 +132,11 @@ def list_clips(places: Iterable[str], *, datasets: Sequence[str] = ()) -> list[L
 
 
 def check_views(place: str, wanted: ViewsConfig) -> None:
-    """Raise UsageError where the place was prepared with other views than a recipe wants, naming keys and values."""
+    """Check that a place was prepared with the views that a recipe wants.
+
+    Raises:
+        UsageError: naming the keys and values that differ.
+    """
     before = prepared_with(Path(place)).get("views") if Path(place).is_dir() else None
     if before is None:
         return
@@ -202,7 +206,7 @@ def _opinion(given: float | None, clip_id: str, place: Path) -> float:
 
 
 def split_clips(clips: Sequence[ListedClip], *, held_out: int, seed: int) -> tuple[list[ListedClip], list[ListedClip]]:
-    """Clips to train on, and clips to validate on; those of other splits (test) are in neither.
+    """Clips to train on and to validate on; those of other splits are in neither.
 
     Args:
         clips: as listed.
@@ -282,8 +286,11 @@ def _ladder_views(
 
 
 def _varied(views: ViewsConfig, number: int, seed: int) -> ViewsConfig:
-    """The first decoding is that of scoring. Later ones draw frames and boxes, and how many there are: a model that has
-    only met twelve local pictures writes nothing that can be parsed for three."""
+    """View settings of decoding `number` of a clip: 0 as in scoring, others varied.
+
+    They draw frames and boxes, and how many there are: a model that has only met twelve local pictures writes nothing
+    that can be parsed for three.
+    """
     if number == 0:
         return views
     generator = np.random.default_rng((number, seed))
@@ -298,13 +305,13 @@ def _varied(views: ViewsConfig, number: int, seed: int) -> ViewsConfig:
 
 
 def view_of(clip: ListedClip, views: ViewsConfig) -> Views:
-    """One clip's views, of the cache or decoded. Raises UsageError where they do not load."""
+    """Views of a clip, cached or decoded; UsageError where they do not load."""
     load = clip.prepared.load if clip.prepared else partial(_decode, clip, views, 0)
     return TrainingClip(clip_id=clip.clip_id, dataset=clip.dataset, opinion=clip.opinion, load=load).views()
 
 
 def knows_damage(clip: ListedClip) -> bool:
-    """Whether the clip can be asked about its damage: by a ladder's name of a single distortion."""
+    """Whether the clip's damage is known: a ladder's, of a single distortion."""
     return bool(clip.distortions) and damage_of(clip.distortions or (), clip.severities) is not None
 
 
@@ -330,7 +337,7 @@ def _training_clip(clip: ListedClip, load: Callable[[], Views], *, is_ladder: bo
 
 
 def answer_writer(clip: ListedClip, *, is_ladder: bool = False) -> AnswerWriter | None:
-    """The answer to learn: the clip's own reason, or the ladder's facts about it; None where there is neither."""
+    """Answer to learn: the clip's own reason or its ladder's facts; None without."""
     if math.isnan(clip.opinion):
         return None
     if clip.reason:
@@ -342,13 +349,16 @@ def answer_writer(clip: ListedClip, *, is_ladder: bool = False) -> AnswerWriter 
 
 
 def _distortions(clip: ListedClip, *, is_ladder: bool) -> tuple[str, ...] | None:
-    """The clip's distortions; None where not known. An empty list in a view cache means none only on a ladder."""
+    """Distortions of a clip; None where not known.
+
+    An empty list in a view cache means none only on a ladder.
+    """
     is_known = clip.distortions or (clip.distortions is not None and (is_ladder or clip.prepared is None))
     return clip.distortions if is_known else None
 
 
 def damage_clips(clips: Sequence[TrainingClip], prompt: PromptName) -> list[TrainingClip]:
-    """The clips whose damage is known, each with the question for it and the true answer."""
+    """Clips of known damage, each with the question about it and the true answer."""
     return [
         replace(clip, write_answer=partial(damage_answer, clip.damage), chat=partial(_damage_chat, prompt))
         for clip in clips

@@ -1,4 +1,4 @@
-"""Q-Insight's second question (arXiv 2503.22679): what damaged a clip, and how badly.
+"""Q-Insight's second question (arXiv 2503.22679): a clip's damage, and how bad.
 
 Classes and degrees are the paper's. Our own are the words, the degrees as equal parts of a ladder's severity, and no
 degree for a clip without damage. `darken` is never true here: a ladder does not record which way its exposure is wrong.
@@ -26,7 +26,7 @@ QUESTION = (
 
 
 def damage_of(distortions: Sequence[str], severities: Sequence[float]) -> Damage | None:
-    """Class and degree of a clip with these distortions, severities 0-1; None where it is not one class alone."""
+    """Class and degree of distortions (severities 0-1); None unless of one class."""
     if not distortions:
         return "null", "null"
     if len(distortions) > 1 or distortions[0] not in CLASSES:

@@ -1,4 +1,4 @@
-"""Words for a ladder's clips: an answer that is true of each, and how rare its damage is."""
+"""Words for a ladder's clips: a true answer to each, and how rare its damage is."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -21,11 +21,11 @@ NAMES: dict[str, tuple[str, ...]] = {
     "noise": ("noise", "grain"),
     "exposure": ("wrong exposure",),
     "contrast": ("low contrast",),
-    "colour_cast": ("a colour cast",),
+    "colour_cast": ("colour cast",),
     "banding": ("banding",),
     "transmission_loss": ("lost slices", "transmission loss"),
     "dropped_frames": ("dropped frames",),
-    "frozen": ("a freeze", "frozen frames"),
+    "frozen": ("freezing", "frozen frames"),
     "judder": ("judder",),
     "flicker": ("flicker",),
 }
@@ -41,7 +41,7 @@ def ladder_answer(
     distortions: Sequence[str],
     severities: Sequence[float],
 ) -> str:
-    """A short reason made of facts (distortions, how strong, the grade), and the opinion.
+    """A short reason of facts (distortions, how strong, the grade), and the opinion.
 
     Args:
         generator: draws the wording.
@@ -50,13 +50,21 @@ def ladder_answer(
         distortions: keys of NAMES.
         severities: 0-1, one for each distortion.
     """
+    reason = ladder_reason(generator, opinion, distortions, severities)
+    return answer_text(reason, [opinion] * PROMPTS[prompt].dimensions, PROMPTS[prompt].form)
+
+
+def ladder_reason(
+    generator: np.random.Generator, opinion: float, distortions: Sequence[str], severities: Sequence[float]
+) -> str:
+    """The reason of `ladder_answer`, without its numbers."""
     worst: dict[tuple[str, ...], float] = {}
     for name, severity in zip(distortions, severities, strict=True):
         worst[NAMES[name]] = max(severity, worst.get(NAMES[name], 0.0))
     harms = [f"{DEGREES[min(2, int(degree * 3))]} {generator.choice(words)}" for words, degree in worst.items()]
     grade = GRADES[min(4, int(opinion - 0.5))]
     found = " and ".join(harms) if harms else "no damage"
-    reason = str(
+    return str(
         generator.choice(
             [
                 f"The clip shows {found}. It looks {grade}.",
@@ -65,7 +73,6 @@ def ladder_answer(
             ]
         )
     )
-    return answer_text(reason, [opinion] * PROMPTS[prompt].dimensions, PROMPTS[prompt].form)
 
 
 def read_ladder(folder: Path) -> list[Record]:

@@ -1,4 +1,4 @@
-"""Building a GRPO trainer from settings, a model and examples, with the checks that come before."""
+"""Construction of a GRPO trainer, with the checks that come before."""
 
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
@@ -70,7 +70,7 @@ def make_trainer(
     Raises:
         UsageError: for settings that do not fit each other or the machine, and for examples that cannot teach.
     """
-    check(settings, examples, processes=processes)
+    check_settings(settings, examples, processes=processes)
     if settings.shared_prefill:
         _check_attention(model)
     answers = settings.clips_per_step * settings.num_generations
@@ -132,8 +132,8 @@ def make_trainer(
     return trainer
 
 
-def check(settings: GrpoSettings, examples: Sequence[Example], *, processes: int = 1) -> None:
-    """Check that settings fit each other, the number of processes, the clips and the machine.
+def check_settings(settings: GrpoSettings, examples: Sequence[Example], *, processes: int = 1) -> None:
+    """Check that settings fit each other, the processes, the clips and the machine.
 
     Raises:
         UsageError: naming the setting, its value and the way out.
@@ -173,7 +173,7 @@ def check(settings: GrpoSettings, examples: Sequence[Example], *, processes: int
 
 
 def _check_optimizer(name: str) -> None:
-    """Raise UsageError for an optimiser of a package that is not installed, or of none."""
+    """Check that the optimiser is known and its package installed, else UsageError."""
     if name not in set(OptimizerNames):
         raise UsageError(f"grpo: optim is {name}, no optimiser of transformers. The default is adamw_torch_fused.")
     of_torchao = name in ("adamw_torch_8bit", "adamw_torch_4bit")
@@ -187,7 +187,9 @@ def _check_optimizer(name: str) -> None:
 
 
 def check_terms(settings: GrpoSettings, *, has_damage: bool = True, stills: Sequence[str] = ()) -> None:
-    """Check that every term of the reward can pay, but those of `allow_silent`; loads nothing.
+    """Check that every term of the reward can pay, but those of `allow_silent`.
+
+    Loads nothing.
 
     Args:
         settings: of the stage.
@@ -223,7 +225,7 @@ def check_terms(settings: GrpoSettings, *, has_damage: bool = True, stills: Sequ
 
 
 def _check_attention(model: Model) -> None:
-    """Check that attention takes a mask and that no layer is recurrent, which answers behind one prompt need."""
+    """Check that attention takes a mask and no layer is recurrent, to share a prompt."""
     text, kind = model.config.get_text_config(), attention_of(model)
     layers = set(getattr(text, "layer_types", None) or ()) - {"full_attention"}
     if kind not in ("sdpa", "eager") or layers:
@@ -232,7 +234,7 @@ def _check_attention(model: Model) -> None:
 
 
 def _banned(processor: ProcessorMixin, vocabulary: Vocabulary, *, is_vllm: bool) -> dict[str, object]:
-    """Tokens that trl's and vLLM's generation must not draw, as in `roll_out`; vLLM takes words only."""
+    """Arguments that ban tokens from generation as `roll_out` does; vLLM takes words."""
     if not is_vllm:
         return {"suppress_tokens": list(vocabulary.banned)}
     words = processor.tokenizer.convert_ids_to_tokens(list(vocabulary.banned))
@@ -240,7 +242,7 @@ def _banned(processor: ProcessorMixin, vocabulary: Vocabulary, *, is_vllm: bool)
 
 
 def _check_reference(trainer: Trainer) -> None:
-    """Check the reference of the KL, which trl loads again from where the model came from."""
+    """Check the KL's reference, which trl loads again from where the model came from."""
     reference = trainer.ref_model
     if reference is None or trainer.is_sharded:
         return

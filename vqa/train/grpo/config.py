@@ -18,7 +18,10 @@ else:
 
 
 class GrpoSettings(Strict):
-    """A GRPO stage. Defaults are those of PreResQ-R1 (arXiv 2511.05393) and VisualQuality-R1 (arXiv 2505.14460)."""
+    """Settings of a GRPO stage.
+
+    Defaults are those of PreResQ-R1 (arXiv 2511.05393) and VisualQuality-R1 (arXiv 2505.14460).
+    """
 
     prompt: PromptName = Field("preresq_video", description="a name of vqa.prompt.PROMPTS")
     questions: tuple[str, ...] = Field((), description="in place of the prompt's, one drawn per clip and step")

@@ -1,4 +1,4 @@
-"""Training examples of GRPO: trl's table of them, their order (one data set per batch), and a batch's clips."""
+"""Training examples of GRPO: trl's table, its order, and the clips of a batch."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -40,7 +40,7 @@ class Example:
 
 
 def as_dataset(examples: Sequence[Example]) -> datasets.Dataset:
-    """Build the table that trl iterates over; the trainer fills its column `prompt` when it loads a clip.
+    """Build trl's table; the trainer fills its column `prompt` when it loads a clip.
 
     Raises:
         UsageError: for opinions not on 1-5, or all the same within a data set: nothing could be learned.

@@ -1,4 +1,4 @@
-"""Checks that a run can learn: a run whose batches of answers teach nothing is stopped."""
+"""Checks that a run can learn; one whose batches teach nothing is stopped."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ FEWEST_PARSED = 0.05
 
 
 class LearningCheck:
-    """Counter, per complaint, of the batches in a row that gave cause; raises ModelError at `patience` of them.
+    """Counter of batches in a row per complaint; ModelError at `patience` of them.
 
     With `check_first_batch` the first batch, generated before any step, must give no cause at all.
     """
@@ -23,7 +23,12 @@ class LearningCheck:
         self._rows: dict[str, int] = {}
 
     def __call__(self, batch: RewardBatch, *, is_first: bool = False) -> None:
-        """Check one batch. Raises ModelError, and UsageError for a term that the first answers leave silent."""
+        """Check one batch.
+
+        Raises:
+            ModelError: for a run that cannot learn.
+            UsageError: for a term that the first answers leave silent.
+        """
         is_silent = "consistency" in batch.terms and not batch.terms["consistency"].any()
         if is_first and is_silent and "consistency" not in self._allow_silent:
             raise UsageError(
@@ -43,7 +48,7 @@ class LearningCheck:
 
 
 def complaints(batch: RewardBatch) -> list[str]:
-    """Reasons why nothing can be learned from this batch, each with the way out; empty when something can."""
+    """Reasons why a batch teaches nothing, each with the way out; else empty."""
     is_about_damage = np.isnan(batch.opinions)[:, None]  # a right answer to it holds no score
     parsed = np.where(is_about_damage, batch.terms["format"] > 0, ~np.isnan(batch.scores))
     if not parsed.any():

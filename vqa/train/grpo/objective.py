@@ -1,8 +1,8 @@
-"""Terms that one paper adds to GRPO: their interface, and the registry of vqa/train/grpo/objectives.
+"""Interface and registry of the terms that single papers add to GRPO.
 
-A term is one file there, with one class: its settings are its fields, `kind` names it in a recipe, and it changes the
-advantages (AdvantageObjective), the loss (LossObjective), or both. Nothing else is edited for a new one. Light to
-import: recipes are checked before torch is.
+A term is one file in vqa/train/grpo/objectives, with one class: its settings are its fields, `kind` names it in a
+recipe, and it changes the advantages (AdvantageObjective), the loss (LossObjective), or both. Nothing else is edited
+for a new one. Light to import: recipes are checked before torch is.
 """
 
 import importlib
@@ -27,7 +27,7 @@ Transform = Callable[[dict[str, "Tensor"]], None]  # changes packed model inputs
 
 
 class Objective(Strict):
-    """Settings of a term, and what it needs. `kind` of a subclass is a Literal of its file's name."""
+    """Settings and needs of a term; `kind` is a Literal of its file's name."""
 
     kind: str
     needs_captions: ClassVar[bool] = False
@@ -48,12 +48,12 @@ class AdvantageObjective(Objective):
     """A term that changes advantages once per batch of answers."""
 
     def change_advantages(self, advantages: "Tensor", batch: "RewardBatch") -> "Tensor":
-        """Return the advantages [B, K] of the whole batch, over all processes, as they shall be."""
+        """Return the changed advantages [B, K] of the whole batch, over all processes."""
         raise NotImplementedError
 
 
 class LossObjective(Objective):
-    """A term that needs the log-probabilities of each update, and changes its loss or its advantages.
+    """Term that changes an update's loss or advantages by its log-probabilities.
 
     `weighs_advantages` says the second: such terms are applied before trl computes its loss, all others behind it.
     """
@@ -67,13 +67,13 @@ class LossObjective(Objective):
             raise UsageError(f"grpo: objective {self.kind} needs shared_prefill: true, which is false. Set it.")
 
     def apply(self, update: "Update") -> "Effect":
-        """Return what the term does to one forward and backward pass."""
+        """Return the term's effect on one forward and backward pass."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effect:
-    """What a LossObjective does to one pass: `loss` is added (a scalar), `advantage_weights` [rows] multiply."""
+    """Effect on one pass: `loss` is added, `advantage_weights` [rows] multiply."""
 
     loss: "Tensor | None" = None
     advantage_weights: "Tensor | None" = None
@@ -96,7 +96,7 @@ class Update:
     def logps_given(
         self, *, prompts: "Sequence[EncodedPrompt] | None" = None, transform: Transform | None = None
     ) -> "Tensor":
-        """Log-probabilities [R, T] of the same answers without gradient, behind other prompts or inputs.
+        """Log-probabilities [R, T] of the answers behind other inputs, without gradient.
 
         Args:
             prompts: one for each row, the same object for rows of one clip; None for the rows' own.
@@ -106,9 +106,10 @@ class Update:
 
 
 def divergence(logps: "Tensor", other: "Tensor") -> "Tensor":
-    """Estimate KL(p || q) per token from a sample of p: exp(q - p) - (q - p) - 1 >= 0, all [R, T].
+    """Estimate KL(p || q) >= 0 per token, [R, T], from a sample of p.
 
-    Schulman's k3 (http://joschu.net/blog/kl-approx.html), as in GRPO (arXiv 2402.03300, equation 4).
+    exp(q - p) - (q - p) - 1 of log-probabilities: Schulman's k3 (http://joschu.net/blog/kl-approx.html), as in GRPO
+    (arXiv 2402.03300, equation 4).
     """
     gap = other - logps
     return gap.exp() - gap - 1

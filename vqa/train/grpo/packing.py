@@ -31,7 +31,7 @@ _PER_TOKEN = {"input_ids", "attention_mask", "mm_token_type_ids", "token_type_id
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedPrompt:
-    """A prompt on the model's device: `inputs` of the processor (ids [1, P]) and `positions` [..., 1, P].
+    """Prompt on the model's device: `inputs` (ids [1, P]), `positions` [..., 1, P].
 
     The leading dimensions of `positions` are those that the model family counts (Qwen: text, time, height, width).
     """
@@ -47,7 +47,7 @@ class EncodedPrompt:
 
 
 def encode_prompt(model: Model, inputs: "BatchFeature") -> EncodedPrompt:
-    """Move the processor's tensors of one prompt to the model's device and count their positions."""
+    """Move a prompt's tensors to the model's device and count their positions."""
     inputs = inputs.to(model.device, dtype=model.dtype)
     return EncodedPrompt(inputs=inputs, positions=_compat.position_ids(model, inputs))
 
@@ -103,7 +103,7 @@ def pack_answers(
 
 
 def unpack_answers(values: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
-    """Values [B, L - 1] beside `labels` [B, L] as a row per answer: [answers, T], 0 where `mask` [answers, T] is 0."""
+    """Unpack values [B, L - 1] by `labels` [B, L] to [answers, T], 0 outside `mask`."""
     scored = values[labels[:, 1:] != _IGNORED]
     return scored.new_zeros(mask.shape).masked_scatter(mask.bool(), scored)
 
@@ -119,10 +119,11 @@ def score_answers(
     rows: int | None = None,
     transform: "Transform | None" = None,
 ) -> tuple[Tensor, Tensor]:
-    """Log-probabilities and entropies [R, T] of answers, without logits of all tokens and words in memory.
+    """Log-probabilities and entropies [R, T] of answers, by trl's fused head.
 
-    trl's head takes tiles of 4,096 tokens x 32,768 words: half a gigabyte in float32 for answers of any length. What
-    grows is the attention's mask, a square of the row: (prompt + answers of `rows`)^2 bytes.
+    Logits of all tokens and words are never in memory: the head takes tiles of 4,096 tokens x 32,768 words, half a
+    gigabyte in float32 for answers of any length. What grows is the attention's mask, a square of the row: (prompt +
+    answers of `rows`)^2 bytes.
 
     Args:
         model: with trl's fused head (`add_fused_lm_head`), possibly wrapped.
@@ -165,7 +166,7 @@ def find_runs(keys: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def batch_runs(runs: Sequence[tuple[int, int]], *, rows: int) -> list[list[tuple[int, int]]]:
-    """Neighbouring runs of the same length in batches of at most `rows` rows, but at least one run."""
+    """Batches of neighbouring runs of one length, of at most `rows` rows or one run."""
     batches: list[list[tuple[int, int]]] = []
     for start, stop in runs:
         last = batches[-1] if batches else []

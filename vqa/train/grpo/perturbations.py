@@ -1,4 +1,4 @@
-"""Perturbed inputs of second passes that some rewards need; no gradient comes from them.
+"""Perturbed inputs of the second passes of some rewards, without gradient.
 
 temporal      answers to the clip with its frames out of order (VQAThinker, VQ-Insight)
 probability   the probability of the opinion's tenths digit in an answer, and in one without reasoning (Refine-IQA)
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from vqa.prompt import locate
+from vqa.prompt import locate_numbers
 from vqa.types import Pixels, Views
 from vqa.views.pictures import grid_of, repeats_of
 
@@ -29,20 +29,25 @@ TERM_OF_REWARD = {"vqathinker": "temporal", "vq_insight": "temporal", "refine_iq
 
 
 def second_pass(settings: "GrpoSettings") -> str | None:
-    """The term that needs a second pass in this run; None where there is none, or trl's own way cannot make one."""
+    """Term with a second pass in this run; None without, or without shared prefill."""
     return needed_pass(settings) if settings.shared_prefill else None
 
 
 def needed_pass(settings: "GrpoSettings") -> str | None:
-    """The term of the reward that needs a second pass; VQAThinker's released script runs without its own,
-    and so does a run that gives it no weight."""
+    """Term of the reward that needs a second pass, None without one.
+
+    VQAThinker's released script runs without its own, and so does a run that gives it no weight.
+    """
     term = TERM_OF_REWARD.get(settings.reward, "")
     is_off = settings.reward == "vqathinker" and settings.reward_mode == "released"
     return None if is_off or not (settings.reward_weights or {}).get(term, term) else term
 
 
 def second_views(settings: "GrpoSettings", seed: int) -> Callable[[Views], tuple[Views, str | None] | None] | None:
-    """What makes a clip's views and question of the second pass, the same for all of its answers; None without one."""
+    """Maker of a clip's views and question of the second pass; None without one.
+
+    They are the same for all answers to the clip.
+    """
     term = second_pass(settings)
     if term == "probability":
         return lambda views: (views, DIRECT)
@@ -58,7 +63,7 @@ def second_views(settings: "GrpoSettings", seed: int) -> Callable[[Views], tuple
 
 
 def out_of_order(views: Views, *, seed: int, is_shuffle: bool) -> Views | None:
-    """The views with the frames of the global pictures (tiles of a mosaic) out of order; None where there is only one.
+    """Views with their global frames (tiles of a mosaic) out of order; None for one.
 
     VQ-Insight (arXiv 2506.18564) shuffles them; VQAThinker (2508.06051) draws one of six ways, see `disorder`. Local
     pictures stay: they show detail.
@@ -80,7 +85,7 @@ def out_of_order(views: Views, *, seed: int, is_shuffle: bool) -> Views | None:
 
 
 def disorder(count: int, generator: np.random.Generator, *, is_shuffle: bool) -> NDArray[np.int64]:
-    """Which of `count` >= 2 frames stands at each place, -1 for a black one: int64 [count].
+    """Frame at each of `count` >= 2 places, -1 for a black one: int64 [count].
 
     Ways of VQAThinker: shuffled, shuffled in windows of 4, reversed, each moved by at most 1, 1-3 showing the frame
     before again, 1-3 black.
@@ -101,7 +106,7 @@ def disorder(count: int, generator: np.random.Generator, *, is_shuffle: bool) ->
 
 
 def _tiles(mosaic: Pixels, count: int) -> list[Pixels]:
-    """Its first `count` tiles, as windows into it."""
+    """First `count` tiles of a mosaic, as windows into it."""
     columns, rows = grid_of(count)
     height, width = mosaic.shape[0] // rows, mosaic.shape[1] // columns
     corners = [(i // columns * height, i % columns * width) for i in range(count)]
@@ -109,13 +114,16 @@ def _tiles(mosaic: Pixels, count: int) -> list[Pixels]:
 
 
 def tenths_of(text: str, opinion: float, *, numbers: int) -> str | None:
-    """An answer up to its (first) score, and the opinion in place of it up to the tenths digit; None where no score
-    with a decimal can be read.
+    """Answer up to its first score, and behind it the opinion up to its tenths digit.
+
+    None where no score with a decimal can be read. Refine-IQA (arXiv 2508.03763, released trainer) overwrites the
+    digits of both rollouts by the truth's, and compares the probability of the tenths digit behind them: of the j-th
+    answer, and of the j-th written without reasoning.
 
     Refine-IQA (arXiv 2508.03763, released trainer) overwrites the digits of both rollouts by the truth's, and compares
     the probability of the tenths digit behind them: of the j-th answer, and of the j-th written without reasoning.
     """
-    found = locate(text, numbers)
+    found = locate_numbers(text, numbers)
     if found is None or "." not in text[found[0].start : found[0].stop]:
         return None
     return text[: found[0].start] + f"{opinion:.2f}"[:3]

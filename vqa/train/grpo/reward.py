@@ -1,4 +1,4 @@
-"""Reward function for trl: a preset's terms over the batch gathered from all processes."""
+"""Reward function for trl: a preset's terms over the batch of all processes."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +25,7 @@ MORE = ("damage", "perturbed", "think", "no_think")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewardBatch:
-    """A batch of answers over all processes with its rewards: B clips, K answers each."""
+    """Batch of answers over all processes with its rewards: B clips, K answers each."""
 
     scores: Numbers  # [B, K], NaN where unparsed
     opinions: Numbers  # [B], NaN where the question is about damage
@@ -34,10 +34,11 @@ class RewardBatch:
 
 
 class RankAndScore:
-    """Reward function for trl: one float per answer, the preset's `total`. `batch` holds the last batch.
+    """Reward function for trl: the preset's `total`, one float per answer.
 
-    The `k` answers of a clip come one after another in the global batch, as the sampler lays them out; anything else
-    raises ModelError. `context` goes to `compute`: stage, mode, compared. An exception stops the run.
+    `batch` holds the last batch. The `k` answers of a clip come one after another in the global batch, as the sampler
+    lays them out; anything else raises ModelError. `context` goes to `compute`: stage, mode, compared. An exception
+    stops the run.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class RankAndScore:
         log_metric: Callable[[str, float], None] | None = None,
         **more: object,
     ) -> list[float]:
-        """Compute the rewards of this process's answers; see trl's GRPOTrainer, `reward_funcs`."""
+        """Compute the rewards of this process's answers, as trl's `reward_funcs` do."""
         columns = {
             "clip_id": clip_id,
             "dataset": dataset,
@@ -109,9 +110,11 @@ class RankAndScore:
 
 
 def spoken(text: str) -> float:
-    """Score 1-5 of the last grade word in an answer's reasoning (BT.500's five, or the prompt's "very poor"); NaN
-    without one. Q-Ponder (arXiv 2506.05384) rewards its agreement with the score; its form was NOT FOUND, this one is
-    our choice."""
+    """Score 1-5 of the last grade word in an answer's reasoning; NaN without one.
+
+    Grade words are BT.500's five and the prompt's "very poor". Q-Ponder (arXiv 2506.05384) rewards its agreement with
+    the score; its form was NOT FOUND, this one is our choice.
+    """
     found = _GRADE.findall(reason(text).lower())
     return _GRADES[found[-1]] if found else float("nan")
 
@@ -121,7 +124,7 @@ _GRADE = re.compile(rf"\b(?<!not )({'|'.join(_GRADES)})\b")
 
 
 def _damage(texts: Sequence[Sequence[str]], damage: Sequence[Damage]) -> dict[str, object]:
-    """Context of the term `degradation`: the damage of each clip, and what each answer names."""
+    """Context of the term `degradation`: each clip's damage, and what answers name."""
     named = [
         [parse_damage(text) if truth[0] else None for text in group] for group, truth in zip(texts, damage, strict=True)
     ]

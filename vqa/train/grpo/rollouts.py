@@ -60,7 +60,7 @@ def write_answers(
 def ask_vllm(
     trainer: GRPOTrainer, asked: Sequence[tuple[EncodedPrompt, list[Image.Image]]], *, is_server: bool
 ) -> tuple[list[list[int]], list[list[float]]]:
-    """vLLM's answer to each prompt with its pictures, and the log-probabilities of its tokens.
+    """Generate an answer per prompt by vLLM, with its tokens' log-probabilities.
 
     Args:
         trainer: has sent vLLM the weights.

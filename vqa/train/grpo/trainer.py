@@ -1,9 +1,9 @@
-"""GRPO (arXiv 2402.03300): trl's trainer with shared prefill, one data set per batch, and terms of single papers.
+"""GRPO (arXiv 2402.03300) by trl, with shared prefill and terms of single papers.
 
-Overridden are the order of rows (`_get_train_sampler`), what becomes of a batch (`_prepare_inputs`), generation
-(`rollout_func`), the learning rate of the vision tower (`create_optimizer`), and the log-probabilities of answers
-(`_get_per_token_logps_and_entropies`). All else is trl's: normalisation within groups, clipping, KL, accumulation,
-processes. vqa.train._compat lists the private methods among them.
+Overridden are the order of rows (`_get_train_sampler`: one data set per batch), what becomes of a batch
+(`_prepare_inputs`), generation (`rollout_func`), the learning rate of the vision tower (`create_optimizer`), and the
+log-probabilities of answers (`_get_per_token_logps_and_entropies`). All else is trl's: normalisation within groups,
+clipping, KL, accumulation, processes. vqa.train._compat lists the private methods among them.
 """
 
 import math
@@ -102,7 +102,7 @@ class Trainer(Guarded, GRPOTrainer):  # type: ignore[misc]  # trl has no types
         )
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """trl's own, or the same with the tower's own learning rate or with offloaded moments."""
+        """Create trl's optimiser, with the tower's own rate or offloaded moments if set."""
         settings, model = self._settings, model or self.model
         chosen = optimizer_class(self._hardware)
         if settings.vision_learning_rate is None and chosen is not OffloadedAdamW:
@@ -116,7 +116,7 @@ class Trainer(Guarded, GRPOTrainer):  # type: ignore[misc]  # trl has no types
         return optimizer
 
     def _prepare_inputs(self, generation_batch: list[Row]) -> dict[str, Tensor]:
-        """As trl's, without its shuffle: a clip's answers stay together, so its prompt runs once."""
+        """Prepare as trl, unshuffled: a clip's answers stay together for one prefill."""
         if not self._settings.shared_prefill:
             batch: dict[str, Tensor] = super()._prepare_inputs(generation_batch)
             return batch
@@ -175,7 +175,7 @@ class Trainer(Guarded, GRPOTrainer):  # type: ignore[misc]  # trl has no types
         return output
 
     def _question(self, place: int) -> str | None:
-        """The recipe's question drawn for this step, the same for all answers of a clip, or the one about damage."""
+        """Question of the recipe drawn for a clip and step, or the one about damage."""
         questions = self._settings.questions if self._examples[place].damage == NONE else (QUESTION,)
         if not questions:
             return None
@@ -197,7 +197,7 @@ class Trainer(Guarded, GRPOTrainer):  # type: ignore[misc]  # trl has no types
         return [self._prompt(place).ids.tolist() for place in self._places]
 
     def _generate_here(self, prompts: Sequence[object], _: GRPOTrainer) -> Mapping[str, object]:
-        """trl's rollout_func: answers by this process; keys beside trl's own go to the reward."""
+        """Answers by this process (trl's rollout_func), and columns for the reward."""
         with unsharded(self) as model:
             written = self._write(model, range(len(prompts)), self._prompt)
             rows = self._second_rows()
@@ -208,7 +208,7 @@ class Trainer(Guarded, GRPOTrainer):  # type: ignore[misc]  # trl has no types
     def _write(
         self, model: Model, rows: Sequence[int], prompt_of: Callable[[int], EncodedPrompt], *salt: int
     ) -> list[list[int]]:
-        """Token ids of an answer for each row; its seed is of the run, the step and its place in the global batch."""
+        """Token ids of an answer per row, seeded by run, step and place in global batch."""
         return write_answers(
             model,
             [self._places[row] for row in rows],
@@ -248,7 +248,7 @@ class Trainer(Guarded, GRPOTrainer):  # type: ignore[misc]  # trl has no types
     # ------------------------------------------------------------------- second passes that some rewards need
 
     def _second_rows(self) -> list[int]:
-        """The rows of this process whose clip is asked a second time: VQ-Insight asks half as often."""
+        """Rows whose clip is asked a second time; VQ-Insight asks half as often."""
         k = self.num_generations
         few = 0 if second_pass(self._settings) is None else k // 2 if self._settings.reward == "vq_insight" else k
         rows = enumerate(self._places)
@@ -257,7 +257,10 @@ class Trainer(Guarded, GRPOTrainer):  # type: ignore[misc]  # trl has no types
     def _perturbed(
         self, model: Model, written: list[list[int]], seconds: Mapping[int, list[int]]
     ) -> dict[str, list[object]]:
-        """Columns for the reward, a value per row; see vqa.train.grpo.perturbations. `seconds`: answers by row."""
+        """Columns of the second pass for the reward; `seconds` are its answers by row.
+
+        A value per row; see vqa.train.grpo.perturbations.
+        """
         term, every = second_pass(self._settings), range(len(written))
         if term is None:
             return {}
@@ -285,7 +288,7 @@ class Trainer(Guarded, GRPOTrainer):  # type: ignore[misc]  # trl has no types
     def _last_token_probabilities(
         self, model: Model, prompts: Sequence[EncodedPrompt], ends: Sequence[list[int]]
     ) -> list[float]:
-        """Probability of each text's last token behind its prompt and the tokens before it."""
+        """Probability of each text's last token behind its prompt and earlier tokens."""
         if not ends:
             return []
         tokens = [torch.tensor(one, device=model.device) for one in ends]
@@ -326,7 +329,7 @@ class Trainer(Guarded, GRPOTrainer):  # type: ignore[misc]  # trl has no types
         rows: int | None = None,
         transform: Transform | None = None,
     ) -> Scored:
-        """As `score_answers`, in the precision of the run."""
+        """Score answers by `score_answers` in the precision of the run."""
         with self.accelerator.autocast():
             scored = score_answers(
                 model,
@@ -369,7 +372,7 @@ class Trainer(Guarded, GRPOTrainer):  # type: ignore[misc]  # trl has no types
         return effect
 
     def _update(self, model: Model, written: Tensor, mask: Tensor) -> Update:
-        """Run the forward pass, which trl's loss uses again, and describe it for objectives."""
+        """Run the forward pass, which trl's loss reuses, and describe it for objectives."""
         prompts = [self._prompt(place) for place in self._places]
         self._ready = self._score(model, prompts, written, mask)
 

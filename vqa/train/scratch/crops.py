@@ -1,4 +1,4 @@
-"""Native crops of a ladder's clips on disk, which the warm-up of a vision tower is trained on."""
+"""Native crops of a ladder's clips on disk, for the warm-up of a vision tower."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +28,7 @@ class Crops:
 
 
 def by_class(shown: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Labels by class of damage: [N, 11], 1 where the clip has that class of CLASSES; of `Crops.shown` [N, 17]."""
+    """Labels [N, 11] by class of CLASSES, 0 or 1, from `Crops.shown` [N, 17]."""
     members = [[place for place, words in enumerate(NAMES.values()) if words == one] for one in CLASSES]
     return np.stack([shown[:, places].max(axis=1) for places in members], axis=1)
 
@@ -76,7 +76,7 @@ def cut_crops(
 
 
 def cut(picture: Pixels, generator: np.random.Generator) -> Pixels:
-    """A crop uint8 [112, 112, 3] from anywhere in a picture [H, W, 3]; smaller sides are mirrored."""
+    """Random crop uint8 [112, 112, 3] of a picture [H, W, 3], mirrored where short."""
     height, width, _ = picture.shape
     picture = np.pad(picture, ((0, max(0, CROP - height)), (0, max(0, CROP - width)), (0, 0)), mode="symmetric")
     y = int(generator.integers(0, max(0, height - CROP) + 1))

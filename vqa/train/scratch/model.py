@@ -1,4 +1,4 @@
-"""A small Qwen2.5-VL with random weights: own tokenizer, vision tower started from cosine filters."""
+"""Small random Qwen2.5-VL: own tokenizer, vision tower started from cosines."""
 
 import json
 from collections.abc import Iterable
@@ -34,8 +34,10 @@ CHAT_TEMPLATE = (
 
 
 def make_tokenizer(texts: Iterable[str], *, vocabulary: int) -> PreTrainedTokenizerBase:
-    """A byte-level BPE as Qwen sets it up (each digit a token of its own), learnt from `texts`, with Qwen's special
-    tokens."""
+    """Byte-level BPE learnt from `texts`, set up as Qwen's, with its special tokens.
+
+    Each digit is a token of its own.
+    """
     empty = hf.Qwen2Tokenizer().backend_tokenizer
     alphabet = sorted(ByteLevel.alphabet())
     empty.train_from_iterator(texts, BpeTrainer(vocab_size=vocabulary, initial_alphabet=alphabet, show_progress=False))
@@ -49,7 +51,7 @@ def make_tokenizer(texts: Iterable[str], *, vocabulary: int) -> PreTrainedTokeni
 
 
 def make_processor(tokenizer: PreTrainedTokenizerBase, *, min_pixels: int, max_pixels: int) -> ProcessorMixin:
-    """Qwen2.5-VL's processor around a tokenizer; pictures are kept between the two areas."""
+    """Qwen2.5-VL's processor around a tokenizer, for pictures between the two areas."""
     size = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
     processor: ProcessorMixin = hf.Qwen2_5_VLProcessor(
         tokenizer=tokenizer,
@@ -69,7 +71,7 @@ def make_model(
     text_layers: int,
     seed: int,
 ) -> Model:
-    """A Qwen2.5-VL with seeded random weights, whose patch embedding starts from cosines (see `cosine_patches`)."""
+    """Qwen2.5-VL of seeded random weights; patches embedded by `cosine_patches`."""
     torch.manual_seed(seed)
     heads = text_width // 64
     ids = {
@@ -122,7 +124,7 @@ def make_model(
 
 
 def _rectify(visual: Tower) -> None:
-    """Starts the first block as a measure of strength: |x| and max(0, |x| - 1/2) of each filter's response x.
+    """Start the first block as |x| and max(0, |x| - 1/2) of each filter's response x.
 
     How strong a frequency is, is a mean of |x|; the mean of x is nothing. The rest of the tower starts weak, so that
     its mean-pooled output is a good set of features before the first step: a ridge regression on it reaches an SRCC of
@@ -156,12 +158,12 @@ def _rectify(visual: Tower) -> None:
 
 
 def filters(width: int) -> int:
-    """How many of the tower's channels start as filters of pixels."""
+    """Number of the tower's channels that start as filters of pixels."""
     return (width - width // 24) // 2
 
 
 def cosine_patches(count: int) -> NDArray[np.float32]:
-    """float32 [count, 3, 2, 14, 14]: the 2-D cosine basis as filters, from low to high frequency.
+    """2-D cosine basis as filters, low to high: float32 [count, 3, 2, 14, 14].
 
     Damage to a picture lives in high frequencies. Most filters look at brightness, a quarter at colour (low
     frequencies). `equalise` then scales each to the same response.

@@ -38,9 +38,11 @@ SAMPLE = 256  # crops that filters, and clips that features are standardised by
 EACH = 4  # crops of a clip in a batch, pooled as one: a single one says too little of its clip
 
 
-class Head(nn.Module):
-    """Pooled features [B, width] -> opinion [B] (0-1), a logit for each kind of damage in CLASSES [B, 11] and the
-    standardised statistics of the pixels [B, S] (see `statistics`); thrown away afterwards.
+class WarmupHead(nn.Module):
+    """Head of the warm-up: opinion, damage and statistics; thrown away afterwards.
+
+    Of pooled features [B, width]: opinion [B] (0-1), a logit for each kind of damage in CLASSES [B, 11] and the
+    standardised statistics of the pixels [B, S] (see `statistics`).
 
     Opinion and kinds are read linearly, of features standardised by what they were at first, so that `hand_over` can
     write them into the tower as they are: of a tower whose head had a hidden layer a ridge regression reads less (SRCC
@@ -58,25 +60,28 @@ class Head(nn.Module):
         self.readings = nn.Linear(width, HANDED)
 
     def standardise(self, pooled: Tensor) -> None:
-        """Takes middle and spread of the features from these."""
+        """Set middle and spread of the features by these, [N, width]."""
         self.middle.copy_(pooled.mean(0))
         self.spread.copy_(pooled.std(0).clamp(min=1e-3))
 
     def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """See the class."""
+        """Opinion, logits and statistics of pooled features, shaped as the class says."""
         readings = self.readings((pooled - self.middle) / self.spread)
         return readings[:, 0] + 0.5, readings[:, 1:], self.statistics(pooled)
 
 
 def rate_at(step: int, *, steps: int, peak: float, warm: int = 50) -> float:
-    """Learning rate: linear to `peak` over `warm` steps, then a half cosine down to a twentieth of it."""
+    """Learning rate: linear to `peak` in `warm` steps, half a cosine to a twentieth."""
     if step < warm:
         return peak * (step + 1) / warm
     return peak * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm))))
 
 
 def patches(images: "Qwen2VLImageProcessor", crops: Pixels, device: torch.device | None = None) -> Tensor:
-    """float32 [B, 64, 1176]: what Qwen's image processor makes of uint8 crops [B, 112, 112, 3], without its copies."""
+    """Qwen's patches of uint8 crops [B, 112, 112, 3]: float32 [B, 64, 1176].
+
+    As its image processor makes them, without its copies.
+    """
     mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (images.image_mean, images.image_std))
     values = (torch.from_numpy(crops).to(device).permute(0, 3, 1, 2) / 255 - mean) / std
     half, side = SIDE // 2, images.patch_size
@@ -88,13 +93,16 @@ def patches(images: "Qwen2VLImageProcessor", crops: Pixels, device: torch.device
 
 @torch.no_grad()
 def responses(visual: Tower, images: "Qwen2VLImageProcessor", crops: Pixels) -> Tensor:
-    """float32 [B, 64, vision width]: of the patch embedding to crops uint8 [B, 112, 112, 3]; it is never trained."""
+    """Patch embedding of uint8 crops [B, 112, 112, 3]: float32 [B, 64, vision width].
+
+    It is never trained.
+    """
     found: Tensor = visual.patch_embed(patches(images, crops, visual.device).flatten(0, 1))
     return found.view(len(crops), SIDE**2, -1)
 
 
 def pooled(visual: Tower, hidden: Tensor) -> Tensor:
-    """[B, width]: the tower's merged features of crops, averaged, from `responses`.
+    """Mean of the tower's merged features of each crop, from `responses`: [B, width].
 
     A crop is one attention window, so that a batch of them goes through attention at once; the tower's own forward does
     one window after the other and takes half as long again.
@@ -118,8 +126,9 @@ def pooled(visual: Tower, hidden: Tensor) -> Tensor:
 
 @torch.no_grad()
 def statistics(visual: Tower, found: Tensor) -> Tensor:
-    """float32 [B / 4, 4 F], from `responses` [B, 64, ...]: of each of the F filters over a clip's crops: log of mean,
-    spread, median, 90th percentile.
+    """Statistics of the F filters' responses over a clip: float32 [B / 4, 4 F].
+
+    From `responses` [B, 64, ...] to a clip's crops: log of mean, spread, median, 90th percentile.
 
     Natural scene statistics in the manner of BRISQUE (Mittal et al. 2012), of the filters' responses. Learning to tell
     them keeps the tower, which sees few contents, from learning those by heart: held-out SRCC 0.66 with, 0.59 without,
@@ -134,7 +143,7 @@ def statistics(visual: Tower, found: Tensor) -> Tensor:
 
 @torch.no_grad()
 def equalise(visual: Tower, images: "Qwen2VLImageProcessor", crops: Pixels) -> None:
-    """Scales each filter of the patch embedding to a mean square response of 1 over the crops.
+    """Scale each filter of the patch embedding to mean square response 1 on crops.
 
     High frequencies are weak in natural pictures (1/f) and drowned by brightness otherwise. Filters that see nothing in
     stills (change in time) stay as they are.
@@ -145,7 +154,7 @@ def equalise(visual: Tower, images: "Qwen2VLImageProcessor", crops: Pixels) -> N
 
 
 def turned_about(crop: Pixels, generator: np.random.Generator) -> Pixels:
-    """The crop mirrored, transposed, with other channel order or as a negative: other content, the same damage."""
+    """Crop mirrored, transposed or recoloured: other content, the same damage."""
     turns, flips, swap = generator.random(3), generator.permutation(3), generator.random()
     if turns[0] < 0.5:
         crop = crop[:, ::-1]
@@ -168,7 +177,7 @@ def warm_up(
     seed: int,
     context: StageContext,
 ) -> None:
-    """Train `model.model.visual` in place, on its device; resumes from a checkpoint that is made every 250 steps.
+    """Train `model.model.visual` in place; resumes from checkpoints every 250 steps.
 
     Args:
         model: a Qwen2.5-VL.
@@ -194,7 +203,7 @@ def warm_up(
     # pixels, drowns what the filter was for: held-out SRCC after 300 steps 0.38 with, 0.59 without moving them.
     visual.patch_embed.requires_grad_(False)
     torch.manual_seed(seed)
-    head = Head(visual.config.out_hidden_size, 4 * filters(visual.config.hidden_size)).to(visual.device)
+    head = WarmupHead(visual.config.out_hidden_size, 4 * filters(visual.config.hidden_size)).to(visual.device)
     parameters = [one for one in (*visual.parameters(), *head.parameters()) if one.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.05, betas=(0.9, 0.98))
     saved = folder / "warmup.pt"
@@ -234,16 +243,20 @@ def warm_up(
         optimiser.step()
         log.add("loss", loss.item())
         if (step + 1) % 250 == 0 or step + 1 == steps:
-            log.write(step + 1, steps, held_out_srcc=evaluate(visual, head, images, held_out))
+            log.write(step + 1, steps, held_out_srcc=pooled_srcc(visual, head, images, held_out))
             state = {"visual": visual.state_dict(), "head": head.state_dict(), "optimiser": optimiser.state_dict()}
             _save(state | {"step": step + 1}, saved)
     hand_over(visual, head, images, train)
 
 
 @torch.no_grad()
-def hand_over(visual: Tower, head: Head, images: "Qwen2VLImageProcessor", crops: Crops, *, each: int = 24) -> None:
-    """Writes what the head reads, opinion and kinds of damage, into the tower's first channels: the last linear layer
-    of its merger takes the head's weights in, scaled so that the readings spread over the clips as said above.
+def hand_over(
+    visual: Tower, head: WarmupHead, images: "Qwen2VLImageProcessor", crops: Crops, *, each: int = 24
+) -> None:
+    """Write the head's readings, opinion and damage, into the tower's first channels.
+
+    The last linear layer of its merger takes the head's weights in, scaled so that the readings spread over the clips
+    as said above.
 
     A text model that has to find the opinion in all channels learns the few clips by heart instead: held-out SRCC of
     the numbers it wrote was 0.67 and falling after 200 steps, where a regression had 0.77. Beside the loud ones the
@@ -266,8 +279,10 @@ def hand_over(visual: Tower, head: Head, images: "Qwen2VLImageProcessor", crops:
 
 
 def draw(crops: Crops, count: int, generator: np.random.Generator, *, each: int) -> tuple[Pixels, NDArray[np.int64]]:
-    """uint8 [count, 112, 112, 3], `each` squares of every clip drawn among those without
-    damage in time; and which clips, int64 [count / each]."""
+    """Draw crops, uint8 [count, 112, 112, 3], and their clips, int64 [count / each].
+
+    `each` squares, turned about, of every clip drawn among those without damage in time.
+    """
     squares = crops.pixels.shape[1]
     picks = generator.choice(np.flatnonzero(crops.is_still), count // each)
     places = generator.integers(0, squares, (len(picks), each))
@@ -276,8 +291,10 @@ def draw(crops: Crops, count: int, generator: np.random.Generator, *, each: int)
 
 
 @torch.inference_mode()
-def evaluate(visual: Tower, head: Head, images: "Qwen2VLImageProcessor", crops: Crops, *, each: int = 16) -> float:
-    """SRCC of the regression on about `each` of a clip's crops pooled, over clips without damage in time."""
+def pooled_srcc(
+    visual: Tower, head: WarmupHead, images: "Qwen2VLImageProcessor", crops: Crops, *, each: int = 16
+) -> float:
+    """SRCC by about `each` pooled crops per clip, over clips without damage in time."""
     step = -(-crops.pixels.shape[1] // each)
     features = [pooled(visual, responses(visual, images, own[::step].copy())).mean(0) for own in crops.pixels]
     guesses = head(torch.stack(features))[0].cpu().numpy()

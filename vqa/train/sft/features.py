@@ -1,4 +1,4 @@
-"""Questions and answers as tensors for supervised training, and features of a frozen tower kept in memory."""
+"""Tensors of questions and answers, and cached features of a frozen tower."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ class EncodedClip:
 
     @property
     def grids(self) -> Tensor:
-        """int64 [pictures, 3]: patches of each picture in time, height and width (Qwen's families)."""
+        """Patches of each picture in time, height, width (Qwen): int64 [pictures, 3]."""
         return self.inputs["image_grid_thw"]
 
 
@@ -49,10 +49,10 @@ class FeatureCache:
     weights: NDArray[np.float64] | None = None  # [N], summing to 1; None: all clips alike
 
     def draw(self, generator: np.random.Generator) -> EncodedClip:
-        """One clip with its local pictures permuted and, where there is noise, its channels shifted."""
+        """Draw a clip, its local pictures permuted and, with noise, its channels shifted."""
         views = self.by_clip[int(generator.choice(len(self.by_clip), p=self.weights))]
         encoded = shuffle_pictures(views, generator)
-        return encoded if self.noise is None else add_noise(encoded, self.noise, generator)
+        return encoded if self.noise is None else add_channel_noise(encoded, self.noise, generator)
 
 
 @torch.no_grad()
@@ -94,9 +94,9 @@ def cache_features(
 
 
 def shuffle_pictures(views: Sequence[EncodedClip], generator: np.random.Generator) -> EncodedClip:
-    """One of a clip's views with its local pictures (all but the first) drawn from all views, in any order.
+    """One of a clip's views, its local pictures (all but the first) drawn from all.
 
-    Only pictures of the same size change places, so that the prompt's tokens stay the same.
+    In any order; only pictures of the same size change places, so that the prompt's tokens stay the same.
     """
     one = views[int(generator.integers(len(views)))]
     pool = [
@@ -123,8 +123,11 @@ def channel_spread(views: Sequence[EncodedClip], *, handed: int) -> Tensor:
     return spread
 
 
-def add_noise(encoded: EncodedClip, spread: Tensor, generator: np.random.Generator) -> EncodedClip:
-    """Shift the channels by Gaussians of `spread` [width], alike in all pictures, so that no clip can be memorised."""
+def add_channel_noise(encoded: EncodedClip, spread: Tensor, generator: np.random.Generator) -> EncodedClip:
+    """Shift the channels by Gaussians of `spread` [width], alike in all pictures.
+
+    No clip can be memorised then.
+    """
     shift = spread * torch.from_numpy(generator.standard_normal(len(spread), dtype=np.float32))
     features = tuple(part + shift.to(part.dtype) for part in encoded.features)
     return EncodedClip(clip=encoded.clip, inputs=encoded.inputs, features=features)

@@ -1,8 +1,8 @@
-"""Supervised fine-tuning (the stage "cold start") over transformers' Trainer: a short reason, then the numbers.
+"""Supervised fine-tuning, the stage "cold start", by transformers' Trainer.
 
-The example drawn at each step depends only on the seed and the step, not on the number of processes or on restarts.
-Where the tower is frozen and `cache_features` set, each view goes through it once, and a step trains the text model
-alone.
+Learnt are a short reason, then the numbers. The example drawn at each step depends only on the seed and the step, not
+on the number of processes or on restarts. Where the tower is frozen and `cache_features` set, each view goes through it
+once, and a step trains the text model alone.
 """
 
 import math
@@ -80,7 +80,7 @@ class Draws(Dataset[tuple[EncodedClip, str]]):
 
 
 class Supervised(Guarded, Trainer):
-    """Trainer of a cold start; `mean` are running means of the trained weights, empty without `ema_decay`."""
+    """Trainer of a cold start; `mean`: running means of weights under `ema_decay`."""
 
     what = "cold start"
 
@@ -160,10 +160,11 @@ class Supervised(Guarded, Trainer):
 
 
 class _BestWeights(TrainerCallback):
-    """Callback that averages the weights, evaluates their mean on held-out clips, and keeps the best so far on disk.
+    """Callback that evaluates the mean of the weights and keeps the best on disk.
 
-    The SRCC of single steps differs by 0.05 from that of 40 steps before, so their mean is evaluated and kept. Not
-    transformers' load_best_model_at_end, which evaluates and keeps the weights of a single step.
+    It averages at each step and evaluates on held-out clips. The SRCC of single steps differs by 0.05 from that of 40
+    steps before, so their mean is evaluated and kept. Not transformers' load_best_model_at_end, which evaluates and
+    keeps the weights of a single step.
     """
 
     def __init__(self, trainer: Supervised, validate: Callable[..., dict[str, float]] | None) -> None:
@@ -208,7 +209,7 @@ class _BestWeights(TrainerCallback):
         return found
 
     def record(self) -> float:
-        """SRCC times the share of parsed answers of the best weights so far; -inf before the first."""
+        """SRCC x share of parsed answers of the best weights so far; -inf before any."""
         if not self.path.is_file():
             return -math.inf
         with safe_open(self.path, "pt") as file:
@@ -224,7 +225,7 @@ def cold_start(
     settings: ColdStart,
     context: StageContext,
 ) -> Trained:
-    """Train a model on the clips' answers; resumes from the last checkpoint in the stage's folder.
+    """Train a model on the clips' answers; resumes from the stage's last checkpoint.
 
     Args:
         model: in float32, as `vqa.train.checkpoints.load_for_training` gives it.

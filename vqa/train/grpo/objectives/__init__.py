@@ -1,1 +1,4 @@
-"""Terms that single papers add to GRPO, one file each; see vqa.train.grpo.objective."""
+"""Terms that single papers add to GRPO, one file each.
+
+See vqa.train.grpo.objective.
+"""

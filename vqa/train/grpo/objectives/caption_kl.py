@@ -1,4 +1,4 @@
-"""Agreement of answers to the pictures and to their caption (CapPO, arXiv 2509.21854)."""
+"""Agreement of answers to pictures and to a caption (CapPO, arXiv 2509.21854)."""
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class CaptionKl(LossObjective):
-    """Add weight x mean KL(pictures || caption) to the loss, and weigh advantages by exp(-tau KL).
+    """Add weight x KL(pictures || caption) to the loss; advantages x exp(-tau KL).
 
     The KL of an answer is the mean over its tokens; the caption takes the pictures' place in the prompt, and no
     gradient flows through it. The paper strengthens answers that their caption makes as likely as their pictures do.
@@ -49,7 +49,7 @@ class CaptionKl(LossObjective):
 
 
 def encode_caption(caption: str | None, processor: "ProcessorMixin", *, question: str) -> "BatchFeature":
-    """The processor's tensors of the question with a caption in place of the pictures."""
+    """Processor's tensors of the question with a caption in the pictures' place."""
     from vqa.model.encode import render
 
     content = [{"type": "text", "text": f"What the pictures show: {caption}\n"}, {"type": "text", "text": question}]

@@ -1,4 +1,4 @@
-"""Perception loss: answers shall depend on the pictures (Q-Hawkeye, arXiv 2601.22920)."""
+"""Perception loss: answers depend on the pictures (Q-Hawkeye, arXiv 2601.22920)."""
 
 import math
 from typing import TYPE_CHECKING, Literal
@@ -14,11 +14,11 @@ NOISE = 45 / 255  # standard deviation, of pixels on 0-1
 
 
 class PerceptionKl(LossObjective):
-    """Subtract weight x KL(pictures || degraded pictures), a mean over all tokens of the answers, from the loss.
+    """Subtract weight x mean KL(pictures || degraded pictures) from the loss.
 
-    The weight falls along half a cosine to 0 at epoch `until_epoch`. As in the released code, no gradient flows through
-    the degraded pictures. Of its degradations (noise of sigma 45 of 255, blur, JPEG, darkening, filtered by people)
-    there is the noise only.
+    The mean is over all tokens of the answers. The weight falls along half a cosine to 0 at epoch `until_epoch`. As in
+    the released code, no gradient flows through the degraded pictures. Of its degradations (noise of sigma 45 of 255,
+    blur, JPEG, darkening, filtered by people) there is the noise only.
     """
 
     kind: Literal["perception_kl"]
@@ -35,7 +35,7 @@ class PerceptionKl(LossObjective):
         std = torch.tensor(update.processor.image_processor.image_std).mean().item()
 
         def degrade(inputs: dict[str, "Tensor"]) -> None:
-            inputs["pixel_values"] = add_noise(inputs["pixel_values"], sigma=NOISE / std, seed=update.seed)
+            inputs["pixel_values"] = add_pixel_noise(inputs["pixel_values"], sigma=NOISE / std, seed=update.seed)
 
         gain = perception_gain(update.logps, update.logps_given(transform=degrade), update.mask)
         return Effect(loss=-weight * gain, metrics={"perception_kl": gain.item()})
@@ -48,12 +48,12 @@ class PerceptionKl(LossObjective):
 
 
 def perception_gain(logps: "Tensor", degraded: "Tensor", mask: "Tensor") -> "Tensor":
-    """Mean over all tokens of the answers of KL(logps || degraded), of [R, T] each: a scalar."""
+    """Mean KL(logps || degraded) over all tokens of answers [R, T]: a scalar."""
     return (divergence(logps, degraded) * mask).sum() / mask.sum().clamp(min=1)
 
 
-def add_noise(pixels: "Tensor", *, sigma: float, seed: int) -> "Tensor":
-    """Normalised pixels with Gaussian noise of standard deviation `sigma` (in their unit) added."""
+def add_pixel_noise(pixels: "Tensor", *, sigma: float, seed: int) -> "Tensor":
+    """Add Gaussian noise of deviation `sigma`, in their unit, to normalised pixels."""
     import torch
 
     generator = torch.Generator(pixels.device).manual_seed(seed)

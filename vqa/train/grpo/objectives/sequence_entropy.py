@@ -8,10 +8,10 @@ from vqa.train.grpo.objective import Effect, LossObjective, Update
 
 
 class SequenceEntropy(LossObjective):
-    """Subtract weight x the mean over answers of the sum of their tokens' log-probabilities from the loss.
+    """Subtract weight x mean log-probability of an answer from the loss.
 
-    That sum is minus a one-sample estimate of the answers' entropy, so the term lowers it. Of the paper's two
-    regularisers there is the one on the undegraded pictures.
+    An answer's is the sum over its tokens. The mean is minus a one-sample estimate of the answers' entropy, so the term
+    lowers it. Of the paper's two regularisers there is the one on the undegraded pictures.
     """
 
     kind: Literal["sequence_entropy"]

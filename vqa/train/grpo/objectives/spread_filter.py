@@ -1,4 +1,4 @@
-"""Filter of groups whose rewards are nearly equal (OmniQuality-R, arXiv 2510.10609)."""
+"""Filter of groups with nearly equal rewards (OmniQuality-R, arXiv 2510.10609)."""
 
 from typing import TYPE_CHECKING, Literal
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class SpreadFilter(AdvantageObjective):
-    """Zero the advantages of groups whose K rewards for accuracy have a standard deviation of at most `min_std`.
+    """Zero the advantages of groups with rewards of a deviation of at most `min_std`.
 
-    Normalisation within a group would blow up differences however small. The reward is the Gaussian term, as in the
-    released code; for presets without one the total.
+    Normalisation within a group would blow up differences however small. It is the standard deviation of the K rewards
+    for accuracy: the Gaussian term, as in the released code; for presets without one the total.
     """
 
     kind: Literal["spread_filter"]

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 
 class UncertaintyWeight(AdvantageObjective):
-    """Multiply a group's advantages by exp(-alpha u), u = min(1, var(scores) / (width^2 / 4)).
+    """Multiply advantages by exp(-alpha u), u = min(1, var(scores) / (width^2 / 4)).
 
-    Population variance over the K scores; unparsed answers do not count, a group without any score keeps weight 1.
+    Population variance over the K scores of a group; unparsed answers do not count, a group without any score keeps
+    weight 1.
     """
 
     kind: Literal["uncertainty_weight"]

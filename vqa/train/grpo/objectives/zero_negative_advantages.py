@@ -1,4 +1,4 @@
-"""No negative advantages in groups that hold a right answer (Refine-IQA, arXiv 2508.03763)."""
+"""No negative advantages beside a right answer (Refine-IQA, arXiv 2508.03763)."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 class ZeroNegativeAdvantages(AdvantageObjective):
-    """Set negative advantages to 0 in groups where any answer has the full reward (terms `threshold` and `format`)."""
+    """Set negative advantages to 0 in groups where any answer has the full reward.
+
+    Full is 1 of each of the terms `threshold` and `format`.
+    """
 
     kind: Literal["zero_negative_advantages"]
 
