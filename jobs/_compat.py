@@ -1,6 +1,7 @@
 """Private parts of Ray and why we need each; held by test_ray_contract.py."""
 
 import contextlib
+import functools
 import logging
 import os
 import secrets
@@ -14,6 +15,7 @@ _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # its C++ parts write to our stderr otherwise
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray warns on each start without it
+    "RAY_prestart_worker_first_driver": "0",  # a process for each core, before it is known how many are needed
 }
 
 
@@ -21,6 +23,25 @@ def set_environment() -> None:
     """Set what Ray reads from the environment; call it before the first `import ray`."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+
+
+@contextlib.contextmanager
+def few_processes() -> Iterator[None]:
+    """Start a Ray without what nobody asks of it here, for which `ray.init` has no options; each takes 1 to 2 s.
+
+    An autoscaler, a reader of logs, and the dashboard's server, which `include_dashboard=False` only makes smaller.
+    """
+    from ray._private import node, parameter
+
+    params, start_api_server = parameter.RayParams, node.Node.start_api_server
+    few = functools.partial(params, no_monitor=True, include_log_monitor=False)  # type: ignore[arg-type]  # says str
+    parameter.RayParams = few  # type: ignore[misc, assignment]
+    node.Node.start_api_server = lambda self, **_: None  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        parameter.RayParams = params  # type: ignore[misc]
+        node.Node.start_api_server = start_api_server  # type: ignore[method-assign]
 
 
 def silence_worker_logs() -> None:

@@ -112,7 +112,7 @@ def _start(options: _Local, folder: Path) -> None:
     ours = set(psutil.Process().children(recursive=True))
     for is_last in (False, False, True):
         try:
-            with _silent_stderr():
+            with _silent_stderr(), _compat.few_processes():
                 ray.init(address="local", log_to_driver=False, logging_level=logging.FATAL, **options)
             return
         except Exception as error:  # Ray raises plain Exception, ConnectionError, RuntimeError, ValueError

@@ -1,5 +1,6 @@
 """The calls of Ray that jobs leans on, its private parts first: an upgrade that changes one breaks here, by name."""
 
+import contextlib
 import gc
 import inspect
 import os
@@ -10,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 import ray
 import ray.data
@@ -120,6 +122,15 @@ def test_what_we_switch_off_is_still_there() -> None:
         assert hasattr(DataContext.get_current(), name)
     assert hasattr(DataContext.get_current(), "max_consecutive_actor_init_deaths")
     assert "ray_remote_args_fn" in inspect.signature(ray.data.Dataset.map_batches).parameters
+
+
+def test_a_ray_of_our_own_starts_no_process_that_nobody_asks() -> None:
+    running = set()
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            running |= {Path(word).name for word in process.cmdline()}
+    assert "raylet" in running
+    assert not running & {"monitor.py", "log_monitor.py", "dashboard.py"}
 
 
 def test_the_session_tells_its_cores_and_where_its_logs_are() -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from jobs import _compat
 from jobs.request import ScoreRequest
 from tests.support import clips, failing
 from tests.support.job_runs import Run, plain_loop, table
@@ -34,10 +35,11 @@ def marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def cluster(marks: Path) -> "Iterator[Cluster]":
     """A head that does no work, without the processes that nobody asks here, each of which takes a second to start."""
+    _compat.set_environment()
     from ray.cluster_utils import Cluster  # not to collect tests
 
-    spared = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **spared})
+    with _compat.few_processes():
+        nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     try:
         yield nodes
     finally:
