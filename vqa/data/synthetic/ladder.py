@@ -5,6 +5,7 @@ score. Sources are videos (scaled down, so that their own artefacts disappear) o
 shake). Every clip is a pure function of the source's bytes, its number and the seed.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -201,12 +202,18 @@ def without_realtime(command: Sequence[str]) -> list[str]:
     return [sys.executable, "-I", "-S", "-c", _DROP_CAPABILITY, *command]
 
 
-def _ffmpeg(arguments: Sequence[str], stdin: bytes, folder: Path) -> None:
+def _ffmpeg(arguments: Sequence[str], frames: Pixels, folder: Path) -> None:
+    """Run FFmpeg over raw frames; `subprocess.run` would hand them over in pieces of 4 KiB."""
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-loglevel", "error", "-nostdin", "-y", *arguments]
     command = without_realtime(command) if "libsvtav1" in arguments else command
-    done = subprocess.run(command, input=stdin, capture_output=True, cwd=folder, check=False)
-    if done.returncode:
-        raise RuntimeError(f"ffmpeg failed ({done.returncode}): {done.stderr.decode(errors='replace')[-600:]}")
+    with tempfile.TemporaryFile() as said:
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=said, stderr=said, cwd=folder) as process:
+            assert process.stdin is not None
+            with contextlib.suppress(BrokenPipeError), process.stdin as pipe:  # it says why it takes no more
+                pipe.write(np.ascontiguousarray(frames).data.cast("B"))
+        if process.returncode:
+            said.seek(0)
+            raise RuntimeError(f"ffmpeg failed ({process.returncode}): {said.read().decode(errors='replace')[-600:]}")
 
 
 def _raw_input(frames: Pixels) -> list[str]:
@@ -225,7 +232,7 @@ def encode_video(frames: Pixels, path: Path, *, codec: str, quality: int) -> Non
     """
     to_bt709 = ["-vf", "scale=out_color_matrix=bt709:out_range=tv,format=yuv420p", "-colorspace", "bt709"]
     options = [*to_bt709, *CODECS[codec][1], "-crf", str(quality), "-f", path.suffix.lstrip(".")]
-    _ffmpeg([*_raw_input(frames), *options, str(path.resolve())], frames.tobytes(), path.parent)
+    _ffmpeg([*_raw_input(frames), *options, str(path.resolve())], frames, path.parent)
 
 
 def vmaf(reference: Pixels, distorted: Path) -> list[float]:
@@ -244,7 +251,7 @@ def vmaf(reference: Pixels, distorted: Path) -> list[float]:
             "[a][b]libvmaf=model=version=vmaf_v0.6.1:n_threads=1:log_fmt=json:log_path=vmaf.json"
         )
         inputs = ["-i", str(distorted.resolve()), *_raw_input(reference)]
-        _ffmpeg([*inputs, "-lavfi", graph, "-f", "null", "-"], reference.tobytes(), Path(folder))
+        _ffmpeg([*inputs, "-lavfi", graph, "-f", "null", "-"], reference, Path(folder))
         log = json.loads((Path(folder) / "vmaf.json").read_text())
     return [frame["metrics"]["vmaf"] for frame in log["frames"]]
 
