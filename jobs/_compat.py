@@ -27,9 +27,10 @@ def set_environment() -> None:
 
 @contextlib.contextmanager
 def few_processes() -> Iterator[None]:
-    """Start a Ray without what nobody asks of it here, for which `ray.init` has no options; each takes 1 to 2 s.
+    """Start a Ray here without processes that nobody asks anything of.
 
-    An autoscaler, a reader of logs, and the dashboard's server, which `include_dashboard=False` only makes smaller.
+    They take 1 to 2 s each, and `ray.init` has no options for them: an autoscaler, a reader of logs, and the
+    dashboard's server, which `include_dashboard=False` only makes smaller.
     """
     from ray._private import node, parameter
 

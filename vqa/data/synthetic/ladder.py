@@ -203,7 +203,10 @@ def without_realtime(command: Sequence[str]) -> list[str]:
 
 
 def _ffmpeg(arguments: Sequence[str], frames: Pixels, folder: Path) -> None:
-    """Run FFmpeg over raw frames; `subprocess.run` would hand them over in pieces of 4 KiB."""
+    """Run FFmpeg over raw frames.
+
+    Not by `subprocess.run`, which hands them over in pieces of 4 KiB.
+    """
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-loglevel", "error", "-nostdin", "-y", *arguments]
     command = without_realtime(command) if "libsvtav1" in arguments else command
     with tempfile.TemporaryFile() as said:
