@@ -100,7 +100,7 @@ def test_two_processes_take_the_step_that_one_takes(
         half = torch.load(halves / f"{reward}-{rank}.pt", weights_only=False)
         assert half["texts"] == alone["texts"]
         torch.testing.assert_close(half["total"], alone["total"], rtol=0, atol=0)
-        assert (half["total"].std(dim=1) > 0.01).all(), "every clip's answers are paid differently, or nothing is learnt"
+        assert (half["total"].std(dim=1) > 0.01).all(), "each clip's answers are paid differently"
         torch.testing.assert_close(half["held_out"], alone["held_out"], equal_nan=True)
         judged = (2, 4, 2) if reward == JUDGED else (0, 0, 0)  # before and after the step
         assert (len(alone["held_out"]), alone["looks"], half["looks"]) == judged
