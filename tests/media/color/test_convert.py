@@ -1,12 +1,13 @@
 """What a decoded frame looks like as a picture: shape, direction, fields, range, colours, highlights."""
 
+import gc
 import struct
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 
 from tests.support import clips
 from vqa.errors import ClipError
@@ -64,6 +65,20 @@ def test_mirrored_photographs_are_shown_unmirrored(tmp_path, suffix, orientation
     assert (info.height, info.width) == upright.shape[:2]
     pixels = decode(str(path), [0.0], sizes=[None]).pixels[0]
     assert np.abs(pixels - upright).mean() <= (2 if suffix in ("jpg", "avif") else 0)
+
+
+@pytest.mark.parametrize("suffix", ["png", "apng", "jpg", "webp", "tif"])
+def test_a_colour_profile_harms_nobody(tmp_path, suffix) -> None:
+    """Photographs have one, often beside EXIF; PyAV dies of PNG's where it is asked for side data."""
+    path, exif = tmp_path / f"photo.{suffix}", Image.Exif()
+    exif[0x010E] = "a photograph"
+    shown, profile = Image.fromarray(clips.picture(0)), ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+    more = {"save_all": True, "append_images": [shown]} if suffix == "apng" else {}
+    shown.save(path, {"apng": "PNG"}.get(suffix), exif=exif, icc_profile=profile.tobytes(), **more)
+    decoded = decode(str(path), [0.0], sizes=[None]).pixels[0].astype(int)
+    gc.collect()
+    stored = np.asarray(Image.open(path).convert("RGB"))
+    assert np.abs(decoded - stored).mean() <= (2 if suffix in ("jpg", "webp") else 0)
 
 
 # (a, b, c, d) of a display matrix, x = a p + c q, y = b p + d q -> what it does to a picture

@@ -28,6 +28,10 @@ _SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BI
 _UNNAMED = (0, 2, 3)  # AVCOL_SPC: RGB stored as such; unspecified; reserved
 _UNKNOWN = {8: "YCgCo", 11: "Y'D'zD'x", 14: "ICtCp", 15: "IPT-C2", 16: "YCgCo-Re", 17: "YCgCo-Ro"}  # to swscale
 
+# PyAV frees twice what PNG's decoder says of a colour profile when side data are read, and the process dies. Of a file
+# of one picture `vqa.media.containers.images` reads how it is turned.
+_CRASHING = ("png", "apng")
+
 
 @dataclass(kw_only=True)
 class FrameConverter:
@@ -75,7 +79,8 @@ class FrameConverter:
         wide = cast("NDArray[np.uint16]", coded)
         pixels = to_sdr(wide, transfer=int(frame.color_trc)) if is_toned else cast(Pixels, coded)
         if self._is_flipped is None:
-            self._is_flipped = self.applies_display_matrix and _is_flipped(frame)
+            has_matrix = self.applies_display_matrix and self.info.codec not in _CRASHING
+            self._is_flipped = has_matrix and _is_flipped(frame)
         if self.info.is_mirrored or self._is_flipped:
             pixels = pixels[::-1]
         return np.ascontiguousarray(np.rot90(pixels, k=-self.info.rotation_degrees // 90))
