@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.fft import rfft2
-from scipy.ndimage import gaussian_filter
 from scipy.special import gamma
 
 from vqa.light.card import EmbeddingConfig
@@ -146,7 +145,7 @@ def _full_size(frame: Pixels) -> NDArray[np.float64]:
     short = [max(0, 32 - side) for side in frame.shape[:2]]
     _, luma, blue, red = _opponents(np.pad(frame, ((0, short[0]), (0, short[1]), (0, 0)), mode="edge"))
     colours = [_rings(np.ascontiguousarray(plane[::2, ::2]), WHOLE_BANDS // 2) for plane in (blue, red)]
-    half = gaussian_filter(luma, 0.8, truncate=3)[::2, ::2]
+    half = blurred(luma, 0.8, step=2)
     return np.concatenate([_rings(luma, WHOLE_BANDS), *colours, _contrasts(luma), _contrasts(half)])
 
 
@@ -169,33 +168,71 @@ def _rings(plane: Vector, bands: int) -> NDArray[np.float64]:
     return np.asarray(np.log(sums / counts / plane.size + 1e-8))
 
 
+_STRIP = 16  # rows at once
 _SHAPES = np.arange(0.2, 10, 0.001)  # of generalised Gaussians, and the ratio of moments that each has
 _RATIOS = gamma(2 / _SHAPES) ** 2 / (gamma(1 / _SHAPES) * gamma(3 / _SHAPES))
 
 
 def _contrasts(luma: Vector) -> NDArray[np.float64]:
     """BRISQUE's fits to contrasts and products of neighbours; deviation quantiles."""
-    mean = gaussian_filter(luma, 7 / 6, truncate=3)
-    deviation = np.sqrt(np.maximum(gaussian_filter(luma * luma, 7 / 6, truncate=3) - mean * mean, 0))
-    normal = (luma - mean) / (deviation + np.float32(1 / 255))
+    mean = blurred(luma, 7 / 6)
+    deviation = np.sqrt(np.maximum(blurred(luma * luma, 7 / 6) - mean * mean, 0))
+    normal: Vector = np.asarray((luma - mean) / (deviation + np.float32(1 / 255)), dtype=np.float32)
     power = float((normal * normal).mean())
     shape = np.interp(np.abs(normal).mean() ** 2 / (power + 1e-12), _RATIOS, _SHAPES)
     found = [np.log(shape), np.log(power + 1e-4)]
+    around = np.pad(normal, 1, mode="wrap")
     for down, across in ((0, 1), (1, 0), (1, 1), (1, -1)):
-        found += _asymmetric(normal * np.roll(normal, (down, across), (0, 1)))
+        found += _asymmetric(normal, around[1 - down :, 1 - across :])
     return np.array([*found, *np.log(np.quantile(deviation[::4, ::4], (0.05, 0.25, 0.5, 0.75, 0.95, 0.995)) + 1e-4)])
 
 
-def _asymmetric(products: Vector) -> list[float]:
-    """Log shape, mean and log variances of an asymmetric generalised Gaussian fit."""
-    every, negative = products.ravel(), np.minimum(products, 0).ravel()
-    below, squares, left = int(np.count_nonzero(negative)), float(every @ every), float(negative @ negative)
-    left, right = left / max(below, 1), (squares - left) / max(every.size - below, 1)
+def _asymmetric(one: Vector, other: Vector) -> list[float]:
+    """Log shape, mean and log variances of an asymmetric Gaussian of any shape.
+
+    Fitted to the products of `one` and `other`, which may be larger.
+    """
+    sums = np.zeros(5)
+    for top in range(0, len(one), _STRIP):
+        strip = one[top : top + _STRIP]
+        every = (strip * other[top : top + len(strip), : strip.shape[1]]).ravel()
+        negative = np.minimum(every, 0)
+        sums += every.sum(), negative.sum(), every @ every, negative @ negative, np.count_nonzero(negative)
+    total, low, squares, left, below = sums.tolist()
+    left, right = left / max(below, 1), (squares - left) / max(one.size - below, 1)
     sides = (max(left, 1e-12) / max(right, 1e-12)) ** 0.5
-    ratio = float((every.sum() - 2 * negative.sum()) / every.size) ** 2 / (squares / every.size + 1e-12)
+    ratio = ((total - 2 * low) / one.size) ** 2 / (squares / one.size + 1e-12)
     shape = float(np.interp(ratio * (sides**3 + 1) * (sides + 1) / (sides**2 + 1) ** 2, _RATIOS, _SHAPES))
     mean = (right**0.5 - left**0.5) * gamma(2 / shape) / (gamma(1 / shape) * gamma(3 / shape)) ** 0.5
     return [float(np.log(shape)), float(mean), float(np.log(left + 1e-4)), float(np.log(right + 1e-4))]
+
+
+def blurred(plane: Vector, sigma: float, *, step: int = 1) -> Vector:
+    """Every `step`-th pixel of a Gaussian blur.
+
+    As `scipy.ndimage.gaussian_filter(plane, sigma, truncate=3)`, by strips of rows that stay in the cache: at 1080p in
+    three quarters of its time. In float64, as there: what is flat stays flat to the bit, and is told by that.
+    """
+    radius = int(3 * sigma + 0.5)
+    weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+    weights = (weights / weights.sum())[radius:]
+    padded = np.pad(plane, radius, mode="symmetric")
+    found: Vector = np.empty(tuple(-(-side // step) for side in plane.shape), dtype=np.float32)
+    width = (found.shape[1] - 1) * step + 1
+    for top in range(0, len(found), _STRIP):
+        strip = found[top : top + _STRIP]
+        height = (len(strip) - 1) * step + 1
+        rows = padded[top * step :][: height + 2 * radius].astype(np.float64)
+        down = rows[radius : radius + height : step] * weights[0]
+        for k in range(1, radius + 1):
+            low, high = radius - k, radius + k
+            down += (rows[low : low + height : step] + rows[high : high + height : step]) * weights[k]
+        across = down[:, radius : radius + width : step] * weights[0]
+        for k in range(1, radius + 1):
+            low, high = radius - k, radius + k
+            across += (down[:, low : low + width : step] + down[:, high : high + width : step]) * weights[k]
+        strip[:] = across
+    return found
 
 
 def _colours(whole: Pixels) -> NDArray[np.float64]:
