@@ -76,10 +76,9 @@ class LocalExecutor:
         return next((stage.batch_size for stage in self._rest if stage.batch_size), 1)
 
     def _decoders(self) -> int:
-        """Decoding threads: as set, else all cores but those of the later stages."""
+        """Decoding threads: as set, else all cores. Where the model is slower, they wait."""
         cores = machine.cores()
-        wanted, *others = (stage.resources({"CPU": cores}) for stage in (self._first, *self._rest))
-        return wanted.workers or max(1, cores - math.ceil(sum(one.cpus for one in others)))
+        return self._first.resources({"CPU": cores}).workers or cores
 
 
 class _Feed:

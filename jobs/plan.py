@@ -64,6 +64,7 @@ class Fleet:
     decoders: int  # on all machines together
     scorers: int
     is_local: bool  # `--engine local`: one process, without Ray
+    score_cores: float = 0.0  # of those that decode, taken while a clip is scored
 
     @property
     def read_bytes_per_second(self) -> float:
@@ -79,8 +80,9 @@ def fleet(hardware: Hardware, job: JobConfig, *, machines: int, is_local: bool =
         UsageError: the machine has no core left for decoding.
     """
     if is_local:
-        decoders = job.sample_workers or max(1, hardware.cores - math.ceil(job.cpus_per_worker))
-        return Fleet(hardware=hardware, machines=1, decoders=decoders, scorers=1, is_local=True)
+        shared = 0.0 if hardware.cards or hardware.score_seconds else job.cpus_per_worker
+        decoders = job.sample_workers or hardware.cores
+        return Fleet(hardware=hardware, machines=1, decoders=decoders, scorers=1, is_local=True, score_cores=shared)
     if hardware.cards:
         scorers = int(hardware.cards / job.gpus_per_worker)
     else:
@@ -116,13 +118,20 @@ class Plan:
 
 
 def rates(probe: Probe, on: Fleet) -> dict[str, float]:
-    """Clips/s that decoding, scoring, storage and driver could each do alone."""
-    return {
+    """Clips/s that decoding, scoring, storage and driver could each do alone.
+
+    Where decoding and scoring share cores, also what these could do.
+    """
+    found = {
         "decoding": on.decoders * on.hardware.core_speed / probe.decode_per_clip,
         "scoring": on.scorers * score_speed(on.hardware) / probe.score_per_clip if probe.score_per_clip else math.inf,
         "storage": on.read_bytes_per_second / max(probe.read_per_clip, 1.0),
         "driver": on.hardware.core_speed / driver_seconds(probe, on),
     }
+    if on.score_cores:
+        both = probe.decode_per_clip + on.score_cores * probe.score_per_clip
+        found["cores"] = on.hardware.cores * on.hardware.core_speed / both
+    return found
 
 
 def score_speed(hardware: Hardware) -> float:

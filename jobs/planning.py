@@ -25,6 +25,7 @@ from vqa.report.scaling import ScalingPoint, write_scaling
 SCALES = 0.9  # of linear, and it still counts as scaling
 MEANS = {
     "decoding": "more cores, fewer keyframes, or --snap keyframes",
+    "cores": "more of them, fewer keyframes, a smaller k, --tier light",
     "scoring": "more GPUs (or cores without them), a smaller k, --tier light",
     "storage": "storage nearer to the machines, or files of fewer bytes",
     "driver": "several runs over parts of the clips, each with an --out of its own",
@@ -143,13 +144,12 @@ def _stage_table(seen: Probe, on: Fleet, made: Plan) -> Table:
     means = {
         "decoding": (seen.decode_per_clip, quantiles(seen.decode_seconds)),
         "scoring": (seen.score_per_clip, quantiles(seen.score_seconds)),
-        "storage": (None, []),
         "driver": (driver_seconds(seen, on), []),
     }
-    for part, (mean, spread) in means.items():
+    for part, rate in made.rates.items():
+        mean, spread = means.get(part, (None, []))
         cells = ["" if mean is None else f"{mean:.3g}", *(f"{one:.3g}" for one in spread)]
         cells += [""] * (1 + len(QUANTILES) - len(cells))
-        rate = made.rates[part]
         table.add_row(part, *cells, f"{rate:,.3g}" if math.isfinite(rate) else "no limit")
     return table
 

@@ -11,7 +11,9 @@ import tempfile
 import threading
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -34,7 +36,10 @@ if TYPE_CHECKING:
 # one, several travel together; at more tasks a second than it can start they would never become more.
 TASKS_PER_SECOND = 10  # so many files as are finished in a second make so many tasks
 TASK_FILES = 64  # in a task at most
-RATE_SECONDS = 5.0  # over which files are counted: from the start, where a start is slow, a rate would lag for minutes
+RATE_SECONDS = 2.0  # over which files are counted: from the start, where a start is slow, a rate would lag for minutes
+# What waits was cut at the rate of the past. A core has so many tasks on their way to it; more come one by one, as fast
+# as tasks are meant to come.
+TASKS_PER_CORE = 32
 PACKET_SECONDS = 0.1  # rows that are made within leave a worker together
 POLL_SECONDS = 0.05  # how soon work that is planned reaches Ray
 # A clip is tried twice: with its neighbours in a batch, then, where their worker died, alone. Each such end costs a
@@ -105,6 +110,14 @@ class RayExecutor:
         """Nothing: Ray's own metric `ray_data_operator_queued_blocks` has the queues."""
         return {}
 
+    def _cores(self) -> float:
+        """Those of the cluster now, which may grow."""
+        import ray
+
+        with suppress(Exception):  # a cluster that is gone is told of elsewhere
+            self._cluster = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        return self._cluster.get("CPU", 1.0)
+
     def _stream(self, work: Iterable[Work], *, alone: bool) -> Generator[list[Result]]:
         import ray.exceptions
         from ray.data import ActorPoolStrategy, DataContext, ExecutionResources
@@ -130,7 +143,7 @@ class RayExecutor:
             context.execution_options.resource_limits = ExecutionResources.for_limits(
                 object_store_memory=self._store_mb * 2**20
             )
-        feed = _Feed(work, most=1 if alone else TASK_FILES)
+        feed = _Feed(work, most=1 if alone else TASK_FILES, cores=self._cores)
         results = feed.dataset()
         for stage, share in zip(self._stages, shares, strict=True):
             results = results.map_batches(
@@ -264,10 +277,12 @@ class _Feed:
     Whatever is read again, after a fault, is the same.
     """
 
-    def __init__(self, work: Iterable[Work], *, most: int) -> None:
-        """Start the thread; `most`: files in a packet."""
+    def __init__(self, work: Iterable[Work], *, most: int, cores: Callable[[], float]) -> None:
+        """Start the thread; `most`: files in a packet; `cores`: those of the cluster now."""
         self.fault: VqaError | None = None
-        self._done = 0
+        self._cores, self._done = cores, 0
+        self._last = time.monotonic()  # when results were last counted
+        self._open: deque[int] = deque()  # files written up to the end of each packet that is not known to be done
         self._marks: list[tuple[float, int]] = []  # when so many were finished: before and after the last RATE_SECONDS
         self._folder = tempfile.TemporaryDirectory(prefix="vqa-feed-", ignore_cleanup_errors=True)
         self._path = Path(self._folder.name) / "work"
@@ -277,7 +292,7 @@ class _Feed:
         self._thread.start()
 
     def _write(self, work: Iterable[Work], most: int) -> None:
-        items = iter(work)
+        items, written = iter(work), 0
         with self._path.open("ab", buffering=0) as file:
             try:
                 while not self._is_over.is_set():
@@ -285,6 +300,9 @@ class _Feed:
                     if not packet:
                         break
                     _append(file, pickle.dumps(packet, protocol=5))
+                    written += len(packet)
+                    self._open.append(written)
+                    self._wait_for_room()
             except VqaError as error:
                 self.fault = error
             except Exception as error:  # a list that cannot be read on must not pass for one that has ended
@@ -292,12 +310,24 @@ class _Feed:
             finally:
                 _append(file, b"")
 
+    def _wait_for_room(self) -> None:
+        """Wait until few packets are open, at most for the time that one may take.
+
+        Work that is lost with its worker is never known to be done.
+        """
+        until, room = time.monotonic() + 1 / TASKS_PER_SECOND, 0.0
+        while not self._is_over.is_set():
+            while self._open and self._open[0] <= self._done:
+                self._open.popleft()
+            if len(self._open) < (room := room or TASKS_PER_CORE * self._cores()) or time.monotonic() >= until:
+                return
+            self._is_over.wait(POLL_SECONDS / 5)
+
     def finished(self, results: int) -> None:
         """Count results, by whose rate packets grow."""
-        now = time.monotonic()
-        if not self._marks or now - self._marks[-1][0] >= RATE_SECONDS:
-            self._marks = [*self._marks[-1:], (now, self._done)]
-        self._done += results
+        if not self._marks or self._last - self._marks[-1][0] >= RATE_SECONDS:
+            self._marks = [*self._marks[-1:], (self._last, self._done)]
+        self._done, self._last = self._done + results, time.monotonic()
 
     def _size(self, most: int) -> int:
         since, before = self._marks[0] if self._marks else (math.inf, 0)

@@ -6,6 +6,7 @@ frame is clipped to it; all boxes of a call have one size.
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -145,22 +146,20 @@ def salient(
     if motion is not None:
         interest = interest + _relative(_resampled(motion, shape=interest.shape))
 
-    # Candidate corners: every step-th pixel, and the last place where the box still fits.
-    x = np.unique(np.append(np.arange(0, width - wide + 1, step), width - wide))
-    y = np.unique(np.append(np.arange(0, height - high + 1, step), height - high))
+    x, y = _corners(width, wide, step), _corners(height, high, step)
     sums = _box_sums(interest, x=x, y=y, wide=wide, high=high, step=step)
-    sums = sums / max(float(sums.max()), 1e-12) + 1e-6 * _closeness(x, y, (width - wide) / 2, (height - high) / 2)
+    sums = sums / max(float(sums.max()), 1e-12) + 1e-6 * _closeness(width, height, wide, high, step)
 
     taken = np.asarray(avoid if avoid is not None else np.zeros((0, 4)), dtype=np.int64).reshape(-1, 4)
     overlap = np.zeros(sums.shape)
     for box in taken:
-        overlap = np.maximum(overlap, _overlap(box, x=x, y=y, wide=wide, high=high))
+        _raise_overlap(overlap, box, x=x, y=y, wide=wide, high=high)
     boxes: list[tuple[int, int, int, int]] = []
     for _ in range(count):
         allowed = overlap <= max(FREE_OVERLAP, float(overlap.min()))
         row, column = np.unravel_index(int(np.argmax(np.where(allowed, sums, -1.0))), sums.shape)
         boxes.append((int(x[column]), int(y[row]), wide, high))
-        overlap = np.maximum(overlap, _overlap(np.array(boxes[-1]), x=x, y=y, wide=wide, high=high))
+        _raise_overlap(overlap, np.array(boxes[-1]), x=x, y=y, wide=wide, high=high)
     return np.array(boxes, dtype=np.int64)
 
 
@@ -190,10 +189,13 @@ def _detail(picture: NDArray[np.generic], *, step: int) -> Map:
     """
     here = picture[::step, ::step].astype(np.float64)
     right, below = np.zeros_like(here), np.zeros_like(here)
-    beside, under = picture[::step, 1::step].astype(np.float64), picture[1::step, ::step].astype(np.float64)
-    right[:, : beside.shape[1]] = beside - here[:, : beside.shape[1]]
-    below[: under.shape[0]] = under - here[: under.shape[0]]
-    return np.hypot(right, below)
+    beside, under = picture[::step, 1::step], picture[1::step, ::step]
+    np.subtract(beside, here[:, : beside.shape[1]], out=right[:, : beside.shape[1]])
+    np.subtract(under, here[: under.shape[0]], out=below[: under.shape[0]])
+    right *= right
+    below *= below
+    right += below
+    return np.sqrt(right, out=right)
 
 
 def _resampled(values: ArrayLike, *, shape: tuple[int, ...]) -> Map:
@@ -217,18 +219,36 @@ def _box_sums(interest: Map, *, x: Boxes, y: Boxes, wide: int, high: int, step: 
     np.cumsum(np.cumsum(interest, axis=0), axis=1, out=integral[1:, 1:])
     left, right = -(-x // step), -(-(x + wide) // step)  # lattice points p with x <= p * step < x + wide
     top, bottom = -(-y // step), -(-(y + high) // step)
-    corner = [integral[np.ix_(rows, columns)] for rows in (bottom, top) for columns in (right, left)]
-    return corner[0] - corner[1] - corner[2] + corner[3]
+    below, above = integral[bottom], integral[top]
+    found = below.take(right, axis=1)
+    found -= below.take(left, axis=1)
+    found -= above.take(right, axis=1)
+    found += above.take(left, axis=1)
+    return found
 
 
-def _closeness(x: Boxes, y: Boxes, middle_x: float, middle_y: float) -> Map:
-    """Closeness [len(y), len(x)] of corners to the centred box's: 1 there, down to 0."""
-    away: Map = np.hypot((x - middle_x)[None, :], (y - middle_y)[:, None])
+def _corners(length: int, side: int, step: int) -> Boxes:
+    """Candidate starts: every step-th pixel, and the last place where the box fits."""
+    return np.unique(np.append(np.arange(0, length - side + 1, step), length - side))
+
+
+@lru_cache(maxsize=4)  # frames of a clip have one size
+def _closeness(width: int, height: int, wide: int, high: int, step: int) -> Map:
+    """Closeness of corners to the centred box's: 1 there, down to 0. Not to be changed."""
+    across, down = (_corners(*one, step) - (one[0] - one[1]) / 2 for one in ((width, wide), (height, high)))
+    away: Map = np.hypot(across[None, :], down[:, None])
     return 1.0 - away / max(float(away.max()), 1.0)
 
 
-def _overlap(box: Boxes, *, x: Boxes, y: Boxes, wide: int, high: int) -> Map:
-    """Part of each candidate box's area that `box` covers."""
-    across = np.clip(np.minimum(x + wide, box[0] + box[2]) - np.maximum(x, box[0]), 0, None)
-    down = np.clip(np.minimum(y + high, box[1] + box[3]) - np.maximum(y, box[1]), 0, None)
-    return np.outer(down, across) / (wide * high)
+def _raise_overlap(overlap: Map, box: Boxes, *, x: Boxes, y: Boxes, wide: int, high: int) -> None:
+    """Raise each candidate box's overlap to the part of its area that `box` covers."""
+    columns, across = _covered(x, wide, int(box[0]), int(box[2]))
+    rows, down = _covered(y, high, int(box[1]), int(box[3]))
+    here = overlap[rows, columns]
+    np.maximum(here, np.outer(down, across) / (wide * high), out=here)
+
+
+def _covered(starts: Boxes, side: int, start: int, length: int) -> tuple[slice, Boxes]:
+    """Which sorted starts of stretches of `side` meet a stretch, and by how many pixels."""
+    some = slice(*np.searchsorted(starts, (start - side + 1, start + length)).tolist())
+    return some, np.minimum(starts[some] + side, start + length) - np.maximum(starts[some], start)

@@ -14,7 +14,7 @@ import pytest
 import jobs.probe
 import jobs.score
 from jobs.config import JobConfig
-from jobs.plan import RAY_SECONDS, Hardware, fleet, forecast, read_hardware
+from jobs.plan import RAY_SECONDS, Fleet, Hardware, fleet, forecast, read_hardware
 from jobs.planning import PlanRequest, plan, verdict
 from jobs.probe import Probe, chosen, probe_job
 from jobs.request import ScoreInputs, ScoreRequest, inputs_of
@@ -79,6 +79,19 @@ def test_windows_and_clips_without_views_count() -> None:
     assert made.rates["storage"] == math.inf
 
 
+def test_decoding_and_scoring_share_cores_in_one_process() -> None:
+    def on(**changes: Any) -> Fleet:
+        return fleet(
+            Hardware(cores=2, memory_gb=16, **changes), JobConfig(cpus_per_worker=1.5), machines=1, is_local=True
+        )
+
+    busy = replace(EVEN, score_seconds=np.full(40, 0.2))
+    made = forecast(busy, on())
+    assert made.rates["cores"] == pytest.approx(2 / (0.5 + 0.8 * 0.2 * 1.5))
+    assert made.limit == "cores", "decoding alone gets through 4 a second, scoring 6.25"
+    assert forecast(busy, on(cards=1)).limit == forecast(busy, on(score_seconds=0.2)).limit == "decoding"
+
+
 def replace_hardware(**changes: Any) -> Hardware:
     return EIGHT.model_copy(update=changes)
 
@@ -88,8 +101,7 @@ def test_workers_are_those_that_a_job_starts() -> None:
     on = fleet(cpu, JobConfig(), machines=3)
     assert (on.decoders, on.scorers) == (12, 12)
     on = fleet(cpu, JobConfig(), machines=1, is_local=True)
-    assert (on.decoders, on.scorers) == (7, 1)
-    assert fleet(cpu, JobConfig(cpus_per_worker=3.5, sample_workers=None), machines=1, is_local=True).decoders == 4
+    assert (on.decoders, on.scorers) == (8, 1)
     assert fleet(cpu, JobConfig(sample_workers=9), machines=1, is_local=True).decoders == 9
     on = fleet(EIGHT, JobConfig(gpus_per_worker=0.5, score_workers=10, sample_workers=6), machines=1)
     assert (on.decoders, on.scorers) == (6, 10)

@@ -45,7 +45,7 @@ def test_files_travel_together_by_the_rate_at_which_they_are_finished(monkeypatc
     monkeypatch.setattr(ray_executor, "POLL_SECONDS", 0.01)
     list_ = works(100)
     asked = iter(list_)
-    feed = ray_executor._Feed((next(asked) for _ in itertools.repeat(0, 100)), most=8)
+    feed = ray_executor._Feed((next(asked) for _ in itertools.repeat(0, 100)), most=8, cores=lambda: 1.0)
     try:
         feed.finished(200)  # in the first second
         packets = [pickle.loads(table["packet"][0].as_buffer()) for table in ray_executor._packets(str(feed._path))]
@@ -56,11 +56,11 @@ def test_files_travel_together_by_the_rate_at_which_they_are_finished(monkeypatc
 
 
 def test_packets_are_as_large_as_the_driver_needs_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    feed = ray_executor._Feed(iter(()), most=1)
-    feed.stop()
-    assert feed._size(64) == 1
     clock = [100.0]
     monkeypatch.setattr("jobs.ray_executor.time.monotonic", lambda: clock[0])
+    feed = ray_executor._Feed(iter(()), most=1, cores=lambda: 1.0)
+    feed.stop()
+    assert feed._size(64) == 1
     for second in range(60):  # a slow start: a file a second
         clock[0] = 100.0 + second
         feed.finished(1)
@@ -75,6 +75,31 @@ def test_packets_are_as_large_as_the_driver_needs_them(monkeypatch: pytest.Monke
     assert feed._size(64) == 64
     clock[0] += 1000  # nothing more is finished
     assert feed._size(64) < 64
+
+
+def test_few_packets_wait_that_were_cut_at_a_rate_of_the_past(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand files, cut one by one, took half a minute, and those behind them as long."""
+    monkeypatch.setattr(ray_executor, "TASKS_PER_SECOND", 0.01)
+    feed = ray_executor._Feed(iter(works(1000)), most=64, cores=lambda: 8 / ray_executor.TASKS_PER_CORE)
+    packets = ray_executor._packets(str(feed._path))
+
+    def sizes() -> list[int]:
+        return [len(pickle.loads(one["packet"][0].as_buffer())) for one in itertools.islice(packets, 8)]
+
+    try:
+        assert sizes() == [1] * 8
+        feed.finished(8)
+        assert sizes() == [64] * 8
+    finally:
+        feed.stop()
+
+
+def test_work_that_is_lost_holds_back_no_packet_for_longer_than_one_takes() -> None:
+    feed = ray_executor._Feed(iter(works(12)), most=64, cores=lambda: 0.0)
+    try:
+        assert len(list(ray_executor._packets(str(feed._path)))) == 12, "none is known to be done"
+    finally:
+        feed.stop()
 
 
 HANGS = """
