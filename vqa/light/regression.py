@@ -5,27 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
-from vqa.config import Strict
+from vqa.light.config import RegressionConfig
 from vqa.light.embedding import SIZES
 
 Matrix = NDArray[np.float64]
-
-
-class RegressionConfig(Strict):
-    """Settings of `fit_direction`."""
-
-    strength: float = Field(0.003, gt=0, description="of the ridge; more carries over to other sets, less fits these")
-    ladder_weight: float = Field(3.0, ge=0, description="of all ladders together, where a set of people's counts 1")
-    between: float = Field(
-        0.0, ge=0, le=1, description="share of what sets the means of contents apart that ladders keep; 0 = order alone"
-    )
-    emphasis: dict[str, float] = Field(
-        default_factory=lambda: {"statistics": 10.0, "colours": 10.0, "spectra": 40.0, "contrasts": 10.0},
-        description="variance that each feature of a group gets where the encoder's get 1",
-    )
-    rounds: int = Field(3, ge=1, description="of putting the sets on one scale")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
