@@ -230,6 +230,12 @@ def test_what_changes_no_number_leaves_the_digest(tmp_path: Path, key: str) -> N
     assert digest(tmp_path, f"{key}={CHANGES_NO_NUMBER[key]}") == digest(tmp_path)
 
 
+def test_compiled_steps_have_keys_of_their_own_with_transformers_alone(tmp_path: Path) -> None:
+    assert digest(tmp_path, "model_engine.compile=true") != digest(tmp_path)
+    of_vllm = {digest(tmp_path, "model_engine.name=vllm", f"model_engine.compile={one}") for one in ("true", "false")}
+    assert of_vllm == {digest(tmp_path, "model_engine.name=vllm")}
+
+
 def test_keys_of_before_there_were_other_scales_and_questions_stay(tmp_path: Path) -> None:
     assert digest(tmp_path) == OF_BEFORE
 
