@@ -9,7 +9,7 @@ BIN := .venv/bin
 # transformers and Ray anew: 23 s more for each `vqa score`.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup score test lane-ray lane-rest test-all test-fast check style types bench docs wheel-check audit audit-offline clean
+.PHONY: setup score test lane-ray lane-rest test-all test-fast check style types bench docs wheel-check image-check audit audit-offline clean
 
 setup: .venv/ready
 
@@ -95,6 +95,10 @@ bench: setup
 # The built wheel, in an environment of its own and away from the checkout, scores a clip.
 wheel-check: setup
 	bash tests/wheel_check.sh
+
+# The container image, built by buildah, scores a clip. IMAGE_OPTIONS of `buildah build`, such as --from for another base.
+image-check:
+	bash tests/image_check.sh $(IMAGE_OPTIONS)
 
 # Known vulnerabilities of the pinned set, from PyPI's database; needs a network.
 audit: setup

@@ -229,6 +229,8 @@ def settings_digest(
         more.append({"description": model.description or DESCRIBE})
     if config.model_engine.name != "transformers":
         more.append({"model_engine": config.model_engine.name})
+    elif config.model_engine.compile:
+        more.append({"compile": True})
     if config.tier == "cascade":  # its scores are on the student's scale
         linked = scale.model_dump(mode="json", exclude={"created"}) if scale else None
         more.append({"student": identify(light_part(config)), "scale": linked})

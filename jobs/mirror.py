@@ -5,6 +5,7 @@ at most a write (`job.seconds_per_write`) behind; a store that is away is caught
 """
 
 import contextlib
+import re
 import tempfile
 import threading
 import time
@@ -18,6 +19,7 @@ from vqa.media.storage.objects import delete_object, list_objects, put_object, r
 READ_ONLY = ("http", "https", "file")
 PATIENCE_SECONDS = 600.0  # at the end of a run, for a store that is away
 PAUSE_SECONDS = 5.0
+PART = re.compile(r"scores/[^./][^/]*\.parquet")  # of the table; what else a store lists may lead out of a folder
 
 Stamp = tuple[int, int]  # bytes, time of change in ns
 
@@ -35,18 +37,15 @@ class Mirror:
             say: Prints a line.
         """
         self._url, self.folder, self._check, self._say = url.rstrip("/"), folder, check, say
-        self._there: dict[str, Stamp | None] = {}
+        self._there: dict[str, Stamp] = {}
         self._lock = threading.Lock()
         self._is_behind = False
-        for name in list_objects(self._url):
-            self._there[name] = None
-            if name.startswith("scores/") and name.endswith(".parquet"):
-                content = read_object(f"{self._url}/{name}")
-                if content is not None:
-                    place = folder / name
-                    place.parent.mkdir(exist_ok=True)
-                    place.write_bytes(content)
-                    self._there[name] = _stamp(place)
+        for name in filter(PART.fullmatch, list_objects(self._url)):
+            if (content := read_object(f"{self._url}/{name}")) is not None:
+                place = folder / name
+                place.parent.mkdir(exist_ok=True)
+                place.write_bytes(content)
+                self._there[name] = _stamp(place)
 
     def push(self) -> None:
         """Put what has changed; what the store does not take stays for the next time."""

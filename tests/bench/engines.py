@@ -4,8 +4,9 @@
 
 Spans of the bundled clips, with the pictures that the embedded model's card asks for, answered greedily by
 transformers in float32 and bfloat16, in batches of 8 and of 1 and deterministically; by `transformers serve` on
-loopback; and, with a Python in whose environment vLLM is installed, by vLLM in a process and by `vllm serve`. The table
-counts answers that differ, letter by letter, from those of transformers in float32 in batches of 8.
+loopback, in float32 and as the weights are stored; and, with a Python in whose environment vLLM is installed, by vLLM
+in a process and by `vllm serve`. The table counts answers that differ, letter by letter, from those of transformers in
+float32 in batches of 8.
 """
 
 import argparse
@@ -60,7 +61,9 @@ def main() -> None:
         for name, more in HERE.items():
             kept.make(name, partial(answers, kept.views, **more))
         serve = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(EMBEDDED), "--device", "cpu"]
-        kept.make("transformers serve", partial(served, kept.views, serve, Path(place) / "log"))
+        for dtype in ("float32", "auto"):  # auto: float16, as the weights are stored
+            command = [*serve, "--dtype", dtype]
+            kept.make(f"transformers serve, {dtype}", partial(served, kept.views, command, Path(place) / "log"))
         if wish.vllm:
             for name, more in {"vllm, float32": [], "vllm, float32, deterministic": ["--deterministic"]}.items():
                 kept.make(name, partial(start_vllm, kept.views, wish.vllm, Path(place), *more))

@@ -7,7 +7,7 @@ First the ceilings, measured on the same device: a large matrix product (FLOP/s)
 each size: the prefill of a prompt in tokens/s and as a share of the product's FLOP/s (two for each weight and token);
 decode steps of 8, 48 and 192 rows in tokens/s and as a share of the copy's bytes/s (all weights once for each step);
 clips/s of the whole engine with 1, 8 and 32 clips at once, with K=1 and K=6, with as many as the memory measured has
-room for, with `--deterministic`, and with a prefill for each of the K=6 answers. `--vllm`
+room for, with compiled steps, with `--deterministic`, and with a prefill for each of the K=6 answers. `--vllm`
 asks vLLM for the same clips. What no time is left for is said to be left out.
 """
 
@@ -110,6 +110,7 @@ def measure(
             table("transformers", policy, clips, k, deadline, new=new, batch_size=batch)
     most = 8 if size == "tiny" else 32
     table("transformers, room measured", policy, views, 6, deadline, new=new, batch_size=most, token_budget=None)
+    table("transformers, compiled", policy, views[:8], 6, deadline, new=new, batch_size=8, compiled=True)
     table("transformers, deterministic", policy, views[:8], 6, deadline, new=new, deterministic=True)
     table("transformers, a prefill for each answer", policy, views[:8], 6, deadline, new=new, batch_size=8, apart=True)
     if folder:
@@ -124,7 +125,16 @@ def measure(
 
 
 def table(
-    name: str, policy: Policy, views: list[Any], k: int, deadline: float, *, new: int, apart: bool = False, **more: Any
+    name: str,
+    policy: Policy,
+    views: list[Any],
+    k: int,
+    deadline: float,
+    *,
+    new: int,
+    apart: bool = False,
+    compiled: bool = False,
+    **more: Any,
 ) -> None:
     """A row of the table, unless the time is up."""
     if time.monotonic() > deadline:
@@ -132,7 +142,7 @@ def table(
         return
     more = {"token_budget": 2**30} | more
     generation = GenerationConfig(generation="sample", k=k, max_new_tokens=new, **more)
-    engine = TransformersEngine(policy, card=ModelCard(source="random"), generation=generation)
+    engine = TransformersEngine(policy, card=ModelCard(source="random"), generation=generation, compiled=compiled)
     row(name, engine, views, k, 1 if generation.deterministic else generation.batch_size, apart=apart)
 
 

@@ -2,15 +2,15 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from jobs import _compat
 from jobs.request import ScoreRequest
-from tests.support import clips, failing, warm
+from tests.support import clips, failing, hosts, warm
 from tests.support.job_runs import Run, plain_loop, table
 from vqa.data.score_table import read_scores
 
@@ -97,12 +97,33 @@ print(json.dumps(found))
 """
 
 
+NODES: list[dict[str, Any]] = [
+    {"num_cpus": 2},
+    {"num_cpus": 2, "num_gpus": 1, "resources": {"accelerator_type:A100": 1}},
+    {"num_cpus": 1, "resources": {"nas": 1}},
+]
+Inside = Callable[..., list[str]]  # a command to one that runs where the driver is
+
+
+@pytest.fixture(params=["of one host", "of three hosts"])
+def three_nodes(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, Inside]]:
+    """Address of a Ray of NODES, and where its driver runs."""
+    if request.param == "of one host":
+        nodes = request.getfixturevalue("cluster")
+        for node in NODES:
+            nodes.add_node(**node)
+        yield nodes.address, lambda *command: list(command)
+    elif not hosts.is_possible():
+        pytest.skip("networks can be made by root only")
+    else:
+        with hosts.network(tmp_path, *NODES) as (head, *_):
+            yield head.ray, head.inside
+
+
 @pytest.mark.full
 @pytest.mark.timeout(1500)
-def test_what_three_nodes_will_never_have_is_named_within_a_minute(cluster: "Cluster") -> None:
-    cluster.add_node(num_cpus=2)
-    cluster.add_node(num_cpus=2, num_gpus=1, resources={"accelerator_type:A100": 1})
-    cluster.add_node(num_cpus=1, resources={"nas": 1})
+def test_what_three_nodes_will_never_have_is_named_within_a_minute(three_nodes: tuple[str, Inside]) -> None:
+    address, inside = three_nodes
     demands = {
         "2 GPUs are needed, Ray has 1": {"gpus": 2.0},
         "a node with H100 is needed, Ray has A100": {"gpus": 1.0, "accelerator_type": "H100"},
@@ -110,7 +131,7 @@ def test_what_three_nodes_will_never_have_is_named_within_a_minute(cluster: "Clu
         "12 CPUs are needed, Ray has 5": {"least": 12, "workers": 12},
         "a worker takes 3 CPUs of one node, and no node has that (at most 2 CPUs, not all on the same)": {"cpus": 3.0},
     }
-    command = [sys.executable, "-c", DEMANDS, cluster.address, json.dumps(list(demands.values()))]
+    command = inside(sys.executable, "-c", DEMANDS, address, json.dumps(list(demands.values())))
     code, said, heard = Run(command, Path()).end()
     assert code == 0, heard
     for words, found in zip(demands, json.loads(said), strict=True):

@@ -113,12 +113,10 @@ def commands(folder: Path, **scripts: str) -> None:
         (folder / name).chmod(0o755)
 
 
-def test_the_slurm_script_is_sound_shell() -> None:
+@pytest.mark.parametrize(("linter", "name"), [("shellcheck", "slurm.sh"), ("hadolint", "Dockerfile")])
+def test_linters_find_nothing(linter: str, name: str) -> None:
     said = subprocess.run(
-        [str(Path(sys.executable).with_name("shellcheck")), str(FOLDER / "slurm.sh")],
-        capture_output=True,
-        text=True,
-        check=False,
+        [str(Path(sys.executable).with_name(linter)), str(FOLDER / name)], capture_output=True, text=True, check=False
     )
     assert said.returncode == 0, said.stdout
 
@@ -152,7 +150,7 @@ def test_the_slurm_script_starts_ray_and_ends_as_the_run_ends(tmp_path: Path, en
 
 
 def test_the_image_is_built_from_what_is_there(tmp_path: Path) -> None:
-    """Not built here: its instructions name files and extras that exist, and no others are sent to the builder."""
+    """tests/image_check.sh builds it. Its instructions name files and extras that exist; no others are sent."""
     text = (FOLDER / "Dockerfile").read_text(encoding="utf-8")
     lines = [line for line in text.replace("\\\n", " ").splitlines() if line and not line.startswith("#")]
     steps = [line.split(maxsplit=1) for line in lines]

@@ -1,6 +1,7 @@
 """Settings: each source lies over the one before, and the digest holds what changes a number and nothing else."""
 
 import functools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,11 @@ import pytest
 from pydantic import BaseModel
 
 from jobs.config import ClipLimits, JobConfig, ScoreConfig, make_guard, pinned_card, resolve, settings_digest
-from jobs.stages import ScoreStage
+from jobs.stages import Resources, SampleStage, ScoreStage
 from vqa.errors import UsageError
 from vqa.model.card import GenerationConfig, ModelCard
+from vqa.model.engines.config import EngineConfig
+from vqa.views import ViewsConfig
 
 
 def card(folder: Path, name: str = "mine", text: str = "source: a/b\n") -> Path:
@@ -227,6 +230,12 @@ def test_what_changes_no_number_leaves_the_digest(tmp_path: Path, key: str) -> N
     assert digest(tmp_path, f"{key}={CHANGES_NO_NUMBER[key]}") == digest(tmp_path)
 
 
+def test_compiled_steps_have_keys_of_their_own_with_transformers_alone(tmp_path: Path) -> None:
+    assert digest(tmp_path, "model_engine.compile=true") != digest(tmp_path)
+    of_vllm = {digest(tmp_path, "model_engine.name=vllm", f"model_engine.compile={one}") for one in ("true", "false")}
+    assert of_vllm == {digest(tmp_path, "model_engine.name=vllm")}
+
+
 def test_keys_of_before_there_were_other_scales_and_questions_stay(tmp_path: Path) -> None:
     assert digest(tmp_path) == OF_BEFORE
 
@@ -272,3 +281,28 @@ def test_what_a_model_process_gets_is_as_set(key: str, value: float, cluster: di
         )
 
     assert asked(JobConfig(**{key: value})) != asked(JobConfig())
+
+
+def test_what_the_workers_of_each_stage_take_is_as_set() -> None:
+    job = JobConfig(
+        cpus_per_sampler=2.0,
+        sample_workers_min=2,
+        sample_resources={"nas": 0.01},
+        cpus_per_worker=3.0,
+        score_workers=4,
+        score_workers_min=2,
+        gpus_per_worker=0.5,
+        accelerator_type="H100",
+        score_resources={"licence": 1.0},
+    )
+    cluster = {"CPU": 64.0, "GPU": 8.0}
+    sampler = SampleStage(views=ViewsConfig(), settings="s", workers=6, job=job)
+    assert sampler.resources(cluster) == Resources(workers=6, least=2, cpus=2.0, custom={"nas": 0.01})
+    card, generation = ModelCard(source="a/b"), GenerationConfig()
+    scorer = ScoreStage(card=card, generation=generation, model_id="m", model_revision="r", job=job)
+    wanted = Resources(workers=4, least=2, cpus=3.0, gpus=0.5, accelerator_type="H100", custom={"licence": 1.0})
+    assert scorer.resources(cluster) == wanted
+    shared = EngineConfig(name="vllm", tensor_parallel=4)
+    assert replace(scorer, engine=shared).resources(cluster) == replace(wanted, gpus=4.0)
+    served = EngineConfig(name="endpoint", endpoints=("http://gpu1:8000/v1",))
+    assert replace(scorer, engine=served).resources(cluster) == replace(wanted, gpus=0.0)

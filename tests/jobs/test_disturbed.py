@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from jobs.mirror import Mirror
-from tests.support import clips, failing
+from tests.support import clips, failing, hosts
 from tests.support.job_runs import Run, as_bytes, table
 from vqa.data.score_table import read_scores
 
@@ -264,6 +264,25 @@ def test_clocks_differ(scene: Scene) -> None:
     run.end()
     safe = scene.rows
     scene.check(scene.run(**clock(-48)), new=CLIPS + 1 - safe)
+
+
+def test_a_host_is_cut_off(library: Library, tmp_path: Path) -> None:
+    """Its link is down: Ray's processes on it live, and nobody is told that nothing reaches them."""
+    if not hosts.is_possible():
+        pytest.skip("networks can be made by root only")
+    out, rng = tmp_path / "out", np.random.default_rng(9)
+    with hosts.network(tmp_path, {"num_cpus": 2}, {"num_cpus": 2}) as (head, first, _):
+        run = Run(head.inside(*library.command, "--out", str(out), "--ray-address", head.ray), out)
+        run.wait_for_rows(int(rng.integers(20, 80)))
+        first.cut_off()
+        assert read_scores(out, ["clip_id"]).num_rows < CLIPS
+        code, said, heard = run.end()
+        alive = "import ray; ray.init(log_to_driver=False); print(sum(node['Alive'] for node in ray.nodes()))"
+        look = head.inside("env", f"RAY_ADDRESS={head.ray}", sys.executable, "-c", alive)
+        assert subprocess.run(look, capture_output=True, check=True).stdout == b"2\n", "Ray has lost it, and no other"
+    assert code == 0, heard
+    assert json.loads(said)["rows_new"] == CLIPS + 1
+    assert as_bytes(out) == library.undisturbed
 
 
 def test_the_driver_dies_over_results_in_a_store(library: Library, bucket: str, tmp_path: Path) -> None:

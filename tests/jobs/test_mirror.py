@@ -18,7 +18,7 @@ from jobs.score import score
 from tests.support.naming import Naming
 from vqa.console import Engine
 from vqa.data.dialects import Row
-from vqa.data.score_table import read_scores
+from vqa.data.score_table import no_rows, read_scores
 from vqa.errors import ClipError, UsageError
 from vqa.media.storage.objects import create_object, list_objects, put_object, read_object
 
@@ -101,6 +101,24 @@ def test_a_run_that_lives_is_left_alone(request_: ScoreRequest, bucket: str, mon
     with pytest.raises(UsageError, match=r"--out s3://films/held: another run \(process 1 on elsewhere\)"):
         score(replace(request_, out=Path(url)))
     assert list_objects(f"{url}/scores") == []
+
+
+def test_what_others_have_put_beside_the_table_stays_there(request_: ScoreRequest, bucket: str, tmp_path: Path) -> None:
+    """Not fetched either: a name in a store may lead out of the folder that a run has here."""
+    import boto3  # not to collect tests
+
+    url, escaped = f"{bucket}/shared", tmp_path / "escaped.parquet"
+    up = "/".join([".."] * 9)
+    others = [f"scores/{up}{escaped}", "scores/z/a.parquet", "scores/.b.parquet", "scores/notes.txt", "notes.txt"]
+    store = boto3.client("s3")
+    for name in others:
+        store.put_object(Bucket="films", Key=f"shared/{name}", Body=b"x")
+    pq.write_table(no_rows(), own := io.BytesIO())
+    store.put_object(Bucket="films", Key="shared/scores/-.parquet", Body=own.getvalue())
+    assert set(list_objects(url)) == {*others, "scores/-.parquet"}
+    assert score(replace(request_, out=Path(url))) == 0
+    assert set(list_objects(url)) >= {*others, "run.json", "scores/part-000001.parquet"}
+    assert not escaped.exists()
 
 
 def test_a_store_that_is_away_is_caught_up_with(

@@ -291,6 +291,20 @@ def test_clips_are_spread_and_no_more_at_once_than_may(server: ChatServer) -> No
     assert len(server.peers | other.peers) <= 6  # connections are kept
 
 
+def test_a_server_with_http2_has_all_clips_over_one_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its certificate is checked: one that nobody vouches for is not believed."""
+    http2 = pytest.importorskip("tests.support.http2_server", reason="pip install 'vqa[dev]'")
+    settings = GenerationConfig(max_new_tokens=64)
+    with http2.serving(http2.Http2Server(completion(GOOD)), tmp_path / "certificate.pem") as server:
+        with pytest.raises(ModelError, match="cannot be reached"):
+            meet(engine_of(server.url), CARD, settings)
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "certificate.pem"))
+        server.protocols.clear()
+        outcomes = scored(engine_of(server.url, concurrency=8), *(random_views(f"{i}") for i in range(8)))
+    assert [one.score for one in outcomes if isinstance(one, Score)] == [3.5] * 8
+    assert (server.chats, server.protocols) == (1 + 8, ["h2"])
+
+
 def test_a_server_that_is_lost_is_left_aside_until_it_is_well_again(server: ChatServer) -> None:
     with serving(ChatServer()) as other:
         settings = GenerationConfig(max_new_tokens=64)

@@ -13,6 +13,7 @@ from vqa.model.resolve import EMBEDDED
 from vqa.model.scorer import Scorer
 
 SERVE = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(EMBEDDED), "--device", "cpu"]
+SERVE += ["--dtype", "float32"]  # as here; it is stored in float16
 
 
 @pytest.mark.full

@@ -12,6 +12,7 @@ from tests.support.samples import random_views
 from tests.support.scorers import Checkpoints, scorer, small_views, texts
 from vqa.errors import ClipError, ModelError
 from vqa.model.engines import transformers as engine
+from vqa.model.engines.config import EngineConfig
 from vqa.model.scorer import Scorer
 from vqa.types import Score, Views
 
@@ -140,3 +141,19 @@ def test_a_lost_device_stops_everything(checkpoint: Checkpoints) -> None:
     model = scorer(checkpoint("qwen2_5_vl"))
     with raising(model, torch.AcceleratorError, lambda ids: True), pytest.raises(ModelError, match="device is lost"):
         model.try_score(small_views(2))
+
+
+@pytest.mark.full
+@pytest.mark.timeout(900)
+def test_compiled_steps_write_the_same_answers(checkpoint: Checkpoints) -> None:
+    """Few compilations serve batches of all sizes, with and without padding, as rows leave and caches grow."""
+    from torch._dynamo.utils import counters  # seconds that only this test pays
+
+    source, views = checkpoint("qwen2_5_vl"), small_views(5)
+    wanted = texts(scorer(source, k=3, batch_size=4).score(views))
+    torch.compiler.reset()
+    counters.clear()
+    compiled = scorer(source, k=3, batch_size=4, engine=EngineConfig(compile=True))
+    assert texts(compiled.score(views)) == wanted
+    assert 1 <= counters["stats"]["unique_graphs"] <= 4
+    assert not counters["graph_break"]

@@ -7,7 +7,7 @@ Prompts never share a forward pass, so a clip's prefill cannot depend on its nei
 of the tokens they generate, which may differ in the last bit; a token differs only where two are as good as tied.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -97,6 +97,7 @@ def roll_out(
     seeds: Sequence[int] | None = None,
     sampling: Sampling | None = None,
     keep_digits: bool = False,
+    step: Callable[..., Any] | None = None,
 ) -> list[list[Rollout]]:
     """Generate K answers for each of N prompts, greedily or by sampling.
 
@@ -112,6 +113,7 @@ def roll_out(
         seeds: N x K, those of a prompt side by side; None for greedy answers.
         sampling: used with seeds, its repetition penalty without them too.
         keep_digits: whether to keep the logits of digits.
+        step: called for each next token in place of the model, such as the model compiled.
 
     Returns:
         N lists of K rollouts.
@@ -127,6 +129,7 @@ def roll_out(
             max_new_tokens=max_new_tokens,
             sampling=sampling,
             keep_digits=keep_digits,
+            step=step,
         )
         return [alone([prompt], seeds=own)[0] for prompt, own in zip(prompts, each, strict=True)]
     used = max(prompt.length for prompt in prompts)  # columns; read before the prompts' caches are emptied
@@ -145,7 +148,8 @@ def roll_out(
     )
     digit_logits: list[Tensor] = []
     generators = None if seeds is None else [torch.Generator(logits.device).manual_seed(s) for s in seeds]
-    for step in range(max_new_tokens):
+    run = model if step is None else step
+    for place in range(max_new_tokens):
         logits[:, banned] = -torch.inf
         if keep_digits:
             kept = torch.zeros(len(written), len(digits), device=logits.device)
@@ -157,13 +161,13 @@ def roll_out(
             logits = _perturbed(logits, sampling or Sampling(), [generators[row] for row in rows.tolist()])
         token = logits.argmax(dim=-1)
         newly = torch.isin(token, ends)
-        lengths[rows[newly]] = step
-        written[rows, step] = token
+        lengths[rows[newly]] = place
+        written[rows, place] = token
         if used_tokens is not None:
             used_tokens[rows, token] = True
         finished[rows] = newly
         going = (~newly).nonzero().flatten()
-        if len(going) == 0 or step == max_new_tokens - 1:
+        if len(going) == 0 or place == max_new_tokens - 1:
             break
         if len(going) < len(rows):  # rows that are done leave the batch
             rows, token, positions = rows[going], token[going], positions.index_select(-2, going)
@@ -173,7 +177,7 @@ def roll_out(
         used += 1
         seen = None if mask is None else _shaped(model, mask[:, :used])
         inputs = {"input_ids": token[:, None], "position_ids": positions, "attention_mask": seen}
-        logits = model(**inputs, past_key_values=cache, use_cache=True).logits[:, -1].float().to(model.device)
+        logits = run(**inputs, past_key_values=cache, use_cache=True).logits[:, -1].float().to(model.device)
     kept_digits = torch.stack(digit_logits, dim=1).cpu() if keep_digits else None
     ended, counts, tokens = finished.tolist(), lengths.tolist(), written.tolist()
     answers = [

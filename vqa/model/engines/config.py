@@ -32,7 +32,10 @@ class EngineConfig(Strict):
     first_wait_seconds: float = Field(0.5, gt=0, description="before the second try; doubled from then on, up to 30")
     deadline_seconds: float = Field(600.0, gt=0, description="for all tries of one clip")
     tensor_parallel: int = Field(1, ge=1, description="of vllm: GPUs that share one model")
-    compile: bool = Field(True, description="of vllm: torch.compile and CUDA graphs; false starts sooner, runs slower")
+    compile: bool | None = Field(
+        None,
+        description="torch.compile for steps of an answer, with vllm CUDA graphs too; starts later; null = vllm alone",
+    )
     gpu_memory: float = Field(0.9, gt=0, le=1, description="of vllm: share of a GPU's memory that it takes")
     max_model_len: int | None = Field(
         None, ge=1, description="of vllm: tokens of prompt and answer; null = the model's"
@@ -142,4 +145,5 @@ def start(engine: EngineConfig, card: ModelCard, generation: GenerationConfig, *
     from vqa.model.engines.transformers import TransformersEngine  # torch: seconds that only the worker pays
     from vqa.model.load import load_model
 
-    return TransformersEngine(load_model(card, alone=alone), card=card, generation=generation)
+    policy = load_model(card, alone=alone and not engine.compile)
+    return TransformersEngine(policy, card=card, generation=generation, compiled=bool(engine.compile))

@@ -42,13 +42,16 @@ class Encoded:
 class TransformersEngine:
     """A loaded model, asked in batches."""
 
-    def __init__(self, policy: Policy, *, card: ModelCard, generation: GenerationConfig) -> None:
+    def __init__(
+        self, policy: Policy, *, card: ModelCard, generation: GenerationConfig, compiled: bool = False
+    ) -> None:
         """Wrap a loaded model; `generation.deterministic` gives it a float32 head.
 
         Args:
             policy: model, processor and vocabulary.
             card: names the question and its layout.
             generation: how answers are drawn.
+            compiled: torch.compile for the steps of an answer; the first batch waits for it.
 
         Raises:
             ModelError: readout "expected" with a vocabulary in which digits have no tokens of their own.
@@ -60,6 +63,7 @@ class TransformersEngine:
             raise ModelError(f"model {self.model_id}: digits have no tokens of their own. Set readout to answer.")
         if generation.deterministic:
             _count_head_in_float32(policy.model)
+        self._step = torch.compile(policy.model, dynamic=True) if compiled else None
 
     @property
     def model_id(self) -> str:
@@ -216,6 +220,7 @@ class TransformersEngine:
                 repetition_penalty=generation.repetition_penalty,
             ),
             keep_digits=generation.readout != "answer" and policy.vocabulary.has_digits,
+            step=self._step,
         )
         shared = (time.perf_counter() - started) / len(batch)
         tokenizer, vocabulary = policy.processor.tokenizer, policy.vocabulary

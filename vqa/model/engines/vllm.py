@@ -80,7 +80,7 @@ class VllmEngine:
                 enable_prefix_caching=True,
                 limit_mm_per_prompt={"image": MOST_PICTURES, "video": 0},
                 mm_processor_kwargs={"size": dict(self._processor.image_processor.size)} if has_areas else None,
-                enforce_eager=not engine.compile,
+                enforce_eager=engine.compile is False,
                 trust_remote_code=card.trust_remote_code,
                 generation_config="vllm",  # none of the folder's settings of sampling
                 **options,
