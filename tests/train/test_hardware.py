@@ -20,6 +20,7 @@ from tests.support import children
 from tests.support.recipes import COLDSTART, GRPO, SIZES, written
 from vqa.errors import UsageError
 from vqa.prompt import PROMPTS
+from vqa.train import runner
 from vqa.train.hardware import HardwareConfig
 from vqa.train.optimizer import OffloadedAdamW
 from vqa.train.recipe import STAGE_FILE
@@ -60,18 +61,21 @@ if IS_FULL:
         PAIRS += [(f"fsdp2-{name}", f"whole-{name}")]
     PAIRS += [("fsdp2-moments", "whole"), ("whole-moments", "whole")]
     offloaded = {"offload": "parameters"}
-    for whole in ("whole", "whole-frozen", "whole-lora-frozen-bf16", "whole-lora-frozen-8-half"):
-        if whole in RUNS:
-            RUNS |= {(name := whole.replace("whole", "fsdp2-offloaded")): RUNS[whole] | SHARDS | offloaded}
-            PAIRS += [(name, whole)]
+    for way in ("", "-frozen", "-bf16", "-half", "-lora-frozen-bf16", "-lora-frozen-8-half"):
+        if (whole := f"whole{way}") in RUNS:
+            RUNS |= {f"fsdp2-offloaded{way}": RUNS[whole] | SHARDS | offloaded}
+            PAIRS += [(f"fsdp2-offloaded{way}", whole)]
     if find_spec("deepspeed"):
         zero = {"sharding": "zero3"}
         RUNS |= {"zero3": zero, "zero3-lora": zero | {"lora": LORA}, "zero3-moments": zero | moments}
-        RUNS |= {"zero3-offloaded-frozen": zero | offloaded | frozen, "zero3-bf16": zero}
+        RUNS |= {"zero3-offloaded": zero | offloaded, "zero3-offloaded-frozen": zero | offloaded | frozen}
+        RUNS |= {"zero3-bf16": zero, "zero3-moments-bf16": zero | moments, "zero3-offloaded-bf16": zero | offloaded}
         RUNS |= {"zero3-moments-lora-frozen-bf16": zero | moments | frozen | {"lora": LORA}}
+        RUNS |= {"zero3-offloaded-lora-frozen-bf16": zero | offloaded | frozen | {"lora": LORA}}
         PAIRS += [("zero3", "whole"), ("zero3-lora", "whole-lora"), ("zero3-moments", "whole")]
-        PAIRS += [("zero3-offloaded-frozen", "whole-frozen"), ("zero3-bf16", "whole-bf16")]
-        PAIRS += [("zero3-moments-lora-frozen-bf16", "whole-lora-frozen-bf16")]
+        PAIRS += [("zero3-offloaded", "whole"), ("zero3-offloaded-frozen", "whole-frozen")]
+        PAIRS += [(f"zero3-{way}bf16", "whole-bf16") for way in ("", "moments-", "offloaded-")]
+        PAIRS += [(f"zero3-{way}-lora-frozen-bf16", "whole-lora-frozen-bf16") for way in ("moments", "offloaded")]
 
 
 IN_BFLOAT16 = ("half", "bf16")
@@ -101,11 +105,25 @@ def _half(rank: int, port: int, folder: Path, ladder: Path) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.compiler.set_stance("force_eager")  # torchao compiles its step, which takes longer than all of this
 
+    load, first = runner.load_for_training, load_file(folder / "start" / "model.safetensors")
+
+    def noted(*arguments: Any, **named: Any) -> Any:
+        """Whether this process has read the weights of its first stage."""
+        model, processor = load(*arguments, **named)
+        (name, sample) = next((name, one) for name, one in first.items() if one.ndim > 1)
+        own = dict(model.named_parameters())[name]
+        read.append(bool(torch.equal(own.detach(), sample.to(own.dtype))))
+        return model, processor
+
+    runner.load_for_training, read = noted, list[bool]()
+
     def run(name: str, hardware: dict[str, Any]) -> None:
+        read.clear()
         recipe = written(folder / f"{name}-{rank}.yaml", _values(folder, name, hardware))
         run_recipe(recipe, out=folder / name, data=[ladder])
         for variable in [one for one in os.environ if one.startswith(("ACCELERATE_", "FSDP_"))]:
             del os.environ[variable]
+        (folder / f"{name}-{rank}.json").write_text(json.dumps(read[:1]))
 
     for name, hardware in RUNS.items():
         run(name, hardware)
@@ -168,6 +186,13 @@ def test_a_sharded_run_stopped_between_two_steps_ends_with_the_weights_of_an_und
     undisturbed, resumed = (weights(ran / name / "rl" / "model") for name in ("fsdp2", "fsdp2-resumed"))
     for name, one in undisturbed.items():
         torch.testing.assert_close(resumed[name], one, rtol=0, atol=0)
+
+
+@pytest.mark.slow
+def test_under_fsdp_one_process_of_a_machine_reads_the_weights(ran: Path) -> None:
+    for name, second in (("whole", True), ("fsdp2", False)):
+        found = [json.loads((ran / f"{name}-{rank}.json").read_text()) for rank in range(2)]
+        assert found == [[True], [second]], name
 
 
 @pytest.mark.slow
