@@ -18,6 +18,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.support import clips
 from tests.support.recipes import COLDSTART, GRPO, SIZES, WARMUP, written
 from vqa.errors import UsageError
 from vqa.prompt import PROMPTS
@@ -53,23 +54,23 @@ COMMON = {"name": same("another"), "data": other(["{folder}/fewer"]), "datasets"
 # `kind` is what chooses the schema, `stages` are the other schemas.
 CASES: dict[str, dict[str, Case]] = {
     "recipe": {
-        "card": other("qwen2.5-vl-7b-instruct", views={"global_pixels": 56}),
+        "card": other("qwen2.5-vl-7b-instruct", views={"global_pixels": 64, "crop_pixels": 56}),
         "start": other("embedded"),
-        "model": other(SIZES | {"text_layers": 2}, start=None, stages="warmup", model=SIZES),
+        "model": other(SIZES | {"text_layers": 2}, start=None, stages="warmup", model=SIZES, validation_clips=2),
         "prompt": other("visualquality_r1"),
         "views": other({"local_pictures": 0}),
-        "max_pixels": other(56 * 56),
+        "max_pixels": other(56 * 56, views={"global_pixels": 112}),
         "data": other(["{folder}/fewer"]),
         "stand_in_opinions": refused(False, "stand-in opinions"),
         "views_per_clip": other(3),
-        "validation_clips": same(0),
+        "validation_clips": other(2),  # they choose among the weights
         "seed": other(1),
         "threads": same(2),
         "precision": other("bfloat16"),
         "export": other("bfloat16"),
     },
     "hardware": {
-        "auto": refused(True, "auto"),
+        "auto": same(True),  # without GPUs
         "sharding": refused("fsdp2", "needs a group of processes"),
         "offload": same("optimizer"),
         "master_weights": refused(False, "set precision: bfloat16 too"),
@@ -84,12 +85,12 @@ CASES: dict[str, dict[str, Case]] = {
         "target_modules": other(["q_proj"]),
     },
     "warmup": {
-        "name": other("another"),  # crops are drawn by it
-        "start": other("{folder}/start"),
+        "name": same("another"),
+        "start": other("embedded"),
         "data": other(["{folder}/fewer"]),
         "datasets": NO_SET,
         "max_steps": other(3),
-        "per_device_train_batch_size": other(6),
+        "per_device_train_batch_size": other(8),
         "learning_rate": other(1e-2),
         "frames": other(3),
         "crops": other(3),
@@ -110,7 +111,7 @@ CASES: dict[str, dict[str, Case]] = {
         "weight_decay": other(0.9),
         "ema_decay": other(0.9),
         "save_steps": same(2),
-        "eval_steps": same(2),
+        "eval_steps": same(2),  # nothing is held out to choose by
         "cache_features": other(True, **FROZEN),
         "feature_noise": other(0.5, **CACHED),
         "handed_channels": other(32, **CACHED, feature_noise=0.5),
@@ -131,7 +132,7 @@ CASES: dict[str, dict[str, Case]] = {
         "allow_silent": refused(["nothing"], "allow_silent names nothing"),
         "max_steps": other(2),
         "clips_per_step": other(2),
-        "num_generations": other(4),
+        "num_generations": other(4, per_device_train_batch_size=36),
         "per_device_train_batch_size": same(3),
         "num_mini_batches": other(3, per_device_train_batch_size=3, save_steps=3),
         "learning_rate": other(1e-2),
@@ -174,11 +175,11 @@ CASES: dict[str, dict[str, Case]] = {
         "start": other("{folder}/start", plain=True, max_new_tokens=9),
         "data": other(["{folder}/fewer"]),
         "datasets": NO_SET,
-        "prompt": other("visualquality_r1"),
+        "prompt": other("visualquality_r1", plain=True),
         "question": other("How good?", plain=True),
         "rewrites": refused(["grpo"], "rewrites and a question with {reason} go together"),
         "num_return_sequences": other(3),
-        "max_error": other(0.3, num_return_sequences=2),
+        "max_error": other(1.0, num_return_sequences=2),
         "plain": other(True, num_return_sequences=3),
         "temperature": other(0.1),
         "max_new_tokens": refused(6, "none of 4 clips got an answer"),
@@ -200,18 +201,21 @@ def test_every_key_has_a_case() -> None:
 
 
 class Runs:
-    """Runs of recipes on the ladder, each once."""
+    """Runs of recipes on a ladder, each once."""
 
-    def __init__(self, folder: Path, ladder: Path) -> None:
-        self.folder, self._ladder = folder, ladder
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.of = functools.cache(self._of)
 
     def values(self, name: str, changed: dict[str, Any]) -> dict[str, Any]:
         """A recipe in which a schema's keys are changed."""
         kind = name if name in STAGES else "grpo" if name in ("hardware", "lora") else "coldstart"
-        shared: dict[str, Any] = {"card": "embedded", "threads": 1, "export": "float32", "validation_clips": 2}
-        shared |= {"stand_in_opinions": True, "views": {"local_pictures": 2, "keyframes": 4, "global_pixels": 56}}
-        shared |= {"model": SIZES} if kind == "warmup" else {"start": f"{self.folder}/start"}
+        shared: dict[str, Any] = {"card": "embedded", "threads": 1, "export": "float32", "validation_clips": 0}
+        shared |= {
+            "stand_in_opinions": True,
+            "views": {"local_pictures": 2, "keyframes": 4, "global_pixels": 64, "crop_pixels": 56},
+        }
+        shared |= {"model": SIZES, "validation_clips": 2} if kind == "warmup" else {"start": f"{self.folder}/start"}
         stage = dict(STAGES[kind])
         if name == "recipe":
             kind = changed.pop("stages", kind)
@@ -233,7 +237,7 @@ class Runs:
         out = self.folder / hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
         listed = values.get("data") or values["stages"][0].get("data")
         recipe = written(out.with_suffix(".yaml"), values)
-        model = run_recipe(recipe, data=[] if listed else [self._ladder], out=out)
+        model = run_recipe(recipe, data=[] if listed else [self.folder / "ladder"], out=out)
         (stage,) = recipe.stages
         return (
             (out / stage.name / "reasons.jsonl").read_bytes()
@@ -244,16 +248,18 @@ class Runs:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, ladder: Path) -> Iterator[Runs]:
-    """The folder holds a model of noise, a ladder with a clip less and a file of reasons."""
+    """The folder holds a model of noise, a ladder of clips that differ, one with a clip less, a file of reasons."""
     folder = tmp_path_factory.mktemp("keys")
     tokenizer = make_tokenizer([one.question for one in PROMPTS.values()], vocabulary=300)
     sizes = {name: value for name, value in SIZES.items() if name != "vocabulary"}
     make_model(tokenizer, **sizes, seed=0).save_pretrained(folder / "start")
     make_processor(tokenizer, min_pixels=28 * 28, max_pixels=112 * 112).save_pretrained(folder / "start")
-    (folder / "fewer").mkdir()
-    rows = pq.read_table(ladder / "ladder.parquet").slice(0, 5).to_pylist()
-    rows = [row | {"uri": str(ladder / row["uri"])} for row in rows]
-    pq.write_table(pa.Table.from_pylist(rows), folder / "fewer" / "ladder.parquet")
+    rows = pq.read_table(ladder / "ladder.parquet").to_pylist()
+    for seed, row in enumerate(rows):
+        row["uri"] = str(clips.write_video(folder / row["uri"], width=160, height=96, frames=10, seed=seed))
+    for name, some in (("ladder", rows), ("fewer", rows[:5])):
+        (folder / name).mkdir()
+        pq.write_table(pa.Table.from_pylist(some), folder / name / "ladder.parquet")
     said = {"from": "gpt", "value": "<think>Seen.</think><answer>3.00\n4.00</answer>"}
     lines = [{"id": str(one), "dataset_name": "ladder", "conversations": [said]} for one in range(2, 6)]
     (folder / "reasons.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -267,7 +273,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, ladder: Path) -> Iterator[Run
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RankAndScore, "_read", read_noise)
         patch.setattr("vqa.train.scratch.warmup.SAMPLE", 16)
-        yield Runs(folder, ladder)
+        yield Runs(folder)
 
 
 def apart(one: Any, two: Any) -> float:

@@ -28,7 +28,7 @@ from vqa.model.load import load_model
 from vqa.train._compat import source_of
 from vqa.train.hardware import WHOLE, HardwareConfig
 from vqa.train.lora import is_lora, merge_lora
-from vqa.train.sharding import loading_once, reserve_weights
+from vqa.train.sharding import is_sent_weights, loading_once, reserve_weights, tie_as_read
 from vqa.train.types import Model
 
 hf: Any = transformers
@@ -78,7 +78,9 @@ def load_for_training(
     """
     _forget_deepspeed()
     with loading_once(hardware):
-        policy = load_model(card.model_copy(update={"dtype": dtype, "device_map": "cpu", "cpu_threads": threads}))
+        place = "meta" if is_sent_weights() else "cpu"
+        policy = load_model(card.model_copy(update={"dtype": dtype, "device_map": place, "cpu_threads": threads}))
+        tie_as_read(policy.model)
     reserve_weights(policy.model)
     return policy.model.requires_grad_(True).train(), policy.processor
 
