@@ -105,14 +105,14 @@ def loading_once(hardware: HardwareConfig) -> Iterator[None]:
 
 
 def is_sent_weights() -> bool:
-    """Whether this process is sent its weights by another of its machine, and needs to read none."""
+    """Whether another process of the machine reads the weights and sends them."""
     return _READS_ONCE.get() and os.environ.get("LOCAL_RANK", "0") != "0"
 
 
 def tie_as_read(model: Model) -> None:
-    """Tie the head of a model without values to its embedding where the process that reads has it so.
+    """Tie a model's head to its embedding as in the process that reads weights.
 
-    transformers ties what is equal in a folder, which only values can tell. Called by all processes of a launch.
+    transformers ties what is equal in a folder, which only values can tell. All processes of a launch call it.
     """
     if not _READS_ONCE.get():
         return

@@ -57,7 +57,7 @@ def assign_splits(
 
 
 def ways_to_split(dataset: str) -> str:
-    """Advice, for a data set without a split: the public files that hold its published lists, if any."""
+    """Advice for a data set without a split: the public files with its lists."""
     lists = load_set(dataset).lists if dataset in set_names() else {}
     if not lists:
         return "Import it with a list of each part (vqa data import --split-list), or divide it by vqa data split."
@@ -106,9 +106,9 @@ def _names(path: Path, request: ImportRequest, spec: SetSpec, dialects: Sequence
 
 
 def _as_labelled(listed: Sequence[str], labelled: Sequence[str]) -> list[str]:
-    """The listed names as the labels have them: lists often name files in folders of their own project.
+    """Listed names in the spelling of the labels.
 
-    A name that the labels lack is found by its file's name alone, where one clip of the labels and one of the list
+    Lists often name files in folders of their own project. A name that the labels lack is found by its file's name alone, where one clip of the labels and one of the list
     have it.
     """
     known, files = set(labelled), Counter(map(_file_name, labelled))
