@@ -91,8 +91,9 @@ def source_of(model: Model) -> str:
 def reference_in_layers() -> Iterator[None]:
     """Context manager in which trl shards the KL's reference layer by layer.
 
-    One process of a machine reads it. accelerate shards the policy so; trl makes one unit of the reference, which is gathered whole in each forward pass,
-    and takes each process's own copy (trl 1.16, `prepare_fsdp`, `create_model_from_path`).
+    One process of a machine reads it. accelerate shards the policy so; trl makes one unit of the reference, which is
+    gathered whole in each forward pass, and takes each process's own copy (trl 1.16, `prepare_fsdp`,
+    `create_model_from_path`).
     """
     own, load = grpo_trainer.prepare_fsdp, grpo_trainer.create_model_from_path
 

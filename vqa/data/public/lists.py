@@ -108,8 +108,8 @@ def _names(path: Path, request: ImportRequest, spec: SetSpec, dialects: Sequence
 def _as_labelled(listed: Sequence[str], labelled: Sequence[str]) -> list[str]:
     """Listed names in the spelling of the labels.
 
-    Lists often name files in folders of their own project. A name that the labels lack is found by its file's name alone, where one clip of the labels and one of the list
-    have it.
+    Lists often name files in folders of their own project. A name that the labels lack is found by its file's name
+    alone, where one clip of the labels and one of the list have it.
     """
     known, files = set(labelled), Counter(map(_file_name, labelled))
     only = {_file_name(name): name for name in labelled if files[_file_name(name)] == 1}
