@@ -20,6 +20,7 @@ from tests.support import children
 from tests.support.recipes import COLDSTART, GRPO, SIZES, written
 from vqa.errors import UsageError
 from vqa.prompt import PROMPTS
+from vqa.train import _compat, checkpoints
 from vqa.train.hardware import HardwareConfig
 from vqa.train.optimizer import OffloadedAdamW
 from vqa.train.recipe import STAGE_FILE
@@ -60,18 +61,21 @@ if IS_FULL:
         PAIRS += [(f"fsdp2-{name}", f"whole-{name}")]
     PAIRS += [("fsdp2-moments", "whole"), ("whole-moments", "whole")]
     offloaded = {"offload": "parameters"}
-    for whole in ("whole", "whole-frozen", "whole-lora-frozen-bf16", "whole-lora-frozen-8-half"):
-        if whole in RUNS:
-            RUNS |= {(name := whole.replace("whole", "fsdp2-offloaded")): RUNS[whole] | SHARDS | offloaded}
-            PAIRS += [(name, whole)]
+    for way in ("", "-frozen", "-bf16", "-half", "-lora-frozen-bf16", "-lora-frozen-8-half"):
+        if (whole := f"whole{way}") in RUNS:
+            RUNS |= {f"fsdp2-offloaded{way}": RUNS[whole] | SHARDS | offloaded}
+            PAIRS += [(f"fsdp2-offloaded{way}", whole)]
     if find_spec("deepspeed"):
         zero = {"sharding": "zero3"}
         RUNS |= {"zero3": zero, "zero3-lora": zero | {"lora": LORA}, "zero3-moments": zero | moments}
-        RUNS |= {"zero3-offloaded-frozen": zero | offloaded | frozen, "zero3-bf16": zero}
+        RUNS |= {"zero3-offloaded": zero | offloaded, "zero3-offloaded-frozen": zero | offloaded | frozen}
+        RUNS |= {"zero3-bf16": zero, "zero3-moments-bf16": zero | moments, "zero3-offloaded-bf16": zero | offloaded}
         RUNS |= {"zero3-moments-lora-frozen-bf16": zero | moments | frozen | {"lora": LORA}}
+        RUNS |= {"zero3-offloaded-lora-frozen-bf16": zero | offloaded | frozen | {"lora": LORA}}
         PAIRS += [("zero3", "whole"), ("zero3-lora", "whole-lora"), ("zero3-moments", "whole")]
-        PAIRS += [("zero3-offloaded-frozen", "whole-frozen"), ("zero3-bf16", "whole-bf16")]
-        PAIRS += [("zero3-moments-lora-frozen-bf16", "whole-lora-frozen-bf16")]
+        PAIRS += [("zero3-offloaded", "whole"), ("zero3-offloaded-frozen", "whole-frozen")]
+        PAIRS += [(f"zero3-{way}bf16", "whole-bf16") for way in ("", "moments-", "offloaded-")]
+        PAIRS += [(f"zero3-{way}-lora-frozen-bf16", "whole-lora-frozen-bf16") for way in ("moments", "offloaded")]
 
 
 IN_BFLOAT16 = ("half", "bf16")
@@ -101,11 +105,22 @@ def _half(rank: int, port: int, folder: Path, ladder: Path) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.compiler.set_stance("force_eager")  # torchao compiles its step, which takes longer than all of this
 
+    tie, read = checkpoints.tie_as_read, list[bool]()
+
+    def noted(model: Any) -> None:
+        """Whether this process has read the weights: what it has not is on `meta`, without values."""
+        read.append(not any(one.is_meta for one in model.parameters()))
+        tie(model)
+
+    checkpoints.tie_as_read = _compat.tie_as_read = noted  # of the policy, and of the reference
+
     def run(name: str, hardware: dict[str, Any]) -> None:
+        read.clear()
         recipe = written(folder / f"{name}-{rank}.yaml", _values(folder, name, hardware))
         run_recipe(recipe, out=folder / name, data=[ladder])
         for variable in [one for one in os.environ if one.startswith(("ACCELERATE_", "FSDP_"))]:
             del os.environ[variable]
+        (folder / f"{name}-{rank}.json").write_text(json.dumps(read))
 
     for name, hardware in RUNS.items():
         run(name, hardware)
@@ -132,7 +147,10 @@ def ran(tmp_path_factory: pytest.TempPathFactory, ladder: Path) -> Path:
     folder = tmp_path_factory.mktemp("hardware")
     tokenizer = make_tokenizer([one.question for one in PROMPTS.values()], vocabulary=300)
     sizes = {name: value for name, value in SIZES.items() if name != "vocabulary"}
-    make_model(tokenizer, **sizes, seed=0).save_pretrained(folder / "start")
+    model = make_model(tokenizer, **sizes, seed=0)
+    for one in model.parameters():  # as public weights are: DeepSpeed rounds them to bfloat16 before it copies them
+        one.data = one.data.bfloat16().float()
+    model.save_pretrained(folder / "start")
     make_processor(tokenizer, min_pixels=28 * 28, max_pixels=112 * 112).save_pretrained(folder / "start")
     children.both(_half, folder, ladder)
     return folder
@@ -168,6 +186,13 @@ def test_a_sharded_run_stopped_between_two_steps_ends_with_the_weights_of_an_und
     undisturbed, resumed = (weights(ran / name / "rl" / "model") for name in ("fsdp2", "fsdp2-resumed"))
     for name, one in undisturbed.items():
         torch.testing.assert_close(resumed[name], one, rtol=0, atol=0)
+
+
+@pytest.mark.slow
+def test_under_fsdp_one_process_of_a_machine_reads_the_weights(ran: Path) -> None:
+    for name, second in (("whole", True), ("fsdp2", False)):
+        found = [json.loads((ran / f"{name}-{rank}.json").read_text()) for rank in range(2)]
+        assert found == [[True] * 3, [second] * 3], name  # a cold start's model, that of GRPO and its reference
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from trl.extras.profiling import profiling_context
 from trl.trainer import grpo_trainer
 from trl.trainer.utils import split_tensor_dict
 
+from vqa.train.sharding import is_sent_weights, tie_as_read
 from vqa.train.types import Model
 
 if TYPE_CHECKING:
@@ -90,11 +91,16 @@ def source_of(model: Model) -> str:
 def reference_in_layers() -> Iterator[None]:
     """Context manager in which trl shards the KL's reference layer by layer.
 
-    accelerate shards the policy so; trl makes one unit of the reference, which is gathered whole in each forward pass,
-    and takes each process's own copy, which under cpu_ram_efficient_loading only the first process has (trl 1.16,
-    `prepare_fsdp`).
+    One process of a machine reads it. accelerate shards the policy so; trl makes one unit of the reference, which is
+    gathered whole in each forward pass, and takes each process's own copy (trl 1.16, `prepare_fsdp`,
+    `create_model_from_path`).
     """
-    own = grpo_trainer.prepare_fsdp
+    own, load = grpo_trainer.prepare_fsdp, grpo_trainer.create_model_from_path
+
+    def create(model_id: str, **options: object) -> Model:
+        reference: Model = load(model_id, **options | ({"device_map": "meta"} if is_sent_weights() else {}))
+        tie_as_read(reference)
+        return reference
 
     def prepare(model: Model, accelerator: "Accelerator") -> Model:
         if not accelerator.is_fsdp2:
@@ -104,11 +110,11 @@ def reference_in_layers() -> Iterator[None]:
             model.to(torch.bfloat16)  # what FSDP would gather it in
         return fsdp2_prepare_model(accelerator, model).eval()
 
-    grpo_trainer.prepare_fsdp = prepare
+    grpo_trainer.prepare_fsdp, grpo_trainer.create_model_from_path = prepare, create
     try:
         yield
     finally:
-        grpo_trainer.prepare_fsdp = own
+        grpo_trainer.prepare_fsdp, grpo_trainer.create_model_from_path = own, load
 
 
 def reset_vllm_encoder_cache(trainer: "GRPOTrainer", *, is_server: bool) -> None:

@@ -28,7 +28,7 @@ from vqa.model.load import load_model
 from vqa.train._compat import source_of
 from vqa.train.hardware import WHOLE, HardwareConfig
 from vqa.train.lora import is_lora, merge_lora
-from vqa.train.sharding import loading_once, reserve_weights
+from vqa.train.sharding import is_sent_weights, loading_once, reserve_weights, tie_as_read
 from vqa.train.types import Model
 
 hf: Any = transformers
@@ -78,7 +78,9 @@ def load_for_training(
     """
     _forget_deepspeed()
     with loading_once(hardware):
-        policy = load_model(card.model_copy(update={"dtype": dtype, "device_map": "cpu", "cpu_threads": threads}))
+        place = "meta" if is_sent_weights() else "cpu"
+        policy = load_model(card.model_copy(update={"dtype": dtype, "device_map": place, "cpu_threads": threads}))
+        tie_as_read(policy.model)
     reserve_weights(policy.model)
     return policy.model.requires_grad_(True).train(), policy.processor
 
@@ -130,6 +132,11 @@ def _save_from(trainer: Trained, draft: Path) -> None:
         trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
     model = trainer.accelerator.unwrap_model(trainer.model)
     if not is_lora(model):
+        if trainer.is_deepspeed_enabled:
+            whole = master_weights(model, keeps=trainer.args.should_save)
+            if trainer.args.should_save:
+                model.save_pretrained(draft, state_dict=whole)
+            return
         trainer.save_model(str(draft))  # gathers what is sharded
         return
     if not trainer.is_sharded:
@@ -140,9 +147,31 @@ def _save_from(trainer: Trained, draft: Path) -> None:
     trainer.save_model(str(added))
     if trainer.args.should_save:
         _forget_deepspeed()
-        source = hf.AutoModelForImageTextToText.from_pretrained(source_of(model), dtype=model.dtype)
+        source = hf.AutoModelForImageTextToText.from_pretrained(source_of(model), dtype=torch.float32)
         merge_lora(source, added).save_pretrained(draft)
         shutil.rmtree(added)
+
+
+def master_weights(model: nn.Module, *, keeps: bool) -> dict[str, torch.Tensor]:
+    """Gather the float32 weights that ZeRO-3 trains; its own saving rounds them to 16 bits.
+
+    Args:
+        model: whose shards all processes hold, and who all call this.
+        keeps: whether this process gets them; empty on others.
+    """
+    from deepspeed.runtime.zero import GatheredParameters
+    from deepspeed.utils import safe_get_full_fp32_param
+
+    found: dict[str, torch.Tensor] = {}
+    for name, own in model.named_parameters():
+        if own.requires_grad:
+            whole = safe_get_full_fp32_param(own)
+        else:
+            with GatheredParameters([own]):
+                whole = own.detach().float().clone()
+        if keeps:
+            found[name] = whole.detach().cpu().clone()
+    return found
 
 
 def export_model(made: Path, folder: Path, *, dtype: torch.dtype, card: ModelCard) -> None:

@@ -163,6 +163,8 @@ class ColdStart(Common):
             raise ValueError("cache_features needs a frozen tower; set vision_learning_rate: 0")
         if (self.feature_noise or self.rare_oversampling > 1) and not self.cache_features:
             raise ValueError("feature_noise and rare_oversampling need cache_features: true")
+        if self.handed_channels and not self.feature_noise:
+            raise ValueError("handed_channels are those that feature_noise leaves alone; set feature_noise too")
         if self.text == "freeze" and self.vision_learning_rate == 0:
             raise ValueError("text: freeze leaves nothing to train; set vision_learning_rate above 0")
         return self

@@ -8,6 +8,7 @@ recipe shards nothing, the launcher's file counts.
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,7 +24,8 @@ from vqa.train.types import Model
 if TYPE_CHECKING:
     from vqa.train.checkpoints import Guarded
 
-LOADS_ONCE = "FSDP_CPU_RAM_EFFICIENT_LOADING"  # under which transformers loads weights in one process per machine
+LOADS_ONCE = "FSDP_CPU_RAM_EFFICIENT_LOADING"  # under which accelerate takes weights from the first process
+_READS_ONCE = ContextVar("reads_once", default=False)  # a launcher may set the variable, for all that is loaded
 
 
 def launch_environment(hardware: HardwareConfig) -> dict[str, str]:
@@ -94,10 +96,31 @@ def loading_once(hardware: HardwareConfig) -> Iterator[None]:
         yield
         return
     os.environ[LOADS_ONCE] = "true"
+    token = _READS_ONCE.set(True)
     try:
         yield
     finally:
+        _READS_ONCE.reset(token)
         os.environ[LOADS_ONCE] = "false"
+
+
+def is_sent_weights() -> bool:
+    """Whether another process of the machine reads the weights and sends them."""
+    return _READS_ONCE.get() and os.environ.get("LOCAL_RANK", "0") != "0"
+
+
+def tie_as_read(model: Model) -> None:
+    """Tie a model's head to its embedding as in the process that reads weights.
+
+    transformers ties what is equal in a folder, which only values can tell. All processes of a launch call it.
+    """
+    if not _READS_ONCE.get():
+        return
+    head, words = model.get_output_embeddings(), model.get_input_embeddings()
+    found: list[object] = [head.weight is words.weight]
+    torch.distributed.broadcast_object_list(found, src=0)
+    if found[0] and head.weight is not words.weight:
+        model.tie_weights()
 
 
 def reserve_weights(model: nn.Module) -> None:

@@ -3,10 +3,10 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from vqa.data.public.layouts import ImportRequest, LabelRow, label_rows, recognise
-from vqa.data.public.specs import DIALECTS, PublishedList, SetSpec
+from vqa.data.public.specs import DIALECTS, PublishedList, SetSpec, load_set, set_names
 from vqa.errors import UsageError, first_few
 
 UNUSED = "unused"  # of a clip that no list names: neither trained on nor tested on
@@ -36,21 +36,40 @@ def assign_splits(
     if files:
         return _by_files(files, request, spec, dialects, rows)
     if not names and not (spec.lists and next(iter(spec.lists.values())).contents):
-        return []
+        bare = spec.lists and not request.split and not all(row.split for row in rows)
+        return [f"no split, so that vqa train refuses them. Published lists: {described(spec.lists)}"] if bare else []
     name = names[0] if names else next(iter(spec.lists))
     if name not in spec.lists:
         known = ", ".join(spec.lists) or "none"
         raise UsageError(f"--split-list {name}: no published list of that name comes with the set ({known}).")
     chosen = spec.lists[name]
     if not chosen.contents:
-        raise UsageError(
-            f"--split-list {name}: its names do not come with vqa. Take the files from {chosen.source}, and give "
-            "each as --split-list PART=FILE."
+        way = (
+            "the file {}, and give it as --labels"
+            if chosen.in_labels
+            else ("the files from {}, and give each as --split-list PART=FILE")
         )
+        raise UsageError(f"--split-list {name}: its names do not come with vqa. Take {way.format(chosen.source)}.")
     part_of = {content.lower(): part for part, contents in chosen.contents.items() for content in contents}
     for row in rows:
         row.split = part_of.get(row.content, UNUSED)
     return [f"split: {_counted(rows)}, as in {chosen.source}", *([chosen.note] if chosen.note else [])]
+
+
+def ways_to_split(dataset: str) -> str:
+    """Advice for a data set without a split: the public files with its lists."""
+    lists = load_set(dataset).lists if dataset in set_names() else {}
+    if not lists:
+        return "Import it with a list of each part (vqa data import --split-list), or divide it by vqa data split."
+    return f"Import it with a published list (vqa data import --split-list PART=FILE): {described(lists)}."
+
+
+def described(lists: dict[str, PublishedList]) -> str:
+    """Each list's name, counts and source, in words."""
+    return "; ".join(
+        f"{name}: {', '.join(f'{part} {count}' for part, count in one.counts.items())} ({one.source})"
+        for name, one in lists.items()
+    )
 
 
 def _by_files(
@@ -60,7 +79,7 @@ def _by_files(
     part_of: dict[str, str] = {}
     for one in files:
         part, _, path = one.partition("=")
-        listed = _names(Path(path), request, spec, dialects)
+        listed = _as_labelled(_names(Path(path), request, spec, dialects), list(by_name))
         missing = [name for name in listed if name not in by_name]
         if missing and not request.skip_missing:
             raise UsageError(
@@ -86,6 +105,24 @@ def _names(path: Path, request: ImportRequest, spec: SetSpec, dialects: Sequence
     return [row.name for row in label_rows(of_list, spec, form, cells)[0]]
 
 
+def _as_labelled(listed: Sequence[str], labelled: Sequence[str]) -> list[str]:
+    """Listed names in the spelling of the labels.
+
+    Lists often name files in folders of their own project. A name that the labels lack is found by its file's name
+    alone, where one clip of the labels and one of the list have it.
+    """
+    known, files = set(labelled), Counter(map(_file_name, labelled))
+    only = {_file_name(name): name for name in labelled if files[_file_name(name)] == 1}
+    here = Counter(map(_file_name, listed))
+    return [
+        name if name in known or here[_file_name(name)] > 1 else only.get(_file_name(name), name) for name in listed
+    ]
+
+
+def _file_name(name: str) -> str:
+    return PurePosixPath(name).name
+
+
 def _counted(rows: Sequence[LabelRow]) -> str:
     return ", ".join(f"{part} {count}" for part, count in sorted(Counter(row.split or "none" for row in rows).items()))
 
@@ -95,8 +132,4 @@ def _matched(counts: Counter[str], lists: dict[str, PublishedList]) -> str:
     for name, one in lists.items():
         if counts == one.counts:
             return f"as many as in {name} ({one.source})"
-    known = "; ".join(
-        f"{name}: {', '.join(f'{part} {count}' for part, count in one.counts.items())} ({one.source})"
-        for name, one in lists.items()
-    )
-    return f"no published list has these counts. Known are {known or 'none'}."
+    return f"no published list has these counts. Known are {described(lists) or 'none'}."

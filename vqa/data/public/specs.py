@@ -70,6 +70,7 @@ class PublishedList(Strict):
     source: str = Field(description="repository and path")
     counts: dict[str, int] = Field(description="clips of each part")
     contents: dict[str, tuple[str, ...]] = Field({}, description="of each part; empty: to be given as files")
+    in_labels: bool = Field(False, description="the source is a label file with a column for it, to be given as labels")
     note: str | None = Field(None, description="shown on import")
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from vqa.data.manifest import read_manifest
 from vqa.data.public.importer import LADDER
+from vqa.data.public.lists import ways_to_split
 from vqa.data.view_cache import prepared_with, read_prepared
 from vqa.errors import ClipError, UsageError
 from vqa.prompt import HIGHEST, LOWEST, PROMPTS, PromptName, answer_text, messages
@@ -120,8 +121,7 @@ def list_training_clips(places: Iterable[str], *, datasets: Sequence[str] = ()) 
         if bare := [clip.clip_id for clip in some if not clip.split]:
             raise UsageError(
                 f"data set {name!r} in {some[0].place}: {len(bare)} of {len(some)} clips have no split, such as "
-                f"{bare[0]}; they may be its test clips. Import it with its published lists (vqa data import "
-                "--split-list), or divide it by vqa data split."
+                f"{bare[0]}; they may be its test clips. {ways_to_split(name)}"
             )
         if len(some) < 2:
             raise UsageError(

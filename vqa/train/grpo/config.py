@@ -4,7 +4,7 @@ import functools
 import operator
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from vqa.config import Strict
 from vqa.prompt import PromptName
@@ -89,3 +89,12 @@ class GrpoSettings(Strict):
     vllm_server_base_url: str | None = Field(None, description="address of a `vllm serve`, http://host:port")
     vllm_gpu_memory_utilization: float = Field(0.3, gt=0, le=1, description="colocate: share of the GPU's memory")
     seed: int = Field(42, description="of answers, order of clips and questions")
+
+    @model_validator(mode="after")
+    def _fit_vllm(self) -> "GrpoSettings":
+        if self.vllm_server_base_url is not None and self.vllm_mode != "server":
+            raise ValueError(f"vllm_server_base_url is {self.vllm_server_base_url}, which needs vllm_mode: server")
+        share = self.vllm_gpu_memory_utilization
+        if share != type(self).model_fields["vllm_gpu_memory_utilization"].default and self.vllm_mode != "colocate":
+            raise ValueError(f"vllm_gpu_memory_utilization is {share:g}, which needs vllm_mode: colocate")
+        return self
