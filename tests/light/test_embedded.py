@@ -5,9 +5,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pytest
+from PIL import Image
+
 from jobs.request import ScoreRequest, inputs_of
 from tests.support import clips
 from vqa.data.score_table import read_scores
+from vqa.light.student import Student
+from vqa.types import Clip, Score
+from vqa.views import ViewsConfig, look
 
 
 def test_the_embedded_student_loads_no_language_model(tmp_path: Path) -> None:
@@ -35,3 +42,15 @@ def test_the_student_is_part_of_the_key(tmp_path: Path, student_folder: Path) ->
         one = ScoreRequest(sources=request.sources, out=request.out, tier="light", student=student)
         keys.add(inputs_of(one).settings)
     assert len(keys) == 3
+
+
+def test_the_embedded_student_s_score_of_a_picture_stays(tmp_path: Path) -> None:
+    y, x, channel = np.mgrid[:360, :640, :3]
+    texture = np.random.default_rng(0).normal(size=(360, 640, 1)) * (x > y) * 12
+    picture = np.clip(128 + 70 * np.sin(x / 37 + channel) * np.cos(y / 23) + texture, 0, 255).astype(np.uint8)
+    Image.fromarray(picture).save(tmp_path / "drawn.png")
+    student = Student.load()
+    views = ViewsConfig.model_validate(student.card.views)
+    (score,) = student.score([look(Clip(clip_id="drawn", uri=str(tmp_path / "drawn.png")), views)])
+    assert isinstance(score, Score)
+    assert (score.score, score.score_std) == (pytest.approx(1.55582, abs=1e-4), pytest.approx(0.32050, abs=1e-4))

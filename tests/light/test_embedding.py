@@ -1,19 +1,43 @@
 """Statistics of whole frames: what they say of signals whose answer is known."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 from scipy.ndimage import gaussian_filter
 
-from vqa.light.embedding import _CONTRASTS, WHOLE_BANDS, _asymmetric, _contrasts, _full_size, _rings, blurred
+from vqa.light.embedding import (
+    _CONTRASTS,
+    _LUMA_RINGS,
+    WHOLE_BANDS,
+    _asymmetric,
+    _contrasts,
+    _full_size,
+    _planes,
+    _products,
+    _spectrum,
+    blurred,
+)
 
 
 @pytest.mark.parametrize("frequency", [0.03, 0.11, 0.3])
 def test_a_wave_stands_in_the_ring_of_its_frequency(frequency: float) -> None:
     wave = np.sin(2 * np.pi * frequency * np.arange(400))[None] * np.ones((300, 1))
-    found = int(np.argmax(_rings(wave.astype(np.float32), WHOLE_BANDS)))
-    edges = np.geomspace(0.01, 0.5, WHOLE_BANDS + 1)
-    assert edges[found] <= frequency < edges[found + 1]
+    found = int(np.argmax(_spectrum(wave.astype(np.float32), _LUMA_RINGS, 1e-8)))
+    assert _LUMA_RINGS[found] <= frequency < _LUMA_RINGS[found + 1]
+
+
+@pytest.mark.parametrize("shape", [(64, 48), (33, 47), (32, 1000)])
+def test_a_ring_holds_the_mean_power_of_its_frequencies(shape: tuple[int, int]) -> None:
+    plane = np.random.default_rng(0).random(shape, dtype=np.float32)
+    window = np.hanning(shape[0])[:, None] * np.hanning(shape[1])
+    power = np.abs(np.fft.rfft2((plane - plane.mean()) * window)) ** 2
+    radius = np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1]))
+    rings = [power[(low <= radius) & (radius < high)] for low, high in pairwise(_LUMA_RINGS)]
+    wanted = [np.log((one.mean() if one.size else 0) / plane.size + 1e-8) for one in rings]
+    np.testing.assert_allclose(_spectrum(plane, _LUMA_RINGS, 1e-8), wanted, rtol=0, atol=1e-5)
+    assert any(one.size == 0 for one in rings) == (shape != (32, 1000))
 
 
 def test_the_two_sides_of_a_skewed_gaussian_are_recovered() -> None:
@@ -21,7 +45,8 @@ def test_the_two_sides_of_a_skewed_gaussian_are_recovered() -> None:
     sides = np.abs(draws.normal(size=200_000))
     is_left = draws.random(200_000) < 0.3 / (0.3 + 0.9)  # by their widths, as the density is continuous at 0
     skewed = np.where(is_left, -0.3 * sides, 0.9 * sides).astype(np.float32)
-    shape, mean, left, right = _asymmetric(skewed.reshape(400, 500), np.ones((400, 500), np.float32))
+    products = _products(skewed.reshape(400, 500), np.ones((400, 500), np.float32))
+    shape, mean, left, right = _asymmetric(*products)
     assert np.exp(shape) == pytest.approx(2, abs=0.1)
     assert (np.exp(left), np.exp(right)) == (pytest.approx(0.09, rel=0.05), pytest.approx(0.81, rel=0.05))
     assert mean == pytest.approx((0.9 - 0.3) * np.sqrt(2 / np.pi), rel=0.05)  # as in BRISQUE's equation 11
@@ -34,6 +59,29 @@ def test_blurring_is_scipy_s_and_leaves_what_is_flat(shape: tuple[int, int]) -> 
         wanted = gaussian_filter(plane, sigma, truncate=3)[::step, ::step]
         np.testing.assert_allclose(blurred(plane, sigma, step=step), wanted, rtol=0, atol=6e-8)
         assert (blurred(np.full(shape, 0.3, np.float32), sigma, step=step) == np.float32(0.3)).all()
+
+
+@pytest.mark.parametrize("shape", [(70, 45), (64, 48), (33, 100)])
+def test_planes_and_contrasts_by_strips_are_those_of_the_whole_frame(shape: tuple[int, int]) -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    frame[: shape[0] // 2, :20] = 90
+    luma, blue, red = _planes(frame)
+    colours = frame / 255
+    wanted = colours @ [0.299, 0.587, 0.114]
+    np.testing.assert_allclose(luma, wanted, atol=1e-6)
+    np.testing.assert_allclose(blue, (colours[..., 2] - wanted)[::2, ::2], atol=1e-6)
+    np.testing.assert_allclose(red, (colours[..., 0] - wanted)[::2, ::2], atol=1e-6)
+
+    mean, square = (gaussian_filter(one, 7 / 6, truncate=3) for one in (luma, luma * luma))
+    deviation = np.sqrt(np.maximum(square - mean * mean, 0))
+    normal = (luma - mean) / (deviation + np.float32(1 / 255))
+    found = _contrasts(luma)
+    assert found[1] == pytest.approx(np.log((normal**2).mean() + 1e-4), abs=1e-5)
+    for k, shift in enumerate(((0, 1), (1, 0), (1, 1), (1, -1))):
+        fitted = _asymmetric(*_products(normal, np.roll(normal, shift, (0, 1))))
+        np.testing.assert_allclose(found[2 + 4 * k : 6 + 4 * k], fitted, rtol=0, atol=1e-5)
+    quantiles = np.quantile(deviation[::4, ::4], (0.05, 0.25, 0.5, 0.75, 0.95, 0.995))
+    np.testing.assert_allclose(found[-6:], np.log(quantiles + 1e-4), rtol=0, atol=1e-4)
 
 
 def test_blur_takes_the_high_rings_and_flattens_contrasts() -> None:

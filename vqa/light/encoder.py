@@ -38,7 +38,12 @@ class _Convolution(nn.Module):
     def forward(self, turned: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, C', ceil(H / stride), ceil(W / stride)]."""
         one = self.convolution
-        found = functional.conv2d(turned, one.weight.flip(2, 3), one.bias, one.stride, one.padding, groups=one.groups)
+        if one.kernel_size == (1, 1):
+            rows = functional.linear(turned.permute(0, 2, 3, 1), one.weight.flatten(1), one.bias)
+            found = rows.permute(0, 3, 1, 2)
+        else:
+            weight = one.weight.flip(2, 3)
+            found = functional.conv2d(turned, weight, one.bias, one.stride, one.padding, groups=one.groups)
         return functional.relu6(found, inplace=True) if self._clamp else found
 
 
