@@ -9,10 +9,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.support import warm
 from vqa.imports import kept
 
 # The gate has a test in each core: threads of one library would only wait for each other.
@@ -79,13 +81,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path not in slow)  # the gate's processes end together
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config: pytest.Config, specs: list[Any]) -> None:
+    """Fork the processes of a lane from this one, once it has the heavy imports behind it: 10 s of work for each."""
+    config.add_cleanup(warm.serve(with_ray=False))
+    for spec in specs:
+        spec.python = warm.pytest_worker()
+
+
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """Have warm commands where tests ask for them, and warm workers of Ray, from before there are threads."""
+    is_ray = any(item.get_closest_marker("ray") for item in session.items)
+    if is_ray or any("warm_commands" in getattr(item, "fixturenames", ()) for item in session.items):
+        session.config.add_cleanup(warm.serve(with_ray=is_ray))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Iterator[None]:
     """Collectors of garbage visit neither what is imported while tests are collected, 13 of 30 seconds, nor later.
 
     Each run of a trainer starts one.
     """
-    with kept():
+    with kept(), warm.importing_ray():
         yield
     if typer := sys.modules.get("typer"):  # the tree of all commands, 35 ms for each line that a test runs
         typer.main.get_command = functools.cache(typer.main.get_command)
@@ -139,6 +156,12 @@ def local_ray(_session_of_ray: None) -> Iterator[None]:
     while (free := ray.available_resources().get("CPU", 0.0)) < cpus:
         assert time.monotonic() < deadline, f"{cpus - free:g} of {cpus:g} CPUs are still taken"
         time.sleep(0.05)
+
+
+@pytest.fixture(scope="session")
+def warm_commands() -> Path:
+    """The folder of `python` and `vqa` for commands whose start is not what is tested."""
+    return warm.commands()
 
 
 @pytest.fixture

@@ -57,6 +57,7 @@ WITHOUT: dict[str, dict[str, set[str]]] = {
     "numpy, pydantic, av": {
         "vqa.media.sandbox": {"torch", "pyarrow", "ray", "scipy"},
         "vqa.evaluate.calibrate": {"torch", "ray", "scipy.stats", "scipy.optimize"},
+        "vqa.light.config": {"torch", "ray", "pyarrow", "transformers"},
         "jobs.child": {"torch", "ray", "pyarrow", "scipy", "huggingface_hub"},
         "jobs.score": {"torch", "ray", "transformers", "scipy.stats", "scipy.optimize", "huggingface_hub", "pandas"},
     },

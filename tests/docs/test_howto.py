@@ -1,6 +1,6 @@
 """The commands of the how-to pages run as they stand, each page in a folder of its own, on the demo clips.
 
-`vqa` is forked from a process that has torch behind it; on the pages of COLD it is the installed command.
+`vqa` is a warm command (tests/support/warm.py); on the pages of COLD it is the installed one.
 """
 
 import csv
@@ -9,8 +9,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -21,7 +19,6 @@ import pytest
 
 from tests.support.pages import HOWTO, ROOT, Block, blocks, command_lines, parsed
 from tests.support.scale import FULL
-from tests.support.warm import warm_commands
 from vqa.data.score_table import read_scores
 from vqa.data.synthetic.demo import DISTORTED
 from vqa.light.student import Student
@@ -38,13 +35,6 @@ COLD = {"recover_mos"}
 KEPT = ("big_buck_bunny", "big_buck_bunny_end", "compressed", "noisy", "cut_off", "not_a_video")
 MILD = ("compressed", "blurred", "noisy")  # of the copies, each of which takes a second to look at
 RUN = {"shell": ["bash", "-euo", "pipefail", "-c"], "python": ["python", "-c"]}
-
-
-@pytest.fixture(scope="module")
-def warm() -> Iterator[Path]:
-    """The folder of warm commands."""
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder, warm_commands(Path(folder)) as commands:
-        yield commands
 
 
 def run_page(page: str, folder: Path, warm: Path) -> int:
@@ -69,12 +59,12 @@ def run(block: Block, folder: Path, commands: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def material(tmp_path_factory: pytest.TempPathFactory, warm: Path) -> Path:
+def material(tmp_path_factory: pytest.TempPathFactory, warm_commands: Path) -> Path:
     """What the pages take for granted: the first page's `clips` and `out`, a small KoNViD-1k, and tables of labels."""
     base = tmp_path_factory.mktemp("howto")
-    run_page(FIRST, base, warm)
+    run_page(FIRST, base, warm_commands)
     make_small(base / "clips", base / "small")
-    make_sets(base, warm)
+    make_sets(base, warm_commands)
     return base
 
 
@@ -158,7 +148,7 @@ def write(path: Path, rows: list[dict[str, object]]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [FIRST, *(page.stem for page in HOWTO if page.stem != FIRST)])
-def test_the_commands_of_a_page_run(page: str, material: Path, warm: Path, tmp_path: Path) -> None:
+def test_the_commands_of_a_page_run(page: str, material: Path, warm_commands: Path, tmp_path: Path) -> None:
     if page == FIRST:
         assert (material / "scores.csv").is_file(), "the last command of the page that the others build on"
         return
@@ -177,7 +167,7 @@ def test_the_commands_of_a_page_run(page: str, material: Path, warm: Path, tmp_p
         "mine.parquet",
     ):
         shutil.copy(material / name, tmp_path)
-    if not run_page(page, tmp_path, warm):
+    if not run_page(page, tmp_path, warm_commands):
         pytest.skip("nothing on this page can run here")
 
 

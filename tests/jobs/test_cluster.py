@@ -10,7 +10,7 @@ import pytest
 
 from jobs import _compat
 from jobs.request import ScoreRequest
-from tests.support import clips, failing
+from tests.support import clips, failing, warm
 from tests.support.job_runs import Run, plain_loop, table
 from vqa.data.score_table import read_scores
 
@@ -49,9 +49,11 @@ def cluster(marks: Path) -> "Iterator[Cluster]":
 @pytest.mark.slow
 @pytest.mark.timeout(1500)  # three nodes start here, on two cores that other tests share
 def test_a_node_that_goes_away_takes_no_row_along(
-    cluster: "Cluster", marks: Path, tmp_path: Path, model_card: Path
+    cluster: "Cluster", marks: Path, tmp_path: Path, model_card: Path, warm_commands: Path
 ) -> None:
-    first, _ = (cluster.add_node(num_cpus=2) for _ in range(2))  # either has room for both stages
+    first = cluster.add_node(num_cpus=2)  # either has room for both stages
+    with warm.ray_workers_anew():
+        cluster.add_node(num_cpus=2)
     folder, out = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
     for n in range(FILES):
@@ -59,7 +61,7 @@ def test_a_node_that_goes_away_takes_no_row_along(
     assignments = ("job.seconds_per_write=0", "job.rows_per_part=7")
     request = ScoreRequest(sources=(str(folder),), out=out, model=str(model_card), assignments=assignments)
     options = [word for assignment in assignments for word in ("--set", assignment)]
-    command = [sys.executable, "-m", "tests.support.failing", "score", str(folder), "--out", str(out)]
+    command = [str(warm_commands / "python"), "-m", "tests.support.failing", "score", str(folder), "--out", str(out)]
     command += ["--model", str(model_card), *options]
     run = Run([*command, "--ray-address", cluster.address, "--json", "--max-failed", "0"], out)
     run.wait_for_rows(2)

@@ -35,6 +35,7 @@ def test_kills_in_every_process_change_nothing(
     tmp_path: Path,
     model_card: Path,
     engine: Engine,
+    warm_commands: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
@@ -44,7 +45,7 @@ def test_kills_in_every_process_change_nothing(
     request = ScoreRequest(sources=(str(folder),), out=out, model=str(model_card), assignments=assignments)
     request = replace(request, engine=Engine.LOCAL, max_failed="1", json_summary=True)
     options = [word for assignment in assignments for word in ("--set", assignment)]
-    command = [sys.executable, "-m", "tests.support.failing", "score", str(folder), "--out", str(out)]
+    command = [str(warm_commands / "python"), "-m", "tests.support.failing", "score", str(folder), "--out", str(out)]
     command += ["--model", str(model_card), *options, "--json", "--max-failed", "1", "--engine", engine]
     faults: dict[str, str | int] = {"decoder": "1.mp4", "driver": 12}
     if engine is Engine.RAY:

@@ -187,7 +187,7 @@ def test_wrong_manifests_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_killed_and_begun_again_it_comes_to_the_same_and_nothing_is_decoded_twice(
-    tmp_path: Path, opened_here: list[str]
+    tmp_path: Path, opened_here: list[str], warm_commands: Path
 ) -> None:
     """In one process; test_kills.py kills those of Ray, which run the same stages."""
     files = {f"{n}": clips.write_video(tmp_path / f"{n}.mp4", frames=8, seed=n) for n in range(COUNT)}
@@ -199,12 +199,12 @@ def test_killed_and_begun_again_it_comes_to_the_same_and_nothing_is_decoded_twic
     paths = os.pathsep.join([str(tmp_path / "notes"), *filter(None, [os.environ.get("PYTHONPATH")])])
     noting = os.environ | {"PYTHONPATH": paths, "OPENED": str(opened)}
 
-    def run_command(out: Path, environment: Mapping[str, str]) -> tuple[int, str, str]:
+    def run_command(python: Path | str, out: Path, environment: Mapping[str, str]) -> tuple[int, str, str]:
         options = [word for one in (*SETTINGS, "job.seconds_per_write=0") for word in ("--set", one)]
-        command = [sys.executable, "-m", "tests.support.failing", "prepare", str(listed), "--out", str(out), "--json"]
+        command = [str(python), "-m", "tests.support.failing", "prepare", str(listed), "--out", str(out), "--json"]
         return Run([*command, *options], out, environment).end()
 
-    code, said, heard = run_command(tmp_path / "whole", noting)
+    code, said, heard = run_command(sys.executable, tmp_path / "whole", noting)
     assert (code, heard) == (0, "")
     assert json.loads(said)["rows_new"] == COUNT
     times = Counter(opened.read_text().splitlines())
@@ -218,14 +218,14 @@ def test_killed_and_begun_again_it_comes_to_the_same_and_nothing_is_decoded_twic
     assert opened_here == [], "training opens no clip"
 
     out = tmp_path / "out"
-    code, _, _ = run_command(out, failing.environment(tmp_path / "marks", driver=5))
+    code, _, _ = run_command(warm_commands / "python", out, failing.environment(tmp_path / "marks", driver=5))
     assert code == -signal.SIGKILL
     safe = read_scores(out, ["clip_id"], folder="files").num_rows
     assert 0 < safe < COUNT
     with pytest.raises(UsageError, match="give a folder that `vqa prepare` has finished"):
         read_prepared(out)
 
-    code, said, heard = run_command(out, {})
+    code, said, heard = run_command(warm_commands / "python", out, {})
     summary = json.loads(said)
     assert (code, heard, summary["rows_reused"], summary["rows_new"]) == (0, "", safe, COUNT - safe)
     assert rows(out) == rows(tmp_path / "whole")

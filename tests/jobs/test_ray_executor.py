@@ -3,8 +3,8 @@
 import itertools
 import pickle
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -117,7 +117,8 @@ for table in StageWorker(Hanging(), stall_seconds=0.5)(_table(["item"])):
 """
 
 
-def test_a_worker_that_hangs_ends_itself_whatever_it_holds() -> None:
-    ended = subprocess.run([sys.executable, "-c", HANGS], capture_output=True, text=True, check=False, timeout=120)
+def test_a_worker_that_hangs_ends_itself_whatever_it_holds(warm_commands: Path) -> None:
+    command = [warm_commands / "python", "-c", HANGS]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert (ended.returncode, ended.stdout) == (1, "1\n")
     assert "process" in ended.stderr, "the log says where it hung"

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -136,8 +135,8 @@ def test_the_flags_on_damage_lie_above_the_settings(tmp_path: Path, model_card: 
         inputs_of(ScoreRequest(**request, on_damage="maybe"))
 
 
-def test_the_module_is_the_same_door_as_the_command(tmp_path: Path, model_card: Path) -> None:
-    command = [sys.executable, "-m", "jobs.score", str(tmp_path / "gone"), "--out", str(tmp_path / "out")]
-    done = subprocess.run([*command, "--model", str(model_card)], capture_output=True, text=True, check=False)
+def test_the_module_is_the_same_door_as_the_command(tmp_path: Path, model_card: Path, warm_commands: Path) -> None:
+    command = [warm_commands / "python", "-m", "jobs.score", tmp_path / "gone", "--out", tmp_path / "out"]
+    done = subprocess.run([*command, "--model", model_card], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("vqa: source")

@@ -11,8 +11,9 @@ from tests.light.conftest import VIEWS
 from tests.light.test_student import views_of
 from tests.support import clips
 from vqa.errors import ModelError
-from vqa.light.basis import Basis, BasisConfig, buckets, fit_vectors, principal, shares
+from vqa.light.basis import Basis, buckets, fit_vectors, principal, shares
 from vqa.light.card import WEIGHTS, StudentCard
+from vqa.light.config import BasisConfig
 from vqa.light.embedding import SIZE
 from vqa.light.encoder import EfficientNetLite0
 from vqa.light.student import Student

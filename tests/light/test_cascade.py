@@ -16,8 +16,9 @@ from vqa.console import Engine
 from vqa.errors import ModelError, UsageError
 from vqa.light.card import WIDTH, student_digest
 from vqa.light.cascade import FOLDS, Width, folds_of
+from vqa.light.config import RegressionConfig
 from vqa.light.embedding import SIZE, SIZES
-from vqa.light.regression import LabelledSet, RegressionConfig
+from vqa.light.regression import LabelledSet
 from vqa.light.student import Student
 
 pytestmark = pytest.mark.slow

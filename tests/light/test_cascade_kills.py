@@ -2,7 +2,6 @@
 
 import json
 import signal
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -54,10 +53,10 @@ def tiers(rows: Rows) -> Counter[str]:
     return Counter(row["tier"] for row in rows.values())
 
 
-def command(request: ScoreRequest, out: Path, engine: Engine) -> Sequence[str]:
+def command(python: Path, request: ScoreRequest, out: Path, engine: Engine) -> Sequence[str]:
     """The same run by `tests.support.failing`, whose reasoner needs no model."""
     options = [word for assignment in request.assignments for word in ("--set", assignment)]
-    words = [sys.executable, "-m", "tests.support.failing", "score", *request.sources, "--out", str(out), *options]
+    words = [str(python), "-m", "tests.support.failing", "score", *request.sources, "--out", str(out), *options]
     words += ["--tier", "cascade", "--student", str(request.student), "--reason-share", str(request.reason_share)]
     return [*words, "--engine", engine, "--max-failed", "1", "--json"]
 
@@ -76,10 +75,15 @@ def test_ray_gives_the_rows_of_this_process(
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", [Engine.LOCAL, pytest.param(Engine.RAY, marks=[pytest.mark.ray, pytest.mark.full])])
 def test_a_kill_in_either_pass_changes_nothing(
-    request_: ScoreRequest, whole: Rows, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    request_: ScoreRequest,
+    whole: Rows,
+    engine: Engine,
+    warm_commands: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out = tmp_path / "out"
-    words = list(command(request_, out, engine))
+    words = list(command(warm_commands / "python", request_, out, engine))
     if FULL:
         code, said, heard = Run(words, out, failing.environment(tmp_path / "first", driver=FILES)).end()
         assert (code, said) == (-signal.SIGKILL, ""), heard

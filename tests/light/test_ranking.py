@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from vqa.light.align import AlignConfig, align, contrastive_loss
+from vqa.light.align import align, contrastive_loss
+from vqa.light.config import AlignConfig
 from vqa.light.ranking import gaps_loss, order_loss, order_of, pairs_loss
 
 

@@ -9,7 +9,8 @@ import pytest
 from vqa.data.score_table import ScoreRow, ScoreTable
 from vqa.errors import UsageError
 from vqa.light import reasons
-from vqa.light.reasons import TeacherConfig, encode_texts, fact, grade, read_teacher
+from vqa.light.config import TeacherConfig
+from vqa.light.reasons import encode_texts, fact, grade, read_teacher
 
 
 def written(out: Path, scores: list[float | None], **values: object) -> Path:

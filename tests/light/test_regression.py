@@ -5,8 +5,9 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
+from vqa.light.config import RegressionConfig
 from vqa.light.embedding import SIZE
-from vqa.light.regression import LabelledSet, RegressionConfig, fit_regressor
+from vqa.light.regression import LabelledSet, fit_regressor
 
 Array = NDArray[np.float64]
 PLAIN = RegressionConfig(strength=1e-6, radial=0.0, emphasis={})

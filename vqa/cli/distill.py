@@ -19,7 +19,7 @@ def distill(
     """
     from vqa.config import load_config
     from vqa.light.card import student_digest
-    from vqa.light.config import DistillConfig  # torch: not for --help
+    from vqa.light.config import DistillConfig  # pydantic: not for --help
     from vqa.light.distill import distill as run
 
     student = run(load_config(config, DistillConfig, assignments or ()), lambda line: typer.echo(line, err=True))

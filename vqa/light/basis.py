@@ -10,24 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 import scipy  # its parts load when first used
 from numpy.typing import NDArray
-from pydantic import Field
 
-from vqa.config import Strict
+from vqa.light.config import BasisConfig
 
 Matrix = NDArray[np.float64]
 
 BASIS_PARTS = ("projection", "offset", "vectors", "scores")
 _LEAST_SCALE = 1e-10  # a feature that varies less is not divided by it, as in the released inference
-
-
-class BasisConfig(Strict):
-    """Settings of the basis."""
-
-    components: int | None = Field(64, ge=2, description="of the PCA of the joint space; null = no PCA")
-    buckets: int = Field(20, ge=1, description="equal parts of the range of scores; 1 = K-means over all at once")
-    vectors: int = Field(60, ge=2, description="in all buckets together, by how many pictures each holds")
-    temperature: float = Field(0.07, gt=0, description="of the softmax over cosines; released RALI has 0.07")
-    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

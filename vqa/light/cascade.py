@@ -21,7 +21,8 @@ from safetensors.torch import save as as_bytes
 from vqa.errors import ModelError
 from vqa.files import replacing
 from vqa.light.card import WIDTH
-from vqa.light.regression import LabelledSet, Matrix, RegressionConfig, fit_regressor
+from vqa.light.config import RegressionConfig
+from vqa.light.regression import LabelledSet, Matrix, fit_regressor
 from vqa.metrics.conformal import half_width
 
 FOLDS = 5

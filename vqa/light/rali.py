@@ -12,53 +12,20 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vqa.config import Strict
-from vqa.light.align import AlignConfig, align
-from vqa.light.basis import Basis, BasisConfig, fit_vectors, principal, unit
-from vqa.light.ranking import Order, PairMethod, gaps_loss, order_loss, pairs_loss
-from vqa.light.regression import RegressionConfig, principal_axes, standardisation
+from vqa.light.align import align
+from vqa.light.basis import Basis, fit_vectors, principal, unit
+from vqa.light.config import AlignConfig, RaliConfig, RegressionConfig, TuningConfig
+from vqa.light.ranking import Order, gaps_loss, order_loss, pairs_loss
+from vqa.light.regression import principal_axes, standardisation
 
 Matrix = NDArray[np.float64]
 TextEncoder = Callable[[Sequence[str]], Matrix]
 
 LOW, HIGH, _MIDDLE = 1.0, 5.0, 3.0
 _INSIDE = 0.02  # a basis vector's score starts so far from the scale's ends, where tuning could not move it
-
-
-class TuningConfig(Strict):
-    """Settings of the tuning of map, vectors and scores; a weight of 0 drops a loss."""
-
-    steps: int = Field(100, ge=1)
-    learning_rate: float = Field(
-        3e-3, gt=0, description="of vectors and scores; the map's is 10 times its entries' size"
-    )
-    noise: float = Field(
-        0.05,
-        ge=0,
-        description="added to features of length about 1: a ridge on what varies little, as regression.strength",
-    )
-    stay: float = Field(0.1, ge=0, description="pull of the map towards where it started")
-    opinions: float = Field(1.0, ge=0, description="weight of the squared error to opinions")
-    pairs: float = Field(0.2, ge=0, description="weight of people's comparisons")
-    pairs_method: PairMethod = "bradley-terry"
-    order: float = Field(0.2, ge=0, description="weight of the order of pairs along ladders")
-    gaps: float = Field(0.1, ge=0, description="weight of the order of pairs of pairs along ladders")
-    width: float = Field(0.3, gt=0, description="of the losses of ladders, in grades")
-    batch: int = Field(2048, ge=1, description="pairs and gaps drawn for a step, of each")
-    seed: int = 0
-
-
-class RaliConfig(Strict):
-    """Settings of RALI's steps; null switches a step off."""
-
-    axes: int = Field(256, ge=2, description="main directions of the features that are kept")
-    align: AlignConfig | None = Field(default_factory=AlignConfig)
-    basis: BasisConfig = Field(default_factory=BasisConfig)
-    tuning: TuningConfig | None = Field(default_factory=TuningConfig)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ Ladders are learnt from as HiRQA (arXiv 2508.15130) does: from the order of pair
 pairs of pairs. Its losses' forms and weights are not published; these are chosen here.
 """
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-PairMethod = Literal["bradley-terry", "thurstone"]
+from vqa.light.config import PairMethod
+
 Indices = NDArray[np.int64]
 
 

@@ -14,13 +14,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
 
-from vqa.config import Strict
 from vqa.data.score_table import existing_scores
 from vqa.data.synthetic.picture_ladder import PRISTINE
 from vqa.errors import UsageError, first_few
 from vqa.imports import uncollected
+from vqa.light.config import TeacherConfig
 from vqa.types import Clip
 
 Matrix = NDArray[np.float64]
@@ -30,14 +29,6 @@ SEVERITIES = ("just visible", "slight", "clear", "strong", "extreme")
 GRADES = ("bad", "poor", "fair", "good", "excellent")  # of ITU-T P.910
 _TOKENS = 256  # MiniLM was trained up to this
 _BATCH = 64
-
-
-class TeacherConfig(Strict):
-    """A run of `vqa score` to learn from: its scores on 1-5 and its reasons."""
-
-    run: Path = Field(description="the --out folder of the run")
-    weight: float = Field(1.0, gt=0)
-    min_reasons: int = Field(50, ge=2, description="clips with a score and a reason that are needed at least")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

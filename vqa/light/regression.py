@@ -5,29 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 from scipy.linalg import cho_factor, cho_solve
 
-from vqa.config import Strict
+from vqa.light.config import RegressionConfig
 from vqa.light.embedding import SIZES
 
 Matrix = NDArray[np.float64]
 _SPANNED = 2000  # rows that the axes of the radial part are taken from, at most
-
-
-class RegressionConfig(Strict):
-    """Settings of `fit_regressor`."""
-
-    strength: float = Field(0.003, gt=0, description="of the ridge; more carries over to other sets, less fits these")
-    ladder_weight: float = Field(6.0, ge=0, description="of all ladders together, where a set of people's counts 1")
-    radial: float = Field(0.5, ge=0, le=1, description="share of the radial kernel, the linear one has the rest")
-    sharpness: float = Field(1.0, gt=0, description="of the radial kernel: its exponent at the median distance")
-    axes: int = Field(32, ge=1, description="principal axes of the embeddings that the radial kernel sees")
-    emphasis: dict[str, float] = Field(
-        default_factory=lambda: {"statistics": 10.0, "colours": 10.0, "spectra": 40.0, "contrasts": 10.0},
-        description="variance that each feature of a group gets where the encoder's get 1",
-    )
-    rounds: int = Field(3, ge=1, description="of putting the sets on one scale")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,15 +121,15 @@ def principal_axes(sets: Sequence[Matrix], count: int) -> Matrix:
 def _squares(some: Matrix, others: Matrix) -> Matrix:
     """Squared distances [M, N] of [M, A] and [N, A]."""
     sums = (some**2).sum(1)[:, None] + (others**2).sum(1) - 2 * some @ others.T
-    return np.maximum(sums, 0.0)
+    return np.asarray(np.maximum(sums, 0.0))
 
 
 def _float16(numbers: Matrix) -> Matrix:
-    return numbers.astype(np.float16).astype(np.float64)
+    return np.asarray(numbers.astype(np.float16), dtype=np.float64)
 
 
 def _float32(numbers: Matrix) -> Matrix:
-    return numbers.astype(np.float32).astype(np.float64)
+    return np.asarray(numbers.astype(np.float32), dtype=np.float64)
 
 
 def _numbered(sets: Sequence[LabelledSet]) -> NDArray[np.int64]:
@@ -155,13 +139,13 @@ def _numbered(sets: Sequence[LabelledSet]) -> NDArray[np.int64]:
         groups = np.zeros(len(one.labels), dtype=np.int64) if one.groups is None else one.groups
         found.append(np.unique(groups, return_inverse=True)[1] + start)
         start = int(found[-1].max()) + 1
-    return np.concatenate(found)
+    return np.asarray(np.concatenate(found))
 
 
 def _within(values: Matrix, groups: NDArray[np.int64] | None) -> Matrix:
     """Values [N, ...] with the mean of each group taken off; of all where there are none."""
     if groups is None:
-        return values - values.mean(0)
+        return np.asarray(values - values.mean(0))
     numbers, counts = np.unique(groups, return_inverse=True, return_counts=True)[1:]
     order = np.argsort(numbers, kind="stable")
     means = np.add.reduceat(values[order], np.append(0, np.cumsum(counts)[:-1])) / counts.reshape(
@@ -172,7 +156,7 @@ def _within(values: Matrix, groups: NDArray[np.int64] | None) -> Matrix:
 
 def _standardised(one: LabelledSet) -> Matrix:
     labels = _within(one.labels, one.groups)
-    return labels / max(float(labels.std()), 1e-9)
+    return np.asarray(labels / max(float(labels.std()), 1e-9))
 
 
 def standardisation(sets: Sequence[Matrix], config: RegressionConfig) -> tuple[Matrix, Matrix]:
