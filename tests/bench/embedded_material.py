@@ -24,7 +24,7 @@ from vqa.errors import UsageError
 from vqa.light.config import DistillConfig
 from vqa.light.distill import joined
 from vqa.light.material import Embeddings
-from vqa.light.regression import LabelledSet, fit_direction
+from vqa.light.regression import LabelledSet, fit_regressor
 from vqa.light.student import OpinionMap, Student
 from vqa.prompt import PROMPTS, PromptName, answer_text
 from vqa.train.clips.ladder import CLASSES, GRADES, NAMES, ladder_reason
@@ -148,10 +148,10 @@ def gather_stills(config: DistillConfig, views: ViewsConfig, folder: Path) -> It
         sets.append(LabelledSet(embeddings=rows, labels=np.array([one.opinion for one in kept]), weight=wanted.weight))
         opinions.append(kept)
     made = [embeddings.of_ladder(source, ladders) for source in sources]
-    direction = fit_direction([*sets, joined(made, config.regression)], config.regression)
-    scale = OpinionMap.fit(direction.along(sets[0].embeddings), sets[0].labels)
+    regressor = fit_regressor([*sets, joined(made, config.regression)], config.regression)
+    scale = OpinionMap.fit(regressor.along(sets[0].embeddings), sets[0].labels)
     for wanted, some, own in zip(config.opinions, opinions, sets, strict=True):
-        places = direction.along(own.embeddings)
+        places = regressor.along(own.embeddings)
         standard = (own.labels - own.labels.mean()) / own.labels.std()
         labels = scale.opinions(places.mean() + places.std() * standard)
         for k, (one, label, row) in enumerate(zip(some, labels.tolist(), own.embeddings, strict=True)):
@@ -167,7 +167,7 @@ def gather_stills(config: DistillConfig, views: ViewsConfig, folder: Path) -> It
             )
     for k, (source, ladder) in enumerate(zip(sources, made, strict=True)):
         planned = plan_steps(source.name, ladders)[1]
-        labels = scale.opinions(direction.along(ladder.embeddings))
+        labels = scale.opinions(regressor.along(ladder.embeddings))
         top = labels[[kind for kind, _ in planned].index(PRISTINE)]
         for j, (step, (kind, level)) in enumerate(zip(steps(source, ladders), planned, strict=True)):
             windows, shown = look_at_picture(step.pixels, folder / "seen.png", views, 1000 * k + j)

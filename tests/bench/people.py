@@ -39,7 +39,7 @@ from vqa.light.config import DistillConfig
 from vqa.light.distill import joined
 from vqa.light.embedding import SIZE
 from vqa.light.material import Embeddings, ladders
-from vqa.light.regression import LabelledSet, fit_direction
+from vqa.light.regression import LabelledSet, fit_regressor
 from vqa.light.student import Student
 from vqa.metrics.correlation import srcc
 from vqa.metrics.intervals import interval, replicates
@@ -211,7 +211,7 @@ def main(
     ladder = [joined([one.pictures for one in learned], config.regression)] if learned else []
 
     def predicted(sets: Sequence[LabelledSet], rows: Numbers) -> Numbers:
-        return fit_direction([*sets, *ladder], config.regression).along(rows)
+        return fit_regressor([*sets, *ladder], config.regression).along(rows)
 
     goals = {"avt-image-quality": (">= 0.95", ">= 0.78"), "pcuid": (">= 0.92", ">= 0.82")}
     for people, opinions, whole in found:
@@ -247,10 +247,10 @@ def main(
         parts = {"widest tenth": order[:tenth], "narrowest tenth": order[-tenth:], "all": order}
         print(f"mean error: {', '.join(f'{name} {errors[part].mean():.3f}' for name, part in parts.items())}")
 
-    direction = fit_direction([*(one for _, _, one in found), *ladder], config.regression)
+    regressor = fit_regressor([*(one for _, _, one in found), *ladder], config.regression)
 
     def along(pictures: Sequence[Pixels]) -> Numbers:
-        return direction.along(np.stack([embeddings.of_picture(one) for one in pictures]))
+        return regressor.along(np.stack([embeddings.of_picture(one) for one in pictures]))
 
     orders(along, held_out, contents, "students")
 

@@ -10,7 +10,7 @@ from vqa.light.card import StudentCard
 from vqa.light.cascade import Width
 from vqa.light.embedding import SIZE
 from vqa.light.encoder import EfficientNetLite0
-from vqa.light.regression import Direction
+from vqa.light.regression import RadialPart, Regressor
 from vqa.light.student import Line, OpinionMap, Student
 
 VIEWS = {"global_kind": "frames", "global_pixels": 320, "keyframes": 4, "spatial": "centre", "local_pictures": 0}
@@ -19,9 +19,19 @@ VIEWS = {"global_kind": "frames", "global_pixels": 320, "keyframes": 4, "spatial
 @pytest.fixture(scope="session")
 def student() -> Student:
     torch.manual_seed(0)
-    direction = Direction(weights=np.random.default_rng(0).standard_normal(SIZE) / 50, bias=0.1)
+    drawn = np.random.default_rng(0)
+    weights = drawn.standard_normal(SIZE) / 50
+    radial = RadialPart(
+        centre=np.zeros(SIZE),
+        scale=np.ones(SIZE),
+        axes=drawn.integers(-8, 9, (SIZE, 3)).astype(np.float32) / 1024,
+        centres=drawn.integers(-8, 9, (5, 3)) / 16,
+        coefficients=drawn.integers(-8, 9, 5) / 8,
+        sharpness=0.3,
+    )
+    regressor = Regressor(weights=weights, bias=0.1, radial=radial)
     card = StudentCard(name="drawn", views=dict(VIEWS), trained_on=["nothing"])
-    return Student(EfficientNetLite0(), Line(direction=direction, map=OpinionMap(middle=0.0, gain=0.3)), card)
+    return Student(EfficientNetLite0(), Line(regressor=regressor, map=OpinionMap(middle=0.0, gain=0.3)), card)
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from tests.light.conftest import VIEWS
 from tests.support import clips
@@ -55,6 +56,11 @@ def test_the_digest_names_the_weights_and_the_card(student_folder: Path, tmp_pat
     assert student_digest(changed) != student_digest(student_folder)
 
 
+def fewer_centres(folder: Path) -> None:
+    tensors = load_file(folder / WEIGHTS)
+    save_file(tensors | {"radial.centres": tensors["radial.centres"][1:].contiguous()}, folder / WEIGHTS)
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
@@ -62,6 +68,7 @@ def test_the_digest_names_the_weights_and_the_card(student_folder: Path, tmp_pat
         (lambda folder: (folder / CARD).write_text("name: x"), "make it anew"),
         (lambda folder: (folder / WEIGHTS).write_bytes(b"\x80\x04K\x01."), "cannot be used"),  # a pickle
         (lambda folder: (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:-100]), "cannot be used"),
+        (fewer_centres, r"radial part of \[.*\(4, 3\), \(5,\)\]"),
     ],
 )
 def test_a_folder_that_is_no_student_is_refused(

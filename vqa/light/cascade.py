@@ -7,7 +7,7 @@ learned from. The spread is scaled by split conformal prediction with locally we
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Self
@@ -22,7 +22,7 @@ from vqa.errors import ModelError
 from vqa.files import replacing
 from vqa.light.card import WIDTH
 from vqa.light.config import RegressionConfig
-from vqa.light.regression import LabelledSet, Matrix, fit_direction
+from vqa.light.regression import LabelledSet, Matrix, fit_regressor
 from vqa.metrics.conformal import half_width
 
 FOLDS = 5
@@ -58,15 +58,16 @@ class Width:
         """Fit the members and the scale.
 
         Args:
-            sets: As of `regression.fit_direction`; labels of the first on 1-5.
+            sets: As of `regression.fit_regressor`; labels of the first on 1-5.
             folds: Of each set the fold [N] of each row, 0 to FOLDS - 1; None for sets that every member learns from.
-            config: As of `regression.fit_direction`.
+            config: As of `regression.fit_regressor`.
 
         Returns:
             The width. Its scale comes from rows of the first set, each predicted by members that left its fold out.
         """
         pairs = list(combinations(range(FOLDS), 2))
-        members = [fit_direction(_without(sets, folds, pair), config) for pair in pairs]
+        straight = config.model_copy(update={"radial": 0.0})
+        members = [fit_regressor(_without(sets, folds, pair), straight) for pair in pairs]
         first = sets[0]
         points = float(first.labels.std())
         weights = np.stack([one.weights for one in members]).astype(np.float32).astype(np.float64) * points
@@ -129,7 +130,8 @@ def _without(sets: Sequence[LabelledSet], folds: Sequence[Matrix | None], left_o
     found = []
     for one, fold in zip(sets, folds, strict=True):
         kept = np.ones(len(one.labels), dtype=bool) if fold is None else ~np.isin(fold, left_out)
-        found.append(LabelledSet(embeddings=one.embeddings[kept], labels=one.labels[kept], weight=one.weight))
+        groups = None if one.groups is None else one.groups[kept]
+        found.append(replace(one, embeddings=one.embeddings[kept], labels=one.labels[kept], groups=groups))
     return found
 
 

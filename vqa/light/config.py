@@ -39,13 +39,13 @@ class TeacherConfig(Strict):
 
 
 class RegressionConfig(Strict):
-    """Settings of `fit_direction`."""
+    """Settings of `regression.fit_regressor`."""
 
     strength: float = Field(0.003, gt=0, description="of the ridge; more carries over to other sets, less fits these")
-    ladder_weight: float = Field(3.0, ge=0, description="of all ladders together, where a set of people's counts 1")
-    between: float = Field(
-        0.0, ge=0, le=1, description="share of what sets the means of contents apart that ladders keep; 0 = order alone"
-    )
+    ladder_weight: float = Field(6.0, ge=0, description="of all ladders together, where a set of people's counts 1")
+    radial: float = Field(0.5, ge=0, le=1, description="share of the radial kernel, the linear one has the rest")
+    sharpness: float = Field(1.0, gt=0, description="of the radial kernel: its exponent at the median distance")
+    axes: int = Field(32, ge=1, description="principal axes of the embeddings that the radial kernel sees")
     emphasis: dict[str, float] = Field(
         default_factory=lambda: {"statistics": 10.0, "colours": 10.0, "spectra": 40.0, "contrasts": 10.0},
         description="variance that each feature of a group gets where the encoder's get 1",
@@ -122,7 +122,7 @@ class DistillConfig(Strict):
     ladders: LaddersConfig | None = Field(None, description="null = people's opinions alone")
     embedding: EmbeddingConfig = Field(default_factory=EmbeddingConfig)
     regression: RegressionConfig = Field(default_factory=RegressionConfig)
-    rali: RaliConfig | None = Field(None, description="basis vectors with scores; null = one direction, by regression")
+    rali: RaliConfig | None = Field(None, description="basis vectors with scores; null = by regression alone")
     keyframes: int = Field(4, ge=1, description="frames of a video")
     picture_pixels: int = Field(1280, ge=64, description="long side at which a picture is looked at, at most")
     cache: Path = Field(Path(".cache/light"), description="embeddings made before")

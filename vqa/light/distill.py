@@ -1,4 +1,4 @@
-"""Train a student: a direction or a basis, its card and its width."""
+"""Train a student: a regressor or a basis, its card and its width."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,7 +13,7 @@ from vqa.light.material import Embeddings, Ladder, Material, gather, published_e
 from vqa.light.rali import Facts, Lesson, fit_basis
 from vqa.light.ranking import Order, order_of
 from vqa.light.reasons import encode_texts, fact
-from vqa.light.regression import LabelledSet, fit_direction
+from vqa.light.regression import LabelledSet, fit_regressor
 from vqa.light.student import Line, OpinionMap, Student
 
 
@@ -53,7 +53,7 @@ def fit_width(config: DistillConfig, material: Material) -> Width | None:
 
 
 def _sets(config: DistillConfig, material: Material, lessons: Sequence[Lesson]) -> list[LabelledSet]:
-    """What a direction is fitted to."""
+    """What a regressor is fitted to."""
     sets = [LabelledSet(embeddings=one.embeddings, labels=one.labels, weight=one.weight) for one in lessons]
     if material.lessons and material.ladders:
         sets.append(joined([one.pictures for one in material.ladders], config.regression))
@@ -61,13 +61,13 @@ def _sets(config: DistillConfig, material: Material, lessons: Sequence[Lesson]) 
 
 
 def fit_head(config: DistillConfig, material: Material) -> Line | Basis:
-    """A direction by regression, or a basis by the steps of RALI."""
+    """A regressor, or a basis by the steps of RALI."""
     lessons = material.lessons or (_severity(material.ladders),)
     if config.rali is None:
         sets = _sets(config, material, lessons)
-        direction = fit_direction(sets, config.regression)
-        places = direction.along(sets[0].embeddings)
-        return Line(direction=direction, map=OpinionMap.fit(places, sets[0].labels))
+        regressor = fit_regressor(sets, config.regression)
+        places = regressor.along(sets[0].embeddings)
+        return Line(regressor=regressor, map=OpinionMap.fit(places, sets[0].labels))
     source = config.rali.align.texts if config.rali.align else None
     facts = facts_of(material.ladders)
     return fit_basis(lessons, facts, config.rali, config.regression, lambda texts: encode_texts(texts, source))
@@ -99,12 +99,10 @@ def facts_of(ladders: Sequence[Ladder]) -> Facts | None:
 
 
 def joined(contents: Sequence[LabelledSet], config: RegressionConfig) -> LabelledSet:
-    """Join ladders into one set, moved towards one mean: only their order is known."""
-    centre = np.mean([one.embeddings.mean(0) for one in contents], axis=0)
-    middle = np.mean([one.labels.mean() for one in contents])
-    moved = 1 - config.between
+    """Join ladders into one set, a group each: only the order within one is known."""
     return LabelledSet(
-        embeddings=np.concatenate([one.embeddings - moved * (one.embeddings.mean(0) - centre) for one in contents]),
-        labels=np.concatenate([one.labels - moved * (one.labels.mean() - middle) for one in contents]),
+        embeddings=np.concatenate([one.embeddings for one in contents]),
+        labels=np.concatenate([one.labels for one in contents]),
         weight=config.ladder_weight,
+        groups=np.repeat(np.arange(len(contents)), [len(one.labels) for one in contents]),
     )

@@ -19,7 +19,7 @@ from vqa.light.align import align
 from vqa.light.basis import Basis, fit_vectors, principal, unit
 from vqa.light.config import AlignConfig, RaliConfig, RegressionConfig, TuningConfig
 from vqa.light.ranking import Order, gaps_loss, order_loss, pairs_loss
-from vqa.light.regression import standardisation
+from vqa.light.regression import principal_axes, standardisation
 
 Matrix = NDArray[np.float64]
 TextEncoder = Callable[[Sequence[str]], Matrix]
@@ -98,7 +98,7 @@ def reduce(lessons: Sequence[Lesson], facts: Facts | None, axes: int, regression
     sets: list[Lesson | Facts] = [*lessons, facts] if facts else [*lessons]
     centre, scale = standardisation([one.embeddings for one in sets], regression)
     standard = [(one.embeddings - centre) * scale for one in sets]
-    rotation = _rotation(standard, axes)
+    rotation = principal_axes(standard, axes) / standard[0].shape[1] ** 0.5  # points about 1 long
     return Reduced(points=tuple(one @ rotation for one in standard), centre=centre, scale=scale, rotation=rotation)
 
 
@@ -144,15 +144,6 @@ def fit_steps(
 def _told(lessons: Sequence[Lesson], facts: Facts | None) -> list[str]:
     """The text of each picture, in the order of `Reduced.points`."""
     return [text for one in lessons for text in one.texts] + list(facts.texts if facts else ())
-
-
-def _rotation(standardised: Sequence[Matrix], axes: int) -> Matrix:
-    """Main directions [D, R] of sets, each centred, scaled to points about 1 long."""
-    rows = np.concatenate([one - one.mean(0) for one in standardised])
-    values, vectors = np.linalg.eigh(rows @ rows.T)  # fewer rows than features
-    kept = [k for k in np.argsort(-values)[:axes] if values[k] > 1e-9 * values[-1]]
-    directions: Matrix = rows.T @ (vectors[:, kept] / np.sqrt(values[kept] * rows.shape[1]))
-    return directions
 
 
 def _on_scale(labels: Matrix, first: Matrix) -> Matrix:

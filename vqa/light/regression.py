@@ -1,15 +1,17 @@
-"""A student's head: one direction by ridge regression on several sets at once."""
+"""A student's head: kernel ridge regression on several sets at once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve
 
 from vqa.light.config import RegressionConfig
 from vqa.light.embedding import SIZES
 
 Matrix = NDArray[np.float64]
+_SPANNED = 2000  # rows that the axes of the radial part are taken from, at most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,53 +21,142 @@ class LabelledSet:
     embeddings: Matrix  # [N, D]
     labels: Matrix  # [N]
     weight: float = 1.0
+    groups: NDArray[np.int64] | None = None  # [N]; labels are compared within a group alone; None: all are one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Direction:
-    """A line in the space of embeddings: `embeddings @ weights + bias`."""
+class RadialPart:
+    """Gaussian radial basis functions around the rows that were learnt from.
+
+    As a student's file holds them: axes and centres in float16, the rest but the sharpness in float32.
+    """
+
+    centre: Matrix  # [D]
+    scale: Matrix  # [D]
+    axes: NDArray[np.float32]  # [D, A]
+    centres: Matrix  # [N, A]
+    coefficients: Matrix  # [N]
+    sharpness: float  # of a function: exp(-sharpness * squared distance)
+
+    def along(self, embeddings: Matrix) -> Matrix:
+        """Sum of the functions at embeddings [M, D], [M]."""
+        places = ((embeddings - self.centre) * self.scale).astype(np.float32) @ self.axes
+        squares = _squares(places.astype(np.float64), self.centres)
+        return np.asarray(np.exp(-self.sharpness * squares) @ self.coefficients)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Regressor:
+    """A function of embeddings: a direction, and a radial part where it bends."""
 
     weights: Matrix  # [D]
     bias: float
+    radial: RadialPart | None = None
 
     def along(self, embeddings: Matrix) -> Matrix:
-        """Where embeddings [N, D] lie on it, [N]."""
-        return embeddings @ self.weights + self.bias
+        """Places of embeddings [N, D] on the scale that the sets share, [N]."""
+        places = embeddings @ self.weights + self.bias
+        return places if self.radial is None else places + self.radial.along(embeddings)
 
 
-def fit_direction(sets: Sequence[LabelledSet], config: RegressionConfig) -> Direction:
-    """Fit one direction to sets that do not share a scale.
+def fit_regressor(sets: Sequence[LabelledSet], config: RegressionConfig) -> Regressor:
+    """Fit one function to sets that do not share a scale.
 
-    Each set has its own offset and, from the second on, its own gain: after each round the labels of a set are put on
-    the common scale by the regression of what was predicted on them. The first set's labels, standardised, are the
-    scale. Minimises `sum_d w_d / N_d * ||a_d y_d + b_d - X_d v||^2 + strength * D * ||v||^2`, X standardised.
+    Kernel ridge regression (Hastie, Tibshirani, Friedman 2009, section 5.8) with a linear and a Gaussian kernel, added.
+    Each group has its own offset and each set, from the second on, its own gain: after each round the labels of a set
+    are put on the common scale by the regression of what was predicted on them. The first set's labels, standardised,
+    are the scale. Minimises `sum_d w_d / N_d * ||a_d y_d + b_g - f(X_d)||^2 + strength * ||f||^2`, X standardised.
 
     Args:
         sets: At least one; the first with weight 1 should be people's.
-        config: Strength, emphasis and rounds.
+        config: Strength, kernels, emphasis and rounds.
 
     Returns:
-        The direction, for embeddings as given.
+        The function, for embeddings as given.
     """
-    centre, scale = standardisation([one.embeddings for one in sets], config)
-    centred, weights = [], []
-    for one in sets:
-        standard = (one.embeddings - centre) * scale
-        centred.append(standard - standard.mean(0))
-        weights.append(np.full(len(standard), np.sqrt(one.weight / len(standard))))
-    row_weights = np.concatenate(weights)
-    rows = np.concatenate(centred) * row_weights[:, None]
-    size = rows.shape[1]
-    kernel = rows @ rows.T / size + config.strength * np.eye(len(rows))
-    targets = [(one.labels - one.labels.mean()) / max(float(one.labels.std()), 1e-9) for one in sets]
-    found: Matrix = np.zeros(size)
+    centre, scale = standardisation([_within(one.embeddings, one.groups) for one in sets], config)
+    centre += np.mean([one.embeddings.mean(0) for one in sets], axis=0)
+    rows = np.concatenate([(one.embeddings - centre) * scale for one in sets])
+    groups = _numbered(sets)
+    row_weights = np.concatenate([np.full(len(one.labels), (one.weight / len(one.labels)) ** 0.5) for one in sets])
+    axes = _float16(principal_axes([rows[:: -(-len(rows) // _SPANNED)]], config.axes))
+    places = _float16(rows @ axes)
+    squares = _squares(places, places)
+    is_free = np.concatenate([np.full(len(one.labels), one.groups is None) for one in sets])
+    middle = max(float(np.median(squares[np.ix_(is_free, is_free)] if is_free.any() else squares)), 1e-9)
+    sharpness, share = config.sharpness / middle, config.radial * middle / rows.shape[1]
+    linear = (1 - config.radial) / rows.shape[1]
+    kernel = linear * (rows @ rows.T) + share * np.exp(-sharpness * squares)
+    kernel = _within(_within(kernel, groups).T, groups)
+    factor = cho_factor(row_weights[:, None] * kernel * row_weights + config.strength * np.eye(len(rows)))
+    targets = [_standardised(one) for one in sets]
+    ends = np.cumsum([len(one) for one in targets])[:-1]
+    found: Matrix = np.zeros(len(rows))
     for _ in range(config.rounds):
-        found = rows.T @ np.linalg.solve(kernel, np.concatenate(targets) * row_weights) / size
-        for k, features in enumerate(centred[1:], start=1):
-            predicted = features @ found
+        found = row_weights * cho_solve(factor, row_weights * np.concatenate(targets))
+        for k, predicted in enumerate(np.split(kernel @ found, ends)[1:], start=1):
             gain = float(predicted @ targets[k] / (targets[k] @ targets[k]))
             targets[k] = targets[k] * np.clip(gain, 0.5, 2.0)
-    return Direction(weights=found * scale, bias=-float(centre @ (found * scale)))
+    found = _within(found, groups)
+    weights = linear * (found @ rows) * scale
+    radial = RadialPart(
+        centre=_float32(centre),
+        scale=_float32(scale),
+        axes=axes.astype(np.float32),
+        centres=places,
+        coefficients=_float32(share * found),
+        sharpness=sharpness,
+    )
+    return Regressor(weights=weights, bias=-float(centre @ weights), radial=radial if config.radial else None)
+
+
+def principal_axes(sets: Sequence[Matrix], count: int) -> Matrix:
+    """Principal axes [D, A] of length 1 of rows [N, D], each set centred, at most `count`."""
+    rows = np.concatenate([one - one.mean(0) for one in sets])
+    values, vectors = np.linalg.eigh(rows @ rows.T)  # fewer rows than features
+    kept = [k for k in np.argsort(-values)[:count] if values[k] > 1e-9 * values[-1]]
+    return np.asarray(rows.T @ (vectors[:, kept] / np.sqrt(values[kept])))
+
+
+def _squares(some: Matrix, others: Matrix) -> Matrix:
+    """Squared distances [M, N] of [M, A] and [N, A]."""
+    sums = (some**2).sum(1)[:, None] + (others**2).sum(1) - 2 * some @ others.T
+    return np.asarray(np.maximum(sums, 0.0))
+
+
+def _float16(numbers: Matrix) -> Matrix:
+    return np.asarray(numbers.astype(np.float16), dtype=np.float64)
+
+
+def _float32(numbers: Matrix) -> Matrix:
+    return np.asarray(numbers.astype(np.float32), dtype=np.float64)
+
+
+def _numbered(sets: Sequence[LabelledSet]) -> NDArray[np.int64]:
+    """The group of each row of all sets, each set's apart from the others'."""
+    found, start = [], 0
+    for one in sets:
+        groups = np.zeros(len(one.labels), dtype=np.int64) if one.groups is None else one.groups
+        found.append(np.unique(groups, return_inverse=True)[1] + start)
+        start = int(found[-1].max()) + 1
+    return np.asarray(np.concatenate(found))
+
+
+def _within(values: Matrix, groups: NDArray[np.int64] | None) -> Matrix:
+    """Values [N, ...] with the mean of each group taken off; of all where there are none."""
+    if groups is None:
+        return np.asarray(values - values.mean(0))
+    numbers, counts = np.unique(groups, return_inverse=True, return_counts=True)[1:]
+    order = np.argsort(numbers, kind="stable")
+    means = np.add.reduceat(values[order], np.append(0, np.cumsum(counts)[:-1])) / counts.reshape(
+        -1, *[1] * (values.ndim - 1)
+    )
+    return np.asarray(values - means[numbers])
+
+
+def _standardised(one: LabelledSet) -> Matrix:
+    labels = _within(one.labels, one.groups)
+    return np.asarray(labels / max(float(labels.std()), 1e-9))
 
 
 def standardisation(sets: Sequence[Matrix], config: RegressionConfig) -> tuple[Matrix, Matrix]:

@@ -22,12 +22,20 @@ from vqa.light.card import EMBEDDED, WEIGHTS, WIDTH, StudentCard, read_card, wri
 from vqa.light.cascade import Width
 from vqa.light.embedding import SIZE, Vector, embed
 from vqa.light.encoder import EfficientNetLite0
-from vqa.light.regression import Direction
+from vqa.light.regression import RadialPart, Regressor
 from vqa.types import Score, Views
 
 if TYPE_CHECKING:
     from vqa.light.clip import ClipEncoder
 
+# Of the radial part of a regressor, as the file has them.
+RADIAL_PARTS = {
+    "centre": torch.float32,
+    "scale": torch.float32,
+    "axes": torch.float16,
+    "centres": torch.float16,
+    "coefficients": torch.float32,
+}
 NEAREST = "nearest basis: "  # before words that no model wrote
 
 
@@ -129,17 +137,17 @@ class Student:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """A direction through embeddings, and the map from a place on it to an opinion."""
+    """A regressor of embeddings, and the map from a place on its line to an opinion."""
 
-    direction: Direction
+    regressor: Regressor
     map: "OpinionMap"
 
     def opinions(self, embeddings: NDArray[np.float64]) -> NDArray[np.float64]:
         """On 1-5, [N], of embeddings [N, D]."""
-        return self.map.opinions(self.direction.along(embeddings))
+        return self.map.opinions(self.regressor.along(embeddings))
 
     def nearest(self, embedding: NDArray[np.float64]) -> None:
-        """No words: a direction has none."""
+        """No words: a line has none."""
 
 
 def _rounded_head(head: Line | Basis) -> Line | Basis:
@@ -149,7 +157,7 @@ def _rounded_head(head: Line | Basis) -> Line | Basis:
         return numbers.astype(np.float32).astype(np.float64)
 
     if isinstance(head, Line):
-        return replace(head, direction=replace(head.direction, weights=kept(head.direction.weights)))
+        return replace(head, regressor=replace(head.regressor, weights=kept(head.regressor.weights)))
     return replace(
         head,
         projection=kept(head.projection),
@@ -161,11 +169,18 @@ def _rounded_head(head: Line | Basis) -> Line | Basis:
 
 def _tensors_of(head: Line | Basis) -> dict[str, torch.Tensor]:
     if isinstance(head, Line):
-        weights, scale = head.direction.weights, [head.direction.bias, head.map.middle, head.map.gain]
-        direction = torch.from_numpy(weights.astype(np.float32))
-        return {"direction": direction, "scale": torch.tensor(scale, dtype=torch.float64)}
-    parts = {f"basis.{name}": torch.from_numpy(getattr(head, name).astype(np.float32)) for name in BASIS_PARTS}
+        weights, scale = head.regressor.weights, [head.regressor.bias, head.map.middle, head.map.gain]
+        found = {"direction": _tensor(weights), "scale": torch.tensor(scale, dtype=torch.float64)}
+        if radial := head.regressor.radial:
+            found |= {f"radial.{name}": _tensor(getattr(radial, name), dtype) for name, dtype in RADIAL_PARTS.items()}
+            found["radial.sharpness"] = torch.tensor([radial.sharpness], dtype=torch.float64)
+        return found
+    parts = {f"basis.{name}": _tensor(getattr(head, name)) for name in BASIS_PARTS}
     return parts | {"basis.temperature": torch.tensor([head.temperature], dtype=torch.float64)}
+
+
+def _tensor(numbers: NDArray[np.floating[Any]], dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.from_numpy(numbers).to(dtype)
 
 
 def _network_of(card: StudentCard) -> "EfficientNetLite0 | ClipEncoder":
@@ -186,7 +201,8 @@ def _head_of(tensors: Mapping[str, torch.Tensor], card: StudentCard, *, size: in
         bias, middle, gain = tensors["scale"].double().tolist()
         if weights.shape != (size,):
             raise ValueError(f"{weights.size} weights for embeddings of {size}")
-        return Line(direction=Direction(weights=weights, bias=bias), map=OpinionMap(middle=middle, gain=gain))
+        regressor = Regressor(weights=weights, bias=bias, radial=_radial_of(tensors, size=size))
+        return Line(regressor=regressor, map=OpinionMap(middle=middle, gain=gain))
     parts = {name: tensors[f"basis.{name}"].double().numpy() for name in BASIS_PARTS}
     count, axes = parts["vectors"].shape
     sizes = {"projection": (size, axes), "offset": (axes,), "scores": (count,)}
@@ -198,6 +214,19 @@ def _head_of(tensors: Mapping[str, torch.Tensor], card: StudentCard, *, size: in
     if wrong or len(card.words) not in (0, count):
         raise ValueError("; ".join(wrong) or f"words of {len(card.words)} vectors, but there are {count}")
     return Basis(**parts, temperature=tensors["basis.temperature"].item(), words=tuple(card.words))
+
+
+def _radial_of(tensors: Mapping[str, torch.Tensor], *, size: int) -> RadialPart | None:
+    """Radial part in a student's file; None where its regressor is straight. Raises as `_head_of`."""
+    if "radial.axes" not in tensors:
+        return None
+    found = {name: tensors[f"radial.{name}"].double().numpy() for name in RADIAL_PARTS}
+    shapes = [found[name].shape for name in RADIAL_PARTS]
+    (count, axes) = found["centres"].shape
+    if shapes != [(size,), (size,), (size, axes), (count, axes), (count,)]:
+        raise ValueError(f"a radial part of {shapes} for embeddings of {size}")
+    found["axes"] = found["axes"].astype(np.float32)
+    return RadialPart(**found, sharpness=tensors["radial.sharpness"].item())
 
 
 class OpinionMap:
