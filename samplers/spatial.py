@@ -234,7 +234,7 @@ def _corners(length: int, side: int, step: int) -> Boxes:
 
 @lru_cache(maxsize=4)  # frames of a clip have one size
 def _closeness(width: int, height: int, wide: int, high: int, step: int) -> Map:
-    """Closeness of corners to the centred box's: 1 there, down to 0. Not to be changed."""
+    """Closeness of corners to the centred box's: 1 there, down to 0; read only."""
     across, down = (_corners(*one, step) - (one[0] - one[1]) / 2 for one in ((width, wide), (height, high)))
     away: Map = np.hypot(across[None, :], down[:, None])
     return 1.0 - away / max(float(away.max()), 1.0)
@@ -249,6 +249,6 @@ def _raise_overlap(overlap: Map, box: Boxes, *, x: Boxes, y: Boxes, wide: int, h
 
 
 def _covered(starts: Boxes, side: int, start: int, length: int) -> tuple[slice, Boxes]:
-    """Which sorted starts of stretches of `side` meet a stretch, and by how many pixels."""
+    """Sorted starts of stretches that meet a stretch, and by how many pixels."""
     some = slice(*np.searchsorted(starts, (start - side + 1, start + length)).tolist())
     return some, np.minimum(starts[some] + side, start + length) - np.maximum(starts[some], start)

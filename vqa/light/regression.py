@@ -111,7 +111,7 @@ def fit_regressor(sets: Sequence[LabelledSet], config: RegressionConfig) -> Regr
 
 
 def principal_axes(sets: Sequence[Matrix], count: int) -> Matrix:
-    """Principal axes [D, A] of length 1 of rows [N, D], each set centred, at most `count`."""
+    """Principal axes [D, A], of length 1, of rows [N, D] of sets, each centred."""
     rows = np.concatenate([one - one.mean(0) for one in sets])
     values, vectors = np.linalg.eigh(rows @ rows.T)  # fewer rows than features
     kept = [k for k in np.argsort(-values)[:count] if values[k] > 1e-9 * values[-1]]
@@ -143,7 +143,7 @@ def _numbered(sets: Sequence[LabelledSet]) -> NDArray[np.int64]:
 
 
 def _within(values: Matrix, groups: NDArray[np.int64] | None) -> Matrix:
-    """Values [N, ...] with the mean of each group taken off; of all where there are none."""
+    """Values [N, ...] less the mean of their group, or of all without groups."""
     if groups is None:
         return np.asarray(values - values.mean(0))
     numbers, counts = np.unique(groups, return_inverse=True, return_counts=True)[1:]

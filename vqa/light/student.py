@@ -217,7 +217,7 @@ def _head_of(tensors: Mapping[str, torch.Tensor], card: StudentCard, *, size: in
 
 
 def _radial_of(tensors: Mapping[str, torch.Tensor], *, size: int) -> RadialPart | None:
-    """Radial part in a student's file; None where its regressor is straight. Raises as `_head_of`."""
+    """Radial part in a student's file; None without one. Raises as `_head_of`."""
     if "radial.axes" not in tensors:
         return None
     found = {name: tensors[f"radial.{name}"].double().numpy() for name in RADIAL_PARTS}

@@ -153,7 +153,7 @@ def _save_from(trainer: Trained, draft: Path) -> None:
 
 
 def master_weights(model: nn.Module, *, keeps: bool) -> dict[str, torch.Tensor]:
-    """Gather the float32 weights that ZeRO-3 trains; its own saving rounds them to 16 bits.
+    """Gather the float32 weights of ZeRO-3; its own saving rounds to 16 bits.
 
     Args:
         model: whose shards all processes hold, and who all call this.
