@@ -61,6 +61,13 @@ def matrix_rate() -> float:
     return best
 
 
+def with_threads(count: int, task: Callable[[], object]) -> None:
+    """Run it with so many threads of torch, and go back to one."""
+    torch.set_num_threads(count)
+    task()
+    torch.set_num_threads(1)
+
+
 def main(rounds: int) -> None:
     """Print the table."""
     torch.set_num_threads(1)
@@ -85,6 +92,7 @@ def main(rounds: int) -> None:
             "look, light, snap keyframes": lambda: look(clip, snapped),
             "look, reason": lambda: look(clip, reason),
             "student": lambda: student.score([seen]),
+            "student, two threads": lambda: with_threads(2, lambda: student.score([seen])),
             "embedded model": lambda: scorer.try_score([shown]),
         }
         clock, processor = defaultdict(list), defaultdict(list)

@@ -1,6 +1,7 @@
 """Three ratios of the pipeline, each with its floor: `python -m tests.bench.rates [--clips N] [--pairs P] [--k K]`.
 
-Against the slower of its two stages alone; decoding by two workers against one; and against a plain script of the kind
+Of two decoding workers and a model, against the slower of its two stages alone, and against what the cores could do of
+both; decoding by two workers against one; and against a plain script of the kind
 that R1 projects publish: decord and transformers' `generate` with K answers, clip after clip, all cores to torch, the
 same model, clips, sampling and sizes of pictures; no child process, no batches, no prefill shared, no readout.
 All ways run turn about in one process, the model loaded before. Of each a short run and a long one are subtracted, so
@@ -106,6 +107,7 @@ def main(count: int, pairs: int, k: int) -> None:
         meter = Meter()
         meter.start()
         sampler, scorer = stages_of(inputs)
+        sampler = replace(sampler, workers=2)
         assert isinstance(scorer, ScoreStage)
         scorer.setup()
         found: dict[str, list[Cost]] = {}
@@ -139,7 +141,7 @@ def report(found: dict[str, list[Cost]]) -> None:
         return statistics.median(a[kind] / b[kind] for a, b in zip(found[above], found[below], strict=True))
 
     clocks = {
-        "slower stage / pipeline": max(ratio("decoding, one worker", "pipeline", 0), ratio("scoring", "pipeline", 0)),
+        "slower stage / pipeline": max(ratio("decoding, two workers", "pipeline", 0), ratio("scoring", "pipeline", 0)),
         "one decoder / two": ratio("decoding, one worker", "decoding, two workers", 0),
         "plain script / pipeline": ratio("plain script, K answers at once", "pipeline", 0),
     }
@@ -147,8 +149,10 @@ def report(found: dict[str, list[Cost]]) -> None:
         print(f"{name}: {value:.2f} by the clock (floor {FLOORS[name]})")
     apart = "plain script, a call for each answer"
     print(f"the same with a call for each answer: {ratio(apart, 'pipeline', 0):.2f}")
+    both = [a[1] + b[1] for a, b in zip(found["decoding, two workers"], found["scoring"], strict=True)]
+    cores = statistics.median(a / machine.cores() / b[0] for a, b in zip(both, found["pipeline"], strict=True))
+    print(f"what the cores could do of both stages / pipeline: {cores:.2f}")
     print("by processor time:")
-    both = [a[1] + b[1] for a, b in zip(found["decoding, one worker"], found["scoring"], strict=True)]
     own = statistics.median(a / b[1] for a, b in zip(both, found["pipeline"], strict=True))
     print(f"both stages / pipeline {own:.2f}")
     print(f"one decoder / two {ratio('decoding, one worker', 'decoding, two workers', 1):.2f}")
