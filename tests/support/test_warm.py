@@ -94,3 +94,47 @@ def test_a_signal_to_a_warm_command_reaches_the_fork(
 def test_a_warm_command_has_the_heavy_imports_behind_it(warm_commands: Path) -> None:
     code, said, _ = run(warm_commands, "python", "-c", f"import sys; print({set(warm.HEAVY)!r} <= set(sys.modules))")
     assert (code, said) == (0, "True\n")
+
+
+ENDS = """
+import os, psutil, subprocess, threading, time
+from tests.support import warm
+
+os.environ.pop(warm.VARIABLE, None)
+warm._import_all = lambda **_: None
+warm._work_for_ray = lambda _: time.sleep(300)
+end = warm.serve(with_ray=False)
+said = {"stdout": subprocess.PIPE, "text": True}
+code = "import time; print(1, flush=True); time.sleep(300)"
+waits = subprocess.Popen([warm.commands() / "python", "-c", code], **said)
+assert waits.stdout.readline() == "1\\n"
+raylet = subprocess.Popen(["sh", "-c", f"{warm.commands()}/ray-worker & wait"])
+
+def forks():
+    family = psutil.Process().children(recursive=True)
+    return [one for one in family if one.status() != "zombie" and one.cmdline() == psutil.Process().cmdline()]
+
+def until(count):
+    deadline = time.monotonic() + 20
+    while len(found := forks()) != count:
+        if time.monotonic() > deadline:
+            print(count, found, flush=True)
+            for one in found:
+                one.kill()
+            os._exit(1)
+        time.sleep(0.05)
+
+until(5)  # the server; the command and the worker, each with the server of its guards
+raylet.kill()
+raylet.wait()
+until(3)
+threading.Thread(target=end).start()
+until(0)
+waits.wait(60)
+"""
+
+
+@pytest.mark.skipif(not warm.IS_SUPPORTED, reason="no warm commands here")
+def test_no_fork_outlives_its_raylet_or_the_server() -> None:
+    """Two workers, whose raylets had been killed, had kept the server, and the run, from ending."""
+    subprocess.run([sys.executable, "-c", ENDS], check=True, timeout=120)

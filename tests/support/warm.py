@@ -11,6 +11,7 @@ import gc
 import importlib
 import json
 import logging
+import multiprocessing
 import os
 import runpy
 import selectors
@@ -53,8 +54,15 @@ leads = [os.getsid(0) == os.getpid(), os.getpgid(0) == os.getpid()]
 asked = json.dumps([sys.argv, os.getcwd(), dict(os.environ), leads]).encode()
 socket.send_fds(there, [len(asked).to_bytes({_NUMBER}, "big")], [0, 1, 2])
 there.sendall(asked)
+parent = os.getppid()
+there.settimeout(1.0)
 def number():
-    return int.from_bytes(there.recv({_NUMBER}, socket.MSG_WAITALL) or b"\\1", "big", signed=True)
+    while os.getppid() == parent or os.path.basename(sys.argv[0]) != {_RAY_WORKER!r}:  # whose raylet may be killed
+        try:
+            return int.from_bytes(there.recv({_NUMBER}, socket.MSG_WAITALL) or b"\\1", "big", signed=True)
+        except TimeoutError:
+            pass
+    os._exit(1)
 process = number()
 for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
     signal.signal(one, lambda one, _: os.kill(process, one))
@@ -170,6 +178,8 @@ def _serve(listener: socket.socket) -> None:
                     asked, _ = listener.accept()
                     first, streams, _, _ = socket.recv_fds(asked, _NUMBER, 3)
                     if not first:
+                        for one in multiprocessing.active_children():
+                            one.kill()  # else they would be waited for
                         return
                     said = asked.recv(int.from_bytes(first, "big"), socket.MSG_WAITALL)
                     process = _FORK.Process(target=_answer, args=(said, streams))
