@@ -252,7 +252,7 @@ def _as_new(folder: str, environment: dict[str, str]) -> None:
     """Leave nothing of pytest in this process."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-    sys.stdin, sys.stdout, sys.stderr = (open(one, "rww"[one], closefd=False) for one in range(3))  # noqa: SIM115
+    sys.stdin, sys.stdout, sys.stderr = (open(one, "rww"[one], closefd=False) for one in range(3))  # noqa: SIM115 (to its end)
     sys.stderr.reconfigure(line_buffering=True, errors="backslashreplace")
     logging.root.handlers.clear()
     for category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):

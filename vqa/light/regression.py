@@ -1,7 +1,7 @@
 """A student's head: kernel ridge regression on several sets at once."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,14 +79,24 @@ def fit_regressor(sets: Sequence[LabelledSet], config: RegressionConfig) -> Regr
     rows = np.concatenate([(one.embeddings - centre) * scale for one in sets])
     groups = _numbered(sets)
     row_weights = np.concatenate([np.full(len(one.labels), (one.weight / len(one.labels)) ** 0.5) for one in sets])
-    axes = _float16(principal_axes([rows[:: -(-len(rows) // _SPANNED)]], config.axes))
-    places = _float16(rows @ axes)
-    squares = _squares(places, places)
-    is_free = np.concatenate([np.full(len(one.labels), one.groups is None) for one in sets])
-    middle = max(float(np.median(squares[np.ix_(is_free, is_free)] if is_free.any() else squares)), 1e-9)
-    sharpness, share = config.sharpness / middle, config.radial * middle / rows.shape[1]
     linear = (1 - config.radial) / rows.shape[1]
-    kernel = linear * (rows @ rows.T) + share * np.exp(-sharpness * squares)
+    kernel = linear * (rows @ rows.T)
+    radial = None
+    if config.radial:
+        axes = _float16(principal_axes([rows[:: -(-len(rows) // _SPANNED)]], config.axes))
+        places = _float16(rows @ axes)
+        squares = _squares(places, places)
+        is_free = np.concatenate([np.full(len(one.labels), one.groups is None) for one in sets])
+        middle = max(float(np.median(squares[np.ix_(is_free, is_free)] if is_free.any() else squares)), 1e-9)
+        radial = RadialPart(
+            centre=_float32(centre),
+            scale=_float32(scale),
+            axes=axes.astype(np.float32),
+            centres=places,
+            coefficients=np.full(len(rows), config.radial * middle / rows.shape[1]),  # as yet what a row counts at most
+            sharpness=config.sharpness / middle,
+        )
+        kernel += radial.coefficients * np.exp(-radial.sharpness * squares)
     kernel = _within(_within(kernel, groups).T, groups)
     factor = cho_factor(row_weights[:, None] * kernel * row_weights + config.strength * np.eye(len(rows)))
     targets = [_standardised(one) for one in sets]
@@ -99,15 +109,9 @@ def fit_regressor(sets: Sequence[LabelledSet], config: RegressionConfig) -> Regr
             targets[k] = targets[k] * np.clip(gain, 0.5, 2.0)
     found = _within(found, groups)
     weights = linear * (found @ rows) * scale
-    radial = RadialPart(
-        centre=_float32(centre),
-        scale=_float32(scale),
-        axes=axes.astype(np.float32),
-        centres=places,
-        coefficients=_float32(share * found),
-        sharpness=sharpness,
-    )
-    return Regressor(weights=weights, bias=-float(centre @ weights), radial=radial if config.radial else None)
+    if radial is not None:
+        radial = replace(radial, coefficients=_float32(radial.coefficients * found))
+    return Regressor(weights=weights, bias=-float(centre @ weights), radial=radial)
 
 
 def principal_axes(sets: Sequence[Matrix], count: int) -> Matrix:
