@@ -127,6 +127,7 @@ class Views:
     frames_decoded: int
     decode_backend: str
     decode_seconds: float
+    enlargement: float | None = None  # times that each side was scaled by first (views.shown_size); None: not known
     repeats: int = 0  # of the global frames, how many show the one before again; counted where views.count_repeats says
 
     @property

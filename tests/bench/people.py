@@ -36,9 +36,9 @@ from vqa.errors import ClipError
 from vqa.light.card import EMBEDDED
 from vqa.light.cascade import Width, folds_of
 from vqa.light.config import DistillConfig
-from vqa.light.distill import joined
+from vqa.light.distill import fit_enlargement, joined
 from vqa.light.embedding import SIZE
-from vqa.light.material import Embeddings, ladders
+from vqa.light.material import Embeddings, enlargement_of, ladders
 from vqa.light.regression import LabelledSet, fit_regressor
 from vqa.light.student import Student
 from vqa.metrics.correlation import srcc
@@ -217,19 +217,34 @@ def main(
     for people, opinions, whole in found:
         others = [one for other, _, one in found if other is not people]
         folds = np.array([one.fold for one in opinions])
-        scores = np.zeros(len(folds))
+        times = [enlargement_of(one) for one in opinions]
+        groups = [one.group for one in opinions]
+        scores, pixels = np.zeros(len(folds)), np.zeros(len(folds))
         for fold in np.unique(folds):
             is_test = folds == fold
             rest = LabelledSet(
                 embeddings=whole.embeddings[~is_test], labels=whole.labels[~is_test], weight=whole.weight
             )
-            scores[is_test] = predicted([rest, *others], whole.embeddings[is_test])
+            pixels[is_test] = scores[is_test] = predicted([rest, *others], whole.embeddings[is_test])
+            kept, left = (np.flatnonzero(some).tolist() for some in (~is_test, is_test))
+            sets = [rest, *others, *ladder]
+            taken = fit_enlargement(sets, 0, [times[k] for k in kept], [groups[k] for k in kept], config.regression)
+            if taken:
+                scores[is_test] -= taken.taken([times[k] for k in left])
         test = folds == people.test_fold
         within, across = goals.get(people.name, ("", ""))
         line(f"{people.name}, five folds", scores, whole.labels, expected=people.expected, goal=within)
         line(
             f"{people.name}, fold {people.test_fold} alone", scores[test], whole.labels[test], expected=int(test.sum())
         )
+        if (scores != pixels).any():
+            line(f"{people.name}, five folds, by pixels alone", pixels, whole.labels, expected=people.expected)
+            line(
+                f"{people.name}, fold {people.test_fold} alone, by pixels alone",
+                pixels[test],
+                whole.labels[test],
+                expected=int(test.sum()),
+            )
         unseen = predicted(others, whole.embeddings)
         line(f"{people.name}, trained without it", unseen, whole.labels, expected=people.expected, goal=across)
         line(

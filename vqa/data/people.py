@@ -1,6 +1,7 @@
 """Pictures with people's opinions, as in configs/people, split in folds."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,14 +62,24 @@ class Opinion:
 
     def read(self) -> Pixels:
         """The picture as people saw it. Raises UsageError."""
-        try:
-            with Image.open(self.path) as image:
-                shown = image.convert("RGB")
-        except OSError as error:
-            raise UsageError(f"{self.path}: cannot be read as a picture ({error})") from error
+        with self._opened() as image:
+            shown = image.convert("RGB")
         if self.shown_size:
             shown = shown.resize(self.shown_size, Image.Resampling.BICUBIC)
         return np.asarray(shown)
+
+    def stored_size(self) -> tuple[int, int]:
+        """Width and height of the file. Raises as `read`."""
+        with self._opened() as image:
+            return image.size
+
+    @contextmanager
+    def _opened(self) -> Iterator[Image.Image]:
+        try:
+            with Image.open(self.path) as image:
+                yield image
+        except OSError as error:
+            raise UsageError(f"{self.path}: cannot be read as a picture ({error})") from error
 
 
 def find_people_set(name: str) -> PeopleSet:

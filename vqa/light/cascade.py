@@ -7,7 +7,7 @@ learned from. The spread is scaled by split conformal prediction with locally we
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Self
@@ -22,7 +22,7 @@ from vqa.errors import ModelError
 from vqa.files import replacing
 from vqa.light.card import WIDTH
 from vqa.light.config import RegressionConfig
-from vqa.light.regression import LabelledSet, Matrix, fit_regressor
+from vqa.light.regression import LabelledSet, Matrix, fit_regressor, without
 from vqa.metrics.conformal import half_width
 
 FOLDS = 5
@@ -67,7 +67,7 @@ class Width:
         """
         pairs = list(combinations(range(FOLDS), 2))
         straight = config.model_copy(update={"radial": 0.0})
-        members = [fit_regressor(_without(sets, folds, pair), straight) for pair in pairs]
+        members = [fit_regressor(without(sets, folds, pair), straight) for pair in pairs]
         first = sets[0]
         points = float(first.labels.std())
         weights = np.stack([one.weights for one in members]).astype(np.float32).astype(np.float64) * points
@@ -124,15 +124,6 @@ def _left_out(first: LabelledSet, folds: Matrix, weights: Matrix, biases: Matrix
 def _slope(scores: Matrix, least: float) -> Matrix:
     """Slope of the logistic map to 1-5 at a score: 1 in the middle, less at the ends."""
     return np.clip((scores - 1) * (5 - scores) / 4, least, 1.0)
-
-
-def _without(sets: Sequence[LabelledSet], folds: Sequence[Matrix | None], left_out: Sequence[int]) -> list[LabelledSet]:
-    found = []
-    for one, fold in zip(sets, folds, strict=True):
-        kept = np.ones(len(one.labels), dtype=bool) if fold is None else ~np.isin(fold, left_out)
-        groups = None if one.groups is None else one.groups[kept]
-        found.append(replace(one, embeddings=one.embeddings[kept], labels=one.labels[kept], groups=groups))
-    return found
 
 
 def folds_of(groups: Sequence[str]) -> Matrix:

@@ -9,11 +9,12 @@ from vqa.light.basis import Basis
 from vqa.light.card import StudentCard
 from vqa.light.cascade import FOLDS, Width, folds_of
 from vqa.light.config import DistillConfig, RegressionConfig
+from vqa.light.enlargement import Enlargement
 from vqa.light.material import Embeddings, Ladder, Material, gather, published_encoder
 from vqa.light.rali import Facts, Lesson, fit_basis
 from vqa.light.ranking import Order, order_of
 from vqa.light.reasons import encode_texts, fact
-from vqa.light.regression import LabelledSet, fit_regressor
+from vqa.light.regression import LabelledSet, fit_regressor, places_left_out
 from vqa.light.student import Line, OpinionMap, Student
 
 
@@ -66,11 +67,42 @@ def fit_head(config: DistillConfig, material: Material) -> Line | Basis:
     if config.rali is None:
         sets = _sets(config, material, lessons)
         regressor = fit_regressor(sets, config.regression)
+        taken = None
+        for k, one in enumerate(lessons):
+            taken = taken or fit_enlargement(sets, k, one.enlargements, one.groups, config.regression)
         places = regressor.along(sets[0].embeddings)
-        return Line(regressor=regressor, map=OpinionMap.fit(places, sets[0].labels))
+        if taken and lessons[0].enlargements:
+            places -= taken.taken(lessons[0].enlargements)
+        return Line(regressor=regressor, map=OpinionMap.fit(places, sets[0].labels), enlargement=taken)
     source = config.rali.align.texts if config.rali.align else None
     facts = facts_of(material.ladders)
     return fit_basis(lessons, facts, config.rali, config.regression, lambda texts: encode_texts(texts, source))
+
+
+def fit_enlargement(
+    sets: Sequence[LabelledSet],
+    k: int,
+    enlargements: Sequence[float | None],
+    groups: Sequence[str],
+    config: RegressionConfig,
+) -> Enlargement | None:
+    """What enlargement takes, by set k of those that a regressor is fitted to.
+
+    Args:
+        sets: As of `regression.fit_regressor`.
+        k: The set whose pictures people saw enlarged.
+        enlargements: [N] of set k, times.
+        groups: [N] of set k; what predicts a picture for this has seen none of its group.
+        config: As of `regression.fit_regressor`.
+
+    Returns:
+        The fit; None where some picture's is not known, or there are fewer than FOLDS groups.
+    """
+    known = [times for times in enlargements if times is not None]
+    if len(known) < len(sets[k].labels) or len(set(groups)) < FOLDS:
+        return None
+    places = places_left_out(sets, k, folds_of(groups), config)
+    return Enlargement.fit(places, np.array(known), sets[k].labels)
 
 
 def _severity(ladders: Sequence[Ladder]) -> Lesson:

@@ -36,7 +36,7 @@ from vqa.light.student import rounded
 from vqa.media.storage.fingerprint import fingerprint
 from vqa.types import Clip, Pixels
 from vqa.views import ViewsConfig, look
-from vqa.views.pictures import tile_size
+from vqa.views.pictures import enlargement, tile_size
 
 _NATIVE = 1 << 14  # long side: no frame is reduced
 _CONTENTS = SUFFIXES | VIDEO_SUFFIXES - {".gif"}  # 256 colours are no pristine picture
@@ -159,6 +159,7 @@ def gather(config: DistillConfig, embeddings: Embeddings, say: Callable[[str], N
                     for one, label in zip(opinions, labels.tolist(), strict=True)
                 ),
                 weight=wanted.weight,
+                enlargements=tuple(enlargement_of(one) for one in opinions),
                 groups=tuple(one.group for one in opinions),
                 judged=judged,
             )
@@ -180,6 +181,11 @@ def gather(config: DistillConfig, embeddings: Embeddings, say: Callable[[str], N
         count = sum(len(one.steps) for one in contents)
         trained_on.append(f"ladders: {count} pictures of {len(contents)} contents, in order of severity")
     return Material(lessons=tuple(lessons), ladders=tuple(contents), trained_on=tuple(trained_on))
+
+
+def enlargement_of(opinion: Opinion) -> float | None:
+    """Times that each side was enlarged by for people; None where nobody said. Raises as `Opinion.read`."""
+    return opinion.shown_size and enlargement(opinion.stored_size(), opinion.shown_size)
 
 
 def _taught(

@@ -48,6 +48,7 @@ class Lesson:
     texts: tuple[str, ...]  # [N]
     weight: float = 1.0
     judged: Judged | None = None
+    enlargements: tuple[float | None, ...] = ()  # [N], times, for people to see it; none for a set that is not people's
     groups: tuple[str, ...] = ()  # [N], what a split must not separate; none for a set that is not people's
 
 

@@ -114,6 +114,27 @@ def fit_regressor(sets: Sequence[LabelledSet], config: RegressionConfig) -> Regr
     return Regressor(weights=weights, bias=-float(centre @ weights), radial=radial)
 
 
+def places_left_out(sets: Sequence[LabelledSet], k: int, folds: Matrix, config: RegressionConfig) -> Matrix:
+    """Places of the rows of set k, [N], each by a regressor fitted without the rows of its fold."""
+    places = np.zeros(len(folds))
+    all_folds = [folds if one is sets[k] else None for one in sets]
+    for fold in np.unique(folds).tolist():
+        is_left = folds == fold
+        fitted = fit_regressor(without(sets, all_folds, [fold]), config)
+        places[is_left] = fitted.along(sets[k].embeddings[is_left])
+    return places
+
+
+def without(sets: Sequence[LabelledSet], folds: Sequence[Matrix | None], left_out: Sequence[int]) -> list[LabelledSet]:
+    """The sets without the rows of some folds; None: a set is kept whole."""
+    found = []
+    for one, fold in zip(sets, folds, strict=True):
+        kept = np.ones(len(one.labels), dtype=bool) if fold is None else ~np.isin(fold, left_out)
+        groups = None if one.groups is None else one.groups[kept]
+        found.append(replace(one, embeddings=one.embeddings[kept], labels=one.labels[kept], groups=groups))
+    return found
+
+
 def principal_axes(sets: Sequence[Matrix], count: int) -> Matrix:
     """Principal axes [D, A], of length 1, of rows [N, D] of sets, each centred."""
     rows = np.concatenate([one - one.mean(0) for one in sets])

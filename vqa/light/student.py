@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -22,6 +22,7 @@ from vqa.light.card import EMBEDDED, WEIGHTS, WIDTH, StudentCard, read_card, wri
 from vqa.light.cascade import Width
 from vqa.light.embedding import SIZE, Vector, embed
 from vqa.light.encoder import EfficientNetLite0
+from vqa.light.enlargement import Enlargement
 from vqa.light.regression import RadialPart, Regressor
 from vqa.types import Score, Views
 
@@ -97,9 +98,14 @@ class Student:
             return embed(self._network, views.global_pictures, self.card.embedding)
         return self._network.embed(views.global_pictures)
 
-    def opinion(self, embeddings: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-        """Scores on 1-5 of embeddings [N, D], [N]."""
-        return self._head.opinions(np.asarray(embeddings, dtype=np.float64))
+    def opinion(
+        self, embeddings: NDArray[np.floating[Any]], enlargements: Sequence[float | None] | None = None
+    ) -> NDArray[np.float64]:
+        """Scores on 1-5 of embeddings [N, D], [N], and of times that the pictures were enlarged by, where known."""
+        rows = np.asarray(embeddings, dtype=np.float64)
+        if isinstance(self._head, Basis):
+            return self._head.opinions(rows)
+        return self._head.opinions(rows, enlargements)
 
     def score(self, views: Sequence[Views]) -> list[Score | ClipError]:
         """Score clips, each by itself: a clip's score does not depend on the others.
@@ -117,7 +123,7 @@ class Student:
         started = time.perf_counter()
         try:
             embedding = self.embed(views).astype(np.float64)
-            found = float(self._head.opinions(embedding[None])[0])
+            found = float(self.opinion(embedding[None], [views.enlargement])[0])
             words = self._head.nearest(embedding)
             width = float(self._width.of(embedding[None], np.array([found]))[0]) if self._width else None
         except (RuntimeError, ValueError, MemoryError) as error:
@@ -137,14 +143,20 @@ class Student:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """A regressor of embeddings, and the map from a place on its line to an opinion."""
+    """A regressor of embeddings, what enlargement takes, and the map from a place on its line to an opinion."""
 
     regressor: Regressor
     map: "OpinionMap"
+    enlargement: Enlargement | None = None
 
-    def opinions(self, embeddings: NDArray[np.float64]) -> NDArray[np.float64]:
-        """On 1-5, [N], of embeddings [N, D]."""
-        return self.map.opinions(self.regressor.along(embeddings))
+    def opinions(
+        self, embeddings: NDArray[np.float64], enlargements: Sequence[float | None] | None = None
+    ) -> NDArray[np.float64]:
+        """On 1-5, [N], of embeddings [N, D] and times that the pictures were enlarged by, where known."""
+        places = self.regressor.along(embeddings)
+        if self.enlargement and enlargements:
+            places -= self.enlargement.taken(enlargements)
+        return self.map.opinions(places)
 
     def nearest(self, embedding: NDArray[np.float64]) -> None:
         """No words: a line has none."""
@@ -174,6 +186,8 @@ def _tensors_of(head: Line | Basis) -> dict[str, torch.Tensor]:
         if radial := head.regressor.radial:
             found |= {f"radial.{name}": _tensor(getattr(radial, name), dtype) for name, dtype in RADIAL_PARTS.items()}
             found["radial.sharpness"] = torch.tensor([radial.sharpness], dtype=torch.float64)
+        if head.enlargement:
+            found["enlargement"] = torch.tensor(astuple(head.enlargement), dtype=torch.float64)
         return found
     parts = {f"basis.{name}": _tensor(getattr(head, name)) for name in BASIS_PARTS}
     return parts | {"basis.temperature": torch.tensor([head.temperature], dtype=torch.float64)}
@@ -202,7 +216,8 @@ def _head_of(tensors: Mapping[str, torch.Tensor], card: StudentCard, *, size: in
         if weights.shape != (size,):
             raise ValueError(f"{weights.size} weights for embeddings of {size}")
         regressor = Regressor(weights=weights, bias=bias, radial=_radial_of(tensors, size=size))
-        return Line(regressor=regressor, map=OpinionMap(middle=middle, gain=gain))
+        taken = Enlargement(*tensors["enlargement"].tolist()) if "enlargement" in tensors else None
+        return Line(regressor=regressor, map=OpinionMap(middle=middle, gain=gain), enlargement=taken)
     parts = {name: tensors[f"basis.{name}"].double().numpy() for name in BASIS_PARTS}
     count, axes = parts["vectors"].shape
     sizes = {"projection": (size, axes), "offset": (axes,), "scores": (count,)}

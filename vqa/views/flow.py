@@ -26,7 +26,17 @@ from vqa.media.packets import PacketTable, nearest_frames
 from vqa.media.probe import probe
 from vqa.types import Clip, CropBox, MediaInfo, Views
 from vqa.views.frames import change_by_luma, global_frames, local_frames, span
-from vqa.views.pictures import as_shown, cut_out, grid_of, laid_out, part, repeats_of, tile_size, within_area
+from vqa.views.pictures import (
+    as_shown,
+    cut_out,
+    enlargement,
+    grid_of,
+    laid_out,
+    part,
+    repeats_of,
+    tile_size,
+    within_area,
+)
 
 LocalName = SpatialName | Literal["frames"]
 SnapName = Literal["none", "keyframes"]
@@ -164,5 +174,6 @@ def look(
         frames_decoded=decoded,
         decode_backend=config.backend,
         decode_seconds=time.perf_counter() - started,
+        enlargement=enlargement((info.width, info.height), config.shown_size) if config.shown_size else None,
         repeats=repeats_of([shot.pixels for shot in tiles.values()]) if config.count_repeats else 0,
     )

@@ -67,6 +67,11 @@ def as_shown(frames: Frames, shown: Size, sizes: Sequence[Size | None]) -> Frame
     return replace(frames, pixels=tuple(pictures))
 
 
+def enlargement(stored: Size, shown: Size) -> float:
+    """Times that each side is scaled by, by area."""
+    return math.sqrt(shown[0] * shown[1] / (stored[0] * stored[1]))
+
+
 def part(frames: Frames, start: int, stop: int) -> dict[int, Shot]:
     """Decoded shots of requests [start, stop), by place in that range."""
     found = zip(frames.requested.tolist(), frames.seconds.tolist(), frames.pixels, strict=True)
