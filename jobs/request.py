@@ -23,7 +23,7 @@ from vqa.data.dialects import AS_SEEN, Dialect
 from vqa.data.sources import Selection, Tally, stream_clips
 from vqa.errors import ModelError, UsageError
 from vqa.evaluate.calibrate import Calibration, load_calibration
-from vqa.light.card import EMBEDDED, WIDTH
+from vqa.light.card import EMBEDDED_STUDENT, WIDTH
 from vqa.model.engines.config import EngineName, meet
 from vqa.model.question import read_words
 
@@ -109,7 +109,7 @@ def inputs_of(request: ScoreRequest) -> ScoreInputs:
 def _light_inputs(whole: ScoreInputs) -> ScoreInputs:
     """First pass of a cascade. Raises ModelError for a student without uncertainty."""
     config = light_part(whole.config)
-    folder = config.student or EMBEDDED
+    folder = config.student or EMBEDDED_STUDENT
     model_id, revision = identify(config)
     if not (folder / WIDTH).is_file():
         raise ModelError(
@@ -184,7 +184,7 @@ def stages_of(inputs: ScoreInputs) -> tuple[SampleStage, ScoreStage | LightStage
     )
     if config.tier == "light":
         return sample, LightStage(
-            student=config.student or EMBEDDED,
+            student=config.student or EMBEDDED_STUDENT,
             model_id=inputs.model_id,
             model_revision=inputs.model_revision,
             job=job,
