@@ -32,7 +32,10 @@ def scale_of(config: ScoreConfig, *, model_id: str, revision: str) -> Calibratio
         return found if found and (found.model_id, found.model_revision) == (model_id, revision) else None
     found = load_calibration(config.reason_scale)
     if found.model_id not in (None, model_id):
-        raise UsageError(f"--reason-scale {config.reason_scale}: made for {found.model_id}, this run uses {model_id}")
+        raise UsageError(
+            f"--reason-scale {config.reason_scale}: made for {found.model_id}, this run uses {model_id}. Make "
+            "one by `vqa calibrate` on this model's scores."
+        )
     return found
 
 

@@ -88,11 +88,14 @@ def inputs_of(request: ScoreRequest) -> ScoreInputs:
     clips.settle(PLAN_CHUNK)  # what is wrong with a short list, or with the head of a long one, is said before a run
     if not clips.listed:
         found = clips.facts
-        skipped = f" (skipped: {found.skipped}; --include '*.SUFFIX' takes them)" * bool(found.skipped)
-        raise UsageError(f"no video or picture in {', '.join(request.sources)}{skipped}")
+        way = f"Skipped: {found.skipped}; --include '*.SUFFIX' takes them" if found.skipped else "Check the paths"
+        raise UsageError(f"no video or picture in {', '.join(request.sources)}. {way}.")
     model_id, revision = identify(config)
     if calibration and calibration.model_id not in (None, model_id):
-        raise UsageError(f"calibration {config.calibration}: made for {calibration.model_id}, this run uses {model_id}")
+        raise UsageError(
+            f"calibration {config.calibration}: made for {calibration.model_id}, this run uses {model_id}. "
+            "Make one by `vqa calibrate` on this model's scores."
+        )
     scale = scale_of(config, model_id=model_id, revision=revision) if config.tier == "cascade" else None
     whole = ScoreInputs(
         config=config,
