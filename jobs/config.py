@@ -115,7 +115,7 @@ def resolve_values(
     base: Values = {key: card[key] for key in ("views", "generation") if key in card} | {"model": card}
     if given.get("tier") not in ("light", "cascade"):
         return build(ScoreConfig, merge_values(base, given), where=where)
-    folder = Path(str(given["student"])) if given.get("student") else student.EMBEDDED
+    folder = Path(str(given["student"])) if given.get("student") else student.EMBEDDED_STUDENT
     views = student.read_card(folder).views
     if given["tier"] == "light":
         config = build(ScoreConfig, merge_values({"model": card, "views": views}, given), where=where)
@@ -170,7 +170,7 @@ def make_guard(limits: ClipLimits, *, preload: Sequence[str] = ()) -> Guard:
 def identify(config: ScoreConfig) -> tuple[str, str]:
     """Id and revision (commit or digest) of the model or student. Raises ModelError."""
     if config.tier == "light":
-        folder = config.student or student.EMBEDDED
+        folder = config.student or student.EMBEDDED_STUDENT
         return student.read_card(folder).name, student.student_digest(folder)
     if config.model_engine.name == "endpoint":
         return config.model_engine.served_model or config.model.source, SERVED

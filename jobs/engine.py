@@ -29,7 +29,7 @@ TOO_MANY_FAILED = 3
 EXAMPLE_CHARACTERS = 200
 OPEN_FILES = 10_000  # handed out and not done, at most: what the driver holds of a job of any size
 FIRST_FILES = 1000  # of them before the first is done: how fast they go decides how the next ones travel
-PATIENCE_SECONDS = 60.0  # without a result, until more are handed out: clips that are lost stay open to the end
+STALL_SECONDS = 60.0  # without a result, until more are handed out: clips that are lost stay open to the end
 STREAK = 3  # clips in a row that a store did not give at the end of a run: it may be away
 STORE_SECONDS = 120.0  # to wait for it
 STORE_POLL_SECONDS = 5.0
@@ -231,7 +231,7 @@ def _bounded(work: Iterator[Work], ledger: Ledger, over: threading.Event) -> Ite
         while len(ledger.work) >= most and not over.wait(0.05):
             if len(ledger.work) != still_open:
                 since, still_open = time.monotonic(), len(ledger.work)
-            elif time.monotonic() - since > PATIENCE_SECONDS:
+            elif time.monotonic() - since > STALL_SECONDS:
                 lost += OPEN_FILES
             done = taken - len(ledger.work)
             most = min(FIRST_FILES + done, OPEN_FILES) + lost

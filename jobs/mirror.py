@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from jobs.lease import Lease, ObjectPlace
+from jobs.resume import Stamp
 from vqa.errors import ClipError, UsageError, VqaError
 from vqa.media.storage.objects import delete_object, list_objects, put_object, read_object
 
@@ -20,8 +21,6 @@ READ_ONLY = ("http", "https", "file")
 PATIENCE_SECONDS = 600.0  # at the end of a run, for a store that is away
 PAUSE_SECONDS = 5.0
 PART = re.compile(r"scores/[^./][^/]*\.parquet")  # of the table; what else a store lists may lead out of a folder
-
-Stamp = tuple[int, int]  # bytes, time of change in ns
 
 
 class Mirror:

@@ -54,7 +54,7 @@ def plan(request: PlanRequest) -> int:
         raise UsageError(f"--page {request.page}: nothing was simulated; give --simulate 8,64,512 with it")
     inputs = inputs_of(request.job)
     if inputs.light is not None:
-        raise UsageError("--tier cascade: plan its passes one by one, --tier light and --tier reason")
+        raise UsageError("--tier cascade: only one pass is planned at a time. Give --tier light, then --tier reason.")
     hardware = read_hardware(request.hardware, request.hardware_assignments)
     if inputs.config.limits.private_hosts:
         allow_private()
@@ -162,7 +162,8 @@ def _outcome_table(outcomes: Sequence[Outcome], hardware: Hardware) -> Table:
     table.add_column("limited by")
     for one in outcomes:
         cost = _cost(one, hardware)
-        numbers = (f"{one.workers}", f"{one.clips_per_second:,.3g}", f"{one.efficiency:.0%}", _span(one.seconds))
+        share = "-" if one.efficiency is None else f"{one.efficiency:.0%}"
+        numbers = (f"{one.workers}", f"{one.clips_per_second:,.3g}", share, _span(one.seconds))
         table.add_row(*numbers, *(f"{cost:,.2f}" for _ in priced), one.why)
     return table
 
@@ -187,7 +188,7 @@ def verdict(outcomes: Sequence[Outcome], hardware: Hardware) -> str:
     words = [f"Clips per second grow with the {unit} up to {last.workers}."]
     if stop is not None:
         words.append(f"At {stop.workers} they are {times(stop):.1f} times those of {first.workers}: {held(stop)}.")
-    elif last.efficiency < SCALES:
+    elif last.efficiency is not None and last.efficiency < SCALES:
         words.append(f"The model waits for {1 - last.efficiency:.0%} of the time: {held(last)}.")
     if short := next((one for one in outcomes if one.is_short), None):
         words.append(f"At {short.workers}: {short.why} ({MEANS['short']}).")
@@ -242,7 +243,9 @@ def _as_json(seen: Probe, on: Fleet, made: Plan, outcomes: Sequence[Outcome]) ->
         "decoders": on.decoders,
         "scorers": on.scorers,
         "simulation": [
-            asdict(one) | {"efficiency": one.efficiency, "why": one.why, "cost": _cost(one, on.hardware)}
+            asdict(one)
+            | {"linear": None if one.efficiency is None else one.linear, "efficiency": one.efficiency}
+            | {"why": one.why, "cost": _cost(one, on.hardware)}
             for one in outcomes
         ],
     }

@@ -78,7 +78,7 @@ def _inputs_of(request: PrepareRequest) -> PrepareInputs:
     config = _config_of(request)
     clips = manifest_clips(request.manifest)
     if not clips:
-        raise UsageError(f"{request.manifest}: holds no clips")
+        raise UsageError(f"{request.manifest}: holds no clips. Give a manifest with a row per clip.")
     sampling = {"views": config.views.identity(), "seed": request.seed}
     files = [Clip(clip_id=uri, uri=uri) for uri in dict.fromkeys(clip["uri"] for clip in clips)]
     settings = digest(KEY_VERSION, sampling)

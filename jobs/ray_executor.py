@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 # one, several travel together; at more tasks a second than it can start they would never become more.
 TASKS_PER_SECOND = 10  # so many files as are finished in a second make so many tasks
 TASK_FILES = 64  # in a task at most
-RATE_SECONDS = 2.0  # over which files are counted: from the start, where a start is slow, a rate would lag for minutes
+SPAN_SECONDS = 2.0  # over which files are counted: from the start, where a start is slow, a rate would lag for minutes
 # What waits was cut at the rate of the past. A core has so many tasks on their way to it; more come one by one, as fast
 # as tasks are meant to come.
 TASKS_PER_CORE = 32
@@ -283,7 +283,7 @@ class _Feed:
         self._cores, self._done = cores, 0
         self._last = time.monotonic()  # when results were last counted
         self._open: deque[int] = deque()  # files written up to the end of each packet that is not known to be done
-        self._marks: list[tuple[float, int]] = []  # when so many were finished: before and after the last RATE_SECONDS
+        self._marks: list[tuple[float, int]] = []  # when so many were finished: before and after the last SPAN_SECONDS
         self._folder = tempfile.TemporaryDirectory(prefix="vqa-feed-", ignore_cleanup_errors=True)
         self._path = Path(self._folder.name) / "work"
         self._path.touch()
@@ -325,7 +325,7 @@ class _Feed:
 
     def finished(self, results: int) -> None:
         """Count results, by whose rate packets grow."""
-        if not self._marks or self._last - self._marks[-1][0] >= RATE_SECONDS:
+        if not self._marks or self._last - self._marks[-1][0] >= SPAN_SECONDS:
             self._marks = [*self._marks[-1:], (self._last, self._done)]
         self._done, self._last = self._done + results, time.monotonic()
 

@@ -18,7 +18,7 @@ from vqa import machine
 from vqa.errors import MachineError, VqaError
 
 FOLDER_BYTES = 39  # longest path of Ray's folder: its sockets lie 64 bytes deeper, with the longest process id
-OPEN_FILES = 128  # with 64 Ray's processes end without a word
+FILE_HANDLES = 128  # with 64 Ray's processes end without a word
 ADDRESS_SPACE_BYTES = 16 * 2**30  # Ray's processes and torch reserve far more than they use
 THREADS = 400  # of Ray's processes and the workers, on two cores
 KNOCK_SECONDS = 10.0
@@ -89,7 +89,7 @@ def _check_limits() -> None:
     machine.require_limits(
         "a Ray on this machine",
         [
-            (resource.RLIMIT_NOFILE, "open files (ulimit -n)", OPEN_FILES),
+            (resource.RLIMIT_NOFILE, "open files (ulimit -n)", FILE_HANDLES),
             (resource.RLIMIT_AS, "bytes of address space (ulimit -v)", ADDRESS_SPACE_BYTES),
         ],
     )

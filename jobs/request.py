@@ -23,7 +23,7 @@ from vqa.data.dialects import AS_SEEN, Dialect
 from vqa.data.sources import Selection, Tally, stream_clips
 from vqa.errors import ModelError, UsageError
 from vqa.evaluate.calibrate import Calibration, load_calibration
-from vqa.light.card import EMBEDDED, WIDTH
+from vqa.light.card import EMBEDDED_STUDENT, WIDTH
 from vqa.model.engines.config import EngineName, meet
 from vqa.model.question import read_words
 
@@ -88,11 +88,14 @@ def inputs_of(request: ScoreRequest) -> ScoreInputs:
     clips.settle(PLAN_CHUNK)  # what is wrong with a short list, or with the head of a long one, is said before a run
     if not clips.listed:
         found = clips.facts
-        skipped = f" (skipped: {found.skipped}; --include '*.SUFFIX' takes them)" * bool(found.skipped)
-        raise UsageError(f"no video or picture in {', '.join(request.sources)}{skipped}")
+        way = f"Skipped: {found.skipped}; --include '*.SUFFIX' takes them" if found.skipped else "Check the paths"
+        raise UsageError(f"no video or picture in {', '.join(request.sources)}. {way}.")
     model_id, revision = identify(config)
     if calibration and calibration.model_id not in (None, model_id):
-        raise UsageError(f"calibration {config.calibration}: made for {calibration.model_id}, this run uses {model_id}")
+        raise UsageError(
+            f"calibration {config.calibration}: made for {calibration.model_id}, this run uses {model_id}. "
+            "Make one by `vqa calibrate` on this model's scores."
+        )
     scale = scale_of(config, model_id=model_id, revision=revision) if config.tier == "cascade" else None
     whole = ScoreInputs(
         config=config,
@@ -109,7 +112,7 @@ def inputs_of(request: ScoreRequest) -> ScoreInputs:
 def _light_inputs(whole: ScoreInputs) -> ScoreInputs:
     """First pass of a cascade. Raises ModelError for a student without uncertainty."""
     config = light_part(whole.config)
-    folder = config.student or EMBEDDED
+    folder = config.student or EMBEDDED_STUDENT
     model_id, revision = identify(config)
     if not (folder / WIDTH).is_file():
         raise ModelError(
@@ -184,7 +187,7 @@ def stages_of(inputs: ScoreInputs) -> tuple[SampleStage, ScoreStage | LightStage
     )
     if config.tier == "light":
         return sample, LightStage(
-            student=config.student or EMBEDDED,
+            student=config.student or EMBEDDED_STUDENT,
             model_id=inputs.model_id,
             model_revision=inputs.model_revision,
             job=job,

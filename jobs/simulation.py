@@ -40,7 +40,7 @@ class Outcome:
     machines: int
     clips: int  # simulated
     clips_per_second: float  # once running, of a job of as many clips as it takes
-    linear: float  # what so many workers would do if none ever waited
+    linear: float  # what so many workers would do if none ever waited; infinite where nothing was scored
     seconds: float  # of the whole job
     edge_seconds: float  # of them loading, filling, and at the end waiting for stragglers
     worth_from: int  # clips from which on these take a tenth of the time or less
@@ -49,9 +49,9 @@ class Outcome:
     is_short: bool  # whether start and end take more than a tenth of the time
 
     @property
-    def efficiency(self) -> float:
-        """Of what the workers could do."""
-        return min(1.0, self.clips_per_second / self.linear)
+    def efficiency(self) -> float | None:
+        """Share of what the workers could do; None where nothing limits them."""
+        return min(1.0, self.clips_per_second / self.linear) if math.isfinite(self.linear) else None
 
     @property
     def held_by(self) -> str:

@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.lease import is_dead
+from jobs.metrics import STAGES
 from jobs.progress import duration
 from jobs.run_record import BEAT_SECONDS
 from vqa.console import counted, printable
@@ -29,7 +30,6 @@ SILENT_SECONDS = 12 * BEAT_SECONDS  # without a word for this long, a run may be
 SHOWN = 5
 COLUMNS = ("clip_id", "status", "error_kind", *TIMINGS)
 QUANTILES = (0.5, 0.9, 0.99, 1.0)
-STAGES = {"decoding": "decode_seconds", "scoring": "score_seconds"}
 
 
 @dataclass

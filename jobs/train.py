@@ -114,7 +114,9 @@ def _fit(
 
     unit = "GPU" if resources.get("GPU", 0) else "CPU"
     if workers > resources.get(unit, 0):
-        raise UsageError(f"--workers {workers}: Ray has {resources.get(unit, 0):g} {unit}s, one worker needs one")
+        raise UsageError(
+            f"--workers {workers}: Ray has {resources.get(unit, 0):g} {unit}s, one worker needs one. Give fewer."
+        )
     shares = [Resources(gpus=1.0) if unit == "GPU" else Resources(cpus=1.0)] * workers  # as of ScalingConfig
     wait_for_room(shares, wait_seconds=wait_seconds, say=say_on_stderr, less="--workers")
     wait_for_process(wait_seconds=wait_seconds, say=say_on_stderr)

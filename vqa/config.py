@@ -75,7 +75,7 @@ def _mapping(text: str, where: str) -> Values:
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise UsageError(f"{where}: not YAML: {' '.join(str(error).split())}") from error
+        raise UsageError(f"{where}: not YAML ({' '.join(str(error).split())}). Mend that line.") from error
     if values is None:
         return {}
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):

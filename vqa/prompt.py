@@ -78,6 +78,14 @@ class AnswerScale:
 
 
 OPINIONS = AnswerScale()
+GRADES = ("bad", "poor", "fair", "good", "excellent")  # of 1 to 5 (ITU-R BT.500, ITU-T P.910)
+
+
+def grade_of(opinion: float) -> str:
+    """Grade word nearest to an opinion on 1-5; a half goes up."""
+    return GRADES[min(len(GRADES) - 1, int(opinion - 0.5))]
+
+
 _PLAIN = Layout()
 
 
@@ -313,7 +321,7 @@ _GAP = re.compile(r"(?:\s*[,;](?![0-9])\s*|\s+)(?=\S)|\s*$")
 # What stands around a number without changing it: TeX's box and dollars, a unit, BT.500's grade in brackets.
 _ORNAMENT = re.compile(
     r"\\boxed(?=\{)|(?<![0-9])\$|\$(?![0-9])|(?<=[0-9])\s*分(?![0-9])|(?<=[0-9])\s*(?:stars?|points?)\b(?![ \t]*[a-z])"
-    r"|(?<=[0-9])\s*\((?:excellent|good|fair|poor|bad)\)",
+    r"|(?<=[0-9])\s*\((?:" + "|".join(GRADES) + r")\)",
     re.IGNORECASE,
 )
 _CONFIDENCE = re.compile(

@@ -26,8 +26,8 @@ from vqa.light.distill import joined
 from vqa.light.material import Embeddings
 from vqa.light.regression import LabelledSet, fit_regressor
 from vqa.light.student import OpinionMap, Student
-from vqa.prompt import PROMPTS, PromptName, answer_text
-from vqa.train.clips.ladder import CLASSES, GRADES, NAMES, ladder_reason
+from vqa.prompt import PROMPTS, PromptName, answer_text, grade_of
+from vqa.train.clips.ladder import CLASSES, NAMES, ladder_reason
 from vqa.train.scratch.crops import CROP, cut
 from vqa.types import Clip, Pixels, Score, Views
 from vqa.views import ViewsConfig, look
@@ -97,7 +97,7 @@ class Picture:
         if self.is_known:
             reason = ladder_reason(generator, graded, self.damage, [self.level] * len(self.damage))
         else:
-            grade = GRADES[min(4, int(graded - 0.5))]
+            grade = grade_of(graded)
             reason = str(
                 generator.choice([f"{what} {grade}." for what in ("It looks", "The quality is", "The picture is")])
             )

@@ -23,7 +23,7 @@ from vqa import Scorer
 from vqa.data.synthetic.demo import CLIPS
 from vqa.data.synthetic.ladder import encode_video
 from vqa.data.synthetic.sources import read_video
-from vqa.light.card import EMBEDDED
+from vqa.light.card import EMBEDDED_STUDENT
 from vqa.light.embedding import SIZE
 from vqa.light.encoder import EfficientNetLite0
 from vqa.light.student import Student
@@ -110,7 +110,7 @@ def main(rounds: int) -> None:
         print(f"student / embedded model, processor time: {statistics.median(ratio):.2f} (goal <= 0.3)")
     operations, rate = encoder_operations((2, 168, 299), (4, 192, 192)), matrix_rate()
     print(f"encoder: {operations / 1e9:.2f} G operations a clip; {rate / 1e9:.0f} G/s; floor {operations / rate:.3f} s")
-    weights = sum(file.stat().st_size for file in EMBEDDED.iterdir())
+    weights = sum(file.stat().st_size for file in EMBEDDED_STUDENT.iterdir())
     whole = 2 * PARAMETERS * (PROMPT + ANSWER)
     print(f"student: {weights / 1e6:.1f} MB (goal <= 20), embedding of {SIZE}")
     print(

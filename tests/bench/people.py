@@ -33,7 +33,7 @@ from vqa.data.synthetic.degradations import degrade
 from vqa.data.synthetic.distortions import DISTORTIONS
 from vqa.data.synthetic.picture_ladder import LadderConfig, find_pictures, steps
 from vqa.errors import ClipError
-from vqa.light.card import EMBEDDED
+from vqa.light.card import EMBEDDED_STUDENT
 from vqa.light.cascade import Width, folds_of
 from vqa.light.config import DistillConfig
 from vqa.light.distill import fit_enlargement, joined
@@ -255,7 +255,7 @@ def main(
         )
 
     people, opinions, whole = found[0]
-    if (width := Width.load(EMBEDDED, size=SIZE)) is not None and people.name == "avt-image-quality":
+    if (width := Width.load(EMBEDDED_STUDENT, size=SIZE)) is not None and people.name == "avt-image-quality":
         errors, widths = width.of_left_out(whole, folds_of([one.group for one in opinions]))
         line("embedded student, width and error on AVT, left out", widths, errors, expected=people.expected)
         tenth, order = max(1, len(errors) // 10), np.argsort(-widths)

@@ -50,6 +50,7 @@ def test_a_set_is_read_with_its_split_and_at_the_size_it_was_shown(tmp_path: Pat
     [
         ("file,mos\n1.png,4\n", "no column 'source'"),
         ("file,mos,source\n1.png,good,a\n", "mos 'good' is no number"),
+        ("file,mos,source\n1.png,nan,a\n", "mos 'nan' is no number"),
         ("file,mos,source\n1.png,4,new\n", "source 'new' is in no fold"),
     ],
 )
@@ -61,7 +62,7 @@ def test_a_table_that_does_not_fit_is_refused(tmp_path: Path, text: str, said: s
 def test_a_set_has_one_split() -> None:
     with pytest.raises(UsageError, match="either folds or modulo"):
         people(modulo=3)
-    with pytest.raises(UsageError, match="none of avt-image-quality, pcuid"):
+    with pytest.raises(UsageError, match="Give one of avt-image-quality, pcuid, or"):
         find_people_set("koniq")
 
 

@@ -134,6 +134,12 @@ def test_simulation_names_what_stops_it(changes: dict[str, Any], why: str, rate:
     assert one.efficiency == pytest.approx(one.clips_per_second / one.linear, rel=0.01)
 
 
+def test_where_nothing_was_scored_no_worker_waits() -> None:
+    (one,) = scale(replace(EVEN, score_seconds=np.zeros(40)), EIGHT, JobConfig(), workers=(8,), batch_size=4)
+    assert (one.linear, one.efficiency) == (math.inf, None)
+    assert "waits" not in verdict([one], EIGHT)
+
+
 def test_simulation_of_a_job_that_is_short_for_so_many() -> None:
     tail = np.r_[np.full(49, 0.5), 60.0]
     short = replace(EVEN, files=2000, decode_seconds=tail)
@@ -307,6 +313,12 @@ def test_that_nothing_can_be_scored_is_said(
     said = " ".join(capsys.readouterr().out.split())
     assert "warning: nothing that was probed can be scored (not_video 2); e.g. " in said
     assert "0% of the rows have views" in said
+    summary = PlanRequest(
+        job=replace(job, json_summary=True), hardware_assignments=("score_seconds=0.8",), simulate=(1,)
+    )
+    assert plan(summary) == 0
+    (one,) = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["simulation"]
+    assert (one["linear"], one["efficiency"]) == (None, None)
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,10 @@ from vqa.light.card import student_digest
 from vqa.light.config import DistillConfig
 from vqa.light.distill import distill, facts_of
 from vqa.light.material import PACKAGE, Embeddings, gather
-from vqa.light.reasons import GRADES, SEVERITIES
+from vqa.light.reasons import LEVEL_WORDS
 from vqa.light.reasons import PACKAGE as MINILM
 from vqa.metrics.correlation import srcc
+from vqa.prompt import GRADES
 
 pytestmark = pytest.mark.slow
 
@@ -165,7 +166,7 @@ def test_all_steps_of_rali_make_a_student_with_words(opinions: Path, tmp_path: P
     ]
     assert f"teacher {tmp_path / 'run'}: 3 of 4 clips" in said
     assert len(student.card.words) == 6
-    known = ("no visible damage", "blurred", *GRADES, *SEVERITIES)
+    known = ("no visible damage", "blurred", *GRADES, *LEVEL_WORDS)
     assert all(one.startswith(known) for one in student.card.words)
     rows = Embeddings(config).of_opinions(
         read_opinions(load_config(opinions / "people.yaml", PeopleSet), config.folder), print

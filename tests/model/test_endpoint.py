@@ -97,6 +97,9 @@ def test_many_answers_are_asked_for_at_once_with_a_seed_of_the_clip(server: Chat
     seeds = [body["seed"] for body in server.bodies]
     assert seeds[0] == seeds[1] != seeds[2]
     assert all(0 <= seed < 2**31 for seed in seeds)
+    scored(engine_of(server), k=2, temperature=0.7, top_p=0.8, top_k=30)
+    drawn = {name: server.bodies[-1][name] for name in ("temperature", "top_p", "top_k")}
+    assert drawn == {"temperature": 0.7, "top_p": 0.8, "top_k": 30}
 
 
 @pytest.mark.parametrize(

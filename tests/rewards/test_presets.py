@@ -226,6 +226,8 @@ def test_the_callers_arrays_stay_as_they_are():
     [
         ({"preset": "magic"}, "Known are: preresq_video"),
         ({"values": [[3.0]]}, "shape"),
+        ({"values": [[]]}, "shape"),
+        ({"values": [np.zeros((0, 2))]}, r"shape \[1, 0, 2\]"),
         ({"opinions": [3.0, 4.0]}, "one of each per clip"),
         ({"datasets": []}, "one of each per clip"),
         ({"opinions": [NAN]}, "opinion nan"),

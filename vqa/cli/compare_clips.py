@@ -107,7 +107,7 @@ def _looked(guard: "Guard", clips: "Sequence[Clip]", settings: "ViewsConfig") ->
     from vqa.views import look, view_seed
 
     if len(clips) != 1:
-        raise UsageError(f"compare-clips: {len(clips)} clips where one is due")
+        raise UsageError(f"compare-clips: the reference holds {len(clips)} clips. Give one.")
     (clip,) = clips
     try:
         return [guard.run(look, clip, settings, seed=view_seed(guard.run(fingerprint, clip.uri), clip))]

@@ -107,14 +107,16 @@ def check_manifest(manifest: Manifest, *, where: str) -> None:
         raise UsageError(f"{where}: {len(repeated)} clip_ids occur more than once ({names}). Each clip needs one row.")
     unscaled = set(table.column("dataset").to_pylist()) - set(manifest.scales)
     if unscaled:
-        raise UsageError(f"{where}: no scale recorded for {', '.join(sorted(unscaled))}.")
+        raise UsageError(f"{where}: no scale recorded for {', '.join(sorted(unscaled))}. Import it again.")
     columns = (table.column(name).to_pylist() for name in ("clip_id", "dataset", "kind", "mos_raw", "mos", "mos_std"))
     for number, (clip_id, dataset, kind, raw, mos, std) in enumerate(zip(*columns, strict=True), start=1):
         row = f"{where}, row {number} ({clip_id})"
         if kind not in ("video", "image"):
-            raise UsageError(f"{row}: kind = {kind!r} is neither video nor image.")
+            raise UsageError(f"{row}: kind = {kind!r} is neither video nor image. Import it again.")
         if not 1 <= mos <= 5 or abs(manifest.scales[dataset].to_mos(raw) - mos) > 1e-6:
-            raise UsageError(f"{row}: mos_raw = {raw:g}, mos = {mos:g} do not fit scale {manifest.scales[dataset]}.")
+            raise UsageError(
+                f"{row}: mos_raw = {raw:g}, mos = {mos:g} do not fit scale {manifest.scales[dataset]}. Import it again."
+            )
         if std is not None and not 0 <= std < math.inf:
             raise UsageError(f"{row}: mos_std = {std} is no standard deviation. Give 0 or more, or nothing.")
 

@@ -1,5 +1,6 @@
 """Pictures with people's opinions, as in configs/people, split in folds."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,7 +43,9 @@ class PeopleSet(Strict):
         """The fold of a group. Raises UsageError for one that the split does not know."""
         if self.modulo:
             if not group.isdecimal():
-                raise UsageError(f"{self.name}: {self.group} {group!r} is no number, but its fold is taken modulo")
+                raise UsageError(
+                    f"{self.name}: {self.group} {group!r} is no number, but its fold is taken modulo. Give `folds`."
+                )
             return int(group) % self.modulo
         for fold, groups in enumerate(self.folds or ()):
             if group in groups:
@@ -79,7 +82,7 @@ class Opinion:
             with Image.open(self.path) as image:
                 yield image
         except OSError as error:
-            raise UsageError(f"{self.path}: cannot be read as a picture ({error})") from error
+            raise UsageError(f"{self.path}: cannot be read as a picture ({error}). Copy the set again.") from error
 
 
 def find_people_set(name: str) -> PeopleSet:
@@ -90,7 +93,7 @@ def find_people_set(name: str) -> PeopleSet:
         return load_config(folder / f"{name}.yaml", PeopleSet)
     if Path(name).suffix in (".yaml", ".yml"):
         return load_config(name, PeopleSet)
-    raise UsageError(f"people set {name!r}: none of {', '.join(known)}, and no .yaml file")
+    raise UsageError(f"people set {name!r} is unknown. Give one of {', '.join(known)}, or a .yaml file.")
 
 
 def read_opinions(people: PeopleSet, folder: Path) -> list[Opinion]:
@@ -112,8 +115,12 @@ def read_opinions(people: PeopleSet, folder: Path) -> list[Opinion]:
     for row in rows:
         try:
             value = float(row[people.opinion])
-        except ValueError as error:
-            raise UsageError(f"{table}: {people.opinion} {row[people.opinion]!r} is no number") from error
+        except (TypeError, ValueError):
+            value = math.nan
+        if not math.isfinite(value):
+            raise UsageError(
+                f"{table}: {people.opinion} {row[people.opinion]!r} is no number. Mend the row, or remove it."
+            )
         group = str(row[people.group])
         path = folder / people.name / str(row[people.picture])
         found.append(

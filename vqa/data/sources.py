@@ -283,7 +283,7 @@ def _list(path: Path, collector: _Collector) -> Iterator[Clip]:
             raise UsageError(f"{where}: no path. Give a column {', '.join(PATH_COLUMNS)}; found {', '.join(entry)}.")
         listed = entry[column]
         if not isinstance(listed, str) or not listed:
-            raise UsageError(f"{where}: {column} = {listed!r} is no path of a file.")
+            raise UsageError(f"{where}: {column} = {listed!r} is no path of a file. Fill it, or remove the row.")
         start, end = (_seconds(entry.get(name), f"{where}: {name}") for name in ("start_seconds", "end_seconds"))
         given = entry.get("clip_id")
         clip_id = None if given is None or given == "" else str(given)

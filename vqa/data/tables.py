@@ -202,7 +202,7 @@ def _errors_name(path: Path, kind: str) -> Iterator[None]:
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: not UTF-8 text ({error}). Save it as UTF-8.") from error
     except (OSError, csv.Error, ValueError) as error:  # JSONDecodeError and pyarrow's ArrowInvalid are ValueErrors
-        raise UsageError(f"{path}: cannot be read as {kind} ({error}).") from error
+        raise UsageError(f"{path}: cannot be read as {kind} ({error}). Write it again.") from error
 
 
 def _unicode(raw: bytes, errors: str = "strict") -> str:
@@ -230,7 +230,7 @@ def _objects(lines: Iterable[str], path: Path) -> Iterator[Row]:
         try:
             value = json.loads(line)
         except json.JSONDecodeError as error:
-            raise UsageError(f"{path}, line {at}: not JSON ({error}).") from error
+            raise UsageError(f"{path}, line {at}: not JSON ({error}). Give an object for each line.") from error
         if not isinstance(value, dict):
             raise UsageError(f'{path}, line {at}: holds {type(value).__name__}. Give an object like {{"path": ...}}.')
         yield value

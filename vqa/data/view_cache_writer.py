@@ -131,7 +131,9 @@ def manifest_clips(path: Path) -> list[Row]:
     try:
         pa.Table.from_pylist(rows, schema=CLIPS)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise UsageError(f"{path}: distortions, severities or reason are of another kind ({error})") from error
+        raise UsageError(
+            f"{path}: distortions, severities or reason are of another kind ({error}). Make it by `vqa data synth`."
+        ) from error
     return rows
 
 

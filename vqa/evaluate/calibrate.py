@@ -138,7 +138,7 @@ def calibrate(
     for name, part in parts.items():
         if len(part) < FEWEST:
             raise UsageError(
-                f"calibrate: the part to {name} has {len(part)} scored clips ({words}), but needs {FEWEST}."
+                f"calibrate: the part to {name} has {len(part)} scored clips ({words}), but needs {FEWEST}. Label more."
             )
     x, y = _numbers(parts["fit"])
     fit = fit_logistic4(x, y) if curve == "logistic" else fit_isotonic(x, y)

@@ -179,7 +179,7 @@ def grouped(pairings: Sequence[Pairing], column: str) -> dict[str, list[Pairing]
     for pairing, value in zip(pairings, values, strict=True):
         groups[value].append(pairing)
     if len(groups) > MOST_GROUPS:
-        raise UsageError(f"--by {column}: {len(groups)} different values, but at most {MOST_GROUPS} are allowed.")
+        raise UsageError(f"--by {column}: {len(groups)} different values, above {MOST_GROUPS}. Give a coarser column.")
     return {name: groups[name] for name in sorted(groups)}
 
 

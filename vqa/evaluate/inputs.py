@@ -67,7 +67,7 @@ def read_table(source: Path, *, name_column: str | None = None, dialect: Dialect
         UsageError: If the table cannot be read, has no rows, or a row names no clip.
     """
     if not source.exists():
-        raise UsageError(f"{source}: no such file or folder.")
+        raise UsageError(f"{source}: no such file or folder. Check the path.")
     if source.is_dir():
         if not (source / "scores").is_dir():
             raise UsageError(f"{source} holds no scores. Give the --out folder of `vqa score`, or a file.")
@@ -78,7 +78,7 @@ def read_table(source: Path, *, name_column: str | None = None, dialect: Dialect
     else:
         raise UsageError(f"{source} is no table. Give a folder of scores, or a .parquet, .csv, .jsonl or .txt file.")
     if not listed:
-        raise UsageError(f"{source} holds no rows.")
+        raise UsageError(f"{source} holds no rows. Give a table with a row per clip.")
     id_column = next((name for name in ID_COLUMNS if name in columns), None)
     if name_column is None:
         name_column = next((name for name in NAME_COLUMNS if name in columns), id_column)

@@ -11,7 +11,7 @@ from vqa.config import Strict, Values, load_config
 from vqa.errors import ModelError, UsageError
 from vqa.files import replacing
 
-EMBEDDED = Path(__file__).resolve().parents[1] / "assets" / "light"
+EMBEDDED_STUDENT = Path(__file__).resolve().parents[1] / "assets" / "light"
 CARD, WEIGHTS, WIDTH = "student.yaml", "student.safetensors", "width.safetensors"
 FIXED_VIEWS = ("global_kind", "global_pixels", "spatial", "local_pictures")  # other ones would be other pictures
 

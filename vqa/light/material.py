@@ -254,7 +254,9 @@ def ladders(config: LaddersConfig, embeddings: Embeddings, say: Callable[[str], 
         if (k + 1) % 10 == 0:
             say(f"{k + 1} of {len(sources)} ladders")
     if not found:
-        raise UsageError(f"ladders: none of {len(sources)} contents can be decoded ({lost[0]})")
+        raise UsageError(
+            f"ladders: none of {len(sources)} contents can be decoded ({lost[0]}). Give others as ladders.sources."
+        )
     return found
 
 

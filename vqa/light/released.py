@@ -56,7 +56,7 @@ def convert(folder: Path, out: Path, *, low: float, high: float, name: str = "ra
         try:
             guard.run(convert_weights, str(folder), str(draft), low, high)
         except (ClipError, MemoryError) as error:
-            raise ModelError(f"RALI {folder}: cannot be read ({error})") from error
+            raise ModelError(f"RALI {folder}: cannot be read ({error}). Download it again.") from error
     card = StudentCard(
         name=name,
         encoder="clip",
@@ -102,7 +102,7 @@ def convert_weights(folder: str, out: str, low: float, high: float) -> None:
     ):
         raise ModelError(
             f"RALI {folder}: sizes do not fit: mean {mean.shape}, scale {scale.shape}, components {components.shape}, "
-            f"prototypes {vectors.shape}, scores {scores.shape}"
+            f"prototypes {vectors.shape}, scores {scores.shape}. Download it again."
         )
     if scores.min() < low or scores.max() > high:
         raise ModelError(
@@ -125,9 +125,9 @@ def _json(path: Path) -> Values:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ModelError(f"{path}: not JSON ({error})") from error
+        raise ModelError(f"{path}: not JSON ({error}). Download it again.") from error
     if not isinstance(found, dict):
-        raise ModelError(f"{path}: holds {type(found).__name__}, no settings")
+        raise ModelError(f"{path}: holds {type(found).__name__}, no settings. Download it again.")
     return found
 
 
@@ -135,7 +135,9 @@ def _vision(config: Values) -> Values:
     """The settings of the vision tower in a CLIP's config.json."""
     vision = config.get("vision_config")
     if config.get("model_type") != "clip" or not isinstance(vision, dict):
-        raise ModelError(f"best/config.json: model_type {config.get('model_type')!r} is no CLIP")
+        raise ModelError(
+            f"best/config.json: model_type {config.get('model_type')!r} is no CLIP. Give the folder of released RALI."
+        )
     return vision | {"projection_dim": config.get("projection_dim", vision.get("projection_dim", 512))}
 
 

@@ -18,7 +18,7 @@ from scipy.optimize import least_squares
 from vqa.errors import ClipError, ModelError
 from vqa.files import replacing
 from vqa.light.basis import BASIS_PARTS, Basis
-from vqa.light.card import EMBEDDED, WEIGHTS, WIDTH, StudentCard, read_card, write_card
+from vqa.light.card import EMBEDDED_STUDENT, WEIGHTS, WIDTH, StudentCard, read_card, write_card
 from vqa.light.cascade import Width
 from vqa.light.embedding import SIZE, Vector, embed
 from vqa.light.encoder import EfficientNetLite0
@@ -56,7 +56,7 @@ class Student:
         self._network = rounded(network) if isinstance(network, EfficientNetLite0) else network
 
     @classmethod
-    def load(cls, folder: Path = EMBEDDED) -> Self:
+    def load(cls, folder: Path = EMBEDDED_STUDENT) -> Self:
         """Load a student's folder.
 
         Raises:

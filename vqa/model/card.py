@@ -207,7 +207,10 @@ def find_card(name: str) -> Values:
                 f"model {name}: {len(found)} cards have this source: {', '.join(found)}. Name one of them."
             )
         return {"name": found[0]} | cards[found[0]] if found else {"name": name.rpartition("/")[2], "source": name}
-    raise UsageError(f"model {name!r}: no card of that name ({', '.join(known)}), no folder, and not an owner/name id")
+    raise UsageError(
+        f"model {name!r}: no card of that name, folder or hub id. Give a folder, owner/name "
+        f"or one of {', '.join(known)}."
+    )
 
 
 def settle(name: str, overrides: Values) -> tuple[ModelCard, GenerationConfig]:

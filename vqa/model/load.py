@@ -159,7 +159,10 @@ def _check_weights(report: LoadReport, where: str) -> None:
 
 def _check_processor(processor: "ProcessorMixin", where: str) -> None:
     if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
-        raise ModelError(f"{where}: its processor is a {type(processor).__name__}, without pictures or without text")
+        raise ModelError(
+            f"{where}: its processor is a {type(processor).__name__}, without pictures or without text. Give "
+            "a model of both."
+        )
     if not getattr(processor, "chat_template", None):  # older folders have it in tokenizer_config.json alone
         processor.chat_template = getattr(processor.tokenizer, "chat_template", None)
     if not processor.chat_template:

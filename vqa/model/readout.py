@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vqa.model.vocabulary import Vocabulary
 
 Chances = NDArray[np.float64]  # [10], of the digits 0-9 at one place; sums to 1
-_DIGITS = frozenset("0123456789")
+DIGITS = frozenset("0123456789")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +64,7 @@ def read_rollout(said: Said, *, form: ReadoutForm) -> Given:
     written = None if readings is None else tuple(reading.value for reading in readings)
     expected = None
     if readings and chances is not None:
-        place = np.cumsum([0, *(char in _DIGITS for char in text)]).tolist()  # digits before each character
+        place = np.cumsum([0, *(char in DIGITS for char in text)]).tolist()  # digits before each character
         parts = [(text[r.start : r.stop], chances[place[r.start] : place[r.stop]]) for r in readings]
         expected = tuple(expected_value(*part, scale=form.scale) for part in parts)
     reason = prompt.reason(text)
@@ -140,7 +140,7 @@ def expected_value(
 
     Returns the value on the scale, rounded to 4 decimals: what lies below is the order in which sums were taken.
     """
-    digits = [int(char) for char in written if char in _DIGITS]
+    digits = [int(char) for char in written if char in DIGITS]
     whole = len(written.partition(".")[0])
     if whole > len(f"{scale.high:.0f}") or (whole > 1 and digits[0] == 0):
         return float(written)
@@ -173,7 +173,7 @@ def chances_of(pieces: Sequence[str], logits: NDArray[np.float32], values: Seque
     chances: list[Chances | None] = []
     columns = np.eye(10)[np.asarray(values)]
     for step, piece in enumerate(pieces):
-        count = sum(char in _DIGITS for char in piece)
+        count = sum(char in DIGITS for char in piece)
         if count == 1:
             row = np.asarray(logits[step], dtype=np.float64)
             weights = np.exp(row - row.max()) @ columns

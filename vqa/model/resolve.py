@@ -50,7 +50,7 @@ def locate_model(source: str, *, revision: str = "main", subfolder: str | None =
     if subfolder and path.is_dir():
         path /= subfolder
         if not path.is_dir():
-            raise ModelError(f"model {source}: no folder {subfolder} in it")
+            raise ModelError(f"model {source}: no folder {subfolder} in it. Check the card's subfolder.")
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise ModelError(f"model folder {path}: {_without_config(path)}")
@@ -64,7 +64,7 @@ def locate_model(source: str, *, revision: str = "main", subfolder: str | None =
     if path.exists():
         raise ModelError(f"model {source}: a file; give the folder it lies in")
     if source.count("/") != 1 or source.startswith((".", "/", "~")):
-        raise ModelError(f"model {source}: no such folder (an id on the Hugging Face hub looks like owner/name)")
+        raise ModelError(f"model {source}: no such folder. Give one, or an id of the Hugging Face hub (owner/name).")
     inside = subfolder or ""
     return Location(f"{source}/{inside}" if inside else source, source, _commit(source, revision, inside), inside)
 
@@ -149,9 +149,13 @@ def _commit(source: str, revision: str, subfolder: str) -> str:
     except GatedRepoError as error:
         raise ModelError(f"{where}: gated; accept its terms on the hub and log in with `hf auth login`") from error
     except RepositoryNotFoundError as error:
-        raise ModelError(f"{where}: no such folder here, no such id on the hub (or it is private)") from error
+        raise ModelError(
+            f"{where}: no such folder here, and no such id on the hub. If it is private, log in with `hf auth login`."
+        ) from error
     except RevisionNotFoundError as error:
-        raise ModelError(f"{where}: the hub knows the model, but not this revision") from error
+        raise ModelError(
+            f"{where}: the hub knows the model, but not this revision. Give a branch, tag or commit of it."
+        ) from error
     except LocalEntryNotFoundError as error:
         raise ModelError(
             f"{where}: not downloaded yet and the hub cannot be reached; get online or give a folder"
@@ -172,7 +176,8 @@ def _check_weights(folder: Path) -> None:
         missing = sorted(name for name in shards if not (folder / name).is_file())
         if missing:
             raise ModelError(
-                f"model folder {folder}: {len(missing)} of {len(shards)} weight files missing: {missing[0]}"
+                f"model folder {folder}: {len(missing)} of {len(shards)} weight files missing: {missing[0]}. Copy or "
+                "download them again."
             )
     elif not [path for path in folder.glob("*.safetensors") if not path.name.startswith("adapter_")]:
         if (folder / ADAPTER).is_file():
@@ -186,7 +191,7 @@ def _check_weights(folder: Path) -> None:
                 f"model folder {folder}: {pickled[0]} is a pickle, which can run code; save it as safetensors "
                 "(save_pretrained of transformers does)"
             )
-        raise ModelError(f"model folder {folder}: no weights (*.safetensors)")
+        raise ModelError(f"model folder {folder}: no weights (*.safetensors). Copy or download them again.")
 
 
 def _folder_digest(folder: Path) -> str:

@@ -20,7 +20,7 @@ class ScalingPoint:
 
     workers: int
     clips_per_second: float
-    linear: float  # clips/s if no worker ever waited
+    linear: float  # clips/s if no worker ever waited; may be infinite
     time: str  # of the whole job
     cost: str | None
     worth_from: int  # clips, for starting and ending to take a tenth of the time or less
@@ -47,6 +47,7 @@ def write_scaling(path: Path, curve: Sequence[ScalingPoint], *, title: str, verd
     places = [(across(one.workers), along(one.clips_per_second)) for one in curve]
     linear = [(across(one.workers), along(one.linear)) for one in curve if math.isfinite(one.linear)]
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(ASSETS), autoescape=True)
+    environment.tests["infinite"] = math.isinf
     text = environment.get_template("scaling.html.j2").render(
         title=title,
         verdict=verdict,

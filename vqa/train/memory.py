@@ -24,8 +24,7 @@ TOWER_SAVED: Mapping[Precision, tuple[int, int]] = {"float32": (52, 16), "mixed"
 RESIDUAL: Mapping[Precision, int] = {"float32": 4, "mixed": 4, "bfloat16": 2}  # bytes between two blocks
 PRODUCT: Mapping[Precision, int] = {"float32": 4, "mixed": 2, "bfloat16": 2}  # bytes of an operand
 TILE = 4096, 32_768  # tokens and vocabulary of a tile of trl's chunked log-probabilities
-MERGED = 4  # patches that become one token
-PATCH = 3 * 2 * 14 * 14  # values of a patch
+PATCH_VALUES = 3 * 2 * 14 * 14  # of a patch: colours, frames, height, width
 FOLDED = 3.0, 7.5  # float32 copies of a tile on a CPU, in the forward and the backward pass: no Triton kernel folds it
 SAMPLING_COPIES = 5  # float32 logits of a token, over temperature, noise, sorted
 FULL_LOGITS = 12  # bytes beside the logits themselves: in float32, their softmax, its gradient
@@ -219,7 +218,7 @@ def activation_bytes(shape: ModelShape, work: Workload, *, numbers: Precision, i
     else:
         tile = work.answers * work.answer_tokens * shape.vocabulary * product
         more = [tile * 8 / product, tile * FULL_LOGITS / product]
-    pictures = work.held_prompts * work.patches * PATCH * RESIDUAL[numbers]
+    pictures = work.held_prompts * work.patches * PATCH_VALUES * RESIDUAL[numbers]
     return {
         "saved": saved,
         "layer": layer,

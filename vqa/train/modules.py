@@ -25,7 +25,8 @@ def tower_of(model: nn.Module) -> nn.Module:
         if name.rpartition(".")[2] in TOWERS:
             return part  # type: ignore[no-any-return]  # torch leaves it untyped
     raise ModelError(
-        f"{type(model).__name__}: no vision tower called {', '.join(TOWERS)}, so its learning rate cannot be set."
+        f"{type(model).__name__}: no vision tower called {', '.join(TOWERS)}, so its learning rate cannot be set. "
+        "Leave out vision_learning_rate."
     )
 
 

@@ -102,7 +102,7 @@ def _check_name(repo: str) -> None:
     except HFValidationError as error:
         raise UsageError(f"REPO {repo!r}: {' '.join(str(error).split())}") from error
     if repo.count("/") != 1:
-        raise UsageError(f"REPO {repo!r}: it has to be owner/name.")
+        raise UsageError(f"REPO {repo!r}: no name on the hub. Give owner/name.")
 
 
 def _link(source: Path, target: Path) -> None:
@@ -162,7 +162,7 @@ def _measured(evaluation: Path) -> dict[str, Record]:
         sets = json.loads(path.read_text(encoding="utf-8"))["datasets"]
         return {name: {"used": one["used"], **one["statistics"]} for name, one in sets.items()}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"--evaluation {path}: not written by `vqa evaluate` ({error!r})") from error
+        raise UsageError(f"--evaluation {path}: not written by `vqa evaluate` ({error!r}). Give its --out.") from error
 
 
 def _held_out(log: Sequence[Record]) -> list[tuple[str, int, dict[str, float]]]:

@@ -338,7 +338,7 @@ def load_recipe(path: Path, assignments: Sequence[str] = ()) -> Recipe:
         raise UsageError(f"{path}: no stages. Give a list of them, each with kind ({', '.join(KINDS)}) and name.")
     names = [stage.get("name") for stage in listed]
     if len({str(name) for name in names}) < len(names):
-        raise UsageError(f"{path}: stages need different names, these are {', '.join(map(str, names))}.")
+        raise UsageError(f"{path}: stages need different names, these are {', '.join(map(str, names))}. Rename some.")
     values = override(values | {"stages": {stage.get("name"): stage for stage in listed}}, assignments)
     stages = values["stages"]
     for name in stages if isinstance(stages, dict) else [stages]:

@@ -11,6 +11,6 @@ Model: TypeAlias = Any
 Tower: TypeAlias = Any  # Qwen2.5-VL's vision transformer; torch declares a module's parts as tensor or module
 
 Record: TypeAlias = Mapping[str, Any]  # an object read from JSON, or a row of a table
-Row: TypeAlias = dict[str, Any]  # of the table that trl iterates over
+TrainingRow: TypeAlias = dict[str, Any]  # of the table that trl iterates over
 Chat: TypeAlias = list[ChatTurn]
 Batch: TypeAlias = dict[str, Any]  # a supervised batch by name: tensors, features of pictures, a count of columns

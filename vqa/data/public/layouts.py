@@ -91,7 +91,9 @@ def recognise(request: ImportRequest, spec: SetSpec, dialects: Sequence[str]) ->
         expected.append(_wanted(form))
     if not expected:
         formats = sorted({form.format for form, _ in forms})
-        raise UsageError(f"{request.labels}: {request.name} ships labels as {', '.join(formats)}, not {kind}.")
+        raise UsageError(
+            f"{request.labels}: {request.name} ships labels as {', '.join(formats)}, not {kind}. Give them."
+        )
     found = "; ".join(f"{len(cells)} fields" if kind == "txt" else ", ".join(cells) for cells in read.values() if cells)
     raise UsageError(
         f"{request.labels}: no layout of {request.name}: expected {' | '.join(dict.fromkeys(expected))}; "
@@ -149,7 +151,9 @@ def label_rows(
             try:
                 return parse_number(columns[name][at], decimal_comma=form.decimal_comma) if name else None
             except (TypeError, ValueError) as error:
-                raise UsageError(f"{where}: {name} = {columns[name or ''][at]!r} is no number.") from error
+                raise UsageError(
+                    f"{where}: {name} = {columns[name or ''][at]!r} is no number. Mend the cell."
+                ) from error
 
         raw = read(form.mos)
         if raw is None:
@@ -201,7 +205,9 @@ def _names(request: ImportRequest, form: LabelForm, columns: Columns, total: int
         )
     names = [line.split(",")[0].strip() for line in read_lines(request.names) if line.strip()]
     if len(names) != total:
-        raise UsageError(f"--names {request.names}: {len(names)} names for the {total} rows of {request.labels}.")
+        raise UsageError(
+            f"--names {request.names}: {len(names)} names for the {total} rows of {request.labels}. Give one for each."
+        )
     return names
 
 

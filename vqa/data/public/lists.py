@@ -41,7 +41,7 @@ def assign_splits(
     name = names[0] if names else next(iter(spec.lists))
     if name not in spec.lists:
         known = ", ".join(spec.lists) or "none"
-        raise UsageError(f"--split-list {name}: no published list of that name comes with the set ({known}).")
+        raise UsageError(f"--split-list {name}: no published list of that name comes with the set. Known are: {known}.")
     chosen = spec.lists[name]
     if not chosen.contents:
         way = (

@@ -121,7 +121,7 @@ def read_pairs(path: Path, *, dialect: Dialect = AS_SEEN) -> Comparisons:
         )
     )
     if not entries:
-        raise UsageError(f"{path} holds no comparison with a result.")
+        raise UsageError(f"{path} holds no comparison with a result. Give 1, -1 or 0, or the winner.")
     try:
         return make_comparisons(entries)
     except ValueError as error:
@@ -140,7 +140,7 @@ def read_anchors(path: Path, *, dialect: Dialect = AS_SEEN) -> dict[str, float]:
         except (TypeError, ValueError):
             value = math.nan
         if value is not None and not 1 <= value <= 5:
-            raise UsageError(f"{path}, row {at}: mos = {cell!r} is no opinion on 1 to 5.")
+            raise UsageError(f"{path}, row {at}: mos = {cell!r} is no opinion on 1 to 5. Map the scale to 1-5 first.")
         if value is not None:
             found[str(name)] = value
     return found

@@ -88,7 +88,7 @@ def read_ratings(
     """
     cells = read_columns(path, dialect=dialect)
     if not cells:
-        raise UsageError(f"{path} holds no ratings, not even a header.")
+        raise UsageError(f"{path} holds no ratings, not even a header. Give columns clip, subject and rating.")
     if holds_pairs(cells):
         raise UsageError(
             f"{path} holds comparisons of two clips, no ratings. Give --method bradley-terry or thurstone."
@@ -99,7 +99,8 @@ def read_ratings(
     counts = Counter(subject for _, subject, _ in entries)
     entries = [entry for entry in entries if counts[entry[1]] >= min_ratings]
     if not entries:
-        raise UsageError(f"{path} holds no ratings{f' by subjects with {min_ratings} or more' if counts else ''}.")
+        few = f" by subjects with {min_ratings} or more. Give a lower --min-ratings" if counts else ". Fill its cells"
+        raise UsageError(f"{path} holds no ratings{few}.")
     return make_ratings(entries)
 
 

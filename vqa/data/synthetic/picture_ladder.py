@@ -111,7 +111,7 @@ def find_pictures(
         below = sorted(source.rglob("*")) if source.is_dir() else [source]
         found += [path for path in below if path.suffix.lower() in suffixes and path.is_file()]
     if not found:
-        raise UsageError(f"no picture in {', '.join(map(str, sources))}")
+        raise UsageError(f"no picture in {', '.join(map(str, sources))}. Give files of {', '.join(sorted(suffixes))}.")
     if most is None or len(found) <= most:
         return found
     return [found[k] for k in np.random.default_rng(seed).permutation(len(found))[:most].tolist()]

@@ -85,7 +85,9 @@ def _pan(photo: Image.Image, generator: np.random.Generator) -> Pixels:
     """A pan, zoom and shake over a photograph, always reduced to the clip's size."""
     fitting = [i for i, (w, h) in enumerate(SIZES) if w * 1.3 <= photo.width and h * 1.3 <= photo.height]
     if not fitting:
-        raise UsageError(f"picture of {photo.width}x{photo.height} is too small: it needs {SMALLEST[0]}x{SMALLEST[1]}.")
+        raise UsageError(
+            f"picture of {photo.width}x{photo.height} is below {SMALLEST[0]}x{SMALLEST[1]}. Give a larger one."
+        )
     weights = SIZE_WEIGHTS[fitting] / SIZE_WEIGHTS[fitting].sum()
     width, height = SIZES[fitting[generator.choice(len(fitting), p=weights)]]
     most = min(photo.width / width, photo.height / height)

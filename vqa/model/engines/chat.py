@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from vqa.model.card import GenerationConfig, ModelCard
 from vqa.model.encode import padded
-from vqa.model.readout import Chances, Said
+from vqa.model.readout import DIGITS, Chances, Said
 from vqa.prompt import messages
 from vqa.types import Pixels, Views
 
@@ -22,7 +22,6 @@ Fields = dict[str, Any]  # of a JSON object
 MOST_TOKENS = 2**24  # that a server may count for one request
 # Chance that digits beyond the listed tokens may hold; an expected value is then off by 0.04 at most.
 MOST_UNSEEN = 0.01
-_DIGITS = frozenset("0123456789")
 
 
 class _Top(BaseModel):
@@ -172,12 +171,12 @@ def said_in(choice: Choice) -> Said:
 def _chances(choice: Choice, text: str) -> list[Chances | None] | None:
     """Chances of each digit of the text; None where the answer's are not all known."""
     tokens = (choice.logprobs and choice.logprobs.content) or []
-    wanted = [char for char in text if char in _DIGITS]
-    answer = sum(char in _DIGITS for char in text[: max(0, text.rfind("<answer>"))])  # digits before it may be unknown
+    wanted = [char for char in text if char in DIGITS]
+    answer = sum(char in DIGITS for char in text[: max(0, text.rfind("<answer>"))])  # digits before it may be unknown
     chances: list[Chances | None] = []
     written: list[str] = []
     for token in tokens:
-        digits = [char for char in token.token if char in _DIGITS]
+        digits = [char for char in token.token if char in DIGITS]
         written += digits
         if len(digits) != 1:
             chances += [None] * len(digits)
@@ -196,7 +195,7 @@ def _digit_chances(token: _Token) -> Chances | None:
     listed = {one.token: float(np.exp(one.logprob)) for one in [*token.top_logprobs, token]}
     weights = np.zeros(10)
     for word, chance in listed.items():
-        if len(digit := word.strip()) == 1 and digit in _DIGITS:
+        if len(digit := word.strip()) == 1 and digit in DIGITS:
             weights[int(digit)] += chance
     unseen = int((weights == 0).sum()) * min(float(np.exp(one.logprob)) for one in token.top_logprobs)
     total = float(weights.sum())

@@ -87,7 +87,10 @@ class VllmEngine:
             )
         except Exception as error:  # whatever vLLM raises on a model or a machine
             words = " ".join(str(error).split())[:500]
-            raise ModelError(f"model {self.model_id}: vLLM cannot load it ({type(error).__name__}: {words})") from error
+            raise ModelError(
+                f"model {self.model_id}: vLLM cannot load it ({type(error).__name__}: {words}). Try another "
+                "--model-engine."
+            ) from error
 
     def close(self) -> None:
         """Let the model go."""

@@ -14,7 +14,7 @@ from vqa.prompt import LINES, json_answer
 Damage = tuple[str, str]  # class and severity
 
 NONE: Damage = ("", "")  # not asked for
-CLASSES = {"noise": "noise", "defocus": "blur", "motion_blur": "blur"} | dict.fromkeys(
+_CLASSES = {"noise": "noise", "defocus": "blur", "motion_blur": "blur"} | dict.fromkeys(
     ("x264", "x265", "vp9", "av1"), "compression"
 )
 SEVERITIES = ("slight", "moderate", "obvious", "serious", "catastrophic")
@@ -29,9 +29,9 @@ def damage_of(distortions: Sequence[str], severities: Sequence[float]) -> Damage
     """Class and degree of distortions (severities 0-1); None unless of one class."""
     if not distortions:
         return "null", "null"
-    if len(distortions) > 1 or distortions[0] not in CLASSES:
+    if len(distortions) > 1 or distortions[0] not in _CLASSES:
         return None
-    return CLASSES[distortions[0]], SEVERITIES[min(len(SEVERITIES) - 1, int(severities[0] * len(SEVERITIES)))]
+    return _CLASSES[distortions[0]], SEVERITIES[min(len(SEVERITIES) - 1, int(severities[0] * len(SEVERITIES)))]
 
 
 def damage_answer(damage: Damage, generator: np.random.Generator, _: str) -> str:

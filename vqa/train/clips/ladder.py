@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from vqa.errors import UsageError
-from vqa.prompt import PROMPTS, answer_text
+from vqa.prompt import PROMPTS, answer_text, grade_of
 from vqa.train.types import Record
 
 # Names of each distortion as people see it, one of which is drawn for an answer. Which codec it was, or whether detail
@@ -31,7 +31,6 @@ NAMES: dict[str, tuple[str, ...]] = {
 }
 CLASSES = tuple(dict.fromkeys(NAMES.values()))  # what can be seen, each with its names
 DEGREES = ("slight", "clear", "heavy")
-GRADES = ("bad", "poor", "fair", "good", "excellent")
 
 
 def ladder_answer(
@@ -62,7 +61,7 @@ def ladder_reason(
     for name, severity in zip(distortions, severities, strict=True):
         worst[NAMES[name]] = max(severity, worst.get(NAMES[name], 0.0))
     harms = [f"{DEGREES[min(2, int(degree * 3))]} {generator.choice(words)}" for words, degree in worst.items()]
-    grade = GRADES[min(4, int(opinion - 0.5))]
+    grade = grade_of(opinion)
     found = " and ".join(harms) if harms else "no damage"
     return str(
         generator.choice(

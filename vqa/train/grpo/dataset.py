@@ -48,7 +48,9 @@ def as_dataset(examples: Sequence[Example]) -> datasets.Dataset:
     by_set: dict[str, set[float]] = defaultdict(set)
     for one in (one for one in examples if one.damage == NONE):
         if not LOWEST <= one.opinion <= HIGHEST:
-            raise UsageError(f"clip {one.clip_id}: the opinion {one.opinion} is not on {LOWEST:g}-{HIGHEST:g}.")
+            raise UsageError(
+                f"clip {one.clip_id}: the opinion {one.opinion} is not on {LOWEST:g}-{HIGHEST:g}. Import it again."
+            )
         by_set[one.dataset].add(one.opinion)
     for name, opinions in by_set.items():
         if len(opinions) < 2:

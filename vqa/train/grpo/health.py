@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from vqa.errors import ModelError, UsageError
-from vqa.train.clips.ladder import GRADES
+from vqa.prompt import GRADES
 from vqa.train.grpo.reward import RewardBatch
 
 SAME_SCORE = 0.02  # points; a smaller standard deviation over clips of different quality counts as one constant

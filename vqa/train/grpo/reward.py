@@ -10,11 +10,10 @@ from accelerate.utils import gather_object
 from numpy.typing import NDArray
 
 from vqa.errors import ModelError
-from vqa.prompt import parse, reason
+from vqa.prompt import GRADES, parse, reason
 from vqa.rewards import compute
 from vqa.rewards.presets import known
 from vqa.train.clips.degradation import NONE, Damage, parse_damage
-from vqa.train.clips.ladder import GRADES
 from vqa.train.types import Chat
 
 Numbers = NDArray[np.float64]

@@ -42,7 +42,7 @@ from vqa.train.metrics_log import peak_memory_gb
 from vqa.train.modules import parameter_groups, vocabulary_of
 from vqa.train.optimizer import OffloadedAdamW, optimizer_class
 from vqa.train.sharding import unsharded
-from vqa.train.types import Model, Row
+from vqa.train.types import Model, TrainingRow
 
 Scored = tuple[Tensor, Tensor, None]  # log-probabilities and entropies [R, T]; trl's third is a loss of experts
 
@@ -115,7 +115,7 @@ class Trainer(Guarded, GRPOTrainer):  # type: ignore[misc]  # trl has no types
         self.optimizer = optimizer
         return optimizer
 
-    def _prepare_inputs(self, generation_batch: list[Row]) -> dict[str, Tensor]:
+    def _prepare_inputs(self, generation_batch: list[TrainingRow]) -> dict[str, Tensor]:
         """Prepare as trl, unshuffled: a clip's answers stay together for one prefill."""
         if not self._settings.shared_prefill:
             batch: dict[str, Tensor] = super()._prepare_inputs(generation_batch)
@@ -133,7 +133,7 @@ class Trainer(Guarded, GRPOTrainer):  # type: ignore[misc]  # trl has no types
 
     # ------------------------------------------------------------------------------------------ answers and advantages
 
-    def _generate_and_score_completions(self, inputs: list[Row]) -> dict[str, Tensor]:
+    def _generate_and_score_completions(self, inputs: list[TrainingRow]) -> dict[str, Tensor]:
         settings, started = self._settings, time.perf_counter()
         self._places = [row["place"] for row in inputs]
         self._clips = {
