@@ -225,12 +225,13 @@ def main(
             rest = LabelledSet(
                 embeddings=whole.embeddings[~is_test], labels=whole.labels[~is_test], weight=whole.weight
             )
-            pixels[is_test] = scores[is_test] = predicted([rest, *others], whole.embeddings[is_test])
-            kept, left = (np.flatnonzero(some).tolist() for some in (~is_test, is_test))
             sets = [rest, *others, *ladder]
-            taken = fit_enlargement(sets, 0, [times[k] for k in kept], [groups[k] for k in kept], config.regression)
-            if taken:
-                scores[is_test] -= taken.taken([times[k] for k in left])
+            regressor = fit_regressor(sets, config.regression)
+            pixels[is_test] = scores[is_test] = regressor.along(whole.embeddings[is_test])
+            kept, left = (np.flatnonzero(some).tolist() for some in (~is_test, is_test))
+            seen = [times[k] for k in kept], [groups[k] for k in kept]
+            if enlarged := fit_enlargement(sets, 0, regressor, *seen, config=config.regression):
+                scores[is_test] = enlarged.placed(pixels[is_test], [times[k] for k in left])
         test = folds == people.test_fold
         within, across = goals.get(people.name, ("", ""))
         line(f"{people.name}, five folds", scores, whole.labels, expected=people.expected, goal=within)

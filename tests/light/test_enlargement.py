@@ -17,28 +17,28 @@ from vqa.types import Clip, Score
 from vqa.views import ViewsConfig, look
 
 
-def test_what_is_taken_follows_doublings_within_what_was_learnt_from() -> None:
+def test_places_follow_doublings_within_what_was_learnt_from() -> None:
     drawn = np.random.default_rng(0)
     doublings = drawn.uniform(1, 3, 400)
     places = -doublings + drawn.standard_normal(400)  # the pixels say some of it
-    labels = 7 + 2 * places - 3 * doublings + 0.01 * drawn.standard_normal(400)
-    found = Enlargement.fit(places, 2**doublings, labels)
+    targets = 7 + 0.5 * places - 0.3 * doublings + 0.01 * drawn.standard_normal(400)
+    found = Enlargement.fit(places, 2**doublings, targets)
     assert found is not None
-    assert (found.slope, found.middle) == (pytest.approx(1.5, abs=0.01), pytest.approx(doublings.mean()))
-    at_one, at_two, beyond, native = found.taken([2.0, 4.0, 64.0, 1.0]).tolist()
-    assert at_two - at_one == pytest.approx(1.5, abs=0.02)
-    assert beyond == found.taken([2 ** doublings.max()])[0]
-    assert native == found.taken([2 ** doublings.min()])[0]
-    assert found.taken([None, 4.0]).tolist() == [0.0, at_two]
+    assert (found.gain, found.slope, found.offset) == pytest.approx((0.5, 0.3, 7.0), abs=0.01)
+    at_one, at_two, beyond, native = found.placed(np.zeros(4), [2.0, 4.0, 64.0, 1.0]).tolist()
+    assert at_one - at_two == pytest.approx(0.3, abs=0.02)
+    assert beyond == found.placed(np.zeros(1), [2 ** doublings.max()])[0]
+    assert native == found.placed(np.zeros(1), [2 ** doublings.min()])[0]
+    assert found.placed(np.array([0.7, 0.0]), [None, 4.0]).tolist() == [0.7, at_two]
 
 
-@pytest.mark.parametrize("what", ["alike", "better where enlarged", "places against labels"])
-def test_pictures_that_do_not_say_take_nothing(what: str) -> None:
+@pytest.mark.parametrize("what", ["alike", "better where enlarged", "places against opinions"])
+def test_pictures_that_do_not_say_change_nothing(what: str) -> None:
     drawn = np.random.default_rng(1)
     doublings = np.full(50, 2.0) if what == "alike" else drawn.uniform(1, 3, 50)
     places = drawn.standard_normal(50)
-    labels = places * (-1 if what == "places against labels" else 1) + doublings * (what == "better where enlarged")
-    assert Enlargement.fit(places, 2**doublings, labels) is None
+    sign = {"alike": (1, 0), "better where enlarged": (1, 1), "places against opinions": (-1, -1)}[what]
+    assert Enlargement.fit(places, 2**doublings, sign[0] * places + sign[1] * doublings) is None
 
 
 def test_rows_are_placed_by_regressors_that_did_not_see_their_fold() -> None:
@@ -56,21 +56,31 @@ def test_rows_are_placed_by_regressors_that_did_not_see_their_fold() -> None:
     assert np.corrcoef(before, whole)[0, 1] > 0.9
 
 
-def test_groups_are_too_few_or_a_size_is_not_known() -> None:
-    rows = np.pad(np.random.default_rng(3).standard_normal((12, 3)), ((0, 0), (0, 8416)))
-    own = [LabelledSet(embeddings=rows, labels=rows[:, 0] - 2 * np.arange(12))]
-    config, times = RegressionConfig(radial=0, emphasis={}), [float(2 + k) for k in range(12)]
-    assert fit_enlargement(own, 0, times, [f"{k}" for k in range(12)], config) is not None
-    assert fit_enlargement(own, 0, times, [f"{k % 4}" for k in range(12)], config) is None
-    assert fit_enlargement(own, 0, [*times[1:], None], [f"{k}" for k in range(12)], config) is None
-    assert fit_enlargement(own, 0, (), (), config) is None
+def test_a_set_s_labels_lie_on_the_line_s_own_scale() -> None:
+    """Neither too few groups nor one size that is not known will do."""
+    drawn = np.random.default_rng(3)
+    rows = np.pad(drawn.standard_normal((40, 3)), ((0, 0), (0, 8416)))
+    doublings = drawn.uniform(1, 3, 40)
+    labels = 50 + 10 * (rows[:, 0] - doublings)  # of which the pixels say half
+    sets = [LabelledSet(embeddings=rows, labels=one) for one in (rows[:, 0], labels)]
+    config, times = RegressionConfig(radial=0, emphasis={}), (2**doublings).tolist()
+    regressor = fit_regressor(sets, config)
+    groups = [f"{k}" for k in range(40)]
+    found = fit_enlargement(sets, 1, regressor, times, groups, config=config)
+    assert found is not None
+    own, placed = (one for one in (regressor.along(rows), found.placed(regressor.along(rows), times)))
+    assert np.corrcoef(placed, sets[1].labels)[0, 1] > 0.97 > np.corrcoef(own, sets[1].labels)[0, 1]
+    assert (placed.mean(), placed.std()) == pytest.approx((own.mean(), own.std()), rel=0.2, abs=0.1)
+    assert fit_enlargement(sets, 1, regressor, times, [f"{k % 4}" for k in range(40)], config=config) is None
+    assert fit_enlargement(sets, 1, regressor, [*times[1:], None], groups, config=config) is None
+    assert fit_enlargement(sets, 0, regressor, (), (), config=config) is None
 
 
 def test_a_student_counts_it_where_the_run_says_how_a_picture_was_shown(student: Student, tmp_path: Path) -> None:
     path = clips.write_image(tmp_path / "a.png", width=80, height=60)
     assert isinstance(student._head, Line)
     taught = Student(
-        student._network, replace(student._head, enlargement=Enlargement(0.5, 2.0, 1.0, 3.0)), student.card
+        student._network, replace(student._head, enlargement=Enlargement(1.0, 0.5, 1.0, 1.0, 3.0)), student.card
     )
     taught.save(tmp_path / "student")
     loaded = Student.load(tmp_path / "student")

@@ -14,7 +14,7 @@ from vqa.light.material import Embeddings, Ladder, Material, gather, published_e
 from vqa.light.rali import Facts, Lesson, fit_basis
 from vqa.light.ranking import Order, order_of
 from vqa.light.reasons import encode_texts, fact
-from vqa.light.regression import LabelledSet, fit_regressor, places_left_out
+from vqa.light.regression import LabelledSet, Regressor, fit_regressor, places_left_out
 from vqa.light.student import Line, OpinionMap, Student
 
 
@@ -67,13 +67,13 @@ def fit_head(config: DistillConfig, material: Material) -> Line | Basis:
     if config.rali is None:
         sets = _sets(config, material, lessons)
         regressor = fit_regressor(sets, config.regression)
-        taken = None
-        for k, one in enumerate(lessons):
-            taken = taken or fit_enlargement(sets, k, one.enlargements, one.groups, config.regression)
         places = regressor.along(sets[0].embeddings)
-        if taken and lessons[0].enlargements:
-            places -= taken.taken(lessons[0].enlargements)
-        return Line(regressor=regressor, map=OpinionMap.fit(places, sets[0].labels), enlargement=taken)
+        enlarged = None
+        for k, one in enumerate(lessons):
+            enlarged = enlarged or fit_enlargement(
+                sets, k, regressor, one.enlargements, one.groups, config=config.regression
+            )
+        return Line(regressor=regressor, map=OpinionMap.fit(places, sets[0].labels), enlargement=enlarged)
     source = config.rali.align.texts if config.rali.align else None
     facts = facts_of(material.ladders)
     return fit_basis(lessons, facts, config.rali, config.regression, lambda texts: encode_texts(texts, source))
@@ -82,15 +82,18 @@ def fit_head(config: DistillConfig, material: Material) -> Line | Basis:
 def fit_enlargement(
     sets: Sequence[LabelledSet],
     k: int,
+    regressor: Regressor,
     enlargements: Sequence[float | None],
     groups: Sequence[str],
+    *,
     config: RegressionConfig,
 ) -> Enlargement | None:
-    """What enlargement takes, by set k of those that a regressor is fitted to.
+    """Fit what enlargement makes of places, by set k of those that a regressor is fitted to.
 
     Args:
         sets: As of `regression.fit_regressor`.
         k: The set whose pictures people saw enlarged.
+        regressor: Fitted to all of them; says where on its line the set's labels are.
         enlargements: [N] of set k, times.
         groups: [N] of set k; what predicts a picture for this has seen none of its group.
         config: As of `regression.fit_regressor`.
@@ -101,8 +104,9 @@ def fit_enlargement(
     known = [times for times in enlargements if times is not None]
     if len(known) < len(sets[k].labels) or len(set(groups)) < FOLDS:
         return None
-    places = places_left_out(sets, k, folds_of(groups), config)
-    return Enlargement.fit(places, np.array(known), sets[k].labels)
+    own, labels = regressor.along(sets[k].embeddings), sets[k].labels
+    targets = own.mean() + own.std() * (labels - labels.mean()) / labels.std()
+    return Enlargement.fit(places_left_out(sets, k, folds_of(groups), config), np.array(known), targets)
 
 
 def _severity(ladders: Sequence[Ladder]) -> Lesson:

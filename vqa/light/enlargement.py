@@ -17,36 +17,35 @@ Matrix = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Enlargement:
-    """Places on a regressor's line that enlargement takes; below and above what was learnt from it takes no more."""
+    """A regressor's place on its line, and how far a picture was enlarged, as a new place on that line."""
 
-    slope: float  # places for each doubling of width and height
-    middle: float  # doublings, the mean of what was learnt from: there nothing is taken
-    least: float  # doublings
+    gain: float  # of the place
+    slope: float  # what each doubling of width and height takes
+    offset: float
+    least: float  # doublings; what lies below or above what was learnt from counts as the nearest that does not
     most: float
 
-    def taken(self, enlargements: Sequence[float | None]) -> Matrix:
-        """Places [N] to take away, of times that pictures were enlarged by; 0 where that is not known."""
-        known = np.array([1.0 if one is None else one for one in enlargements])
-        doublings = np.log2(known).clip(self.least, self.most)
+    def placed(self, places: Matrix, enlargements: Sequence[float | None]) -> Matrix:
+        """New places [N] of places [N] and times that pictures were enlarged by; the same where not known."""
         is_known = np.array([one is not None for one in enlargements])
-        return np.asarray(np.where(is_known, self.slope * (doublings - self.middle), 0.0))
+        doublings = np.log2([1.0 if one is None else one for one in enlargements]).clip(self.least, self.most)
+        return np.asarray(np.where(is_known, self.gain * places - self.slope * doublings + self.offset, places))
 
     @classmethod
-    def fit(cls, places: Matrix, enlargements: Matrix, labels: Matrix) -> Self | None:
-        """Fit beside places on the line, by least squares.
+    def fit(cls, places: Matrix, enlargements: Matrix, targets: Matrix) -> Self | None:
+        """Fit by least squares.
 
         Args:
             places: [N], of pictures that the regressor did not learn from; its own would hide what they leave.
             enlargements: [N], times.
-            labels: [N] opinions on any scale, higher is better.
+            targets: [N], opinions as places on the line.
 
         Returns:
-            What enlargement takes; None where these pictures do not say: all enlarged alike, or places against labels.
+            The fit; None where these pictures do not say: all enlarged alike, or one of the two against opinions.
         """
         doublings = np.log2(enlargements)
-        middle = float(doublings.mean())
-        columns = np.stack([places, doublings - middle, np.ones_like(places)], axis=1)
-        gain, slope, _ = np.linalg.lstsq(columns, labels, rcond=None)[0].tolist()
-        if np.ptp(doublings) < 0.1 or gain <= 0 or slope >= 0:
+        columns = np.stack([places, -doublings, np.ones_like(places)], axis=1)
+        gain, slope, offset = np.linalg.lstsq(columns, targets, rcond=None)[0].tolist()
+        if np.ptp(doublings) < 0.1 or gain <= 0 or slope <= 0:
             return None
-        return cls(-slope / gain, middle, float(doublings.min()), float(doublings.max()))
+        return cls(gain, slope, offset, float(doublings.min()), float(doublings.max()))

@@ -143,7 +143,7 @@ class Student:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """A regressor of embeddings, what enlargement takes, and the map from a place on its line to an opinion."""
+    """A regressor of embeddings, what enlargement makes of its places, and the map from places to opinions."""
 
     regressor: Regressor
     map: "OpinionMap"
@@ -155,7 +155,7 @@ class Line:
         """On 1-5, [N], of embeddings [N, D] and times that the pictures were enlarged by, where known."""
         places = self.regressor.along(embeddings)
         if self.enlargement and enlargements:
-            places -= self.enlargement.taken(enlargements)
+            places = self.enlargement.placed(places, enlargements)
         return self.map.opinions(places)
 
     def nearest(self, embedding: NDArray[np.float64]) -> None:
