@@ -14,18 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vqa.data.people import find_people_set, read_opinions
+from vqa.data.people import find_people_set, read_opinions, without_folds
 from vqa.data.synthetic.demo import VISUALLY_LOSSLESS
 from vqa.data.synthetic.distortions import DISTORTIONS
 from vqa.data.synthetic.ladder import encode_video
-from vqa.data.synthetic.picture_ladder import PRISTINE, find_pictures, plan_steps, steps
+from vqa.data.synthetic.picture_ladder import PRISTINE, find_pictures, steps
 from vqa.data.synthetic.sources import read_pristine
 from vqa.errors import UsageError
 from vqa.light.config import DistillConfig
-from vqa.light.distill import joined
-from vqa.light.material import Embeddings
-from vqa.light.regression import LabelledSet, fit_regressor
-from vqa.light.student import OpinionMap, Student
+from vqa.light.distill import fit_head
+from vqa.light.material import Embeddings, Material, gather
+from vqa.light.student import Line, Student
 from vqa.prompt import PROMPTS, PromptName, answer_text, grade_of
 from vqa.train.clips.ladder import CLASSES, NAMES, ladder_reason
 from vqa.train.scratch.crops import CROP, cut
@@ -129,32 +128,30 @@ def look_at_picture(picture: Pixels, path: Path, views: ViewsConfig, seed: int) 
     return np.stack(native_windows(shown, generator, picture) + wholes), shown
 
 
-def gather_stills(config: DistillConfig, views: ViewsConfig, folder: Path) -> Iterator[Picture]:
-    """People's pictures outside the test folds, and ladders labelled by a student that never saw these.
+def learn_labels(config: DistillConfig) -> tuple[Material, Line]:
+    """What a student learns from without the test folds, and its head."""
+    kept = [
+        one.model_copy(update={"without_folds": [find_people_set(one.people).test_fold]}) for one in config.opinions
+    ]
+    config = config.model_copy(update={"opinions": kept})
+    material = gather(config, Embeddings(config), print)
+    head = fit_head(config, material)
+    if not isinstance(head, Line) or config.ladders is None:
+        raise UsageError("the config has steps of rali, or no ladders. Give ladders.sources, and rali=null.")
+    return material, head
 
-    Raises:
-        UsageError: for a config without ladders.
-    """
-    embeddings = Embeddings(config)
-    ladders = config.ladders
-    if ladders is None:
-        raise UsageError("the config has no ladders. Give ladders.sources.")
-    sources = find_pictures(ladders.sources, most=ladders.contents, seed=ladders.seed)
-    sets, opinions = [], []
-    for wanted in config.opinions:
+
+def gather_stills(
+    config: DistillConfig, material: Material, head: Line, views: ViewsConfig, folder: Path
+) -> Iterator[Picture]:
+    """People's pictures outside the test folds, and ladders; what material and head are: `learn_labels`."""
+    for wanted, own in zip(config.opinions, material.lessons, strict=True):
         people = find_people_set(wanted.people)
-        kept = [one for one in read_opinions(people, config.folder) if one.fold != people.test_fold]
-        rows = embeddings.of_opinions(kept, print)
-        sets.append(LabelledSet(embeddings=rows, labels=np.array([one.opinion for one in kept]), weight=wanted.weight))
-        opinions.append(kept)
-    made = [embeddings.of_ladder(source, ladders) for source in sources]
-    regressor = fit_regressor([*sets, joined(made, config.regression)], config.regression)
-    scale = OpinionMap.fit(regressor.along(sets[0].embeddings), sets[0].labels)
-    for wanted, some, own in zip(config.opinions, opinions, sets, strict=True):
-        places = regressor.along(own.embeddings)
+        places = head.regressor.along(own.embeddings)
         standard = (own.labels - own.labels.mean()) / own.labels.std()
-        labels = scale.opinions(places.mean() + places.std() * standard)
-        for k, (one, label, row) in enumerate(zip(some, labels.tolist(), own.embeddings, strict=True)):
+        labels = head.map.opinions(places.mean() + places.std() * standard).tolist()
+        kept = without_folds(read_opinions(people, config.folder), [people.test_fold])
+        for k, (one, label, row) in enumerate(zip(kept, labels, own.embeddings, strict=True)):
             windows, shown = look_at_picture(one.read(), folder / "seen.png", views, k)
             yield Picture(
                 name=str(one.path),
@@ -165,19 +162,19 @@ def gather_stills(config: DistillConfig, views: ViewsConfig, folder: Path) -> It
                 people=wanted.people,
                 fold=one.fold,
             )
-    for k, (source, ladder) in enumerate(zip(sources, made, strict=True)):
-        planned = plan_steps(source.name, ladders)[1]
-        labels = scale.opinions(regressor.along(ladder.embeddings))
-        top = labels[[kind for kind, _ in planned].index(PRISTINE)]
-        for j, (step, (kind, level)) in enumerate(zip(steps(source, ladders), planned, strict=True)):
+    assert config.ladders is not None  # learn_labels
+    sources = find_pictures(config.ladders.sources, most=config.ladders.contents, seed=config.ladders.seed)
+    for k, (source, ladder) in enumerate(zip(sources, material.ladders, strict=True)):
+        labels = head.opinions(ladder.pictures.embeddings).tolist()
+        top = labels[[kind for kind, _ in ladder.steps].index(PRISTINE)]
+        for j, (step, (kind, level)) in enumerate(zip(steps(source, config.ladders), ladder.steps, strict=True)):
             windows, shown = look_at_picture(step.pixels, folder / "seen.png", views, 1000 * k + j)
-            label = float(labels[j] if kind == PRISTINE else max(1.0, min(labels[j], top - BELOW * level / 5)))
             yield Picture(
                 name=f"{source.name}/{j}",
                 windows=windows,
                 views=shown,
-                opinion=label,
-                embedding=ladder.embeddings[j],
+                opinion=labels[j] if kind == PRISTINE else max(1.0, min(labels[j], top - BELOW * level / 5)),
+                embedding=ladder.pictures.embeddings[j],
                 content=source.name,
                 kind=kind,
                 level=level / 5,

@@ -23,11 +23,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from tests.bench.embedded_material import NATIVE, WHOLE, Picture, gather_clips, gather_stills
+from tests.bench.embedded_material import NATIVE, WHOLE, Picture, gather_clips, gather_stills, learn_labels
 from tests.support.people import PEOPLE
 from vqa.config import load_config
 from vqa.data.synthetic.picture_ladder import PRISTINE, find_pictures
+from vqa.light.card import StudentCard
 from vqa.light.config import DistillConfig
+from vqa.light.material import published_encoder
 from vqa.light.student import Student
 from vqa.model.card import settle
 from vqa.train.checkpoints import load_for_training, save_model
@@ -270,6 +272,7 @@ def main(
     text_steps: int,
     lessons: int,
     text_alone: bool,
+    without: Path | None,
     changes: Sequence[str] = (),
 ) -> None:
     """Teach it, and save the model below `out`."""
@@ -278,20 +281,26 @@ def main(
     config = load_config(Path("configs/light/embedded.yaml"), DistillConfig, own)
     card = settle("embedded", {})[0]
     views = ViewsConfig.model_validate(card.views)
-    stills = list(gather_stills(config, views, out))
-    clips = list(gather_clips(find_pictures([sources], most=moving, seed=77), views, out, Student.load()))
+    material, labels = learn_labels(config)
+    stills = list(gather_stills(config, material, labels, views, out))
+    student = Student(published_encoder(), labels, StudentCard(views=config.views(), name="labels", trained_on=[]))
+    unseen = {path.name for path in without.iterdir()} if without else set()
+    photographs = [one for one in find_pictures([sources], seed=77) if one.name not in unseen][:moving]
+    clips = list(gather_clips(photographs, views, out, student))
     model, processor = load_for_training(card, threads=torch.get_num_threads(), dtype="float32", hardware=WHOLE_COPIES)
     held = {one for some in (stills, clips) for one in sorted({one.content for one in some} - {""})[-HELD:]}
-    learned = [one for one in stills + clips if one.content not in held and one.kind != "frozen"]
+    judged = [one for one in stills if one.people and one.fold == 1][::2]  # with pictures held out: chooses the weights
+    to_learn = [one for one in stills + clips if one.content not in held and not any(one is other for other in judged)]
+    learned = [one for one in to_learn if one.kind != "frozen"]
     head = None if text_alone else teach_tower(model.eval(), processor, learned, out, max_steps=tower_steps, rate=7e-4)
     generator = np.random.default_rng(11)
     people, of_stills, of_clips, freezes = (
-        [one for one in some if one.content not in held]
-        for some in (
-            [one for one in stills if one.people],
-            [one for one in stills if one.content],
-            [one for one in clips if one.kind != "frozen"],
-            [one for one in clips if one.kind == "frozen"],
+        [one for one in to_learn if is_of(one)]
+        for is_of in (
+            lambda one: one.people,
+            lambda one: one.content and one.embedding is not None,
+            lambda one: one.embedding is None and one.kind != "frozen",
+            lambda one: one.kind == "frozen",
         )
     )
     few_stills, few_clips = (
@@ -300,9 +309,8 @@ def main(
     )
     if head is not None:
         hand_over(model, processor, head, few_stills[:80] + few_clips[:100] + people[::4])
-    judged = [one for one in people if one.fold == 1][::2]  # chooses the weights
     judged += [one for one in stills + clips if one.content in held][::4]
-    rest = [one for one in few_stills + few_clips + freezes + people if not any(one is other for other in judged)]
+    rest = few_stills + few_clips + freezes + people
     settings = ColdStart(
         name="coldstart",
         kind="coldstart",
@@ -337,6 +345,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sources", type=Path)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--without", type=Path, help="folder of photographs whose names no moving ladder is made of")
     parser.add_argument("--contents", type=int, default=191, help="photographs of the ladders of stills")
     parser.add_argument("--moving", type=int, default=100, help="photographs of the moving ladders")
     parser.add_argument("--tower-steps", type=int, default=900)
@@ -361,5 +370,6 @@ if __name__ == "__main__":
             text_steps=given.text_steps,
             lessons=given.lessons,
             text_alone=given.text_alone,
+            without=given.without,
             changes=given.set,
         )
