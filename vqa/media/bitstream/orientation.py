@@ -1,4 +1,4 @@
-"""Display orientation by the SEI of H.264 and HEVC (annex D of ITU-T H.264 and H.265)."""
+"""Display orientation by the SEI of H.264 and HEVC (annex D of both)."""
 
 from vqa.media.bitstream.bits import Bits, EndOfBitsError, nal_units
 from vqa.media.bitstream.h264 import H264Stream

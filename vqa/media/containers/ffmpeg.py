@@ -164,7 +164,7 @@ def display_turn(file: BinaryIO, container: av.container.InputContainer, stream:
 
 
 def _video_number(container: av.container.InputContainer, stream: av.VideoStream) -> int:
-    """Place of a stream among a container's video tracks, which attached pictures follow."""
+    """Place of a stream among the video tracks, which attached pictures follow."""
     return [one.index for one in container.streams if one.type == "video"].index(stream.index)
 
 

@@ -1,4 +1,4 @@
-"""Tracks before the first cluster of Matroska and WebM: numbers, encryption, mirroring."""
+"""Matroska and WebM tracks: number, encryption, mirroring."""
 
 from collections.abc import Iterator
 from typing import BinaryIO

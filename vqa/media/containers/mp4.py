@@ -156,7 +156,7 @@ def _sample_boxes(file: BinaryIO, *, track: int, fragmented: bool) -> dict[bytes
 
 
 def is_track_mirrored(file: BinaryIO, track: int) -> bool:
-    """Whether a track's matrix and the movie's (8.2.2, 8.3.2) mirror; keeps the position."""
+    """Whether matrices of movie and track (8.2.2, 8.3.2) mirror; keeps the position."""
     position, is_mirrored = file.tell(), False
     for box, start, end in top_boxes(file):
         for kind, *span in top_boxes(file, start, end) if box == b"moov" else ():
