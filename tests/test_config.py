@@ -48,6 +48,10 @@ def test_no_file_and_an_empty_file_are_the_defaults(tmp_path: Path) -> None:
         ("rate: fast\n", ["rate = 'fast'"]),
         ("inner: {k: 1\n", ["not YAML"]),
         ("- a\n- b\n", ["list", "names as keys"]),
+        ("inner: {k: 1}\nrate: 2\ninner: {name: x}\n", ["not YAML", "key 'inner' given twice", "line 3"]),
+        (f"rate: {'[' * 5000}\n", ["settings.yaml: not YAML"]),
+        (f"rate: {'9' * 5000}\n", ["settings.yaml: not YAML"]),
+        ("rate: 2026-13-45\n", ["settings.yaml: not YAML"]),
         ("1: a\n", ["names as keys"]),
     ],
 )

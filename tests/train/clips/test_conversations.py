@@ -74,6 +74,7 @@ def test_images_videos_turns_and_clips_of_the_data_are_read(folder: Path) -> Non
     ("record", "words"),
     [
         ("{", "line 1: not JSON"),
+        ("[" * 100_000, "line 1: not JSON"),
         ({"id": "a"}, "no list `conversations` or `messages`"),
         ({"id": "b", "conversations": [{"from": "gpt", "value": SAID}]}, "'b' is no clip of the data"),
         (
