@@ -4,9 +4,9 @@ import ast
 from pathlib import Path
 
 import pytest
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-from vqa.config import configs_folder, load_config, merge_values, override
+from vqa.config import Strict, configs_folder, load_config, merge_values, override
 from vqa.errors import UsageError
 
 
@@ -60,6 +60,16 @@ def test_a_wrong_file_is_refused_by_name(tmp_path: Path, text: str, says: list[s
         load_config(written(tmp_path, text), Outer)
     for words in says:
         assert words in str(caught.value)
+
+
+class Finite(Strict):
+    rate: float = Field(0.5, gt=0)
+
+
+@pytest.mark.parametrize("value", [".inf", ".nan"])
+def test_a_setting_is_a_finite_number(tmp_path: Path, value: str) -> None:
+    with pytest.raises(UsageError, match=rf"rate = {value[1:]}: Input should be a finite number"):
+        load_config(written(tmp_path, f"rate: {value}\n"), Finite)
 
 
 def test_every_wrong_key_is_told_at_once(tmp_path: Path) -> None:

@@ -34,9 +34,9 @@ class _Loader(yaml.SafeLoader):
 
 
 class Strict(BaseModel):
-    """Base of all settings: frozen, unknown keys refused."""
+    """Base of all settings: frozen; unknown keys, NaN and infinity refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def refuse_renamed(values: object, renamed: Mapping[str, str]) -> object:
