@@ -19,6 +19,7 @@ from vqa.model.engines.config import SERVED, EngineConfig, check_engine
 from vqa.model.question import DESCRIBE, check_askable, check_readout, with_words
 from vqa.model.resolve import locate_model, with_folder_sampling
 from vqa.prompt import messages
+from vqa.types import PictureCounts
 from vqa.views import ViewsConfig
 
 Tiers = Literal["light", "reason", "cascade"]
@@ -219,7 +220,10 @@ def settings_digest(
     model = config.model
     generation = config.generation.identity()
     card = model.model_dump(mode="json", include={"dtype", "attention", "min_pixels", "max_pixels"})
-    chat = messages(model.prompt, model.layout, question=model.question, global_count=1, local_count=1)
+    # Of separate pictures that are told to repeat, another sentence, so that keys of mosaics stay.
+    is_told = config.views.count_repeats and config.views.global_kind == "frames" and not model.layout.is_video
+    counts: PictureCounts = {"global_count": 1 + is_told, "local_count": 1, "repeats": int(is_told)}
+    chat = messages(model.prompt, model.layout, question=model.question, **counts)
     asked = [model.prompt, model.dimensions, chat]
     # Only what differs from what every model had before there were such settings, so that keys of then stay.
     unread = {"choices"} | (set() if config.generation.readout == "published" else {"published_reading"})

@@ -4,9 +4,9 @@ import ast
 from pathlib import Path
 
 import pytest
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-from vqa.config import configs_folder, load_config, merge_values, override
+from vqa.config import Strict, configs_folder, load_config, merge_values, override
 from vqa.errors import UsageError
 
 
@@ -48,6 +48,10 @@ def test_no_file_and_an_empty_file_are_the_defaults(tmp_path: Path) -> None:
         ("rate: fast\n", ["rate = 'fast'"]),
         ("inner: {k: 1\n", ["not YAML"]),
         ("- a\n- b\n", ["list", "names as keys"]),
+        ("inner: {k: 1}\nrate: 2\ninner: {name: x}\n", ["not YAML", "key 'inner' given twice", "line 3"]),
+        (f"rate: {'[' * 5000}\n", ["settings.yaml: not YAML"]),
+        (f"rate: {'9' * 5000}\n", ["settings.yaml: not YAML"]),
+        ("rate: 2026-13-45\n", ["settings.yaml: not YAML"]),
         ("1: a\n", ["names as keys"]),
     ],
 )
@@ -56,6 +60,16 @@ def test_a_wrong_file_is_refused_by_name(tmp_path: Path, text: str, says: list[s
         load_config(written(tmp_path, text), Outer)
     for words in says:
         assert words in str(caught.value)
+
+
+class Finite(Strict):
+    rate: float = Field(0.5, gt=0)
+
+
+@pytest.mark.parametrize("value", [".inf", ".nan"])
+def test_a_setting_is_a_finite_number(tmp_path: Path, value: str) -> None:
+    with pytest.raises(UsageError, match=rf"rate = {value[1:]}: Input should be a finite number"):
+        load_config(written(tmp_path, f"rate: {value}\n"), Finite)
 
 
 def test_every_wrong_key_is_told_at_once(tmp_path: Path) -> None:

@@ -17,10 +17,26 @@ Schema = TypeVar("Schema", bound=BaseModel)
 Values = dict[str, Any]
 
 
-class Strict(BaseModel):
-    """Base of all settings: frozen, unknown keys refused."""
+# Beside its own: numbers of thousands of digits, dates that no calendar has, and brackets nested by the thousand.
+_NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+
+class _Loader(yaml.SafeLoader):
+    """Safe loader that refuses a key given twice, of which YAML keeps the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"):
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"key {key.value!r} given twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+class Strict(BaseModel):
+    """Base of all settings: frozen; unknown keys, NaN and infinity refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def refuse_renamed(values: object, renamed: Mapping[str, str]) -> object:
@@ -73,8 +89,8 @@ def read_yaml(path: Path | str) -> Values:
 
 def _mapping(text: str, where: str) -> Values:
     try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        values = yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
+    except _NOT_YAML as error:
         raise UsageError(f"{where}: not YAML ({' '.join(str(error).split())}). Mend that line.") from error
     if values is None:
         return {}
@@ -105,8 +121,8 @@ def override(values: Mapping[str, object], assignments: Sequence[str]) -> Values
         if not equals or not all(names):
             raise UsageError(f"--set {assignment!r} is no assignment. Give section.key=value, as generation.k=6.")
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
+            value = yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
+        except _NOT_YAML:
             value = text  # `--set model.source=a: b` means the plain text
         for name in reversed(names):
             value = {name: value}

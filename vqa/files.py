@@ -18,10 +18,12 @@ def replacing(path: Path) -> Iterator[Path]:
     """Give a draft beside `path`, flushed and renamed to it when the block ends.
 
     Raises:
-        UsageError: `path` is a folder.
+        UsageError: `path` is a folder, or lies in none.
     """
     if path.is_dir():
         raise UsageError(f"{path}: is a folder. Give the name of a file.")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: there is no folder {path.parent}. Make it first, or give another name.")
     draft = path.with_name(f".{path.name}.tmp")
     if draft.is_symlink():  # put there by somebody else: what is written must not land where it leads
         draft.unlink()

@@ -170,7 +170,8 @@ def messages(
             label += f"{kind.replace('image', 'picture').capitalize()} {kinds[: place + 1].count(kind)}: "
         content += [{"type": "text", "text": label}] * bool(label) + [{"type": kind}]
         if repeats and place + 1 == len(kinds) - local_count:
-            content.append({"type": "text", "text": f"{repeats} of its frames repeat the one before."})
+            shown = "these pictures" if kind == "image" and global_count > 1 else "its frames"
+            content.append({"type": "text", "text": f"{repeats} of {shown} repeat the one before."})
     words = {"type": "text", "text": question or chosen.question}
     content = [words, *content] if layout.text_first else [*content, words]
     system: ChatTurn = {"role": "system", "content": [{"type": "text", "text": layout.system or ""}]}

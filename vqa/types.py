@@ -49,7 +49,8 @@ class MediaInfo:
     width: int
     height: int
     rotation_degrees: int  # clockwise, for display: 0, 90, 180 or 270
-    is_mirrored: bool = False  # a still picture to be flipped upside down before that rotation
+    is_mirrored: bool = False  # to be flipped upside down before that rotation
+    is_turned_by_stream: bool = False  # both are told by the coded pictures (EXIF, SEI), not by their container
     crop: Crop | None = None  # before both
     has_alpha: bool = False  # transparent pixels are shown on white
     fps: float  # mean rate over the packets; 0.0 for a still picture

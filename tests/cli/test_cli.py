@@ -78,6 +78,18 @@ def test_help_loads_nothing_heavy() -> None:
         (["score", "/nowhere.mp4", "--out", "/nowhere"], "does not exist"),
         (["score", "/nowhere.mp4", "--out", "/nowhere", "--max-failed", "some"], "--max-failed"),
         (["score", "/nowhere.mp4", "--out", "/nowhere", "--set", "views.nothing=1"], "views.nothing"),
+        *(
+            ([*command, "--out", "/nowhere", option, value], f"'{option}'")
+            for command in (["evaluate", "a", "--labels", "b"], ["compare", "a", "b", "--labels", "c"])
+            for option, value in (("--seed", "-1"), ("--resamples", "1000001"))
+        ),
+        *(
+            ([*command, "--out", "/nowhere", "--seed", "-1"], "'--seed'")
+            for command in (
+                *(["calibrate", "a", "--labels", "b"], ["rate", "a"], ["data", "synth", "a"]),
+                *(["data", "split", "a"], ["data", "recover", "a"]),
+            )
+        ),
     ],
 )
 def test_wrong_usage_is_exit_code_2_and_one_clear_message(vqa: Command, arguments: list[str], says: str) -> None:
@@ -110,6 +122,9 @@ def test_export_goes_to_a_file_or_to_stdout(vqa: Command, scored: Path, tmp_path
     _, out, _ = vqa("export", scored, "--jsonl", "-")
     assert len([json.loads(line) for line in out.splitlines()]) == 13
     assert vqa("export", scored, "--jsonl", "a", "--csv", "b")[0] == 2
+    code, _, err = vqa("export", scored, "--csv", tmp_path / "gone" / "scores.csv")
+    assert code == 2
+    assert f"there is no folder {tmp_path / 'gone'}. Make it first" in " ".join(err.split())
 
 
 def test_views_draws_a_picture(vqa: Command, tmp_path: Path) -> None:

@@ -82,6 +82,59 @@ def test_what_a_test_set_shares_with_a_training_set_is_found(tmp_path: Path) -> 
     assert wrong.exit_code != 0 and "no clips of that part. There are test, train" in str(wrong.exception)
 
 
+def test_references_and_pictures_are_shared_whatever_the_sets_are_called(tmp_path: Path) -> None:
+    """Of two sets under different names; names of files mean nothing across them."""
+    random = np.random.default_rng(1)
+    for name in "abcdefgh":
+        coarse = Image.fromarray(random.integers(0, 256, (7, 9, 3), dtype=np.uint8))
+        coarse.resize((128, 96), Image.Resampling.BICUBIC).save(tmp_path / f"{name}.png")
+    with Image.open(tmp_path / "a.png") as image:
+        image.resize((96, 72)).save(tmp_path / "a_again.jpg", quality=60)
+    shutil.copy(tmp_path / "c.png", tmp_path / "c_again.png")
+    (tmp_path / "other").mkdir()
+    shutil.copy(tmp_path / "h.png", tmp_path / "other" / "g.png")
+
+    def written(dataset: str, *rows: tuple[str, str, str | None]) -> Path:
+        made = [
+            {
+                **{"clip_id": f"{dataset}/{name}", "uri": str(tmp_path / file), "dataset": dataset, "kind": "image"},
+                **{"content_id": f"{dataset}/{name}", "mos_raw": 3.0, "mos": 3.0},
+                "reference_uri": reference and str(tmp_path / reference),
+            }
+            for name, file, reference in rows
+        ]
+        path = tmp_path / f"{dataset}.parquet"
+        write_manifest(path, make_manifest(made, scales={dataset: RatingScale(low=1, high=5)}))
+        return path
+
+    own = written(
+        "mine",
+        ("same_picture", "a.png", None),
+        ("same_reference", "b.png", "c.png"),
+        ("is_their_reference", "d.png", None),
+        ("reference_is_theirs", "e.png", "f.png"),
+        ("gone_reference", "b.png", "gone.png"),
+        ("name_alone", "g.png", "g.png"),
+    )
+    theirs = written(
+        "theirs",
+        ("x", "a_again.jpg", None),
+        ("y", "h.png", "c_again.png"),
+        ("z", "h.png", "d.png"),
+        ("f", "f.png", None),
+        ("gone", "h.png", "gone.png"),
+        ("g", "h.png", "other/g.png"),
+    )
+    found = find_shared(read_manifest(own), read_manifest(theirs), other_name="T")
+    assert {(one.clip_id.removeprefix("mine/"), one.detail.replace("theirs/", "")) for one in found} == {
+        ("same_picture", "looks like x of T"),
+        ("same_reference", "its reference looks like the reference of y of T"),
+        ("is_their_reference", "looks like the reference of z of T"),
+        ("reference_is_theirs", "its reference looks like f of T"),
+        ("gone_reference", "its reference looks like the reference of gone of T"),
+    }
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("set")

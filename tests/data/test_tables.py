@@ -35,6 +35,8 @@ def test_names_that_are_not_utf8_are_refused_or_kept_as_asked(tmp_path: Path) ->
     ("name", "text", "says"),
     [
         ("t.jsonl", '{"a": 1}\n{\n', "t.jsonl, line 2: not JSON"),
+        ("t.jsonl", "[" * 100_000 + "\n", "t.jsonl, line 1: not JSON"),
+        ("t.jsonl", f'{{"a": {"9" * 5000}}}\n', "t.jsonl, line 1: not JSON"),
         ("t.jsonl", "[1]\n", "line 1: holds list\\. Give an object"),
         ("t.csv", 'path\n"a"b\n', "cannot be read as csv"),
         ("t.parquet", "no", "cannot be read as parquet"),
@@ -68,7 +70,8 @@ def test_numbers_are_parsed_in_one_way(cell: object, value: float | None) -> Non
 
 def test_what_is_no_number_is_refused_or_none() -> None:
     assert parse_number("3,5", decimal_comma=True) == 3.5
-    for cell in ("3,5", "good", [1]):
+    assert parse_number("-1e15") == -1e15
+    for cell in ("3,5", "good", [1], "1e308", -1.1e15):
         assert number_or_none(cell) is None
         with pytest.raises((TypeError, ValueError)):
             parse_number(cell)

@@ -135,9 +135,10 @@ def test_a_saved_calibration_is_read_back_and_a_broken_one_refused(tmp_path: Pat
         path.write_text(json.dumps(values | change), encoding="utf-8")
         with pytest.raises(UsageError, match=says):
             load_calibration(path)
-    path.write_text("{", encoding="utf-8")
-    with pytest.raises(UsageError, match="cannot be read"):
-        load_calibration(path)
+    for text in ("{", "[" * 100_000):
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(UsageError, match="cannot be read"):
+            load_calibration(path)
     with pytest.raises(UsageError, match="cannot be read"):
         load_calibration(tmp_path / "gone.json")
 

@@ -130,6 +130,7 @@ def test_one_file_in_two_sets_gets_its_score_in_both(tmp_path: Path) -> None:
         (lambda labels, scores: [row.update(mos="") for row in labels], "no row has an opinion"),
         (lambda labels, scores: [row.update(path=f"x{at}") for at, row in enumerate(scores)], "no clip of"),
         (lambda labels, scores: scores[1].update(score="good"), "'good' is no number"),
+        (lambda labels, scores: labels[1].update(mos=1e308), r"mos = '?1e\+?308'? is no number of at most 1e\+15"),
         (lambda labels, scores: scores[1].update(path=""), "path is empty"),
     ],
 )

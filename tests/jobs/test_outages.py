@@ -23,7 +23,8 @@ from tests.support.naming import Naming
 from tests.support.scale import full
 from vqa.console import Engine
 from vqa.data.score_table import ScoreTable, read_scores
-from vqa.errors import VqaError
+from vqa.errors import ClipError, VqaError
+from vqa.media import probe
 from vqa.media.storage.stores import is_away
 from vqa.types import Clip
 
@@ -101,4 +102,8 @@ def test_only_what_may_pass_is_waited_for() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     assert is_away(f"http://127.0.0.1:{port}/a.mp4")
+    assert is_away(f"ftp://127.0.0.1:{port}/a.mp4"), "its client connects when it is made"
+    with pytest.raises(ClipError, match=r"ftp://.*: connecting to it failed 3 times \(.*refused") as error:
+        probe(f"ftp://127.0.0.1:{port}/a.mp4")
+    assert error.value.kind == "not_readable"
     assert not is_away("nonsense://a.mp4")

@@ -166,6 +166,20 @@ def test_only_the_encryption_of_the_video_counts(tmp_path: Path) -> None:
         probe(str(with_in_track(plain, tmp_path / "c.mkv", encrypted)))
 
 
+def test_encryption_is_found_behind_a_long_index(tmp_path: Path) -> None:
+    plain = clips.write_video(tmp_path / "a.mkv", frames=10)
+    encrypted = element("6d80", element("6240", ENCRYPTION, element("5035", AES, KEY)))
+    data = bytearray(with_in_track(plain, tmp_path / "b.mkv", encrypted).read_bytes())
+    segment, space = find(bytes(data), "18538067"), 1 << 21
+    size = int.from_bytes(data[segment.size_at : segment.body], "big") + 9 + space
+    data[segment.size_at : segment.body] = size.to_bytes(segment.size_bytes, "big")
+    data[segment.body : segment.body] = b"\xec\x01" + space.to_bytes(7, "big") + bytes(space)  # a void
+    path = tmp_path / "c.mkv"
+    path.write_bytes(data)
+    with pytest.raises(ClipError, match="its video is encrypted"):
+        probe(str(path))
+
+
 # --- starts between keyframes -----------------------------------------------------------------------------------------
 
 

@@ -150,6 +150,8 @@ def names(folder: Path) -> list[str]:
             ["stage 'coldstart'", "unknown key 'lr'", "learning_rate, vision_learning_rate"],
         ),
         (small(COLDSTART, sed=1), ["unknown key 'sed'", "seed"]),
+        (small(COLDSTART, seed=-1), ["seed = -1", "greater than or equal to 0"]),
+        (small(GRPO | {"seed": 2**32}), ["stage 'grpo'", "seed = 4294967296", "less than 4294967296"]),
         (small(COLDSTART | {"kind": "sft"}), ["kind is 'sft'", "warmup, coldstart, grpo, write"]),
         (small(COLDSTART | {"num_train_epochs": 1}), ["give one of max_steps and num_train_epochs"]),
         (small(COLDSTART | {"reasons": ["coldstart"]}), ["'coldstart' is no earlier stage of kind write"]),

@@ -3,7 +3,7 @@
 import pytest
 
 from vqa.data.view_cache import pack, unpack
-from vqa.prompt import messages
+from vqa.prompt import Layout, messages
 from vqa.types import Clip, Views
 from vqa.views import ViewsConfig, look
 
@@ -33,6 +33,16 @@ def test_the_count_outlives_preparation_and_is_told_behind_the_global_picture(fr
     ]
     (plain,) = messages("preresq_video", **see(freezing["moving"], count_repeats=True, local_pictures=1).counts)
     assert plain["content"] == [part for part in turn["content"] if "repeat" not in part.get("text", "")]
+
+
+def test_separate_pictures_are_not_called_frames_of_one(freezing):
+    views = see(freezing["frozen"], global_kind="frames", count_repeats=True, local_pictures=1)
+    (turn,) = messages("preresq_video", **views.counts)
+    (told,) = [place for place, part in enumerate(turn["content"]) if "repeat" in part.get("text", "")]
+    assert turn["content"][told]["text"] == "5 of these pictures repeat the one before."
+    assert turn["content"][told - 2]["text"] == f"Global picture {len(views.global_pictures)}:"
+    (film,) = messages("preresq_video", Layout(is_video=True), **views.counts)
+    assert "5 of its frames repeat the one before." in [part.get("text") for part in film["content"]]
 
 
 def test_the_setting_is_in_the_key_and_keys_without_it_stay():

@@ -38,7 +38,7 @@ def calibrate(
     join: Join = None,
     delimiter: DelimiterOption = None,
     decimal: DecimalOption = None,
-    seed: Annotated[int, typer.Option(help="Seed of the division of the clips.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the division of the clips.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Fit scores to opinions, with an interval whose coverage is measured.

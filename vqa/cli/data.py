@@ -26,7 +26,7 @@ def synth(
     ],
     out: Annotated[Path, typer.Option(help="Folder for the clips and ladder.parquet; the same folder again resumes.")],
     clips_per_content: Annotated[int, typer.Option(min=1, help="Number of distorted clips per content.")] = 8,
-    seed: Annotated[int, typer.Option(help="Seed of splits and distortions.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of splits and distortions.")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Number of processes.")] = 2,
     split: Annotated[
         Literal["train", "validation", "test"] | None,
@@ -183,7 +183,7 @@ def split(
         int,
         typer.Option(min=1, max=100, help="Number of splits; several are written to columns split_00, split_01, ..."),
     ] = 1,
-    seed: Annotated[int, typer.Option(help="Seed of the splits.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the splits.")] = 0,
     copies: Copies = "content",
 ) -> None:
     """Split a manifest by content: clips of one scene, and copies, stay together."""
@@ -330,8 +330,10 @@ def recover(
         Path | None,
         typer.Option(help="Table (file_name, mos) of compared clips with known opinions, which sets the scale to 1-5."),
     ] = None,
-    resamples: Annotated[int, typer.Option(min=20, help="Resamples of the intervals of comparisons.")] = 200,
-    seed: Annotated[int, typer.Option(help="Seed of the resamples.")] = 0,
+    resamples: Annotated[
+        int, typer.Option(min=20, max=1_000_000, help="Resamples of the intervals of comparisons.")
+    ] = 200,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the resamples.")] = 0,
 ) -> None:
     """Recover opinions (MOS) from ratings or comparisons.
 

@@ -63,7 +63,9 @@ def evaluate(
     lower_is_better: Lower = False,
     allow_missing: Missing = False,
     resamples: Resamples = 10_000,
-    splits: Annotated[int, typer.Option(min=0, help="Random 80/20 splits whose medians are reported.")] = 10,
+    splits: Annotated[
+        int, typer.Option(min=0, max=10_000, help="Random 80/20 splits whose medians are reported.")
+    ] = 10,
     seed: Seed = 0,
     report: Annotated[bool, typer.Option(help="Write report.html.")] = True,
     as_json: Json = False,

@@ -25,8 +25,8 @@ Join = Annotated[
 Split = Annotated[str | None, typer.Option(help="Evaluate only labels with this value in the split column.")]
 Lower = Annotated[bool, typer.Option("--lower-is-better", help="Lower scores mean better quality; invert them.")]
 Missing = Annotated[bool, typer.Option("--allow-missing", help="Report statistics even if some clips have no score.")]
-Resamples = Annotated[int, typer.Option(min=0, help="Bootstrap resamples; 0 computes no intervals.")]
-Seed = Annotated[int, typer.Option(help="Seed of the resamples and splits.")]
+Resamples = Annotated[int, typer.Option(min=0, max=1_000_000, help="Bootstrap resamples; 0 computes no intervals.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the resamples and splits.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of tables.")]
 Include = Annotated[
     list[str] | None,

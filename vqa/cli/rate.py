@@ -25,7 +25,7 @@ def rate(
     training: Annotated[int, typer.Option(min=0, max=20, help="First judgements, which do not count.")] = 3,
     repeats: Annotated[float, typer.Option(min=0, max=0.5, help="Hidden repeats as a share of the judgements.")] = 0.1,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on loopback; 0 takes a free one.")] = 8765,
-    seed: Annotated[int, typer.Option(help="Seed of the orders.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the orders.")] = 0,
     include: Include = None,
     exclude: Exclude = None,
     delimiter: DelimiterOption = None,

@@ -36,6 +36,7 @@ Check = Literal[
 
 SAMPLED_FRAMES = 5
 DEADLINE_SECONDS, MEMORY_BYTES = 60.0, 4 * 2**30
+_FILES = {"uri": "", "reference_uri": "its reference "}  # of a row, and how a finding names it
 _DECODED_SIZE = (16, 16)  # pixels of what is returned; the decoder works at full size all the same
 _TOLERANCE = 0.02  # share of a labelled value, for lists that round or were made from another cut
 
@@ -115,7 +116,7 @@ def check_files(
 
 
 def find_shared(manifest: Manifest, other: Manifest, *, other_name: str) -> list[Finding]:
-    """Find clips that two sets share: reference or content by name, bytes, or frames.
+    """Find clips whose picture, reference or content two sets share.
 
     Args:
         manifest: The labels.
@@ -123,8 +124,10 @@ def find_shared(manifest: Manifest, other: Manifest, *, other_name: str) -> list
         other_name: Of `other`, for the findings.
 
     Returns:
-        A finding per clip of `manifest` and way in which it is shared, in the order of the manifest. Near-duplicates
-        are those of `vqa.data.copies` by frames: re-encoded, rescaled.
+        A finding per clip of `manifest` and way in which it is shared, in the order of the manifest: by name of content
+        or reference within one data set, whose names mean the same in both; whatever the data sets, by the files
+        themselves, clips and references alike, of which near-duplicates are those of `vqa.data.copies` by frames
+        (re-encoded, rescaled).
     """
     own, others = manifest.table.to_pylist(), other.table.to_pylist()
     found: list[tuple[int, Finding]] = []
@@ -133,6 +136,7 @@ def find_shared(manifest: Manifest, other: Manifest, *, other_name: str) -> list
         row = own[place]
         found.append((place, Finding(clip_id=row["clip_id"], uri=row["uri"], check="shared", detail=detail)))
 
+    named: set[int] = set()
     by_scene: dict[str, Row] = {}
     for row in others:
         for scene in _scenes(row):
@@ -140,13 +144,23 @@ def find_shared(manifest: Manifest, other: Manifest, *, other_name: str) -> list
     for place, row in enumerate(own):
         if shared := next((one for one in _scenes(row) if one in by_scene), None):
             match = by_scene[shared]
+            named.add(place)
             add(place, f"{shared} of {other_name}: {match['clip_id']}{_part(match)}")
-    groups = find_copies([row["uri"] for row in [*own, *others]], by="frames")
-    for group in groups:
-        beyond = [one - len(own) for one in group if one >= len(own)]
-        for place in (one for one in group if one < len(own) and beyond):
-            match = others[beyond[0]]
-            add(place, f"looks like {match['clip_id']}{_part(match)} of {other_name}")
+    files = dict.fromkeys(row[name] for name in _FILES for row in [*own, *others] if row[name])
+    group_of = {uri: uri for uri in files}
+    for group in find_copies(names := list(files), by="frames"):
+        group_of.update({names[one]: names[group[0]] for one in group})
+    holders: dict[str, tuple[Row, str]] = {}
+    for name in _FILES:
+        for row in (one for one in others if one[name]):
+            holders.setdefault(group_of[row[name]], (row, "the reference of " if name == "reference_uri" else ""))
+    for place, row in enumerate(own):
+        for name, words in _FILES.items():
+            holder = holders.get(group_of.get(row[name], ""))
+            if holder and (name == "uri" or place not in named):
+                match, theirs = holder
+                add(place, f"{words}looks like {theirs}{match['clip_id']}{_part(match)} of {other_name}")
+                break
     return [finding for _, finding in sorted(found, key=lambda one: one[0])]
 
 

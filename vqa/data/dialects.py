@@ -211,16 +211,23 @@ def text_columns(text: str, path: Path, separator: Separator, dialect: Dialect) 
     return {name: _with_points(column, f"{path}, column {name}", mark or "", dialect) for name, column in cells.items()}
 
 
+LARGEST = 1e15  # of numbers in tables: opinions, scores, seconds, counts
+
+
 def parse_number(cell: object, *, decimal_comma: bool = False) -> float | None:
     """Return the finite number in a cell, None for an empty cell, NaN or infinity.
 
     Raises:
-        ValueError, TypeError: If the cell holds anything else.
+        ValueError, TypeError: If the cell holds anything else, or a number beyond LARGEST, whose square may have none.
     """
     if cell is None or (isinstance(cell, str) and not cell.strip()):
         return None
     value = float(cell.replace(",", ".") if decimal_comma and isinstance(cell, str) else cell)  # type: ignore[arg-type]
-    return value if math.isfinite(value) else None
+    if not math.isfinite(value):
+        return None
+    if abs(value) > LARGEST:
+        raise ValueError(f"above {LARGEST:g}")
+    return value
 
 
 def number_or_none(cell: object) -> float | None:

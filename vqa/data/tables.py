@@ -201,7 +201,8 @@ def _errors_name(path: Path, kind: str) -> Iterator[None]:
         raise UsageError(f"{path}: no such file.") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: not UTF-8 text ({error}). Save it as UTF-8.") from error
-    except (OSError, csv.Error, ValueError) as error:  # JSONDecodeError and pyarrow's ArrowInvalid are ValueErrors
+    # JSONDecodeError and pyarrow's ArrowInvalid are ValueErrors; a RecursionError is of JSON nested by the thousand.
+    except (OSError, csv.Error, ValueError, RecursionError) as error:
         raise UsageError(f"{path}: cannot be read as {kind} ({error}). Write it again.") from error
 
 
@@ -229,7 +230,7 @@ def _objects(lines: Iterable[str], path: Path) -> Iterator[Row]:
             continue
         try:
             value = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # also numbers of thousands of digits
             raise UsageError(f"{path}, line {at}: not JSON ({error}). Give an object for each line.") from error
         if not isinstance(value, dict):
             raise UsageError(f'{path}, line {at}: holds {type(value).__name__}. Give an object like {{"path": ...}}.')

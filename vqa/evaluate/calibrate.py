@@ -240,12 +240,12 @@ def load_calibration(path: Path) -> Calibration:
     """Load a calibration file. Raises UsageError if it cannot be read or is none."""
     try:
         return Calibration.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UsageError(f"calibration {path}: cannot be read ({error}). Make one with `vqa calibrate`.") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise UsageError(f"calibration {path}: {where} {first['msg']}. Make one with `vqa calibrate`.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"calibration {path}: cannot be read ({error}). Make one with `vqa calibrate`.") from error
 
 
 def calibrated(rows: pa.Table, calibration: Calibration | None) -> pa.Table:

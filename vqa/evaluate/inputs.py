@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vqa.data.dialects import AS_SEEN, Dialect, Row, parse_number
+from vqa.data.dialects import AS_SEEN, LARGEST, Dialect, Row, parse_number
 from vqa.data.score_table import read_scores
 from vqa.data.tables import ROW_SUFFIXES, read_rows
 from vqa.errors import UsageError
@@ -39,7 +39,8 @@ class InputTable:
         except (TypeError, ValueError) as error:
             where = f"{self.source}, row {index + 1}: {column}"
             raise UsageError(
-                f"{where} = {value!r} is no number. Choose the column that holds the numbers, or give --decimal."
+                f"{where} = {value!r} is no number of at most {LARGEST:g}. Choose the column that holds numbers, or "
+                "give --decimal."
             ) from error
 
     def require(self, column: str, *, flag: str) -> None:

@@ -95,7 +95,9 @@ def _reader(info: MediaInfo, backend: BackendName, *, prune: bool) -> Reader:
         return read_pillow
     if info.container == COMPOSITE:
         return read_heif
-    if info.is_image or info.has_alpha or info.crop or backend == "pyav":  # the others neither crop nor give alpha
+    # The others neither crop nor mirror nor give alpha, and turn only by what the container says.
+    needs_pyav = info.is_image or info.has_alpha or info.crop or info.is_mirrored or info.is_turned_by_stream
+    if needs_pyav or backend == "pyav":
         return partial(read_pyav, prune=prune)
     return BACKENDS[backend]
 

@@ -4,7 +4,7 @@ import re
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import islice
 from typing import BinaryIO
 
 import av
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from vqa.errors import ClipError
 from vqa.media.bitstream.h263 import is_intra
 from vqa.media.bitstream.h264 import FieldPairs, H264Stream
-from vqa.media.containers.ffmpeg import packets_of
 from vqa.media.containers.missing import lost_packets
 from vqa.media.containers.mp4 import NO_TIME, Container, PacketColumns, Ticks, indexed_packets
 from vqa.types import Packets
@@ -53,7 +52,9 @@ def packet_table(
     file: BinaryIO,
     container: Container,
     stream: av.VideoStream,
+    packets: "Iterable[av.Packet[av.VideoStream]]",
     *,
+    first: "av.Packet[av.VideoStream] | None",
     limit: int,
     must_end: bool,
     by_index: bool,
@@ -63,8 +64,10 @@ def packet_table(
     Args:
         uri: Path or URL, for messages.
         file: The file that `container` reads.
-        container: Open, at its beginning.
+        container: Open, and read up to that packet.
         stream: The video stream of it.
+        packets: All of it, from `packets_of`.
+        first: The first of them, None if there is none.
         limit: Most packets accepted.
         must_end: Whether more packets than `limit` are an error; else the rest is not read.
         by_index: False to demux in any case.
@@ -76,9 +79,6 @@ def packet_table(
         ClipError: "too_large" for more packets than `limit`, "no_frames" where none is to be shown.
     """
     unit = float(stream.time_base or 1)
-    source = packets_of(container, stream)
-    first = next(source, None)
-    packets: Iterable[av.Packet[av.VideoStream]] = chain([first] if first else [], source)
     is_reordered = container.format.name == "avi" and bool(stream.codec_context.has_b_frames)
     if container.format.name == "avi" and stream.codec_context.name in ("h264", "mpeg4"):
         is_h264 = stream.codec_context.name == "h264"

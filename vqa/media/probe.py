@@ -17,7 +17,9 @@ Times are presentation times in seconds, and the first frame shown is at 0.0. Si
 after the rotation of the display matrix or the EXIF orientation. A still picture is a clip of one frame.
 """
 
+import io
 import os
+from itertools import chain
 from typing import BinaryIO
 
 import av
@@ -25,13 +27,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqa.errors import ClipError
+from vqa.media.bitstream.orientation import display_orientation
 from vqa.media.color.convert import has_alpha
 from vqa.media.containers.ffmpeg import (
     check_colours,
     check_encryption,
     crop_of,
+    display_turn,
     open_container,
-    rotation_degrees,
+    packets_of,
     video_stream,
 )
 from vqa.media.containers.heif import HeifImage, primary_image
@@ -83,8 +87,9 @@ def probe(
             if frames := plain_gif_table(file):
                 return _probe_frames(uri, file, frames, "gif", "plain gif", max_pixels=max_pixels)
         with open_container(uri, file) as container:
-            if heif := _composite(uri, file, container):
-                return _probe_heif(uri, heif, container, max_pixels=max_pixels)
+            still = _heif_still(uri, file, container)
+            if still and still.is_composite:
+                return _probe_heif(uri, still, container, max_pixels=max_pixels)
             stream = video_stream(uri, file, container)
             check_encryption(uri, file, container, stream)
             check_colours(uri, container, stream)
@@ -95,10 +100,22 @@ def probe(
             # What follows a photograph in its file is a thumbnail or a gain map.
             limit = 1 if is_picture else max_frames
             with media_errors(uri, doing="reading packets"):
+                source = packets_of(container, stream)
+                first = next(source, None)
                 table, last_duration = packet_table(
-                    uri, file, container, stream, limit=limit, must_end=not is_picture, by_index=by_index
+                    uri,
+                    file,
+                    container,
+                    stream,
+                    chain([first] if first else [], source),
+                    first=first,
+                    limit=limit,
+                    must_end=not is_picture,
+                    by_index=by_index,
                 )
-            rotation, is_mirrored = exif_turn(file) if is_picture else (rotation_degrees(container, stream), False)
+            own_turn = exif_turn(file) if is_picture else stream_turn(stream, bytes(first)) if first else None
+            container_turn = (still.rotation_degrees, still.is_mirrored) if still else None
+            rotation, is_mirrored = own_turn or container_turn or display_turn(file, container, stream)
             if rotation in (90, 270):
                 width, height = height, width
             frame_count = len(table.seconds)
@@ -116,6 +133,7 @@ def probe(
                 height=height,
                 rotation_degrees=rotation,
                 is_mirrored=is_mirrored,
+                is_turned_by_stream=own_turn is not None,
                 crop=crop,
                 has_alpha=_has_alpha(stream),
                 fps=0.0 if is_image else _mean_rate(table.seconds) or rate,
@@ -124,6 +142,17 @@ def probe(
                 is_image=is_image,
             )
     return info, table
+
+
+def stream_turn(stream: av.VideoStream, packet: bytes) -> tuple[int, bool] | None:
+    """Turn and flip that a packet tells of itself, which go before its container's.
+
+    EXIF of a packet that is a picture file, or the SEI of H.264 and HEVC, as FFmpeg's decoders take them.
+    """
+    codec = stream.codec_context.codec.canonical_name
+    if codec in _STILL_CODECS:
+        return exif_turn(io.BytesIO(packet))
+    return display_orientation(codec, stream.codec_context.extradata or b"", packet)
 
 
 def _has_alpha(stream: av.VideoStream) -> bool:
@@ -168,8 +197,8 @@ def _mean_rate(seconds: NDArray[np.float64]) -> float:
     return (len(seconds) - 1) / float(seconds[-1]) if len(seconds) > 1 and seconds[-1] > 0 else 0.0
 
 
-def _composite(uri: str, file: BinaryIO, container: Container) -> HeifImage | None:
-    """Layout of a composite still; None for sequences and what FFmpeg gives as it is.
+def _heif_still(uri: str, file: BinaryIO, container: Container) -> HeifImage | None:
+    """Layout of a HEIF still; None for sequences and all other files.
 
     Raises ClipError "unsupported" for a picture that is derived from others in another way than by a grid.
     """
@@ -181,7 +210,7 @@ def _composite(uri: str, file: BinaryIO, container: Container) -> HeifImage | No
     if not {stream.id for stream in container.streams.video}.issuperset(found.colours.items):
         message = f"{uri}: a picture that is put together from others. Convert it to JPEG or PNG first."
         raise ClipError("unsupported", message)
-    return found if found.is_composite else None
+    return found
 
 
 def _probe_heif(uri: str, heif: HeifImage, container: Container, *, max_pixels: int) -> tuple[MediaInfo, PacketTable]:
@@ -231,7 +260,7 @@ def _probe_frames(
     is_key = np.zeros(count, bool)
     is_key[0] = True  # each frame paints over the one before
     ends = np.cumsum(frames.duration_seconds)
-    rotation, is_mirrored = exif_turn(file) if count == 1 else (0, False)
+    rotation, is_mirrored = (exif_turn(file) if count == 1 else None) or (0, False)
     is_turned = rotation in (90, 270)
     table = PacketTable(
         seconds=ends - frames.duration_seconds,

@@ -78,6 +78,8 @@ def _header(draw: Draw, views: Views) -> int:
         facts += [f"{info.fps:.4g} fps", f"{info.duration_seconds:.2f} s", f"{info.frame_count:,} frames"]
     if info.rotation_degrees:
         facts.append(f"rotated by {info.rotation_degrees} degrees")
+    if info.is_mirrored:
+        facts.append("mirrored" if info.rotation_degrees else "upside down")
     if clip.start_seconds is not None or clip.end_seconds is not None:
         end = "end" if clip.end_seconds is None else f"{clip.end_seconds:g} s"
         facts.append(f"span {clip.start_seconds or 0:g} s to {end}")

@@ -175,7 +175,7 @@ class GrpoStage(Common, GrpoSettings):
 
     kind: Literal["grpo"]
     prompt: PromptName | None = Field(None, description="default: the recipe's")  # type: ignore[assignment]
-    seed: int | None = Field(None, description="default: the recipe's")  # type: ignore[assignment]
+    seed: int | None = Field(None, ge=0, lt=2**32, description="default: the recipe's")  # type: ignore[assignment]
     captions: str | None = Field(None, description="of each clip: an earlier `write` stage, or its reasons.jsonl")
 
     @property
@@ -248,7 +248,7 @@ class Recipe(Strict):
     )
     views_per_clip: int = Field(1, ge=1, description="coldstart on a ladder: views per clip, with different crops")
     validation_clips: int = Field(150, ge=0, description="held-out clips for evaluation and choosing weights; 0: none")
-    seed: int = Field(0, description="of all that is drawn")
+    seed: int = Field(0, ge=0, lt=2**32, description="of all that is drawn")
     threads: int | None = Field(None, ge=1, description="of torch on the CPU; default: torch's")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of matrix products; weights are float32")
     export: Literal["float32", "bfloat16", "float16"] = Field("bfloat16", description="of the weights in OUT/model")

@@ -105,7 +105,13 @@ def score_clips(
 def encode_question(
     processor: ProcessorMixin, clip: TrainingClip, *, prompt: PromptName, question: str | None = None
 ) -> BatchFeature:
-    """Tensors of a clip's views and question; `question` replaces the prompt's words."""
+    """Tensors of a clip's views and question; `question` replaces the prompt's words.
+
+    Raises:
+        ValueError: for a `question` beside a clip with a chat, which is its question already.
+    """
+    if clip.chat is not None and question is not None:
+        raise ValueError(f"clip {clip.clip_id}: asked {question!r} beside its own chat. Give one of them.")
     views = clip.views()
     if clip.chat is not None:
         inputs: BatchFeature = encode_chat(processor, clip.chat(views), views.pictures)

@@ -91,10 +91,15 @@ MATRICES = {
 }
 
 
+CODECS = {"libx264": "yuv420p", "png": "rgb24", "mjpeg": "yuvj420p", "qtrle": "rgb24", "prores_ks": "yuv422p10le"}
+
+
 @pytest.mark.parametrize("matrix", MATRICES)
-@pytest.mark.parametrize("suffix", ["mp4", "mov"])
-def test_a_display_matrix_is_applied_in_full(tmp_path, matrix, suffix) -> None:
-    plain = clips.write_video(tmp_path / "plain.mp4", frames=3)
+@pytest.mark.parametrize(
+    ("codec", "suffix"), [("libx264", "mp4"), *((codec, "mov") for codec in CODECS), ("png", "mp4"), ("mjpeg", "mp4")]
+)
+def test_a_display_matrix_is_applied_in_full(tmp_path, matrix, codec, suffix) -> None:
+    plain = clips.write_video(tmp_path / f"plain.{suffix}", codec=codec, frames=3, pixel_format=CODECS[codec])
     path = tmp_path / f"turned.{suffix}"
     a, b, c, d = (value << 16 for value in matrix)
     with av.open(str(plain)) as source, av.open(str(path), "w") as output:
@@ -108,6 +113,105 @@ def test_a_display_matrix_is_applied_in_full(tmp_path, matrix, suffix) -> None:
     info, _ = probe(str(path))
     assert (info.height, info.width) == expected.shape[:2]
     np.testing.assert_array_equal(decode(str(path), [0.04], sizes=[None]).pixels[0], expected)
+
+
+# Name of a turn -> options of FFmpeg (the turn in degrees is counterclockwise), what it does to a picture
+TURNS = {
+    "h": (["-display_hflip"], lambda p: p[:, ::-1]),
+    "v": (["-display_vflip"], lambda p: p[::-1]),
+    "90": (["-display_rotation", "90"], lambda p: np.rot90(p, k=1)),
+    "180": (["-display_rotation", "180"], lambda p: np.rot90(p, k=2)),
+}
+
+
+@pytest.mark.parametrize("turn", TURNS)
+@pytest.mark.parametrize("codec", ["png", "libx264"])
+def test_the_projection_of_a_matroska_track_turns_and_mirrors(tmp_path, codec, turn) -> None:
+    words, expected = TURNS[turn]
+    plain = clips.write_video(tmp_path / "plain.mov", codec=codec, frames=3, pixel_format=CODECS[codec])
+    clips.ffmpeg(*words, "-i", plain, "-c", "copy", tmp_path / "turned.mkv")
+    shown = decode(str(tmp_path / "turned.mkv"), [0.04], sizes=[None]).pixels[0]
+    np.testing.assert_array_equal(shown, expected(decode(str(plain), [0.04], sizes=[None]).pixels[0]))
+
+
+@pytest.mark.parametrize("codec", ["png", "libx264"])
+def test_the_matrix_of_the_movie_mirrors_as_well_as_that_of_the_track(tmp_path, codec) -> None:
+    plain = clips.write_video(tmp_path / "plain.mov", codec=codec, frames=3, pixel_format=CODECS[codec])
+    data, expected = bytearray(plain.read_bytes()), decode(str(plain), [0.04], sizes=[None]).pixels[0]
+    for box, offset in ((b"mvhd", 4 + 36), (b"tkhd", 4 + 40)):  # the movie alone, then both
+        struct.pack_into(">i", data, data.index(box) + offset, -1 << 16)
+        path = tmp_path / f"{box.decode()}.mov"
+        path.write_bytes(data)
+        shown = decode(str(path), [0.04], sizes=[None]).pixels[0]
+        np.testing.assert_array_equal(shown, expected[:, ::-1] if box == b"mvhd" else expected)
+
+
+@pytest.mark.parametrize("turn", ["h", "90"])
+def test_decord_shows_a_mirrored_video_unmirrored(tmp_path, turn) -> None:
+    pytest.importorskip("decord")
+    words, expected = TURNS[turn]
+    plain = clips.write_video(tmp_path / "plain.mp4", frames=3)
+    clips.ffmpeg(*words, "-i", plain, "-c", "copy", tmp_path / "turned.mp4")
+    shown = decode(str(tmp_path / "turned.mp4"), [0.04], sizes=[None], backend="decord").pixels[0]
+    upright = expected(decode(str(plain), [0.04], sizes=[None]).pixels[0])
+    assert np.abs(shown.astype(int) - upright).mean() < 4
+
+
+# What FFmpeg's filter writes into the SEI, counterclockwise after the flip
+ORIENTATIONS = {
+    "flip=horizontal": lambda p: p[:, ::-1],
+    "flip=vertical": lambda p: p[::-1],
+    "rotate=90": lambda p: np.rot90(p, k=1),
+    "rotate=180": lambda p: np.rot90(p, k=2),
+    "rotate=270:flip=horizontal": lambda p: np.rot90(p[:, ::-1], k=3),
+    "rotate=90:flip=horizontal+vertical": lambda p: np.rot90(p, k=3),
+}
+
+
+@pytest.mark.parametrize("backend", ["pyav", "decord"])
+@pytest.mark.parametrize("suffix", ["mp4", "ts", "mkv"])
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_an_orientation_inside_the_h264_stream_goes_before_the_containers(
+    tmp_path, orientation, suffix, backend
+) -> None:
+    pytest.importorskip(backend.replace("pyav", "av"))
+    plain = clips.write_video(tmp_path / "plain.mp4", frames=3)
+    container = ["-display_rotation", "180"] if suffix == "mp4" else []
+    path, written = tmp_path / f"turned.{suffix}", f"h264_metadata=display_orientation=insert:{orientation}"
+    clips.ffmpeg(*container, "-i", plain, "-c", "copy", "-bsf:v", written, path)
+    expected = ORIENTATIONS[orientation](decode(str(plain), [0.04], sizes=[None]).pixels[0])
+    info, _ = probe(str(path))
+    assert (info.height, info.width) == expected.shape[:2]
+    np.testing.assert_array_equal(decode(str(path), [0.04], sizes=[None], backend=backend).pixels[0], expected)
+
+
+def test_an_orientation_inside_the_hevc_stream_is_applied(tmp_path) -> None:
+    plain = clips.write_video(
+        tmp_path / "plain.hevc", codec="libx265", frames=3, options={"x265-params": "log-level=0"}
+    )
+    data = plain.read_bytes()
+    bits = f"010{0x4000:016b}00000"  # flipped from left to right, then a quarter turn counterclockwise
+    message = int(bits, 2).to_bytes(3, "big")
+    sei = bytes([0, 0, 1, 39 << 1, 1, 47, 3]) + message.replace(b"\0\0", b"\0\0\3") + b"\x80"
+    first = next(at for at in range(len(data)) if data[at : at + 3] == b"\0\0\1" and data[at + 3] >> 1 & 63 in (19, 20))
+    path = tmp_path / "turned.hevc"
+    path.write_bytes(data[:first] + sei + data[first:])
+    upright = decode(str(plain), [0.0], sizes=[None]).pixels[0]
+    np.testing.assert_array_equal(decode(str(path), [0.0], sizes=[None]).pixels[0], np.rot90(upright[:, ::-1], k=1))
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+@pytest.mark.parametrize(("suffix", "container"), [("jpg", "mov"), ("png", "mov"), ("png", "mkv"), ("tif", "mkv")])
+def test_exif_inside_the_packets_of_a_video_goes_before_its_containers_matrix(
+    tmp_path, suffix, container, orientation
+) -> None:
+    picture = clips.write_image(tmp_path / f"i.{suffix}", exif_orientation=orientation)
+    path = tmp_path / f"video.{container}"
+    clips.ffmpeg("-display_rotation", "90", "-i", picture, "-c", "copy", path)
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(picture)).convert("RGB")).astype(int)
+    shown = decode(str(path), [0.0], sizes=[None]).pixels[0]
+    assert shown.shape == upright.shape
+    assert np.abs(shown - upright).mean() <= (2 if suffix == "jpg" else 0)
 
 
 def test_when_the_size_changes_in_mid_stream_all_frames_come_at_the_first_size(tmp_path) -> None:

@@ -82,7 +82,7 @@ def test_turns_and_mirrors_come_in_their_order(tmp_path: Path, angle: int, axis:
     whole = decode(str(avif(tmp_path / "whole.avif")), [0.0], sizes=[None]).pixels[0]
     expected = np.rot90(whole[8:88, 10:150], angle)  # counterclockwise
     if axis is not None:
-        expected = expected[::-1] if axis else expected[:, ::-1]
+        expected = expected[:, ::-1] if axis else expected[::-1]  # as libavif, libheif and FFmpeg
     shown = decode(str(avif(tmp_path / "turned.avif", *properties)), [0.0], sizes=[None]).pixels[0]
     np.testing.assert_array_equal(shown, expected)
 

@@ -65,12 +65,16 @@ def test_images_videos_turns_and_clips_of_the_data_are_read(folder: Path) -> Non
     for one in found:
         encoded = encode_question(processor, one, prompt="visualquality_r1")
         assert len(encoded["image_grid_thw"]) == len(one.views().pictures)
+        if one.chat is not None:
+            with pytest.raises(ValueError, match=f"clip {one.clip_id}: asked 'How sharp\\?' beside its own chat"):
+                encode_question(processor, one, prompt="visualquality_r1", question="How sharp?")
 
 
 @pytest.mark.parametrize(
     ("record", "words"),
     [
         ("{", "line 1: not JSON"),
+        ("[" * 100_000, "line 1: not JSON"),
         ({"id": "a"}, "no list `conversations` or `messages`"),
         ({"id": "b", "conversations": [{"from": "gpt", "value": SAID}]}, "'b' is no clip of the data"),
         (

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from vqa.data.dialects import AS_SEEN, Columns, Dialect, parse_number
+from vqa.data.dialects import AS_SEEN, LARGEST, Columns, Dialect, parse_number
 from vqa.data.manifest import MediaKind
 from vqa.data.public.specs import DIALECTS, LabelForm, SetSpec
 from vqa.data.tables import column, format_of, has_column, read_columns, read_lines
@@ -152,7 +152,7 @@ def label_rows(
                 return parse_number(columns[name][at], decimal_comma=form.decimal_comma) if name else None
             except (TypeError, ValueError) as error:
                 raise UsageError(
-                    f"{where}: {name} = {columns[name or ''][at]!r} is no number. Mend the cell."
+                    f"{where}: {name} = {columns[name or ''][at]!r} is no number of at most {LARGEST:g}. Mend the cell."
                 ) from error
 
         raw = read(form.mos)

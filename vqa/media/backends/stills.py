@@ -67,7 +67,7 @@ def _decoded(container: av.container.InputContainer) -> Iterator[tuple[int, av.V
 
 def _coloured(info: MediaInfo, frame: av.VideoFrame) -> Pixels:
     tile = replace(info, width=frame.width, height=frame.height, rotation_degrees=0, is_mirrored=False, crop=None)
-    return FrameConverter(info=tile, applies_display_matrix=False).convert(frame, None)
+    return FrameConverter(info=tile).convert(frame, None)
 
 
 def _grey(frame: av.VideoFrame) -> Pixels:

@@ -7,13 +7,11 @@ frame's own, limited where unnamed. HDR and BT.2020 colours: tonemap.py. Transpa
 ground that FFmpeg gives GIFs: what is hidden under alpha 0 has no influence on the picture, whatever the format.
 """
 
-import struct
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
 import av
 import numpy as np
-from av.sidedata.sidedata import Type
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
@@ -28,19 +26,13 @@ _SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BI
 _UNNAMED = (0, 2, 3)  # AVCOL_SPC: RGB stored as such; unspecified; reserved
 _UNKNOWN = {8: "YCgCo", 11: "Y'D'zD'x", 14: "ICtCp", 15: "IPT-C2", 16: "YCgCo-Re", 17: "YCgCo-Ro"}  # to swscale
 
-# PyAV frees twice what PNG's decoder says of a colour profile when side data are read, and the process dies. Of a file
-# of one picture `vqa.media.containers.images` reads how it is turned.
-_CRASHING = ("png", "apng")
-
 
 @dataclass(kw_only=True)
 class FrameConverter:
     """Converter of the frames of one file; keeps one scaler for each size."""
 
     info: MediaInfo
-    applies_display_matrix: bool = True
     _scalers: dict[tuple[int, int, str, str], VideoReformatter] = field(default_factory=dict)
-    _is_flipped: bool | None = None  # by the stream's display matrix; None: no frame seen yet
 
     def convert(self, frame: av.VideoFrame, size: TargetSize) -> Pixels:
         """Convert a frame to a picture as shown.
@@ -78,10 +70,7 @@ class FrameConverter:
         coded = self._scaled(stored, (width, height), pixel_format, colours).to_ndarray()  # uint16 or uint8
         wide = cast("NDArray[np.uint16]", coded)
         pixels = to_sdr(wide, transfer=int(frame.color_trc)) if is_toned else cast(Pixels, coded)
-        if self._is_flipped is None:
-            has_matrix = self.applies_display_matrix and self.info.codec not in _CRASHING
-            self._is_flipped = has_matrix and _is_flipped(frame)
-        if self.info.is_mirrored or self._is_flipped:
+        if self.info.is_mirrored:
             pixels = pixels[::-1]
         return np.ascontiguousarray(np.rot90(pixels, k=-self.info.rotation_degrees // 90))
 
@@ -124,20 +113,3 @@ def on_white(layered: NDArray[Depth]) -> NDArray[Depth]:
     colour, alpha = layered[..., :3].astype(np.uint64), layered[..., 3:].astype(np.uint64)
     shown: NDArray[Depth] = ((colour * alpha + (most - alpha) * most + most // 2) // most).astype(layered.dtype)
     return shown
-
-
-def _is_flipped(frame: av.VideoFrame) -> bool:
-    """Whether a video's display matrix flips pictures; only frames carry it in full.
-
-    Read from a thumbnail: PyAV makes a frame part of a reference cycle when its side data are read, and one that the
-    garbage collector returns late to the decoder changes what damaged HEVC leaves unwritten from run to run.
-    """
-    scaler = VideoReformatter()
-    point = Interpolation.POINT
-    thumbnail = scaler.reformat(frame, width=16, height=16, format="gray", interpolation=point, threads=1)
-    try:
-        matrix = thumbnail.side_data.get(Type.DISPLAYMATRIX)  # type: ignore[call-overload]  # PyAV's stubs name str
-    except ValueError:  # side data newer than PyAV's list of kinds, such as EXIF
-        return False
-    a, b, _, c, d = struct.unpack("=5i", bytes(matrix)[:20]) if matrix else (1, 0, 0, 0, 1)
-    return bool(a * d < b * c)

@@ -8,8 +8,8 @@ from typing import BinaryIO
 import av
 
 from vqa.errors import ClipError
-from vqa.media.containers.matroska import encrypted_videos
-from vqa.media.containers.mp4 import is_index_cut_off, sample_entries
+from vqa.media.containers.matroska import encrypted_videos, mirrored_videos
+from vqa.media.containers.mp4 import is_index_cut_off, is_track_mirrored, sample_entries
 from vqa.types import Crop
 
 _READ_BYTES = 1 << 18
@@ -124,9 +124,7 @@ def check_encryption(uri: str, file: BinaryIO, container: av.container.InputCont
     name = container.format.name
     is_encrypted = False
     if name.startswith("matroska"):
-        # Streams of attached pictures follow those of the tracks.
-        place = [one.index for one in container.streams if one.type == "video"].index(stream.index)
-        is_encrypted = any(encrypted_videos(file)[place : place + 1])
+        is_encrypted = any(encrypted_videos(file)[(place := _video_number(container, stream)) : place + 1])
     elif name.startswith("mov"):
         is_encrypted = any(entry.is_encrypted for entry in sample_entries(file, stream.id))
     elif name == "mpegts":
@@ -148,10 +146,26 @@ def _is_scrambled(file: BinaryIO, pid: int) -> bool:
     return 2 * sum(control > 1 for control in controls) > len(controls)
 
 
-def rotation_degrees(container: av.container.InputContainer, stream: av.VideoStream) -> int:
-    """Clockwise rotation for display in degrees: 0, 90, 180 or 270."""
+def display_turn(file: BinaryIO, container: av.container.InputContainer, stream: av.VideoStream) -> tuple[int, bool]:
+    """Clockwise turn for display in degrees, and whether to flip upside down before.
+
+    By the container's display matrix. FFmpeg's text gives its rotation alone, and only decoded frames carry it in full:
+    not those of all decoders, and PyAV dies of PNG's with a colour profile when their side data are read.
+    """
     found = _ROTATION.search(_description(container, stream))
-    return round(-float(found[1]) / 90) % 4 * 90 if found else 0  # FFmpeg counts counterclockwise
+    if not found:
+        return 0, False
+    is_mirrored = False
+    if container.format.name.startswith("mov"):
+        is_mirrored = is_track_mirrored(file, stream.id)
+    elif container.format.name.startswith("matroska"):
+        is_mirrored = any(mirrored_videos(file)[(place := _video_number(container, stream)) : place + 1])
+    return round(-float(found[1]) / 90) % 4 * 90, is_mirrored  # FFmpeg counts counterclockwise
+
+
+def _video_number(container: av.container.InputContainer, stream: av.VideoStream) -> int:
+    """Place of a stream among the video tracks, which attached pictures follow."""
+    return [one.index for one in container.streams if one.type == "video"].index(stream.index)
 
 
 def crop_of(container: av.container.InputContainer, stream: av.VideoStream) -> Crop | None:

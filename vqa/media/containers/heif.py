@@ -80,8 +80,8 @@ class _Items:
                 crop = _clean_aperture(value, colours.width, colours.height)
             elif kind == b"irot":
                 turn -= 90 * (value[0] & 3)  # counterclockwise
-            elif kind == b"imir":
-                turn, is_mirrored = (-turn if value[0] & 1 else 180 - turn), not is_mirrored
+            elif kind == b"imir":  # 0: upside down, 1: left to right (edition of 2022, 6.5.12; before it was unclear)
+                turn, is_mirrored = (180 - turn if value[0] & 1 else -turn), not is_mirrored
         auxiliary = [one for kind, one, to in self._references if kind == b"auxl" and item in to]
         alpha = next(filter(self._is_alpha, auxiliary), None)
         return HeifImage(

@@ -26,7 +26,10 @@ _SHORTEST_SECONDS = 0.010  # browsers show frames of at most this time for a ten
 _DEFAULT_SECONDS = 0.100
 _EXIF_ORIENTATION = 0x0112
 # Orientation -> (clockwise turn in degrees, whether flipped upside down before it)
-_TURNS = {2: (180, True), 3: (180, False), 4: (0, True), 5: (90, True), 6: (90, False), 7: (270, True), 8: (270, False)}
+_TURNS: dict[object, tuple[int, bool]] = {
+    **{1: (0, False), 3: (180, False), 6: (90, False), 8: (270, False)},
+    **{4: (0, True), 2: (180, True), 5: (90, True), 7: (270, True)},
+}
 _MAX_HEADER_BYTES = 1 << 18
 _Y4M_SIZE = re.compile(rb"YUV4MPEG2 (?=[^\n]*?\bW(\d{1,9})\b)(?=[^\n]*?\bH(\d{1,9})\b)")
 _JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")  # all that have a body, and the end
@@ -207,17 +210,17 @@ def _any_size() -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = limit
 
 
-def exif_turn(file: BinaryIO) -> tuple[int, bool]:
+def exif_turn(file: BinaryIO) -> tuple[int, bool] | None:
     """Clockwise turn for display in degrees, and whether to flip upside down before.
 
-    By the EXIF orientation of an open picture; (0, False) where none can be read.
+    By the EXIF orientation of an open picture; None where none can be read.
     """
     file.seek(0)
     try:
         with _any_size(), Image.open(file) as image:
-            return _TURNS.get(image.getexif().get(_EXIF_ORIENTATION, 1), (0, False))
+            return _TURNS.get(image.getexif().get(_EXIF_ORIENTATION))
     except _DAMAGED:
-        return 0, False
+        return None
 
 
 def pillow_pictures(file: BinaryIO, wanted: list[int]) -> Iterator[tuple[int, Pixels]]:

@@ -6,7 +6,8 @@ origin of time, and `decode` checks each packet that it feeds; where anything di
 """
 
 import os
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO, NamedTuple
 
 import av
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _MAX_INDEX_BYTES = 1 << 27
+_HEADER_BYTES = 128  # of a movie or a track, at least what comes before the end of its matrix
 _MAX_OFFSET = 1 << 28  # FFmpeg ignores a table that holds larger ones
 _KEY, _DISCARD = 1, 2  # AVINDEX_KEYFRAME, AVINDEX_DISCARD_FRAME
 _ENTRY = np.dtype([("places", np.int64), ("sizes", np.int64), ("dts", np.int64), ("flags", np.int64)])
@@ -153,9 +155,40 @@ def _sample_boxes(file: BinaryIO, *, track: int, fragmented: bool) -> dict[bytes
     return None
 
 
-def top_boxes(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
-    """(kind, body's start, end) of each box of the file, as far as they are sound."""
-    at, length = 0, file.seek(0, os.SEEK_END)
+def is_track_mirrored(file: BinaryIO, track: int) -> bool:
+    """Whether matrices of movie and track (8.2.2, 8.3.2) mirror; keeps the position."""
+    position, is_mirrored = file.tell(), False
+    for box, start, end in top_boxes(file):
+        for kind, *span in top_boxes(file, start, end) if box == b"moov" else ():
+            if kind == b"mvhd":
+                is_mirrored ^= _is_mirroring(_body(file, span), at=(36, 48))
+            header = next((inner for name, *inner in top_boxes(file, *span) if name == b"tkhd"), None)
+            if kind == b"trak" and header:
+                body = _body(file, header)
+                at = 20 if body[:1] == b"\1" else 12
+                is_mirrored ^= int.from_bytes(body[at : at + 4], "big") == track and _is_mirroring(body, at=(40, 52))
+    file.seek(position)
+    return is_mirrored
+
+
+def _body(file: BinaryIO, span: Sequence[int]) -> bytes:
+    file.seek(span[0])
+    return file.read(min(span[1] - span[0], _HEADER_BYTES))
+
+
+def _is_mirroring(header: bytes, *, at: tuple[int, int]) -> bool:
+    """Whether the matrix in a header, at a place by the header's version, mirrors."""
+    start = at[header[:1] == b"\1"]
+    if len(header) < start + 20:
+        return False
+    a, b, _, c, d = struct.unpack_from(">5i", header, start)
+    return bool(a * d < b * c)
+
+
+def top_boxes(file: BinaryIO, at: int = 0, end: int | None = None) -> Iterator[tuple[bytes, int, int]]:
+    """(kind, body's start, end) of each box of the file or a span, as far as sound."""
+    length = file.seek(0, os.SEEK_END)
+    length = length if end is None else min(length, end)
     while at < length:  # a damaged size of 64 bits can lie beyond what can be sought
         file.seek(at)
         head = file.read(16)

@@ -118,7 +118,7 @@ def remote_stamp(uri: str) -> tuple[int, int] | None:
 def is_away(uri: str) -> bool:
     """Whether a store is unreachable, silent or busy for now; not where it refuses."""
     try:
-        store, path = store_of(uri)
+        store, path = _store_of(uri)
         store.info(path)
     except ClipError:  # a URL that cannot be read at all
         return False
@@ -169,7 +169,14 @@ def _scheme(uri: str) -> str:
 
 
 def store_of(uri: str) -> tuple[Store, str]:
-    """The file system of a URL, and the path inside. Raises ClipError "unsupported"."""
+    """The file system of a URL, and the path inside. Raises ClipError.
+
+    Some connect when they are made (ftp, sftp, smb).
+    """
+    return with_retries(uri, partial(_store_of, uri), doing="connecting to")
+
+
+def _store_of(uri: str) -> tuple[Store, str]:
     import fsspec  # takes a quarter of a second with its HTTP client, which local files do not need
 
     scheme = _scheme(uri)

@@ -65,7 +65,7 @@ def read_conversations(
 def _record(line: str, where: str) -> Record:
     try:
         record = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{where}: not JSON ({error}). Give one object per line.") from error
     if not isinstance(record, dict) or not isinstance(record.get("conversations", record.get("messages")), list):
         raise UsageError(

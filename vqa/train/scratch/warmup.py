@@ -28,7 +28,7 @@ from vqa.train.types import Model, Tower
 from vqa.types import Pixels
 
 if TYPE_CHECKING:
-    from transformers import ProcessorMixin, Qwen2VLImageProcessor
+    from transformers import Qwen2VLImageProcessor
 
 SIDE = 8  # patches along a 112-pixel crop
 HANDED = 1 + len(CLASSES)  # channels that `hand_over` fills: opinion, and a reading of each kind of damage
