@@ -21,6 +21,7 @@ from accelerate import PartialState
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.bench.embedded_material import NATIVE, WHOLE, Picture, gather_clips, gather_stills, learn_labels
@@ -170,19 +171,25 @@ class Lessons:
 def teach_tower(
     model: Model, processor: object, pictures: Sequence[Picture], folder: Path, *, max_steps: int, rate: float
 ) -> Readings:
-    """Train the tower and its readings; saved every 150 steps."""
+    """Train the tower and its readings, saved every 150 steps; what is left is a mean of the last steps' weights."""
     visual: Tower = model.model.visual
     visual.patch_embed.requires_grad_(False)
+    last = visual.merger.mlp[-1]
+    with torch.no_grad():
+        last.bias[2 + len(CLASSES) :] /= QUIET  # as before an earlier edition's were handed over
+        last.weight[2 + len(CLASSES) :] /= QUIET
     torch.manual_seed(0)
     head = Readings(visual.config.out_hidden_size)
-    parameters = [one for one in (*visual.parameters(), *head.parameters()) if one.requires_grad]
+    taught = nn.ModuleList([visual, head])
+    mean = AveragedModel(taught, multi_avg_fn=get_ema_multi_avg_fn(0.99))
+    parameters = [one for one in taught.parameters() if one.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.05, betas=(0.9, 0.98))
     lessons = Lessons(pictures)
     saved, begin = folder / "tower.pt", 0
     if saved.exists():
         state = torch.load(saved, map_location="cpu", weights_only=True)
-        visual.load_state_dict(state["visual"])
-        head.load_state_dict(state["head"])
+        taught.load_state_dict(state["taught"])
+        mean.load_state_dict(state["mean"])
         optimiser.load_state_dict(state["optimiser"])
         begin = state["step"]
     else:
@@ -203,11 +210,13 @@ def teach_tower(
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0, error_if_nonfinite=True)
         optimiser.step()
+        mean.update_parameters(taught)
         if (step + 1) % 150 == 0 or step + 1 == max_steps:
             print(f"tower: step {step + 1} of {max_steps}, loss {loss.item():.3f}", flush=True)
-            state = {"visual": visual.state_dict(), "head": head.state_dict(), "optimiser": optimiser.state_dict()}
+            state = {"taught": taught.state_dict(), "mean": mean.state_dict(), "optimiser": optimiser.state_dict()}
             torch.save(state | {"step": step + 1}, saved.with_suffix(".tmp"))
             saved.with_suffix(".tmp").replace(saved)
+    taught.load_state_dict(mean.module.state_dict())
     return head
 
 
