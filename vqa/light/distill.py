@@ -88,7 +88,7 @@ def fit_enlargement(
     *,
     config: RegressionConfig,
 ) -> Enlargement | None:
-    """Fit what enlargement makes of places, by set k of those that a regressor is fitted to.
+    """Fit what enlargement makes of places, by one of the sets of a regressor.
 
     Args:
         sets: As of `regression.fit_regressor`.

@@ -17,7 +17,7 @@ Matrix = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Enlargement:
-    """A regressor's place on its line, and how far a picture was enlarged, as a new place on that line."""
+    """Place on a regressor's line, moved by how far a picture was enlarged."""
 
     gain: float  # of the place
     slope: float  # what each doubling of width and height takes
@@ -26,7 +26,7 @@ class Enlargement:
     most: float
 
     def placed(self, places: Matrix, enlargements: Sequence[float | None]) -> Matrix:
-        """New places [N] of places [N] and times that pictures were enlarged by; the same where not known."""
+        """Move places [N] by times that pictures were enlarged by, where known."""
         is_known = np.array([one is not None for one in enlargements])
         doublings = np.log2([1.0 if one is None else one for one in enlargements]).clip(self.least, self.most)
         return np.asarray(np.where(is_known, self.gain * places - self.slope * doublings + self.offset, places))

@@ -184,7 +184,10 @@ def gather(config: DistillConfig, embeddings: Embeddings, say: Callable[[str], N
 
 
 def enlargement_of(opinion: Opinion) -> float | None:
-    """Times that each side was enlarged by for people; None where nobody said. Raises as `Opinion.read`."""
+    """Times that each side was enlarged by for people; None where nobody said.
+
+    Raises UsageError for what is no picture.
+    """
     return opinion.shown_size and enlargement(opinion.stored_size(), opinion.shown_size)
 
 

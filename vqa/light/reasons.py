@@ -20,7 +20,7 @@ from vqa.data.synthetic.picture_ladder import PRISTINE
 from vqa.errors import UsageError, first_few
 from vqa.imports import uncollected
 from vqa.light.config import TeacherConfig
-from vqa.prompt import grade_of
+from vqa.prompt import GRADES
 from vqa.types import Clip
 
 Matrix = NDArray[np.float64]
@@ -91,8 +91,8 @@ def fact(kind: str, level: int) -> str:
 
 
 def grade(opinion: float) -> str:
-    """People's opinion on 1-5 in a word: `poor quality`."""
-    return f"{grade_of(opinion)} quality"
+    """People's opinion on 1-5 in a word, a half to the even grade: `poor quality`."""
+    return f"{GRADES[min(4, max(0, round(opinion) - 1))]} quality"
 
 
 def encode_texts(texts: Sequence[str], source: str | None) -> Matrix:

@@ -115,7 +115,7 @@ def fit_regressor(sets: Sequence[LabelledSet], config: RegressionConfig) -> Regr
 
 
 def places_left_out(sets: Sequence[LabelledSet], k: int, folds: Matrix, config: RegressionConfig) -> Matrix:
-    """Places of the rows of set k, [N], each by a regressor fitted without the rows of its fold."""
+    """Places [N] of the rows of set k, by regressors fitted without their fold."""
     places = np.zeros(len(folds))
     all_folds = [folds if one is sets[k] else None for one in sets]
     for fold in np.unique(folds).tolist():

@@ -101,7 +101,7 @@ class Student:
     def opinion(
         self, embeddings: NDArray[np.floating[Any]], enlargements: Sequence[float | None] | None = None
     ) -> NDArray[np.float64]:
-        """Scores on 1-5 of embeddings [N, D], [N], and of times that the pictures were enlarged by, where known."""
+        """Scores on 1-5, [N], of embeddings [N, D]."""
         rows = np.asarray(embeddings, dtype=np.float64)
         if isinstance(self._head, Basis):
             return self._head.opinions(rows)
@@ -143,16 +143,16 @@ class Student:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """A regressor of embeddings, what enlargement makes of its places, and the map from places to opinions."""
+    """Regressor of embeddings, and a map from places on its line to opinions."""
 
     regressor: Regressor
     map: "OpinionMap"
-    enlargement: Enlargement | None = None
+    enlargement: Enlargement | None = None  # None: how far a picture was enlarged does not count
 
     def opinions(
         self, embeddings: NDArray[np.float64], enlargements: Sequence[float | None] | None = None
     ) -> NDArray[np.float64]:
-        """On 1-5, [N], of embeddings [N, D] and times that the pictures were enlarged by, where known."""
+        """On 1-5, [N], of embeddings [N, D]; enlargements are times, None: not known."""
         places = self.regressor.along(embeddings)
         if self.enlargement and enlargements:
             places = self.enlargement.placed(places, enlargements)
