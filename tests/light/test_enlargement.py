@@ -21,24 +21,29 @@ def test_places_follow_doublings_within_what_was_learnt_from() -> None:
     drawn = np.random.default_rng(0)
     doublings = drawn.uniform(1, 3, 400)
     places = -doublings + drawn.standard_normal(400)  # the pixels say some of it
-    targets = 7 + 0.5 * places - 0.3 * doublings + 0.01 * drawn.standard_normal(400)
+    targets = 7 + 0.5 * places - 0.1 * doublings - 0.05 * doublings**2 + 0.01 * drawn.standard_normal(400)
     found = Enlargement.fit(places, 2**doublings, targets)
     assert found is not None
-    assert (found.gain, found.slope, found.offset) == pytest.approx((0.5, 0.3, 7.0), abs=0.01)
+    assert (found.gain, found.slope, found.bend, found.offset) == pytest.approx((0.5, 0.1, 0.05, 7.0), abs=0.02)
     at_one, at_two, beyond, native = found.placed(np.zeros(4), [2.0, 4.0, 64.0, 1.0]).tolist()
-    assert at_one - at_two == pytest.approx(0.3, abs=0.02)
+    assert at_one - at_two == pytest.approx(0.1 + 0.05 * (4 - 1), abs=0.02)
     assert beyond == found.placed(np.zeros(1), [2 ** doublings.max()])[0]
     assert native == found.placed(np.zeros(1), [2 ** doublings.min()])[0]
     assert found.placed(np.array([0.7, 0.0]), [None, 4.0]).tolist() == [0.7, at_two]
 
 
-@pytest.mark.parametrize("what", ["alike", "better where enlarged", "places against opinions"])
+@pytest.mark.parametrize("what", ["alike", "better where enlarged", "best in the middle", "places against opinions"])
 def test_pictures_that_do_not_say_change_nothing(what: str) -> None:
     drawn = np.random.default_rng(1)
     doublings = np.full(50, 2.0) if what == "alike" else drawn.uniform(1, 3, 50)
     places = drawn.standard_normal(50)
-    sign = {"alike": (1, 0), "better where enlarged": (1, 1), "places against opinions": (-1, -1)}[what]
-    assert Enlargement.fit(places, 2**doublings, sign[0] * places + sign[1] * doublings) is None
+    targets = {
+        "alike": places,
+        "better where enlarged": places + doublings,
+        "best in the middle": places - (doublings - 2) ** 2,
+        "places against opinions": -places - doublings,
+    }[what]
+    assert Enlargement.fit(places, 2**doublings, targets) is None
 
 
 def test_rows_are_placed_by_regressors_that_did_not_see_their_fold() -> None:
@@ -80,7 +85,7 @@ def test_a_student_counts_it_where_the_run_says_how_a_picture_was_shown(student:
     path = clips.write_image(tmp_path / "a.png", width=80, height=60)
     assert isinstance(student._head, Line)
     taught = Student(
-        student._network, replace(student._head, enlargement=Enlargement(1.0, 0.5, 1.0, 1.0, 3.0)), student.card
+        student._network, replace(student._head, enlargement=Enlargement(1.0, 0.5, 0.0, 1.0, 1.0, 3.0)), student.card
     )
     taught.save(tmp_path / "student")
     loaded = Student.load(tmp_path / "student")

@@ -21,6 +21,7 @@ class Enlargement:
 
     gain: float  # of the place
     slope: float  # what each doubling of width and height takes
+    bend: float  # of its square
     offset: float
     least: float  # doublings; what lies below or above what was learnt from counts as the nearest that does not
     most: float
@@ -29,7 +30,8 @@ class Enlargement:
         """Move places [N] by times that pictures were enlarged by, where known."""
         is_known = np.array([one is not None for one in enlargements])
         doublings = np.log2([1.0 if one is None else one for one in enlargements]).clip(self.least, self.most)
-        return np.asarray(np.where(is_known, self.gain * places - self.slope * doublings + self.offset, places))
+        taken = self.slope * doublings + self.bend * doublings**2
+        return np.asarray(np.where(is_known, self.gain * places - taken + self.offset, places))
 
     @classmethod
     def fit(cls, places: Matrix, enlargements: Matrix, targets: Matrix) -> Self | None:
@@ -44,8 +46,10 @@ class Enlargement:
             The fit; None where these pictures do not say: all enlarged alike, or one of the two against opinions.
         """
         doublings = np.log2(enlargements)
-        columns = np.stack([places, -doublings, np.ones_like(places)], axis=1)
-        gain, slope, offset = np.linalg.lstsq(columns, targets, rcond=None)[0].tolist()
-        if np.ptp(doublings) < 0.1 or gain <= 0 or slope <= 0:
+        least, most = float(doublings.min()), float(doublings.max())
+        columns = np.stack([places, -doublings, -(doublings**2), np.ones_like(places)], axis=1)
+        gain, slope, bend, offset = np.linalg.lstsq(columns, targets, rcond=None)[0].tolist()
+        rising = min(slope + 2 * bend * least, slope + 2 * bend * most)  # what is taken, with enlargement
+        if most - least < 0.1 or gain <= 0 or rising <= 0:
             return None
-        return cls(gain, slope, offset, float(doublings.min()), float(doublings.max()))
+        return cls(gain, slope, bend, offset, least, most)
