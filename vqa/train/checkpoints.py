@@ -139,10 +139,7 @@ def _save_from(trainer: Trained, draft: Path) -> None:
             return
         trainer.save_model(str(draft))  # gathers what is sharded
         return
-    if not trainer.is_sharded:
-        if trainer.args.should_save:
-            merge_lora(model).save_pretrained(draft)
-        return
+    # Merged in float32, with what the run began from: sums in bfloat16 would lose most of what was added.
     added = draft.with_name("additions")
     trainer.save_model(str(added))
     if trainer.args.should_save:
