@@ -64,7 +64,7 @@ def test_a_run_of_two_models_and_a_folder_without_a_run_are_refused(tmp_path: Pa
 
 def test_facts_in_words() -> None:
     assert [fact("pristine", 0), fact("gaussian_blur", 4)] == ["no visible damage", "strong gaussian blur"]
-    words = ["bad quality", "poor quality", "fair quality", "fair quality", "excellent quality"]
+    words = ["bad quality", "poor quality", "poor quality", "fair quality", "excellent quality"]
     assert [grade(one) for one in (1.0, 2.4, 2.5, 2.6, 5.0)] == words
 
 

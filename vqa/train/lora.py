@@ -69,8 +69,10 @@ def is_lora(model: Model) -> bool:
     return hasattr(model, "merge_and_unload")
 
 
-def merge_lora(model: Model, additions: Path) -> Model:
-    """Model with the additions of a folder merged."""
-    import peft
+def merge_lora(model: Model, additions: Path | None = None) -> Model:
+    """Model with its additions, or those of a folder, merged; unchanged without any."""
+    if additions is not None:
+        import peft
 
-    return peft.PeftModel.from_pretrained(model, additions).merge_and_unload()
+        model = peft.PeftModel.from_pretrained(model, additions)
+    return model.merge_and_unload() if is_lora(model) else model

@@ -38,7 +38,7 @@ from vqa.train import _compat
 from vqa.train.checkpoints import Guarded, Trained, resume_from
 from vqa.train.clips.dataset import TrainingClip
 from vqa.train.context import StageContext
-from vqa.train.lora import add_lora, mark_trained
+from vqa.train.lora import add_lora, mark_trained, merge_lora
 from vqa.train.metrics_log import log_held_out, reporters
 from vqa.train.modules import parameter_groups
 from vqa.train.optimizer import optimizer_class
@@ -237,8 +237,8 @@ def cold_start(
 
     Returns:
         The model with the weights of the best SRCC times share of parsed answers on `held_out`; with the last ones
-        where that is empty. With LoRA the trainer that holds these; under FSDP and ZeRO the trainer, which holds the
-        last weights.
+        where that is empty. With LoRA on weights in bfloat16 the trainer that holds these; under FSDP and ZeRO the
+        trainer, which holds the last weights.
 
     Raises:
         UsageError: for clips without an answer, and settings that do not fit the machine.
@@ -322,4 +322,6 @@ def cold_start(
         for place, one in enumerate(trainer.trained):
             if best or trainer.mean:
                 one.copy_(best[str(place)] if best else trainer.mean[place])
-    return trainer if hardware.lora else trainer.accelerator.unwrap_model(trainer.model)
+    if hardware.lora and not hardware.master_weights:
+        return trainer  # weights in bfloat16 would lose most of what is merged into them
+    return merge_lora(trainer.accelerator.unwrap_model(trainer.model))
