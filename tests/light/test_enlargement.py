@@ -10,7 +10,7 @@ from tests.light.conftest import VIEWS
 from tests.support import clips
 from vqa.light.config import RegressionConfig
 from vqa.light.distill import fit_enlargement
-from vqa.light.enlargement import Enlargement
+from vqa.light.enlargement import KEPT, Enlargement
 from vqa.light.regression import LabelledSet, fit_regressor, places_left_out
 from vqa.light.student import Line, Student
 from vqa.types import Clip, Score
@@ -21,10 +21,10 @@ def test_places_follow_doublings_within_what_was_learnt_from() -> None:
     drawn = np.random.default_rng(0)
     doublings = drawn.uniform(1, 3, 400)
     places = -doublings + drawn.standard_normal(400)  # the pixels say some of it
-    targets = 7 + 0.5 * places - 0.1 * doublings - 0.05 * doublings**2 + 0.01 * drawn.standard_normal(400)
+    targets = 7 + KEPT * places - 0.1 * doublings - 0.05 * doublings**2 + 0.01 * drawn.standard_normal(400)
     found = Enlargement.fit(places, 2**doublings, targets)
     assert found is not None
-    assert (found.gain, found.slope, found.bend, found.offset) == pytest.approx((0.5, 0.1, 0.05, 7.0), abs=0.02)
+    assert (found.gain, found.slope, found.bend, found.offset) == pytest.approx((KEPT, 0.1, 0.05, 7.0), abs=0.02)
     at_one, at_two, beyond, native = found.placed(np.zeros(4), [2.0, 4.0, 64.0, 1.0]).tolist()
     assert at_one - at_two == pytest.approx(0.1 + 0.05 * (4 - 1), abs=0.02)
     assert beyond == found.placed(np.zeros(1), [2 ** doublings.max()])[0]
@@ -66,7 +66,7 @@ def test_a_set_s_labels_lie_on_the_line_s_own_scale() -> None:
     drawn = np.random.default_rng(3)
     rows = np.pad(drawn.standard_normal((40, 3)), ((0, 0), (0, 8416)))
     doublings = drawn.uniform(1, 3, 40)
-    labels = 50 + 10 * (rows[:, 0] - doublings)  # of which the pixels say half
+    labels = 50 + 10 * (rows[:, 0] - 2.3 * doublings)  # of which the pixels say KEPT, on their own scale
     sets = [LabelledSet(embeddings=rows, labels=one) for one in (rows[:, 0], labels)]
     config, times = RegressionConfig(radial=0, emphasis={}), (2**doublings).tolist()
     regressor = fit_regressor(sets, config)

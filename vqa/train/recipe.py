@@ -174,6 +174,7 @@ class GrpoStage(Common, GrpoSettings):
     """Reinforcement learning by a reward preset; settings: vqa/train/grpo/config.py."""
 
     kind: Literal["grpo"]
+    # Wider than the trainer's own: a recipe's stage may leave both to the recipe, which fills them in.
     prompt: PromptName | None = Field(None, description="default: the recipe's")  # type: ignore[assignment]
     seed: int | None = Field(None, ge=0, lt=2**32, description="default: the recipe's")  # type: ignore[assignment]
     captions: str | None = Field(None, description="of each clip: an earlier `write` stage, or its reasons.jsonl")
