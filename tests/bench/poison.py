@@ -2,9 +2,9 @@
 
     python -m tests.bench.poison --clips 2000 --engine local
 
-`decoder`: the process that decodes one dies, each time; `scorer` (Ray only): the model process. Without `--model` the
-embedded model is replaced by a digest of the pixels. From the processor time of all processes follows what one such
-clip costs, and what of the throughput one in a thousand takes.
+`decoder`: the process that decodes one dies, each time; `scorer` (Ray only): the model process. The model is
+replaced by a digest of the pixels. From the processor time of all processes follows what one such clip costs, and what
+of the throughput one in a thousand takes.
 """
 
 import argparse
@@ -33,7 +33,6 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1000, help="one in so many is poison")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--engine", choices=["local", "ray"], default="local")
-    parser.add_argument("--model", action="store_true", help="the embedded model scores")
     given = parser.parse_args()
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     with tempfile.TemporaryDirectory() as place:
@@ -53,8 +52,7 @@ def main() -> None:
             for kind, faults in kinds.items():
                 out = folder / f"{kind}{turn}"
                 listed = folder / ("short.csv" if kind == "short" else "list.csv")
-                faulty = failing.environment(folder / "marks", model=given.model, **faults)
-                used[kind].append(run(listed, out, given.engine, faulty))
+                used[kind].append(run(listed, out, given.engine, failing.environment(folder / "marks", **faults)))
                 facts = json.loads((out / "run.json").read_text(encoding="utf-8"))
                 lost = read_scores(out, ["error_kind"]).column("error_kind").to_pylist().count("crashed")
                 times = f"{facts['seconds']:8.1f} s by the clock {used[kind][-1]:8.1f} s of processors"
