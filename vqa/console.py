@@ -10,14 +10,16 @@ import sys
 import tempfile
 import threading
 import traceback
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
+from itertools import pairwise
 from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
 
-from vqa.errors import VqaError
+from vqa.errors import UsageError, VqaError
 from vqa.machine import shortage
 
 INTERRUPTED = 130
@@ -63,6 +65,7 @@ def enter(app: typer.Typer) -> int:
     """Run the command line; return its exit code. No traceback reaches the screen."""
     _note_interrupts()
     try:
+        _refuse_empty(sys.argv[1:])
         app(standalone_mode=True)
     except VqaError as error:
         complain(str(error))
@@ -91,6 +94,15 @@ def enter(app: typer.Typer) -> int:
         complain(f"unexpected {type(error).__name__}: {short} (traceback in {path})")
         return 1
     return 0
+
+
+def _refuse_empty(arguments: Sequence[str]) -> None:
+    """Raises UsageError for an argument of no letters, which as a path would be the current folder."""
+    for before, one in pairwise(["", *arguments]):
+        if not one or (one.startswith("--") and one.endswith("=")):
+            option = one.rstrip("=") or before
+            named = f"{option}: " if option.startswith("-") else ""
+            raise UsageError(f"{named}the value is empty. Is a shell variable unset? Give a value, or leave it out.")
 
 
 LAST_WORDS = ("accelerate", "ray")  # libraries that have more to do at the end than they tell atexit

@@ -69,6 +69,9 @@ def test_help_loads_nothing_heavy() -> None:
     [
         (["score"], "SOURCE"),
         (["score", "a.mp4"], "--out"),
+        (["score", "a.mp4", "--out", ""], "--out: the value is empty. Is a shell variable unset?"),
+        (["score", "", "--out", "/nowhere"], "vqa: the value is empty"),
+        (["show", "/nowhere", "--worst="], "--worst: the value is empty"),
         (["nonsense"], "nonsense"),
         (["show", "/nowhere"], "holds no scores"),
         (["export", "/nowhere"], "--csv"),
