@@ -28,7 +28,7 @@ from vqa.types import Answer, Clip, Score, Views
 VARIABLE = "VQA_FAULTS"
 
 
-def environment(marks: Path, **faults: str | int | list[str]) -> dict[str, str]:
+def environment(marks: Path, **faults: str | int | bool | list[str]) -> dict[str, str]:
     """The variable for a run with these faults.
 
     Args:
@@ -37,7 +37,8 @@ def environment(marks: Path, **faults: str | int | list[str]) -> dict[str, str]:
             (finished clips after which it is killed, or its process group gets SIGINT), `held` (clip_ids that nobody
             decodes before there is a mark `free`), `poison` and `poison_scorer` (clip_ids: who decodes or scores one
             is killed, each time), `hungry` and `hung` (a clip_id: who scores it takes memory without
-            end, or hangs for good), `padding` (bytes that each clip's views are longer by).
+            end, or hangs for good), `padding` (bytes that each clip's views are longer by), `model` (true: the model
+            scores, and no digest).
     """
     marks.mkdir(exist_ok=True)
     return {VARIABLE: json.dumps({"marks": str(marks), **faults})}
@@ -102,8 +103,11 @@ class FailingScoreStage(ScoreStage):
     """Is killed over a clip; scores by `digest_score`, so that a mix-up of clips shows and no worker loads a model."""
 
     def setup(self) -> None:
-        """Loads nothing."""
-        self._scorer = _DigestScorer()
+        """Loads nothing, but where the faults ask for the model."""
+        if _faults().get("model"):
+            super().setup()
+        else:
+            self._scorer = _DigestScorer()
 
     def process(self, items: Sequence[Sample | Result]) -> Iterator[Result]:
         """As ScoreStage."""

@@ -1,5 +1,6 @@
 """Published lists: who trains and who tests is what a list says, and a clip in none is in neither."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,12 @@ def deqa(folder: str, *names: str) -> list[dict[str, object]]:
 
 def koniq(folder: Path, *numbers: int) -> list[dict[str, object]]:
     return q_align("koniq", *(f"{number}.jpg" for number in numbers))
+
+
+@pytest.fixture
+def unlisted(tmp_path: Path) -> Path:
+    """Ten pictures of PIPAL, whose lists do not come with vqa."""
+    return written(tmp_path / "scores.txt", "".join(f"A{n:04}_00_00.bmp {1 + n / 3}\n" for n in range(10)))
 
 
 @pytest.fixture
@@ -87,6 +94,24 @@ def test_a_list_may_name_its_files_in_folders_of_its_project(
     assert [row["split"] for row in found] == ["train", "unused"]
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "parts"),
+    [
+        (
+            "koniq-10k",
+            "10004473376.jpg 4.5 0.5\n10007357496.jpg 4.1 0.6\n10043785683.jpg 4.0 0.5\n",
+            ["train", "test", "unused"],
+        ),
+        ("spaq", "00002.jpg 2.9 17.5\n05638.jpg 3.6 23.7\n07248.jpg 4.2 17.4\n", ["train", "test", "unused"]),
+    ],
+)
+def test_names_that_come_with_vqa_need_no_files(tmp_path: Path, name: str, text: str, parts: list[str]) -> None:
+    labels = written(tmp_path / "labels.txt", text)
+    for lists in (("q-align",), ()):
+        assert [row["split"] for row in rows(name, labels, split_lists=lists)] == parts
+    assert {row["split"] for row in rows(name, labels, split="mine")} == {"mine"}
+
+
 def test_a_file_name_that_two_clips_have_finds_neither(tmp_path: Path) -> None:
     labels = written(tmp_path / "labels.txt", "a/1.mp4, -1, -1, 2.5\nb/1.mp4, -1, -1, 3.5\nb/2.mp4, -1, -1, 4.5\n")
     options = {"dataset": "mine", "scale": "1,5", "kind": "video"}
@@ -117,8 +142,10 @@ def test_koniqs_own_column_is_its_split(tmp_path: Path) -> None:
     assert [row["split"] for row in rows("koniq-10k", labels)] == ["training", "validation", "test"]
 
 
-def test_a_list_is_asked_for_by_a_name_that_is_there(labels: Path) -> None:
-    with pytest.raises(UsageError, match=r"q-align: its names do not come with vqa. Take the files from Q-Future/Q-A"):
+def test_a_list_is_asked_for_by_a_name_that_is_there(labels: Path, unlisted: Path) -> None:
+    with pytest.raises(UsageError, match=r"deqa: its names do not come with vqa. Take the files from hub zhiyuanyou/D"):
+        imported("pipal", unlisted, split_lists=("deqa",))
+    with pytest.raises(UsageError, match=r"q-align: it names none of the 10 clips in .*scores.csv, such as 0.jpg, 1.j"):
         imported("koniq-10k", labels, split_lists=("q-align",))
     with pytest.raises(
         UsageError, match=r"official: .* Take the file metadata/koniq10k_distrib.*, and give it as --labels"
@@ -139,4 +166,6 @@ def test_the_counts_of_the_lists_are_the_published_ones() -> None:
     assert load_set("pipal").lists["deqa"].counts == {"train": 18560, "test": 4640}
     kadid = load_set("kadid-10k").lists["visualquality-r1"]
     assert kadid.counts == {part: 125 * len(contents) for part, contents in kadid.contents.items()}
+    for listed in (load_set(name).lists["q-align"] for name in ("koniq-10k", "spaq")):
+        assert Counter(listed.part_of().values()) == listed.counts
     assert not load_set("tid2013").lists  # none is public: its split stays empty, and training refuses it

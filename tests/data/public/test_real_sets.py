@@ -150,6 +150,11 @@ def test_contents_and_splits_of_the_real_sets_are_as_published(tmp_path: Path) -
     assert {row["clip_id"] for row in parts["train"]} == {f"kadid-10k/{line.split()[1]}" for line in listed if line}
     contents = [{row["content_id"] for row in of_part} for of_part in parts.values()]
     assert not (contents[0] & contents[1] or contents[0] & contents[2] or contents[1] & contents[2])
+    for name, file, wanted in (
+        ("koniq-10k", "koniq-10k/GT_KonIQ.txt", {"train": 7046, "test": 2010, "unused": 1017}),
+        ("spaq", "spaq/GT_SPAQ.txt", {"train": 8897, "test": 2224, "unused": 4}),
+    ):
+        assert Counter(imported_for_real(name, file, None).manifest.table.column("split").to_pylist()) == wanted
     scenes = imported("live-qualcomm", REAL / "fast-vqa-txt/LIVE_Qualcomm/labels.txt", scale="0,100").manifest.table
     assert len(set(scenes.column("content_id").to_pylist())) == 54
 

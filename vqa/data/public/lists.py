@@ -15,7 +15,7 @@ UNUSED = "unused"  # of a clip that no list names: neither trained on nor tested
 def assign_splits(
     request: ImportRequest, spec: SetSpec, dialects: Sequence[str], rows: Sequence[LabelRow]
 ) -> list[str]:
-    """Set splits by the lists asked for, else by the set's first if it has contents.
+    """Set splits by the lists asked for, else by the labels, else by the set's first list that comes with vqa.
 
     Args:
         request: The import; `split_lists` holds a list's name, or `PART=FILE` for each part.
@@ -35,25 +35,40 @@ def assign_splits(
         raise UsageError(f"--split-list {' '.join(request.split_lists)}: give one name, or PART=FILE for each part.")
     if files:
         return _by_files(files, request, spec, dialects, rows)
-    if not names and not (spec.lists and next(iter(spec.lists.values())).contents):
-        bare = spec.lists and not request.split and not all(row.split for row in rows)
-        return [f"no split, so that vqa train refuses them. Published lists: {described(spec.lists)}"] if bare else []
-    name = names[0] if names else next(iter(spec.lists))
-    if name not in spec.lists:
+    if not names and (request.split or all(row.split for row in rows)):
+        return []
+    name = names[0] if names else next((name for name, one in spec.lists.items() if one.is_here), None)
+    if name is not None and name not in spec.lists:
         known = ", ".join(spec.lists) or "none"
         raise UsageError(f"--split-list {name}: no published list of that name comes with the set. Known are: {known}.")
-    chosen = spec.lists[name]
-    if not chosen.contents:
+    chosen = spec.lists[name] if name else None
+    if names and chosen and not chosen.is_here:
         way = (
             "the file {}, and give it as --labels"
             if chosen.in_labels
             else ("the files from {}, and give each as --split-list PART=FILE")
         )
         raise UsageError(f"--split-list {name}: its names do not come with vqa. Take {way.format(chosen.source)}.")
-    part_of = {content.lower(): part for part, contents in chosen.contents.items() for content in contents}
-    for row in rows:
-        row.split = part_of.get(row.content, UNUSED)
-    return [f"split: {_counted(rows)}, as in {chosen.source}", *([chosen.note] if chosen.note else [])]
+    parts = _parts(chosen, rows) if chosen else []
+    if chosen and any(parts):
+        for row, part in zip(rows, parts, strict=True):
+            row.split = part or UNUSED
+        return [f"split: {_counted(rows)}, as in {chosen.source}", *([chosen.note] if chosen.note else [])]
+    if names:
+        raise UsageError(
+            f"--split-list {name}: it names none of the {len(rows)} clips in {request.labels}, such as "
+            f"{first_few([row.name for row in rows])}. Give the labels of this set."
+        )
+    way = f"no split, so that vqa train refuses them. Published lists: {described(spec.lists)}"
+    return [way] if spec.lists else []
+
+
+def _parts(chosen: PublishedList, rows: Sequence[LabelRow]) -> list[str | None]:
+    """The part of each row, None for one that the list does not name."""
+    part_of = chosen.part_of()
+    if chosen.names:
+        part_of = dict(zip(_as_labelled(list(part_of), [row.name for row in rows]), part_of.values(), strict=True))
+    return [part_of.get(row.name if chosen.names else row.content) for row in rows]
 
 
 def ways_to_split(dataset: str) -> str:

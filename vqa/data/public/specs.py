@@ -65,13 +65,28 @@ class LabelForm(Strict):
 
 
 class PublishedList(Strict):
-    """A published split: its contents where they are few, else the files with it."""
+    """A published split, with its contents, with its names, or with neither."""
 
     source: str = Field(description="repository and path")
     counts: dict[str, int] = Field(description="clips of each part")
-    contents: dict[str, tuple[str, ...]] = Field({}, description="of each part; empty: to be given as files")
+    contents: dict[str, tuple[str, ...]] = Field({}, description="of each part")
+    names: dict[str, str] = Field(
+        {}, description="of each part: a file in configs/data/lists, a clip's name a line. Without both: give files"
+    )
     in_labels: bool = Field(False, description="the source is a label file with a column for it, to be given as labels")
     note: str | None = Field(None, description="shown on import")
+
+    @property
+    def is_here(self) -> bool:
+        """Whether its parts come with vqa."""
+        return bool(self.contents or self.names)
+
+    def part_of(self) -> dict[str, str]:
+        """The part of each content, or of each name. Empty for a list that is not here."""
+        if self.names:
+            folder = configs_folder() / "data" / "lists"
+            return {name: part for part, file in self.names.items() for name in (folder / file).read_text().split()}
+        return {content.lower(): part for part, contents in self.contents.items() for content in contents}
 
 
 class SetSpec(Strict):
@@ -87,7 +102,8 @@ class SetSpec(Strict):
     counts: dict[int, str] = Field({}, description="number of clips: source of that number")
     split: str | None = Field(None, description="of every row, if no column holds it")
     lists: dict[str, PublishedList] = Field(
-        {}, description="published splits by name; the first is taken where its contents stand here and none is given"
+        {},
+        description="published splits by name; the first that is here is taken where neither user nor labels name one",
     )
     people: bool = Field(
         False, description="the file of its name in configs/people has its published split and the size people saw"
