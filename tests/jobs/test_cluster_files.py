@@ -1,5 +1,6 @@
 """The files of jobs/cluster: what Ray, Slurm and Kubernetes are given is what they take, and small."""
 
+import functools
 import importlib.resources
 import json
 import shlex
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import kubernetes_validate
 import pytest
 import typer
 import yaml
@@ -21,23 +23,7 @@ import yaml
 from vqa.cli.app import app
 
 FOLDER = Path("jobs/cluster").resolve()
-# Of RayJob in KubeRay's API ray.io/v1, the keys of each level that the file may use.
-RAYJOB = {
-    "": {"apiVersion", "kind", "metadata", "spec"},
-    "spec": {
-        *("entrypoint", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished", "backoffLimit", "rayClusterSpec"),
-        *("activeDeadlineSeconds", "submissionMode", "suspend", "runtimeEnvYAML", "jobId", "clusterSelector"),
-    },
-    "spec.rayClusterSpec": {
-        "rayVersion",
-        "enableInTreeAutoscaling",
-        "autoscalerOptions",
-        "headGroupSpec",
-        "workerGroupSpecs",
-    },
-    "spec.rayClusterSpec.headGroupSpec": {"rayStartParams", "template", "serviceType"},
-}
-WORKER_GROUP = {"groupName", "replicas", "minReplicas", "maxReplicas", "rayStartParams", "template", "numOfHosts"}
+SCHEMA = yaml.safe_load(Path("tests/references/kuberay_v1.yaml").read_text(encoding="utf-8"))
 
 
 def read(name: str) -> Any:
@@ -63,24 +49,46 @@ def test_the_ray_cluster_keeps_to_the_schema_that_ray_ships() -> None:
         jsonschema.validate(config | {"worker_count": 3}, schema)
 
 
-def test_the_ray_job_has_the_keys_of_kuberay_and_a_command_that_is_understood() -> None:
+def check(job: dict[str, Any]) -> list[dict[str, Any]]:
+    """The pods of a RayJob that keeps to KubeRay's schema and Kubernetes' own."""
+    jsonschema.validate(job, SCHEMA)
+    cluster = job["spec"]["rayClusterSpec"]
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    pods = [{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, **group["template"]} for group in groups]
+    for pod in pods:
+        kubernetes_validate.validate(pod, kubernetes_validate.latest_version(), strict=True)
+    return pods
+
+
+def test_the_ray_job_keeps_to_the_schemas_of_kuberay_and_kubernetes() -> None:
     job = read("rayjob.yaml")
-    for place, known in RAYJOB.items():
-        level = job
-        for name in filter(None, place.split(".")):
-            level = level[name]
-        assert set(level) <= known, place
-    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    for pod in check(job):
+        (container,) = pod["spec"]["containers"]
+        assert {one["name"] for one in container["volumeMounts"]} == {one["name"] for one in pod["spec"]["volumes"]}
     (group,) = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
-    assert set(group) <= WORKER_GROUP
     assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
-    for spec in (group, job["spec"]["rayClusterSpec"]["headGroupSpec"]):
-        pod = spec["template"]["spec"]
-        (container,) = pod["containers"]
-        assert {one["name"] for one in container["volumeMounts"]} == {one["name"] for one in pod["volumes"]}
-        assert all(isinstance(value, str) for value in spec["rayStartParams"].values()), "Ray takes texts only"
     given = parse(shlex.split(job["spec"]["entrypoint"]))
     assert given["ray_address"] == "auto"
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "says"),
+    [
+        (("spec", "ttlSecondsAfterFinish"), 600, "ttlSecondsAfterFinish"),
+        (("spec", "backoffLimit"), "3", "not of type 'integer'"),
+        (("spec", "submissionMode"), "Http", "not one of"),
+        (("spec", "rayClusterSpec", "headGroupSpec", "rayStartParams", "num-cpus"), 0, "not of type 'string'"),
+        (("spec", "rayClusterSpec", "workerGroupSpecs", 0, "maxReplica"), 8, "maxReplica"),
+        (("spec", "rayClusterSpec", "headGroupSpec", "template", "spec", "volume"), [], "'volume' was unexpected"),
+    ],
+)
+def test_a_wrong_ray_job_is_found_out(place: tuple[str | int, ...], value: object, says: str) -> None:
+    job = read("rayjob.yaml")
+    *way, last = place
+    level = functools.reduce(lambda one, name: one[name], way, job)
+    level[last] = value
+    with pytest.raises((jsonschema.ValidationError, kubernetes_validate.ValidationError), match=says):
+        check(job)
 
 
 def test_what_is_sent_to_a_cluster_is_code(tmp_path: Path) -> None:
