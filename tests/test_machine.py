@@ -2,7 +2,11 @@
 
 import errno
 import os
+import subprocess
+import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import av
@@ -105,3 +109,39 @@ def test_ffmpeg_without_a_thread_blames_the_machine_not_the_clip(monkeypatch) ->
 
 def test_other_errors_are_not_the_machines() -> None:
     assert machine.shortage(ValueError("no")) is None
+
+
+@pytest.fixture
+def group() -> Iterator[list[Path]]:
+    """A control group of this machine's own, v1 or v2: one and a half cores, 3 GiB."""
+    root = machine.CGROUPS
+    v1 = {"cpu": {"cpu.cfs_quota_us": "150000"}, "memory": {"memory.limit_in_bytes": str(3 * 2**30)}}
+    v2 = {"": {"cpu.max": "150000 100000", "memory.max": str(3 * 2**30)}}
+    made: list[Path] = []
+    try:
+        try:
+            for controller, limits in (v2 if (root / "cgroup.controllers").exists() else v1).items():
+                made.append(root / controller / f"vqa-test-{os.getpid()}")
+                made[-1].mkdir()
+                for name, limit in limits.items():
+                    (made[-1] / name).write_text(limit)
+        except OSError as error:
+            pytest.skip(f"no control group can be made here: {error}")
+        yield made
+    finally:
+        for one in made:
+            with suppress(OSError):
+                one.rmdir()
+
+
+def test_a_process_in_a_real_group_uses_its_share(group: list[Path]) -> None:
+    """And a Ray that it would start is as large, but for the two cores that its two pools take."""
+    code = (
+        "import os, sys; from pathlib import Path\n"
+        "for one in sys.argv[1:]: Path(one, 'cgroup.procs').write_text(str(os.getpid()))\n"
+        "from jobs.ray_session import _local_options; from vqa import machine\n"
+        "ray = _local_options(Path('/tmp'), least_cpus=1)\n"
+        "print(machine.cores(), machine.memory_bytes(), ray['num_cpus'], ray['_memory'] + ray['object_store_memory'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *map(str, group)], capture_output=True, text=True, check=True)
+    assert [int(word) for word in done.stdout.split()] == [1, 3 * 2**30, 1, 3 * 2**30]
