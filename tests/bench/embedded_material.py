@@ -1,8 +1,9 @@
 """What the embedded model learns opinions from: pictures with people's opinions, ladders of stills, moving ladders.
 
 All labels are on one scale, the student's of the light tier: people's opinions are moved to its mean and spread, and
-ladders are read by a student that saw no test fold, but no copy stands as high as its original. Neither the student nor
-the tower sees damage in time; of that there are copies that stand still, as the question tells (`views.count_repeats`).
+ladders and variants of people's pictures are read by a student that saw no test fold, but no copy stands as high as its
+original; half of what a moving copy loses is VMAF's. Neither the student nor the tower sees damage in time; of that
+there are copies that stand still, as the question tells (`views.count_repeats`).
 """
 
 import itertools
@@ -14,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vqa.data.people import find_people_set, read_opinions, without_folds
+from vqa.data.people import Opinion, find_people_set, read_opinions, without_folds
+from vqa.data.synthetic.degradations import DEGRADATIONS, LEVELS, degrade
 from vqa.data.synthetic.demo import VISUALLY_LOSSLESS
 from vqa.data.synthetic.distortions import DISTORTIONS
-from vqa.data.synthetic.ladder import encode_video
+from vqa.data.synthetic.ladder import encode_video, vmaf
 from vqa.data.synthetic.picture_ladder import PRISTINE, find_pictures, steps
 from vqa.data.synthetic.sources import read_pristine
 from vqa.errors import UsageError
@@ -52,6 +54,9 @@ COPIES = (
 # Copies that stand still for a while, for the text model alone; what each repeated frame takes of the opinion above 1.
 FREEZES = (("frozen", 0.5), ("frozen", 1.0), ("dropped_frames", 0.7), ("judder", 0.8))
 PER_REPEAT, MOST_LOST = 0.05, 0.5
+POINTS_PER_VMAF = 0.014  # what a copy loses by the student for each of VMAF's 100, mean of 810 copies
+VARIED = "pcuid"  # whose pictures have variants: few of other sets are like them
+CROPS, DEGRADED = 3, 7  # variants of a picture
 BELOW = 0.15  # a copy is at least so many points times its severity below its original
 SALIENT, RANDOM, WHOLE = 12, 4, 6  # windows of a picture: crops as scored, others at native size, of the whole
 NATIVE = SALIENT + RANDOM
@@ -67,6 +72,7 @@ class Picture:
     opinion: float  # 1-5
     embedding: NDArray[np.float64] | None = None  # the student's
     content: str = ""  # of a ladder; "" for people's pictures
+    is_variant: bool = False  # of people's picture `content`, or that picture among its variants
     people: str = ""  # the set of people's opinions, and its fold
     fold: int = -1
     kind: str = ""  # of its damage
@@ -144,7 +150,11 @@ def learn_labels(config: DistillConfig) -> tuple[Material, Line]:
 def gather_stills(
     config: DistillConfig, material: Material, head: Line, views: ViewsConfig, folder: Path
 ) -> Iterator[Picture]:
-    """People's pictures outside the test folds, and ladders; what material and head are: `learn_labels`."""
+    """People's pictures outside the test folds, variants of VARIED's, and ladders.
+
+    What material and head are: `learn_labels`.
+    """
+    embeddings = Embeddings(config)
     for wanted, own in zip(config.opinions, material.lessons, strict=True):
         people = find_people_set(wanted.people)
         places = head.regressor.along(own.embeddings)
@@ -162,6 +172,8 @@ def gather_stills(
                 people=wanted.people,
                 fold=one.fold,
             )
+            if wanted.people == VARIED:
+                yield from _variants(one, label, row, embeddings, head, views, folder)
     assert config.ladders is not None  # learn_labels
     sources = find_pictures(config.ladders.sources, most=config.ladders.contents, seed=config.ladders.seed)
     for k, (source, ladder) in enumerate(zip(sources, material.ladders, strict=True)):
@@ -181,6 +193,47 @@ def gather_stills(
             )
 
 
+def _variants(
+    one: Opinion,
+    opinion: float,
+    embedding: NDArray[np.float64],
+    embeddings: Embeddings,
+    head: Line,
+    views: ViewsConfig,
+    folder: Path,
+) -> Iterator[Picture]:
+    """A picture and parts of it, some degraded; where the student errs on the whole, it is taken to err on those."""
+    generator, picture = np.random.default_rng((31, int.from_bytes(one.path.stem.encode()[-6:], "big"))), one.read()
+    wrong = opinion - float(head.opinions(embedding[None])[0])
+
+    def part(shares: tuple[float, float], sizes: tuple[float, float]) -> Pixels:
+        height, width = (round(side * generator.uniform(*shares) ** 0.5) for side in picture.shape[:2])
+        top, left = (int(generator.integers(a - b + 1)) for a, b in zip(picture.shape, (height, width), strict=False))
+        scale = generator.uniform(*sizes)
+        size = (max(2 * CROP, round(width * scale)), max(2 * CROP, round(height * scale)))
+        found = Image.fromarray(picture[top : top + height, left : left + width])
+        return np.asarray(found.resize(size, Image.Resampling.LANCZOS))
+
+    made = [(picture, 0.0)] + [(part((0.35, 0.9), (0.7, 1.2)), 0.0) for _ in range(CROPS)]
+    for k, kind in enumerate(generator.choice(list(DEGRADATIONS), DEGRADED, replace=False).tolist()):
+        level = int(generator.integers(1, LEVELS + 1 if k < DEGRADED // 2 else 3))
+        whole = part((0.6, 1.0), (0.7, 1.0)) if generator.random() < 0.6 else picture
+        made.append((degrade(whole, kind, level, generator), level / LEVELS))
+    for k, (pixels, level) in enumerate(made):
+        row = embedding if k == 0 else embeddings.of_picture(pixels).astype(np.float64)
+        windows, shown = look_at_picture(pixels, folder / "seen.png", views, k)
+        yield Picture(
+            name=f"{one.path}/{k}",
+            windows=windows,
+            views=shown,
+            opinion=opinion if k == 0 else float(np.clip(head.opinions(row[None])[0] + wrong, 1, 5)),
+            embedding=row,
+            content=str(one.path),
+            is_variant=True,
+            level=level,
+        )
+
+
 def gather_clips(photographs: Sequence[Path], views: ViewsConfig, folder: Path, student: Student) -> Iterator[Picture]:
     """Of each photograph a camera move, COPIES of it, and those FREEZES in which more frames repeat: one content after
     the other, the original first."""
@@ -189,7 +242,7 @@ def gather_clips(photographs: Sequence[Path], views: ViewsConfig, folder: Path, 
     for k, photograph in enumerate(photographs):
         generator = np.random.default_rng((99, k))
         frames = read_pristine(photograph, generator)
-        original, still = 0.0, 0
+        original, best, still = 0.0, 0.0, 0
         for kind, middle in ((PRISTINE, 0.0), *COPIES, *FREEZES):
             level = float(np.clip(middle + generator.uniform(-0.2, 0.2), 0.1, 1)) if middle else 0.0
             if kind == PRISTINE:
@@ -204,9 +257,11 @@ def gather_clips(photographs: Sequence[Path], views: ViewsConfig, folder: Path, 
             if not isinstance(read, Score) or read.score is None:
                 raise UsageError(f"{clip.clip_id}: the student gives no score. Leave the photograph out.")
             shown = look(clip, views)
+            reached = float(np.mean(vmaf(frames, path)))
             path.unlink()
             if kind == PRISTINE:
                 original, still, opinion = read.score, shown.repeats, read.score
+                best = reached
             elif (kind, middle) in FREEZES:
                 more = shown.repeats - still
                 if more <= (kind != "frozen"):
@@ -214,7 +269,8 @@ def gather_clips(photographs: Sequence[Path], views: ViewsConfig, folder: Path, 
                 lost = min(MOST_LOST, PER_REPEAT * more)
                 kind, opinion = "frozen", min(read.score, original - lost * (original - 1))
             else:
-                opinion = max(1.0, min(read.score, original - BELOW * level))
+                lost = (original - read.score + POINTS_PER_VMAF * (best - reached)) / 2
+                opinion = max(1.0, original - max(lost, BELOW * level))
             yield Picture(
                 name=clip.clip_id,
                 windows=np.stack(

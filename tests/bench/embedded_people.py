@@ -1,11 +1,11 @@
 """Teach the embedded model what people say: `python tests/bench/embedded_people.py SOURCES --out runs/people`.
 
 A student of the light tier, trained without the test folds of configs/people, labels ladders of photographs below
-SOURCES (`tests/bench/embedded_sources.py` fetches some), still and moving. From these, and from people's opinions on
-the other folds, the embedded model's vision tower learns to read an opinion off native crops and off the whole. Both
-readings, and one of each kind of damage, are handed to the text model as channels; its cold start learns to write them.
-Nothing of a test fold is used. What the tower learnt is kept below --out and resumed. Skips where the opinions are
-absent.
+SOURCES (`tests/bench/embedded_sources.py` fetches some), still and moving, and variants of people's pictures. From
+these, and from people's opinions on the other folds, the embedded model's vision tower learns to read an opinion off
+native crops and off the whole. Both readings, and one of each kind of damage, are handed to the text model as channels;
+its cold start learns to write them. Nothing of a test fold is used. What the tower learnt is kept below --out and
+resumed. Skips where the opinions are absent.
 """
 
 import argparse
@@ -48,7 +48,8 @@ from vqa.views import ViewsConfig
 
 HELD = 10  # contents of either kind of ladder that are not learnt from
 AXES = 32  # of the student's embeddings, which the tower also learns to tell
-OF_SET, OF_LADDERS = 3, ((2, 2), (2, 3))  # pictures a step: of each set; contents of stills and clips, and their copies
+# Pictures a step: of each set; contents of stills, of people's with variants and of clips, and their copies.
+OF_SET, OF_LADDERS = 3, ((1, 2), (2, 3), (2, 2))
 SEEN = (4, 2)  # windows of each: native crops, and of the whole
 
 
@@ -134,7 +135,11 @@ class Lessons:
             if one.content:
                 by_content.setdefault(one.content, []).append(one)
         ladders = [sorted(some, key=lambda one: one.kind != PRISTINE) for some in by_content.values()]
-        self.ladders = [[some for some in ladders if (some[0].embedding is None) == moving] for moving in (False, True)]
+        kinds = {some[0].content: (some[0].is_variant, some[0].embedding is None) for some in ladders}
+        self.ladders = [
+            [some for some in ladders if kinds[some[0].content] == kind]
+            for kind in ((False, False), (True, False), (False, True))
+        ]
         rows = np.stack([one.embedding for one in pictures if one.embedding is not None])
         self.middle, self.spread = rows.mean(0), rows.std(0) + 1e-6
         rows = (rows - self.middle) / self.spread
@@ -297,29 +302,32 @@ def main(
     photographs = [one for one in find_pictures([sources], seed=77) if one.name not in unseen][:moving]
     clips = list(gather_clips(photographs, views, out, student))
     model, processor = load_for_training(card, threads=torch.get_num_threads(), dtype="float32", hardware=WHOLE_COPIES)
-    held = {one for some in (stills, clips) for one in sorted({one.content for one in some} - {""})[-HELD:]}
+    ladders = ([one for one in stills if not one.is_variant], clips)
+    held = {one for some in ladders for one in sorted({one.content for one in some} - {""})[-HELD:]}
     judged = [one for one in stills if one.people and one.fold == 1][::2]  # with pictures held out: chooses the weights
-    to_learn = [one for one in stills + clips if one.content not in held and not any(one is other for other in judged)]
+    kept_out = held | {one.name for one in judged}
+    to_learn = [one for one in stills + clips if kept_out.isdisjoint((one.content, one.name))]
     learned = [one for one in to_learn if one.kind != "frozen"]
     head = None if text_alone else teach_tower(model.eval(), processor, learned, out, max_steps=tower_steps, rate=7e-4)
     generator = np.random.default_rng(11)
-    people, of_stills, of_clips, freezes = (
+    people, of_stills, of_clips, freezes, variants = (
         [one for one in to_learn if is_of(one)]
         for is_of in (
             lambda one: one.people,
-            lambda one: one.content and one.embedding is not None,
+            lambda one: one.content and one.embedding is not None and not one.is_variant,
             lambda one: one.embedding is None and one.kind != "frozen",
             lambda one: one.kind == "frozen",
+            lambda one: one.is_variant,
         )
     )
-    few_stills, few_clips = (
+    few_stills, few_clips, few_variants = (
         [some[k] for k in generator.choice(len(some), min(lessons, len(some)), replace=False)]
-        for some in (of_stills, of_clips)
+        for some in (of_stills, of_clips, variants)
     )
     if head is not None:
-        hand_over(model, processor, head, few_stills[:80] + few_clips[:100] + people[::4])
+        hand_over(model, processor, head, few_stills[:80] + few_clips[:100] + people[::4] + few_variants[:60])
     judged += [one for one in stills + clips if one.content in held][::4]
-    rest = few_stills + few_clips + freezes + people
+    rest = few_stills + few_clips + few_variants + freezes + people
     settings = ColdStart(
         name="coldstart",
         kind="coldstart",
