@@ -97,7 +97,10 @@ def enter(app: typer.Typer) -> int:
 
 
 def _refuse_empty(arguments: Sequence[str]) -> None:
-    """Raises UsageError for an argument of no letters, which as a path would be the current folder."""
+    """Refuse an empty argument, which as a path would be the folder it runs in.
+
+    Raises UsageError.
+    """
     for before, one in pairwise(["", *arguments]):
         if not one or (one.startswith("--") and one.endswith("=")):
             option = one.rstrip("=") or before

@@ -15,7 +15,9 @@ UNUSED = "unused"  # of a clip that no list names: neither trained on nor tested
 def assign_splits(
     request: ImportRequest, spec: SetSpec, dialects: Sequence[str], rows: Sequence[LabelRow]
 ) -> list[str]:
-    """Set splits by the lists asked for, else by the labels, else by the set's first list that comes with vqa.
+    """Set splits by the lists asked for, else by the first that comes with vqa.
+
+    What the labels, or the request, say of all rows stays where no list is asked for.
 
     Args:
         request: The import; `split_lists` holds a list's name, or `PART=FILE` for each part.
