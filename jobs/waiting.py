@@ -179,14 +179,17 @@ class LossWatch:
         """Begin to watch."""
         self._is_main = threading.current_thread() is threading.main_thread()
         self._before = signal.signal(signal.SIGUSR2, self._end) if self._is_main else None
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
+        # Two, as what Ray is asked for waits for a head that goes at this very moment, until Ray ends this process.
+        self._threads = [threading.Thread(target=one, daemon=True) for one in (self._watch_head, self._watch_losses)]
+        for one in self._threads:
+            one.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         """End the watch."""
         self._over.set()
-        self._thread.join(2 * CHECK_SECONDS)  # it may be about to send its signal, which would end this process
+        for one in self._threads:
+            one.join(2 * CHECK_SECONDS)  # it may be about to send its signal, which would end this process
         if self._is_main:
             signal.signal(signal.SIGUSR2, self._before)
 
@@ -202,20 +205,24 @@ class LossWatch:
         finally:
             self._is_pulling = False
 
-    def _watch(self) -> None:
+    def _watch_head(self) -> None:
+        while not self._over.wait(CHECK_SECONDS):
+            if not self._is_head_there() and time.monotonic() - self._gone_since >= self._head_seconds:
+                # Said at once: what is tidied up before an error is shown may wait for Ray too.
+                self._say(
+                    f"Ray's head at {self._head[0]}:{self._head[1]} has not answered for {self._head_seconds:g} s. "
+                    "The rows that were written are safe; when the cluster is back, the same command resumes."
+                )
+                self._give_up("the run ends, as Ray's head is gone")
+                return
+
+    def _watch_losses(self) -> None:
         pull, began, first, said = 0, 0.0, 0, False
         while not self._over.wait(CHECK_SECONDS):
-            now = time.monotonic()
-            if not self._is_head_there():
-                if now - self._gone_since >= self._head_seconds:
-                    self._give_up(
-                        f"Ray's head at {self._head[0]}:{self._head[1]} has not answered for {self._head_seconds:g} s. "
-                        "The rows that were written are safe; when the cluster is back, the same command resumes."
-                    )
-                    return
-                continue  # what Ray is asked for would wait for the head
-            with contextlib.suppress(Exception):  # a head that goes at this very moment
-                lost = self._losses()
+            if self._gone_since:
+                continue
+            with contextlib.suppress(Exception):
+                lost, now = self._losses(), time.monotonic()
                 if pull != self._pulls:
                     pull, began, first, said = self._pulls, now, lost, False
                 if lost - first < LOST_WORKERS:

@@ -1,7 +1,9 @@
 """What workers wait for, told from numbers; one Ray stands for clusters that have no room."""
 
+import re
 import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
 
@@ -86,18 +88,30 @@ def test_workers_that_are_killed_again_and_again_end_the_wait(
     assert signal.getsignal(signal.SIGUSR2) is before
 
 
+@pytest.mark.parametrize("is_waiting", [False, True], ids=["", "while Ray is asked for something"])
 def test_a_head_that_is_gone_ends_the_run_in_words_before_ray_ends_it_without(
-    head: socket.socket, monkeypatch: pytest.MonkeyPatch
+    head: socket.socket, monkeypatch: pytest.MonkeyPatch, is_waiting: bool
 ) -> None:
     monkeypatch.setattr(waiting, "CHECK_SECONDS", 0.05)
     monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "1")
-    watch = LossWatch(wait_seconds=60, say=pytest.fail, losses=lambda: 0, head=head.getsockname)
+    said: list[str] = []
+    over = threading.Event()
+
+    def losses() -> int:
+        over.wait(20 if is_waiting else 0)
+        return 0
+
+    watch = LossWatch(wait_seconds=60, say=said.append, losses=losses, head=head.getsockname)
     with watch:
         with watch.pulling():
             time.sleep(0.7)
         head.close()
-        said = r"Ray's head at 127\.0\.0\.1:\d+ has not answered for 0\.5 s.*the same command resumes"
-        with pytest.raises(VqaError, match=said), watch.pulling():
+        with pytest.raises(VqaError, match="the run ends, as Ray's head is gone"), watch.pulling():
             time.sleep(20)
-        with pytest.raises(VqaError, match=said), watch.pulling():
+        over.set()
+        with pytest.raises(VqaError, match="head is gone"), watch.pulling():
             pytest.fail("it does not come back")
+    (text,) = said
+    assert re.fullmatch(
+        r"Ray's head at 127\.0\.0\.1:\d+ has not answered for 0\.5 s\. .*the same command resumes\.", text
+    )
