@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from jobs import _compat
+from jobs.waiting import HeadGoneError
 from vqa import machine
 from vqa.errors import MachineError, VqaError
 
@@ -48,11 +49,19 @@ def ray_session(address: str | None, *, least_cpus: int = 2) -> Iterator[dict[st
                 _start(_local_options(folder, least_cpus=least_cpus), folder)
             else:
                 _connect(address)
-            session.callback(ray.shutdown)
+            session.push(_shut_down)
         _compat.silence_worker_logs()
         yield dict(ray.cluster_resources())  # type: ignore[no-untyped-call]
     if folder:  # all went well: nobody will read the logs
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _shut_down(kind: type[BaseException] | None, *_: object) -> None:
+    """Disconnect, unless the head is gone: Ray would wait for it, and end this process before it can say why."""
+    import ray
+
+    if kind is None or not issubclass(kind, HeadGoneError):
+        ray.shutdown()
 
 
 class _Local(TypedDict, total=False):

@@ -147,6 +147,10 @@ def wait_for_process(*, wait_seconds: float, say: Callable[[str], None]) -> None
             ray.cancel(answer, force=True)
 
 
+class HeadGoneError(VqaError):
+    """Ray's head is gone: whatever Ray is asked for waits, until Ray ends this process."""
+
+
 class LossWatch:
     """Watch for workers lost again and again without a result; ends the wait.
 
@@ -173,7 +177,8 @@ class LossWatch:
         self._head, self._gone_since = head(), 0.0
         self._head_seconds = _compat.head_patience_seconds() / 2
         self._over = threading.Event()
-        self._is_pulling, self._pulls, self._verdict = False, 0, ""
+        self._is_pulling, self._pulls = False, 0
+        self._verdict: VqaError | None = None
 
     def __enter__(self) -> Self:
         """Begin to watch."""
@@ -200,7 +205,7 @@ class LossWatch:
         self._is_pulling = self._is_main
         try:
             if self._verdict:
-                raise VqaError(self._verdict)
+                raise self._verdict
             yield
         finally:
             self._is_pulling = False
@@ -208,12 +213,12 @@ class LossWatch:
     def _watch_head(self) -> None:
         while not self._over.wait(CHECK_SECONDS):
             if not self._is_head_there() and time.monotonic() - self._gone_since >= self._head_seconds:
-                # Said at once: what is tidied up before an error is shown may wait for Ray too.
-                self._say(
-                    f"Ray's head at {self._head[0]}:{self._head[1]} has not answered for {self._head_seconds:g} s. "
-                    "The rows that were written are safe; when the cluster is back, the same command resumes."
+                self._give_up(
+                    HeadGoneError(
+                        f"Ray's head at {self._head[0]}:{self._head[1]} has not answered for {self._head_seconds:g} s. "
+                        "The rows that were written are safe; when the cluster is back, the same command resumes."
+                    )
                 )
-                self._give_up("the run ends, as Ray's head is gone")
                 return
 
     def _watch_losses(self) -> None:
@@ -235,7 +240,8 @@ class LossWatch:
                     self._say(f"{text}; Ray's logs: {_compat.log_folder()}")
                     said = True
                 if now - began >= self._wait_seconds:
-                    self._give_up(f"{text}. Free memory or give fewer workers; Ray's logs: {_compat.log_folder()}")
+                    logs = _compat.log_folder()
+                    self._give_up(VqaError(f"{text}. Free memory or give fewer workers; Ray's logs: {logs}"))
                     return
 
     def _is_head_there(self) -> bool:
@@ -248,14 +254,14 @@ class LossWatch:
         self._gone_since = 0.0
         return True
 
-    def _give_up(self, verdict: str) -> None:
+    def _give_up(self, verdict: VqaError) -> None:
         self._verdict = verdict
         if self._is_pulling:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR2)
 
     def _end(self, number: int, frame: FrameType | None) -> None:
-        if self._is_pulling:
-            raise VqaError(self._verdict)
+        if self._is_pulling and self._verdict:
+            raise self._verdict
 
 
 def say_on_stderr(text: str) -> None:

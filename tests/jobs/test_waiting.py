@@ -1,6 +1,5 @@
 """What workers wait for, told from numbers; one Ray stands for clusters that have no room."""
 
-import re
 import signal
 import socket
 import threading
@@ -9,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from jobs import waiting
+from jobs import ray_session, waiting
 from jobs.stages import Resources
-from jobs.waiting import LossWatch, missing, needed, too_large, wait_for_process, wait_for_room
+from jobs.waiting import HeadGoneError, LossWatch, missing, needed, too_large, wait_for_process, wait_for_room
 from vqa.errors import VqaError
 
 CPU, GPU = Resources(cpus=1.0), Resources(cpus=1.0, gpus=2.0)
@@ -94,24 +93,28 @@ def test_a_head_that_is_gone_ends_the_run_in_words_before_ray_ends_it_without(
 ) -> None:
     monkeypatch.setattr(waiting, "CHECK_SECONDS", 0.05)
     monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "1")
-    said: list[str] = []
     over = threading.Event()
 
     def losses() -> int:
         over.wait(20 if is_waiting else 0)
         return 0
 
-    watch = LossWatch(wait_seconds=60, say=said.append, losses=losses, head=head.getsockname)
+    said = r"Ray's head at 127\.0\.0\.1:\d+ has not answered for 0\.5 s.*the same command resumes"
+    watch = LossWatch(wait_seconds=60, say=pytest.fail, losses=losses, head=head.getsockname)
     with watch:
         with watch.pulling():
             time.sleep(0.7)
         head.close()
-        with pytest.raises(VqaError, match="the run ends, as Ray's head is gone"), watch.pulling():
+        with pytest.raises(HeadGoneError, match=said), watch.pulling():
             time.sleep(20)
         over.set()
-        with pytest.raises(VqaError, match="head is gone"), watch.pulling():
+        with pytest.raises(HeadGoneError, match=said), watch.pulling():
             pytest.fail("it does not come back")
-    (text,) = said
-    assert re.fullmatch(
-        r"Ray's head at 127\.0\.0\.1:\d+ has not answered for 0\.5 s\. .*the same command resumes\.", text
-    )
+
+
+def test_a_ray_without_its_head_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("ray.shutdown", lambda: asked.append("shutdown"))
+    for kind in (None, VqaError, HeadGoneError):
+        ray_session._shut_down(kind, None, None)
+    assert asked == ["shutdown", "shutdown"]
