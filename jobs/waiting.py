@@ -13,6 +13,7 @@ from typing import Self
 
 from jobs import _compat
 from jobs.stages import ACCELERATOR, Resources
+from vqa.console import complain
 from vqa.errors import VqaError
 
 SAY_SECONDS = 10.0  # until the first word on what is missing
@@ -213,12 +214,15 @@ class LossWatch:
     def _watch_head(self) -> None:
         while not self._over.wait(CHECK_SECONDS):
             if not self._is_head_there() and time.monotonic() - self._gone_since >= self._head_seconds:
-                self._give_up(
-                    HeadGoneError(
-                        f"Ray's head at {self._head[0]}:{self._head[1]} has not answered for {self._head_seconds:g} s. "
-                        "The rows that were written are safe; when the cluster is back, the same command resumes."
-                    )
+                error = HeadGoneError(
+                    f"Ray's head at {self._head[0]}:{self._head[1]} has not answered for {self._head_seconds:g} s. The "
+                    "rows that were written are safe; when the cluster is back, the same command resumes."
                 )
+                # Ray may hold the main thread, or what tidies up, until it ends this process: then this says why.
+                last = threading.Timer(self._head_seconds / 3, complain, [str(error)])
+                last.daemon = True
+                last.start()
+                self._give_up(error)
                 return
 
     def _watch_losses(self) -> None:

@@ -1,5 +1,6 @@
 """What workers wait for, told from numbers; one Ray stands for clusters that have no room."""
 
+import re
 import signal
 import socket
 import threading
@@ -89,7 +90,7 @@ def test_workers_that_are_killed_again_and_again_end_the_wait(
 
 @pytest.mark.parametrize("is_waiting", [False, True], ids=["", "while Ray is asked for something"])
 def test_a_head_that_is_gone_ends_the_run_in_words_before_ray_ends_it_without(
-    head: socket.socket, monkeypatch: pytest.MonkeyPatch, is_waiting: bool
+    head: socket.socket, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], is_waiting: bool
 ) -> None:
     monkeypatch.setattr(waiting, "CHECK_SECONDS", 0.05)
     monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "1")
@@ -110,6 +111,8 @@ def test_a_head_that_is_gone_ends_the_run_in_words_before_ray_ends_it_without(
         over.set()
         with pytest.raises(HeadGoneError, match=said), watch.pulling():
             pytest.fail("it does not come back")
+    time.sleep(0.5)  # where this process lives on, what it ends by has not come to be shown
+    assert re.fullmatch(f"vqa: {said}\\.\n", capsys.readouterr().err)
 
 
 def test_a_ray_without_its_head_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
