@@ -57,7 +57,10 @@ def ray_session(address: str | None, *, least_cpus: int = 2) -> Iterator[dict[st
 
 
 def _shut_down(kind: type[BaseException] | None, *_: object) -> None:
-    """Disconnect, unless the head is gone: Ray would wait for it, and end this process before it can say why."""
+    """Disconnect, unless the head is gone.
+
+    Ray would wait for it, and end this process before it can say why.
+    """
     import ray
 
     if kind is None or not issubclass(kind, HeadGoneError):

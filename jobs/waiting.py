@@ -149,7 +149,7 @@ def wait_for_process(*, wait_seconds: float, say: Callable[[str], None]) -> None
 
 
 class HeadGoneError(VqaError):
-    """Ray's head is gone: whatever Ray is asked for waits, until Ray ends this process."""
+    """Ray's head is gone, and whatever Ray is asked for waits until it ends this."""
 
 
 class LossWatch:
