@@ -218,7 +218,8 @@ class LossWatch:
                     f"Ray's head at {self._head[0]}:{self._head[1]} has not answered for {self._head_seconds:g} s. The "
                     "rows that were written are safe; when the cluster is back, the same command resumes."
                 )
-                # Ray may hold the main thread, or what tidies up, until it ends this process: then this says why.
+                # Ray may hold the main thread, or what tidies up, until it ends this process: then this says why, and
+                # says it twice where tidying up was but slow.
                 last = threading.Timer(self._head_seconds / 3, complain, [str(error)])
                 last.daemon = True
                 last.start()
@@ -230,7 +231,7 @@ class LossWatch:
         while not self._over.wait(CHECK_SECONDS):
             if self._gone_since:
                 continue
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception):  # a head that goes at this very moment
                 lost, now = self._losses(), time.monotonic()
                 if pull != self._pulls:
                     pull, began, first, said = self._pulls, now, lost, False

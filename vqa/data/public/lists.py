@@ -39,18 +39,7 @@ def assign_splits(
         return _by_files(files, request, spec, dialects, rows)
     if not names and (request.split or all(row.split for row in rows)):
         return []
-    name = names[0] if names else next((name for name, one in spec.lists.items() if one.is_here), None)
-    if name is not None and name not in spec.lists:
-        known = ", ".join(spec.lists) or "none"
-        raise UsageError(f"--split-list {name}: no published list of that name comes with the set. Known are: {known}.")
-    chosen = spec.lists[name] if name else None
-    if names and chosen and not chosen.is_here:
-        way = (
-            "the file {}, and give it as --labels"
-            if chosen.in_labels
-            else ("the files from {}, and give each as --split-list PART=FILE")
-        )
-        raise UsageError(f"--split-list {name}: its names do not come with vqa. Take {way.format(chosen.source)}.")
+    chosen = _asked(names[0], spec) if names else next((one for one in spec.lists.values() if one.is_here), None)
     parts = _parts(chosen, rows) if chosen else []
     if chosen and any(parts):
         for row, part in zip(rows, parts, strict=True):
@@ -58,11 +47,27 @@ def assign_splits(
         return [f"split: {_counted(rows)}, as in {chosen.source}", *([chosen.note] if chosen.note else [])]
     if names:
         raise UsageError(
-            f"--split-list {name}: it names none of the {len(rows)} clips in {request.labels}, such as "
+            f"--split-list {names[0]}: it names none of the {len(rows)} clips in {request.labels}, such as "
             f"{first_few([row.name for row in rows])}. Give the labels of this set."
         )
     way = f"no split, so that vqa train refuses them. Published lists: {described(spec.lists)}"
     return [way] if spec.lists else []
+
+
+def _asked(name: str, spec: SetSpec) -> PublishedList:
+    """The list of this name. Raises UsageError for one that is unknown, or not here."""
+    if name not in spec.lists:
+        known = ", ".join(spec.lists) or "none"
+        raise UsageError(f"--split-list {name}: no published list of that name comes with the set. Known are: {known}.")
+    chosen = spec.lists[name]
+    if not chosen.is_here:
+        way = (
+            "the file {}, and give it as --labels"
+            if chosen.in_labels
+            else ("the files from {}, and give each as --split-list PART=FILE")
+        )
+        raise UsageError(f"--split-list {name}: its names do not come with vqa. Take {way.format(chosen.source)}.")
+    return chosen
 
 
 def _parts(chosen: PublishedList, rows: Sequence[LabelRow]) -> list[str | None]:
@@ -78,7 +83,8 @@ def ways_to_split(dataset: str) -> str:
     lists = load_set(dataset).lists if dataset in set_names() else {}
     if not lists:
         return "Import it with a list of each part (vqa data import --split-list), or divide it by vqa data split."
-    return f"Import it with a published list (vqa data import --split-list PART=FILE): {described(lists)}."
+    way = next((name for name, one in lists.items() if one.is_here), "PART=FILE")
+    return f"Import it with a published list (vqa data import --split-list {way}): {described(lists)}."
 
 
 def described(lists: dict[str, PublishedList]) -> str:
