@@ -113,7 +113,8 @@ EMBEDDED = ViewsConfig(**settle("embedded", {})[0].views)
         ),
         (
             {name: {"mos": 2.0, "split": None, "dataset": "spaq"} for name in "ab"},
-            r"'spaq' in .*: 2 of 2 clips have no split.* --split-list q-align\): q-align: train 8897, test 2224 \(",
+            r"'spaq' in .*: 2 of 2 clips have no split.* --split-list q-align\): "
+            r"q-align: train 8897, test 2224 \(Q-Fut",
         ),
         ({"a": {"mos": 2.0}, "b": {"mos": None}}, r"m.parquet: 1 rows have no mos_raw. Every row needs one"),
         ({"a": {"mos": 2.0}, "b": {"mos": 91.2}}, r"m.parquet, row 2 \(b\): .*mos = 91.2 do not fit scale 1-5"),
