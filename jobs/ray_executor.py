@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Self
 import pyarrow as pa
 
 from jobs import _compat
+from jobs.guarded import ChildLostError, GuardedStage
 from jobs.ray_session import ray_session
 from jobs.resume import Work
-from jobs.stages import Item, Result, Sample, Stage
+from jobs.stages import Item, LightStage, Result, Sample, ScoreStage, Stage
 from jobs.waiting import LossWatch, say_on_stderr, wait_for_process, wait_for_room
 from vqa.console import WAIT_SECONDS
 from vqa.errors import ModelError, VqaError
@@ -42,8 +43,9 @@ SPAN_SECONDS = 2.0  # over which files are counted: from the start, where a star
 TASKS_PER_CORE = 32
 PACKET_SECONDS = 0.1  # rows that are made within leave a worker together
 POLL_SECONDS = 0.05  # how soon work that is planned reaches Ray
-# A clip is tried twice: with its neighbours in a batch, then, where their worker died, alone. Each such end costs a
-# worker that must load its model anew, so Ray itself retries nothing; the ledger knows what did not come back.
+# A clip is tried twice: with its neighbours in a batch, then, where their worker died, alone (as a GuardedStage does
+# where the model's process died). Each such end costs a worker that must load its model anew, so Ray itself retries
+# nothing; the ledger knows what did not come back.
 TASK_RETRIES = 0
 
 
@@ -199,10 +201,15 @@ class StageWorker:
 
     def __init__(self, stage: Stage, stall_seconds: float | None = None, packet_seconds: float = 0.0) -> None:
         """Set the stage up; what it makes within `packet_seconds` travels together."""
-        self._stage, self._stall_seconds, self._packet_seconds = stage, stall_seconds, packet_seconds
+        self._stage: Stage | GuardedStage = stage
+        self._stall_seconds, self._packet_seconds = stall_seconds, packet_seconds
+        if isinstance(stage, ScoreStage | LightStage) and stage.preload:
+            self._stage, self._stall_seconds = GuardedStage(stage, stall_seconds=stall_seconds), None
         self._fault: VqaError | None = None
         try:
-            stage.setup()
+            self._stage.setup()
+        except ChildLostError:  # a worker that dies is replaced, a few times in a row
+            os._exit(1)
         except VqaError as error:
             self._fault = error.with_traceback(None)
 

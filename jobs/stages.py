@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from jobs.child import media_info, pickled_views
 from jobs.config import ClipLimits, JobConfig, make_guard
@@ -238,6 +238,16 @@ class ScoreStage:
     _scorer: "Scorer | None" = field(default=None, init=False, repr=False)
 
     @property
+    def preload(self) -> tuple[str, ...]:
+        """What a child that holds the model imports first; none where the model is elsewhere anyway."""
+        return ("vqa.model.engines.transformers", "jobs.stages") if self.engine.name == "transformers" else ()
+
+    @property
+    def by(self) -> ScoredBy:
+        """What its rows say of the model."""
+        return scored_by(self.card, model_id=self.model_id, model_revision=self.model_revision)
+
+    @property
     def batch_size(self) -> int:
         """Clips that the model answers at once."""
         return self.engine.concurrency if self.engine.name == "endpoint" else self.generation.batch_size
@@ -273,8 +283,7 @@ class ScoreStage:
         """One row for each sample, in order. Raises ModelError where the device is lost."""
         if self._scorer is None:
             raise RuntimeError("ScoreStage: setup() was not called")
-        by = scored_by(self.card, model_id=self.model_id, model_revision=self.model_revision)
-        yield from _with_scores(items, self._scorer.try_score, by)
+        yield from _with_scores(items, self._scorer.try_score, self.by)
 
 
 @dataclass(kw_only=True)
@@ -286,7 +295,13 @@ class LightStage:
     model_revision: str
     job: JobConfig = field(default_factory=JobConfig)
     batch_size: int = 8
+    preload: ClassVar[tuple[str, ...]] = ("vqa.light.student", "jobs.stages")  # as of ScoreStage
     _student: "Student | None" = field(default=None, init=False, repr=False)
+
+    @property
+    def by(self) -> ScoredBy:
+        """What its rows say of the student."""
+        return ScoredBy("light", self.model_id, self.model_revision)
 
     def resources(self, cluster: Mapping[str, float]) -> Resources:
         """Half the cores, as the decoders feed the student; it takes no GPU."""
@@ -314,7 +329,7 @@ class LightStage:
         """One row for each sample, in order."""
         if self._student is None:
             raise RuntimeError("LightStage: setup() was not called")
-        yield from _with_scores(items, self._student.score, ScoredBy("light", self.model_id, self.model_revision))
+        yield from _with_scores(items, self._student.score, self.by)
 
 
 def _of_model(job: JobConfig, *, workers: int | None, gpus: float) -> Resources:

@@ -70,6 +70,7 @@ class Guard:
         cpu_seconds: int | None = None,
         open_files: int | None = None,
         preload: Sequence[str] = (),
+        tries: int = 2,
     ) -> None:
         """Set the limits of every call; the child starts with the first call.
 
@@ -79,6 +80,7 @@ class Guard:
             cpu_seconds: processor time of all threads of a call together, above 0; None: no limit.
             open_files: files open at once on top of the idle child's, above 0; None: no limit.
             preload: modules that a child imports before its first call.
+            tries: how often a call is begun whose child dies; once could be another process's doing.
 
         Raises:
             ValueError: a limit is 0 or negative.
@@ -90,7 +92,7 @@ class Guard:
                 raise ValueError(f"Guard: {name} is {limit}. Give a number above 0.")
         self.deadline_seconds = deadline_seconds
         self.limits = Limits(memory_bytes, cpu_seconds, open_files)
-        self._preload = tuple(preload)
+        self._preload, self._tries = tuple(preload), tries
         self._pool: ProcessPool | None = None
         self._lock = threading.Lock()
 
@@ -112,8 +114,7 @@ class Guard:
 
         Raises:
             ClipError: "timeout" when the deadline passes or the processor time is used up, "too_large" when memory
-                runs out or too many files are open, "crashed" when the child dies twice in the same call (once could
-                be another process's doing).
+                runs out or too many files are open, "crashed" when the child dies each time that the call is tried.
             MachineError: this machine or account cannot start the child, whatever the clip.
             BaseException: whatever the function raises.
         """
@@ -123,7 +124,8 @@ class Guard:
         )
         with self._lock:
             try:
-                outcome = self._attempt(call, subject) or self._attempt(call, subject)
+                tries = (self._attempt(call, subject) for _ in range(self._tries))
+                outcome = next((made for made in tries if made is not None), None)
             except BaseException:  # also Ctrl-C: the child may still be busy with this call, so it cannot take another
                 self._drop()
                 raise

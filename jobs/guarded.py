@@ -1,0 +1,111 @@
+"""A stage with a model in a child of its worker, so that what kills a model costs a child and no worker.
+
+A worker of Ray that dies comes back after seconds of processor time: a process, its imports, the model. The child is
+forked from a server that has the imports done; only the model is loaded anew.
+"""
+
+import faulthandler
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from jobs.rows import LOST, failed
+from jobs.stages import LightStage, Result, Sample, ScoreStage
+from vqa.errors import ClipError, ModelError, VqaError
+from vqa.media.sandbox import Guard
+
+_log = logging.getLogger(__name__)
+NEVER_SECONDS = 365 * 86400.0  # a deadline that none reaches
+KILL_SECONDS = 60.0  # after its own end a child that hangs has this long to write where it hung
+_stage: ScoreStage | LightStage | None = None  # in a child: the one that is set up
+
+
+class ChildLostError(ModelError):
+    """The child died while it loaded the model, which no clip is to blame for."""
+
+
+class GuardedStage:
+    """A model's stage, run in a child.
+
+    A clip is tried twice: with its batch, then, where the child died, alone; then its row says so.
+    """
+
+    def __init__(self, stage: ScoreStage | LightStage, *, stall_seconds: float | None = None) -> None:
+        """Nothing is started yet; a batch that takes longer than `stall_seconds` counts as one the child died over."""
+        self._inner, self._stall_seconds = stage, stall_seconds
+        deadline = stall_seconds + KILL_SECONDS if stall_seconds else NEVER_SECONDS
+        # What is imported before a fork may ask a GPU's driver something, which then works in no child.
+        preload = () if os.environ.get("CUDA_VISIBLE_DEVICES") else stage.preload
+        self._guard = Guard(deadline_seconds=deadline, memory_bytes=None, preload=preload, tries=1)
+
+    @property
+    def batch_size(self) -> int:
+        """As of the stage."""
+        return self._inner.batch_size
+
+    def setup(self) -> None:
+        """Load the model in a child. Raises ModelError as the stage, ChildLostError."""
+        try:
+            self._guard.run(_set_up, self._inner)
+        except ClipError as error:
+            raise ChildLostError(f"the process that loads the model died: {error}") from error
+
+    def close(self) -> None:
+        """End the child."""
+        self._guard.close()
+
+    def process(self, items: Sequence[Sample | Result]) -> Iterator[Result]:
+        """One row for each item, in order.
+
+        Raises ModelError where the device is lost, ChildLostError where the model is lost as it is loaded anew.
+        """
+        if made := self._made(items):
+            yield from made
+            return
+        for item in items:
+            yield from self._made([item]) or [self._lost(item)]
+
+    def _made(self, items: Sequence[Sample | Result]) -> list[Result] | None:
+        """The rows, or None where the child died or failed over them."""
+        try:
+            made = self._guard.run(_process, items, self._stall_seconds)
+            if made is None:  # a new child, without a model
+                self.setup()
+                made = self._guard.run(_process, items, self._stall_seconds)
+        except Exception as error:
+            if isinstance(error, VqaError) and not isinstance(error, ClipError):
+                raise
+            what = error.kind if isinstance(error, ClipError) else f"{type(error).__name__}: {error}"
+            _log.warning("the model's process failed over %s: %s", _named(items), what)
+            return None
+        return made
+
+    def _lost(self, item: Sample | Result) -> Result:
+        if not isinstance(item, Sample):
+            raise ChildLostError(f"the model's process died over a clip that it need not look at: {item.uri}")
+        row = replace(item.row, **self._inner.by._asdict())
+        return failed(row, ClipError("crashed", f"{row.uri}: {LOST}"))
+
+
+def _named(items: Sequence[Sample | Result]) -> str:
+    first = items[0].row.uri if isinstance(items[0], Sample) else items[0].uri
+    return f"{first} and {len(items) - 1} more" if len(items) > 1 else first
+
+
+def _set_up(stage: ScoreStage | LightStage) -> None:
+    global _stage
+    stage.setup()
+    _stage = stage
+
+
+def _process(items: Sequence[Sample | Result], stall_seconds: float | None) -> list[Result] | None:
+    """The rows, or None in a child that has nothing set up."""
+    if _stage is None:
+        return None
+    if stall_seconds is not None:
+        faulthandler.dump_traceback_later(stall_seconds, file=2, exit=True)  # needs no Python to run
+    try:
+        return list(_stage.process(items))
+    finally:
+        faulthandler.cancel_dump_traceback_later()
