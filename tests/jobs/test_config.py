@@ -92,6 +92,7 @@ CHANGES_NUMBERS = {
     "views.keyframes": "3",
     "views.change": "luma",
     "views.count_repeats": "true",
+    "views.near_frames": "true",
     "views.keyframe_rate": "2",
     "views.global_kind": "frames",
     "views.global_pixels": "512",

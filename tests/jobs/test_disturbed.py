@@ -96,7 +96,7 @@ class Scene:
     def check(self, run: Run, *, new: int | None = None) -> dict[str, Any]:
         """The run ends well and its table is right; its summary."""
         code, said, heard = run.end()
-        assert code == 0, heard
+        assert code == 0, heard + said
         summary: dict[str, Any] = json.loads(said)
         assert as_bytes(self.out) == self.library.undisturbed
         assert summary["rows_new"] == (CLIPS + 1 if new is None else new)
@@ -242,7 +242,7 @@ def test_the_store_is_away_for_a_minute(scene: Scene, library: Library) -> None:
         time.sleep(60)
         server = serve()
         code, said, heard = run.end()
-        assert code == 0, heard
+        assert code == 0, heard + said
     finally:
         server.kill()
     assert as_bytes(scene.out) == as_bytes(plain)

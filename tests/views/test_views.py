@@ -332,6 +332,7 @@ EFFECTS: dict[str, tuple[object, dict[str, Any]]] = {
     "on_damage": ("fail", {}),
     "shown_size": ((640, 384), {}),
     "count_repeats": (True, {"temporal": "uniform"}),
+    "near_frames": (True, {"global_kind": "frames"}),
     "max_pixels": (1000, {}),
     "prune": (False, {"keyframes": 2}),
 }

@@ -25,7 +25,7 @@ from vqa.media.decode import decode
 from vqa.media.packets import PacketTable, nearest_frames
 from vqa.media.probe import probe
 from vqa.types import Clip, CropBox, MediaInfo, Views
-from vqa.views.frames import change_by_luma, global_frames, local_frames, span
+from vqa.views.frames import change_by_luma, global_frames, local_frames, span, with_next
 from vqa.views.pictures import (
     as_shown,
     cut_out,
@@ -35,6 +35,7 @@ from vqa.views.pictures import (
     part,
     repeats_of,
     tile_size,
+    whole_pairs,
     within_area,
 )
 
@@ -58,6 +59,7 @@ class ViewsConfig(Strict):
     )
     keyframe_rate: float = Field(1.0, gt=0, description="frames per second, for temporal=fps and linspace")
     global_kind: Literal["mosaic", "frames"] = Field("mosaic", description="one picture of tiles, or separate ones")
+    near_frames: bool = Field(False, description="after each of these frames the next one of the clip, for motion")
     count_repeats: bool = Field(False, description="tell the model how many of the global frames repeat the one before")
     global_pixels: int = Field(1024, ge=64, description="long side of the mosaic, or of each frame, at most")
     spatial: LocalName = Field("salient", description="how crops are placed; frames: whole frames instead")
@@ -77,7 +79,11 @@ class ViewsConfig(Strict):
 
     def identity(self) -> Values:
         """The settings that change which pictures a clip gives, for digests."""
-        later = {"shown_size": None, "count_repeats": False}  # keys of before these settings stay as they were
+        later = {
+            "shown_size": None,
+            "count_repeats": False,
+            "near_frames": False,
+        }  # keys of before these settings stay as they were
         unused = {name for name, value in later.items() if getattr(self, name) == value}
         return self.model_dump(mode="json", exclude={"max_pixels", "prune"} | unused)
 
@@ -119,6 +125,8 @@ def look(
     intra = np.flatnonzero(packets.is_key[first:stop])
     if config.snap == "keyframes" and len(intra):
         chosen = np.unique(intra[nearest_frames(seconds[intra], seconds[chosen])])
+    if config.near_frames:
+        chosen = with_next(chosen, len(seconds))
     local = local_frames(seconds, chosen, count=config.local_pictures, repeat=config.spatial != "frames")
     if config.snap == "keyframes" and len(intra):
         local = intra[nearest_frames(seconds[intra], seconds[local])]  # with few intra frames: several crops of one
@@ -143,6 +151,8 @@ def look(
     if config.shown_size is not None:
         frames = as_shown(frames, config.shown_size, [sizes[at] for at in frames.requested])
     tiles, natives = part(frames, 0, len(chosen)), part(frames, len(chosen), len(asked))
+    if config.near_frames:
+        tiles = whole_pairs(tiles)
 
     planned, decoded = len(np.unique(asked)), len(np.unique(asked[frames.requested]))
     needed = planned if config.on_damage == "fail" else max(1, math.ceil(config.min_decoded_share * planned))

@@ -92,6 +92,17 @@ def global_frames(
     return np.unique(frames_of.uniform(seconds, count=count))
 
 
+def with_next(chosen: Indices, count: int) -> Indices:
+    """Pairs of a frame and the one after it, one pair after another; a single frame has none.
+
+    The last of `count` frames is shown with the one before it.
+    """
+    if count < 2:
+        return chosen
+    first = np.unique(np.minimum(chosen, count - 2))
+    return np.stack([first, first + 1], axis=1).ravel()
+
+
 def local_frames(seconds: Seconds, chosen: Indices, *, count: int, repeat: bool) -> Indices:
     """Keyframes nearest the middles of `count` equal parts of the span, in order.
 

@@ -6,7 +6,7 @@ Sizes are (width, height).
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,6 +76,12 @@ def part(frames: Frames, start: int, stop: int) -> dict[int, Shot]:
     """Decoded shots of requests [start, stop), by place in that range."""
     found = zip(frames.requested.tolist(), frames.seconds.tolist(), frames.pixels, strict=True)
     return {k - start: Shot(second, pixels) for k, second, pixels in found if start <= k < stop}
+
+
+def whole_pairs(shots: dict[int, Shot]) -> dict[int, Shot]:
+    """Of pairs (0 and 1, 2 and 3, ...) those that lost neither; else one single frame."""
+    kept = {k: shot for k, shot in shots.items() if k ^ 1 in shots}
+    return kept or dict(islice(shots.items(), 1))
 
 
 def laid_out(
