@@ -133,10 +133,11 @@ def resolve_values(
 
 def _refuse_other_views(given: ViewsConfig, views: Values, folder: Path, *, section: str) -> None:
     """Raise UsageError for pictures that a student was not made with."""
+    made_with = ViewsConfig.model_validate(views)
     for key in student.FIXED_VIEWS:
-        if (found := getattr(given, key)) != views[key]:
+        if (found := getattr(given, key)) != (wanted := getattr(made_with, key)):
             raise UsageError(
-                f"{section}.{key} = {found!r}: the student {folder} was made with {views[key]!r}; leave it out"
+                f"{section}.{key} = {found!r}: the student {folder} was made with {wanted!r}; leave it out"
             )
 
 

@@ -5,6 +5,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from PIL import Image, ImageFilter
@@ -21,11 +23,15 @@ from vqa.errors import ModelError, UsageError
 from vqa.light.card import student_digest
 from vqa.light.config import DistillConfig
 from vqa.light.distill import distill, facts_of
+from vqa.light.embedding import MOTION
 from vqa.light.material import PACKAGE, Embeddings, gather
 from vqa.light.reasons import LEVEL_WORDS
 from vqa.light.reasons import PACKAGE as MINILM
+from vqa.light.student import Student
 from vqa.metrics.correlation import srcc
 from vqa.prompt import GRADES
+from vqa.types import Clip, Score
+from vqa.views import ViewsConfig, look
 
 pytestmark = pytest.mark.slow
 
@@ -231,3 +237,72 @@ def test_what_the_light_tier_cannot_use_is_refused(
     with pytest.raises(error, match=said):
         inputs_of(ScoreRequest(**values))  # type: ignore[arg-type]
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture(scope="module")
+def moving(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Films of three contents, each sharp, soft and softer, in a ladder's table; one that cannot be decoded."""
+    folder = tmp_path_factory.mktemp("moving")
+    rows = []
+    for content in range(3):
+        for step in range(3):
+            name = f"{content}{step}.mp4"
+            quality = {"crf": str(18 + 16 * step)}
+            clips.write_video(folder / name, width=200, height=152, frames=12, seed=40 + content, options=quality)
+            rows.append({"clip_id": name, "uri": name, "content_id": f"c{content}", "opinion": 4.5 - step})
+    clips.write_text(folder / "broken.mp4")
+    rows.append({"clip_id": "broken.mp4", "uri": "broken.mp4", "content_id": "c0", "opinion": 1.0})
+    pq.write_table(pa.Table.from_pylist(rows), folder / "ladder.parquet")
+    return folder
+
+
+def test_moving_clips_teach_their_order_and_a_still_stays_as_it_is(
+    opinions: Path, moving: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip(PACKAGE)
+    config = load_config(
+        opinions / "config.yaml", DistillConfig, [f"moving.ladders=[{moving}]", "embedding.motion=true"]
+    )
+    said: list[str] = []
+    student = distill(config, said.append)
+    assert student.card.trained_on[2] == "moving ladders: 9 clips of 3 contents, in their order by VMAF"
+    assert any("left out" in line and "broken.mp4" in line for line in said)
+    assert student.card.views["near_frames"] is True and student.card.embedding.motion
+    student.save(tmp_path / "student")
+    again = Student.load(tmp_path / "student")
+    views = ViewsConfig.model_validate(student.card.views)
+    for content in range(3):
+        shown = [look(Clip(clip_id="c", uri=str(moving / f"{content}{step}.mp4")), views) for step in range(3)]
+        scores = [one.score for one in student.score(shown) if isinstance(one, Score)]
+        assert scores == sorted(scores, reverse=True)
+        assert scores == [one.score for one in again.score(shown) if isinstance(one, Score)]
+    embeddings = Embeddings(config)
+    found = gather(config, embeddings, said.append).moving
+    assert found is not None and found.groups is not None and found.groups.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert np.abs(found.embeddings[:, MOTION].mean(0)).max() < 1e-5 < np.abs(found.embeddings[:, MOTION]).max()
+    stills = read_opinions(load_config(opinions / "people.yaml", PeopleSet), config.folder)
+    assert not embeddings.of_opinions(stills, print)[:, MOTION].any()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (["embedding.motion=true"], "embedding.motion without moving"),
+        (["moving.ladders=[.]", "rali={}"], "moving with rali"),
+        (["moving.ladders=[]"], "moving.ladders"),
+    ],
+)
+def test_settings_of_moving_clips_that_cannot_work_are_refused(opinions: Path, changes: list[str], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        load_config(opinions / "config.yaml", DistillConfig, changes)
+
+
+def test_moving_ladders_that_are_not_there_are_refused(opinions: Path, tmp_path: Path) -> None:
+    pytest.importorskip(PACKAGE)
+    config = load_config(opinions / "config.yaml", DistillConfig, [f"moving.ladders=[{tmp_path}]"])
+    with pytest.raises(UsageError, match=r"ladder.parquet does not exist. Make a ladder first: vqa data synth"):
+        distill(config, lambda _: None)
+    row = {"clip_id": "a", "uri": "a.mp4", "content_id": "a", "opinion": 3.0}
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "ladder.parquet")
+    with pytest.raises(UsageError, match="none of 1 clips can be decoded"):
+        distill(config, lambda _: None)

@@ -7,18 +7,27 @@ import pytest
 from PIL import Image, ImageFilter
 from scipy.ndimage import gaussian_filter
 
+from vqa.light.card import EmbeddingConfig
 from vqa.light.embedding import (
     _CONTRASTS,
+    _CROP_RINGS,
     _LUMA_RINGS,
+    MOTION,
+    SIZE,
     WHOLE_BANDS,
     _asymmetric,
+    _change,
     _contrasts,
     _full_size,
     _planes,
     _products,
+    _reduced,
     _spectrum,
     blurred,
+    embed,
+    from_usual,
 )
+from vqa.light.encoder import EfficientNetLite0
 
 
 @pytest.mark.parametrize("frequency", [0.03, 0.11, 0.3])
@@ -98,3 +107,45 @@ def test_any_size_and_a_flat_frame_give_finite_numbers(size: tuple[int, int]) ->
     assert found.shape == (2 * WHOLE_BANDS + 2 * _CONTRASTS,)
     assert np.isfinite(found).all()
     assert np.isfinite(_contrasts(np.zeros(size, dtype=np.float32))).all()
+
+
+@pytest.mark.parametrize("size", [(720, 1280), (301, 97), (2000, 40)])
+def test_a_frame_is_reduced_as_pillow_reduces_it(size: tuple[int, int]) -> None:
+    smooth = Image.fromarray(np.random.default_rng(2).integers(0, 256, (40, 40, 3), dtype=np.uint8)).resize(size[::-1])
+    frame = np.asarray(smooth)
+    found = _reduced(frame, 96**2)
+    wanted = np.asarray(smooth.resize(found.shape[1::-1], Image.Resampling.BICUBIC))
+    assert found.shape == wanted.shape and found.dtype == np.uint8
+    off = np.abs(found.astype(int) - wanted)
+    assert off.max() <= 2 and off.mean() < 0.25
+    assert _reduced(frame, size[0] * size[1]) is frame
+
+
+@pytest.mark.parametrize("frequency", [0.04, 0.2])
+def test_what_changes_stands_in_the_ring_of_its_frequency(frequency: float) -> None:
+    grey = np.full((192, 192, 3), 128, np.uint8)
+    wave = np.round(20 * np.sin(2 * np.pi * frequency * np.arange(192)))[None, :, None]
+    found = _change(grey, (grey + wave).astype(np.uint8))
+    ring = int(np.argmax(found[6:]))
+    assert _CROP_RINGS[ring] <= frequency < _CROP_RINGS[ring + 1]
+    assert found[0] == pytest.approx(np.log(np.abs(wave).mean() / 255), abs=0.01)
+
+
+def test_a_frozen_frame_changes_in_no_pixel_and_a_flicker_in_all_alike() -> None:
+    crop = np.random.default_rng(3).integers(0, 200, (192, 192, 3), dtype=np.uint8)
+    still, flicker = _change(crop, crop), _change(crop, crop + 20)
+    assert (still[5], flicker[5]) == (1, 0) and still[:5].max() == np.log(np.float64(1e-4))
+    assert np.exp(flicker[[0, 2]]) == pytest.approx(20 / 255, rel=0.01) and np.exp(flicker[1]) < 1e-3
+    assert np.isfinite(_change(crop[:1, :3], crop[1:2, :3])).all()
+
+
+def test_only_pairs_have_motion_and_every_other_group_sees_their_first_frames() -> None:
+    frames = list(np.random.default_rng(4).integers(0, 256, (4, 80, 100, 3), dtype=np.uint8))
+    network, paired = EfficientNetLite0().eval(), EmbeddingConfig(motion=True)
+    found, alone = embed(network, frames, paired), embed(network, frames[::2], EmbeddingConfig())
+    assert found.shape == (SIZE,) and found[MOTION].all() and not alone[MOTION].any()
+    np.testing.assert_array_equal(found[: MOTION.start], alone[: MOTION.start])
+    assert not embed(network, frames[:1], paired)[MOTION].any()
+    usual = np.arange(22, dtype=np.float32)
+    np.testing.assert_array_equal(from_usual(found.copy(), usual)[MOTION], found[MOTION] - usual)
+    np.testing.assert_array_equal(from_usual(alone.copy(), usual), alone)

@@ -13,7 +13,8 @@ from vqa.files import replacing
 
 EMBEDDED_STUDENT = Path(__file__).resolve().parents[1] / "assets" / "light"
 CARD, WEIGHTS, WIDTH = "student.yaml", "student.safetensors", "width.safetensors"
-FIXED_VIEWS = ("global_kind", "global_pixels", "spatial", "local_pictures")  # other ones would be other pictures
+# other ones would be other pictures
+FIXED_VIEWS = ("global_kind", "global_pixels", "spatial", "local_pictures", "near_frames")
 
 
 class EmbeddingConfig(Strict):
@@ -23,6 +24,7 @@ class EmbeddingConfig(Strict):
     whole_pixels: int = Field(224, ge=32, le=1024, description="side of a square of the area that a whole frame gets")
     crops: int = Field(4, ge=1, le=16, description="crops, spread over the frames and their quarters")
     crop_pixels: int = Field(192, ge=64, le=1024, description="side of a crop, at most")
+    motion: bool = Field(False, description="frames come in pairs of neighbours, as views.near_frames makes them")
 
 
 class ClipConfig(Strict):

@@ -30,6 +30,13 @@ class LaddersConfig(LadderConfig):
     contents: int | None = Field(None, ge=1, description="files taken of these, drawn; null = all")
 
 
+class MovingConfig(Strict):
+    """Distorted clips to learn from: of each content the order by VMAF."""
+
+    ladders: list[Path] = Field(min_length=1, description="folders that `vqa data synth` made; contents of no test")
+    weight: float = Field(3.0, gt=0, description="of all of them together, where a set of people's counts 1")
+
+
 class TeacherConfig(Strict):
     """A run of `vqa score` to learn from: its scores on 1-5 and its reasons."""
 
@@ -47,7 +54,13 @@ class RegressionConfig(Strict):
     sharpness: float = Field(1.0, gt=0, description="of the radial kernel: its exponent at the median distance")
     axes: int = Field(32, ge=1, description="principal axes of the embeddings that the radial kernel sees")
     emphasis: dict[str, float] = Field(
-        default_factory=lambda: {"statistics": 10.0, "colours": 10.0, "spectra": 40.0, "contrasts": 10.0},
+        default_factory=lambda: {
+            "statistics": 10.0,
+            "colours": 10.0,
+            "spectra": 40.0,
+            "contrasts": 10.0,
+            "motion": 40.0,
+        },
         description="variance that each feature of a group gets where the encoder's get 1",
     )
     rounds: int = Field(3, ge=1, description="of putting the sets on one scale")
@@ -120,6 +133,7 @@ class DistillConfig(Strict):
     opinions: list[OpinionsConfig] = Field(default_factory=list, description="the first is the scale")
     teacher: TeacherConfig | None = Field(None, description="a run of vqa score; the scale where no opinions are given")
     ladders: LaddersConfig | None = Field(None, description="null = people's opinions alone")
+    moving: MovingConfig | None = Field(None, description="clips in their order by VMAF; null = stills alone")
     embedding: EmbeddingConfig = Field(default_factory=EmbeddingConfig)
     regression: RegressionConfig = Field(default_factory=RegressionConfig)
     rali: RaliConfig | None = Field(None, description="basis vectors with scores; null = by regression alone")
@@ -131,6 +145,12 @@ class DistillConfig(Strict):
     def _has_a_scale(self) -> "DistillConfig":
         if not (self.opinions or self.teacher or self.ladders):
             raise ValueError("no opinions, no teacher and no ladders: nothing to learn from. Give at least one.")
+        if self.embedding.motion and not self.moving:
+            raise ValueError(
+                "embedding.motion without moving: what motion says is learnt of clips. Give moving.ladders."
+            )
+        if self.moving and self.rali:
+            raise ValueError("moving with rali: basis vectors learn from stills alone. Leave one of them out.")
         return self
 
     def views(self) -> Values:
@@ -141,4 +161,5 @@ class DistillConfig(Strict):
             "keyframes": self.keyframes,
             "spatial": "centre",
             "local_pictures": 0,
+            **({"near_frames": True} if self.embedding.motion else {}),
         }

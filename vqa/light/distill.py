@@ -29,7 +29,8 @@ def distill(config: DistillConfig, say: Callable[[str], None]) -> Student:
         UsageError: A set or teacher that is not there, with too few pictures, or with one opinion only; comparisons of
             other pictures, or against the opinions; a text encoder that is not there.
     """
-    material = gather(config, Embeddings(config), say)
+    embeddings = Embeddings(config)
+    material = gather(config, embeddings, say)
     head = fit_head(config, material)
     words = list(head.words) if isinstance(head, Basis) else []
     card = StudentCard(
@@ -41,7 +42,8 @@ def distill(config: DistillConfig, say: Callable[[str], None]) -> Student:
         scale="opinions" if material.lessons else "severity",
         limits=config.limits,
     )
-    return Student(published_encoder(), head, card, fit_width(config, material))
+    usual = embeddings.usual if config.embedding.motion else None
+    return Student(published_encoder(), head, card, fit_width(config, material), usual)
 
 
 def fit_width(config: DistillConfig, material: Material) -> Width | None:
@@ -58,7 +60,7 @@ def _sets(config: DistillConfig, material: Material, lessons: Sequence[Lesson]) 
     sets = [LabelledSet(embeddings=one.embeddings, labels=one.labels, weight=one.weight) for one in lessons]
     if material.lessons and material.ladders:
         sets.append(joined([one.pictures for one in material.ladders], config.regression))
-    return sets
+    return [*sets, *([material.moving] if material.moving else [])]
 
 
 def fit_head(config: DistillConfig, material: Material) -> Line | Basis:

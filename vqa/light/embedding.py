@@ -9,6 +9,7 @@ natural a frame's local contrasts are (BRISQUE: Mittal, Moorthy, Bovik 2012, sec
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -23,9 +24,11 @@ from vqa.light.encoder import CHANNELS, EfficientNetLite0
 from vqa.types import Pixels
 
 Vector = NDArray[np.float32]
+Row = TypeVar("Row", NDArray[np.float32], NDArray[np.float64])
 
 BANDS = 16  # of spatial frequency, from 0.02 to 0.5 cycles a pixel, the first from 0.005
 _SPECTRUM, _GRADIENTS, _TONES, _COLOURS = BANDS + BANDS, 7, 10, 18
+_MOTION = 6 + BANDS
 WHOLE_BANDS = 24  # of a whole frame, from 0.01 to 0.5
 _CONTRASTS = 2 + 4 * 4 + 6
 ENCODED = 2 * sum(CHANNELS)
@@ -37,8 +40,10 @@ SIZES = {
     "colours": _COLOURS,
     "spectra": 2 * WHOLE_BANDS,
     "contrasts": 2 * _CONTRASTS,
+    "motion": _MOTION,
 }
 SIZE = sum(SIZES.values())
+MOTION = slice(SIZE - _MOTION, SIZE)
 
 _CROP_RINGS = (0.005, *np.geomspace(0.02, 0.5, BANDS).tolist())  # edges, in cycles a pixel
 _LUMA_RINGS, _CHROMA_RINGS = (
@@ -53,17 +58,22 @@ def embed(network: EfficientNetLite0, frames: Sequence[Pixels], config: Embeddin
 
     Args:
         network: The encoder, in evaluation mode.
-        frames: At least one, uint8 [H, W, 3] RGB, in time order, of one size.
+        frames: At least one, uint8 [H, W, 3] RGB, in time order, of one size; with `config.motion` more than one are
+            pairs, each of a frame and the next one of the clip.
         config: How many are seen whole and how many crops are cut.
 
     Returns:
         float32 [SIZE], the groups of SIZES one after another: encoder on whole frames, encoder on crops, statistics of
         the crops, colours of the whole frames, each the mean over the pictures; spectra and local contrasts of the
-        middle frame at its full size.
+        middle frame at its full size; what changes in the crops to the next frame, 0 where there is none.
     """
+    is_paired = config.motion and len(frames) > 1
+    following, frames = (frames[1::2], frames[::2]) if is_paired else ((), frames)
     chosen = np.unique(np.linspace(0, len(frames) - 1, config.wholes).round().astype(int)).tolist()
     wholes = [_reduced(frames[k], config.whole_pixels**2) for k in chosen]
-    crops = [_crop(frames[k * len(frames) // config.crops], k, config.crop_pixels) for k in range(config.crops)]
+    places = [k * len(frames) // config.crops for k in range(config.crops)]
+    crops = [_crop(frames[place], k, config.crop_pixels) for k, place in enumerate(places)]
+    later = [_crop(following[place], k, config.crop_pixels) for k, place in enumerate(places) if is_paired]
     return np.concatenate(
         [
             _encode(network, wholes).mean(0),
@@ -71,8 +81,18 @@ def embed(network: EfficientNetLite0, frames: Sequence[Pixels], config: Embeddin
             np.mean([_statistics(crop) for crop in crops], axis=0),
             np.mean([_colours(whole) for whole in wholes], axis=0),
             _full_size(frames[len(frames) // 2]),
+            np.mean([_change(*pair) for pair in zip(crops, later, strict=True)], axis=0)
+            if later
+            else np.zeros(_MOTION),
         ]
     ).astype(np.float32)
+
+
+def from_usual(embedding: Row, usual: Vector) -> Row:
+    """An embedding [SIZE] whose motion is told from the usual one's [22]; a still has none, and stays as it is."""
+    if embedding[MOTION].any():
+        embedding[MOTION] -= usual
+    return embedding
 
 
 def _reduced(frame: Pixels, area: int) -> Pixels:
@@ -82,7 +102,7 @@ def _reduced(frame: Pixels, area: int) -> Pixels:
         return frame
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
     rows = torch.from_numpy(np.require(frame, requirements="W")).permute(2, 0, 1)[None]
-    # Pillow's own way, to a grey level in a few pixels of a thousand, in a seventh of its time
+    # Pillow's own way, to a grey level or two, in a seventh of its time
     found = functional.interpolate(rows, size=size, mode="bicubic", antialias=True)
     return found[0].permute(1, 2, 0).contiguous().numpy()
 
@@ -188,6 +208,16 @@ def _statistics(crop: Pixels) -> NDArray[np.float64]:
     ends = [red.std(), (luma > 0.98).mean(), (luma < 0.02).mean()]
     spectra = [_spectrum(plane, _CROP_RINGS, 1e-7) for plane in (luma, blue, red)]
     return np.concatenate([spectra[0], spectra[1][::2], spectra[2][::2], gradients, tones, ends])
+
+
+def _change(crop: Pixels, later: Pixels) -> NDArray[np.float64]:
+    """How much of a crop's luma changes to the next frame, and the change's spectrum."""
+    short = [max(0, 16 - side) for side in crop.shape[:2]]
+    margins = ((0, short[0]), (0, short[1]))
+    change = np.pad(_luma(_unit(later)) - _luma(_unit(crop)), margins, mode="edge")
+    sizes = np.abs(change)
+    found = np.array([sizes.mean(), change.std(), abs(change.mean()), *np.quantile(sizes, (0.5, 0.99))])
+    return np.array([*np.log(found + 1e-4), (sizes < 1 / 512).mean(), *_spectrum(change, _CROP_RINGS, 1e-7)])
 
 
 def _full_size(frame: Pixels) -> NDArray[np.float64]:

@@ -15,6 +15,7 @@ from PIL import Image
 from vqa.data.people import Opinion, find_people_set, read_opinions, without_folds
 from vqa.data.sources import VIDEO_SUFFIXES
 from vqa.data.subjective.pairs import read_pairs, refuse_other_order
+from vqa.data.synthetic.ladder import read_ladder
 from vqa.data.synthetic.picture_ladder import (
     SUFFIXES,
     LadderConfig,
@@ -26,8 +27,8 @@ from vqa.data.synthetic.picture_ladder import (
 from vqa.errors import ClipError, UsageError, first_few
 from vqa.files import replacing
 from vqa.imports import missing_extra
-from vqa.light.config import DistillConfig, LaddersConfig, TeacherConfig
-from vqa.light.embedding import SIZE, embed
+from vqa.light.config import DistillConfig, LaddersConfig, MovingConfig, TeacherConfig
+from vqa.light.embedding import MOTION, SIZE, embed, from_usual
 from vqa.light.encoder import EfficientNetLite0, from_published
 from vqa.light.rali import Judged, Lesson
 from vqa.light.reasons import Taught, grade, read_teacher
@@ -50,6 +51,7 @@ class Embeddings:
     def __init__(self, config: DistillConfig) -> None:
         """Load the published encoder. Raises UsageError without its package."""
         self._config, self._network = config, rounded(published_encoder())
+        self.usual = np.zeros(MOTION.stop - MOTION.start, np.float32)  # motion of the mean clip, once that is known
 
     def of_opinions(self, opinions: Sequence[Opinion], say: Callable[[str], None]) -> NDArray[np.float64]:
         """[N, SIZE] of pictures as people saw them."""
@@ -80,7 +82,7 @@ class Embeddings:
             return embed(self._network, look(clip, config).global_pictures, self._config.embedding)
 
         stamp = (fingerprint(clip.uri), clip.start_seconds, clip.end_seconds, config.model_dump_json())
-        return self._kept(stamp, make)
+        return from_usual(self._kept(stamp, make), self.usual)
 
     def of_picture(self, pixels: Pixels) -> NDArray[np.float32]:
         """[SIZE] of one picture, not kept."""
@@ -130,6 +132,7 @@ class Material:
     lessons: tuple[Lesson, ...]  # with labels; the first one's are on 1-5
     ladders: tuple[Ladder, ...]
     trained_on: tuple[str, ...]
+    moving: LabelledSet | None = None  # a group for each content
 
 
 def gather(config: DistillConfig, embeddings: Embeddings, say: Callable[[str], None]) -> Material:
@@ -167,6 +170,10 @@ def gather(config: DistillConfig, embeddings: Embeddings, say: Callable[[str], N
         pairs = f", {len(judged.first)} of {judged.of} comparisons" if judged else ""
         trained_on.append(f"{people.name}: {len(opinions)} of {people.expected} pictures{pairs} ({people.terms})")
         say(f"{people.name}: {len(opinions)} pictures")
+    clips = moving(config.moving, embeddings, say) if config.moving else None
+    if clips is not None and clips.groups is not None:
+        count = len(np.unique(clips.groups))
+        trained_on.append(f"moving ladders: {len(clips.labels)} clips of {count} contents, in their order by VMAF")
     if config.teacher:
         rest = [one for one in taught if Path(one.clip.uri).resolve() not in of_people]
         lesson = _taught(rest, config.teacher, embeddings, say)
@@ -180,7 +187,7 @@ def gather(config: DistillConfig, embeddings: Embeddings, say: Callable[[str], N
     if contents:
         count = sum(len(one.steps) for one in contents)
         trained_on.append(f"ladders: {count} pictures of {len(contents)} contents, in order of severity")
-    return Material(lessons=tuple(lessons), ladders=tuple(contents), trained_on=tuple(trained_on))
+    return Material(lessons=tuple(lessons), ladders=tuple(contents), trained_on=tuple(trained_on), moving=clips)
 
 
 def enlargement_of(opinion: Opinion) -> float | None:
@@ -261,6 +268,39 @@ def ladders(config: LaddersConfig, embeddings: Embeddings, say: Callable[[str], 
             f"ladders: none of {len(sources)} contents can be decoded ({lost[0]}). Give others as ladders.sources."
         )
     return found
+
+
+def moving(config: MovingConfig, embeddings: Embeddings, say: Callable[[str], None]) -> LabelledSet:
+    """Clips of `vqa data synth`, a group for each content, labelled by VMAF; their mean motion becomes the usual one.
+
+    Raises UsageError for a folder without a ladder, and where no clip can be decoded.
+    """
+    embeddings.usual[:] = 0
+    rows: list[NDArray[np.float64]] = []
+    labels: list[float] = []
+    contents: list[str] = []
+    wanted = [(folder, row) for folder in config.ladders for row in read_ladder(folder)]
+    for k, (folder, row) in enumerate(wanted):
+        try:
+            rows.append(embeddings.of_clip(Clip(clip_id=row["clip_id"], uri=str(folder / row["uri"]))))
+        except ClipError as error:
+            say(f"left out: {error}")
+            continue
+        labels.append(row["opinion"])
+        contents.append(f"{folder}/{row['content_id']}")
+        if (k + 1) % 100 == 0:
+            say(f"{k + 1} of {len(wanted)} clips")
+    if not rows:
+        raise UsageError(f"moving.ladders: none of {len(wanted)} clips can be decoded. Make the ladders again.")
+    found = np.stack(rows)
+    embeddings.usual = found[:, MOTION].mean(0).astype(np.float32)
+    groups = np.unique(contents, return_inverse=True)[1]
+    return LabelledSet(
+        embeddings=np.stack([from_usual(row, embeddings.usual) for row in found]),
+        labels=np.array(labels),
+        weight=config.weight,
+        groups=groups,
+    )
 
 
 def _first_look(source: Path) -> Image.Image:

@@ -20,7 +20,7 @@ from vqa.files import replacing
 from vqa.light.basis import BASIS_PARTS, Basis
 from vqa.light.card import EMBEDDED_STUDENT, WEIGHTS, WIDTH, StudentCard, read_card, write_card
 from vqa.light.cascade import Width
-from vqa.light.embedding import SIZE, Vector, embed
+from vqa.light.embedding import SIZE, Vector, embed, from_usual
 from vqa.light.encoder import EfficientNetLite0
 from vqa.light.enlargement import Enlargement
 from vqa.light.regression import RadialPart, Regressor
@@ -49,9 +49,13 @@ class Student:
         head: "Line | Basis",
         card: StudentCard,
         width: Width | None = None,
+        usual: Vector | None = None,
     ) -> None:
-        """Put the parts together; weights are rounded to what the file holds."""
-        self.card, self._width = card, width
+        """Put the parts together; weights are rounded to what the file holds.
+
+        `usual`: float32 [22], the motion of the mean clip learnt from; None: motion does not count.
+        """
+        self.card, self._width, self._usual = card, width, usual
         self._head = _rounded_head(head)
         self._network = rounded(network) if isinstance(network, EfficientNetLite0) else network
 
@@ -72,12 +76,13 @@ class Student:
             network.load_state_dict(inside, assign=True)
             size = SIZE if isinstance(network, EfficientNetLite0) else network.size
             head = _head_of(tensors, card, size=size)
+            usual = tensors["motion.usual"].numpy() if card.embedding.motion else None
         except (OSError, SafetensorError, RuntimeError, KeyError, ValueError, TypeError) as error:
             what = " ".join(str(error).split())[:200]
             raise ModelError(
                 f"student {folder}: {WEIGHTS} cannot be used ({what}); make it anew with `vqa distill`"
             ) from error
-        return cls(network.eval(), head, card, Width.load(folder, size=size))
+        return cls(network.eval(), head, card, Width.load(folder, size=size), usual)
 
     def save(self, folder: Path) -> None:
         """Write weights (EfficientNet-Lite0 in float16), student.yaml, the width if any."""
@@ -85,6 +90,8 @@ class Student:
         kept = torch.float16 if isinstance(self._network, EfficientNetLite0) else torch.float32
         tensors = {f"encoder.{name}": t.to(kept).contiguous() for name, t in self._network.state_dict().items()}
         tensors |= _tensors_of(self._head)
+        if self._usual is not None:
+            tensors["motion.usual"] = _tensor(self._usual)
         with replacing(folder / WEIGHTS) as draft:
             draft.write_bytes(as_bytes(tensors))
         write_card(folder, self.card)
@@ -95,7 +102,8 @@ class Student:
     def embed(self, views: Views) -> Vector:
         """The clip's embedding, float32 [D]."""
         if isinstance(self._network, EfficientNetLite0):
-            return embed(self._network, views.global_pictures, self.card.embedding)
+            found = embed(self._network, views.global_pictures, self.card.embedding)
+            return found if self._usual is None else from_usual(found, self._usual)
         return self._network.embed(views.global_pictures)
 
     def opinion(

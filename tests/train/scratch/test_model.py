@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
+from vqa.data.synthetic.ladder import read_ladder
 from vqa.prompt import dimensions, parse
 from vqa.train.clips.dataset import list_training_clips, load_clips
-from vqa.train.clips.ladder import NAMES, ladder_answer, read_ladder
+from vqa.train.clips.ladder import NAMES, ladder_answer
 from vqa.train.scratch.model import cosine_patches
 from vqa.views import ViewsConfig
 

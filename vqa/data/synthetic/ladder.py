@@ -357,3 +357,19 @@ def synthesise(
     if not labels:
         raise UsageError(f"none of the {len(sources)} sources could be used. The reasons are above.")
     pq.write_table(pa.Table.from_pylist(sorted(labels, key=lambda label: label["clip_id"])), out / "ladder.parquet")
+
+
+def read_ladder(folder: Path) -> list[Label]:
+    """Rows of a ladder's table, as `vqa data synth` makes it.
+
+    Raises:
+        UsageError: where there is no table, or rows of it have no opinion on 1-5.
+    """
+    path = folder / "ladder.parquet"
+    if not path.is_file():
+        raise UsageError(f"{path} does not exist. Make a ladder first: vqa data synth SOURCES --out {folder}.")
+    rows = cast(list[Label], pq.read_table(path).to_pylist())
+    wrong = [row["clip_id"] for row in rows if not 1 <= (row.get("opinion") or 0) <= 5]
+    if wrong:
+        raise UsageError(f"{path}: {len(wrong)} rows have no opinion on 1-5, e.g. {wrong[0]!r}. Make the ladder again.")
+    return rows

@@ -15,11 +15,12 @@ import numpy as np
 from vqa.data.manifest import read_manifest
 from vqa.data.public.importer import LADDER
 from vqa.data.public.lists import ways_to_split
+from vqa.data.synthetic.ladder import read_ladder
 from vqa.data.view_cache import prepared_with, read_prepared
 from vqa.errors import ClipError, UsageError
 from vqa.prompt import HIGHEST, LOWEST, PROMPTS, PromptName, answer_text, messages
 from vqa.train.clips.degradation import QUESTION, Damage, damage_answer, damage_of
-from vqa.train.clips.ladder import ladder_answer, read_ladder
+from vqa.train.clips.ladder import ladder_answer
 from vqa.train.types import Chat, Record
 from vqa.types import Clip, Views
 from vqa.views import ViewsConfig, look

@@ -2,15 +2,11 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from vqa.errors import UsageError
 from vqa.prompt import PROMPTS, answer_text, grade_of
-from vqa.train.types import Record
 
 # Names of each distortion as people see it, one of which is drawn for an answer. Which codec it was, or whether detail
 # was lost in the lens or by scaling, cannot be seen.
@@ -72,22 +68,6 @@ def ladder_reason(
             ]
         )
     )
-
-
-def read_ladder(folder: Path) -> list[Record]:
-    """Rows of a ladder's table, as `vqa data synth` makes it.
-
-    Raises:
-        UsageError: where there is no table, or rows of it have no opinion on 1-5.
-    """
-    path = folder / "ladder.parquet"
-    if not path.is_file():
-        raise UsageError(f"{path} does not exist. Make a ladder first: vqa data synth SOURCES --out {folder}.")
-    rows: list[Record] = pq.read_table(path).to_pylist()
-    wrong = [row["clip_id"] for row in rows if not 1 <= (row.get("opinion") or 0) <= 5]
-    if wrong:
-        raise UsageError(f"{path}: {len(wrong)} rows have no opinion on 1-5, e.g. {wrong[0]!r}. Make the ladder again.")
-    return rows
 
 
 def rarity_weights(distortions: Sequence[Sequence[str]], *, most: float) -> NDArray[np.float64]:
