@@ -297,7 +297,8 @@ def main(
     views = ViewsConfig.model_validate(card.views)
     material, labels = learn_labels(config)
     stills = list(gather_stills(config, material, labels, views, out))
-    student = Student(published_encoder(), labels, StudentCard(views=config.views(), name="labels", trained_on=[]))
+    named = StudentCard(views=config.views(), embedding=config.embedding, name="labels", trained_on=[])
+    student = Student(published_encoder(), labels, named, usual=material.usual)
     unseen = {path.name for path in without.iterdir()} if without else set()
     photographs = [one for one in find_pictures([sources], seed=77) if one.name not in unseen][:moving]
     clips = list(gather_clips(photographs, views, out, student))

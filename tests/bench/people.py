@@ -1,12 +1,12 @@
 """How far the light tier agrees with people: `python tests/bench/people.py configs/light/embedded.yaml [--contents N]`.
 
 Students are trained as the config says, without what they are tested on: held-out folds of each set (sources of AVT,
-pictures of PCUID), the other set alone, and ladders of held-out photographs. Settings were chosen on folds 1 to 4;
-fold 0 is shown by itself. SRCC with 95 % bootstrap intervals beside baselines: height, sharpness and, by --iqa-python
-(how to make it: the head of iqa/serve.py), NIQE, BRISQUE and PIQE on the pixels that the student sees, with pictures a
-second of each on one thread. --baselines prints these alone, --model NAME what a model writes of the test folds and of
-the held-out photographs alone (light: of the photographs, by the student that vqa carries). Skips where opinions are
-absent.
+pictures of PCUID), the other set alone, ladders of held-out photographs and, by --clips, a held-out folder of `vqa data
+synth`, whose labels are VMAF's. Settings were chosen on folds 1 to 4; fold 0 is shown by itself. SRCC with 95 %
+bootstrap intervals beside baselines: height, sharpness and, by --iqa-python (how to make it: the head of iqa/serve.py),
+NIQE, BRISQUE and PIQE on the pixels that the student sees, with pictures a second of each on one thread. --baselines
+prints these alone, --model NAME what a model writes of the test folds and of the held-out photographs alone (light: of
+the photographs, by the student that vqa carries). Skips where opinions are absent.
 """
 
 import argparse
@@ -31,6 +31,7 @@ from vqa.config import load_config
 from vqa.data.people import Opinion, PeopleSet, find_people_set, read_opinions
 from vqa.data.synthetic.degradations import degrade
 from vqa.data.synthetic.distortions import DISTORTIONS
+from vqa.data.synthetic.ladder import read_ladder
 from vqa.data.synthetic.picture_ladder import LadderConfig, find_pictures, steps
 from vqa.errors import ClipError
 from vqa.light.card import EMBEDDED_STUDENT
@@ -38,7 +39,7 @@ from vqa.light.cascade import Width, folds_of
 from vqa.light.config import DistillConfig
 from vqa.light.distill import fit_enlargement, joined
 from vqa.light.embedding import SIZE
-from vqa.light.material import Embeddings, enlargement_of, ladders
+from vqa.light.material import Embeddings, clips_of, enlargement_of, ladders, moving
 from vqa.light.regression import LabelledSet, fit_regressor
 from vqa.light.student import Student
 from vqa.metrics.correlation import srcc
@@ -54,9 +55,24 @@ TIMED = 10  # every so-many-th picture is embedded anew, on one thread as the ri
 SEVERITIES = {"mild": (0.3, 2), "severe": (0.8, 4)}  # of CLIPS, and level of PICTURES
 
 
-def line(what: str, scores: Numbers, opinions: Numbers, *, expected: int, goal: str = "") -> None:
-    """One of the table."""
-    found = interval(replicates(scores, opinions, resamples=2000)["srcc"]) or (float("nan"),) * 2
+def line(
+    what: str,
+    scores: Numbers,
+    opinions: Numbers,
+    *,
+    expected: int,
+    goal: str = "",
+    groups: NDArray[np.int64] | None = None,
+) -> None:
+    """One of the table; the interval is over groups, where there are any."""
+    if groups is None:
+        values = replicates(scores, opinions, resamples=2000)["srcc"]
+    else:
+        rows = [np.flatnonzero(groups == one) for one in np.unique(groups)]
+        draws = np.random.default_rng(0).integers(len(rows), size=(2000, len(rows)))
+        drawn = (np.concatenate([rows[k] for k in draw]) for draw in draws.tolist())
+        values = np.array([srcc(scores[some], opinions[some]) for some in drawn])
+    found = interval(values) or (float("nan"),) * 2
     value = f"{srcc(scores, opinions):6.3f}  {found[0]:6.3f} to {found[1]:.3f}"
     print(f"{what:58} {value}  {len(scores):4} of {expected}  {goal}", flush=True)
 
@@ -176,6 +192,7 @@ def main(
     every: int,
     baselines_only: bool,
     model: str | None,
+    clips: Path | None,
 ) -> None:
     """Print the table."""
     if model:
@@ -209,6 +226,7 @@ def main(
         return
     learned = ladders(config.ladders, embeddings, lambda _: None) if config.ladders else []
     ladder = [joined([one.pictures for one in learned], config.regression)] if learned else []
+    ladder += [moving(config.moving, embeddings, lambda _: None)] if config.moving else []
 
     def predicted(sets: Sequence[LabelledSet], rows: Numbers) -> Numbers:
         return fit_regressor([*sets, *ladder], config.regression).along(rows)
@@ -268,6 +286,11 @@ def main(
     def along(pictures: Sequence[Pixels]) -> Numbers:
         return regressor.along(np.stack([embeddings.of_picture(one) for one in pictures]))
 
+    if clips:
+        tested = clips_of([clips], embeddings, print)
+        of = len(read_ladder(clips))
+        scores = regressor.along(tested.embeddings)
+        line("VMAF of held-out clips", scores, tested.labels, expected=of, goal=">= 0.75", groups=tested.groups)
     orders(along, held_out, contents, "students")
 
 
@@ -280,6 +303,7 @@ if __name__ == "__main__":
     parser.add_argument("--every", type=int, default=1, metavar="N", help="NIQE, BRISQUE, PIQE: of every N-th picture")
     parser.add_argument("--baselines", action="store_true", help="alone, without any training")
     parser.add_argument("--model", help="a card's name or a folder: what it writes of the test folds, alone")
+    parser.add_argument("--clips", type=Path, help="a folder of `vqa data synth`, of contents that nothing learns from")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     given = parser.parse_args()
     if not PEOPLE.is_dir():
@@ -295,4 +319,5 @@ if __name__ == "__main__":
             every=given.every,
             baselines_only=given.baselines,
             model=given.model,
+            clips=given.clips,
         )

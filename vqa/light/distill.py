@@ -29,8 +29,7 @@ def distill(config: DistillConfig, say: Callable[[str], None]) -> Student:
         UsageError: A set or teacher that is not there, with too few pictures, or with one opinion only; comparisons of
             other pictures, or against the opinions; a text encoder that is not there.
     """
-    embeddings = Embeddings(config)
-    material = gather(config, embeddings, say)
+    material = gather(config, Embeddings(config), say)
     head = fit_head(config, material)
     words = list(head.words) if isinstance(head, Basis) else []
     card = StudentCard(
@@ -42,8 +41,7 @@ def distill(config: DistillConfig, say: Callable[[str], None]) -> Student:
         scale="opinions" if material.lessons else "severity",
         limits=config.limits,
     )
-    usual = embeddings.usual if config.embedding.motion else None
-    return Student(published_encoder(), head, card, fit_width(config, material), usual)
+    return Student(published_encoder(), head, card, fit_width(config, material), material.usual)
 
 
 def fit_width(config: DistillConfig, material: Material) -> Width | None:

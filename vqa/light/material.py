@@ -4,7 +4,7 @@ import hashlib
 import importlib
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,7 @@ from vqa.errors import ClipError, UsageError, first_few
 from vqa.files import replacing
 from vqa.imports import missing_extra
 from vqa.light.config import DistillConfig, LaddersConfig, MovingConfig, TeacherConfig
-from vqa.light.embedding import MOTION, SIZE, embed, from_usual
+from vqa.light.embedding import MOTION, SIZE, Vector, embed, from_usual
 from vqa.light.encoder import EfficientNetLite0, from_published
 from vqa.light.rali import Judged, Lesson
 from vqa.light.reasons import Taught, grade, read_teacher
@@ -133,6 +133,7 @@ class Material:
     ladders: tuple[Ladder, ...]
     trained_on: tuple[str, ...]
     moving: LabelledSet | None = None  # a group for each content
+    usual: Vector | None = None  # as of Student
 
 
 def gather(config: DistillConfig, embeddings: Embeddings, say: Callable[[str], None]) -> Material:
@@ -187,7 +188,13 @@ def gather(config: DistillConfig, embeddings: Embeddings, say: Callable[[str], N
     if contents:
         count = sum(len(one.steps) for one in contents)
         trained_on.append(f"ladders: {count} pictures of {len(contents)} contents, in order of severity")
-    return Material(lessons=tuple(lessons), ladders=tuple(contents), trained_on=tuple(trained_on), moving=clips)
+    return Material(
+        lessons=tuple(lessons),
+        ladders=tuple(contents),
+        trained_on=tuple(trained_on),
+        moving=clips,
+        usual=embeddings.usual if config.embedding.motion else None,
+    )
 
 
 def enlargement_of(opinion: Opinion) -> float | None:
@@ -271,15 +278,23 @@ def ladders(config: LaddersConfig, embeddings: Embeddings, say: Callable[[str], 
 
 
 def moving(config: MovingConfig, embeddings: Embeddings, say: Callable[[str], None]) -> LabelledSet:
-    """Clips of `vqa data synth`, a group for each content, labelled by VMAF; their mean motion becomes the usual one.
+    """The clips to learn from, whose mean motion becomes the usual one. Raises as `clips_of`."""
+    embeddings.usual[:] = 0
+    found = clips_of(config.ladders, embeddings, say)
+    embeddings.usual = found.embeddings[:, MOTION].mean(0).astype(np.float32)
+    rows = np.stack([from_usual(row, embeddings.usual) for row in found.embeddings])
+    return replace(found, embeddings=rows, weight=config.weight)
+
+
+def clips_of(folders: Sequence[Path], embeddings: Embeddings, say: Callable[[str], None]) -> LabelledSet:
+    """Clips of `vqa data synth`, a group for each content, labelled by VMAF.
 
     Raises UsageError for a folder without a ladder, and where no clip can be decoded.
     """
-    embeddings.usual[:] = 0
     rows: list[NDArray[np.float64]] = []
     labels: list[float] = []
     contents: list[str] = []
-    wanted = [(folder, row) for folder in config.ladders for row in read_ladder(folder)]
+    wanted = [(folder, row) for folder in folders for row in read_ladder(folder)]
     for k, (folder, row) in enumerate(wanted):
         try:
             rows.append(embeddings.of_clip(Clip(clip_id=row["clip_id"], uri=str(folder / row["uri"]))))
@@ -292,15 +307,8 @@ def moving(config: MovingConfig, embeddings: Embeddings, say: Callable[[str], No
             say(f"{k + 1} of {len(wanted)} clips")
     if not rows:
         raise UsageError(f"moving.ladders: none of {len(wanted)} clips can be decoded. Make the ladders again.")
-    found = np.stack(rows)
-    embeddings.usual = found[:, MOTION].mean(0).astype(np.float32)
     groups = np.unique(contents, return_inverse=True)[1]
-    return LabelledSet(
-        embeddings=np.stack([from_usual(row, embeddings.usual) for row in found]),
-        labels=np.array(labels),
-        weight=config.weight,
-        groups=groups,
-    )
+    return LabelledSet(embeddings=np.stack(rows), labels=np.array(labels), groups=groups)
 
 
 def _first_look(source: Path) -> Image.Image:
