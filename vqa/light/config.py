@@ -51,7 +51,7 @@ class RegressionConfig(Strict):
     strength: float = Field(0.003, gt=0, description="of the ridge; more carries over to other sets, less fits these")
     ladder_weight: float = Field(6.0, ge=0, description="of all ladders together, where a set of people's counts 1")
     radial: float = Field(0.5, ge=0, le=1, description="share of the radial kernel, the linear one has the rest")
-    sharpness: float = Field(1.0, gt=0, description="of the radial kernel: its exponent at the median distance")
+    sharpness: float = Field(2.0, gt=0, description="of the radial kernel: its exponent at the median distance")
     axes: int = Field(32, ge=1, description="principal axes of the embeddings that the radial kernel sees")
     emphasis: dict[str, float] = Field(
         default_factory=lambda: {
