@@ -1,5 +1,6 @@
-"""A stage with a model in a child of its worker, so that what kills a model costs a child and no worker.
+"""A stage with a model in a child of its worker.
 
+What kills the model then costs a child and no worker.
 A worker of Ray that dies comes back after seconds of processor time: a process, its imports, the model. The child is
 forked from a server that has the imports done; only the model is loaded anew.
 """
@@ -32,7 +33,12 @@ class GuardedStage:
     """
 
     def __init__(self, stage: ScoreStage | LightStage, *, stall_seconds: float | None = None) -> None:
-        """Nothing is started yet; a batch that takes longer than `stall_seconds` counts as one the child died over."""
+        """Nothing is started yet.
+
+        Args:
+            stage: What the child runs.
+            stall_seconds: A batch that takes longer counts as one that the child died over; None: it may take any time.
+        """
         self._inner, self._stall_seconds = stage, stall_seconds
         deadline = stall_seconds + KILL_SECONDS if stall_seconds else NEVER_SECONDS
         # What is imported before a fork may ask a GPU's driver something, which then works in no child.

@@ -239,7 +239,10 @@ class ScoreStage:
 
     @property
     def preload(self) -> tuple[str, ...]:
-        """What a child that holds the model imports first; none where the model is elsewhere anyway."""
+        """What a child that holds the model imports first.
+
+        None where the model is in another process anyway.
+        """
         return ("vqa.model.engines.transformers", "jobs.stages") if self.engine.name == "transformers" else ()
 
     @property

@@ -89,7 +89,10 @@ def embed(network: EfficientNetLite0, frames: Sequence[Pixels], config: Embeddin
 
 
 def from_usual(embedding: Row, usual: Vector) -> Row:
-    """An embedding [SIZE] whose motion is told from the usual one's [22]; a still has none, and stays as it is."""
+    """An embedding [SIZE] with its motion told from the usual one [22].
+
+    A still has none, and stays as it is.
+    """
     if embedding[MOTION].any():
         embedding[MOTION] -= usual
     return embedding

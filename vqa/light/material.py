@@ -278,7 +278,10 @@ def ladders(config: LaddersConfig, embeddings: Embeddings, say: Callable[[str], 
 
 
 def moving(config: MovingConfig, embeddings: Embeddings, say: Callable[[str], None]) -> LabelledSet:
-    """The clips to learn from, whose mean motion becomes the usual one. Raises as `clips_of`."""
+    """The clips to learn from; their mean motion becomes the usual one.
+
+    Raises as `clips_of`.
+    """
     embeddings.usual[:] = 0
     found = clips_of(config.ladders, embeddings, say)
     embeddings.usual = found.embeddings[:, MOTION].mean(0).astype(np.float32)

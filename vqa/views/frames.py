@@ -93,7 +93,7 @@ def global_frames(
 
 
 def with_next(chosen: Indices, count: int) -> Indices:
-    """Pairs of a frame and the one after it, one pair after another; a single frame has none.
+    """Pairs of a frame and the one after it; a single frame has none.
 
     The last of `count` frames is shown with the one before it.
     """

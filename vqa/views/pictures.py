@@ -79,7 +79,7 @@ def part(frames: Frames, start: int, stop: int) -> dict[int, Shot]:
 
 
 def whole_pairs(shots: dict[int, Shot]) -> dict[int, Shot]:
-    """Of pairs (0 and 1, 2 and 3, ...) those that lost neither; else one single frame."""
+    """Of pairs (0 and 1, 2 and 3, ...) those that lost neither; else one frame."""
     kept = {k: shot for k, shot in shots.items() if k ^ 1 in shots}
     return kept or dict(islice(shots.items(), 1))
 
