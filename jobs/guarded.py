@@ -1,8 +1,8 @@
 """A stage with a model in a child of its worker.
 
-What kills the model then costs a child and no worker.
-A worker of Ray that dies comes back after seconds of processor time: a process, its imports, the model. The child is
-forked from a server that has the imports done; only the model is loaded anew.
+What kills the model then costs a child and no worker. A worker of Ray that dies comes back after seconds of processor
+time: a process, its imports, the model. The child is forked from a server that has the imports done; only the model is
+loaded anew.
 """
 
 import faulthandler

@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageFilter
 from scipy.ndimage import gaussian_filter
 
@@ -14,6 +15,7 @@ from vqa.light.embedding import (
     _LUMA_RINGS,
     MOTION,
     SIZE,
+    SIZES,
     WHOLE_BANDS,
     _asymmetric,
     _change,
@@ -149,3 +151,18 @@ def test_only_pairs_have_motion_and_every_other_group_sees_their_first_frames() 
     usual = np.arange(22, dtype=np.float32)
     np.testing.assert_array_equal(from_usual(found.copy(), usual)[MOTION], found[MOTION] - usual)
     np.testing.assert_array_equal(from_usual(alone.copy(), usual), alone)
+
+
+def test_statistics_beside_the_encoder_are_the_same() -> None:
+    frames = list(np.random.default_rng(5).integers(0, 256, (2, 80, 100, 3), dtype=np.uint8))
+    network, before = EfficientNetLite0().eval(), torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(embed(network, frames, EmbeddingConfig(motion=True)))
+    finally:
+        torch.set_num_threads(before)
+    plain = SIZES["whole"] + SIZES["crops"]
+    np.testing.assert_array_equal(found[0][plain:], found[1][plain:])
+    np.testing.assert_allclose(found[0], found[1], atol=1e-4)

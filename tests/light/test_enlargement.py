@@ -10,6 +10,7 @@ from tests.light.conftest import VIEWS
 from tests.support import clips
 from vqa.light.config import RegressionConfig
 from vqa.light.distill import fit_enlargement
+from vqa.light.embedding import SIZE
 from vqa.light.enlargement import KEPT, Enlargement
 from vqa.light.regression import LabelledSet, fit_regressor, places_left_out
 from vqa.light.student import Line, Student
@@ -49,7 +50,7 @@ def test_pictures_that_do_not_say_change_nothing(what: str) -> None:
 def test_rows_are_placed_by_regressors_that_did_not_see_their_fold() -> None:
     """Labels of one fold are turned round: that moves no place of its own rows, but all others."""
     drawn = np.random.default_rng(2)
-    rows = np.pad(drawn.standard_normal((30, 3)), ((0, 0), (0, 8416)))
+    rows = np.pad(drawn.standard_normal((30, 3)), ((0, 0), (0, SIZE - 3)))
     folds, labels = np.arange(30) % 3, rows[:, 0]
     config = RegressionConfig(radial=0, emphasis={})
     before, after = (
@@ -64,7 +65,7 @@ def test_rows_are_placed_by_regressors_that_did_not_see_their_fold() -> None:
 def test_a_set_s_labels_lie_on_the_line_s_own_scale() -> None:
     """Neither too few groups nor one size that is not known will do."""
     drawn = np.random.default_rng(3)
-    rows = np.pad(drawn.standard_normal((40, 3)), ((0, 0), (0, 8416)))
+    rows = np.pad(drawn.standard_normal((40, 3)), ((0, 0), (0, SIZE - 3)))
     doublings = drawn.uniform(1, 3, 40)
     labels = 50 + 10 * (rows[:, 0] - 2.3 * doublings)  # of which the pixels say KEPT, on their own scale
     sets = [LabelledSet(embeddings=rows, labels=one) for one in (rows[:, 0], labels)]
