@@ -17,8 +17,9 @@ from vqa.errors import ClipError, ModelError, VqaError
 from vqa.media.sandbox import Guard
 
 _log = logging.getLogger(__name__)
-NEVER_SECONDS = 365 * 86400.0  # a deadline that none reaches
-KILL_SECONDS = 60.0  # after its own end a child that hangs has this long to write where it hung
+NEVER_SECONDS = 365 * 86400.0  # a deadline that none reaches: a child that hangs ends itself, and a load takes its time
+# Where a worker has a GPU. What is imported before a fork may ask its driver something, which then works in no child.
+GPUS = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 _stage: ScoreStage | LightStage | None = None  # in a child: the one that is set up
 
 
@@ -40,10 +41,8 @@ class GuardedStage:
             stall_seconds: A batch that takes longer counts as one that the child died over; None: it may take any time.
         """
         self._inner, self._stall_seconds = stage, stall_seconds
-        deadline = stall_seconds + KILL_SECONDS if stall_seconds else NEVER_SECONDS
-        # What is imported before a fork may ask a GPU's driver something, which then works in no child.
-        preload = () if os.environ.get("CUDA_VISIBLE_DEVICES") else stage.preload
-        self._guard = Guard(deadline_seconds=deadline, memory_bytes=None, preload=preload, tries=1)
+        preload = () if any(map(os.environ.get, GPUS)) else stage.preload
+        self._guard = Guard(deadline_seconds=NEVER_SECONDS, memory_bytes=None, preload=preload, tries=1)
 
     @property
     def batch_size(self) -> int:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,14 @@ def test_a_child_that_is_killed_between_batches_costs_nobody_a_score(stage: Guar
     assert rows["b"].score == rows["c"].score == 3.0 and rows["b"].model_id != child
 
 
+def test_a_load_may_take_longer_than_a_batch(tmp_path: Path) -> None:
+    slow = replace(deadly(tmp_path), load_seconds=1.0)
+    stage = GuardedStage(slow, stall_seconds=0.5)
+    stage.setup()
+    assert scored(stage, "a", "deadly")["a"].score == 3.0
+    stage.close()
+
+
 def test_rows_that_need_no_model_pass(stage: GuardedStage) -> None:
     row = sample("a").row
     assert list(stage.process([row])) == [row]
@@ -92,12 +101,13 @@ def test_a_model_whose_load_kills_is_no_clips_fault(tmp_path: Path) -> None:
         GuardedStage(deadly(tmp_path, loads=0)).setup()
 
 
+@pytest.mark.parametrize("variable", guarded.GPUS)
 def test_no_module_is_imported_before_the_fork_where_there_is_a_gpu(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     """A driver that was asked before the fork works in no child."""
     assert GuardedStage(deadly(tmp_path))._guard._preload
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setenv(variable, "0")
     assert not GuardedStage(deadly(tmp_path))._guard._preload
 
 

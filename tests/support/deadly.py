@@ -17,6 +17,7 @@ class Deadly(ScoreStage):
 
     notes: Path
     loads: int = 10**6  # of the model, before a process dies over one
+    load_seconds: float = 0.0
 
     @property
     def preload(self) -> tuple[str, ...]:
@@ -25,6 +26,7 @@ class Deadly(ScoreStage):
 
     def setup(self) -> None:
         self._note("setup", 1)
+        time.sleep(self.load_seconds)
         if len((self.notes / "setup").read_text()) > self.loads:
             os.kill(os.getpid(), signal.SIGKILL)
 
