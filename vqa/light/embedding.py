@@ -45,6 +45,7 @@ SIZES = {
 }
 SIZE = sum(SIZES.values())
 MOTION = slice(SIZE - _MOTION, SIZE)
+MOST = 2.0  # of a change of motion: e squared times as much or as little
 
 _CROP_RINGS = (0.005, *np.geomspace(0.02, 0.5, BANDS).tolist())  # edges, in cycles a pixel
 _LUMA_RINGS, _CHROMA_RINGS = (
@@ -100,10 +101,11 @@ def embed(network: EfficientNetLite0, frames: Sequence[Pixels], config: Embeddin
 def from_usual(embedding: Row, usual: Vector) -> Row:
     """An embedding [SIZE] with its motion told from the usual one [22].
 
-    A still has none, and stays as it is.
+    A still has none, and stays as it is. What is further away than MOST counts as MOST: clips to learn from move, and a
+    scene that stands still is not damaged.
     """
     if embedding[MOTION].any():
-        embedding[MOTION] -= usual
+        embedding[MOTION] = np.clip(embedding[MOTION] - usual, -MOST, MOST)
     return embedding
 
 
