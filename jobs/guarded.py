@@ -78,7 +78,7 @@ class GuardedStage:
             if made is None:  # a new child, without a model
                 self.setup()
                 made = self._guard.run(_process, items, self._stall_seconds)
-        except Exception as error:
+        except Exception as error:  # our own fault on one odd clip must cost that clip, not its batch or the job
             if isinstance(error, VqaError) and not isinstance(error, ClipError):
                 raise
             what = error.kind if isinstance(error, ClipError) else f"{type(error).__name__}: {error}"

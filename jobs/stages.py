@@ -241,7 +241,7 @@ class ScoreStage:
     def preload(self) -> tuple[str, ...]:
         """What a child that holds the model imports first.
 
-        None where the model is in another process anyway.
+        Empty where the model is in another process anyway.
         """
         return ("vqa.model.engines.transformers", "jobs.stages") if self.engine.name == "transformers" else ()
 

@@ -28,9 +28,15 @@ def sample(name: str) -> Sample:
 
 
 def deadly(folder: Path, *, loads: int = 10**6, engine: str = "transformers") -> Deadly:
-    chosen = EngineConfig.model_validate({"name": engine})
-    model = {"card": ModelCard(source="embedded"), "generation": GenerationConfig(), "engine": chosen}
-    return Deadly(**model, model_id="m", model_revision="r", notes=folder, loads=loads)  # type: ignore[arg-type]
+    return Deadly(
+        card=ModelCard(source="embedded"),
+        generation=GenerationConfig(),
+        model_id="m",
+        model_revision="r",
+        engine=EngineConfig.model_validate({"name": engine}),
+        notes=folder,
+        loads=loads,
+    )
 
 
 @pytest.fixture

@@ -76,26 +76,27 @@ def embed(network: EfficientNetLite0, frames: Sequence[Pixels], config: Embeddin
     places = [k * len(frames) // config.crops for k in range(config.crops)]
     crops = [_crop(frames[place], k, config.crop_pixels) for k, place in enumerate(places)]
     later = [_crop(following[place], k, config.crop_pixels) for k, place in enumerate(places) if is_paired]
-    changes = [_change(*pair) for pair in zip(crops, later, strict=True)] if later else [np.zeros(_MOTION)]
+
+    def encoded() -> list[Vector]:
+        return [_encode(network, some).mean(0) for some in (wholes, crops)]
 
     def plain() -> list[NDArray[np.float64]]:
-        """All that needs no encoder."""
+        changes = [_change(*pair) for pair in zip(crops, later, strict=True)] if later else [np.zeros(_MOTION)]
         means = [np.mean([_statistics(crop) for crop in crops], axis=0)]
         means.append(np.mean([_colours(whole) for whole in wholes], axis=0))
         return [*means, _full_size(frames[len(frames) // 2]), np.mean(changes, axis=0)]
 
     threads = torch.get_num_threads()
     if threads == 1:
-        encoded = [_encode(network, some).mean(0) for some in (wholes, crops)]
-        return np.concatenate([*encoded, *plain()]).astype(np.float32)
+        return np.concatenate([*encoded(), *plain()]).astype(np.float32)
     with ThreadPoolExecutor(1) as aside:  # which has one of the cores, and the encoder the others
         rest = aside.submit(plain)
         torch.set_num_threads(threads - 1)
         try:
-            encoded = [_encode(network, some).mean(0) for some in (wholes, crops)]
+            seen = encoded()
         finally:
             torch.set_num_threads(threads)
-        return np.concatenate([*encoded, *rest.result()]).astype(np.float32)
+        return np.concatenate([*seen, *rest.result()]).astype(np.float32)
 
 
 def from_usual(embedding: Row, usual: Vector) -> Row:
