@@ -54,7 +54,7 @@ class GuardedStage:
         try:
             self._guard.run(_set_up, self._inner)
         except ClipError as error:
-            raise ChildLostError(f"the process that loads the model died: {error}") from error
+            raise ChildLostError("the process that loads the model died") from error
 
     def close(self) -> None:
         """End the child."""

@@ -23,8 +23,8 @@ from vqa.errors import ModelError, UsageError
 from vqa.light.card import student_digest
 from vqa.light.config import DistillConfig
 from vqa.light.distill import distill, facts_of
-from vqa.light.embedding import MOTION
-from vqa.light.material import PACKAGE, Embeddings, gather
+from vqa.light.embedding import MOST, MOTION
+from vqa.light.material import PACKAGE, Embeddings, clips_of, gather
 from vqa.light.reasons import LEVEL_WORDS
 from vqa.light.reasons import PACKAGE as MINILM
 from vqa.light.student import Student
@@ -279,7 +279,10 @@ def test_moving_clips_teach_their_order_and_a_still_stays_as_it_is(
     embeddings = Embeddings(config)
     found = gather(config, embeddings, said.append).moving
     assert found is not None and found.groups is not None and found.groups.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
-    assert np.abs(found.embeddings[:, MOTION].mean(0)).max() < 1e-5 < np.abs(found.embeddings[:, MOTION]).max()
+    told = clips_of([moving], Embeddings(config), said.append).embeddings[:, MOTION]
+    assert embeddings.usual is not None and told.min() < -MOST, "as it is"
+    np.testing.assert_allclose(embeddings.usual, told.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(found.embeddings[:, MOTION], np.clip(told - embeddings.usual, -MOST, MOST), atol=1e-6)
     stills = read_opinions(load_config(opinions / "people.yaml", PeopleSet), config.folder)
     assert not embeddings.of_opinions(stills, print)[:, MOTION].any()
 

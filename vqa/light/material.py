@@ -51,7 +51,9 @@ class Embeddings:
     def __init__(self, config: DistillConfig) -> None:
         """Load the published encoder. Raises UsageError without its package."""
         self._config, self._network = config, rounded(published_encoder())
-        self.usual = np.zeros(MOTION.stop - MOTION.start, np.float32)  # motion of the mean clip, once that is known
+        self.usual: Vector | None = (
+            None  # motion of the mean clip, once that is known; until then motion is told as it is
+        )
 
     def of_opinions(self, opinions: Sequence[Opinion], say: Callable[[str], None]) -> NDArray[np.float64]:
         """[N, SIZE] of pictures as people saw them."""
@@ -82,7 +84,8 @@ class Embeddings:
             return embed(self._network, look(clip, config).global_pictures, self._config.embedding)
 
         stamp = (fingerprint(clip.uri), clip.start_seconds, clip.end_seconds, config.model_dump_json())
-        return from_usual(self._kept(stamp, make), self.usual)
+        found = self._kept(stamp, make)
+        return found if self.usual is None else from_usual(found, self.usual)
 
     def of_picture(self, pixels: Pixels) -> NDArray[np.float32]:
         """[SIZE] of one picture, not kept."""
@@ -282,10 +285,10 @@ def moving(config: MovingConfig, embeddings: Embeddings, say: Callable[[str], No
 
     Raises as `clips_of`.
     """
-    embeddings.usual[:] = 0
+    embeddings.usual = None
     found = clips_of(config.ladders, embeddings, say)
-    embeddings.usual = found.embeddings[:, MOTION].mean(0).astype(np.float32)
-    rows = np.stack([from_usual(row, embeddings.usual) for row in found.embeddings])
+    embeddings.usual = usual = found.embeddings[:, MOTION].mean(0).astype(np.float32)
+    rows = np.stack([from_usual(row, usual) for row in found.embeddings])
     return replace(found, embeddings=rows, weight=config.weight)
 
 

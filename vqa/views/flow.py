@@ -79,11 +79,8 @@ class ViewsConfig(Strict):
 
     def identity(self) -> Values:
         """The settings that change which pictures a clip gives, for digests."""
-        later = {
-            "shown_size": None,
-            "count_repeats": False,
-            "near_frames": False,
-        }  # keys of before these settings stay as they were
+        # keys of before these settings stay as they were
+        later = {"shown_size": None, "count_repeats": False, "near_frames": False}
         unused = {name for name, value in later.items() if getattr(self, name) == value}
         return self.model_dump(mode="json", exclude={"max_pixels", "prune"} | unused)
 
