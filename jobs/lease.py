@@ -1,4 +1,4 @@
-"""A lock for places without locks: a file or object that only one run can make.
+"""A lock for places without locks, or with locks of one machine alone: a file or object that only one run can make.
 
 It changes while that run lives.
 """
@@ -20,6 +20,24 @@ from vqa.media.storage.objects import create_object, delete_object, put_object, 
 
 BEAT_SECONDS = 10.0  # a holder writes this often
 LOST_SECONDS = 60.0  # without a change by the clock of whoever waits: no two clocks are compared
+# File systems that several machines see; the lock of a mount may hold on its own machine alone: FUSE's (sshfs, s3fs),
+# NFS with nolock or local_lock, Lustre with localflock. fuseblk is a disk.
+_SHARED = re.compile(r"nfs|fuse(?!blk|ctl)|cifs|smb|lustre|ceph|gpfs|beegfs|9p|virtiofs|afs|gfs2|ocfs2")
+
+
+def is_shared(folder: Path, *, mounts: Path = Path("/proc/self/mountinfo")) -> bool:
+    """Whether other machines may see a folder that exists; False where `mounts` is not there to tell (macOS)."""
+    try:
+        lines = mounts.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return False
+    place, found = folder.resolve(), (0, "")
+    for line in lines:  # proc_pid_mountinfo(5): its root, its place, options, fields that may be missing, -, type
+        before, _, after = line.partition(" - ")
+        mounted = Path(re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), before.split(" ")[4]))
+        if place.is_relative_to(mounted):
+            found = max(found, (len(mounted.parts), after.split(" ")[0]), key=lambda one: one[0])
+    return _SHARED.match(found[1]) is not None
 
 
 class Place(Protocol):

@@ -6,6 +6,7 @@
 import json
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,8 +70,8 @@ def prepare(request: PrepareRequest) -> int:
         forecast |= {"to_inspect": len(plan.work), "rows_reused": len(plan.reused), "failures_retried": plan.retried}
         print(json.dumps(forecast, indent=2, ensure_ascii=False))
         return 0
-    with locked(request.out), writing(request.out):
-        return _prepare(request, inputs, limit)
+    with locked(request.out) as before_write, writing(request.out):
+        return _prepare(request, inputs, limit, before_write)
 
 
 def _inputs_of(request: PrepareRequest) -> PrepareInputs:
@@ -135,13 +136,15 @@ def _plan(request: PrepareRequest, inputs: PrepareInputs) -> WorkPlan:
     return plan_work(inputs.files, rows, settings=inputs.settings, clip_seconds=None)
 
 
-def _prepare(request: PrepareRequest, inputs: PrepareInputs, limit: FailureLimit) -> int:
+def _prepare(
+    request: PrepareRequest, inputs: PrepareInputs, limit: FailureLimit, before_write: Callable[[], None]
+) -> int:
     """Prepare what is not in the folder yet, as the only run in it."""
     out, config = request.out, inputs.config
     if request.fresh:
         _clear(out)
     _refuse_other_sampling(out, inputs.sampling)
-    table = PreparedTable(out, seconds_per_write=config.job.seconds_per_write)
+    table = PreparedTable(out, seconds_per_write=config.job.seconds_per_write, before_write=before_write)
     plan = _plan(request, inputs)
     table.supersede(plan.stale)
     engine = choose_engine(request, files=len(plan.work))

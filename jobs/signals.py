@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
-from jobs.lease import FilePlace, Lease, held_by, this_run
+from jobs.lease import FilePlace, Lease, held_by, is_shared, this_run
 from vqa.console import printable, was_interrupted
 from vqa.data.sources import is_utf8
 from vqa.errors import UsageError, VqaError
@@ -75,8 +75,8 @@ def as_url(out: Path) -> str:
 def locked(out: Path) -> Iterator[Callable[[], None]]:
     """Make a folder and lock it for one run; the lock ends with the process.
 
-    Where the file system has no locks (some mounts of NFS and Lustre), a file that only one run can make stands for it
-    (lease.py).
+    Where the file system has no locks, or other machines see it and its locks may hold on one of them alone, a file
+    that only one run can make is held too (lease.py).
 
     Yields:
         To be called before each write: raises VqaError where another run has taken over.
@@ -93,19 +93,23 @@ def locked(out: Path) -> Iterator[Callable[[], None]]:
     with (out / ".lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            has_locks = True
         except OSError as error:
-            if error.errno in NO_LOCKS:
-                with Lease(FilePlace(out / ".lock.held"), out=str(out)).held() as lease:
-                    yield lease.check
-                return
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+            if error.errno not in NO_LOCKS | {errno.EWOULDBLOCK, errno.EACCES}:
                 raise VqaError(f"--out {out}: cannot be locked ({error.strerror}). Choose another folder.") from error
-            file.seek(0)
-            raise UsageError(held_by(out, file.read().strip())) from error
-        file.truncate(0)
-        file.write(this_run())
-        file.flush()
-        yield lambda: None
+            if error.errno not in NO_LOCKS:
+                file.seek(0)
+                raise UsageError(held_by(out, file.read().strip())) from error
+            has_locks = False
+        if has_locks:
+            file.truncate(0)
+            file.write(this_run())
+            file.flush()
+        if has_locks and not is_shared(out):
+            yield lambda: None
+        else:
+            with Lease(FilePlace(out / ".lock.held"), out=str(out)).held() as lease:
+                yield lease.check
 
 
 @contextlib.contextmanager

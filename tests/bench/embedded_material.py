@@ -19,7 +19,7 @@ from vqa.data.people import Opinion, find_people_set, read_opinions, without_fol
 from vqa.data.synthetic.degradations import DEGRADATIONS, LEVELS, degrade
 from vqa.data.synthetic.demo import VISUALLY_LOSSLESS
 from vqa.data.synthetic.distortions import DISTORTIONS
-from vqa.data.synthetic.ladder import encode_video, vmaf
+from vqa.data.synthetic.ladder import encode_video, read_ladder, vmaf
 from vqa.data.synthetic.picture_ladder import PRISTINE, find_pictures, steps
 from vqa.data.synthetic.sources import read_pristine
 from vqa.errors import UsageError
@@ -54,6 +54,7 @@ COPIES = (
 # Copies that stand still for a while, for the text model alone; what each repeated frame takes of the opinion above 1.
 FREEZES = (("frozen", 0.5), ("frozen", 1.0), ("dropped_frames", 0.7), ("judder", 0.8))
 PER_REPEAT, MOST_LOST = 0.05, 0.5
+FROZEN = ("frozen",)
 POINTS_PER_VMAF = 0.014  # what a copy loses by the student for each of VMAF's 100, mean of 810 copies
 VARIED = "pcuid"  # whose pictures have variants: few of other sets are like them
 CROPS, DEGRADED = 3, 7  # variants of a picture
@@ -75,13 +76,13 @@ class Picture:
     is_variant: bool = False  # of people's picture `content`, or that picture among its variants
     people: str = ""  # the set of people's opinions, and its fold
     fold: int = -1
-    kind: str = ""  # of its damage
-    level: float = 0.0  # 0-1
+    kinds: tuple[str, ...] = ()  # of its damage
+    level: float = 0.0  # 0-1, of the worst
 
     @property
     def damage(self) -> tuple[str, ...]:
         """Keys of NAMES."""
-        return (LOOKS_LIKE[self.kind],) if self.kind in LOOKS_LIKE else ()
+        return tuple(LOOKS_LIKE[one] for one in self.kinds if one in LOOKS_LIKE)
 
     @property
     def shown(self) -> NDArray[np.float32]:
@@ -91,7 +92,7 @@ class Picture:
     @property
     def is_known(self) -> bool:
         """Whether its damage is one of CLASSES, or none."""
-        return self.kind == PRISTINE or bool(self.damage)
+        return self.kinds == (PRISTINE,) or bool(self.damage)
 
     def answer(self, generator: np.random.Generator, prompt: PromptName) -> str:
         """A reason whose grade, and numbers which, lie about the opinion, each by itself.
@@ -188,7 +189,7 @@ def gather_stills(
                 opinion=labels[j] if kind == PRISTINE else max(1.0, min(labels[j], top - BELOW * level / 5)),
                 embedding=ladder.pictures.embeddings[j],
                 content=source.name,
-                kind=kind,
+                kinds=(kind,),
                 level=level / 5,
             )
 
@@ -253,23 +254,21 @@ def gather_clips(photographs: Sequence[Path], views: ViewsConfig, folder: Path, 
             else:
                 encode_video(frames, path, codec=kind, quality=round(26 + 22 * level))
             clip = Clip(clip_id=f"{photograph.name}/{kind}/{level:.2f}", uri=str(path))
-            read = student.score([look(clip, seen_by_student)])[0]
-            if not isinstance(read, Score) or read.score is None:
-                raise UsageError(f"{clip.clip_id}: the student gives no score. Leave the photograph out.")
+            read = _score_of(student, clip, seen_by_student)
             shown = look(clip, views)
             reached = float(np.mean(vmaf(frames, path)))
             path.unlink()
             if kind == PRISTINE:
-                original, still, opinion = read.score, shown.repeats, read.score
+                original, still, opinion = read, shown.repeats, read
                 best = reached
             elif (kind, middle) in FREEZES:
                 more = shown.repeats - still
                 if more <= (kind != "frozen"):
                     continue
                 lost = min(MOST_LOST, PER_REPEAT * more)
-                kind, opinion = "frozen", min(read.score, original - lost * (original - 1))
+                kind, opinion = "frozen", min(read, original - lost * (original - 1))
             else:
-                lost = (original - read.score + POINTS_PER_VMAF * (best - reached)) / 2
+                lost = (original - read + POINTS_PER_VMAF * (best - reached)) / 2
                 opinion = max(1.0, original - max(lost, BELOW * level))
             yield Picture(
                 name=clip.clip_id,
@@ -279,6 +278,45 @@ def gather_clips(photographs: Sequence[Path], views: ViewsConfig, folder: Path, 
                 views=shown,
                 opinion=opinion,
                 content=f"{photograph.name} (moving)",
-                kind=kind,
+                kinds=(kind,),
                 level=level,
             )
+
+
+def gather_ladders(folders: Sequence[Path], views: ViewsConfig, student: Student) -> Iterator[Picture]:
+    """Clips of `vqa data synth`, of each content the best by VMAF first; VMAF has a say in their order alone."""
+    seen_by_student = ViewsConfig.model_validate(student.card.views)
+    for folder in folders:
+        rows = [row for row in read_ladder(folder) if {kind for kind, _ in FREEZES}.isdisjoint(row["distortions"])]
+        clips = [Clip(clip_id=row["clip_id"], uri=str(folder / row["uri"])) for row in rows]
+        read = np.array([_score_of(student, clip, seen_by_student) for clip in clips])
+        contents = np.unique([row["content_id"] for row in rows], return_inverse=True)[1]
+        places = [np.flatnonzero(contents == k) for k in range(contents.max() + 1)]
+        by_vmaf = np.array([row["opinion"] for row in rows])
+        changes, by_student = (
+            np.concatenate([one[place] - one[place].mean() for place in places]) for one in (by_vmaf, read)
+        )
+        slope = by_student.std() / changes.std()
+        for place in places:
+            told = read[place].mean() + slope * (by_vmaf[place] - by_vmaf[place].mean())
+            for k in np.argsort(-by_vmaf[place]).tolist():
+                row, clip = rows[place[k]], clips[place[k]]
+                shown, generator = look(clip, views), np.random.default_rng(row["seed"])
+                yield Picture(
+                    name=clip.clip_id,
+                    windows=np.stack(
+                        native_windows(shown, generator) + windows_of_mosaic(shown.global_pictures[0], generator)
+                    ),
+                    views=shown,
+                    opinion=float(np.clip((read[place[k]] + told[k]) / 2, 1, 5)),
+                    content=f"{row['content_id']} (ladder)",
+                    kinds=tuple(row["distortions"]) or (PRISTINE,),
+                    level=max(row["severities"], default=0.0),
+                )
+
+
+def _score_of(student: Student, clip: Clip, views: ViewsConfig) -> float:
+    read = student.score([look(clip, views)])[0]
+    if not isinstance(read, Score) or read.score is None:
+        raise UsageError(f"{clip.clip_id}: the student gives no score. Leave its source out.")
+    return read.score

@@ -24,7 +24,16 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from tests.bench.embedded_material import NATIVE, WHOLE, Picture, gather_clips, gather_stills, learn_labels
+from tests.bench.embedded_material import (
+    FROZEN,
+    NATIVE,
+    WHOLE,
+    Picture,
+    gather_clips,
+    gather_ladders,
+    gather_stills,
+    learn_labels,
+)
 from tests.support.people import PEOPLE
 from vqa.config import load_config
 from vqa.data.synthetic.picture_ladder import PRISTINE, find_pictures
@@ -134,7 +143,7 @@ class Lessons:
         for one in pictures:
             if one.content:
                 by_content.setdefault(one.content, []).append(one)
-        ladders = [sorted(some, key=lambda one: one.kind != PRISTINE) for some in by_content.values()]
+        ladders = [sorted(some, key=lambda one: one.kinds != (PRISTINE,)) for some in by_content.values()]
         kinds = {some[0].content: (some[0].is_variant, some[0].embedding is None) for some in ladders}
         self.ladders = [
             [some for some in ladders if kinds[some[0].content] == kind]
@@ -256,7 +265,7 @@ def lessons_of(pictures: Sequence[Picture]) -> list[TrainingClip]:
     for k, one in enumerate(pictures):
         count = int(np.random.default_rng(k).integers(1, len(one.views.local_pictures) + 1))
         few = replace(one.views, local_pictures=one.views.local_pictures[:count])
-        chosen = (one.views, few) if one.people or one.kind == "frozen" else (one.views if k % 3 else few,)
+        chosen = (one.views, few) if one.people or one.kinds == FROZEN else (one.views if k % 3 else few,)
         found += [_lesson(one, views) for views in chosen]
     return found
 
@@ -302,13 +311,14 @@ def main(
     unseen = {path.name for path in without.iterdir()} if without else set()
     photographs = [one for one in find_pictures([sources], seed=77) if one.name not in unseen][:moving]
     clips = list(gather_clips(photographs, views, out, student))
+    clips += gather_ladders(config.moving.ladders if config.moving else [], views, student)
     model, processor = load_for_training(card, threads=torch.get_num_threads(), dtype="float32", hardware=WHOLE_COPIES)
     ladders = ([one for one in stills if not one.is_variant], clips)
     held = {one for some in ladders for one in sorted({one.content for one in some} - {""})[-HELD:]}
     judged = [one for one in stills if one.people and one.fold == 1][::2]  # with pictures held out: chooses the weights
     kept_out = held | {one.name for one in judged}
     to_learn = [one for one in stills + clips if kept_out.isdisjoint((one.content, one.name))]
-    learned = [one for one in to_learn if one.kind != "frozen"]
+    learned = [one for one in to_learn if one.kinds != FROZEN]
     head = None if text_alone else teach_tower(model.eval(), processor, learned, out, max_steps=tower_steps, rate=7e-4)
     generator = np.random.default_rng(11)
     people, of_stills, of_clips, freezes, variants = (
@@ -316,8 +326,8 @@ def main(
         for is_of in (
             lambda one: one.people,
             lambda one: one.content and one.embedding is not None and not one.is_variant,
-            lambda one: one.embedding is None and one.kind != "frozen",
-            lambda one: one.kind == "frozen",
+            lambda one: one.embedding is None and one.kinds != FROZEN,
+            lambda one: one.kinds == FROZEN,
             lambda one: one.is_variant,
         )
     )

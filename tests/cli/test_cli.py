@@ -14,10 +14,13 @@ import typer
 import yaml
 from PIL import Image
 
+from jobs.signals import locked
 from tests.support import clips
+from vqa.cli.train import train
 from vqa.config import configs_folder
 from vqa.console import enter
 from vqa.data.score_table import ScoreRow, ScoreTable
+from vqa.errors import UsageError
 
 Command = Callable[..., tuple[int, str, str]]
 OTHERS = ("accelerate", "studies")  # of accelerate itself, and of tests/bench/studies.py (tests/train/test_studies.py)
@@ -215,3 +218,13 @@ leave(3)
     command = [sys.executable, "-c", ending]
     done = subprocess.run(command, env=buffered, capture_output=True, text=True, check=False)
     assert (done.stdout, done.returncode) == (stdout, code)
+
+
+def test_a_second_training_in_the_folder_is_refused_and_changes_nothing(tmp_path: Path, monkeypatch) -> None:
+    recipe = str(configs_folder() / "train" / "embedded.yaml")
+    with locked(tmp_path), pytest.raises(UsageError, match=r"another run .* is writing there"):
+        train(Path(recipe), out=tmp_path, workers=None)
+    assert {path.name for path in tmp_path.iterdir()} == {".lock"}
+    monkeypatch.setenv("RANK", "1")  # of a launcher whose first process holds the folder
+    with locked(tmp_path), pytest.raises(UsageError, match="no data"):
+        train(Path(recipe), out=tmp_path, workers=None)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from jobs import lease
-from jobs.lease import FilePlace, Lease, ObjectPlace, Place
+from jobs.lease import FilePlace, Lease, ObjectPlace, Place, is_shared
 from vqa.errors import UsageError, VqaError
 
 
@@ -72,3 +72,31 @@ def test_a_holder_that_is_slow_to_beat_is_waited_for(place: Place, monkeypatch: 
 
 def beat(place: Place) -> None:
     place.write("process 1 on elsewhere\ntoken 2")
+
+
+@pytest.mark.parametrize(
+    ("folder", "shared"),
+    [
+        ("data/out", True),
+        ("data/out/own disk", False),
+        ("data/sshfs mount/deep", True),
+        ("stick", False),
+        ("database", False),
+        ("", False),
+    ],
+)
+def test_file_systems_that_other_machines_see_are_told_by_their_type(tmp_path: Path, folder: str, shared: bool) -> None:
+    (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    types = {
+        "": "ext4 /dev/vda rw",
+        "data": "nfs4 server:/data rw,local_lock=all",
+        "data/out/own disk": "xfs /dev/vdb rw",
+        "data/sshfs mount": "fuse.sshfs user@host:/ rw",
+        "stick": "fuseblk /dev/sdc1 rw",
+    }
+    mounts = tmp_path / "mountinfo"
+    places = {str(tmp_path / name).replace(" ", r"\040"): what for name, what in types.items()}
+    lines = [f"{36 + k} 35 98:0 / {place} rw master:1 - {what}\n" for k, (place, what) in enumerate(places.items())]
+    mounts.write_text("36 35 98:0 / / rw - overlay overlay rw\n" + "".join(lines))
+    assert is_shared(tmp_path / folder, mounts=mounts) is shared
+    assert not is_shared(tmp_path / folder, mounts=tmp_path / "none")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs import lease
+from jobs import lease, signals
 from jobs.signals import Stop, locked
 from vqa import console
 from vqa.errors import UsageError, VqaError
@@ -73,6 +73,19 @@ def test_a_file_stands_for_the_lock_where_the_file_system_has_none(tmp_path, mon
     assert not (tmp_path / ".lock.held").exists()
     with locked(tmp_path):
         pass
+
+
+def test_a_lock_of_one_machine_alone_is_not_enough_where_others_see_the_folder(tmp_path, monkeypatch) -> None:
+    """As on NFS with local locks, where either machine gets its own."""
+    monkeypatch.setattr(fcntl, "flock", lambda *_: None)
+    monkeypatch.setattr(signals, "is_shared", lambda _: True)
+    with locked(tmp_path) as before_write:
+        with pytest.raises(UsageError, match=rf"process {os.getpid()} .* is writing there"), locked(tmp_path):
+            pytest.fail("two at once")
+        before_write()
+        (tmp_path / ".lock.held").write_text("process 1 on elsewhere\nits token")
+        with pytest.raises(VqaError, match="another run has taken over"):
+            before_write()
 
 
 def test_the_file_of_a_killed_run_is_taken_over_on_its_machine_only(tmp_path, monkeypatch) -> None:

@@ -1,6 +1,7 @@
 """`vqa train`: train a model by a recipe. Light to import."""
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -71,9 +72,13 @@ def train(
     if workers is None:
         from accelerate import PartialState
 
+        from jobs.signals import locked
         from vqa.train.runner import run_recipe
 
-        typer.echo(f"{run_recipe(chosen, data=places, out=out, until=until)}")
+        is_first = os.environ.get("RANK", "0") == "0"  # of a launcher's processes, which share the folder
+        with locked(out) if is_first else nullcontext():
+            made = run_recipe(chosen, data=places, out=out, until=until)
+        typer.echo(f"{made}")
         PartialState().destroy_process_group()  # of `accelerate launch`: its threads may outlive the interpreter
         return
     from jobs.train import run as run_on_ray

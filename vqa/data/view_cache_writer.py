@@ -1,6 +1,6 @@
 """Writer of the view cache: nothing torn, nothing twice, whatever is killed."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,12 +22,19 @@ from vqa.files import replacing, write_parquet
 class PreparedTable(ScoreTable):
     """A table of files without scores; a row with views is written after its views."""
 
-    def __init__(self, out: Path, *, seconds_per_write: float = 30.0, bytes_per_part: int = 2**27) -> None:
+    def __init__(
+        self,
+        out: Path,
+        *,
+        seconds_per_write: float = 30.0,
+        bytes_per_part: int = 2**27,
+        before_write: Callable[[], None] = lambda: None,
+    ) -> None:
         """Take the folder over; supersede rows whose pictures are gone, to be made again.
 
         Raises UsageError for a part that is not Parquet.
         """
-        super().__init__(out, folder=FILES, seconds_per_write=seconds_per_write)
+        super().__init__(out, folder=FILES, seconds_per_write=seconds_per_write, before_write=before_write)
         self._packed: dict[str, PackedViews] = {}  # run_key -> views that are not on disk yet
         self._pictures, self._bytes_per_part = out / "pictures", bytes_per_part
         self._pictures.mkdir(exist_ok=True)
@@ -63,6 +70,7 @@ class PreparedTable(ScoreTable):
         stored = [{"run_key": key} | asdict(views) for key, views in self._packed.items()]
         numbers = [int(path.stem.rpartition("-")[2]) for path in self._pictures.glob("part-[0-9]*.parquet")]
         path = self._pictures / f"part-{max(numbers, default=0) + 1:06d}.parquet"
+        self._before_write()
         with replacing(path) as draft:
             pq.write_table(
                 pa.Table.from_pylist(stored, schema=PICTURES),
