@@ -55,7 +55,7 @@ from vqa.train.types import Model, Tower
 from vqa.types import Pixels, Views
 from vqa.views import ViewsConfig
 
-HELD = 10  # contents of either kind of ladder that are not learnt from
+HELD = 16  # contents of each kind of ladder that are not learnt from
 AXES = 32  # of the student's embeddings, which the tower also learns to tell
 # Pictures a step: of each set; contents of stills, of people's with variants and of clips, and their copies.
 OF_SET, OF_LADDERS = 3, ((1, 2), (2, 3), (2, 2))
@@ -311,13 +311,38 @@ def main(
     unseen = {path.name for path in without.iterdir()} if without else set()
     photographs = [one for one in find_pictures([sources], seed=77) if one.name not in unseen][:moving]
     clips = list(gather_clips(photographs, views, out, student))
-    clips += gather_ladders(config.moving.ladders if config.moving else [], views, student)
+    ladders = list(gather_ladders(config.moving.ladders if config.moving else [], views, student))
+    teach(
+        stills,
+        clips,
+        ladders,
+        out,
+        tower_steps=tower_steps,
+        text_steps=text_steps,
+        lessons=lessons,
+        text_alone=text_alone,
+    )
+
+
+def teach(
+    stills: Sequence[Picture],
+    moves: Sequence[Picture],
+    ladders: Sequence[Picture],
+    out: Path,
+    *,
+    tower_steps: int,
+    text_steps: int,
+    lessons: int,
+    text_alone: bool,
+) -> None:
+    """Teach tower and text model on what `embedded_material` gathers, and save the model below `out`."""
+    card, clips = settle("embedded", {})[0], [*moves, *ladders]
     model, processor = load_for_training(card, threads=torch.get_num_threads(), dtype="float32", hardware=WHOLE_COPIES)
-    ladders = ([one for one in stills if not one.is_variant], clips)
-    held = {one for some in ladders for one in sorted({one.content for one in some} - {""})[-HELD:]}
+    kinds = ([one for one in stills if not one.is_variant], moves, ladders)
+    held = {one for some in kinds for one in sorted({one.content for one in some} - {""})[-HELD:]}
     judged = [one for one in stills if one.people and one.fold == 1][::2]  # with pictures held out: chooses the weights
     kept_out = held | {one.name for one in judged}
-    to_learn = [one for one in stills + clips if kept_out.isdisjoint((one.content, one.name))]
+    to_learn = [one for one in [*stills, *clips] if kept_out.isdisjoint((one.content, one.name))]
     learned = [one for one in to_learn if one.kinds != FROZEN]
     head = None if text_alone else teach_tower(model.eval(), processor, learned, out, max_steps=tower_steps, rate=7e-4)
     generator = np.random.default_rng(11)
@@ -337,7 +362,7 @@ def main(
     )
     if head is not None:
         hand_over(model, processor, head, few_stills[:80] + few_clips[:100] + people[::4] + few_variants[:60])
-    judged += [one for one in stills + clips if one.content in held][::4]
+    judged += [one for one in [*stills, *clips] if one.content in held][::4]
     rest = few_stills + few_clips + few_variants + freezes + people
     settings = ColdStart(
         name="coldstart",
