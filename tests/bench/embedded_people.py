@@ -58,7 +58,7 @@ from vqa.views import ViewsConfig
 HELD = 16  # contents of each kind of ladder that are not learnt from
 AXES = 32  # of the student's embeddings, which the tower also learns to tell
 # Pictures a step: of each set; contents of stills, of people's with variants and of clips, and their copies.
-OF_SET, OF_LADDERS = 3, ((1, 2), (2, 3), (2, 2))
+OF_SET, OF_LADDERS = 3, ((2, 3), (2, 3), (4, 2))
 SEEN = (4, 2)  # windows of each: native crops, and of the whole
 
 

@@ -114,6 +114,7 @@ def test_the_settings_we_write_exist() -> None:
     wanted = {"num_generations", "steps_per_generation", "num_iterations", "beta", "epsilon", "epsilon_high"}
     wanted |= {"temperature", "top_p", "max_completion_length", "top_entropy_quantile", "loss_type", "scale_rewards"}
     wanted |= {"use_vllm", "vllm_mode", "vllm_server_base_url", "vllm_gpu_memory_utilization"}
+    wanted |= {"vllm_enable_sleep_mode"}
     assert wanted <= set(inspect.signature(GRPOConfig.__init__).parameters)
 
 

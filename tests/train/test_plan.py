@@ -1,6 +1,7 @@
 """Plans of the 7B recipes on GPUs by name: counts, the arithmetic of the released launches, refusals and ways out."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -63,6 +64,23 @@ def test_rollouts_gather_one_copy_and_keep_56_kib_a_token() -> None:
     rollouts = plan.phases["rollouts"]
     assert rollouts["gathered weights"] / GB == pytest.approx(16.6, abs=0.06)
     assert rollouts["keys and values"] == 48 * 640 * 56 * 1024
+
+
+def test_an_engine_that_sleeps_is_there_with_what_stays_and_not_with_an_update() -> None:
+    shape, hardware, work = published_shape("7b"), HardwareConfig(sharding="zero3"), replace(WORK, rollout_rows=0)
+    alone, beside, asleep = (
+        plan_memory(shape, work, hardware, processes=8, vllm=vllm, vllm_sleeps=sleeps)
+        for vllm, sleeps in ((0.0, False), (40.0 * GB, False), (40.0 * GB, True))
+    )
+    for phase in ("forward", "backward", "step"):
+        wanted = sum(alone.phases[phase].values())
+        assert sum(asleep.phases[phase].values()) == pytest.approx(wanted)
+        assert sum(beside.phases[phase].values()) == pytest.approx(wanted + 40 * GB)
+    assert asleep.phases["rollouts"]["vLLM"] == 40 * GB
+    own = plan_memory(shape, WORK, hardware, processes=8, vllm=40.0 * GB, vllm_sleeps=True)
+    assert own.phases["rollouts"]["vLLM"] == 40 * GB and own.phases["step"]["vLLM"] == 0
+    first = recipe("preresq_video", "stages.explore.vllm_mode=colocate", "stages.explore.vllm_enable_sleep_mode=true")
+    assert first.stages[0].vllm_enable_sleep_mode
 
 
 def test_whole_copies_in_float32_are_what_no_card_holds() -> None:

@@ -168,6 +168,7 @@ CASES: dict[str, dict[str, Case]] = {
         "vllm_mode": refused("server", "vllm_mode is server"),
         "vllm_server_base_url": refused("http://here:1", "needs vllm_mode: server"),
         "vllm_gpu_memory_utilization": refused(0.5, "needs vllm_mode: colocate"),
+        "vllm_enable_sleep_mode": refused(True, "needs vllm_mode: colocate"),
         "seed": other(1),
     },
     "write": {

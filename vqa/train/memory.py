@@ -239,6 +239,7 @@ def plan_memory(
     reference: bool = False,
     mean: bool = False,
     vllm: float = 0.0,
+    vllm_sleeps: bool = False,
     is_gpu: bool = True,
 ) -> MemoryPlan:
     """Bytes that each GPU and each host needs, by phase of a step.
@@ -253,6 +254,7 @@ def plan_memory(
         reference: whether a second model is kept for the KL; LoRA needs none.
         mean: whether a running mean of the trained weights is kept.
         vllm: bytes that an engine in the same process takes.
+        vllm_sleeps: whether it gives them back during updates.
         is_gpu: as of `activation_bytes`.
     """
     numbers = numbers_of(hardware, is_half=is_half)
@@ -262,7 +264,8 @@ def plan_memory(
     states = {name: size / parts for name, size in states.items()}
     fixed = {name: states[name] for name in ("weights", "optimizer", "reference")}
     active = activation_bytes(shape, work, numbers=numbers, is_gpu=is_gpu)
-    fixed |= {"running mean": states["gradients"] * mean, "vLLM": vllm, "pictures, mask": active["inputs"]}
+    fixed |= {"running mean": states["gradients"] * mean, "pictures, mask": active["inputs"]}
+    fixed["vLLM"] = 0.0 if vllm_sleeps else vllm
     copies = 2.0 * shape.parameters if numbers == "mixed" else 0.0  # autocast keeps what it has rounded
     phases: dict[str, dict[str, float]] = {}
     if work.is_trained:
@@ -292,10 +295,13 @@ def plan_memory(
         whole = product * float(shape.parameters) if hardware.is_sharded else 0.0
         cache = kept * shape.layers * shape.key_value * (RESIDUAL[numbers] + product)
         phases["rollouts"] = fixed | {
+            "vLLM": vllm,
             "gathered weights": whole + copies,
             "keys and values": float(cache),
             "at work": float(SAMPLING_COPIES * 4 * work.rollout_rows * shape.vocabulary),
         }
+    elif vllm_sleeps:
+        phases["rollouts"] = fixed | {"vLLM": vllm}
     per_node = processes / nodes
     copy = (4 if numbers != "bfloat16" or hardware.master_weights else product) * float(shape.parameters)
     loading = copy * (1 + (reference and hardware.lora is None)) * (1 if hardware.sharding == "fsdp2" else per_node)

@@ -146,6 +146,7 @@ def plan_stage(
         reference=reference,
         mean=isinstance(stage, ColdStart) and stage.ema_decay > 0,
         vllm=vllm,
+        vllm_sleeps=isinstance(stage, GrpoStage) and stage.vllm_enable_sleep_mode,
     )
     return StagePlan(stage, shape, pictures, work, memory, fleet)
 

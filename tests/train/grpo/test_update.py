@@ -226,6 +226,7 @@ def test_the_reference_is_the_model_before_training(tmp_path: Path) -> None:
         ({"objectives": [{"kind": "caption_kl", "weight": 0.1}]}, "clip big_buck_bunny-0 has no caption"),
         ({"objectives": [{"kind": "perception_kl"}], "shared_prefill": False}, "perception_kl needs shared_prefill"),
         ({"vllm_mode": "colocate"}, "the package is not installed"),
+        ({"vllm_mode": "colocate", "vllm_enable_sleep_mode": True}, "no GPU whose memory|the package is not installed"),
         ({"clips_per_step": 5}, "has 4 clips, a batch 5"),
     ],
 )

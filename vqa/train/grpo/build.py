@@ -38,7 +38,7 @@ _OF_TRL = (
     *("temperature", "top_p", "max_completion_length", "top_entropy_quantile", "save_steps"),
     *("gradient_checkpointing", "seed"),
 )
-_OF_VLLM = ("vllm_mode", "vllm_server_base_url", "vllm_gpu_memory_utilization")
+_OF_VLLM = ("vllm_mode", "vllm_server_base_url", "vllm_gpu_memory_utilization", "vllm_enable_sleep_mode")
 
 
 def make_trainer(
@@ -162,6 +162,10 @@ def check_settings(settings: GrpoSettings, examples: Sequence[Example], *, proce
     for objective in settings.objectives:
         objective.check(settings, examples)
     _check_optimizer(settings.optim)
+    if settings.vllm_mode and settings.vllm_enable_sleep_mode and not torch.cuda.is_available():
+        raise UsageError(
+            "grpo: vllm_enable_sleep_mode is true, but no GPU whose memory it could leave is here. Drop it."
+        )
     if settings.vllm_mode is not None and not importlib.util.find_spec("vllm"):
         raise UsageError(
             f"grpo: vllm_mode is {settings.vllm_mode}, but the package is not installed. Run `pip install vqa[vllm]`."

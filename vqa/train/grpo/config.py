@@ -88,6 +88,9 @@ class GrpoSettings(Strict):
     )
     vllm_server_base_url: str | None = Field(None, description="address of a `vllm serve`, http://host:port")
     vllm_gpu_memory_utilization: float = Field(0.3, gt=0, le=1, description="colocate: share of the GPU's memory")
+    vllm_enable_sleep_mode: bool = Field(
+        False, description="colocate, on a GPU: vLLM's weights and cache leave its memory during updates"
+    )
     seed: int = Field(42, description="of answers, order of clips and questions")
 
     @model_validator(mode="after")
@@ -97,4 +100,6 @@ class GrpoSettings(Strict):
         share = self.vllm_gpu_memory_utilization
         if share != type(self).model_fields["vllm_gpu_memory_utilization"].default and self.vllm_mode != "colocate":
             raise ValueError(f"vllm_gpu_memory_utilization is {share:g}, which needs vllm_mode: colocate")
+        if self.vllm_enable_sleep_mode and self.vllm_mode != "colocate":
+            raise ValueError("vllm_enable_sleep_mode is true, which needs vllm_mode: colocate")
         return self
