@@ -1,6 +1,6 @@
-"""A lock for places without locks, or with locks of one machine alone: a file or object that only one run can make.
+"""A lock where there is none, or one of a single machine alone.
 
-It changes while that run lives.
+A file or object that only one run can make, and that changes while that run lives.
 """
 
 import contextlib
@@ -26,7 +26,10 @@ _SHARED = re.compile(r"nfs|fuse(?!blk|ctl)|cifs|smb|lustre|ceph|gpfs|beegfs|9p|v
 
 
 def is_shared(folder: Path, *, mounts: Path = Path("/proc/self/mountinfo")) -> bool:
-    """Whether other machines may see a folder that exists; False where `mounts` is not there to tell (macOS)."""
+    """Whether other machines may see a folder that exists.
+
+    False where `mounts` is not there to tell (macOS).
+    """
     try:
         lines = mounts.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:

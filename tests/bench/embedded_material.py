@@ -58,7 +58,7 @@ FROZEN = ("frozen",)
 POINTS_PER_VMAF = 0.014  # what a copy loses by the student for each of VMAF's 100, mean of 810 copies
 VARIED = "pcuid"  # whose pictures have variants: few of other sets are like them
 CROPS, DEGRADED = 3, 7  # variants of a picture
-BELOW = 0.15  # a copy is at least so many points times its severity below its original
+BELOW = 0.4  # a copy is at least so many points times its severity below its original
 SALIENT, RANDOM, WHOLE = 12, 4, 6  # windows of a picture: crops as scored, others at native size, of the whole
 NATIVE = SALIENT + RANDOM
 

@@ -34,6 +34,7 @@ from tests.bench.embedded_material import (
     gather_stills,
     learn_labels,
 )
+from tests.bench.embedded_order import ladders_of, put_in_order
 from tests.support.people import PEOPLE
 from vqa.config import load_config
 from vqa.data.synthetic.picture_ladder import PRISTINE, find_pictures
@@ -281,6 +282,10 @@ def _lesson(picture: Picture, views: Views) -> TrainingClip:
     )
 
 
+def _pool(processor: object, model: Model, windows: Sequence[Pixels]) -> tuple[Tensor, Tensor]:
+    return pooled_of(model, processor, windows, SEEN[0])
+
+
 def _same(views: Views) -> Views:
     return views
 
@@ -295,6 +300,7 @@ def main(
     text_steps: int,
     lessons: int,
     text_alone: bool,
+    order_steps: int,
     without: Path | None,
     changes: Sequence[str] = (),
 ) -> None:
@@ -321,6 +327,7 @@ def main(
         text_steps=text_steps,
         lessons=lessons,
         text_alone=text_alone,
+        order_steps=order_steps,
     )
 
 
@@ -334,6 +341,7 @@ def teach(
     text_steps: int,
     lessons: int,
     text_alone: bool,
+    order_steps: int = 0,
 ) -> None:
     """Teach tower and text model on what `embedded_material` gathers, and save the model below `out`."""
     card, clips = settle("embedded", {})[0], [*moves, *ladders]
@@ -391,6 +399,9 @@ def teach(
     )
     kept = [_lesson(one, one.views) for one in judged]
     trained = cold_start(model, processor, lessons_of(rest), kept, settings=settings, context=context)
+    if order_steps:
+        pool = partial(_pool, processor)
+        put_in_order(trained.eval(), ladders_of(learned), pooled_of=pool, drawn=drawn, max_steps=order_steps)
     save_model(trained, processor, out / "model", processes=context.processes)
 
 
@@ -403,6 +414,7 @@ if __name__ == "__main__":
     parser.add_argument("--moving", type=int, default=100, help="photographs of the moving ladders")
     parser.add_argument("--tower-steps", type=int, default=900)
     parser.add_argument("--text-steps", type=int, default=600)
+    parser.add_argument("--order-steps", type=int, default=0, help="of the tower at the end, see embedded_order.py")
     parser.add_argument("--lessons", type=int, default=800, help="pictures of either kind of ladder in the cold start")
     parser.add_argument(
         "--text-alone", action="store_true", help="go on from the embedded model, whose tower has been taught"
@@ -423,6 +435,7 @@ if __name__ == "__main__":
             text_steps=given.text_steps,
             lessons=given.lessons,
             text_alone=given.text_alone,
+            order_steps=given.order_steps,
             without=given.without,
             changes=given.set,
         )

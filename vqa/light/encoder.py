@@ -42,7 +42,10 @@ class _Convolution(nn.Module):
         self._packed: Tensor | None = None  # turned weights as oneDNN wants them, from the first picture on
 
     def forward(self, turned: Tensor) -> Tensor:
-        """[N, C, H, W] -> [N, C', ceil(H / stride), ceil(W / stride)]; for inference, without gradients."""
+        """[N, C, H, W] -> [N, C', ceil(H / stride), ceil(W / stride)].
+
+        For inference: without gradients.
+        """
         one = self.convolution
         if not _FUSES:
             weight = one.weight.flip(2, 3)

@@ -1,0 +1,119 @@
+"""The last step of `tests/bench/embedded_people.py`: the tower's opinions come in order along ladders.
+
+The tower learns on for a few hundred steps, with the readings that were handed to the text model held where they are:
+both opinions are read off their channels by a line that stays, and all other channels stay near what they were. Beside
+opinions and differences along ladders, as before, a softplus ranks each original above its copies; half of the copies
+are of tones and colours, whose order the tower knows least.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from tests.bench.embedded_material import Picture
+from vqa.data.synthetic.picture_ladder import PRISTINE
+from vqa.train.scratch.warmup import rate_at
+from vqa.train.types import Model
+from vqa.types import Pixels
+
+Pool = Callable[[Model, Sequence[Pixels]], tuple[Tensor, Tensor]]  # means over native windows and over wholes
+Draw = Callable[[Picture, np.random.Generator], Pixels]  # windows of a picture
+TONES = {"brighten", "darken", "mean_shift", "less_contrast", "desaturate", "oversaturate", "underwater", "haze"}
+TONES |= {"colour_shift"}
+OF_SET, STILLS, CLIPS = 3, 4, 3  # pictures of each set of people's opinions, and contents, of a step
+MARGIN = 0.02  # of the opinion, whose range is 1: where the ranking bends
+
+
+@dataclass(frozen=True, eq=False)
+class Ladders:
+    """What a step draws from."""
+
+    sets: Sequence[Sequence[Picture]]
+    stills: Sequence[Sequence[Picture]]  # of each content, the original first
+    clips: Sequence[Sequence[Picture]]  # the best first
+
+    def draw(self, generator: np.random.Generator) -> tuple[list[Picture], list[tuple[slice, bool]]]:
+        """Pictures; of each content its place among them, and whether it is a still."""
+        picks = [some[k] for some in self.sets for k in generator.choice(len(some), OF_SET, replace=False)]
+        places = []
+        for ladders, count in ((self.stills, STILLS), (self.clips, CLIPS)):
+            for k in generator.choice(len(ladders), count, replace=False):
+                first, *others = ladders[k]
+                tones = [one for one in others if TONES.intersection(one.kinds)]
+                halves = (others, tones or others) if ladders is self.stills else (others,)
+                chosen = [
+                    some[j] for some in halves for j in generator.choice(len(some), min(2, len(some)), replace=False)
+                ]
+                places.append((slice(len(picks), len(picks) + 1 + len(chosen)), ladders is self.stills))
+                picks += [first, *chosen]
+        return picks, places
+
+
+def ladders_of(pictures: Sequence[Picture]) -> Ladders:
+    """Sort pictures by what they are to `put_in_order`; variants of people's are left out."""
+    by_content: dict[str, list[Picture]] = {}
+    for one in pictures:
+        if one.content and not one.is_variant:
+            by_content.setdefault(one.content, []).append(one)
+    ladders = [sorted(some, key=lambda one: one.kinds != (PRISTINE,)) for some in by_content.values() if len(some) > 2]
+    names = sorted({one.people for one in pictures} - {""})
+    return Ladders(
+        sets=[[one for one in pictures if one.people == name] for name in names],
+        stills=[some for some in ladders if some[0].embedding is not None],
+        clips=[some for some in ladders if some[0].embedding is None],
+    )
+
+
+def put_in_order(model: Model, ladders: Ladders, *, pooled_of: Pool, drawn: Draw, max_steps: int) -> None:
+    """Train the tower; what is left is a mean of the last steps' weights."""
+    rate, visual, before = 2e-4, model.model.visual, copy.deepcopy(model).requires_grad_(False)
+    visual.patch_embed.requires_grad_(False)
+    parameters = [one for one in visual.parameters() if one.requires_grad]
+    mean = AveragedModel(visual, multi_avg_fn=get_ema_multi_avg_fn(0.98))
+    optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.01, betas=(0.9, 0.98))
+    lines = _lines(before, ladders, pooled_of, drawn)
+    for step in range(max_steps):
+        generator = np.random.default_rng((17, step))
+        picks, places = ladders.draw(generator)
+        windows = [drawn(one, generator) for one in picks]
+        opinion = torch.tensor([(one.opinion - 1) / 4 - 0.5 for one in picks])
+        found = pooled_of(model, windows)
+        with torch.no_grad():
+            was = pooled_of(before, windows)
+        read, told = ([slope * one[k][:, k] + start for k, (slope, start) in enumerate(lines)] for one in (found, was))
+        loss = 10 * sum(functional.smooth_l1_loss(one, opinion, beta=0.2) for one in read)
+        people = len(ladders.sets) * OF_SET
+        loss += 20 * sum(functional.mse_loss(*(one[:people] for one in pair)) for pair in zip(read, told, strict=True))
+        for place, is_still in places:
+            label = opinion[place]
+            for one in read:
+                gap = one[place][0] - one[place][1:]
+                loss += 5 / 4 * functional.smooth_l1_loss(gap, label[0] - label[1:], beta=0.1)
+                loss += is_still * 0.25 / 8 * functional.softplus((MARGIN - gap) / MARGIN).mean()
+        spread = was[0].std(0).clamp(min=1e-3)
+        for one, other in zip(found, was, strict=True):
+            loss += ((one - other) / spread)[:, 2:].square().mean()
+        for group in optimiser.param_groups:
+            group["lr"] = rate_at(step, steps=max_steps, peak=rate, warm=20)
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0, error_if_nonfinite=True)
+        optimiser.step()
+        mean.update_parameters(visual)
+    visual.load_state_dict(mean.module.state_dict())
+
+
+@torch.no_grad()
+def _lines(model: Model, ladders: Ladders, pooled_of: Pool, drawn: Draw) -> list[list[float]]:
+    """Slope and start of the opinion by the channel off native crops, and by that off the whole."""
+    generator = np.random.default_rng(1)
+    picks = [one for _ in range(8) for one in ladders.draw(generator)[0]]
+    parts = [pooled_of(model, [drawn(one, generator) for one in picks[k : k + 32]]) for k in range(0, len(picks), 32)]
+    opinion = [(one.opinion - 1) / 4 - 0.5 for one in picks]
+    return [np.polyfit(torch.cat([part[k][:, k] for part in parts]).numpy(), opinion, 1).tolist() for k in (0, 1)]
