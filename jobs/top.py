@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from jobs.run_record import BEAT_SECONDS
 from vqa.console import counted, printable
 from vqa.data.score_table import TIMINGS
 from vqa.errors import UsageError
+from vqa.files import reread
 
 SILENT_SECONDS = 12 * BEAT_SECONDS  # without a word for this long, a run may be dead
 SHOWN = 5
@@ -69,7 +71,7 @@ class Watch:
         """What run.json says. Raises UsageError where there is none."""
         path = self._out / "run.json"
         try:
-            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            found: dict[str, Any] = json.loads(reread(lambda: path.read_text(encoding="utf-8")))
         except OSError as error:
             raise UsageError(
                 f"{path}: cannot be read ({error.strerror}); give the --out folder of a `vqa score`"
@@ -95,12 +97,16 @@ class Watch:
     def rows(self) -> Part:
         """The rows on disk, all parts together."""
         known, self._parts = self._parts, {}
+
+        def part_of(path: Path) -> tuple[tuple[int, int], Part]:
+            status = path.stat()
+            stamp = status.st_mtime_ns, status.st_size
+            found = known.get(path)
+            return found if found and found[0] == stamp else (stamp, Part.read(path))
+
         for path in sorted((self._out / "scores").glob("[!.]*.parquet")):
             try:
-                status = path.stat()
-                stamp = status.st_mtime_ns, status.st_size
-                found = known.get(path)
-                self._parts[path] = found if found and found[0] == stamp else (stamp, Part.read(path))
+                self._parts[path] = reread(partial(part_of, path))
             except FileNotFoundError:  # superseded while we look
                 continue
             except (OSError, pa.ArrowInvalid) as error:

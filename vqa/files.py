@@ -1,16 +1,34 @@
 """Atomic writes: a file is complete and on disk under its name, or not there."""
 
+import errno
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from vqa.errors import UsageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+Found = TypeVar("Found")
+
+
+def reread(read: Callable[[], Found]) -> Found:
+    """What `read` gives; again where a file was replaced under it.
+
+    On NFS a file that another machine replaces or deletes is gone for who has it open (ESTALE), elsewhere a listed file
+    may be gone by the time it is opened. Raises what `read` raises after five tries, and any other error at once.
+    """
+    for _ in range(4):
+        try:
+            return read()
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ESTALE):
+                raise
+    return read()
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The scores table: at most one row a clip on disk at every moment, and nothing is lost, whatever is killed when."""
 
+import errno
 import io
 import json
 import os
@@ -9,12 +10,14 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from tests.support.scale import full
+from vqa.data import score_table
 from vqa.data.export import export
 from vqa.data.score_table import SCHEMA, ScoreRow, ScoreTable, read_scores, to_table, write_videos
 from vqa.errors import UsageError
@@ -235,3 +238,31 @@ def test_an_export_holds_every_row_sorted(kind: str) -> None:
         assert [row["clip_id"] for row in read] == ["a.mp4", 'b,"x"\n.mp4']
         assert read[0]["score"] == ""
         assert os.linesep not in read[0]["uri"]
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.ENOENT, errno.EIO])
+def test_a_part_that_is_replaced_while_it_is_read_is_read_again(tmp_path: Path, monkeypatch, number: int) -> None:
+    """As on NFS, where the file that was open is gone; what is broken otherwise is said."""
+    table = ScoreTable(tmp_path)
+    table.add([ScoreRow(clip_id="a", uri="a", run_key="k")])
+    table.flush()
+    read, tries = score_table._read_part, iter((True, True, False))
+
+    def fails(*given: Any) -> Any:
+        if next(tries):
+            raise OSError(number, os.strerror(number))
+        return read(*given)
+
+    monkeypatch.setattr(score_table, "_read_part", fails)
+    if number == errno.EIO:
+        with pytest.raises(UsageError, match=r"Input/output error.*move that file away"):
+            read_scores(tmp_path)
+    else:
+        assert read_scores(tmp_path, ["clip_id"]).to_pylist() == [{"clip_id": "a"}]
+        monkeypatch.setattr(score_table, "_read_part", lambda *_: fails_always(number))
+        with pytest.raises(UsageError, match="move that file away"):
+            read_scores(tmp_path)
+
+
+def fails_always(number: int) -> None:
+    raise OSError(number, os.strerror(number))

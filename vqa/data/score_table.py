@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from vqa.data.windows import summarise_videos
 from vqa.errors import ErrorKind, UsageError
-from vqa.files import sync_folder, write_parquet
+from vqa.files import reread, sync_folder, write_parquet
 from vqa.types import CropBox
 
 Status = Literal["ok", "partial", "unparsed", "failed"]
@@ -144,16 +144,17 @@ def read_scores(
 
     Columns that an older version did not write are null. Raises UsageError for a part that is not Parquet.
     """
-    paths = _parts(out / folder)
     names = list(columns) if columns is not None else SCHEMA.names
-    if not paths:
-        return no_rows(names)
-    try:
-        parts = (_read_part(path, names) for path in paths)
-        if clip_ids is not None:
-            wanted = pa.array(sorted(clip_ids), pa.string())
+    wanted = None if clip_ids is None else pa.array(sorted(clip_ids), pa.string())
+
+    def read() -> pa.Table:
+        parts = (_read_part(path, names) for path in _parts(out / folder))
+        if wanted is not None:
             parts = (part.filter(pc.is_in(part.column("clip_id"), value_set=wanted)) for part in parts)
-        return pa.concat_tables(parts)
+        return pa.concat_tables([no_rows(names), *parts])
+
+    try:
+        return reread(read)
     except (pa.ArrowInvalid, OSError) as error:
         raise UsageError(f"{out / folder}: cannot be read ({error}); move that file away") from error
 

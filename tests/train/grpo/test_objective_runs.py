@@ -34,8 +34,9 @@ def paid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, dict[s
     lines = replace(REWARD_PRESETS["refine_iqa"], demand="lines")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(REWARD_PRESETS, "refine_iqa", lines)
+        near = [replace(one, opinion=max(1.0, one.opinion - 1.2)) for one in rehearsal.examples()]  # what it writes
         trainer = rehearsal.trainer(
-            tmp_path_factory.mktemp("paid"), num_generations=4, temperature=1.2, reward="refine_iqa"
+            tmp_path_factory.mktemp("paid"), of=near, num_generations=4, temperature=1.2, reward="refine_iqa"
         )
         write, drawn = trainer._write, {}
 
