@@ -39,7 +39,7 @@ def is_shared(folder: Path, *, mounts: Path = Path("/proc/self/mountinfo")) -> b
         before, _, after = line.partition(" - ")
         mounted = Path(re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), before.split(" ")[4]))
         if place.is_relative_to(mounted):
-            found = max(found, (len(mounted.parts), after.split(" ")[0]), key=lambda one: one[0])
+            found = max((len(mounted.parts), after.split(" ")[0]), found, key=lambda one: one[0])  # the last of equals
     return _SHARED.match(found[1]) is not None
 
 

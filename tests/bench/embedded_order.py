@@ -7,23 +7,20 @@ are of tones and colours, whose order the tower knows least.
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from tests.bench.embedded_material import Picture
+from tests.bench.embedded_tower import SEEN, drawn, pooled_of
 from vqa.data.synthetic.picture_ladder import PRISTINE
 from vqa.train.scratch.warmup import rate_at
 from vqa.train.types import Model
-from vqa.types import Pixels
 
-Pool = Callable[[Model, Sequence[Pixels]], tuple[Tensor, Tensor]]  # means over native windows and over wholes
-Draw = Callable[[Picture, np.random.Generator], Pixels]  # windows of a picture
 TONES = {"brighten", "darken", "mean_shift", "less_contrast", "desaturate", "oversaturate", "underwater", "haze"}
 TONES |= {"colour_shift"}
 OF_SET, STILLS, CLIPS = 3, 4, 3  # pictures of each set of people's opinions, and contents, of a step
@@ -70,22 +67,22 @@ def ladders_of(pictures: Sequence[Picture]) -> Ladders:
     )
 
 
-def put_in_order(model: Model, ladders: Ladders, *, pooled_of: Pool, drawn: Draw, max_steps: int) -> None:
+def put_in_order(model: Model, processor: object, ladders: Ladders, *, max_steps: int) -> None:
     """Train the tower; what is left is a mean of the last steps' weights."""
     rate, visual, before = 2e-4, model.model.visual, copy.deepcopy(model).requires_grad_(False)
     visual.patch_embed.requires_grad_(False)
     parameters = [one for one in visual.parameters() if one.requires_grad]
     mean = AveragedModel(visual, multi_avg_fn=get_ema_multi_avg_fn(0.98))
     optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.01, betas=(0.9, 0.98))
-    lines = _lines(before, ladders, pooled_of, drawn)
+    lines = _lines(before, processor, ladders)
     for step in range(max_steps):
         generator = np.random.default_rng((17, step))
         picks, places = ladders.draw(generator)
         windows = [drawn(one, generator) for one in picks]
         opinion = torch.tensor([(one.opinion - 1) / 4 - 0.5 for one in picks])
-        found = pooled_of(model, windows)
+        found = pooled_of(model, processor, windows, SEEN[0])
         with torch.no_grad():
-            was = pooled_of(before, windows)
+            was = pooled_of(before, processor, windows, SEEN[0])
         read, told = ([slope * one[k][:, k] + start for k, (slope, start) in enumerate(lines)] for one in (found, was))
         loss = 10 * sum(functional.smooth_l1_loss(one, opinion, beta=0.2) for one in read)
         people = len(ladders.sets) * OF_SET
@@ -110,10 +107,11 @@ def put_in_order(model: Model, ladders: Ladders, *, pooled_of: Pool, drawn: Draw
 
 
 @torch.no_grad()
-def _lines(model: Model, ladders: Ladders, pooled_of: Pool, drawn: Draw) -> list[list[float]]:
+def _lines(model: Model, processor: object, ladders: Ladders) -> list[list[float]]:
     """Slope and start of the opinion by the channel off native crops, and by that off the whole."""
     generator = np.random.default_rng(1)
     picks = [one for _ in range(8) for one in ladders.draw(generator)[0]]
-    parts = [pooled_of(model, [drawn(one, generator) for one in picks[k : k + 32]]) for k in range(0, len(picks), 32)]
+    windows = [drawn(one, generator) for one in picks]
+    parts = [pooled_of(model, processor, windows[k : k + 32], SEEN[0]) for k in range(0, len(picks), 32)]
     opinion = [(one.opinion - 1) / 4 - 0.5 for one in picks]
     return [np.polyfit(torch.cat([part[k][:, k] for part in parts]).numpy(), opinion, 1).tolist() for k in (0, 1)]

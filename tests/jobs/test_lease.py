@@ -99,4 +99,8 @@ def test_file_systems_that_other_machines_see_are_told_by_their_type(tmp_path: P
     lines = [f"{36 + k} 35 98:0 / {place} rw master:1 - {what}\n" for k, (place, what) in enumerate(places.items())]
     mounts.write_text("36 35 98:0 / / rw - overlay overlay rw\n" + "".join(lines))
     assert is_shared(tmp_path / folder, mounts=mounts) is shared
+    for kind in ("nfs4", "xfs"):  # mounted over what is there
+        with mounts.open("a") as file:
+            file.write(f"90 35 98:0 / {str(tmp_path / folder).replace(' ', chr(92) + '040')} rw - {kind} x rw\n")
+        assert is_shared(tmp_path / folder, mounts=mounts) is (kind == "nfs4")
     assert not is_shared(tmp_path / folder, mounts=tmp_path / "none")

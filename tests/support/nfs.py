@@ -10,7 +10,8 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("nfs_mount.c")
@@ -70,7 +71,7 @@ def exported(folder: Path, *, mounts: int) -> Iterator[list[Path]]:
             place.mkdir()
             options = "attr_timeout=0,entry_timeout=0,negative_timeout=0"
             clients.append((place, subprocess.Popen([build, url, place, "-f", "-s", "-o", options])))
-            _wait(lambda place=place: os.path.ismount(place), url)  # type: ignore[misc]
+            _wait(partial(os.path.ismount, place), url)
         yield [place for place, _ in clients]
     finally:
         for place, client in clients:
@@ -81,8 +82,7 @@ def exported(folder: Path, *, mounts: int) -> Iterator[list[Path]]:
         server.wait()
 
 
-def _wait(is_true: object, what: str) -> None:
-    assert callable(is_true)
+def _wait(is_true: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not is_true():
         assert time.monotonic() < deadline, f"nothing heard of {what}"
