@@ -67,13 +67,13 @@ def run(
     out = out.resolve()
     places = [str(Path(place).resolve()) if Path(place).exists() else str(place) for place in data]
     config = {"recipe": recipe, "out": str(out), "data": places, "until": until, "folder": str(Path.cwd())}
-    with locked(out), ray_session(ray_address, least_cpus=workers) as resources:
+    with locked(out) as before_write, ray_session(ray_address, least_cpus=workers) as resources:
         (out / OUTCOME).unlink(missing_ok=True)
         report = _log_reporter(out / "log.jsonl")
         try:
             with _beside(report, every=1.0):
                 failure = _fit(
-                    config,
+                    config | {"before_write": before_write},
                     resources,
                     workers=workers,
                     max_restarts=max_restarts,
@@ -161,7 +161,13 @@ def _worker(config: dict[str, Any]) -> None:
     with contextlib.suppress(OSError):
         os.chdir(config["folder"])  # Ray starts workers elsewhere; paths in the recipe are relative to this folder
     try:
-        made = run_recipe(config["recipe"], out=out, data=config["data"], until=config["until"])
+        made = run_recipe(
+            config["recipe"],
+            out=out,
+            data=config["data"],
+            until=config["until"],
+            before_write=config["before_write"],
+        )
     except VqaError as error:
         write_json(out / OUTCOME, {"error": str(error), "exit_code": error.exit_code})
         raise

@@ -104,6 +104,7 @@ def test_workers_start_when_their_cpus_are_free_and_a_lost_one_is_replaced(
     monkeypatch.setattr(sys, "stderr", heard)
     monkeypatch.setattr("jobs.waiting.SAY_SECONDS", 0.5)
     monkeypatch.setattr("jobs.train._worker", failing_training.dies_once(marks, step=STEPS // 2))
+    monkeypatch.setattr("jobs.signals.is_shared", lambda _: True)  # workers ask whether the driver still holds it
 
     def free_the_cpus_when_told() -> None:
         deadline = time.monotonic() + PATIENCE_SECONDS

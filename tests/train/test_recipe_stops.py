@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from jobs import signals
 from tests.support import children
 from tests.support.failing_training import when_saved
 from tests.support.recipes import COLDSTART, GRPO, WARMUP, small, written
 from tests.support.scale import FULL, full
-from vqa.errors import ModelError
+from vqa.cli.train import train as command
+from vqa.errors import ModelError, VqaError
 from vqa.train.recipe import load_recipe
 from vqa.train.runner import run_recipe
 
@@ -73,3 +75,28 @@ def test_killed_in_every_stage_or_out_of_disk_the_weights_are_the_same(ladder: P
     assert any(not np.array_equal(before[name], stopped[name]) for name in before)  # the last stage has moved something
     assert undisturbed.keys() == stopped.keys()
     assert all(np.array_equal(undisturbed[name], stopped[name]) for name in undisturbed)
+
+
+@pytest.mark.parametrize("stage", [COLDSTART, GRPO], ids=lambda stage: stage["name"])
+def test_a_run_that_another_one_took_over_writes_no_more(
+    ladder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: Mapping[str, object]
+) -> None:
+    """As where its machine slept, on a file system that several machines see."""
+    from transformers.trainer_callback import DefaultFlowCallback
+
+    out, file = tmp_path / "out", tmp_path / "a.yaml"
+    written(file, small(WARMUP, stage))
+    monkeypatch.setattr(signals, "is_shared", lambda _: True)
+    monkeypatch.setattr(DefaultFlowCallback, "on_save", None)  # put back when the test ends
+
+    def take_over(_: str, step: int) -> None:
+        (out / ".lock.held").write_text("process 1 on elsewhere\nits token 1")
+
+    when_saved(take_over)
+    with pytest.raises(VqaError, match="another run has taken over"):
+        command(file, data=[str(ladder)], out=out, workers=None)
+    folder = out / str(stage["name"])
+    assert [one.name for one in folder.glob("checkpoint-*")] == ["checkpoint-1"]
+    assert not {"model", "unfinished"} & {one.name for one in folder.iterdir()}
+    assert not (out / "model").exists()
+    assert (out / ".lock.held").read_text() == "process 1 on elsewhere\nits token 1"  # the other's

@@ -73,11 +73,12 @@ def train(
         from accelerate import PartialState
 
         from jobs.signals import locked
+        from vqa.train.context import nobody_else
         from vqa.train.runner import run_recipe
 
         is_first = os.environ.get("RANK", "0") == "0"  # of a launcher's processes, which share the folder
-        with locked(out) if is_first else nullcontext():
-            made = run_recipe(chosen, data=places, out=out, until=until)
+        with locked(out) if is_first else nullcontext(nobody_else) as before_write:
+            made = run_recipe(chosen, data=places, out=out, until=until, before_write=before_write)
         typer.echo(f"{made}")
         PartialState().destroy_process_group()  # of `accelerate launch`: its threads may outlive the interpreter
         return

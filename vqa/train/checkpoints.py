@@ -6,7 +6,7 @@ import os
 import shutil
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeAlias
@@ -26,6 +26,7 @@ from vqa.errors import ModelError
 from vqa.model.card import CARD, CARRIED, ModelCard
 from vqa.model.load import load_model
 from vqa.train._compat import source_of
+from vqa.train.context import nobody_else
 from vqa.train.hardware import WHOLE, HardwareConfig
 from vqa.train.lora import is_lora, merge_lora
 from vqa.train.sharding import is_sent_weights, loading_once, reserve_weights, tie_as_read
@@ -94,7 +95,14 @@ def _forget_deepspeed() -> None:
     hf.integrations.unset_hf_deepspeed_config()
 
 
-def save_model(trained: Trained, processor: ProcessorMixin, folder: Path, *, processes: PartialState) -> None:
+def save_model(
+    trained: Trained,
+    processor: ProcessorMixin,
+    folder: Path,
+    *,
+    processes: PartialState,
+    before_write: Callable[[], None] = nobody_else,
+) -> None:
     """Save a model into a folder, whole or not at all; every process calls it.
 
     Args:
@@ -102,10 +110,13 @@ def save_model(trained: Trained, processor: ProcessorMixin, folder: Path, *, pro
         processor: saved beside it.
         folder: replaced by the new one.
         processes: the first one writes.
+        before_write: as of StageContext.
 
     Raises:
         ModelError: where the disk is full.
     """
+    if processes.is_main_process:
+        before_write()
     draft = folder.with_name("unfinished")
     is_trainer = hasattr(trained, "save_model")
     model = trained.accelerator.unwrap_model(trained.model) if is_trainer else trained
@@ -118,6 +129,7 @@ def save_model(trained: Trained, processor: ProcessorMixin, folder: Path, *, pro
         processes.wait_for_everyone()
         if processes.is_main_process:
             processor.save_pretrained(draft)
+            before_write()
             _finish(draft, folder)
             (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle
     except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors wrap what the disk says
@@ -273,6 +285,7 @@ class Guarded:
     """
 
     what = "training"
+    before_write: Callable[[], None] = staticmethod(nobody_else)  # as of StageContext
     args: Any  # each trainer has a class of its own
     model: Model
     model_wrapped: Model
@@ -321,6 +334,8 @@ class Guarded:
 
     def _save_checkpoint(self, model: nn.Module, trial: object) -> None:
         """Write aside, then rename. Raises ModelError where the disk is full."""
+        if self.args.should_save:
+            self.before_write()
         out, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
         draft = out / "unfinished"
         self.args.output_dir = str(draft)
@@ -334,6 +349,7 @@ class Guarded:
             self.args.output_dir = str(out)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
+            self.before_write()
             shutil.rmtree(out / name, ignore_errors=True)
             (draft / name).replace(out / name)
             shutil.rmtree(draft)

@@ -1,5 +1,6 @@
 """Settings of recipe and run that a stage needs beside its own."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,10 @@ from vqa.model.card import Readout
 from vqa.prompt import PromptName
 from vqa.train.hardware import WHOLE, HardwareConfig
 from vqa.train.metrics_log import MetricsLog
+
+
+def nobody_else() -> None:
+    """For a folder that no other run can take over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,3 +29,4 @@ class StageContext:
     log: MetricsLog
     processes: PartialState
     hardware: HardwareConfig = WHOLE
+    before_write: Callable[[], None] = nobody_else  # raises VqaError where another run has taken the folder over

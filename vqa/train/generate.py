@@ -84,6 +84,7 @@ def generate_reasons(
             if best is not None:
                 row["conversations"] = [{"from": "gpt", "value": best}]
             log.add("kept", float(best is not None))
+            context.before_write()
             file.write(json.dumps(row) + "\n")
             file.flush()
     state.wait_for_everyone()
@@ -97,6 +98,7 @@ def generate_reasons(
                 + (f" and lies within {stage.max_error:g} of its opinion" if stage.max_error else "")
                 + ". Start from a model that answers, or raise num_return_sequences or max_error."
             )
+        context.before_write()
         with replacing(folder / REASONS) as draft:
             draft.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 

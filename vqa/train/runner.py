@@ -10,7 +10,7 @@ Every process of a launch runs this; the main process writes.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -48,7 +48,7 @@ from vqa.train.clips.dataset import (
     split_clips,
     view_of,
 )
-from vqa.train.context import StageContext
+from vqa.train.context import StageContext, nobody_else
 from vqa.train.generate import REASONS, generate_reasons, texts_by_clip
 from vqa.train.grpo.build import check_terms, make_trainer
 from vqa.train.grpo.perturbations import second_pass
@@ -81,6 +81,7 @@ class RunContext:
     out: Path
     places: tuple[str, ...]
     processes: PartialState
+    before_write: Callable[[], None] = nobody_else  # as of StageContext
     loaded: dict[tuple[str, int], list[TrainingClip]] = field(default_factory=dict)  # by digest and views per clip
 
     @classmethod
@@ -154,6 +155,7 @@ class RunContext:
             log=log,
             processes=self.processes,
             hardware=self.recipe.hardware,
+            before_write=self.before_write,
         )
 
 
@@ -189,7 +191,14 @@ def card_of(recipe: Recipe) -> tuple[ModelCard, GenerationConfig]:
     return card.model_copy(update=own), generation
 
 
-def run_recipe(recipe: Recipe, *, out: Path, data: Sequence[Path | str] = (), until: str | None = None) -> Path:
+def run_recipe(
+    recipe: Recipe,
+    *,
+    out: Path,
+    data: Sequence[Path | str] = (),
+    until: str | None = None,
+    before_write: Callable[[], None] = nobody_else,
+) -> Path:
     """Run the stages of a recipe that are not finished.
 
     The same call again resumes where it was stopped and runs no finished stage twice. Clips of a `test` split are not
@@ -200,6 +209,7 @@ def run_recipe(recipe: Recipe, *, out: Path, data: Sequence[Path | str] = (), un
         out: folder for checkpoints, log and models.
         data: ladders, folders of `vqa prepare` and manifests, in place of the recipe's.
         until: name of the last stage to run.
+        before_write: as of StageContext; the main process calls it.
 
     Returns:
         OUT/model, or `out` where no stage that trains has run.
@@ -215,6 +225,7 @@ def run_recipe(recipe: Recipe, *, out: Path, data: Sequence[Path | str] = (), un
         raise UsageError(f"--until {until}: no stage of that name. There are {', '.join(names)}.")
     hf.utils.logging.disable_progress_bar()
     run = RunContext.of(recipe, out=out, data=data)
+    run.before_write = before_write
     planned = recipe.stages[: names.index(until) + 1] if until else recipe.stages
     clips = {stage.name: run.clips(stage) for stage in planned}
     for stage in planned:  # all of them before the first, which may take days
@@ -234,12 +245,14 @@ def run_recipe(recipe: Recipe, *, out: Path, data: Sequence[Path | str] = (), un
             _run_stage(run, stage, train, held_out, folder)
             run.processes.wait_for_everyone()
             if run.processes.is_main_process:
+                before_write()
                 finish_stage(folder, settings)
         last = last if isinstance(stage, Write) else stage.name
         prompt = run.prompt_of(stage) if isinstance(stage, ColdStart | GrpoStage) else prompt
     if not last:
         return out
     if is_new and run.processes.is_main_process:
+        before_write()
         card = run.card.model_copy(update={"prompt": prompt})
         export_model(out / last / "model", out / "model", dtype=getattr(torch, recipe.export), card=card)
     run.processes.wait_for_everyone()
@@ -296,7 +309,7 @@ def _run_stage(
         model.to(run.processes.device)  # no trainer has placed it yet
     if isinstance(stage, Warmup):
         _warm_up(run, stage, model, processor, train, held_out, folder, log)
-        save_model(model, processor, folder / "model", processes=run.processes)
+        save_model(model, processor, folder / "model", processes=run.processes, before_write=run.before_write)
         return
     context = run.stage_context(stage, folder, log)
     if isinstance(stage, Write):
@@ -333,10 +346,11 @@ def _run_stage(
             },
             hardware=run.recipe.hardware,
         )
+        trained.before_write = run.before_write
         trained.remove_callback(PrinterCallback)
         trained.add_callback(LogCallback(log))
         trained.train(resume_from_checkpoint=resume_from(folder))
-    save_model(trained, processor, folder / "model", processes=run.processes)
+    save_model(trained, processor, folder / "model", processes=run.processes, before_write=run.before_write)
 
 
 def _start(run: RunContext, stage: RecipeStage, train: Sequence[ListedClip]) -> tuple[Model, ProcessorMixin]:

@@ -245,6 +245,7 @@ def warm_up(
         if (step + 1) % 250 == 0 or step + 1 == steps:
             log.write(step + 1, steps, held_out_srcc=pooled_srcc(visual, head, images, held_out))
             state = {"visual": visual.state_dict(), "head": head.state_dict(), "optimiser": optimiser.state_dict()}
+            context.before_write()
             _save(state | {"step": step + 1}, saved)
     hand_over(visual, head, images, train)
 

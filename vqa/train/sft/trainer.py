@@ -101,6 +101,7 @@ class Supervised(Guarded, Trainer):
             processing_class=draws.processor,  # a checkpoint is a whole model, to score with or to start from
             data_collator=partial(collate, draws.processor, answer_weight=settings.answer_weight),
         )
+        self.before_write = context.before_write
         self.model_accepts_loss_kwargs = False  # the loss is a mean over answers
         self.trained = [one for one in self.model.parameters() if one.requires_grad]
         self.mean = [one.detach().clone() for one in self.trained] if settings.ema_decay else []
@@ -201,6 +202,7 @@ class _BestWeights(TrainerCallback):
             worth = -2.0 if math.isnan(worth) else worth
             if trainer.is_world_process_zero() and worth > self.record():
                 weights = {str(place): one.detach().contiguous() for place, one in enumerate(trainer.trained)}
+                trainer.before_write()
                 with replacing(self.path) as draft:
                     save_file(weights, draft, metadata={"worth": repr(worth)})
         finally:
