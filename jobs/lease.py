@@ -207,7 +207,7 @@ def this_run() -> str:
 
 def held_by(out: object, holder: str) -> str:
     """The message for who finds a folder taken."""
-    return f"--out {out}: another run ({holder or 'unknown'}) is writing there. Wait, or choose another folder."
+    return f"--out {out}: another run ({holder or 'unknown'}) is writing there. Wait, or give another --out."
 
 
 def is_dead(holder: str) -> bool:

@@ -1,4 +1,4 @@
-"""Signals held back during writes, and the lock of the folder a run writes to."""
+"""Signals held back during writes, and the lock of what a run writes to."""
 
 import contextlib
 import errno
@@ -75,11 +75,8 @@ def as_url(out: Path) -> str:
 def locked(out: Path) -> Iterator[Callable[[], None]]:
     """Make a folder and lock it for one run; the lock ends with the process.
 
-    Where the file system has no locks, or other machines see it and its locks may hold on one of them alone, a file
-    that only one run can make is held too (lease.py).
-
     Yields:
-        To be called before each write: raises VqaError where another run has taken over.
+        As `locked_by`.
 
     Raises:
         UsageError: another run holds the folder, or its name is not UTF-8, which Arrow and Ray need.
@@ -90,13 +87,35 @@ def locked(out: Path) -> Iterator[Callable[[], None]]:
     if url := as_url(out):
         raise UsageError(f"--out {url}: is an address; here results go to a folder only. Give one, and copy it later.")
     out.mkdir(parents=True, exist_ok=True)
-    with (out / ".lock").open("a+") as file:
+    with locked_by(out / ".lock", out=out) as before_write:
+        yield before_write
+
+
+@contextlib.contextmanager
+def locked_by(path: Path, *, out: Path) -> Iterator[Callable[[], None]]:
+    """Lock a file, made where it is missing, for one run; the lock ends with the process.
+
+    Where the file system has no locks, or other machines see it and its locks may hold on one of them alone, a file
+    that only one run can make is held too (lease.py).
+
+    Args:
+        path: The file; its folder is there. The other one is beside it, `.held` behind its name.
+        out: What messages name.
+
+    Yields:
+        To be called before each write: raises VqaError where another run has taken over.
+
+    Raises:
+        UsageError: another run holds it.
+        VqaError: the file system refuses for another reason.
+    """
+    with path.open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             has_locks = True
         except OSError as error:
             if error.errno not in NO_LOCKS | {errno.EWOULDBLOCK, errno.EACCES}:
-                raise VqaError(f"--out {out}: cannot be locked ({error.strerror}). Choose another folder.") from error
+                raise VqaError(f"--out {out}: cannot be locked ({error.strerror}). Give another one.") from error
             if error.errno not in NO_LOCKS:
                 file.seek(0)
                 raise UsageError(held_by(out, file.read().strip())) from error
@@ -105,10 +124,10 @@ def locked(out: Path) -> Iterator[Callable[[], None]]:
             file.truncate(0)
             file.write(this_run())
             file.flush()
-        if has_locks and not is_shared(out):
+        if has_locks and not is_shared(path.parent):
             yield lambda: None
         else:
-            with Lease(FilePlace(out / ".lock.held"), out=str(out)).held() as lease:
+            with Lease(FilePlace(path.with_name(f"{path.name}.held")), out=str(out)).held() as lease:
                 yield lease.check
 
 

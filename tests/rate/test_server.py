@@ -1,11 +1,16 @@
 """What the server answers, and to whom: token, host, origin, headers, wrong votes."""
 
+import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
+from jobs import signals
 from tests.rate.conftest import Make
+from tests.support import clips
+from vqa.cli.rate import rate
 from vqa.errors import UsageError
 from vqa.rate.server import HEADERS, bind, make_app
 
@@ -68,3 +73,35 @@ def test_the_socket_is_on_loopback_and_a_taken_port_is_refused() -> None:
     with pytest.raises(UsageError, match=f"--port {port}: .*Give another"):
         bind(port)
     first.close()
+
+
+def test_a_study_that_another_process_took_over_takes_no_more_votes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a file system that several machines see, one of which slept; and a second `vqa rate` is refused."""
+    out, answers = tmp_path / "votes.csv", []
+    pictures = [str(clips.write_image(tmp_path / f"{number}.png", number=number)) for number in range(3)]
+    held = tmp_path / ".votes.lock.held"
+
+    def served(app: Any, bound: socket.socket) -> None:
+        url = "/" + capsys.readouterr().out.strip().split("/")[-2] + "/"
+        client = TestClient(app, base_url=f"http://127.0.0.1:{bound.getsockname()[1]}")
+        with pytest.raises(
+            UsageError, match=rf"--out {out}: another run .* is writing there\. Wait, or give another --out"
+        ):
+            rate(pictures, out, port=0)
+        for taken in (False, True):
+            if taken:
+                held.write_text("process 1 on elsewhere\nits token 1")
+            task = client.get(f"{url}task", params={"subject": "ann"}).json()["task"]
+            vote = {"subject": "ann", "value": 5, "seconds": 1, "scale": 0.5} | task
+            answers.append(client.post(f"{url}vote", json=vote))
+        bound.close()
+
+    monkeypatch.setattr(signals, "is_shared", lambda _: True)
+    monkeypatch.setattr("vqa.rate.server.serve", served)
+    rate(pictures, out, port=0, training=0)
+    assert [one.status_code for one in answers] == [200, 409]
+    assert "another run has taken over" in answers[1].json()["error"]
+    assert len(out.read_text().splitlines()) == 2
+    assert held.read_text().endswith("its token 1")

@@ -129,11 +129,3 @@ def test_votes_on_other_clips_are_refused(make: Make, tmp_path: Path) -> None:
         make(out="mine.csv")
     with pytest.raises(UsageError, match="fewer than 2"):
         make(count=1, out="one.csv")
-
-
-def test_two_servers_on_one_journal_are_refused(make: Make) -> None:
-    from vqa.rate.journal import Journal
-
-    study = make()
-    with pytest.raises(UsageError, match="another vqa rate writes it"):
-        Journal(study.journal.out, mode="acr", seed=0, clips={})

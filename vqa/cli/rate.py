@@ -35,6 +35,7 @@ def rate(
 
     Votes are on disk before the next clip is shown. Ctrl-C ends; the same command resumes.
     """
+    from jobs.signals import locked_by
     from vqa.console import counted, printable
     from vqa.data.dialects import Dialect
     from vqa.data.sources import Selection, list_clips
@@ -55,22 +56,23 @@ def rate(
     bound = bind(port)
     selection = Selection(include=tuple(include or ()), exclude=tuple(exclude or ()))
     listing = list_clips(clips, selection=selection, dialect=Dialect(delimiter=delimiter, decimal=decimal))
-    stimuli, refused = prepare_stimuli(listing.clips, out.with_name(f"{out.stem}.media"), tell=tell)
-    for clip_id, why in refused.items():
-        tell(f"not shown: {clip_id} ({why})")
-    digests = {one.clip_id: one.fingerprint for one in stimuli}
-    with Journal(out, mode=mode, seed=seed, clips=digests) as journal:
-        config = StudyConfig(per_subject=per_subject, training=training, repeats=repeats, seed=seed)
-        app = make_app(Study(stimuli, journal, config), journal.token)
-        known = len({vote.subject for vote in journal.votes})
-        votes = counted(len(journal.votes), "vote")
-        tell(f"{counted(len(stimuli), 'clip')}; so far {votes} of {counted(known, 'subject')}")
-        typer.echo(f"http://{HOST}:{bound.getsockname()[1]}/{journal.token}/")
-        with contextlib.suppress(KeyboardInterrupt):
-            serve(app, bound)
-        for subject, (same, total) in count_hidden_repeats(journal.votes).items():
-            tell(f"{subject}: {same} of {total} hidden repeats answered as before")
-        method = "bradley-terry" if mode == "pairs" else "p910"
-        tell(
-            f"{counted(len(journal.votes), 'vote')}; next: vqa data recover {out} --out opinions.csv --method {method}"
-        )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with locked_by(out.with_name(f".{out.stem}.lock"), out=out) as before_write:
+        stimuli, refused = prepare_stimuli(listing.clips, out.with_name(f"{out.stem}.media"), tell=tell)
+        for clip_id, why in refused.items():
+            tell(f"not shown: {clip_id} ({why})")
+        digests = {one.clip_id: one.fingerprint for one in stimuli}
+        with Journal(out, mode=mode, seed=seed, clips=digests, before_write=before_write) as journal:
+            config = StudyConfig(per_subject=per_subject, training=training, repeats=repeats, seed=seed)
+            app = make_app(Study(stimuli, journal, config), journal.token)
+            known = len({vote.subject for vote in journal.votes})
+            votes = counted(len(journal.votes), "vote")
+            tell(f"{counted(len(stimuli), 'clip')}; so far {votes} of {counted(known, 'subject')}")
+            typer.echo(f"http://{HOST}:{bound.getsockname()[1]}/{journal.token}/")
+            with contextlib.suppress(KeyboardInterrupt):
+                serve(app, bound)
+            for subject, (same, total) in count_hidden_repeats(journal.votes).items():
+                tell(f"{subject}: {same} of {total} hidden repeats answered as before")
+            method = "bradley-terry" if mode == "pairs" else "p910"
+            following = f"vqa data recover {out} --out opinions.csv --method {method}"
+            tell(f"{counted(len(journal.votes), 'vote')}; next: {following}")

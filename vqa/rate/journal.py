@@ -4,12 +4,11 @@ The first line names the study: mode, seed, token and the clips with the digests
 off by a crash is the last one and was never acknowledged; it is removed.
 """
 
-import fcntl
 import io
 import json
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import TracebackType
@@ -45,7 +44,15 @@ class Vote:
 class Journal:
     """The votes of a study, on disk before they are acknowledged."""
 
-    def __init__(self, out: Path, *, mode: Mode, seed: int, clips: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        out: Path,
+        *,
+        mode: Mode,
+        seed: int,
+        clips: Mapping[str, str],
+        before_write: Callable[[], None] = lambda: None,
+    ) -> None:
         """Open or start the journal of `out`.
 
         Args:
@@ -53,12 +60,14 @@ class Journal:
             mode: Kind of the votes.
             seed: Of the study.
             clips: Digest of the content by clip_id.
+            before_write: Raises where another process has begun to write it. One process holds `out`: see
+                `jobs.signals.locked_by`.
 
         Raises:
-            UsageError: If the journal is of other clips, another mode or seed, is damaged, or another process writes
-                it; or if `out` has votes but no journal.
+            UsageError: If the journal is of other clips, another mode or seed, or is damaged; or if `out` has votes but
+                no journal.
         """
-        self.out, self.mode = out, mode
+        self.out, self.mode, self._before_write = out, mode, before_write
         self.path = out.with_name(f"{out.stem}.journal.jsonl")
         self.votes: list[Vote] = []
         if out.exists() and not self.path.exists():
@@ -67,13 +76,6 @@ class Journal:
             )
         out.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)  # it holds the token
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._file)
-            raise UsageError(
-                f"{self.path}: another vqa rate writes it. End that one, or give another --out."
-            ) from error
         try:
             self.token = self._resume(mode, seed, clips)
         except BaseException:
@@ -90,7 +92,7 @@ class Journal:
         self.close()
 
     def close(self) -> None:
-        """Close the file, which frees its lock."""
+        """Close the file."""
         os.close(self._file)
 
     def append(self, vote: Vote) -> None:
@@ -146,6 +148,7 @@ class Journal:
             )
 
     def _line(self, values: Mapping[str, object]) -> None:
+        self._before_write()
         line = (json.dumps(values, ensure_ascii=True) + "\n").encode()
         if os.write(self._file, line) != len(line):
             raise OSError(f"{self.path}: the disk took part of a vote")

@@ -17,7 +17,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from vqa.errors import UsageError
+from vqa.errors import UsageError, VqaError
 from vqa.rate.study import RefusedVoteError, Study, subject_name, task_values
 
 ASSETS = Path(__file__).parent / "assets"
@@ -105,6 +105,8 @@ def make_app(study: Study, token: str) -> Starlette:
             recorded = await run_in_threadpool(study.vote, values)
         except ValueError as error:  # RefusedVoteError, JSONDecodeError, UnicodeDecodeError
             return JSONResponse({"error": str(error)}, 400)
+        except VqaError as error:  # another process has begun to write the votes
+            return JSONResponse({"error": str(error)}, 409)
         return JSONResponse({"recorded": recorded})
 
     routes = [
