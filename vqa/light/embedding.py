@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
-from scipy.fft import rfft2
 from scipy.special import gamma
 from torch.nn import functional
 
@@ -201,7 +200,7 @@ def _rings(height: int, width: int, edges: tuple[float, ...]) -> _Rings:
 def _spectrum(plane: Vector, edges: tuple[float, ...], least: float) -> NDArray[np.float64]:
     """Log of power and `least` per ring [len(edges) - 1]: where detail ends."""
     rings = _rings(*plane.shape, edges)
-    found = rfft2((plane - plane.mean()) * rings.window)
+    found = torch.fft.rfft2(torch.from_numpy((plane - plane.mean()) * rings.window)).numpy()  # half of scipy's time
     power = found.real**2 + found.imag**2
     middle = len(power) // 2
     power[1 : len(power) - middle] += power[:middle:-1]
@@ -210,13 +209,22 @@ def _spectrum(plane: Vector, edges: tuple[float, ...], least: float) -> NDArray[
     return np.asarray(np.log(sums / rings.counts / plane.size + least))
 
 
+def _quantiles(values: Vector, shares: Sequence[float]) -> NDArray[np.float64]:
+    """As `numpy.quantile`, in an eighth of its time: numpy sorts faster than it selects."""
+    ordered = np.sort(values, axis=None)
+    places = np.multiply(shares, len(ordered) - 1)
+    before = places.astype(int)
+    low, high = (ordered[np.minimum(one, len(ordered) - 1)].astype(np.float64) for one in (before, before + 1))
+    return np.asarray(low + (places - before) * (high - low))
+
+
 def _statistics(crop: Pixels) -> NDArray[np.float64]:
     """Spectra (chroma: every other band), gradients and tones of a crop."""
     short = [max(0, 16 - side) for side in crop.shape[:2]]
     _, luma, blue, red = _opponents(np.pad(crop, ((0, short[0]), (0, short[1]), (0, 0)), mode="edge"))
     across, down = np.abs(np.diff(luma, axis=1)), np.abs(np.diff(luma, axis=0))
     flat = [(one < 1 / 512).mean() + 0.01 for one in (across, down)]
-    quantiles = [*np.quantile(across, (0.5, 0.99)), across.max()]
+    quantiles = [*_quantiles(across, (0.5, 0.99)), across.max()]
     gradients = np.log(np.array([across.mean(), down.mean(), *quantiles, *flat]) + 1e-4)
     spread = luma.std()
     tones = [luma.mean(), spread, np.log(spread + 0.01), blue.mean(), red.mean(), np.abs(blue).mean(), blue.std()]
@@ -231,7 +239,7 @@ def _change(crop: Pixels, later: Pixels) -> NDArray[np.float64]:
     margins = ((0, short[0]), (0, short[1]))
     change = np.pad(_luma(_unit(later)) - _luma(_unit(crop)), margins, mode="edge")
     sizes = np.abs(change)
-    found = np.array([sizes.mean(), change.std(), abs(change.mean()), *np.quantile(sizes, (0.5, 0.99))])
+    found = np.array([sizes.mean(), change.std(), abs(change.mean()), *_quantiles(sizes, (0.5, 0.99))])
     return np.array([*np.log(found + 1e-4), (sizes < 1 / 512).mean(), *_spectrum(change, _CROP_RINGS, 1e-7)])
 
 
@@ -276,7 +284,7 @@ def _contrasts(luma: Vector) -> NDArray[np.float64]:
     found = [np.log(shape), np.log(power + 1e-4)]
     for sums in products.tolist():
         found += _asymmetric(*sums)
-    return np.array([*found, *np.log(np.quantile(deviation[::4, ::4], (0.05, 0.25, 0.5, 0.75, 0.95, 0.995)) + 1e-4)])
+    return np.array([*found, *np.log(_quantiles(deviation[::4, ::4], (0.05, 0.25, 0.5, 0.75, 0.95, 0.995)) + 1e-4)])
 
 
 def _dot(one: Vector, other: Vector) -> float:
@@ -363,7 +371,7 @@ def _colours(whole: Pixels) -> NDArray[np.float64]:
     red_, green, blue_ = np.ascontiguousarray(np.moveaxis(colours, 2, 0))
     most, least = (pick(pick(red_, green), blue_) for pick in (np.maximum, np.minimum))
     saturation = (most - least) / (most + np.float32(0.05))
-    low, high = np.quantile(luma, (0.01, 0.99))
+    low, high = _quantiles(luma, (0.01, 0.99))
     colourfulness = np.hypot(blue.std(), red.std()) + 0.3 * np.hypot(blue.mean(), red.mean())  # Hasler, Suesstrunk 2003
     light = [luma.mean(), luma.std(), np.log(luma.std() + 0.01), low, high, high - low, least.mean(), most.mean()]
     colour = [saturation.mean(), saturation.std(), blue.mean(), red.mean(), blue.std(), red.std(), colourfulness]
