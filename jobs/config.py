@@ -221,9 +221,9 @@ def settings_digest(
     model = config.model
     generation = config.generation.identity()
     card = model.model_dump(mode="json", include={"dtype", "attention", "min_pixels", "max_pixels"})
-    # Of separate pictures that are told to repeat, another sentence, so that keys of mosaics stay.
-    is_told = config.views.count_repeats and config.views.global_kind == "frames" and not model.layout.is_video
-    counts: PictureCounts = {"global_count": 1 + is_told, "local_count": 1, "repeats": int(is_told)}
+    is_told = config.views.count_repeats  # of separate pictures in other words
+    count = 1 + (is_told and config.views.global_kind == "frames" and not model.layout.is_video)
+    counts: PictureCounts = {"global_count": count, "local_count": 1, "repeats": 0 if is_told else None}
     chat = messages(model.prompt, model.layout, question=model.question, **counts)
     asked = [model.prompt, model.dimensions, chat]
     # Only what differs from what every model had before there were such settings, so that keys of then stay.

@@ -134,7 +134,7 @@ def messages(
     *,
     global_count: int,
     local_count: int,
-    repeats: int = 0,
+    repeats: int | None = None,
     question: str | None = None,
 ) -> list[ChatTurn]:
     """Chat messages as Hugging Face chat templates take them.
@@ -144,7 +144,7 @@ def messages(
         layout: labels, order, system turn.
         global_count: global pictures, which come first.
         local_count: local pictures.
-        repeats: of the global frames, how many repeat the one before; any are told behind the global pictures.
+        repeats: of the global frames, how many repeat the one before, told behind the global pictures; None: not told.
         question: words in place of the prompt's own.
 
     Returns:
@@ -169,9 +169,10 @@ def messages(
         if layout.labels.endswith("vision_ids"):
             label += f"{kind.replace('image', 'picture').capitalize()} {kinds[: place + 1].count(kind)}: "
         content += [{"type": "text", "text": label}] * bool(label) + [{"type": kind}]
-        if repeats and place + 1 == len(kinds) - local_count:
+        if repeats is not None and place + 1 == len(kinds) - local_count:
             shown = "these pictures" if kind == "image" and global_count > 1 else "its frames"
-            content.append({"type": "text", "text": f"{repeats} of {shown} repeat the one before."})
+            told = f"{repeats} of {shown} repeat the one before." if repeats else f"{shown.capitalize()} differ."
+            content.append({"type": "text", "text": told})
     words = {"type": "text", "text": question or chosen.question}
     content = [words, *content] if layout.text_first else [*content, words]
     system: ChatTurn = {"role": "system", "content": [{"type": "text", "text": layout.system or ""}]}

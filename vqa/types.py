@@ -111,7 +111,7 @@ class PictureCounts(TypedDict):
 
     global_count: int
     local_count: int
-    repeats: int  # as in Views
+    repeats: int | None  # as told_repeats in Views
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -129,7 +129,8 @@ class Views:
     decode_backend: str
     decode_seconds: float
     enlargement: float | None = None  # times that each side was scaled by first (views.shown_size); None: not known
-    repeats: int = 0  # of the global frames, how many show the one before again; counted where views.count_repeats says
+    # Of the global frames, how many show the one before again; None: not counted (views.count_repeats), or a still.
+    told_repeats: int | None = None
 
     @property
     def counts(self) -> PictureCounts:
@@ -137,7 +138,7 @@ class Views:
         return {
             "global_count": len(self.global_pictures),
             "local_count": len(self.local_pictures),
-            "repeats": self.repeats,
+            "repeats": self.told_repeats,
         }
 
     @property

@@ -259,10 +259,10 @@ def gather_clips(photographs: Sequence[Path], views: ViewsConfig, folder: Path, 
             reached = float(np.mean(vmaf(frames, path)))
             path.unlink()
             if kind == PRISTINE:
-                original, still, opinion = read, shown.repeats, read
+                original, still, opinion = read, shown.told_repeats or 0, read
                 best = reached
             elif (kind, middle) in FREEZES:
-                more = shown.repeats - still
+                more = (shown.told_repeats or 0) - still
                 if more <= (kind != "frozen"):
                     continue
                 lost = min(MOST_LOST, PER_REPEAT * more)

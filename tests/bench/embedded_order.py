@@ -1,14 +1,14 @@
-"""The last step of `tests/bench/embedded_people.py`: the tower's opinions come in order along ladders.
+"""A step of `tests/bench/embedded_people.py`: the tower's opinions come in order along ladders.
 
 The tower learns on for a few hundred steps, with the readings that were handed to the text model held where they are:
 both opinions are read off their channels by a line that stays, and all other channels stay near what they were. Beside
 opinions and differences along ladders, as before, a softplus ranks each original above its copies; half of the copies
-are of tones and colours, whose order the tower knows least.
+are of tones and colours, whose order the tower knows least, some of them made as they are drawn.
 """
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -20,10 +20,12 @@ from tests.bench.embedded_tower import SEEN, drawn, pooled_of
 from vqa.data.synthetic.picture_ladder import PRISTINE
 from vqa.train.scratch.warmup import rate_at
 from vqa.train.types import Model
+from vqa.types import Pixels
 
 TONES = {"brighten", "darken", "mean_shift", "less_contrast", "desaturate", "oversaturate", "underwater", "haze"}
 TONES |= {"colour_shift"}
 OF_SET, STILLS, CLIPS = 3, 4, 3  # pictures of each set of people's opinions, and contents, of a step
+TONED = "toned"
 MARGIN = 0.02  # of the opinion, whose range is 1: where the ranking bends
 
 
@@ -43,13 +45,47 @@ class Ladders:
             for k in generator.choice(len(ladders), count, replace=False):
                 first, *others = ladders[k]
                 tones = [one for one in others if TONES.intersection(one.kinds)]
-                halves = (others, tones or others) if ladders is self.stills else (others,)
+                halves = ((others, 2), (tones or others, 1)) if ladders is self.stills else ((others, 2),)
                 chosen = [
-                    some[j] for some in halves for j in generator.choice(len(some), min(2, len(some)), replace=False)
+                    some[j]
+                    for some, most in halves
+                    for j in generator.choice(len(some), min(most, len(some)), replace=False)
                 ]
+                chosen += [toned(first, generator)] * (ladders is self.stills)
                 places.append((slice(len(picks), len(picks) + 1 + len(chosen)), ladders is self.stills))
                 picks += [first, *chosen]
         return picks, places
+
+
+def toned(picture: Picture, generator: np.random.Generator) -> Picture:
+    """A copy in other tones or colours, its windows drawn already: exposure, gamma, contrast, gains, a tint."""
+    level = generator.uniform(0.1, 1)
+    pixels = drawn(picture, generator).astype(np.float32) / np.float32(255)
+    luma, up = np.array([0.299, 0.587, 0.114], np.float32), generator.choice((-1, 1))
+    match int(generator.integers(8)):
+        case 0 | 1:
+            pixels = np.minimum(pixels**2.2 * np.float32(2 ** (up * (0.15 + 1.35 * level))), 1) ** np.float32(1 / 2.2)
+        case 2:
+            pixels = pixels ** np.float32(2 ** (up * (0.1 + 0.9 * level)))
+        case 3 | 4:
+            middle = pixels.mean() if up > 0 else np.float32(generator.uniform(0.1, 0.9))
+            pixels = middle + (pixels - middle) * np.float32(0.95 - 0.45 * level)
+        case 5 | 6:
+            gains = generator.standard_normal(3)
+            gains -= gains.mean()
+            pixels = pixels * (1 + (0.05 + 0.35 * level) * gains / np.abs(gains).max()).astype(np.float32)
+        case _:
+            tint = generator.random(3)
+            share = np.float32(0.05 + 0.35 * level)
+            grey = (pixels @ luma)[..., None] * (tint / (tint @ luma)).astype(np.float32)
+            pixels = (1 - share) * pixels + share * grey
+    windows = np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
+    opinion = max(1.0, picture.opinion - (0.1 + 0.6 * level))
+    return replace(picture, windows=windows, opinion=opinion, kinds=(TONED,), level=level)
+
+
+def _seen(picture: Picture, generator: np.random.Generator) -> Pixels:
+    return picture.windows if picture.kinds == (TONED,) else drawn(picture, generator)
 
 
 def ladders_of(pictures: Sequence[Picture]) -> Ladders:
@@ -78,7 +114,7 @@ def put_in_order(model: Model, processor: object, ladders: Ladders, *, max_steps
     for step in range(max_steps):
         generator = np.random.default_rng((17, step))
         picks, places = ladders.draw(generator)
-        windows = [drawn(one, generator) for one in picks]
+        windows = [_seen(one, generator) for one in picks]
         opinion = torch.tensor([(one.opinion - 1) / 4 - 0.5 for one in picks])
         found = pooled_of(model, processor, windows, SEEN[0])
         with torch.no_grad():
@@ -111,7 +147,7 @@ def _lines(model: Model, processor: object, ladders: Ladders) -> list[list[float
     """Slope and start of the opinion by the channel off native crops, and by that off the whole."""
     generator = np.random.default_rng(1)
     picks = [one for _ in range(8) for one in ladders.draw(generator)[0]]
-    windows = [drawn(one, generator) for one in picks]
+    windows = [_seen(one, generator) for one in picks]
     parts = [pooled_of(model, processor, windows[k : k + 32], SEEN[0]) for k in range(0, len(picks), 32)]
     opinion = [(one.opinion - 1) / 4 - 0.5 for one in picks]
     return [np.polyfit(torch.cat([part[k][:, k] for part in parts]).numpy(), opinion, 1).tolist() for k in (0, 1)]

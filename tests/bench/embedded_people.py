@@ -3,16 +3,14 @@
 A student of the light tier, trained without the test folds of configs/people, labels ladders of photographs below
 SOURCES (`tests/bench/embedded_sources.py` fetches some), still and moving, and variants of people's pictures. From
 these, and from people's opinions on the other folds, the embedded model's vision tower learns to read an opinion off
-native crops and off the whole. Both readings, and one of each kind of damage, are handed to the text model as channels;
-its cold start learns to write them. Nothing of a test fold is used. What the tower learnt is kept below --out and
-resumed. Skips where the opinions are absent.
+native crops and off the whole. Both readings, and one of each kind of damage, are handed to the text model as channels,
+and opinions are put in order along ladders; the cold start learns to write what the channels say. Nothing of a test
+fold is used. What the tower learnt is kept below --out and resumed. Skips where the opinions are absent.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +27,7 @@ from tests.bench.embedded_material import (
     learn_labels,
 )
 from tests.bench.embedded_order import ladders_of, put_in_order
+from tests.bench.embedded_text import channels_of, fit_reader, lesson, lessons_of
 from tests.bench.embedded_tower import hand_over, teach_tower
 from tests.support.people import PEOPLE
 from vqa.config import load_config
@@ -39,43 +38,15 @@ from vqa.light.material import published_encoder
 from vqa.light.student import Student
 from vqa.model.card import settle
 from vqa.train.checkpoints import load_for_training, save_model
-from vqa.train.clips.dataset import TrainingClip
 from vqa.train.clips.ladder import CLASSES
 from vqa.train.context import StageContext
 from vqa.train.hardware import WHOLE as WHOLE_COPIES
 from vqa.train.metrics_log import MetricsLog
 from vqa.train.recipe import ColdStart
 from vqa.train.sft.trainer import cold_start
-from vqa.types import Views
 from vqa.views import ViewsConfig
 
 HELD = 16  # contents of each kind of ladder that are not learnt from
-
-
-def lessons_of(pictures: Sequence[Picture]) -> list[TrainingClip]:
-    """Each of people's pictures and each freeze twice, once with fewer crops; of the others a third so."""
-    found = []
-    for k, one in enumerate(pictures):
-        count = int(np.random.default_rng(k).integers(1, len(one.views.local_pictures) + 1))
-        few = replace(one.views, local_pictures=one.views.local_pictures[:count])
-        chosen = (one.views, few) if one.people or one.kinds == FROZEN else (one.views if k % 3 else few,)
-        found += [_lesson(one, views) for views in chosen]
-    return found
-
-
-def _lesson(picture: Picture, views: Views) -> TrainingClip:
-    return TrainingClip(
-        clip_id=picture.name,
-        dataset=picture.people or "ladder",
-        opinion=picture.opinion,
-        load=partial(_same, views),
-        write_answer=picture.answer,
-        distortions=picture.damage,
-    )
-
-
-def _same(views: Views) -> Views:
-    return views
 
 
 def main(
@@ -113,7 +84,7 @@ def main(
         out,
         tower_steps=tower_steps,
         text_steps=text_steps,
-        lessons=lessons,
+        most_lessons=lessons,
         text_alone=text_alone,
         order_steps=order_steps,
     )
@@ -127,7 +98,7 @@ def teach(
     *,
     tower_steps: int,
     text_steps: int,
-    lessons: int,
+    most_lessons: int,
     text_alone: bool,
     order_steps: int = 0,
 ) -> None:
@@ -153,11 +124,13 @@ def teach(
         )
     )
     few_stills, few_clips, few_variants = (
-        [some[k] for k in generator.choice(len(some), min(lessons, len(some)), replace=False)]
+        [some[k] for k in generator.choice(len(some), min(most_lessons, len(some)), replace=False)]
         for some in (of_stills, of_clips, variants)
     )
     if head is not None:
         hand_over(model, processor, head, few_stills[:80] + few_clips[:100] + people[::4] + few_variants[:60])
+    if order_steps:
+        put_in_order(model, processor, ladders_of(learned), max_steps=order_steps)
     judged += [one for one in [*stills, *clips] if one.content in held][::4]
     rest = few_stills + few_clips + few_variants + freezes + people
     settings = ColdStart(
@@ -165,12 +138,13 @@ def teach(
         kind="coldstart",
         max_steps=text_steps,
         global_batch_size=16,
-        learning_rate=3e-4 if text_alone else 7e-4,
+        learning_rate=6e-4,
         vision_learning_rate=0,
         cache_features=True,
         feature_noise=1.0,
         handed_channels=2 + len(CLASSES),
         answer_weight=1.5,
+        rare_oversampling=4.0,  # of freezes, which are then named
         ema_decay=0.98,
         save_steps=50,
         eval_steps=100,
@@ -185,10 +159,10 @@ def teach(
         log=MetricsLog(out / "log.jsonl", "coldstart"),
         processes=PartialState(cpu=True),
     )
-    kept = [_lesson(one, one.views) for one in judged]
-    trained = cold_start(model, processor, lessons_of(rest), kept, settings=settings, context=context)
-    if order_steps:
-        put_in_order(trained.eval(), processor, ladders_of(learned), max_steps=order_steps)
+    kept = [lesson(one, one.views) for one in judged]
+    channels = [channels_of(model, processor, one.views) for one in rest]
+    lessons = lessons_of(rest, channels, fit_reader(rest, channels))
+    trained = cold_start(model, processor, lessons, kept, settings=settings, context=context)
     save_model(trained, processor, out / "model", processes=context.processes)
 
 
@@ -201,7 +175,7 @@ if __name__ == "__main__":
     parser.add_argument("--moving", type=int, default=100, help="photographs of the moving ladders")
     parser.add_argument("--tower-steps", type=int, default=900)
     parser.add_argument("--text-steps", type=int, default=600)
-    parser.add_argument("--order-steps", type=int, default=0, help="of the tower at the end, see embedded_order.py")
+    parser.add_argument("--order-steps", type=int, default=0, help="of the tower, see embedded_order.py")
     parser.add_argument("--lessons", type=int, default=800, help="pictures of either kind of ladder in the cold start")
     parser.add_argument(
         "--text-alone", action="store_true", help="go on from the embedded model, whose tower has been taught"

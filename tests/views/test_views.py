@@ -345,7 +345,7 @@ def outcome(path: Path, **keys: Any) -> object:
     except ClipError as error:
         return error.kind
     pictures_seen = [(picture.shape, picture.tobytes()) for picture in views.pictures]
-    return pictures_seen, views.keyframe_seconds, views.crop_boxes, views.decode_backend, views.repeats
+    return pictures_seen, views.keyframe_seconds, views.crop_boxes, views.decode_backend, views.told_repeats
 
 
 @pytest.mark.parametrize("key", ViewsConfig.model_fields)

@@ -155,6 +155,8 @@ def pack(views: Views) -> PackedViews:
 def unpack(packed: PackedViews, clip: Clip) -> Views:
     """The views that `pack` has packed, as those of `clip`."""
     facts = json.loads(packed.facts)
+    if "repeats" in facts:  # by a version that told none of 0
+        facts["told_repeats"] = facts.pop("repeats") or None
     return Views(
         **facts
         | {

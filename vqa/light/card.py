@@ -23,6 +23,7 @@ class EmbeddingConfig(Strict):
     wholes: int = Field(2, ge=1, le=16, description="frames seen whole, at most")
     whole_pixels: int = Field(224, ge=32, le=1024, description="side of a square of the area that a whole frame gets")
     crops: int = Field(4, ge=1, le=16, description="crops, spread over the frames and their quarters")
+    still_grid: int = Field(3, ge=1, le=6, description="rows, and columns, of crops of a still, which has one frame")
     crop_pixels: int = Field(192, ge=64, le=1024, description="side of a crop, at most")
     motion: bool = Field(False, description="frames come in pairs of neighbours, as views.near_frames makes them")
 
@@ -37,7 +38,7 @@ class ClipConfig(Strict):
 class StudentCard(Strict):
     """What a student is and was made from: student.yaml."""
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     name: str = Field(description="the model_id of its rows")
     encoder: Literal["efficientnet-lite0", "clip"] = "efficientnet-lite0"
     clip: ClipConfig | None = Field(None, description="of encoder clip")

@@ -51,7 +51,7 @@ _LUMA_RINGS, _CHROMA_RINGS = (
     tuple(np.geomspace(0.01, 0.5, bands + 1).tolist()) for bands in (WHOLE_BANDS, WHOLE_BANDS // 2)
 )
 
-_CORNERS = ((0.25, 0.25), (0.75, 0.75), (0.75, 0.25), (0.25, 0.75))  # centres of the crops, in frame sizes
+_CORNERS = ((0.25, 0.25), (0.75, 0.75), (0.75, 0.25), (0.25, 0.75))  # centres of a clip's crops, in frame sizes
 
 
 def embed(network: EfficientNetLite0, frames: Sequence[Pixels], config: EmbeddingConfig) -> Vector:
@@ -61,7 +61,7 @@ def embed(network: EfficientNetLite0, frames: Sequence[Pixels], config: Embeddin
         network: The encoder, in evaluation mode.
         frames: At least one, uint8 [H, W, 3] RGB, in time order, of one size; with `config.motion` more than one are
             pairs, each of a frame and the next one of the clip.
-        config: How many are seen whole and how many crops are cut.
+        config: How many are seen whole and how many crops are cut; of a single frame more, as they cost no more looks.
 
     Returns:
         float32 [SIZE], the groups of SIZES one after another: encoder on whole frames, encoder on crops, statistics of
@@ -72,9 +72,11 @@ def embed(network: EfficientNetLite0, frames: Sequence[Pixels], config: Embeddin
     following, frames = (frames[1::2], frames[::2]) if is_paired else ((), frames)
     chosen = np.unique(np.linspace(0, len(frames) - 1, config.wholes).round().astype(int)).tolist()
     wholes = [_reduced(frames[k], config.whole_pixels**2) for k in chosen]
-    places = [k * len(frames) // config.crops for k in range(config.crops)]
-    crops = [_crop(frames[place], k, config.crop_pixels) for k, place in enumerate(places)]
-    later = [_crop(following[place], k, config.crop_pixels) for k, place in enumerate(places) if is_paired]
+    centres = _CORNERS if len(frames) > 1 else _grid(config.still_grid)
+    count = config.crops if len(frames) > 1 else len(centres)
+    places = [(k * len(frames) // count, centres[k % len(centres)]) for k in range(count)]
+    crops = [_crop(frames[k], centre, config.crop_pixels) for k, centre in places]
+    later = [_crop(following[k], centre, config.crop_pixels) for k, centre in places if is_paired]
 
     def encoded() -> list[Vector]:
         return [_encode(network, some).mean(0) for some in (wholes, crops)]
@@ -121,10 +123,15 @@ def _reduced(frame: Pixels, area: int) -> Pixels:
     return found[0].permute(1, 2, 0).contiguous().numpy()
 
 
-def _crop(frame: Pixels, k: int, side: int) -> Pixels:
+def _grid(side: int) -> Sequence[tuple[float, float]]:
+    """Centres, in frame sizes, of the fields of a grid."""
+    return [((column + 0.5) / side, (row + 0.5) / side) for row in range(side) for column in range(side)]
+
+
+def _crop(frame: Pixels, centre: tuple[float, float], side: int) -> Pixels:
     height, width, _ = frame.shape
     high, wide = min(side, height), min(side, width)
-    x, y = _CORNERS[k % len(_CORNERS)]
+    x, y = centre
     left = round(min(max(0, x * width - wide / 2), width - wide))
     top = round(min(max(0, y * height - high / 2), height - high))
     return frame[top : top + high, left : left + wide]
@@ -254,32 +261,41 @@ def _full_size(frame: Pixels) -> NDArray[np.float64]:
 
 
 _STRIP = 32  # rows at once: they stay in the cache
+_MOST_STRIPS = 20  # whose contrasts are told; of a taller frame every second strip, or fewer
 _TILE = 8  # rows or columns that a blur makes by one product: larger ones are mostly zeros, and make BLAS start threads
 _SHAPES = np.arange(0.2, 10, 0.001)  # of generalised Gaussians, and the ratio of moments that each has
 _RATIOS = gamma(2 / _SHAPES) ** 2 / (gamma(1 / _SHAPES) * gamma(3 / _SHAPES))
 
 
 def _contrasts(luma: Vector) -> NDArray[np.float64]:
-    """BRISQUE's fits to contrasts and products of neighbours; deviation quantiles."""
+    """BRISQUE's fits to contrasts and products of neighbours; deviation quantiles.
+
+    What is kept of a frame of more than _MOST_STRIPS strips is those told of, one below the other; the first row of
+    each is then nobody's neighbour below.
+    """
     height, width = luma.shape
-    blur = _Blur(luma, 7 / 6)
-    deviation, around = np.empty_like(luma), np.empty((height + 2, width + 2), dtype=np.float32)
+    blur, step = _Blur(luma, 7 / 6), -(-height // (_STRIP * _MOST_STRIPS))
+    tops = range(0, height, _STRIP * step)
+    kept = sum(min(_STRIP, height - top) for top in tops)
+    deviation, around = np.empty((kept, width), np.float32), np.empty((kept + 2, width + 2), np.float32)
     normal = around[1:-1, 1:-1]
-    for top in range(0, height, _STRIP):
-        strip, spread = luma[top : top + _STRIP], deviation[top : top + _STRIP]
-        rows = blur.rows(top)
+    for k, top in enumerate(tops):
+        strip, place = luma[top : top + _STRIP], slice(k * _STRIP, (k + 1) * _STRIP)
+        rows, spread = blur.rows(top), deviation[place]
         mean, square = (blur(one)[: len(strip), :width].astype(np.float32) for one in (rows, rows * rows))
         square -= mean * mean
         np.sqrt(np.maximum(square, np.zeros_like(square), out=square), out=spread)
-        np.divide(np.subtract(strip, mean, out=mean), spread + np.float32(1 / 255), out=normal[top : top + _STRIP])
+        np.divide(np.subtract(strip, mean, out=mean), spread + np.float32(1 / 255), out=normal[place])
     around[[0, -1]] = around[[-2, 1]]
     around[:, [0, -1]] = around[:, [-2, 1]]
     power, products = 0.0, np.zeros((4, 5))
-    for top in range(0, height, _STRIP):
+    for top in range(0, kept, _STRIP):
         strip = normal[top : top + _STRIP]
-        power += _dot(strip, strip) / luma.size
+        power += _dot(strip, strip) / normal.size
+        first = top + (step > 1)
+        strip = normal[first : top + _STRIP]
         for k, (down, across) in enumerate(((0, 1), (1, 0), (1, 1), (1, -1))):
-            products[k] += _products(strip, around[1 + top - down :, 1 - across :][: len(strip), :width])
+            products[k] += _products(strip, around[1 + first - down :, 1 - across :][: len(strip), :width])
     shape = np.interp(np.abs(normal).mean() ** 2 / (power + 1e-12), _RATIOS, _SHAPES)
     found = [np.log(shape), np.log(power + 1e-4)]
     for sums in products.tolist():

@@ -178,7 +178,10 @@ def _facts(draw: Draw, views: Views, packets: Packets, config: ViewsConfig, *, l
     sizes = sorted({f"{p.shape[1]} x {p.shape[0]}" for p in views.local_pictures}) or ["none"]
     rows = [
         ("frames decoded", f"{views.frames_decoded} of {views.frames_planned} planned"),
-        *([("frames that repeat", f"{views.repeats} of {len(views.keyframe_seconds)}")] * bool(views.repeats)),
+        *(
+            [("frames that repeat", f"{views.told_repeats} of {len(views.keyframe_seconds)}")]
+            * bool(views.told_repeats)
+        ),
         ("key frames", f"{int(packets.is_key.sum()):,} of {len(packets.seconds):,}"),
         ("temporal", config.temporal),
         ("spatial", config.spatial),

@@ -182,5 +182,5 @@ def look(
         decode_backend=config.backend,
         decode_seconds=time.perf_counter() - started,
         enlargement=enlargement((info.width, info.height), config.shown_size) if config.shown_size else None,
-        repeats=repeats_of([shot.pixels for shot in tiles.values()]) if config.count_repeats else 0,
+        told_repeats=repeats_of([shot.pixels for shot in tiles.values()]) if config.count_repeats else None,
     )

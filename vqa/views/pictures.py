@@ -106,11 +106,11 @@ def laid_out(
     return tuple(shot.second for shot in shots), (mosaic,)
 
 
-def repeats_of(frames: Sequence[Pixels]) -> int:
-    """Number of frames that show the one before again; 0 where nothing ever moves."""
+def repeats_of(frames: Sequence[Pixels]) -> int | None:
+    """Number of frames that show the one before again; None where nothing ever moves, as of a single frame."""
     lumas = [_luma(frame).astype(np.int16) for frame in frames]
     same = [np.abs(here - before).max() <= REPEAT_LEVELS for before, here in pairwise(lumas)]
-    return 0 if all(same) else sum(map(bool, same))
+    return None if all(same) else sum(map(bool, same))
 
 
 def cut_out(

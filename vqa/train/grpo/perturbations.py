@@ -75,13 +75,13 @@ def out_of_order(views: Views, *, seed: int, is_shuffle: bool) -> Views | None:
         return None
     order = disorder(len(tiles), np.random.default_rng(seed), is_shuffle=is_shuffle)
     shown = [np.zeros_like(tiles[0]) if place < 0 else tiles[place].copy() for place in order]
-    repeats = repeats_of(shown) if views.repeats else 0
+    told_repeats = None if views.told_repeats is None else repeats_of(shown)
     if is_mosaic:
         whole = pictures[0].copy()
         for tile, pixels in zip(_tiles(whole, count), shown, strict=True):
             tile[:] = pixels
         shown = [whole]
-    return replace(views, global_pictures=tuple(shown), repeats=repeats)
+    return replace(views, global_pictures=tuple(shown), told_repeats=told_repeats)
 
 
 def disorder(count: int, generator: np.random.Generator, *, is_shuffle: bool) -> NDArray[np.int64]:
