@@ -93,7 +93,7 @@ def locked(out: Path) -> Iterator[Callable[[], None]]:
 
 @contextlib.contextmanager
 def locked_by(path: Path, *, out: Path) -> Iterator[Callable[[], None]]:
-    """Lock a file, made where it is missing, for one run; the lock ends with the process.
+    """Lock a file for one run, made if missing; the lock ends with the process.
 
     Where the file system has no locks, or other machines see it and its locks may hold on one of them alone, a file
     that only one run can make is held too (lease.py).

@@ -107,7 +107,10 @@ def laid_out(
 
 
 def repeats_of(frames: Sequence[Pixels]) -> int | None:
-    """Number of frames that show the one before again; None where nothing ever moves, as of a single frame."""
+    """Count the frames that show the one before again.
+
+    None where nothing ever moves, as of a single frame.
+    """
     lumas = [_luma(frame).astype(np.int16) for frame in frames]
     same = [np.abs(here - before).max() <= REPEAT_LEVELS for before, here in pairwise(lumas)]
     return None if all(same) else sum(map(bool, same))
