@@ -159,7 +159,7 @@ def test_all_steps_of_rali_make_a_student_with_words(opinions: Path, tmp_path: P
         | {
             "opinions": [config.opinions[0].model_dump() | {"pairs": table}],
             "teacher": {"run": tmp_path / "run", "min_reasons": 3},
-            "rali": {"basis": {"components": 8, "buckets": 3, "vectors": 6}, "tuning": {"steps": 80}},
+            "rali": {"basis": {"components": 8, "buckets": 3, "vectors": 6}, "tuning": {"steps": 120}},
         },
         where="test",
     )
