@@ -55,12 +55,21 @@ static int create_file(const char *path, mode_t mode, struct fuse_file_info *inf
     return failed < 0 ? failed : 0;
 }
 
+/* libnfs 4.0 says EFAULT of every read and write that the server refuses, also of one in a file that another client
+ * replaced, which is ESTALE to a kernel's client: asked for its attributes, the server says so again. */
+static int moved(int done, struct nfsfh *file) {
+    struct nfs_stat_64 found;
+    if (done != -EFAULT) return done;
+    int failed = nfs_fstat64(nfs, file, &found);
+    return failed < 0 ? failed : -EIO;
+}
+
 static int read_file(const char *path, char *out, size_t size, off_t at, struct fuse_file_info *info) {
-    return nfs_pread(nfs, FILE_OF(info), at, size, out);
+    return moved(nfs_pread(nfs, FILE_OF(info), at, size, out), FILE_OF(info));
 }
 
 static int write_file(const char *path, const char *in, size_t size, off_t at, struct fuse_file_info *info) {
-    return nfs_pwrite(nfs, FILE_OF(info), at, size, (void *)in);
+    return moved(nfs_pwrite(nfs, FILE_OF(info), at, size, (void *)in), FILE_OF(info));
 }
 
 static int close_file(const char *path, struct fuse_file_info *info) { return nfs_close(nfs, FILE_OF(info)); }
