@@ -245,15 +245,15 @@ def _all_batches(
     """Everything once; then again what a store did not give, then what was lost.
 
     A store may have been away for a while. What was lost with a worker goes one by one, as its neighbours in a batch
-    are lost too.
+    are lost too. After few clips in a row that it did not give, a clip that it did give tells whether it is away.
     """
     later: dict[str, Work] = {}
-    streak = 0  # of a store's clips that it did not give
+    streak, given = 0, ""  # of a store's clips that it did not give; the last one that it did
     for batch in executor.stream(work):
         kept = []
         for one in batch:
             if is_remote(one.uri):
-                streak = streak + 1 if _may_pass(one) else 0
+                streak, given = (streak + 1, given) if _may_pass(one) else (0, one.uri)
             owner = one.clip_id if one.clip_id in ledger.work else video_id(one.clip_id)
             if _may_pass(one) and owner in ledger.work and len(later) < OPEN_FILES // 2:
                 later[owner] = ledger.work[owner]
@@ -261,17 +261,16 @@ def _all_batches(
                 kept.append(one)
         yield kept
     if later:
-        if streak >= STREAK:
-            _wait_for_store(next(reversed(later.values())).clip.uri, say)
+        _wait_for_store(next(reversed(later.values())).clip.uri if streak >= STREAK else given, say)
         yield from executor.stream(list(later.values()))
     if again := ledger.unfinished():
         yield from executor.stream(again, alone=True)
 
 
 def _wait_for_store(uri: str, say: Callable[[str], None]) -> None:
-    """Wait for a store that is away at the end of a run, for a while."""
+    """Wait for a store that is away at the end of a run, for a while; "" is never away."""
     began = time.monotonic()
-    while is_away(uri) and time.monotonic() - began < STORE_SECONDS:
+    while uri and is_away(uri) and time.monotonic() - began < STORE_SECONDS:
         if time.monotonic() - began < STORE_POLL_SECONDS:
             say(f"waiting up to {STORE_SECONDS:g} s for a store that does not answer: {printable(uri)}")
         time.sleep(STORE_POLL_SECONDS)

@@ -67,7 +67,10 @@ def test_a_full_disk_ends_the_run_in_words_and_takes_no_row_along(
     assert len(table(tmp_path / "out")) == CLIPS
 
 
-def test_what_a_store_did_not_give_is_asked_for_again_at_the_end(tmp_path: Path) -> None:
+def test_what_a_store_did_not_give_is_asked_for_again_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs.engine, "is_away", lambda uri: False)
     names = [f"{n:03}" for n in range(CLIPS)]
     gone = np.random.default_rng(4).choice(names, 40, replace=False).tolist()
     away = {**dict.fromkeys(gone[1:], 1), gone[0]: 9, "local": 1}
@@ -82,20 +85,22 @@ def test_what_a_store_did_not_give_is_asked_for_again_at_the_end(tmp_path: Path)
     assert not ledger.work
 
 
+@pytest.mark.parametrize(("not_given", "asked_for"), [(10, "29"), (1, "28")])
 def test_a_store_that_is_away_at_the_end_is_waited_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], not_given: int, asked_for: str
 ) -> None:
+    """After one clip that may be bad by itself, the store is asked for one that it gave before."""
     names = [f"{n:02}" for n in range(30)]
     answers = iter([True, True, False])
     monkeypatch.setattr(jobs.engine, "STORE_POLL_SECONDS", 0.01)
     monkeypatch.setattr(jobs.engine, "is_away", lambda uri: next(answers))
     work = [Work(clip=Clip(clip_id=name, uri=f"s3://bucket/{name}.mp4")) for name in names]
     ledger, scores = Ledger.of(work, clip_seconds=None), ScoreTable(tmp_path)
-    away = dict.fromkeys(names[-10:], 1)
+    away = dict.fromkeys(names[-not_given:], 1)
     assert not run_stages([Naming(away=away)], ledger, scores, JobProgress(0, quiet=False), engine=Engine.LOCAL)
     assert {row["status"] for row in table(tmp_path).values()} == {"ok"}
     assert next(answers, None) is None
-    assert "waiting up to 120 s for a store that does not answer: s3://bucket/" in capsys.readouterr().err
+    assert f"waiting up to 120 s for a store that does not answer: s3://bucket/{asked_for}.mp4" in capsys.readouterr().err
 
 
 def test_only_what_may_pass_is_waited_for() -> None:
