@@ -32,8 +32,12 @@ def reread(read: Callable[[], Found]) -> Found:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, by_several: bool = False) -> Iterator[Path]:
     """Give a draft beside `path`, flushed and renamed to it when the block ends.
+
+    Args:
+        path: What is written, or written anew.
+        by_several: Several processes may write it at once; each then has a draft of its own.
 
     Raises:
         UsageError: `path` is a folder, or lies in none.
@@ -42,7 +46,7 @@ def replacing(path: Path) -> Iterator[Path]:
         raise UsageError(f"{path}: is a folder. Give the name of a file.")
     if not path.parent.is_dir():
         raise UsageError(f"{path}: there is no folder {path.parent}. Make it first, or give another name.")
-    draft = path.with_name(f".{path.name}.tmp")
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp" if by_several else f".{path.name}.tmp")
     if draft.is_symlink():  # put there by somebody else: what is written must not land where it leads
         draft.unlink()
     try:

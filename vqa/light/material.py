@@ -105,7 +105,7 @@ class Embeddings:
         path = config.cache / f"{hashlib.blake2b(text.encode(), digest_size=12).hexdigest()}.npy"
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as draft, draft.open("wb") as file:
+            with replacing(path, by_several=True) as draft, draft.open("wb") as file:
                 np.save(file, make())
         return np.asarray(np.load(path, allow_pickle=False), dtype=np.float64)
 
