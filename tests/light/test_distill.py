@@ -23,7 +23,7 @@ from vqa.errors import ModelError, UsageError
 from vqa.light.card import student_digest
 from vqa.light.config import DistillConfig
 from vqa.light.distill import distill, facts_of
-from vqa.light.embedding import MOST, MOTION
+from vqa.light.embedding import ENCODED, LARGE, MOST, MOTION
 from vqa.light.material import PACKAGE, Embeddings, clips_of, gather
 from vqa.light.reasons import LEVEL_WORDS
 from vqa.light.reasons import PACKAGE as MINILM
@@ -159,7 +159,7 @@ def test_all_steps_of_rali_make_a_student_with_words(opinions: Path, tmp_path: P
         | {
             "opinions": [config.opinions[0].model_dump() | {"pairs": table}],
             "teacher": {"run": tmp_path / "run", "min_reasons": 3},
-            "rali": {"basis": {"components": 8, "buckets": 3, "vectors": 6}, "tuning": {"steps": 120}},
+            "rali": {"basis": {"components": 8, "buckets": 3, "vectors": 6}, "tuning": {"steps": 200}},
         },
         where="test",
     )
@@ -167,8 +167,8 @@ def test_all_steps_of_rali_make_a_student_with_words(opinions: Path, tmp_path: P
     student = distill(config, said.append)
     assert student.card.trained_on[1:] == [
         "tiny: 16 of 16 pictures, 1 of 1 comparisons (mine)",
-        "teacher run: 3 of 4 clips, and reasons of 2 pictures above",
         "ladders: 10 pictures of 2 contents, in order of severity",
+        "teacher run: 3 of 4 clips, and reasons of 2 pictures above",
     ]
     assert f"teacher {tmp_path / 'run'}: 3 of 4 clips" in said
     assert len(student.card.words) == 6
@@ -265,7 +265,7 @@ def test_moving_clips_teach_their_order_and_a_still_stays_as_it_is(
     )
     said: list[str] = []
     student = distill(config, said.append)
-    assert student.card.trained_on[2] == "moving ladders: 9 clips of 3 contents, in their order by VMAF"
+    assert student.card.trained_on[3] == "moving ladders: 9 clips of 3 contents, in their order by VMAF"
     assert any("left out" in line and "broken.mp4" in line for line in said)
     assert student.card.views["near_frames"] is True and student.card.embedding.motion
     student.save(tmp_path / "student")
@@ -281,10 +281,14 @@ def test_moving_clips_teach_their_order_and_a_still_stays_as_it_is(
     assert found is not None and found.groups is not None and found.groups.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     told = clips_of([moving], Embeddings(config), said.append).embeddings[:, MOTION]
     assert embeddings.usual is not None and told.min() < -MOST, "as it is"
-    np.testing.assert_allclose(embeddings.usual, told.mean(0), rtol=1e-6)
-    np.testing.assert_allclose(found.embeddings[:, MOTION], np.clip(told - embeddings.usual, -MOST, MOST), atol=1e-6)
-    stills = read_opinions(load_config(opinions / "people.yaml", PeopleSet), config.folder)
-    assert not embeddings.of_opinions(stills, print)[:, MOTION].any()
+    larger, usual = np.split(embeddings.usual, [ENCODED])
+    np.testing.assert_allclose(usual, told.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(found.embeddings[:, MOTION], np.clip(told - usual, -MOST, MOST), atol=1e-6)
+    stills = embeddings.of_opinions(
+        read_opinions(load_config(opinions / "people.yaml", PeopleSet), config.folder), print
+    )
+    assert not stills[:, MOTION].any()
+    assert larger.any() and (found.embeddings[:, LARGE] == larger).all(), "a clip is not seen larger"
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ from vqa.light.embedding import (
     _CONTRASTS,
     _CROP_RINGS,
     _LUMA_RINGS,
+    ENCODED,
+    LARGE,
     MOTION,
     SIZE,
     SIZES,
@@ -151,10 +153,25 @@ def test_only_pairs_have_motion_and_every_other_group_sees_their_first_frames() 
     assert found.shape == (SIZE,) and found[MOTION].all() and not alone[MOTION].any()
     np.testing.assert_array_equal(found[: MOTION.start], alone[: MOTION.start])
     assert not embed(network, frames[:1], paired)[MOTION].any()
-    usual = found[MOTION] + np.linspace(-5, 5, 22, dtype=np.float32)
-    moved = from_usual(found.copy(), usual)[MOTION]
-    np.testing.assert_array_equal(moved, np.clip(found[MOTION] - usual, -2, 2))
-    np.testing.assert_array_equal(from_usual(alone.copy(), usual), alone)
+    motion = found[MOTION] + np.linspace(-5, 5, 22, dtype=np.float32)
+    usual = np.concatenate([np.arange(ENCODED, dtype=np.float32), motion])
+    moved, unmoved = from_usual(found.copy(), usual), from_usual(alone.copy(), usual)
+    np.testing.assert_array_equal(moved[MOTION], np.clip(found[MOTION] - motion, -2, 2))
+    np.testing.assert_array_equal(unmoved[MOTION], alone[MOTION])
+    np.testing.assert_array_equal(moved[: LARGE.start], found[: LARGE.start])
+
+
+def test_a_still_is_seen_larger_and_a_clip_gets_the_usual_one_of_that() -> None:
+    frame = np.random.default_rng(6).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    network, config = EfficientNetLite0().eval(), EmbeddingConfig(whole_pixels=128, large_pixels=256)
+    usual = np.arange(ENCODED + 22, dtype=np.float32)
+    still, clip = embed(network, [frame], config), embed(network, [frame, frame], config)
+    assert still[LARGE].any() and not clip[LARGE].any()
+    at_that_size = embed(network, [frame], EmbeddingConfig(whole_pixels=256))
+    np.testing.assert_allclose(still[LARGE], at_that_size[:ENCODED], rtol=1e-5, atol=1e-6)
+    assert np.abs(still[LARGE] - still[:ENCODED]).max() > 1e-3
+    np.testing.assert_array_equal(from_usual(still.copy(), usual), still)
+    np.testing.assert_array_equal(from_usual(clip.copy(), usual)[LARGE], usual[:ENCODED])
 
 
 def test_statistics_beside_the_encoder_are_the_same() -> None:
@@ -180,7 +197,7 @@ def test_of_a_still_a_grid_of_crops_is_seen_and_of_a_clip_its_quarters_in_turn()
     config = EmbeddingConfig(crop_pixels=64, crops=5, still_grid=3)
     embed(network, [frame], config)
     embed(network, [frame, frame[::-1].copy()], config)
-    (_, still, _, clip) = (one.permute(0, 2, 3, 1).numpy() for one in seen)
+    (_, still, _, _, clip) = (one.permute(0, 2, 3, 1).numpy() for one in seen)
     tops, lefts = (18, 118, 218), (38, 178, 318)  # of fields of 100 x 140 pixels, whose middles are seen
     wanted = [frame[top : top + 64, left : left + 64] for top in tops for left in lefts]
     np.testing.assert_array_equal(still, wanted)

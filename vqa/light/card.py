@@ -25,6 +25,7 @@ class EmbeddingConfig(Strict):
     crops: int = Field(4, ge=1, le=16, description="crops, spread over the frames and their quarters")
     still_grid: int = Field(3, ge=1, le=6, description="rows, and columns, of crops of a still, which has one frame")
     crop_pixels: int = Field(192, ge=64, le=1024, description="side of a crop, at most")
+    large_pixels: int = Field(480, ge=32, le=1024, description="side of such a square at which a still is seen too")
     motion: bool = Field(False, description="frames come in pairs of neighbours, as views.near_frames makes them")
 
 

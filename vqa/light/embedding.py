@@ -40,10 +40,13 @@ SIZES = {
     "colours": _COLOURS,
     "spectra": 2 * WHOLE_BANDS,
     "contrasts": 2 * _CONTRASTS,
+    "large": ENCODED,
     "motion": _MOTION,
 }
 SIZE = sum(SIZES.values())
 MOTION = slice(SIZE - _MOTION, SIZE)
+LARGE = slice(MOTION.start - ENCODED, MOTION.start)
+USUAL = slice(LARGE.start, SIZE)  # what some clips have and others have not
 MOST = 2.0  # of a change of motion: e squared times as much or as little
 
 _CROP_RINGS = (0.005, *np.geomspace(0.02, 0.5, BANDS).tolist())  # edges, in cycles a pixel
@@ -66,7 +69,8 @@ def embed(network: EfficientNetLite0, frames: Sequence[Pixels], config: Embeddin
     Returns:
         float32 [SIZE], the groups of SIZES one after another: encoder on whole frames, encoder on crops, statistics of
         the crops, colours of the whole frames, each the mean over the pictures; spectra and local contrasts of the
-        middle frame at its full size; what changes in the crops to the next frame, 0 where there is none.
+        middle frame at its full size; encoder on a still at a larger size, 0 where there are more frames; what changes
+        in the crops to the next frame, 0 where there is none.
     """
     is_paired = config.motion and len(frames) > 1
     following, frames = (frames[1::2], frames[::2]) if is_paired else ((), frames)
@@ -78,18 +82,23 @@ def embed(network: EfficientNetLite0, frames: Sequence[Pixels], config: Embeddin
     crops = [_crop(frames[k], centre, config.crop_pixels) for k, centre in places]
     later = [_crop(following[k], centre, config.crop_pixels) for k, centre in places if is_paired]
 
-    def encoded() -> list[Vector]:
-        return [_encode(network, some).mean(0) for some in (wholes, crops)]
+    larger = [_reduced(one, config.large_pixels**2) for one in frames if len(frames) == 1]
 
-    def plain() -> list[NDArray[np.float64]]:
+    def encoded() -> list[Vector]:
+        return [
+            _encode(network, some).mean(0) if some else np.zeros(ENCODED, np.float32)
+            for some in (wholes, crops, larger)
+        ]
+
+    def plain() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         changes = [_change(*pair) for pair in zip(crops, later, strict=True)] if later else [np.zeros(_MOTION)]
         means = [np.mean([_statistics(crop) for crop in crops], axis=0)]
         means.append(np.mean([_colours(whole) for whole in wholes], axis=0))
-        return [*means, _full_size(frames[len(frames) // 2]), np.mean(changes, axis=0)]
+        return np.concatenate([*means, _full_size(frames[len(frames) // 2])]), np.mean(changes, axis=0)
 
     threads = torch.get_num_threads()
     if threads == 1:
-        return np.concatenate([*encoded(), *plain()]).astype(np.float32)
+        return _in_order(encoded(), *plain())
     with ThreadPoolExecutor(1) as aside:  # which has one of the cores, and the encoder the others
         rest = aside.submit(plain)
         torch.set_num_threads(threads - 1)
@@ -97,17 +106,30 @@ def embed(network: EfficientNetLite0, frames: Sequence[Pixels], config: Embeddin
             seen = encoded()
         finally:
             torch.set_num_threads(threads)
-        return np.concatenate([*seen, *rest.result()]).astype(np.float32)
+        return _in_order(seen, *rest.result())
+
+
+def _in_order(seen: Sequence[Vector], plain: NDArray[np.float64], changes: NDArray[np.float64]) -> Vector:
+    """The groups one after another, as SIZES has them."""
+    wholes, crops, larger = seen
+    return np.concatenate([wholes, crops, plain, larger, changes]).astype(np.float32)
 
 
 def from_usual(embedding: Row, usual: Vector) -> Row:
-    """An embedding [SIZE] with its motion told from the usual one [22].
+    """An embedding [SIZE] with what it has not, and its motion told from the usual one.
 
-    A still has none, and stays as it is. What is further away than MOST counts as MOST: clips to learn from move, and a
-    scene that stands still is not damaged.
+    A clip is not seen larger and gets the usual still's. A still has no motion, and none is told of it. What is further
+    away than MOST counts as MOST: clips to learn from move, and a scene that stands still is not damaged.
+
+    Args:
+        embedding: As of `embed`; changed in place.
+        usual: [USUAL], the mean still seen larger, then the motion of the mean clip.
     """
+    larger, motion = usual[:ENCODED], usual[ENCODED:]
+    if not embedding[LARGE].any():
+        embedding[LARGE] = larger
     if embedding[MOTION].any():
-        embedding[MOTION] = np.clip(embedding[MOTION] - usual, -MOST, MOST)
+        embedding[MOTION] = np.clip(embedding[MOTION] - motion, -MOST, MOST)
     return embedding
 
 

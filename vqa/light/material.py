@@ -28,7 +28,7 @@ from vqa.errors import ClipError, UsageError, first_few
 from vqa.files import replacing
 from vqa.imports import missing_extra
 from vqa.light.config import DistillConfig, LaddersConfig, MovingConfig, TeacherConfig
-from vqa.light.embedding import MOTION, SIZE, Vector, embed, from_usual
+from vqa.light.embedding import ENCODED, LARGE, MOTION, SIZE, Vector, embed, from_usual
 from vqa.light.encoder import EfficientNetLite0, from_published
 from vqa.light.rali import Judged, Lesson
 from vqa.light.reasons import Taught, grade, read_teacher
@@ -51,9 +51,7 @@ class Embeddings:
     def __init__(self, config: DistillConfig) -> None:
         """Load the published encoder. Raises UsageError without its package."""
         self._config, self._network = config, rounded(published_encoder())
-        self.usual: Vector | None = (
-            None  # motion of the mean clip, once that is known; until then motion is told as it is
-        )
+        self.usual: Vector | None = None  # as of `from_usual`, once that is known
 
     def of_opinions(self, opinions: Sequence[Opinion], say: Callable[[str], None]) -> NDArray[np.float64]:
         """[N, SIZE] of pictures as people saw them."""
@@ -174,6 +172,14 @@ def gather(config: DistillConfig, embeddings: Embeddings, say: Callable[[str], N
         pairs = f", {len(judged.first)} of {judged.of} comparisons" if judged else ""
         trained_on.append(f"{people.name}: {len(opinions)} of {people.expected} pictures{pairs} ({people.terms})")
         say(f"{people.name}: {len(opinions)} pictures")
+    contents = ladders(config.ladders, embeddings, say) if config.ladders else []
+    if contents:
+        count = sum(len(one.steps) for one in contents)
+        trained_on.append(f"ladders: {count} pictures of {len(contents)} contents, in order of severity")
+    stills = [one.embeddings for one in lessons]
+    if contents:
+        stills.append(np.concatenate([one.pictures.embeddings for one in contents]))
+    embeddings.usual = _usual(stills)
     clips = moving(config.moving, embeddings, say) if config.moving else None
     if clips is not None and clips.groups is not None:
         count = len(np.unique(clips.groups))
@@ -187,17 +193,21 @@ def gather(config: DistillConfig, embeddings: Embeddings, say: Callable[[str], N
         trained_on.append(
             f"teacher {config.teacher.run.name}: {used} of {len(rest)} clips, and reasons of {told} pictures above"
         )
-    contents = ladders(config.ladders, embeddings, say) if config.ladders else []
-    if contents:
-        count = sum(len(one.steps) for one in contents)
-        trained_on.append(f"ladders: {count} pictures of {len(contents)} contents, in order of severity")
     return Material(
         lessons=tuple(lessons),
         ladders=tuple(contents),
         trained_on=tuple(trained_on),
         moving=clips,
-        usual=embeddings.usual if config.embedding.motion else None,
+        usual=embeddings.usual,
     )
+
+
+def _usual(stills: Sequence[NDArray[np.float64]]) -> Vector:
+    """As of `from_usual` without motion; sets of stills count alike."""
+    found = np.zeros(ENCODED + MOTION.stop - MOTION.start, np.float32)
+    if stills:
+        found[:ENCODED] = np.mean([one[:, LARGE].mean(0) for one in stills], axis=0)
+    return found
 
 
 def enlargement_of(opinion: Opinion) -> float | None:
@@ -285,9 +295,11 @@ def moving(config: MovingConfig, embeddings: Embeddings, say: Callable[[str], No
 
     Raises as `clips_of`.
     """
-    embeddings.usual = None
+    usual, embeddings.usual = embeddings.usual, None
     found = clips_of(config.ladders, embeddings, say)
-    embeddings.usual = usual = found.embeddings[:, MOTION].mean(0).astype(np.float32)
+    usual = _usual([]) if usual is None else usual.copy()
+    usual[ENCODED:] = found.embeddings[:, MOTION].mean(0)
+    embeddings.usual = usual
     rows = np.stack([from_usual(row, usual) for row in found.embeddings])
     return replace(found, embeddings=rows, weight=config.weight)
 

@@ -53,7 +53,7 @@ class Student:
     ) -> None:
         """Put the parts together; weights are rounded to what the file holds.
 
-        `usual`: float32 [22], the motion of the mean clip learnt from; None: motion does not count.
+        `usual`: float32 [USUAL], what a clip gets for what it has not, as of `from_usual`; None for CLIP's encoder.
         """
         self.card, self._width, self._usual = card, width, usual
         self._head = _rounded_head(head)
@@ -76,7 +76,7 @@ class Student:
             network.load_state_dict(inside, assign=True)
             size = SIZE if isinstance(network, EfficientNetLite0) else network.size
             head = _head_of(tensors, card, size=size)
-            usual = tensors["motion.usual"].numpy() if card.embedding.motion else None
+            usual = tensors["usual"].numpy() if "usual" in tensors else None
         except (OSError, SafetensorError, RuntimeError, KeyError, ValueError, TypeError) as error:
             what = " ".join(str(error).split())[:200]
             raise ModelError(
@@ -91,7 +91,7 @@ class Student:
         tensors = {f"encoder.{name}": t.to(kept).contiguous() for name, t in self._network.state_dict().items()}
         tensors |= _tensors_of(self._head)
         if self._usual is not None:
-            tensors["motion.usual"] = _tensor(self._usual)
+            tensors["usual"] = _tensor(self._usual)
         with replacing(folder / WEIGHTS) as draft:
             draft.write_bytes(as_bytes(tensors))
         write_card(folder, self.card)
