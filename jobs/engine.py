@@ -268,7 +268,7 @@ def _all_batches(
 
 
 def _wait_for_store(uri: str, say: Callable[[str], None]) -> None:
-    """Wait for a store that is away at the end of a run, for a while; "" is never away."""
+    """Wait a while for a store that is away; "" is never away."""
     began = time.monotonic()
     while uri and is_away(uri) and time.monotonic() - began < STORE_SECONDS:
         if time.monotonic() - began < STORE_POLL_SECONDS:

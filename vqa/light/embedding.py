@@ -116,7 +116,7 @@ def _in_order(seen: Sequence[Vector], plain: NDArray[np.float64], changes: NDArr
 
 
 def from_usual(embedding: Row, usual: Vector) -> Row:
-    """An embedding [SIZE] with what it has not, and its motion told from the usual one.
+    """An embedding with what it has not, its motion told from the usual one.
 
     A clip is not seen larger and gets the usual still's. A still has no motion, and none is told of it. What is further
     away than MOST counts as MOST: clips to learn from move, and a scene that stands still is not damaged.
