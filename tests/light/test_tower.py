@@ -174,6 +174,23 @@ def test_another_encoders_features_together_count_as_much() -> None:
     assert sum(group_sizes(PLAIN + 10).values()) == PLAIN + 10 and sum(group_sizes(SIZE).values()) == SIZE
 
 
+def test_an_id_of_the_hub_is_read_from_its_cache_offline(
+    towers: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit, cached = "0123456789abcdef0123456789abcdef01234567", tmp_path / "hub/models--some--clip"
+    shutil.copytree(towers("clip"), cached / "snapshots" / commit)
+    (cached / "refs").mkdir()
+    (cached / "refs/main").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    encoder, revision, words = read_tower("some/clip")
+    assert revision == commit and words.startswith(f"some/clip ({commit}), CLIPVisionModel")
+    picture = [clips.picture(0, width=64, height=64)]
+    np.testing.assert_array_equal(encoder.encode(picture), read_tower(towers("clip"))[0].encode(picture))
+    with pytest.raises(UsageError, match=r"encoder some/other: .* get online or give a folder\. Give a vision model"):
+        read_tower("some/other")
+
+
 def text_only(folder: Path) -> None:
     hf.BertModel(hf.BertConfig(**LAYERS, intermediate_size=32, vocab_size=99)).save_pretrained(folder)
 

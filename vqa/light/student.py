@@ -1,4 +1,4 @@
-"""A student: its folder, weights, scores; transformers only for its vision models."""
+"""A student: its folder, weights, scores; transformers only for towers of it."""
 
 import math
 import time

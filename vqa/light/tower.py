@@ -1,4 +1,7 @@
-"""Vision tower of a transformers model as a student's encoder: CLIP, SigLIP, DINOv2, the tower of a Qwen-VL."""
+"""Vision tower of a transformers model as a student's encoder.
+
+Of CLIP, SigLIP, DINOv2 and the like, or of a video MLLM such as the Qwen-VLs.
+"""
 
 import inspect
 import json
@@ -86,7 +89,7 @@ class TowerEncoder(nn.Module):
 
 
 def _places(state: Tensor) -> Tensor:
-    """Hidden states [places, channels] of [..., channels], or of maps [N, channels, h, w]."""
+    """[places, channels] of states [..., channels], or of maps [N, channels, h, w]."""
     return (state.movedim(1, 3) if state.ndim == 4 else state).flatten(0, -2)
 
 
@@ -100,7 +103,7 @@ def _processor_class(settings: Mapping[str, Any]) -> Any:
 
 
 def read_tower(name: str) -> tuple[TowerEncoder, str, str]:
-    """Load the vision tower of a model; weights are rounded to float16, as a student holds them.
+    """Load a model's vision tower, rounded to float16 as a student holds it.
 
     Args:
         name: `embedded` or another card of configs/models, a folder, or an id of the hub. Code that comes with a model
