@@ -144,15 +144,25 @@ def test_features_are_moments_of_the_towers_own_hidden_states(towers: Callable[[
     np.testing.assert_array_equal(together[0], found)
 
 
-@pytest.mark.parametrize("name", ["clip", "convnext", "qwen3_vl", "qwen3_5", "internvl", "smolvlm"])
-def test_pictures_of_any_size_have_features(towers: Callable[[str], str], name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "channels"),  # of all hidden states that are taken
+    [("clip", 48), ("convnext", 48), ("qwen3_vl", 96), ("qwen3_5", 96), ("internvl", 96), ("smolvlm", 96)],
+)
+def test_pictures_of_any_size_have_features(towers: Callable[[str], str], name: str, channels: int) -> None:
     encoder, _, words = read_tower(towers(name))
     assert words.endswith(f"{type(encoder.tower).__name__}; licence: not stated here, see where it comes from")
+    assert encoder.size == 2 * channels
     for height, width in ((1, 1), (3, 200), (1, 900), (150, 2)):
         found = encoder.encode([np.full((height, width, 3), 90, np.uint8)])
         assert found.shape == (1, encoder.size) and np.isfinite(found).all()
     sharp, soft = (encoder.encode([clips.picture(0, width=96, height=96, noise=one)]) for one in (40.0, 0.0))
     assert not np.allclose(sharp, soft, rtol=1e-3)
+
+
+def test_a_picture_three_pixels_high_is_no_picture_of_three_channels(towers: Callable[[str], str]) -> None:
+    encoder, _, _ = read_tower(towers("clip"))
+    red, thin = (np.full((height, 200, 3), (250, 20, 90), np.uint8) for height in (200, 3))
+    np.testing.assert_allclose(encoder.encode([thin]), encoder.encode([red]), atol=1e-4)
 
 
 def test_the_statistics_stay_and_what_is_kept_is_kept_by_encoder(opinions: Path, towers: Callable[[str], str]) -> None:
