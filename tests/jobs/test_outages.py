@@ -100,7 +100,9 @@ def test_a_store_that_is_away_at_the_end_is_waited_for(
     assert not run_stages([Naming(away=away)], ledger, scores, JobProgress(0, quiet=False), engine=Engine.LOCAL)
     assert {row["status"] for row in table(tmp_path).values()} == {"ok"}
     assert next(answers, None) is None
-    assert f"waiting up to 120 s for a store that does not answer: s3://bucket/{asked_for}.mp4" in capsys.readouterr().err
+    assert (
+        f"waiting up to 120 s for a store that does not answer: s3://bucket/{asked_for}.mp4" in capsys.readouterr().err
+    )
 
 
 def test_only_what_may_pass_is_waited_for() -> None:

@@ -1,11 +1,14 @@
-"""A student with drawn weights: its scores mean nothing, but every pixel of a clip counts."""
+"""A student with drawn weights, whose scores mean nothing but hang on every pixel, and a set of opinions."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
+from PIL import Image, ImageFilter
 
+from tests.support import clips
 from vqa.light.card import StudentCard
 from vqa.light.cascade import Width
 from vqa.light.embedding import SIZE
@@ -49,4 +52,34 @@ def unsure(student_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
         (folder / path.name).write_bytes(path.read_bytes())
     drawn = np.random.default_rng(1).standard_normal((3, SIZE)).astype(np.float32) / 50
     Width(weights=drawn.astype(np.float64), biases=np.zeros(3), floor=0.1, scale=0.2).save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def opinions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixteen pictures of four contents; people like the sharp ones. The config that learns from them."""
+    folder = tmp_path_factory.mktemp("opinions")
+    (folder / "people/tiny").mkdir(parents=True)
+    (folder / "photographs").mkdir()
+    rows = ["file,mos,source"]
+    for content in range(4):
+        whole = Image.fromarray(clips.picture(0, width=256, height=192, seed=content, noise=20.0))
+        for level in range(4):
+            whole.filter(ImageFilter.GaussianBlur(level * 1.5)).save(folder / f"people/tiny/{content}{level}.png")
+            rows.append(f"{content}{level}.png,{4.5 - level},{content}")
+    (folder / "people/tiny/t.csv").write_text("\n".join(rows))
+    people = {"name": "tiny", "table": "t.csv", "picture": "file", "opinion": "mos", "low": 1, "high": 5}
+    people |= {"group": "source", "expected": 16, "terms": "mine", "test_fold": 0, "modulo": 2}
+    (folder / "people.yaml").write_text(yaml.safe_dump(people))
+    for n in range(2):
+        clips.write_image(folder / f"photographs/{n}.png", width=300, height=200, seed=10 + n)
+    config = {
+        "name": "tiny",
+        "folder": str(folder / "people"),
+        "opinions": [{"people": str(folder / "people.yaml")}],
+        "ladders": {"sources": [str(folder / "photographs")], "kinds": 2, "levels": 2, "shortest": 96, "longest": 128},
+        "cache": str(folder / "cache"),
+        "keyframes": 2,
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
     return folder

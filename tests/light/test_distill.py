@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from PIL import Image, ImageFilter
+from PIL import Image
 
 from jobs.request import ScoreRequest, inputs_of
 from jobs.score import score
@@ -23,7 +23,7 @@ from vqa.errors import ModelError, UsageError
 from vqa.light.card import student_digest
 from vqa.light.config import DistillConfig
 from vqa.light.distill import distill, facts_of
-from vqa.light.embedding import ENCODED, LARGE, MOST, MOTION
+from vqa.light.embedding import ENCODED, MOST, MOTION, SIZE, large
 from vqa.light.material import PACKAGE, Embeddings, clips_of, gather
 from vqa.light.reasons import LEVEL_WORDS
 from vqa.light.reasons import PACKAGE as MINILM
@@ -34,36 +34,6 @@ from vqa.types import Clip, Score
 from vqa.views import ViewsConfig, look
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def opinions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve pictures of three contents; people like the sharp ones. The config that learns from them."""
-    folder = tmp_path_factory.mktemp("opinions")
-    (folder / "people/tiny").mkdir(parents=True)
-    (folder / "photographs").mkdir()
-    rows = ["file,mos,source"]
-    for content in range(4):
-        whole = Image.fromarray(clips.picture(0, width=256, height=192, seed=content, noise=20.0))
-        for level in range(4):
-            whole.filter(ImageFilter.GaussianBlur(level * 1.5)).save(folder / f"people/tiny/{content}{level}.png")
-            rows.append(f"{content}{level}.png,{4.5 - level},{content}")
-    (folder / "people/tiny/t.csv").write_text("\n".join(rows))
-    people = {"name": "tiny", "table": "t.csv", "picture": "file", "opinion": "mos", "low": 1, "high": 5}
-    people |= {"group": "source", "expected": 16, "terms": "mine", "test_fold": 0, "modulo": 2}
-    (folder / "people.yaml").write_text(yaml.safe_dump(people))
-    for n in range(2):
-        clips.write_image(folder / f"photographs/{n}.png", width=300, height=200, seed=10 + n)
-    config = {
-        "name": "tiny",
-        "folder": str(folder / "people"),
-        "opinions": [{"people": str(folder / "people.yaml")}],
-        "ladders": {"sources": [str(folder / "photographs")], "kinds": 2, "levels": 2, "shortest": 96, "longest": 128},
-        "cache": str(folder / "cache"),
-        "keyframes": 2,
-    }
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    return folder
 
 
 def test_a_student_is_trained_scores_and_is_named_in_every_row(
@@ -288,7 +258,7 @@ def test_moving_clips_teach_their_order_and_a_still_stays_as_it_is(
         read_opinions(load_config(opinions / "people.yaml", PeopleSet), config.folder), print
     )
     assert not stills[:, MOTION].any()
-    assert larger.any() and (found.embeddings[:, LARGE] == larger).all(), "a clip is not seen larger"
+    assert larger.any() and (found.embeddings[:, large(SIZE)] == larger).all(), "a clip is not seen larger"
 
 
 @pytest.mark.parametrize(

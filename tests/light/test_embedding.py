@@ -14,7 +14,6 @@ from vqa.light.embedding import (
     _CROP_RINGS,
     _LUMA_RINGS,
     ENCODED,
-    LARGE,
     MOTION,
     SIZE,
     SIZES,
@@ -30,6 +29,7 @@ from vqa.light.embedding import (
     blurred,
     embed,
     from_usual,
+    large,
 )
 from vqa.light.encoder import EfficientNetLite0
 
@@ -158,20 +158,20 @@ def test_only_pairs_have_motion_and_every_other_group_sees_their_first_frames() 
     moved, unmoved = from_usual(found.copy(), usual), from_usual(alone.copy(), usual)
     np.testing.assert_array_equal(moved[MOTION], np.clip(found[MOTION] - motion, -2, 2))
     np.testing.assert_array_equal(unmoved[MOTION], alone[MOTION])
-    np.testing.assert_array_equal(moved[: LARGE.start], found[: LARGE.start])
+    np.testing.assert_array_equal(moved[: large(SIZE).start], found[: large(SIZE).start])
 
 
 def test_a_still_is_seen_larger_and_a_clip_gets_the_usual_one_of_that() -> None:
     frame = np.random.default_rng(6).integers(0, 256, (300, 400, 3), dtype=np.uint8)
     network, config = EfficientNetLite0().eval(), EmbeddingConfig(whole_pixels=128, large_pixels=256)
-    usual = np.arange(ENCODED + 22, dtype=np.float32)
+    usual, larger = np.arange(ENCODED + 22, dtype=np.float32), large(SIZE)
     still, clip = embed(network, [frame], config), embed(network, [frame, frame], config)
-    assert still[LARGE].any() and not clip[LARGE].any()
+    assert still[larger].any() and not clip[larger].any()
     at_that_size = embed(network, [frame], EmbeddingConfig(whole_pixels=256))
-    np.testing.assert_allclose(still[LARGE], at_that_size[:ENCODED], rtol=1e-5, atol=1e-6)
-    assert np.abs(still[LARGE] - still[:ENCODED]).max() > 1e-3
+    np.testing.assert_allclose(still[larger], at_that_size[:ENCODED], rtol=1e-5, atol=1e-6)
+    assert np.abs(still[larger] - still[:ENCODED]).max() > 1e-3
     np.testing.assert_array_equal(from_usual(still.copy(), usual), still)
-    np.testing.assert_array_equal(from_usual(clip.copy(), usual)[LARGE], usual[:ENCODED])
+    np.testing.assert_array_equal(from_usual(clip.copy(), usual)[larger], usual[:ENCODED])
 
 
 def test_statistics_beside_the_encoder_are_the_same() -> None:

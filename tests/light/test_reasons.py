@@ -5,6 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import transformers as hf
+from safetensors.torch import load_file
 
 from vqa.data.score_table import ScoreRow, ScoreTable
 from vqa.errors import UsageError
@@ -89,3 +92,56 @@ def test_texts_that_mean_the_same_lie_together() -> None:
     assert np.linalg.norm(found, axis=1) == pytest.approx(1.0)
     likeness = found @ found.T
     assert likeness[0, 1] > likeness[0, 2] + 0.2
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    """CLIP's text model with drawn weights, and a tokenizer whose words are letters, some joined."""
+    letters = [*"abcdefghijklmnopqrstuvwxyz"]
+    words = [*letters, *(f"{one}</w>" for one in letters), "bl", "blu", "blur</w>", "<|startoftext|>", "<|endoftext|>"]
+    merges = [("b", "l"), ("bl", "u"), ("blu", "r</w>")]
+    tokenizer = hf.CLIPTokenizer(vocab={word: n for n, word in enumerate(words)}, merges=merges)
+    torch.manual_seed(0)
+    config = hf.CLIPTextConfig(
+        vocab_size=len(words),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=12,
+        projection_dim=24,
+        bos_token_id=len(words) - 2,
+        eos_token_id=len(words) - 1,
+        pad_token_id=len(words) - 1,
+    )
+    model = hf.CLIPTextModelWithProjection(config)
+    with torch.no_grad():
+        for weights in model.parameters():  # drawn as CLIP draws them, texts are hardly told apart
+            weights.normal_(0, 0.3)
+    model.save_pretrained(tmp_path / "clip")
+    tokenizer.save_pretrained(tmp_path / "clip")
+    return tmp_path / "clip"
+
+
+def test_clips_text_encoder_gives_its_projection_of_each_text_by_itself(clip: Path) -> None:
+    texts = ["blur", "strong blur", "a text of many more letters than positions"]
+    found = encode_texts(texts, str(clip))
+    assert found.shape == (3, 24)
+    assert np.linalg.norm(found, axis=1) == pytest.approx(1.0)
+    model = hf.CLIPTextModelWithProjection.from_pretrained(clip).eval()
+    tokenizer = hf.AutoTokenizer.from_pretrained(clip)
+    for row, text in zip(found, texts, strict=True):
+        tokens = tokenizer([text], truncation=True, max_length=12, return_tensors="pt")
+        assert tokens["input_ids"].shape == (1, {"blur": 3, "strong blur": 9}.get(text, 12))
+        with torch.inference_mode():
+            wanted = torch.nn.functional.normalize(model(**tokens).text_embeds[0], dim=0)
+        np.testing.assert_allclose(row, wanted.numpy(), atol=1e-5)
+    assert found[0] @ found[1] < 0.999
+
+
+def test_a_text_encoder_that_is_pickled_alone_is_refused(clip: Path) -> None:
+    torch.save(load_file(clip / "model.safetensors"), clip / "pytorch_model.bin")
+    (clip / "model.safetensors").unlink()
+    with pytest.raises(UsageError, match=r"cannot be loaded .*model.safetensors") as caught:
+        encode_texts(["blur"], str(clip))
+    assert "\n" not in str(caught.value)

@@ -36,13 +36,22 @@ class ClipConfig(Strict):
     processor: Values = Field(description="preprocessor_config.json")
 
 
+class TowerConfig(Strict):
+    """A vision tower of transformers as its folder describes it."""
+
+    vision: Values = Field(description="config.json of the tower")
+    processor: Values = Field(description="preprocessor_config.json")
+    depths: list[int] = Field(description="hidden states that are taken, 0 is what enters the first layer")
+
+
 class StudentCard(Strict):
     """What a student is and was made from: student.yaml."""
 
     format: Literal[2] = 2
     name: str = Field(description="the model_id of its rows")
-    encoder: Literal["efficientnet-lite0", "clip"] = "efficientnet-lite0"
-    clip: ClipConfig | None = Field(None, description="of encoder clip")
+    encoder: Literal["efficientnet-lite0", "clip", "tower"] = "efficientnet-lite0"
+    clip: ClipConfig | None = Field(None, description="of encoder clip, which released RALI has")
+    tower: TowerConfig | None = Field(None, description="of encoder tower")
     embedding: EmbeddingConfig = Field(default_factory=EmbeddingConfig)
     views: Values = Field(description="settings of views it was trained on; FIXED_VIEWS cannot be changed")
     words: list[str] = Field(default_factory=list, description="of each basis vector, for the reason; empty without")

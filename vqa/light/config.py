@@ -134,6 +134,10 @@ class DistillConfig(Strict):
     teacher: TeacherConfig | None = Field(None, description="a run of vqa score; the scale where no opinions are given")
     ladders: LaddersConfig | None = Field(None, description="null = people's opinions alone")
     moving: MovingConfig | None = Field(None, description="clips in their order by VMAF; null = stills alone")
+    encoder: str | None = Field(
+        None,
+        description="vision model for transformers: embedded, a card, folder or hub id; null = EfficientNet-Lite0",
+    )
     embedding: EmbeddingConfig = Field(default_factory=EmbeddingConfig)
     regression: RegressionConfig = Field(default_factory=RegressionConfig)
     rali: RaliConfig | None = Field(None, description="basis vectors with scores; null = by regression alone")

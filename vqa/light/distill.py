@@ -9,8 +9,9 @@ from vqa.light.basis import Basis
 from vqa.light.card import StudentCard
 from vqa.light.cascade import FOLDS, Width, folds_of
 from vqa.light.config import DistillConfig, RegressionConfig
+from vqa.light.encoder import EfficientNetLite0
 from vqa.light.enlargement import Enlargement
-from vqa.light.material import Embeddings, Ladder, Material, gather, published_encoder
+from vqa.light.material import Embeddings, Ladder, Material, gather
 from vqa.light.rali import Facts, Lesson, fit_basis
 from vqa.light.ranking import Order, order_of
 from vqa.light.reasons import encode_texts, fact
@@ -22,18 +23,21 @@ def distill(config: DistillConfig, say: Callable[[str], None]) -> Student:
     """Train a student.
 
     Args:
-        config: Sets, teacher, ladders, embedding, regression or the steps of RALI.
+        config: Sets, teacher, ladders, encoder, embedding, regression or the steps of RALI.
         say: Takes a line on each step.
 
     Raises:
         UsageError: A set or teacher that is not there, with too few pictures, or with one opinion only; comparisons of
-            other pictures, or against the opinions; a text encoder that is not there.
+            other pictures, or against the opinions; an encoder, or one of texts, that is not there.
     """
-    material = gather(config, Embeddings(config), say)
+    embeddings = Embeddings(config)
+    material = gather(config, embeddings, say)
     head = fit_head(config, material)
     words = list(head.words) if isinstance(head, Basis) else []
     card = StudentCard(
         name=config.name,
+        encoder="tower" if config.encoder else "efficientnet-lite0",
+        tower=None if isinstance(embeddings.network, EfficientNetLite0) else embeddings.network.config,
         embedding=config.embedding,
         views=config.views(),
         words=words,
@@ -41,7 +45,7 @@ def distill(config: DistillConfig, say: Callable[[str], None]) -> Student:
         scale="opinions" if material.lessons else "severity",
         limits=config.limits,
     )
-    return Student(published_encoder(), head, card, fit_width(config, material), material.usual)
+    return Student(embeddings.network, head, card, fit_width(config, material), material.usual)
 
 
 def fit_width(config: DistillConfig, material: Material) -> Width | None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from torch.nn import functional
 from vqa.light.card import EmbeddingConfig
 from vqa.light.encoder import CHANNELS, EfficientNetLite0
 from vqa.types import Pixels
+
+if TYPE_CHECKING:
+    from vqa.light.tower import TowerEncoder
 
 Vector = NDArray[np.float32]
 Row = TypeVar("Row", NDArray[np.float32], NDArray[np.float64])
@@ -44,9 +47,8 @@ SIZES = {
     "motion": _MOTION,
 }
 SIZE = sum(SIZES.values())
-MOTION = slice(SIZE - _MOTION, SIZE)
-LARGE = slice(MOTION.start - ENCODED, MOTION.start)
-USUAL = slice(LARGE.start, SIZE)  # what some clips have and others have not
+PLAIN = SIZE - 3 * ENCODED  # what no encoder makes
+MOTION = slice(-_MOTION, None)
 MOST = 2.0  # of a change of motion: e squared times as much or as little
 
 _CROP_RINGS = (0.005, *np.geomspace(0.02, 0.5, BANDS).tolist())  # edges, in cycles a pixel
@@ -57,7 +59,17 @@ _LUMA_RINGS, _CHROMA_RINGS = (
 _CORNERS = ((0.25, 0.25), (0.75, 0.75), (0.75, 0.25), (0.25, 0.75))  # centres of a clip's crops, in frame sizes
 
 
-def embed(network: EfficientNetLite0, frames: Sequence[Pixels], config: EmbeddingConfig) -> Vector:
+def group_sizes(size: int) -> dict[str, int]:
+    """Sizes of the groups of an embedding [size], whatever its encoder gives."""
+    return SIZES | dict.fromkeys(("whole", "crops", "large"), (size - PLAIN) // 3)
+
+
+def large(size: int) -> slice:
+    """Where an embedding [size] has the still at its larger size."""
+    return slice(-_MOTION - (size - PLAIN) // 3, -_MOTION)
+
+
+def embed(network: "EfficientNetLite0 | TowerEncoder", frames: Sequence[Pixels], config: EmbeddingConfig) -> Vector:
     """Embed a clip.
 
     Args:
@@ -67,10 +79,10 @@ def embed(network: EfficientNetLite0, frames: Sequence[Pixels], config: Embeddin
         config: How many are seen whole and how many crops are cut; of a single frame more, as they cost no more looks.
 
     Returns:
-        float32 [SIZE], the groups of SIZES one after another: encoder on whole frames, encoder on crops, statistics of
-        the crops, colours of the whole frames, each the mean over the pictures; spectra and local contrasts of the
-        middle frame at its full size; encoder on a still at a larger size, 0 where there are more frames; what changes
-        in the crops to the next frame, 0 where there is none.
+        float32 [SIZE], of a tower [PLAIN + 3 * its size], the groups of SIZES one after another: encoder on whole
+        frames, encoder on crops, statistics of the crops, colours of the whole frames, each the mean over the pictures;
+        spectra and local contrasts of the middle frame at its full size; encoder on a still at a larger size, 0 where
+        there are more frames; what changes in the crops to the next frame, 0 where there is none.
     """
     is_paired = config.motion and len(frames) > 1
     following, frames = (frames[1::2], frames[::2]) if is_paired else ((), frames)
@@ -85,10 +97,8 @@ def embed(network: EfficientNetLite0, frames: Sequence[Pixels], config: Embeddin
     larger = [_reduced(one, config.large_pixels**2) for one in frames if len(frames) == 1]
 
     def encoded() -> list[Vector]:
-        return [
-            _encode(network, some).mean(0) if some else np.zeros(ENCODED, np.float32)
-            for some in (wholes, crops, larger)
-        ]
+        seen = [_encode(network, some).mean(0) for some in (wholes, crops, larger) if some]
+        return seen if larger else [*seen, np.zeros_like(seen[0])]
 
     def plain() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         changes = [_change(*pair) for pair in zip(crops, later, strict=True)] if later else [np.zeros(_MOTION)]
@@ -123,13 +133,13 @@ def from_usual(embedding: Row, usual: Vector) -> Row:
 
     Args:
         embedding: As of `embed`; changed in place.
-        usual: [USUAL], the mean still seen larger, then the motion of the mean clip.
+        usual: The mean still at its larger size, then the motion of the mean clip: as the end of an embedding.
     """
-    larger, motion = usual[:ENCODED], usual[ENCODED:]
-    if not embedding[LARGE].any():
-        embedding[LARGE] = larger
+    larger = large(len(embedding))
+    if not embedding[larger].any():
+        embedding[larger] = usual[:-_MOTION]
     if embedding[MOTION].any():
-        embedding[MOTION] = np.clip(embedding[MOTION] - motion, -MOST, MOST)
+        embedding[MOTION] = np.clip(embedding[MOTION] - usual[MOTION], -MOST, MOST)
     return embedding
 
 
@@ -159,8 +169,10 @@ def _crop(frame: Pixels, centre: tuple[float, float], side: int) -> Pixels:
     return frame[top : top + high, left : left + wide]
 
 
-def _encode(network: EfficientNetLite0, pictures: Sequence[Pixels]) -> Vector:
+def _encode(network: "EfficientNetLite0 | TowerEncoder", pictures: Sequence[Pixels]) -> Vector:
     """Channel means and deviations by stage [N, ENCODED] of pictures of one size."""
+    if not isinstance(network, EfficientNetLite0):
+        return network.encode(pictures)
     with torch.inference_mode():
         maps = network(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2))
         return np.asarray(torch.cat([part for one in maps for part in _moments(one)], 1).numpy())

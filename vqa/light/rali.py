@@ -18,6 +18,7 @@ from torch.nn import functional
 from vqa.light.align import align
 from vqa.light.basis import Basis, fit_vectors, principal, unit
 from vqa.light.config import AlignConfig, RaliConfig, RegressionConfig, TuningConfig
+from vqa.light.embedding import SIZE
 from vqa.light.ranking import Order, gaps_loss, order_loss, pairs_loss
 from vqa.light.regression import principal_axes, standardisation
 
@@ -99,7 +100,7 @@ def reduce(lessons: Sequence[Lesson], facts: Facts | None, axes: int, regression
     sets: list[Lesson | Facts] = [*lessons, facts] if facts else [*lessons]
     centre, scale = standardisation([one.embeddings for one in sets], regression)
     standard = [(one.embeddings - centre) * scale for one in sets]
-    rotation = principal_axes(standard, axes) / standard[0].shape[1] ** 0.5  # points about 1 long
+    rotation = principal_axes(standard, axes) / SIZE**0.5  # points about 1 long
     return Reduced(points=tuple(one @ rotation for one in standard), centre=centre, scale=scale, rotation=rotation)
 
 

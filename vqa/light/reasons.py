@@ -124,7 +124,7 @@ def _encoder(place: str) -> Callable[[list[str]], torch.Tensor]:
         config = transformers.AutoConfig.from_pretrained(place)
         is_clip = config.model_type.startswith("clip")
         kind = transformers.CLIPTextModelWithProjection if is_clip else transformers.AutoModel
-        model = kind.from_pretrained(place).eval()
+        model = kind.from_pretrained(place, use_safetensors=True).eval()
         tokenizer = transformers.AutoTokenizer.from_pretrained(place)
     except (OSError, ValueError, KeyError) as error:
         what = " ".join(str(error).split())[:200]

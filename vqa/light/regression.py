@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
 from vqa.light.config import RegressionConfig
-from vqa.light.embedding import SIZES
+from vqa.light.embedding import SIZE, SIZES, group_sizes
 
 Matrix = NDArray[np.float64]
 _SPANNED = 2000  # rows that the axes of the radial part are taken from, at most
@@ -79,7 +79,7 @@ def fit_regressor(sets: Sequence[LabelledSet], config: RegressionConfig) -> Regr
     rows = np.concatenate([(one.embeddings - centre) * scale for one in sets])
     groups = _numbered(sets)
     row_weights = np.concatenate([np.full(len(one.labels), (one.weight / len(one.labels)) ** 0.5) for one in sets])
-    linear = (1 - config.radial) / rows.shape[1]
+    linear = (1 - config.radial) / SIZE  # also where there are fewer: their emphasis makes up for it
     kernel = linear * (rows @ rows.T)
     radial = None
     if config.radial:
@@ -93,7 +93,7 @@ def fit_regressor(sets: Sequence[LabelledSet], config: RegressionConfig) -> Regr
             scale=_float32(scale),
             axes=axes.astype(np.float32),
             centres=places,
-            coefficients=np.full(len(rows), config.radial * middle / rows.shape[1]),  # as yet what a row counts at most
+            coefficients=np.full(len(rows), config.radial * middle / SIZE),  # as yet what a row counts at most
             sharpness=config.sharpness / middle,
         )
         kernel += radial.coefficients * np.exp(-radial.sharpness * squares)
@@ -185,8 +185,14 @@ def _standardised(one: LabelledSet) -> Matrix:
 
 
 def standardisation(sets: Sequence[Matrix], config: RegressionConfig) -> tuple[Matrix, Matrix]:
-    """Centre and scale of each feature: sets count alike, groups by their emphasis."""
+    """Centre and scale of each feature: sets count alike, groups by their emphasis.
+
+    A group counts the same whatever encoder made it: as much as with EfficientNet-Lite0's number of features.
+    """
     centre: Matrix = np.add.reduce([one.mean(0) / len(sets) for one in sets])
     variance = np.add.reduce([one.var(0) / len(sets) for one in sets])
-    emphasis = np.concatenate([np.full(size, config.emphasis.get(name, 1.0)) for name, size in SIZES.items()])
+    sizes = group_sizes(len(centre))
+    emphasis = np.concatenate(
+        [np.full(size, config.emphasis.get(name, 1.0) * SIZES[name] / size) for name, size in sizes.items()]
+    )
     return centre, np.sqrt(emphasis) / (np.sqrt(variance) + 1e-6)

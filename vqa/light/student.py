@@ -1,11 +1,11 @@
-"""A student: its folder, weights, scores; transformers only for CLIP's encoder."""
+"""A student: its folder, weights, scores; transformers only for towers of it."""
 
 import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from vqa.files import replacing
 from vqa.light.basis import BASIS_PARTS, Basis
 from vqa.light.card import EMBEDDED_STUDENT, WEIGHTS, WIDTH, StudentCard, read_card, write_card
 from vqa.light.cascade import Width
-from vqa.light.embedding import SIZE, Vector, embed, from_usual
+from vqa.light.embedding import PLAIN, SIZE, Vector, embed, from_usual
 from vqa.light.encoder import EfficientNetLite0
 from vqa.light.enlargement import Enlargement
 from vqa.light.regression import RadialPart, Regressor
@@ -28,6 +28,7 @@ from vqa.types import Score, Views
 
 if TYPE_CHECKING:
     from vqa.light.clip import ClipEncoder
+    from vqa.light.tower import TowerEncoder
 
 # Of the radial part of a regressor, as the file has them.
 RADIAL_PARTS = {
@@ -37,6 +38,7 @@ RADIAL_PARTS = {
     "centres": torch.float16,
     "coefficients": torch.float32,
 }
+Encoder: TypeAlias = "EfficientNetLite0 | ClipEncoder | TowerEncoder"
 NEAREST = "nearest basis: "  # before words that no model wrote
 
 
@@ -45,7 +47,7 @@ class Student:
 
     def __init__(
         self,
-        network: "EfficientNetLite0 | ClipEncoder",
+        network: "Encoder",
         head: "Line | Basis",
         card: StudentCard,
         width: Width | None = None,
@@ -53,7 +55,7 @@ class Student:
     ) -> None:
         """Put the parts together; weights are rounded to what the file holds.
 
-        `usual`: float32 [USUAL], what a clip gets for what it has not, as of `from_usual`; None for CLIP's encoder.
+        `usual`: what a clip gets for what it has not, as of `from_usual`; None for CLIP's encoder.
         """
         self.card, self._width, self._usual = card, width, usual
         self._head = _rounded_head(head)
@@ -69,26 +71,24 @@ class Student:
         card = read_card(folder)
         try:
             tensors = load_file(folder / WEIGHTS)
-            network = _network_of(card)
-            inside = {
-                name.removeprefix("encoder."): t.float() for name, t in tensors.items() if name.startswith("encoder.")
-            }
-            network.load_state_dict(inside, assign=True)
-            size = SIZE if isinstance(network, EfficientNetLite0) else network.size
+            network, size = _encoder_of(tensors, card)
             head = _head_of(tensors, card, size=size)
             usual = tensors["usual"].numpy() if "usual" in tensors else None
-        except (OSError, SafetensorError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        except (OSError, SafetensorError, RuntimeError, KeyError, ValueError, TypeError, ModelError) as error:
             what = " ".join(str(error).split())[:200]
             raise ModelError(
                 f"student {folder}: {WEIGHTS} cannot be used ({what}); make it anew with `vqa distill`"
             ) from error
-        return cls(network.eval(), head, card, Width.load(folder, size=size), usual)
+        return cls(network, head, card, Width.load(folder, size=size), usual)
 
     def save(self, folder: Path) -> None:
-        """Write weights (EfficientNet-Lite0 in float16), student.yaml, the width if any."""
+        """Write weights (an encoder's in float16), student.yaml, the width if any."""
         folder.mkdir(parents=True, exist_ok=True)
-        kept = torch.float16 if isinstance(self._network, EfficientNetLite0) else torch.float32
-        tensors = {f"encoder.{name}": t.to(kept).contiguous() for name, t in self._network.state_dict().items()}
+        kept = torch.float32 if self.card.encoder == "clip" else torch.float16
+        tensors = {
+            f"encoder.{name}": (t.to(kept) if t.is_floating_point() else t).contiguous()
+            for name, t in self._network.state_dict().items()
+        }
         tensors |= _tensors_of(self._head)
         if self._usual is not None:
             tensors["usual"] = _tensor(self._usual)
@@ -101,10 +101,12 @@ class Student:
 
     def embed(self, views: Views) -> Vector:
         """The clip's embedding, float32 [D]."""
-        if isinstance(self._network, EfficientNetLite0):
-            found = embed(self._network, views.global_pictures, self.card.embedding)
-            return found if self._usual is None else from_usual(found, self._usual)
-        return self._network.embed(views.global_pictures)
+        if self.card.encoder == "clip":
+            return cast("ClipEncoder", self._network).embed(views.global_pictures)
+        found = embed(
+            cast("EfficientNetLite0 | TowerEncoder", self._network), views.global_pictures, self.card.embedding
+        )
+        return found if self._usual is None else from_usual(found, self._usual)
 
     def opinion(
         self, embeddings: NDArray[np.floating[Any]], enlargements: Sequence[float | None] | None = None
@@ -205,15 +207,34 @@ def _tensor(numbers: NDArray[np.floating[Any]], dtype: torch.dtype = torch.float
     return torch.from_numpy(numbers).to(dtype)
 
 
-def _network_of(card: StudentCard) -> "EfficientNetLite0 | ClipEncoder":
-    """The encoder without weights. Raises ValueError."""
+def _encoder_of(tensors: Mapping[str, torch.Tensor], card: StudentCard) -> tuple[Encoder, int]:
+    """Encoder in a student's file, and the size of its embeddings.
+
+    Raises RuntimeError, ValueError, KeyError or ModelError where file and card do not fit.
+    """
+    inside = {
+        name.removeprefix("encoder."): t.float() if t.is_floating_point() else t
+        for name, t in tensors.items()
+        if name.startswith("encoder.")
+    }
     if card.encoder == "efficientnet-lite0":
-        return EfficientNetLite0()
+        lite0 = EfficientNetLite0()
+        lite0.load_state_dict(inside, assign=True)
+        return lite0.eval(), SIZE
+    if card.encoder == "tower":
+        if card.tower is None:
+            raise ValueError("the card has no tower")
+        from vqa.light.tower import TowerEncoder  # transformers: only where one of its models looks
+
+        tower = TowerEncoder(card.tower, {name.removeprefix("tower."): t for name, t in inside.items()})
+        return tower, PLAIN + 3 * tower.size
     if card.clip is None:
         raise ValueError("the card has no clip")
-    from vqa.light.clip import ClipEncoder  # transformers: only where CLIP looks
+    from vqa.light.clip import ClipEncoder
 
-    return ClipEncoder(card.clip)
+    clip = ClipEncoder(card.clip)
+    clip.load_state_dict(inside, assign=True)
+    return clip.eval(), clip.size
 
 
 def _head_of(tensors: Mapping[str, torch.Tensor], card: StudentCard, *, size: int) -> Line | Basis:

@@ -75,13 +75,13 @@ def load_model(card: ModelCard, *, alone: bool = False) -> Policy:
         require("train", "accelerate", doing=f"device_map {device}")
     options = _options(card, location)
     where = f"model {location.model_id}"
-    with _loading(where):
+    with loading(where):
         config = late_imports(lambda: hf.AutoConfig.from_pretrained(location.place, **options), alone=alone)
         mapping = hf.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
     if type(config) not in mapping and "AutoModelForImageTextToText" not in getattr(config, "auto_map", {}):
         raise ModelError(f"{where}: {config.model_type} does not take pictures and write text. A scorer must do both.")
     _settle_attention(config, card)
-    with _loading(where):
+    with loading(where):
         # transformers places weights by accelerate, which scoring can do without: they are moved where it is missing.
         is_placed = device != "cpu" and find_spec("accelerate") is not None
         model, report = late_imports(
@@ -113,7 +113,7 @@ def load_model(card: ModelCard, *, alone: bool = False) -> Policy:
 def load_processor(card: ModelCard, location: Location) -> "ProcessorMixin":
     """Load a model's processor with the card's limits; ModelError if unusable."""
     where = f"model {location.model_id}"
-    with _loading(where):
+    with loading(where):
         processor: ProcessorMixin = late_imports(
             lambda: hf.AutoProcessor.from_pretrained(location.place, **_options(card, location))
         )
@@ -208,7 +208,7 @@ def _try_picture(processor: "ProcessorMixin", is_video: bool, where: str) -> Non
 
 
 @contextmanager
-def _loading(where: str) -> Iterator[None]:
+def loading(where: str) -> Iterator[None]:
     """Turn errors of transformers into ModelError; hide its bars and weight tables."""
     bars = hf.utils.logging
     shown, loudness = bars.is_progress_bar_enabled(), bars.get_verbosity()
