@@ -9,36 +9,29 @@ from PIL import Image, ImageFilter
 from scipy.ndimage import gaussian_filter
 
 from vqa.light.card import EmbeddingConfig
-from vqa.light.embedding import (
-    _CONTRASTS,
-    _CROP_RINGS,
-    _LUMA_RINGS,
-    ENCODED,
-    MOTION,
-    SIZE,
-    SIZES,
+from vqa.light.embedding import ENCODED, MOTION, SIZE, SIZES, _reduced, embed, from_usual, large
+from vqa.light.encoder import EfficientNetLite0
+from vqa.light.statistics import (
+    CONTRASTS,
+    CROP_RINGS,
+    LUMA_RINGS,
     WHOLE_BANDS,
     _asymmetric,
-    _change,
     _contrasts,
-    _full_size,
     _planes,
     _products,
-    _reduced,
     _spectrum,
     blurred,
-    embed,
-    from_usual,
-    large,
+    change,
+    full_size,
 )
-from vqa.light.encoder import EfficientNetLite0
 
 
 @pytest.mark.parametrize("frequency", [0.03, 0.11, 0.3])
 def test_a_wave_stands_in_the_ring_of_its_frequency(frequency: float) -> None:
     wave = np.sin(2 * np.pi * frequency * np.arange(400))[None] * np.ones((300, 1))
-    found = int(np.argmax(_spectrum(wave.astype(np.float32), _LUMA_RINGS, 1e-8)))
-    assert _LUMA_RINGS[found] <= frequency < _LUMA_RINGS[found + 1]
+    found = int(np.argmax(_spectrum(wave.astype(np.float32), LUMA_RINGS, 1e-8)))
+    assert LUMA_RINGS[found] <= frequency < LUMA_RINGS[found + 1]
 
 
 @pytest.mark.parametrize("shape", [(64, 48), (33, 47), (32, 1000)])
@@ -47,9 +40,9 @@ def test_a_ring_holds_the_mean_power_of_its_frequencies(shape: tuple[int, int]) 
     window = np.hanning(shape[0])[:, None] * np.hanning(shape[1])
     power = np.abs(np.fft.rfft2((plane - plane.mean()) * window)) ** 2
     radius = np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1]))
-    rings = [power[(low <= radius) & (radius < high)] for low, high in pairwise(_LUMA_RINGS)]
+    rings = [power[(low <= radius) & (radius < high)] for low, high in pairwise(LUMA_RINGS)]
     wanted = [np.log((one.mean() if one.size else 0) / plane.size + 1e-8) for one in rings]
-    np.testing.assert_allclose(_spectrum(plane, _LUMA_RINGS, 1e-8), wanted, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(_spectrum(plane, LUMA_RINGS, 1e-8), wanted, rtol=0, atol=1e-5)
     assert any(one.size == 0 for one in rings) == (shape != (32, 1000))
 
 
@@ -102,16 +95,16 @@ def test_planes_and_contrasts_by_strips_are_those_of_the_whole_frame(shape: tupl
 
 def test_blur_takes_the_high_rings_and_flattens_contrasts() -> None:
     noise = Image.fromarray(np.random.default_rng(1).integers(0, 256, (120, 160, 3), dtype=np.uint8))
-    sharp, blurred = (_full_size(np.asarray(one)) for one in (noise, noise.filter(ImageFilter.GaussianBlur(2))))
+    sharp, blurred = (full_size(np.asarray(one)) for one in (noise, noise.filter(ImageFilter.GaussianBlur(2))))
     assert (sharp - blurred)[WHOLE_BANDS - 6 : WHOLE_BANDS].min() > 4  # of log power
-    deviations = slice(2 * WHOLE_BANDS + _CONTRASTS - 6, 2 * WHOLE_BANDS + _CONTRASTS)
+    deviations = slice(2 * WHOLE_BANDS + CONTRASTS - 6, 2 * WHOLE_BANDS + CONTRASTS)
     assert (sharp - blurred)[deviations].min() > 1
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 300), (33, 47)])
 def test_any_size_and_a_flat_frame_give_finite_numbers(size: tuple[int, int]) -> None:
-    found = _full_size(np.full((*size, 3), 77, dtype=np.uint8))
-    assert found.shape == (2 * WHOLE_BANDS + 2 * _CONTRASTS,)
+    found = full_size(np.full((*size, 3), 77, dtype=np.uint8))
+    assert found.shape == (2 * WHOLE_BANDS + 2 * CONTRASTS,)
     assert np.isfinite(found).all()
     assert np.isfinite(_contrasts(np.zeros(size, dtype=np.float32))).all()
 
@@ -132,18 +125,18 @@ def test_a_frame_is_reduced_as_pillow_reduces_it(size: tuple[int, int]) -> None:
 def test_what_changes_stands_in_the_ring_of_its_frequency(frequency: float) -> None:
     grey = np.full((192, 192, 3), 128, np.uint8)
     wave = np.round(20 * np.sin(2 * np.pi * frequency * np.arange(192)))[None, :, None]
-    found = _change(grey, (grey + wave).astype(np.uint8))
+    found = change(grey, (grey + wave).astype(np.uint8))
     ring = int(np.argmax(found[6:]))
-    assert _CROP_RINGS[ring] <= frequency < _CROP_RINGS[ring + 1]
+    assert CROP_RINGS[ring] <= frequency < CROP_RINGS[ring + 1]
     assert found[0] == pytest.approx(np.log(np.abs(wave).mean() / 255), abs=0.01)
 
 
 def test_a_frozen_frame_changes_in_no_pixel_and_a_flicker_in_all_alike() -> None:
     crop = np.random.default_rng(3).integers(0, 200, (192, 192, 3), dtype=np.uint8)
-    still, flicker = _change(crop, crop), _change(crop, crop + 20)
+    still, flicker = change(crop, crop), change(crop, crop + 20)
     assert (still[5], flicker[5]) == (1, 0) and still[:5].max() == np.log(np.float64(1e-4))
     assert np.exp(flicker[[0, 2]]) == pytest.approx(20 / 255, rel=0.01) and np.exp(flicker[1]) < 1e-3
-    assert np.isfinite(_change(crop[:1, :3], crop[1:2, :3])).all()
+    assert np.isfinite(change(crop[:1, :3], crop[1:2, :3])).all()
 
 
 def test_only_pairs_have_motion_and_every_other_group_sees_their_first_frames() -> None:

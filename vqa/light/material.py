@@ -29,11 +29,12 @@ from vqa.errors import ClipError, UsageError, first_few
 from vqa.files import replacing
 from vqa.imports import missing_extra
 from vqa.light.config import DistillConfig, LaddersConfig, MovingConfig, TeacherConfig
-from vqa.light.embedding import MOTION, SIZE, Vector, embed, from_usual, large
+from vqa.light.embedding import MOTION, SIZE, embed, from_usual, large
 from vqa.light.encoder import EfficientNetLite0, from_published
 from vqa.light.rali import Judged, Lesson
 from vqa.light.reasons import Taught, grade, read_teacher
 from vqa.light.regression import LabelledSet
+from vqa.light.statistics import Vector
 from vqa.light.student import rounded
 from vqa.media.storage.fingerprint import fingerprint
 from vqa.types import Clip, Pixels

@@ -20,10 +20,11 @@ from vqa.files import replacing
 from vqa.light.basis import BASIS_PARTS, Basis
 from vqa.light.card import EMBEDDED_STUDENT, WEIGHTS, WIDTH, StudentCard, read_card, write_card
 from vqa.light.cascade import Width
-from vqa.light.embedding import PLAIN, SIZE, Vector, embed, from_usual
+from vqa.light.embedding import PLAIN, SIZE, embed, from_usual
 from vqa.light.encoder import EfficientNetLite0
 from vqa.light.enlargement import Enlargement
 from vqa.light.regression import RadialPart, Regressor
+from vqa.light.statistics import Vector
 from vqa.types import Score, Views
 
 if TYPE_CHECKING:
