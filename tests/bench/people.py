@@ -130,10 +130,11 @@ def left_out(
     return enlarged.placed(pixels, times), pixels
 
 
-def ladders_of(config: DistillConfig, embeddings: Embeddings) -> list[LabelledSet]:
+def ladders_of(config: DistillConfig, embeddings: Embeddings, of_people: Sequence[LabelledSet]) -> list[LabelledSet]:
     """What students learn beside opinions: ladders of stills, as one set, and moving ones."""
     learned = ladders(config.ladders, embeddings, lambda _: None) if config.ladders else []
     found = [joined([one.pictures for one in learned], config.regression)] if learned else []
+    embeddings.settle([one.embeddings for one in (*of_people, *found)])
     return found + ([moving(config.moving, embeddings, lambda _: None)] if config.moving else [])
 
 
@@ -178,7 +179,7 @@ def main(
         if clips:
             clip_baselines(clips)
         return
-    ladder = ladders_of(config, embeddings)
+    ladder = ladders_of(config, embeddings, [one for _, _, one in found])
 
     def predicted(sets: Sequence[LabelledSet], rows: Numbers) -> Numbers:
         return fit_regressor([*sets, *ladder], config.regression).along(rows)

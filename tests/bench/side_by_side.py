@@ -40,7 +40,7 @@ def main(config: DistillConfig, iqa_python: Path | None, model: str) -> None:
         rows = embeddings.of_opinions(opinions, lambda _: None)
         labels = np.array([one.opinion for one in opinions])
         everything.append((people, opinions, LabelledSet(embeddings=rows, labels=labels, weight=wanted.weight)))
-    ladder = ladders_of(config, embeddings)
+    ladder = ladders_of(config, embeddings, [one for _, _, one in everything])
     print(f"{'':58} {'SRCC':>6}  95 % interval   used")
     for people, opinions, whole in everything:
         is_test = np.array([one.fold == people.test_fold for one in opinions])

@@ -111,6 +111,12 @@ class Embeddings:
             return pixels
         return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
 
+    def settle(self, stills: Sequence[NDArray[np.float64]]) -> None:
+        """What clips get for what stills [N, SIZE] have at a larger size: their mean, sets counting alike."""
+        if stills:
+            ends = [one[:, large(one.shape[1]).start :].mean(0) for one in stills]
+            self.usual = np.mean(ends, axis=0).astype(np.float32)
+
     def _kept(self, stamp: object, make: Callable[[], NDArray[np.float32]]) -> NDArray[np.float64]:
         config = self._config
         text = repr((self._which, stamp, config.embedding.model_dump_json(), config.picture_pixels))
@@ -193,9 +199,7 @@ def gather(config: DistillConfig, embeddings: Embeddings, say: Callable[[str], N
     stills = [one.embeddings for one in lessons]
     if contents:
         stills.append(np.concatenate([one.pictures.embeddings for one in contents]))
-    if stills:
-        ends = [one[:, large(one.shape[1]).start :].mean(0) for one in stills]
-        embeddings.usual = np.mean(ends, axis=0).astype(np.float32)
+    embeddings.settle(stills)
     clips = moving(config.moving, embeddings, say) if config.moving else None
     if clips is not None and clips.groups is not None:
         count = len(np.unique(clips.groups))
