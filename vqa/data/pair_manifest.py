@@ -1,4 +1,4 @@
-"""Manifest of pairs: comparisons of a data set's clips, in Parquet, a row for each.
+"""Manifest of pairs: Parquet, a row per comparison of two clips of a data set.
 
     first      string  clip_id of one clip, as in the data set's manifest of `vqa data import`
     second     string  clip_id of the other
@@ -50,7 +50,7 @@ def make_pair_manifest(rows: Iterable[Mapping[str, object]]) -> PairManifest:
 
 
 def write_pair_manifest(path: Path, manifest: PairManifest) -> None:
-    """Write a .parquet manifest of pairs atomically, creating folders. Raises UsageError."""
+    """Write a .parquet manifest of pairs atomically. Raises UsageError."""
     if path.suffix != ".parquet":
         raise UsageError(f"--out {path}: a manifest of pairs is a Parquet file. Give a name that ends in .parquet.")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""How unsure a run of `vqa score` is of clips and of pairs, for the choice of who judges what next."""
+"""How unsure `vqa score` is of clips and pairs, to choose who judges what next."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Import a set's pairwise comparisons: table as shipped in, manifest of pairs out."""
+"""Import a set's comparisons: table as shipped in, manifest of pairs out."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ def lists_comparisons(request: ImportRequest) -> bool:
 
 
 def import_pairs(request: ImportRequest) -> PairImport:
-    """Read a set's comparisons, find the clips' files and name the clips as its manifest does.
+    """Read a set's comparisons, find the files, name clips as its manifest does.
 
     Args:
         request: What to import; `name` is a data set of configs/data or a dialect, `labels` a table as `read_pairs`
@@ -94,7 +94,7 @@ def _refuse_one_file(rows: list[LabelledFile], request: ImportRequest) -> None:
 def _judged(
     pairs: Comparisons, rows: list[LabelledFile], dataset: str, base: str, *, split: str | None
 ) -> Iterator[dict[str, object]]:
-    """Rows of the manifest, of comparisons whose two clips are among `rows`. Raises UsageError for none."""
+    """Rows of the manifest: comparisons of two of `rows`. Raises UsageError for none."""
     known = {row.listed: row for row in rows}
     clips = [known.get(name) for name in pairs.clips]
     held = False
