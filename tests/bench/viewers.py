@@ -1,26 +1,31 @@
 """What 30, 60 or 120 judgements of viewers change, simulated from the single votes of avt-image-quality.
 
-    python tests/bench/viewers.py FOLDER SCORES
+    python tests/bench/viewers.py FOLDER SCORES... [--fold 0]
 
-FOLDER is that set's (scores.csv with user1 to user21), SCORES the --out folder of `vqa score` over its pictures. A
-simulated viewer who rates gives the vote of one of the 21 people, drawn at random; one who compares two pictures gives
-the order of one person's two votes, a tie where they are equal. What the 21 agree on (their mean) is the truth.
+FOLDER is that set's (scores.csv with user1 to user21), SCORES the --out folders of `vqa score` over its pictures, each
+with --set 'views.shown_size=[2160, 2160]'. A simulated viewer who rates gives the vote of one of the 21 people, drawn
+at random; one who compares two pictures gives the order of one person's two votes, a tie where they are equal. What the
+21 agree on (their mean) is the truth.
 
 Opinions: 20 pictures are judged, comparisons as `vqa rate` chooses them; their opinions against the truth. Ratings are
 plain means of a clip's votes, comparisons come by Bradley-Terry with six anchors. Calibration: 40 pictures are judged,
-`vqa calibrate` fits the scores to these opinions, and mos, mos_low and mos_high of the pictures that nobody judged are
-held against the truth; before, the score itself is.
+`vqa calibrate` fits the scores to these opinions, and mos, mos_low and mos_high (which hold 0.9 of opinions) of the
+pictures that nobody judged are held against the truth. Before, these are the score itself and score -+ 1.645 score_std,
+within 1 to 5: score_std taken as a normal deviation, as the light tier makes it (half of an interval of 68 %); that of
+a single answer, or of answers to one question, is no error to expect. --fold keeps to pictures of one fold of
+configs/people, such as the test fold, of which a model may have learnt nothing.
 """
 
-import sys
+import argparse
 import tempfile
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vqa.data.people import find_people_set, read_opinions
 from vqa.data.score_table import read_scores
 from vqa.data.subjective.pairs import read_pairs
 from vqa.data.subjective.ratings import read_ratings
@@ -29,34 +34,66 @@ from vqa.errors import UsageError
 from vqa.evaluate.calibrate import calibrate
 from vqa.evaluate.join import Pairing
 from vqa.metrics import srcc
+from vqa.metrics.intervals import interval, replicates
 from vqa.rate.journal import Journal
 from vqa.rate.stimuli import Stimulus
 from vqa.rate.study import Study, StudyConfig
 
 BUDGETS, SEEDS, ANCHORS = (30, 60, 120), 20, 6
+OPINIONS, CALIBRATED = 20, 40  # pictures that are judged
+NORMAL = 1.645  # deviations on each side of 0.9
 Floats = NDArray[np.float64]
 
 
-def main(folder: Path, scored: Path) -> None:
-    """Print both tables as Markdown."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """A run's scores of the pictures [E], and the ends of their intervals of 0.9."""
+
+    name: str
+    score: Floats
+    low: Floats
+    high: Floats
+
+
+def main(folder: Path, runs: Sequence[Path], fold: int | None) -> None:
+    """Print the tables as Markdown."""
+    people = find_people_set("avt-image-quality")
+    kept = {one.path.name for one in read_opinions(people, folder.parent) if fold is None or one.fold == fold}
     ratings = read_ratings(folder / "scores.csv")
     votes = np.full((len(ratings.clips), len(ratings.subjects)), np.nan)
     votes[ratings.clip, ratings.subject] = ratings.value
-    table = read_scores(scored, ["uri", "score"]).to_pylist()
-    by_name = {Path(row["uri"]).name: row["score"] for row in table}
-    score = np.array([by_name[Path(name).name] for name in ratings.clips])
+    names = [Path(name).name for name in ratings.clips]
+    used = [at for at, name in enumerate(names) if name in kept]
+    votes, names = votes[used], [names[at] for at in used]
     truth = np.nanmean(votes, axis=1)
-    raw = np.sqrt(np.mean((score - truth) ** 2))
-    print(f"{len(score)} pictures; score against the truth: SRCC {srcc(score, truth):.3f}, RMSE {raw:.2f}\n")
-    print("| judged | judgements | SRCC | RMSE | 95 % interval, width |\n| --- | --- | --- | --- | --- |")
-    for what, judge in (("ratings", rated), ("pairs", compared)):
-        for budget in BUDGETS:
-            print(f"| {what} | {budget} | {' | '.join(opinions(votes, truth, judge, budget))} |", flush=True)
-    print("\n| judged | judgements | RMSE before | RMSE after | interval, width | truth inside |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for what, judge in (("ratings", rated), ("pairs", compared)):
-        for budget in BUDGETS:
-            print(f"| {what} | {budget} | {' | '.join(calibrations(votes, truth, score, judge, budget))} |", flush=True)
+    print(f"{len(names)} of {people.expected} pictures{'' if fold is None else f' (fold {fold})'}, {SEEDS} draws\n")
+    scored = [read_run(run, names) for run in runs]
+    print("| scores | SRCC with the truth | n |\n| --- | --- | --- |")
+    for one in scored:
+        low, high = interval(replicates(one.score, truth, resamples=2000)["srcc"]) or (np.nan, np.nan)
+        print(f"| {one.name} | {srcc(one.score, truth):.3f} ({low:.3f} to {high:.3f}) | {len(truth)} |")
+    if fold is None:
+        print("\n| judged | judgements | SRCC | RMSE | 95 % interval, width | draws |\n|" + " --- |" * 6)
+        for what, judge in JUDGES.items():
+            for budget in BUDGETS:
+                print(f"| {what} | {budget} | {' | '.join(opinions(votes, truth, judge, budget))} |", flush=True)
+    print("\n| scores | judged | judgements | RMSE before | RMSE after | width before | width after", end=" ")
+    print("| truth inside before | after | draws |\n|" + " --- |" * 10)
+    cells = {
+        (what, budget): judged(votes, truth, judge, budget) for what, judge in JUDGES.items() for budget in BUDGETS
+    }
+    for one in scored:
+        for (what, budget), found in cells.items():
+            print(f"| {one.name} | {what} | {budget} | {' | '.join(calibrations(truth, one, found))} |", flush=True)
+
+
+def read_run(run: Path, names: Sequence[str]) -> Scores:
+    """Scores of the named pictures. Raises KeyError for one without."""
+    rows = read_scores(run, ["uri", "score", "score_std"]).to_pylist()
+    by_name = {Path(row["uri"]).name: (row["score"], row["score_std"]) for row in rows if row["score"] is not None}
+    score, width = np.array([by_name[name] for name in names], float).T
+    low, high = (np.clip(score + side * NORMAL * width, 1, 5) for side in (-1, 1))
+    return Scores(name=run.name, score=score, low=low, high=high)
 
 
 Judge = Callable[[Floats, Floats, int, int], tuple[Floats, Floats]]
@@ -103,53 +140,82 @@ def compared(votes: Floats, truth: Floats, budget: int, seed: int) -> tuple[Floa
     return found.value[at], width[at]
 
 
-def opinions(votes: Floats, truth: Floats, judge: Judge, budget: int, clips: int = 20) -> list[str]:
-    """SRCC, RMSE and mean width of the opinions of 20 judged pictures, means over SEEDS draws."""
+JUDGES: dict[str, Judge] = {"ratings": rated, "pairs": compared}
+
+
+def spread(values: Sequence[float] | Floats) -> str:
+    """Mean, and the middle 95 % of draws."""
+    low, high = np.quantile(values, (0.025, 0.975))
+    return f"{np.mean(values):.2f} ({low:.2f} to {high:.2f})"
+
+
+def opinions(votes: Floats, truth: Floats, judge: Judge, budget: int) -> list[str]:
+    """SRCC, RMSE and mean width of the opinions of judged pictures, over the draws that connect them."""
     rows = []
     for seed in range(SEEDS):
-        chosen = np.random.default_rng(1000 + seed).choice(len(truth), clips, replace=False)
+        chosen = np.random.default_rng(1000 + seed).choice(len(truth), OPINIONS, replace=False)
         try:
             found, width = judge(votes[chosen], truth[chosen], budget, seed)
         except UsageError:
             continue
         rows.append([srcc(found, truth[chosen]), np.sqrt(np.mean((found - truth[chosen]) ** 2)), np.mean(width)])
-    return [f"{value:.2f}" for value in np.mean(rows, axis=0)] if len(rows) == SEEDS else ["not connected"] * 3
+    cells = [spread(column) for column in np.transpose(rows)] if rows else ["not connected"] * 3
+    return [*cells, f"{len(rows)} of {SEEDS}"]
 
 
-def calibrations(votes: Floats, truth: Floats, score: Floats, judge: Judge, budget: int, clips: int = 40) -> list[str]:
-    """RMSE before and after, mean width of the interval and share of the truth inside, on pictures nobody judged."""
-    rows, refused = [], ""
+def judged(votes: Floats, truth: Floats, judge: Judge, budget: int) -> list[tuple[int, NDArray[np.intp], Floats]]:
+    """Seed, pictures and their opinions of each draw that gives some."""
+    rows = []
     for seed in range(SEEDS):
-        chosen = np.random.default_rng(2000 + seed).choice(len(truth), clips, replace=False)
-        others = np.setdiff1d(np.arange(len(truth)), chosen)
+        chosen = np.random.default_rng(2000 + seed).choice(len(truth), CALIBRATED, replace=False)
         try:
-            found, _ = judge(votes[chosen], truth[chosen], budget, seed)
-            judged = [
-                Pairing(
-                    clip_id=str(at),
-                    uri=str(at),
-                    dataset="",
-                    label={},
-                    mos=float(mos),
-                    status="ok",
-                    score=float(score[at]),
-                )
-                for at, mos in zip(chosen, found, strict=True)
-                if np.isfinite(mos)
-            ]
-            fitted = calibrate(judged, seed=seed, origin={"scores": "", "labels": ""})
-        except UsageError as error:
-            refused = str(error)
+            rows.append((seed, chosen, judge(votes[chosen], truth[chosen], budget, seed)[0]))
+        except UsageError:
             continue
-        mos, low, high = fitted.mos(score[others])
-        inside = (low <= truth[others]) & (truth[others] <= high)
-        before, after = (np.sqrt(np.mean((one - truth[others]) ** 2)) for one in (score[others], mos))
-        rows.append([before, after, np.mean(high - low), np.mean(inside)])
+    return rows
+
+
+def calibrations(truth: Floats, scores: Scores, draws: Sequence[tuple[int, NDArray[np.intp], Floats]]) -> list[str]:
+    """RMSE, mean width and share of the truth inside, before and after, of pictures that nobody judged."""
+    rows = []
+    for seed, chosen, found in draws:
+        others = np.setdiff1d(np.arange(len(truth)), chosen)
+        pairings = [
+            Pairing(
+                clip_id=str(at),
+                uri=str(at),
+                dataset="",
+                label={},
+                mos=float(mos),
+                status="ok",
+                score=float(scores.score[at]),
+            )
+            for at, mos in zip(chosen, found, strict=True)
+            if np.isfinite(mos)
+        ]
+        try:
+            fitted = calibrate(pairings, seed=seed, origin={"scores": "", "labels": ""})
+        except UsageError:
+            continue
+        before, after = (
+            (scores.score[others], scores.low[others], scores.high[others]),
+            fitted.mos(scores.score[others]),
+        )
+        errors = [np.sqrt(np.mean((one[0] - truth[others]) ** 2)) for one in (before, after)]
+        widths = [np.mean(high - low) for _, low, high in (before, after)]
+        inside = [np.mean((low <= truth[others]) & (truth[others] <= high)) for _, low, high in (before, after)]
+        rows.append([*errors, *widths, *inside])
     if len(rows) < SEEDS / 2:
-        print(f"{budget}: {SEEDS - len(rows)} of {SEEDS} draws refused: {refused}", file=sys.stderr)
-        return ["refused"] * 4
-    return [f"{value:.2f}" for value in np.mean(rows, axis=0)]
+        return [*["refused"] * 6, f"{len(rows)} of {SEEDS}"]
+    means, columns = np.mean(rows, axis=0), np.transpose(rows)
+    cells = [f"{means[0]:.2f}", spread(columns[1]), f"{means[2]:.2f}", spread(columns[3]), f"{means[4]:.2f}"]
+    return [*cells, f"{means[5]:.2f}", f"{len(rows)} of {SEEDS}"]
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    parser = argparse.ArgumentParser(description="What judgements of viewers change.")
+    parser.add_argument("folder", type=Path, help="avt-image-quality")
+    parser.add_argument("scores", type=Path, nargs="+", help="--out folders of `vqa score` over its pictures")
+    parser.add_argument("--fold", type=int, help="pictures of this fold alone")
+    given = parser.parse_args()
+    main(given.folder, given.scores, given.fold)

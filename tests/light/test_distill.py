@@ -108,6 +108,28 @@ def test_comparisons_of_other_pictures_or_against_the_opinions_are_refused(
     assert not any(tmp_path.iterdir())
 
 
+def test_a_manifest_of_pairs_says_what_its_table_says(
+    opinions: Path, tmp_path: Path, vqa: Callable[..., tuple[int, str, str]]
+) -> None:
+    pytest.importorskip(PACKAGE)
+    config = load_config(opinions / "config.yaml", DistillConfig, [f"cache={tmp_path}", "ladders=null"])
+    folder, made = opinions / "people/tiny", tmp_path / "pairs.parquet"
+    (tmp_path / "pairs.csv").write_text(
+        "first,second,winner\n00.png,03.png,00.png\n13.png,10.png,10.png\n00.png,11.png,tie"
+    )
+    call = ("data", "import", "hf-videofolder", "--dataset", "tiny", "--kind", "image", "--root", folder)
+    assert vqa(*call, "--labels", tmp_path / "pairs.csv", "--out", made)[0] == 0
+    found = []
+    for path in (tmp_path / "pairs.csv", made):
+        one = config.opinions[0].model_copy(update={"pairs": path, "without_folds": []})
+        judged = (
+            gather(config.model_copy(update={"opinions": [one]}), Embeddings(config), lambda _: None).lessons[0].judged
+        )
+        assert judged is not None
+        found.append([judged.first.tolist(), judged.second.tolist(), judged.share.tolist(), judged.count.tolist()])
+    assert found[0] == found[1] == [[0, 7, 0], [3, 4, 5], [1, 0, 0.5], [1, 1, 1]]
+
+
 def test_all_steps_of_rali_make_a_student_with_words(opinions: Path, tmp_path: Path) -> None:
     """A teacher has scored two of the pictures with opinions and four others, one of which is gone."""
     pytest.importorskip(PACKAGE)

@@ -1,4 +1,5 @@
-"""The page in a real browser against a real server: two people at once, kills in the middle, markup in names."""
+"""The page in a real browser against a real server: two people at once, kills in the middle, markup in names, full
+screen at native size."""
 
 import csv
 import json
@@ -56,8 +57,8 @@ def contexts(browser: Browser) -> Iterator[Any]:
     made: list[BrowserContext] = []
     bad: list[str] = []
 
-    def start() -> Page:
-        made.append(browser.new_context(viewport={"width": 1000, "height": 700}))
+    def start(**options: Any) -> Page:
+        made.append(browser.new_context(viewport={"width": 1000, "height": 700}, **options))
         page = made[-1].new_page()
         page.set_default_timeout(PATIENCE)
         page.on("dialog", lambda dialog: (bad.append(dialog.message), dialog.dismiss()))
@@ -178,6 +179,35 @@ def test_a_browser_that_dies_resumes_and_pause_stops_the_clock(pictures: Path, t
     found = rows(out)
     assert [row["rating"] for row in found] == ["3", "3", "5"]
     assert float(found[1]["seconds"]) < 1.5
+
+
+def test_full_screen_shows_clips_at_native_size_or_reduced_by_a_recorded_factor(tmp_path: Path, contexts: Any) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for at in range(2):
+        clips.write_image(folder / f"{at}.png", width=1600, height=900, number=at)
+    out = tmp_path / "ratings.csv"
+    # Of 1000 x 700 units of the page: a picture fits where a unit is two pixels of the screen, else its width does not.
+    factors = {"dense": (2, 1.0), "coarse": (1, 0.625)}
+    with serving(folder, out, "--training", "0", "--repeats", "0") as (url, _):
+        for who, (pixels, factor) in factors.items():
+            page = contexts(device_scale_factor=pixels)
+            enter(page, url, who)
+            page.wait_for_function("() => document.fullscreenElement === document.documentElement")
+            for key_leads_to in ("null", "document.documentElement"):
+                page.keyboard.press("f")
+                page.wait_for_function(f"() => document.fullscreenElement === {key_leads_to}")
+            page.wait_for_selector("#clips[data-ready='0'] img")
+            natural, shown = page.evaluate(
+                "() => { const img = document.querySelector('#clips img'), one = img.getBoundingClientRect();"
+                "return [[img.naturalWidth, img.naturalHeight],"
+                "[one.width * devicePixelRatio, one.height * devicePixelRatio]]; }"
+            )
+            assert natural == [1600, 900]
+            assert shown == pytest.approx([1600 * factor, 900 * factor], abs=0.1)
+            answer(page, 0, "3")
+            page.wait_for_selector("#clips[data-ready='1']")
+    assert {row["subject"]: float(row["scale"]) for row in rows(out)} == {who: one for who, (_, one) in factors.items()}
 
 
 def test_videos_are_judged_after_their_end(tmp_path: Path, contexts: Any) -> None:

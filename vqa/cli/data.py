@@ -75,7 +75,7 @@ def import_(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="Name of a set of configs/data, of a dialect, or ladder.")
     ],
-    labels: Annotated[Path, typer.Option(help="Label file as published.")],
+    labels: Annotated[Path, typer.Option(help="Label file as published: opinions, single votes or comparisons.")],
     out: ManifestOut,
     root: Annotated[str, typer.Option(help="Folder or URL of the clips.")] = ".",
     check: Annotated[bool, typer.Option(help="Refuse the import if a labelled file is missing.")] = True,
@@ -117,11 +117,14 @@ def import_(
 ) -> None:
     """Import the labels of a data set as a manifest.
 
-    Files are located, opinions are mapped to 1-5, and the scale is recorded.
+    Files are located, opinions are mapped to 1-5, and the scale is recorded. Of comparisons a manifest of pairs is
+    made, for `vqa data recover` and `vqa distill`.
     """
     from vqa.console import printable
     from vqa.data.dialects import Dialect
     from vqa.data.manifest import write_manifest
+    from vqa.data.pair_manifest import write_pair_manifest
+    from vqa.data.public.comparisons import import_pairs, lists_comparisons
     from vqa.data.public.importer import import_labels, import_ladder
     from vqa.data.public.layouts import ImportRequest
 
@@ -140,13 +143,15 @@ def import_(
         kind=kind,
         dialect=Dialect(delimiter=delimiter, decimal=decimal),
     )
-    done = import_ladder(request) if name == "ladder" else import_labels(request)
-    write_manifest(out, done.manifest)
-    for line in (
-        *done.notes,
-        *(f"scale of {known}: {scale}" for known, scale in done.manifest.scales.items()),
-        str(out),
-    ):
+    if name != "ladder" and lists_comparisons(request):
+        judged = import_pairs(request)
+        write_pair_manifest(out, judged.manifest)
+        notes = judged.notes
+    else:
+        done = import_ladder(request) if name == "ladder" else import_labels(request)
+        write_manifest(out, done.manifest)
+        notes = [*done.notes, *(f"scale of {known}: {scale}" for known, scale in done.manifest.scales.items())]
+    for line in (*notes, str(out)):
         typer.echo(printable(line), err=True)
 
 
@@ -303,7 +308,7 @@ def recover(
         typer.Argument(
             metavar="RATINGS",
             help="Table with columns clip, subject, rating; or a matrix with a row per clip and a column per subject; "
-            "or comparisons with columns first, second, result (1, -1, 0) or winner.",
+            "or comparisons: columns first, second, result (1, -1, 0) or winner, or a manifest of pairs.",
         ),
     ],
     out: Annotated[
@@ -322,6 +327,9 @@ def recover(
     ] = None,
     delimiter: DelimiterOption = None,
     decimal: DecimalOption = None,
+    split: Annotated[
+        str | None, typer.Option(help="With a manifest of pairs: only comparisons of this split. [default: all]")
+    ] = None,
     against: Annotated[
         Path | None,
         typer.Option(help="Manifest that must hold the clips; comparisons must not contradict its opinions."),
@@ -345,15 +353,17 @@ def recover(
     from vqa.data.manifest import read_manifest
     from vqa.data.subjective.mos import recover as recover_mos
     from vqa.data.subjective.mos import summary, write_recovered
-    from vqa.data.subjective.pairs import match_clips, read_anchors, read_pairs, refuse_contradiction
+    from vqa.data.subjective.pairs import by_file_name, match_clips, read_anchors, read_pairs, refuse_contradiction
     from vqa.data.subjective.ratings import parse_bounds, read_ratings
     from vqa.data.subjective.strengths import anchored, recover_strengths, strength_notes, write_strengths
+    from vqa.errors import UsageError
 
     dialect = Dialect(delimiter=delimiter, decimal=decimal)
     if method == "bradley-terry" or method == "thurstone":
-        pairs = read_pairs(ratings, dialect=dialect)
+        pairs = read_pairs(ratings, dialect=dialect, split=split)
         if against is not None:
             refuse_contradiction(pairs, read_manifest(against), source=str(ratings))
+        pairs = by_file_name(pairs)
         known = None if anchors is None else read_anchors(anchors, dialect=dialect)
         strengths = recover_strengths(pairs, method=method, resamples=resamples, seed=seed, source=str(ratings))
         if known is not None:
@@ -361,6 +371,8 @@ def recover(
         written = write_strengths(out, pairs, strengths)
         notes = strength_notes(pairs, strengths, method=method, is_anchored=anchors is not None)
     else:
+        if split is not None:
+            raise UsageError(f"--split {split}: --method {method} reads ratings, which have none. Leave it out.")
         ends = parse_bounds(scale) if scale else None
         read = read_ratings(ratings, min_ratings=min_ratings, scale=ends, dialect=dialect)
         if against is not None:

@@ -19,6 +19,13 @@ def rate(
     mode: Annotated[
         Literal["acr", "pairs"], typer.Option(help="acr: five-grade ratings (ITU-T P.910). pairs: side by side.")
     ] = "acr",
+    scores: Annotated[
+        Path | None,
+        typer.Option(
+            help="The --out folder of `vqa score` over these clips: of clips with as few votes the widest score_std, "
+            "of pairs that tell as much the closest scores come first. [default: votes alone decide]"
+        ),
+    ] = None,
     per_subject: Annotated[
         int | None, typer.Option(min=1, help="Judgements of a subject. [default: every clip, or 60 pairs]")
     ] = None,
@@ -43,6 +50,7 @@ def rate(
     from vqa.imports import require
 
     require("rate", "starlette", "uvicorn", doing="vqa rate")
+    from vqa.rate.doubt import doubts, read_known
     from vqa.rate.journal import Journal, count_hidden_repeats
     from vqa.rate.server import HOST, bind, make_app, serve
     from vqa.rate.stimuli import prepare_stimuli
@@ -53,6 +61,7 @@ def rate(
 
     if out.suffix.lower() != ".csv":
         raise UsageError(f"--out {out} has another suffix. Give a .csv file.")
+    known_scores = None if scores is None else read_known(scores)
     bound = bind(port)
     selection = Selection(include=tuple(include or ()), exclude=tuple(exclude or ()))
     listing = list_clips(clips, selection=selection, dialect=Dialect(delimiter=delimiter, decimal=decimal))
@@ -61,10 +70,13 @@ def rate(
         stimuli, refused = prepare_stimuli(listing.clips, out.with_name(f"{out.stem}.media"), tell=tell)
         for clip_id, why in refused.items():
             tell(f"not shown: {clip_id} ({why})")
+        doubt = None
+        if known_scores is not None and scores is not None:
+            doubt = doubts(known_scores, stimuli, mode=mode, source=scores, tell=tell)
         digests = {one.clip_id: one.fingerprint for one in stimuli}
         with Journal(out, mode=mode, seed=seed, clips=digests, before_write=before_write) as journal:
             config = StudyConfig(per_subject=per_subject, training=training, repeats=repeats, seed=seed)
-            app = make_app(Study(stimuli, journal, config), journal.token)
+            app = make_app(Study(stimuli, journal, config, doubt), journal.token)
             known = len({vote.subject for vote in journal.votes})
             votes = counted(len(journal.votes), "vote")
             tell(f"{counted(len(stimuli), 'clip')}; so far {votes} of {counted(known, 'subject')}")

@@ -26,6 +26,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vqa.data.pair_manifest import PAIR_KEY
 from vqa.errors import UsageError
 from vqa.files import write_parquet
 
@@ -139,6 +140,11 @@ def read_manifest(path: Path) -> Manifest:
         raise UsageError(f"{path}: no such file. Make a manifest with `vqa data import`.") from error
     except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
         raise UsageError(f"{path} is no manifest ({error}). Make one with `vqa data import`.") from error
+    if PAIR_KEY in (table.schema.metadata or {}):
+        raise UsageError(
+            f"{path} is a manifest of pairs, which has no opinions. Make them with `vqa data recover {path} --method "
+            "bradley-terry`, then `vqa data import`."
+        )
     facts = (table.schema.metadata or {}).get(KEY)
     missing = [name for name in SCHEMA.names if name not in table.column_names]
     if facts is None or missing:

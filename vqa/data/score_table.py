@@ -172,11 +172,14 @@ def _read_part(path: Path, names: Sequence[str] = SCHEMA.names) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=pa.schema(fields))
 
 
-def existing_scores(out: Path) -> pa.Table:
-    """All rows of a job that has begun. Raises UsageError unless `out` is its folder."""
+def existing_scores(out: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """All rows, or columns, of a job that has begun.
+
+    Raises UsageError unless `out` is its folder.
+    """
     if not (out / "scores").is_dir():
         raise UsageError(f"{out}: holds no scores; give the --out folder of an earlier `vqa score`")
-    return read_scores(out)
+    return read_scores(out, columns)
 
 
 def _parts(folder: Path) -> list[Path]:

@@ -19,7 +19,9 @@ class OpinionsConfig(Strict):
     without_folds: list[int] = Field(default_factory=list, description="folds that are not looked at")
     weight: float = Field(1.0, gt=0)
     pairs: Path | None = Field(
-        None, description="people's comparisons of its pictures, below its folder; for rali.tuning"
+        None,
+        description="people's comparisons of its pictures, a table or a manifest of pairs, below its folder; for "
+        "rali.tuning",
     )
 
 

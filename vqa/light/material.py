@@ -15,7 +15,7 @@ from PIL import Image
 
 from vqa.data.people import Opinion, find_people_set, read_opinions, without_folds
 from vqa.data.sources import VIDEO_SUFFIXES
-from vqa.data.subjective.pairs import read_pairs, refuse_other_order
+from vqa.data.subjective.pairs import by_file_name, read_pairs, refuse_other_order
 from vqa.data.synthetic.ladder import read_ladder
 from vqa.data.synthetic.picture_ladder import (
     SUFFIXES,
@@ -174,7 +174,7 @@ def gather(config: DistillConfig, embeddings: Embeddings, say: Callable[[str], N
             raise UsageError(
                 f"{people.name}: {len(opinions)} pictures are left. Give at least 10 with opinions that differ."
             )
-        judged = _judged(config.folder / people.name / wanted.pairs, everything, opinions) if wanted.pairs else None
+        judged = _judged(wanted.pairs, config.folder / people.name, everything, opinions) if wanted.pairs else None
         lessons.append(
             Lesson(
                 embeddings=embeddings.of_opinions(opinions, say),
@@ -257,12 +257,14 @@ def _taught(
     )
 
 
-def _judged(table: Path, everything: Sequence[Opinion], kept: Sequence[Opinion]) -> Judged:
+def _judged(name: Path, folder: Path, everything: Sequence[Opinion], kept: Sequence[Opinion]) -> Judged:
     """Comparisons of the kept pictures, by path, name or group. Raises UsageError."""
-    pairs = read_pairs(table)
+    table = folder / name
+    pairs = by_file_name(read_pairs(table))
     names: dict[str, Opinion] = {}
     for one in everything:
         names |= {str(one.path): one, one.path.name: one, one.path.stem: one, one.group: one}
+        names[str(one.path).removeprefix(f"{folder}/")] = one
     lost = [name for name in pairs.clips if name not in names]
     if len(lost) > _MOST_LOST * len(pairs.clips):
         raise UsageError(

@@ -3,7 +3,8 @@
 Ratings: of the clips that a subject has not rated, one with the fewest votes so far. Comparisons: the pair whose answer
 tells most about the values, p (1 - p) times the variance of the difference under the Bradley-Terry fit of all votes
 (the expected information, to first order): clips that little or nothing connects come first, pairs whose winner is
-known anyway last. Ties are broken at random by subject.
+known anyway last. Of what votes leave equal, scores of a model may choose (`vqa.rate.doubt`): clips of the widest
+score, pairs of the closest scores. Ties are broken at random by subject.
 """
 
 import hashlib
@@ -25,7 +26,7 @@ from vqa.errors import UsageError
 from vqa.rate.journal import Journal, Vote
 from vqa.rate.stimuli import Stimulus
 
-NEAR_BEST = 0.9  # of the greatest gain: pairs that tell nearly as much are drawn from at random
+NEAR_BEST = 0.9  # of the greatest gain or doubt: what tells nearly as much is drawn from at random
 REPEAT_AFTER = 4  # votes between a clip and its hidden repeat, at least
 
 
@@ -56,11 +57,27 @@ class RefusedVoteError(ValueError):
 class Study:
     """Tasks and votes of any number of subjects at once."""
 
-    def __init__(self, stimuli: Sequence[Stimulus], journal: Journal, config: StudyConfig) -> None:
-        """Join the stimuli and the journal. Raises UsageError for fewer than two clips."""
+    def __init__(
+        self,
+        stimuli: Sequence[Stimulus],
+        journal: Journal,
+        config: StudyConfig,
+        doubt: NDArray[np.float64] | None = None,
+    ) -> None:
+        """Join the stimuli and the journal.
+
+        Args:
+            stimuli: E clips.
+            journal: Of the same clips.
+            config: Settings.
+            doubt: Of clips [E] or pairs [E, E], as `vqa.rate.doubt.doubts` finds it; None: votes alone decide.
+
+        Raises:
+            UsageError: If there are fewer than two clips.
+        """
         if len(stimuli) < 2:
             raise UsageError(f"{len(stimuli)} clips can be shown, fewer than 2. Give more clips.")
-        self.stimuli, self.journal, self.config = stimuli, journal, config
+        self.stimuli, self.journal, self.config, self.doubt = stimuli, journal, config, doubt
         self.place = {one.clip_id: at for at, one in enumerate(stimuli)}
         self.goal = config.per_subject or (len(stimuli) if journal.mode == "acr" else 60)
         if journal.mode == "acr":
@@ -160,6 +177,8 @@ class Study:
         left = {one.clip_id for one in self.stimuli} - {vote.first for vote in fresh}
         least = min(votes[name] for name in left)
         thin = sorted(self.place[name] for name in left if votes[name] == least)
+        if self.doubt is not None:
+            thin = [thin[at] for at in _near_best(self.doubt[thin])]
         at = int(random.choice(thin))
         return at, at
 
@@ -169,6 +188,8 @@ class Study:
             one, other = self.place[vote.first], self.place[str(vote.second)]
             gain[one, other] = gain[other, one] = -1
         near = np.argwhere(np.triu(gain, 1) >= NEAR_BEST * gain.max())
+        if self.doubt is not None:
+            near = near[_near_best(self.doubt[near[:, 0], near[:, 1]])]
         first, second = (int(at) for at in random.permutation(near[random.integers(len(near))]))
         return first, second
 
@@ -196,6 +217,11 @@ class Study:
         won = 1 / (1 + np.exp(found.value - found.value[:, None]))
         self._gains = (len(votes), won * (1 - won) * variance)
         return self._gains[1]
+
+
+def _near_best(values: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Places of values [N] that are at least NEAR_BEST of the greatest."""
+    return np.flatnonzero(values >= NEAR_BEST * values.max())
 
 
 def subject_name(given: object) -> str:

@@ -1,23 +1,21 @@
 """Import a public data set: label file in, manifest out, opinions on 1-5."""
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from vqa.data.manifest import Manifest, RatingScale, make_manifest
 from vqa.data.people import PeopleSet, find_people_set
-from vqa.data.public.layouts import ImportRequest, LabelRow, label_rows, recognise, refuse_repeats
+from vqa.data.public.layouts import ImportRequest, LabelledFile, LabelRow, label_rows, recognise, refuse_repeats
 from vqa.data.public.lists import assign_splits
+from vqa.data.public.locate import join, locate
 from vqa.data.public.specs import DIALECTS, LabelForm, SetSpec, load_set
-from vqa.data.sources import MEDIA_SUFFIXES, path_to_uri
 from vqa.data.tables import format_of, read_columns
 from vqa.errors import UsageError, first_few
-from vqa.media.storage.open import composed
 
 MANY, CORNER = 30, 0.1  # so many opinions within so small a share of the scale most likely belong to another scale
 LADDER = "vmaf-stand-in-ladder"  # the name says that its opinions are VMAF, not people's
@@ -43,7 +41,7 @@ def import_labels(request: ImportRequest) -> Import:
     Raises:
         UsageError: If the labels fit no known layout or scale, or files are missing; the message names row and value.
     """
-    dataset, spec, dialects = _resolved(request)
+    dataset, spec, dialects = resolve_set(request)
     form, cells, dialect = recognise(request, spec, dialects)
     notes = [] if dialect is None else [f"labels are in dialect {dialect}"]
     notes += [form.note] if form.note else []
@@ -54,15 +52,15 @@ def import_labels(request: ImportRequest) -> Import:
     scale = _scale(request, spec, form, dialect, dataset, rows)
     _check_direction(spec, rows, scale, request.labels)
     notes += assign_splits(request, spec, dialects, rows)
-    base = _locate(request, spec, rows, notes)
-    people = find_people_set(dataset if request.name in DIALECTS else request.name) if spec.people else None
-    folds = _folds(people, rows) if people else []
+    base = locate(request, spec, rows, notes)
+    people = people_set_of(request, spec)
+    folds = assign_folds(people, rows) if people else []
     std_scale = RatingScale(low=spec.std_within[0], high=spec.std_within[1]) if spec.std_within else scale
     manifest = make_manifest(
         (
             {
                 "clip_id": f"{dataset}/{row.name}",
-                "uri": _join(base, row.name),
+                "uri": join(base, row.name),
                 "dataset": dataset,
                 "split": request.split or row.split,
                 "content_id": f"{dataset}/{row.content}",
@@ -71,8 +69,7 @@ def import_labels(request: ImportRequest) -> Import:
                 "mos": scale.to_mos(row.raw),
                 "mos_std": None if row.std is None else std_scale.to_mos_std(row.std),
                 "aspects": sorted(row.aspects.items()) or None,
-                "reference_uri": row.reference
-                and _join(_join(request.root, spec.reference_folder or ""), row.reference),
+                "reference_uri": row.reference and join(join(request.root, spec.reference_folder or ""), row.reference),
             }
             for row in rows
         ),
@@ -81,19 +78,19 @@ def import_labels(request: ImportRequest) -> Import:
     notes += _count_notes(spec, len(rows))
     if people:
         manifest = replace(manifest, table=manifest.table.append_column("fold", pa.array(folds, pa.int64())))
-        notes.append(f"split and fold: as published in configs/people/{people.name}.yaml")
     if people and people.shown_size:
         width, height = people.shown_size
         shown = pa.array([f"{width}x{height}"] * len(rows))
         manifest = replace(manifest, table=manifest.table.append_column("shown_size", shown))
-        notes.append(
-            f"people saw each picture at {width}x{height}: --set 'views.shown_size=[{width}, {height}]' scores it so"
-        )
+    notes += people_notes(people, assigned="split and fold")
     return Import(manifest=manifest, notes=notes)
 
 
-def _resolved(request: ImportRequest) -> tuple[str, SetSpec, tuple[str, ...]]:
-    """Name and specification of the set, dialects to try; one that is named, alone."""
+def resolve_set(request: ImportRequest) -> tuple[str, SetSpec, tuple[str, ...]]:
+    """Name and specification of the set, dialects to try; one that is named, alone.
+
+    Raises UsageError for a set that is unknown, and a dialect without one.
+    """
     if request.name in DIALECTS:
         if request.dataset is None:
             raise UsageError(
@@ -185,7 +182,26 @@ def _check_direction(spec: SetSpec, rows: Sequence[LabelRow], scale: RatingScale
         )
 
 
-def _folds(people: PeopleSet, rows: Sequence[LabelRow]) -> list[int | None]:
+def people_set_of(request: ImportRequest, spec: SetSpec) -> PeopleSet | None:
+    """The set's file of configs/people, or None. Raises UsageError for one not there."""
+    name = request.dataset if request.name in DIALECTS else request.name
+    return find_people_set(name) if spec.people and name else None
+
+
+def people_notes(people: PeopleSet | None, *, assigned: str) -> list[str]:
+    """Notes for the user: whence columns were assigned, how pictures were shown."""
+    if people is None:
+        return []
+    notes = [f"{assigned}: as published in configs/people/{people.name}.yaml"]
+    if people.shown_size:
+        width, height = people.shown_size
+        notes.append(
+            f"people saw each picture at {width}x{height}: --set 'views.shown_size=[{width}, {height}]' scores it so"
+        )
+    return notes
+
+
+def assign_folds(people: PeopleSet, rows: Sequence[LabelledFile]) -> list[int | None]:
     """Fold of each row or None; sets its split: test fold, next fold `val`, `train`."""
     folds = {group.lower(): fold for fold, groups in enumerate(people.folds or ()) for group in groups}
     count = people.modulo or len(people.folds or ())
@@ -196,77 +212,6 @@ def _folds(people: PeopleSet, rows: Sequence[LabelRow]) -> list[int | None]:
         row.split = names.get(fold, "train")
         found.append(fold)
     return found
-
-
-def _locate(request: ImportRequest, spec: SetSpec, rows: list[LabelRow], notes: list[str]) -> str:
-    """Folder that names are relative to: with `check`, the first to hold any file.
-
-    It must then hold all of them, unless `skip_missing`.
-
-    A file may have another suffix than its label (a .yuv that was encoded); the row then takes the file's name.
-    """
-    first = _join(request.root, spec.folder)
-    if not request.check:
-        return first
-    if "://" in request.root:
-        raise UsageError(
-            f"--root {request.root}: files of a store are not checked on import. Add --no-check, then "
-            "run vqa data check."
-        )
-    for base in dict.fromkeys((first, request.root)):
-        for flat in (False, True):
-            folders: dict[str, dict[str, list[str]]] = {}
-            names = [PurePosixPath(row.name).name if flat else row.name for row in rows]
-            found = [_in_folder(base, name, folders) for name in names]
-            if not any(found):
-                continue
-            missing = [name for name, there in zip(names, found, strict=True) if there is None]
-            if missing and request.skip_missing:
-                notes.append(
-                    f"{len(missing)} of {len(rows)} labelled files are missing and left out: {first_few(missing)}"
-                )
-                kept = [at for at, there in enumerate(found) if there is not None]
-                rows[:] = [rows[at] for at in kept]
-                names, found = [names[at] for at in kept], [found[at] for at in kept]
-            elif missing:
-                raise UsageError(
-                    f"{len(missing)} of {len(rows)} labelled files are not in {base}: {first_few(missing)}. "
-                    "Download them, leave them out by --skip-missing, or import with --no-check."
-                )
-            others = [f"{name} as {there}" for name, there in zip(names, found, strict=True) if name != there]
-            if others:
-                notes.append(
-                    f"{len(others)} files are spelled otherwise than in their label: {first_few(others, most=2)}"
-                )
-            for row, there in zip(rows, found, strict=True):
-                row.name = there or row.name
-            return base
-    raise UsageError(
-        f"none of the {len(rows)} labelled files is in {first} (expected {_join(first, rows[0].name)}). "
-        "Give their folder by --root, or import with --no-check."
-    )
-
-
-def _in_folder(base: str, name: str, folders: dict[str, dict[str, list[str]]]) -> str | None:
-    """The name, or the one file that differs in suffix or accents alone, else None."""
-    if os.path.lexists(_join(base, name)):
-        return name
-    parent, stem = str(PurePosixPath(name).parent), PurePosixPath(name).stem
-    if parent not in folders:
-        folders[parent] = {}
-        folder = Path(_join(base, parent))
-        for path in folder.iterdir() if folder.is_dir() else ():
-            if path.suffix.lower() in MEDIA_SUFFIXES:
-                folders[parent].setdefault(composed(path.stem), []).append(path.name)
-    same = folders[parent].get(composed(stem), [])
-    same = [one for one in same if composed(one) == composed(PurePosixPath(name).name)] or same
-    return str(PurePosixPath(parent, same[0])) if len(same) == 1 else None
-
-
-def _join(base: str, name: str) -> str:
-    if "://" in base:
-        return f"{base.rstrip('/')}/{name}" if name else base
-    return path_to_uri(os.path.join(base, name))  # noqa: PTH118 (keeps a name's bytes as they are)
 
 
 def _count_notes(spec: SetSpec, count: int) -> list[str]:
@@ -302,7 +247,7 @@ def import_ladder(request: ImportRequest) -> Import:
     rows = (
         {
             "clip_id": f"{dataset}/{clip_id}",
-            "uri": _join(root, uri),
+            "uri": join(root, uri),
             "dataset": dataset,
             "split": split,
             "content_id": f"{dataset}/{content}",

@@ -35,16 +35,22 @@ class ImportRequest:
 
 
 @dataclass(slots=True, kw_only=True)
-class LabelRow:
-    """One labelled clip, on the scale of the file."""
+class LabelledFile:
+    """A clip that labels name."""
 
     number: int  # in the file, from 1, headers not counted
     listed: str  # the name as written
     name: str  # the file's path below the set's folder
-    raw: float
-    std: float | None
     split: str | None
     content: str
+
+
+@dataclass(slots=True, kw_only=True)
+class LabelRow(LabelledFile):
+    """One labelled clip, on the scale of the file."""
+
+    raw: float
+    std: float | None
     reference: str | None
     aspects: dict[str, float] = field(default_factory=dict)
 
@@ -159,9 +165,9 @@ def label_rows(
         if raw is None:
             unrated.append(at + 1)
             continue
-        variance, name = read(form.variance), _renamed(spec, listed[at])
+        variance, name = read(form.variance), file_name_of(spec, listed[at])
         aspects = {aspect: read(source) for aspect, source in form.aspects.items()}
-        content = str(columns[form.content][at]) if form.content else _group(spec.content, name)
+        content = str(columns[form.content][at]) if form.content else content_of(spec, name)
         rows.append(
             LabelRow(
                 number=at + 1,
@@ -211,17 +217,18 @@ def _names(request: ImportRequest, form: LabelForm, columns: Columns, total: int
     return names
 
 
-def _renamed(spec: SetSpec, listed: str) -> str:
+def file_name_of(spec: SetSpec, listed: str) -> str:
+    """Path below the set's folder of a clip, from its name in labels."""
     name = listed.replace("\\", "/")
     for pattern, replacement in spec.rename:
         name = re.sub(pattern, replacement, name)
     return name
 
 
-def _group(pattern: str, name: str) -> str:
-    """Group 1 of the match in the name, else the name."""
-    found = re.search(pattern, name)
-    return found[1] if found else name
+def content_of(spec: SetSpec, name: str) -> str:
+    """Content by the set's pattern, in lower case; where it does not match, the name."""
+    found = re.search(spec.content, name)
+    return (found[1] if found else name).strip().lower()
 
 
 def refuse_repeats(rows: Sequence[LabelRow], labels: Path) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from vqa.data.public.layouts import ImportRequest, LabelRow, label_rows, recognise
+from vqa.data.public.layouts import ImportRequest, LabelledFile, label_rows, recognise
 from vqa.data.public.specs import DIALECTS, PublishedList, SetSpec, load_set, set_names
 from vqa.errors import UsageError, first_few
 
@@ -13,7 +13,7 @@ UNUSED = "unused"  # of a clip that no list names: neither trained on nor tested
 
 
 def assign_splits(
-    request: ImportRequest, spec: SetSpec, dialects: Sequence[str], rows: Sequence[LabelRow]
+    request: ImportRequest, spec: SetSpec, dialects: Sequence[str], rows: Sequence[LabelledFile]
 ) -> list[str]:
     """Set splits by the lists asked for, else by the first that comes with vqa.
 
@@ -70,7 +70,7 @@ def _asked(name: str, spec: SetSpec) -> PublishedList:
     return chosen
 
 
-def _parts(chosen: PublishedList, rows: Sequence[LabelRow]) -> list[str | None]:
+def _parts(chosen: PublishedList, rows: Sequence[LabelledFile]) -> list[str | None]:
     """The part of each row, None for one that the list does not name."""
     part_of = chosen.part_of()
     if chosen.names:
@@ -96,7 +96,7 @@ def described(lists: dict[str, PublishedList]) -> str:
 
 
 def _by_files(
-    files: Sequence[str], request: ImportRequest, spec: SetSpec, dialects: Sequence[str], rows: Sequence[LabelRow]
+    files: Sequence[str], request: ImportRequest, spec: SetSpec, dialects: Sequence[str], rows: Sequence[LabelledFile]
 ) -> list[str]:
     by_name = {row.name: row for row in rows}
     part_of: dict[str, str] = {}
@@ -146,7 +146,7 @@ def _file_name(name: str) -> str:
     return PurePosixPath(name).name
 
 
-def _counted(rows: Sequence[LabelRow]) -> str:
+def _counted(rows: Sequence[LabelledFile]) -> str:
     return ", ".join(f"{part} {count}" for part, count in sorted(Counter(row.split or "none" for row in rows).items()))
 
 

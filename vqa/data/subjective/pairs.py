@@ -1,12 +1,13 @@
-"""Pairwise comparisons of a subjective test, read from a table and checked.
+"""Pairwise comparisons of a subjective test, read and checked.
 
 A table has two columns of clips, and either a result (1: the first is better, -1: the second, 0: a tie) or the name of
-the winner; columns for the subject and for how often the row was judged may follow.
+the winner; columns for the subject and for how often the row was judged may follow. A manifest of pairs names its clips
+by clip_id.
 """
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -16,6 +17,7 @@ from scipy.sparse.csgraph import connected_components
 
 from vqa.data.dialects import AS_SEEN, Columns, Dialect, parse_number
 from vqa.data.manifest import Manifest
+from vqa.data.pair_manifest import PairManifest, is_pair_manifest, read_pair_manifest
 from vqa.data.tables import read_columns
 from vqa.errors import UsageError, first_few
 
@@ -41,6 +43,7 @@ class Comparisons:
     result: NDArray[np.int8]  # [N]
     subject: NDArray[np.intp]  # [N], zeros where the table names none
     count: NDArray[np.float64]  # [N] how often it was judged so
+    dataset: str | None = None  # of a manifest of pairs, whose clip_ids begin with it
 
 
 def make_comparisons(entries: Iterable[tuple[str, str, int, str | None, float]]) -> Comparisons:
@@ -86,17 +89,24 @@ def holds_pairs(names: Iterable[str]) -> bool:
     )
 
 
-def read_pairs(path: Path, *, dialect: Dialect = AS_SEEN) -> Comparisons:
-    """Read pairwise comparisons from a table; rows without a result are skipped.
+def read_pairs(path: Path, *, dialect: Dialect = AS_SEEN, split: str | None = None) -> Comparisons:
+    """Read pairwise comparisons; rows of a table without a result are skipped.
 
     Args:
-        path: A .csv, .xlsx, .jsonl, .json or .parquet file with columns of the *_COLUMNS of this module.
+        path: A manifest of pairs, or a .csv, .xlsx, .jsonl, .json or .parquet file with columns of the *_COLUMNS of
+            this module.
         dialect: Of a text file.
+        split: Of a manifest of pairs: only comparisons of this split.
 
     Raises:
         UsageError: If columns are missing, a result is none of 1, -1 and 0, a winner is neither clip, a clip is
-            compared with itself, or a count is no positive number; the message names row and value.
+            compared with itself, or a count is no positive number; the message names row and value. If a split is asked
+            of what has none.
     """
+    if is_pair_manifest(path):
+        return _of_manifest(read_pair_manifest(path), split, path)
+    if split is not None:
+        raise UsageError(f"--split {split}: {path} is no manifest of pairs. Make one with `vqa data import`.")
     cells = read_columns(path, dialect=dialect)
     names = {name.lower(): name for name in cells}
 
@@ -126,6 +136,28 @@ def read_pairs(path: Path, *, dialect: Dialect = AS_SEEN) -> Comparisons:
         return make_comparisons(entries)
     except ValueError as error:
         raise UsageError(f"{path}: {error}. Fill the column {found(SUBJECT_COLUMNS)}, or leave it out.") from error
+
+
+def _of_manifest(manifest: PairManifest, split: str | None, path: Path) -> Comparisons:
+    columns = manifest.table.select(["first", "second", "result", "subject", "count", "split"]).to_pydict().values()
+    entries = [entry for *entry, part in zip(*columns, strict=True) if split is None or part == split]
+    if not entries:
+        known = sorted({part or "(none)" for part in manifest.table.column("split").to_pylist()})
+        raise UsageError(f"--split {split}: no comparison in {path} is of it. Its splits are {', '.join(known)}.")
+    try:
+        return replace(make_comparisons(map(tuple, entries)), dataset=manifest.dataset)
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}. Import the comparisons again.") from error
+
+
+def by_file_name(pairs: Comparisons) -> Comparisons:
+    """Name clips of a manifest of pairs by the path below the data set's folder.
+
+    So `vqa data import` names them, which adds the data set. Those of a table stay.
+    """
+    if pairs.dataset is None:
+        return pairs
+    return replace(pairs, clips=tuple(clip.removeprefix(f"{pairs.dataset}/") for clip in pairs.clips))
 
 
 def read_anchors(path: Path, *, dialect: Dialect = AS_SEEN) -> dict[str, float]:

@@ -199,7 +199,7 @@ def strength_notes(pairs: Comparisons, found: Strengths, *, method: PairMethod, 
         )
     ends = np.floor(found.value.min() * 100) / 100, np.ceil(found.value.max() * 100) / 100
     low, high = (1, 5) if is_anchored else ends
-    return [*lines, f"to import: hf-videofolder --dataset NAME --scale {low:g},{high:g}"]
+    return [*lines, f"to import: hf-videofolder --dataset {pairs.dataset or 'NAME'} --scale {low:g},{high:g}"]
 
 
 def write_strengths(out: Path, pairs: Comparisons, found: Strengths) -> list[Path]:
