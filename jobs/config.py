@@ -122,8 +122,9 @@ def resolve_values(
         config = build(ScoreConfig, merge_values({"model": card, "views": views}, given), where=where)
         _refuse_other_views(config.views, views, folder, section="views")
         return config
-    # What the student does not settle, such as `snap`, holds for both tiers.
-    shared = {key: value for key, value in given.get("views", {}).items() if key not in views}
+    # What the student does not settle, such as `snap`, holds for both tiers; the rest for the reasoner.
+    settled = {*views, *student.FIXED_VIEWS}
+    shared = {key: value for key, value in given.get("views", {}).items() if key not in settled}
     own = {"light_views": merge_values(merge_values(views, shared), given.get("light_views") or {})}
     config = build(ScoreConfig, merge_values(merge_values(base, given), own), where=where)
     if config.light_views:

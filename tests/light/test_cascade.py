@@ -141,6 +141,7 @@ def test_the_reasoner_is_put_on_the_student_s_scale(
             UsageError,
             "light_views.global_kind = 'mosaic': the st",
         ),
+        ({"assignments": ("light_views.temporal=fps",)}, UsageError, "light_views.temporal = 'fps': the student"),
         ({"reason_scale": Path("gone.json")}, UsageError, "calibration gone.json: cannot be read"),
     ],
 )
@@ -151,6 +152,15 @@ def test_what_a_cascade_cannot_use_is_refused(
         inputs_of(replace(request_, out=tmp_path / "out", **change))  # type: ignore[arg-type]
     assert "\n" not in str(found.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_reasoner_s_sampler_is_not_the_student_s(request_: ScoreRequest) -> None:
+    changes = ("views.temporal=segment", "views.keyframes=9", "views.snap=keyframes")
+    inputs = inputs_of(replace(request_, assignments=changes))
+    light = inputs.first.config.views
+    assert (inputs.config.views.temporal, inputs.config.views.keyframes) == ("segment", 9)
+    assert (light.temporal, light.keyframes) == ("keyframe", 4)
+    assert inputs.config.views.snap == light.snap == "keyframes"
 
 
 def test_a_student_that_cannot_tell_how_unsure_it_is_is_refused(request_: ScoreRequest, student_folder: Path) -> None:

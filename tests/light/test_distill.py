@@ -225,6 +225,16 @@ def test_a_library_without_labels_teaches_the_order_of_its_own_frames(opinions: 
         ({"tier": "reason", "student": Path("x")}, UsageError, "--student x: not used by --tier reason"),
         ({"student": Path("gone")}, ModelError, "student gone: no student.yaml"),
         ({"assignments": ("views.global_kind=mosaic",)}, UsageError, "views.global_kind = 'mosaic': the student"),
+        (
+            {"assignments": ("views.temporal=segment",)},
+            UsageError,
+            "views.temporal = 'segment': the student .* was made with 'keyframe'; leave it out",
+        ),
+        (
+            {"assignments": ("views.keyframes=16",)},
+            UsageError,
+            "views.keyframes = 16: the student .* was made with 4; leave it out",
+        ),
     ],
 )
 def test_what_the_light_tier_cannot_use_is_refused(

@@ -13,8 +13,12 @@ from vqa.files import replacing
 
 EMBEDDED_STUDENT = Path(__file__).resolve().parents[1] / "assets" / "light"
 CARD, WEIGHTS, WIDTH = "student.yaml", "student.safetensors", "width.safetensors"
-# other ones would be other pictures
-FIXED_VIEWS = ("global_kind", "global_pixels", "spatial", "local_pictures", "near_frames")
+# Other ones would be other pictures than those learnt from. Free are the decoder, its limits, and what has a use that
+# was measured or is documented: `snap`, `shown_size`.
+FIXED_VIEWS = (
+    *("temporal", "keyframes", "change", "keyframe_rate", "global_kind", "global_pixels", "near_frames"),
+    *("spatial", "local_pictures"),
+)
 
 
 class EmbeddingConfig(Strict):
