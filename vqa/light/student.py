@@ -123,7 +123,8 @@ class Student:
 
         Returns:
             In order, a Score on 1-5 without answers, `score_std` the error to expect of it (null without a `Width`), or
-            a ClipError "model" where the pictures cannot be used.
+            a ClipError "model" where the pictures cannot be used. Of a student whose scale is severity `score` is None
+            and `score_raw` has the number: it is no opinion until a calibration makes it one.
         """
         return [self._score(one) for one in views]
 
@@ -138,8 +139,10 @@ class Student:
             return ClipError(
                 "model", f"{views.clip.clip_id}: the student failed ({type(error).__name__}: {str(error)[:300]})"
             )
+        is_opinion = self.card.scale == "opinions"
         return Score(
-            score=found,
+            score=found if is_opinion else None,
+            score_raw=None if is_opinion else found,
             score_std=width,
             score_global=None,
             score_local=None,
