@@ -18,7 +18,16 @@ from scipy.optimize import least_squares
 from vqa.errors import ClipError, ModelError
 from vqa.files import replacing
 from vqa.light.basis import BASIS_PARTS, Basis
-from vqa.light.card import EMBEDDED_STUDENT, WEIGHTS, WIDTH, StudentCard, read_card, write_card
+from vqa.light.card import (
+    CALIBRATION,
+    EMBEDDED_STUDENT,
+    LINK,
+    WEIGHTS,
+    WIDTH,
+    StudentCard,
+    read_card,
+    write_card,
+)
 from vqa.light.cascade import Width
 from vqa.light.embedding import SIZE, Vector, embed, from_usual
 from vqa.light.encoder import EfficientNetLite0
@@ -85,7 +94,10 @@ class Student:
         return cls(network.eval(), head, card, Width.load(folder, size=size), usual)
 
     def save(self, folder: Path) -> None:
-        """Write weights (EfficientNet-Lite0 in float16), student.yaml, the width if any."""
+        """Write weights (EfficientNet-Lite0 in float16), student.yaml, the width if any.
+
+        Calibrations that the folder carries go: they were made of another student.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         kept = torch.float16 if isinstance(self._network, EfficientNetLite0) else torch.float32
         tensors = {f"encoder.{name}": t.to(kept).contiguous() for name, t in self._network.state_dict().items()}
@@ -95,7 +107,8 @@ class Student:
         with replacing(folder / WEIGHTS) as draft:
             draft.write_bytes(as_bytes(tensors))
         write_card(folder, self.card)
-        (folder / WIDTH).unlink(missing_ok=True)
+        for name in (WIDTH, CALIBRATION, LINK):
+            (folder / name).unlink(missing_ok=True)
         if self._width:
             self._width.save(folder)
 
