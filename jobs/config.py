@@ -219,8 +219,8 @@ def settings_digest(
     views = config.views.identity()
     if config.tier == "light":
         # Numbers of severity were scores once: those rows are none of now.
-        scale = student.read_card(config.student or student.EMBEDDED_STUDENT).scale
-        kind = [scale] if scale == "severity" else []
+        told = student.read_card(config.student or student.EMBEDDED_STUDENT).scale
+        kind = [told] if told == "severity" else []
         return digest(KEY_VERSION, views, config.clip_seconds, config.tier, [model_id, model_revision], *kind)
     model = config.model
     generation = config.generation.identity()
