@@ -14,7 +14,7 @@ from vqa.data.score_table import ScoreRow, read_scores
 from vqa.data.windows import video_id
 from vqa.errors import UsageError
 from vqa.evaluate.calibrate import Calibration, load_calibration
-from vqa.light.card import EMBEDDED_STUDENT
+from vqa.light.card import EMBEDDED_STUDENT, LINK
 from vqa.types import Clip
 
 COLUMNS = ("tier", "score", "score_std", "light_std")  # beside those of StoredRow
@@ -26,10 +26,8 @@ def scale_of(config: ScoreConfig, *, model_id: str, revision: str) -> Calibratio
     The file given, or the student's own where it was made for this very model; None where there is neither. Raises
     UsageError for a file of another model.
     """
-    own = (config.student or EMBEDDED_STUDENT) / "scale.json"
     if config.reason_scale is None:
-        found = load_calibration(own) if own.is_file() else None
-        return found if found and (found.model_id, found.model_revision) == (model_id, revision) else None
+        return carried((config.student or EMBEDDED_STUDENT) / LINK, model_id=model_id, revision=revision)
     found = load_calibration(config.reason_scale)
     if found.model_id not in (None, model_id):
         raise UsageError(
@@ -37,6 +35,12 @@ def scale_of(config: ScoreConfig, *, model_id: str, revision: str) -> Calibratio
             "one by `vqa calibrate` on this model's scores."
         )
     return found
+
+
+def carried(path: Path, *, model_id: str, revision: str) -> Calibration | None:
+    """Calibration in a student's folder; None without one for this very model."""
+    found = load_calibration(path) if path.is_file() else None
+    return found if found and (found.model_id, found.model_revision) == (model_id, revision) else None
 
 
 def share_of(text: str) -> float:

@@ -122,8 +122,9 @@ def resolve_values(
         config = build(ScoreConfig, merge_values({"model": card, "views": views}, given), where=where)
         _refuse_other_views(config.views, views, folder, section="views")
         return config
-    # What the student does not settle, such as `snap`, holds for both tiers.
-    shared = {key: value for key, value in given.get("views", {}).items() if key not in views}
+    # What the student does not settle, such as `snap`, holds for both tiers; the rest for the reasoner.
+    settled = {*views, *student.FIXED_VIEWS}
+    shared = {key: value for key, value in given.get("views", {}).items() if key not in settled}
     own = {"light_views": merge_values(merge_values(views, shared), given.get("light_views") or {})}
     config = build(ScoreConfig, merge_values(merge_values(base, given), own), where=where)
     if config.light_views:
@@ -217,7 +218,10 @@ def settings_digest(
     """
     views = config.views.identity()
     if config.tier == "light":
-        return digest(KEY_VERSION, views, config.clip_seconds, config.tier, [model_id, model_revision])
+        # Numbers of severity were scores once: those rows are none of now.
+        told = student.read_card(config.student or student.EMBEDDED_STUDENT).scale
+        kind = [told] if told == "severity" else []
+        return digest(KEY_VERSION, views, config.clip_seconds, config.tier, [model_id, model_revision], *kind)
     model = config.model
     generation = config.generation.identity()
     card = model.model_dump(mode="json", include={"dtype", "attention", "min_pixels", "max_pixels"})

@@ -18,7 +18,7 @@ from jobs.resume import Work
 from jobs.signals import Stop
 from jobs.stages import Result, Stage
 from vqa.console import WAIT_SECONDS, Engine, printable
-from vqa.data.score_table import ScoreRow, ScoreTable
+from vqa.data.score_table import WITHOUT_SCORE, ScoreRow, ScoreTable
 from vqa.data.windows import video_id
 from vqa.errors import ModelError, UsageError
 from vqa.imports import arrow_without_pandas
@@ -33,7 +33,6 @@ STALL_SECONDS = 60.0  # without a result, until more are handed out: clips that 
 STREAK = 3  # clips in a row that a store did not give at the end of a run: it may be away
 STORE_SECONDS = 120.0  # to wait for it
 STORE_POLL_SECONDS = 5.0
-WITHOUT_SCORE = ("unparsed", "failed")  # statuses
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,13 +18,12 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from jobs.engine import WITHOUT_SCORE
 from jobs.ledger import Ledger
 from jobs.local_executor import LocalExecutor
 from jobs.request import ScoreInputs, stages_of
 from jobs.resume import Work, stamp
 from jobs.stages import Item, Resources, Sample, Stage
-from vqa.data.score_table import ScoreRow, ScoreTable
+from vqa.data.score_table import WITHOUT_SCORE, ScoreRow, ScoreTable
 from vqa.errors import UsageError
 from vqa.media.storage.stores import is_remote
 from vqa.types import Clip

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from jobs.cascade import scale_of, share_of
+from jobs.cascade import carried, scale_of, share_of
 from jobs.config import (
     ScoreConfig,
     Tiers,
@@ -23,7 +23,7 @@ from vqa.data.dialects import AS_SEEN, Dialect
 from vqa.data.sources import Selection, Tally, stream_clips
 from vqa.errors import ModelError, UsageError
 from vqa.evaluate.calibrate import Calibration, load_calibration
-from vqa.light.card import EMBEDDED_STUDENT, WIDTH
+from vqa.light.card import CALIBRATION, EMBEDDED_STUDENT, WIDTH, read_card
 from vqa.model.engines.config import EngineName, meet
 from vqa.model.question import read_words
 
@@ -82,7 +82,7 @@ def inputs_of(request: ScoreRequest) -> ScoreInputs:
     config = asked_config(config)
     if config.tier != "light":
         meet(config.model_engine, config.model, config.generation)
-    calibration = load_calibration(config.calibration) if config.calibration else None
+    given = load_calibration(config.calibration) if config.calibration else None
     selection, tally = Selection(include=request.include, exclude=request.exclude), Tally()
     clips = ClipList(stream_clips(request.sources, tally, selection=selection, dialect=request.dialect), tally)
     clips.settle(PLAN_CHUNK)  # what is wrong with a short list, or with the head of a long one, is said before a run
@@ -91,9 +91,9 @@ def inputs_of(request: ScoreRequest) -> ScoreInputs:
         way = f"Skipped: {found.skipped}; --include '*.SUFFIX' takes them" if found.skipped else "Check the paths"
         raise UsageError(f"no video or picture in {', '.join(request.sources)}. {way}.")
     model_id, revision = identify(config)
-    if calibration and calibration.model_id not in (None, model_id):
+    if given and given.model_id not in (None, model_id):
         raise UsageError(
-            f"calibration {config.calibration}: made for {calibration.model_id}, this run uses {model_id}. "
+            f"calibration {config.calibration}: made for {given.model_id}, this run uses {model_id}. "
             "Make one by `vqa calibrate` on this model's scores."
         )
     scale = scale_of(config, model_id=model_id, revision=revision) if config.tier == "cascade" else None
@@ -103,17 +103,33 @@ def inputs_of(request: ScoreRequest) -> ScoreInputs:
         model_id=model_id,
         model_revision=revision,
         settings=settings_digest(config, model_id=model_id, model_revision=revision, scale=scale),
-        calibration=calibration,
+        calibration=given or _own_calibration(config, model_id=model_id, revision=revision),
         scale=scale,
     )
     return replace(whole, light=_light_inputs(whole)) if config.tier == "cascade" else whole
 
 
+def _own_calibration(config: ScoreConfig, *, model_id: str, revision: str) -> Calibration | None:
+    """Calibration that a student of severity carries, if any."""
+    folder = config.student or EMBEDDED_STUDENT
+    if config.tier != "light" or read_card(folder).scale == "opinions":
+        return None
+    return carried(folder / CALIBRATION, model_id=model_id, revision=revision)
+
+
 def _light_inputs(whole: ScoreInputs) -> ScoreInputs:
-    """First pass of a cascade. Raises ModelError for a student without uncertainty."""
+    """First pass of a cascade.
+
+    Raises ModelError for a student without uncertainty, or of severity.
+    """
     config = light_part(whole.config)
     folder = config.student or EMBEDDED_STUDENT
     model_id, revision = identify(config)
+    if read_card(folder).scale == "severity":
+        raise ModelError(
+            f"student {folder}: tells severities, no opinions (scale: severity), so it has no scale in common with the "
+            "reasoner; give a student trained on opinions, or --tier light"
+        )
     if not (folder / WIDTH).is_file():
         raise ModelError(
             f"student {folder}: no {WIDTH}, which tells how unsure it is of a clip; make it anew with `vqa distill`"
@@ -190,6 +206,7 @@ def stages_of(inputs: ScoreInputs) -> tuple[SampleStage, ScoreStage | LightStage
             student=config.student or EMBEDDED_STUDENT,
             model_id=inputs.model_id,
             model_revision=inputs.model_revision,
+            scale=read_card(config.student or EMBEDDED_STUDENT).scale,
             job=job,
         )
     score_ = ScoreStage(

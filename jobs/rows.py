@@ -6,6 +6,7 @@ from typing import NamedTuple
 from jobs.resume import run_key
 from vqa.data.score_table import ScoreRow, Status, Tier
 from vqa.errors import ClipError
+from vqa.light.card import RAW, Scale
 from vqa.model.card import Asked, ModelCard
 from vqa.model.question import words_digest
 from vqa.types import Clip, MediaInfo, Score, Views
@@ -40,6 +41,12 @@ def scored_by(card: ModelCard, *, model_id: str, model_revision: str) -> ScoredB
     """What a model's rows say of it: the question asked, the scale of its answers."""
     scale = card.scale
     return ScoredBy("reason", model_id, model_revision, card.asked, words_digest(card), scale.low, scale.high)
+
+
+def scored_by_student(scale: Scale, *, model_id: str, model_revision: str) -> ScoredBy:
+    """What a student's rows say of it; one of severity has a scale of its own."""
+    low, high = RAW if scale == "severity" else (None, None)
+    return ScoredBy("light", model_id, model_revision, raw_low=low, raw_high=high)
 
 
 def new_row(clip: Clip, source: str, *, settings: str) -> ScoreRow:
@@ -106,9 +113,10 @@ def with_score(row: ScoreRow, views: Views, score: Score | ClipError) -> ScoreRo
     row = with_views(row, views)
     if isinstance(score, ClipError):
         return replace(row, error_kind=score.kind, error=str(score))
+    is_read = score.score is not None or score.score_raw is not None
     return replace(
         row,
-        status="unparsed" if score.score is None else seen_status(views),
+        status=seen_status(views) if is_read else "unparsed",
         score=score.score,
         score_std=score.score_std,
         score_global=score.score_global,

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from rich.console import Console
 
 from jobs.cascade import plan_second
-from jobs.engine import LOCAL_FILES, TOO_MANY_FAILED, WITHOUT_SCORE, FailureLimit, choose_engine, run_stages
+from jobs.engine import LOCAL_FILES, TOO_MANY_FAILED, FailureLimit, choose_engine, run_stages
 from jobs.ledger import Ledger
 from jobs.listing import ClipList
 from jobs.metrics import JobMetrics, serving
@@ -23,21 +23,21 @@ from jobs.mirror import mirrored
 from jobs.progress import JobProgress, duration
 from jobs.request import ScoreInputs, ScoreRequest, inputs_of, stages_of
 from jobs.resume import Planner, StoredRow, StoredRows
-from jobs.rows import ScoredBy, lost_row, scored_by
+from jobs.rows import ScoredBy, lost_row
 from jobs.run_record import RunRecord
 from jobs.signals import as_url, locked, writing
 from jobs.stages import WINDOWS_PER_FRAME
-from jobs.summary import counts, overview
+from jobs.summary import RANKING, counts, overview
 from jobs.waiting import say_on_stderr
 from vqa.config import Values
 from vqa.console import INTERRUPTED, Engine, counted, log_as_json, printable
-from vqa.data.score_table import ScoreTable, no_rows, read_scores, rewrite, write_videos
+from vqa.data.score_table import WITHOUT_SCORE, ScoreTable, no_rows, read_scores, rewrite, write_videos
 from vqa.data.windows import video_id
 from vqa.errors import first_few
 from vqa.evaluate.calibrate import calibrated
 from vqa.media.storage.hosts import allow_private
 
-SUMMARY_COLUMNS = ("clip_id", "start_seconds", "duration_seconds", "status", "error_kind", "score", "tier")
+SUMMARY_COLUMNS = ("clip_id", "start_seconds", "duration_seconds", "status", "error_kind", *RANKING, "tier")
 
 
 def score(request: ScoreRequest) -> int:
@@ -251,9 +251,8 @@ def _run(
 
 
 def _scored_by(inputs: ScoreInputs) -> ScoredBy:
-    if inputs.config.tier == "light":
-        return ScoredBy("light", inputs.model_id, inputs.model_revision)
-    return scored_by(inputs.config.model, model_id=inputs.model_id, model_revision=inputs.model_revision)
+    _, stage = stages_of(inputs)
+    return stage.by
 
 
 def _announce(inputs: ScoreInputs, plan: Planner, progress: JobProgress) -> None:
@@ -278,6 +277,12 @@ def _announce(inputs: ScoreInputs, plan: Planner, progress: JobProgress) -> None
     ours = (inputs.model_revision, inputs.settings)
     if made and made.model_id and (made.model_revision, made.settings) != ours:
         progress.say("warning: the calibration was made with another revision or other settings of this model")
+    by = _scored_by(inputs)
+    if by.tier == "light" and by.raw_high is not None and made is None:
+        progress.say(
+            f"warning: {inputs.model_id} tells severities, no opinions: score is null, score_raw has the number; make "
+            "a calibration with `vqa calibrate` and give it as --calibration"
+        )
     if inputs.light and inputs.scale is None:
         progress.say(
             f"warning: no file says how scores of {inputs.model_id} stand on the student's scale, so they are not put "

@@ -23,6 +23,7 @@ from jobs.rows import (
     failed,
     new_row,
     scored_by,
+    scored_by_student,
     seen_status,
     unchanged,
     with_media,
@@ -34,6 +35,7 @@ from vqa.data.view_cache import PreparedRow, pack
 from vqa.data.windows import windows
 from vqa.errors import ClipError, MachineError, ModelError
 from vqa.imports import kept
+from vqa.light.card import Scale
 from vqa.media.storage.fingerprint import fingerprint
 from vqa.model.card import GenerationConfig, ModelCard
 from vqa.model.engines.config import EngineConfig, start
@@ -296,6 +298,7 @@ class LightStage:
     student: Path
     model_id: str
     model_revision: str
+    scale: Scale = "opinions"  # of its card
     job: JobConfig = field(default_factory=JobConfig)
     batch_size: int = 8
     preload: ClassVar[tuple[str, ...]] = ("vqa.light.student", "jobs.stages")  # as of ScoreStage
@@ -304,7 +307,7 @@ class LightStage:
     @property
     def by(self) -> ScoredBy:
         """What its rows say of the student."""
-        return ScoredBy("light", self.model_id, self.model_revision)
+        return scored_by_student(self.scale, model_id=self.model_id, model_revision=self.model_revision)
 
     def resources(self, cluster: Mapping[str, float]) -> Resources:
         """Half the cores, as the decoders feed the student; it takes no GPU."""

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vqa.console import printable
-from vqa.data.score_table import read_scores
+from vqa.data.score_table import WITHOUT_SCORE, read_scores
 
 
 class ShownRow(TypedDict):
@@ -23,6 +23,7 @@ class ShownRow(TypedDict):
     error_kind: str | None
     error: str | None
     score: float | None
+    score_raw: float | None
     score_std: float | None
     score_global: float | None
     score_local: float | None
@@ -30,6 +31,7 @@ class ShownRow(TypedDict):
 
 
 SHOWN_COLUMNS = list(ShownRow.__annotations__)
+RANKING = ("score", "score_raw")  # what clips are ranked by; the second where no row has the first
 
 
 def counts(rows: pa.Table, column: str) -> dict[str, int]:
@@ -40,26 +42,37 @@ def counts(rows: pa.Table, column: str) -> dict[str, int]:
 
 
 def ranked(rows: pa.Table) -> list[ShownRow]:
-    """Rows that have a score, worst first; ties in the order of clip_id."""
+    """Rows that have a score, worst first; ties in the order of clip_id.
+
+    Where no row has one, those with a raw score, as of a student of severity.
+    """
     return list(_by_score(rows).select(SHOWN_COLUMNS).to_pylist())
 
 
 def _by_score(rows: pa.Table) -> pa.Table:
-    scored = rows.filter(pc.is_valid(rows.column("score")))
-    return scored.sort_by([("score", "ascending"), ("clip_id", "ascending")])
+    by = next((name for name in RANKING if rows.column(name).null_count < rows.num_rows), "score")
+    scored = rows.filter(pc.is_valid(rows.column(by)))
+    return scored.sort_by([(by, "ascending"), ("clip_id", "ascending")])
 
 
 def score_table(rows: Iterable[ShownRow], *, title: str) -> Table:
-    """Table of clips: score (1-5), global and local score, spread, model's reason."""
+    """Table of clips: score (1-5), global and local score, spread, model's reason.
+
+    Where no row has a score, the raw ones, so headed.
+    """
+    rows = list(rows)
+    has_score, has_raw = (any(row[name] is not None for row in rows) for name in ("score", "score_raw"))
+    is_raw = has_raw and not has_score
     table = Table(title=title, title_justify="left", expand=False)
     # On a narrow screen names and reasons fold; numbers are never squeezed.
-    table.add_column("score", justify="right", no_wrap=True, min_width=5)
+    table.add_column("raw" if is_raw else "score", justify="right", no_wrap=True, min_width=5)
     table.add_column("clip", overflow="fold", min_width=12)
     for name in ("global", "local", "spread"):
         table.add_column(name, justify="right", no_wrap=True, min_width=len(name))
     table.add_column("reason", overflow="fold", min_width=12, max_width=80)
     for row in rows:
-        numbers = [_number(row[name]) for name in ("score", "score_global", "score_local", "score_std")]
+        own = row["score_raw"] if is_raw else row["score"]
+        numbers = [_number(one) for one in (own, row["score_global"], row["score_local"], row["score_std"])]
         clip = Text(printable(row["clip_id"]))
         table.add_row(numbers[0], clip, *numbers[1:], Text(printable(row["reason"] or "")))
     return table
@@ -101,7 +114,7 @@ def overview(rows: pa.Table, *, out: Path, shown: int = 5, place: str | None = N
     name to the user.
     """
     by_score = _by_score(rows)
-    failures = rows.filter(pc.is_null(rows.column("score"))).sort_by("clip_id")
+    failures = rows.filter(pc.is_in(rows.column("status"), value_set=pa.array(WITHOUT_SCORE))).sort_by("clip_id")
     many = by_score.num_rows > 2 * shown
     worst, best = (
         (by_score.slice(0, shown), by_score.slice(by_score.num_rows - shown)) if many else (by_score, by_score)

@@ -173,7 +173,7 @@ class Score:
     score_std: float | None  # population spread over parsed rollouts, 0.0 for one
     score_global: float | None
     score_local: float | None
-    score_raw: float | None = None  # on the model's own scale
+    score_raw: float | None = None  # on the model's own scale; alone where only a calibration makes a score of it
     score_expected: float | None = None  # by the digits' chances, where `score` is read as the released script does
     readout: Literal["answer", "expected", "published"] | None = None  # how answers were read; None of a light score
     reason: str | None  # None from a model that writes none

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vqa.data.synthetic.distortions import DISTORTIONS
-from vqa.data.synthetic.ladder import encode_video
+from vqa.data.synthetic.encoding import encode_video
 from vqa.train.recipe import load_recipe
 from vqa.train.runner import run_recipe
 from vqa.types import Pixels

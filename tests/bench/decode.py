@@ -47,7 +47,7 @@ import av
 import imageio_ffmpeg
 import numpy as np
 
-from vqa.data.synthetic.ladder import without_realtime
+from vqa.data.synthetic.encoding import without_realtime
 
 CLIP = Path(__file__).parents[2] / "vqa/assets/clips/big_buck_bunny.mp4"
 KEYFRAMES, TILE = 16, (256, 144)

@@ -23,7 +23,7 @@ from PIL import Image
 from rivals import Judged, judge, table
 
 from vqa import Scorer
-from vqa.data.synthetic.ladder import encode_video
+from vqa.data.synthetic.encoding import encode_video
 from vqa.data.synthetic.sources import FPS
 from vqa.metrics import plcc, srcc
 from vqa.train.clips.ladder import NAMES

@@ -19,7 +19,8 @@ from vqa.data.people import Opinion, find_people_set, read_opinions, without_fol
 from vqa.data.synthetic.degradations import DEGRADATIONS, LEVELS, degrade
 from vqa.data.synthetic.demo import VISUALLY_LOSSLESS
 from vqa.data.synthetic.distortions import DISTORTIONS
-from vqa.data.synthetic.ladder import encode_video, read_ladder, vmaf
+from vqa.data.synthetic.encoding import encode_video, vmaf
+from vqa.data.synthetic.ladder import read_ladder
 from vqa.data.synthetic.picture_ladder import PRISTINE, find_pictures, steps
 from vqa.data.synthetic.sources import read_pristine
 from vqa.errors import UsageError

@@ -22,7 +22,7 @@ from PIL import Image
 from jobs.config import resolve
 from vqa import Scorer
 from vqa.data.synthetic.demo import CLIPS
-from vqa.data.synthetic.ladder import encode_video
+from vqa.data.synthetic.encoding import encode_video
 from vqa.data.synthetic.sources import read_video
 from vqa.light.card import EMBEDDED_STUDENT
 from vqa.light.embedding import SIZE

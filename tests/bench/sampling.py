@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from vqa import Scorer
 from vqa.data.synthetic.distortions import DISTORTIONS
-from vqa.data.synthetic.ladder import encode_video
+from vqa.data.synthetic.encoding import encode_video
 from vqa.data.synthetic.sources import FPS, read_video
 from vqa.metrics import srcc
 from vqa.types import Clip

@@ -132,7 +132,7 @@ CHANGES_NO_NUMBER = {
     "light_views": "{snap: keyframes}",  # tier cascade, as the next two
     "reason_share": "0.2",
     "reason_scale": "scale.json",
-    "calibration": "fit.json",  # columns of their own, beside the score
+    "calibration": "fit.json",  # columns of their own; of a student of severity the score too, once all rows are there
     "model.name": "other.yaml",
     "model.source": "c/d",  # the digest holds the id and revision that it came to
     "model.revision": "v2",

@@ -14,7 +14,7 @@ from tests.support import clips, failing
 from tests.support.job_runs import Rows, table
 from vqa.console import Engine
 from vqa.errors import ModelError, UsageError
-from vqa.light.card import WIDTH, student_digest
+from vqa.light.card import LINK, WIDTH, student_digest
 from vqa.light.cascade import FOLDS, Width, folds_of
 from vqa.light.config import RegressionConfig
 from vqa.light.embedding import SIZE, SIZES
@@ -105,13 +105,53 @@ def test_a_run_that_ended_between_or_within_the_passes_comes_to_the_same_rows(
     assert table(tmp_path) == whole
 
 
-def test_the_reasoner_is_put_on_the_student_s_scale(
-    request_: ScoreRequest, whole: Rows, _no_model: None, tmp_path: Path
-) -> None:
+def linking() -> dict[str, object]:
+    """A calibration that moves scores half way to 3, of no model."""
     part = {"clips": 10, "rmse": 0.1, "mae": 0.1}
     made = {"kind": "isotonic", "parameters": [1.0, 5.0, 2.0, 4.0], "half_width": 0.5, "coverage_target": 0.9}
     made |= {"coverage": 0.9, "coverage_low": 0.8, "coverage_high": 1.0, "scale": [1, 5], "split": "none"}
-    made |= {"fit": part, "conformal": part, "test": part, "scores": "a", "labels": "b", "created": "now"}
+    return made | {"fit": part, "conformal": part, "test": part, "scores": "a", "labels": "b", "created": "now"}
+
+
+def test_a_scale_that_the_student_carries_is_used_for_the_model_it_was_made_for(
+    request_: ScoreRequest,
+    whole: Rows,
+    unsure: Path,
+    _no_model: None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = tmp_path / "student"
+    folder.mkdir()
+    for path in unsure.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    plain = replace(request_, student=folder, out=tmp_path / "out")
+    without = inputs_of(plain)
+    assert without.scale is None
+    made = linking() | {"model_id": without.model_id, "model_revision": without.model_revision}
+    (folder / LINK).write_text(json.dumps(made))
+    inputs = inputs_of(plain)
+    assert inputs.scale is not None and inputs.settings != without.settings
+    assert inputs.first.settings == without.first.settings
+
+    assert score(plain) == 0
+    assert "no file says how scores of" not in capsys.readouterr().err
+    rows = [row for row in table(plain.out).values() if row["tier"] == "reason"]
+    assert len(rows) == 2
+    for row in rows:
+        assert row["reason_score"] == whole[row["clip_id"]]["reason_score"]
+        assert row["score"] == pytest.approx(2 + (row["reason_score"] - 1) / 2)
+
+    (folder / LINK).write_text(json.dumps(made | {"model_revision": "blake2b:0"}))
+    assert inputs_of(plain).scale is None
+    Student.load(folder).save(folder)  # another student, as far as the file knows
+    assert not (folder / LINK).exists()
+
+
+def test_the_reasoner_is_put_on_the_student_s_scale(
+    request_: ScoreRequest, whole: Rows, _no_model: None, tmp_path: Path
+) -> None:
+    made = linking()
     (tmp_path / "scale.json").write_text(json.dumps(made | {"model_id": "embedded"}))
     (tmp_path / "other.json").write_text(json.dumps(made | {"model_id": "other"}))
     linked = replace(request_, reason_scale=tmp_path / "scale.json", out=tmp_path / "out")
@@ -141,6 +181,7 @@ def test_the_reasoner_is_put_on_the_student_s_scale(
             UsageError,
             "light_views.global_kind = 'mosaic': the st",
         ),
+        ({"assignments": ("light_views.temporal=fps",)}, UsageError, "light_views.temporal = 'fps': the student"),
         ({"reason_scale": Path("gone.json")}, UsageError, "calibration gone.json: cannot be read"),
     ],
 )
@@ -151,6 +192,15 @@ def test_what_a_cascade_cannot_use_is_refused(
         inputs_of(replace(request_, out=tmp_path / "out", **change))  # type: ignore[arg-type]
     assert "\n" not in str(found.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_reasoner_s_sampler_is_not_the_student_s(request_: ScoreRequest) -> None:
+    changes = ("views.temporal=segment", "views.keyframes=9", "views.snap=keyframes")
+    inputs = inputs_of(replace(request_, assignments=changes))
+    light = inputs.first.config.views
+    assert (inputs.config.views.temporal, inputs.config.views.keyframes) == ("segment", 9)
+    assert (light.temporal, light.keyframes) == ("keyframe", 4)
+    assert inputs.config.views.snap == light.snap == "keyframes"
 
 
 def test_a_student_that_cannot_tell_how_unsure_it_is_is_refused(request_: ScoreRequest, student_folder: Path) -> None:

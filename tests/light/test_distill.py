@@ -209,6 +209,42 @@ def test_a_library_without_labels_teaches_the_order_of_its_own_frames(opinions: 
         load_config(configs_folder() / "light/hirqa_tiny.yaml", DistillConfig, ["ladders=null"])
 
 
+def test_vqa_train_trains_the_student_of_a_library_without_labels(
+    tmp_path: Path, vqa: Callable[..., tuple[int, str, str]]
+) -> None:
+    pytest.importorskip(PACKAGE)
+    (tmp_path / "library").mkdir()
+    for n in range(2):
+        clips.write_image(tmp_path / f"library/{n}.png", width=200, height=150, seed=10 + n)
+    size = [f"ladders.sources=[{tmp_path / 'library'}]", f"cache={tmp_path / 'cache'}", "rali.basis.vectors=6"]
+    size += ["ladders.kinds=2", "ladders.levels=2", "ladders.shortest=96", "ladders.longest=128", "rali.tuning.steps=9"]
+    changes = [word for one in size for word in ("--set", one)]
+    out = tmp_path / "student"
+    code, said, heard = vqa("train", configs_folder() / "train/hirqa_tiny.yaml", "--out", out, *changes)
+    assert code == 0, heard
+    assert student_digest(out) in said
+
+    command = ["score", tmp_path / "library", "--out", tmp_path / "out", "--tier", "light", "--student", out]
+    code, _, heard = vqa(*command)
+    assert code == 0 and "hirqa-tiny tells severities, no opinions: score is null" in heard
+    for row in table(tmp_path / "out").values():
+        assert (row["status"], row["score"], row["model_id"]) == ("ok", None, "hirqa-tiny")
+        assert 1 <= row["score_raw"] <= 5
+
+
+@pytest.mark.parametrize("place", ["train/hirqa_tiny.yaml", "light/embedded.yaml"])
+def test_a_student_needs_no_option_of_a_recipe(
+    place: str, tmp_path: Path, vqa: Callable[..., tuple[int, str, str]]
+) -> None:
+    config = configs_folder() / place
+    code, _, heard = vqa("train", config, "--out", tmp_path / "out", "--data", tmp_path)
+    assert (code, heard.count("\n")) == (2, 1)
+    assert "--data: not used by" in heard and "a student of the light tier; leave it out" in heard
+    code, _, heard = vqa("train", config)
+    assert code == 2 and "--out is missing; give a folder for the student" in heard
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("change", "error", "said"),
     [
@@ -217,6 +253,16 @@ def test_a_library_without_labels_teaches_the_order_of_its_own_frames(opinions: 
         ({"tier": "reason", "student": Path("x")}, UsageError, "--student x: not used by --tier reason"),
         ({"student": Path("gone")}, ModelError, "student gone: no student.yaml"),
         ({"assignments": ("views.global_kind=mosaic",)}, UsageError, "views.global_kind = 'mosaic': the student"),
+        (
+            {"assignments": ("views.temporal=segment",)},
+            UsageError,
+            "views.temporal = 'segment': the student .* was made with 'keyframe'; leave it out",
+        ),
+        (
+            {"assignments": ("views.keyframes=16",)},
+            UsageError,
+            "views.keyframes = 16: the student .* was made with 4; leave it out",
+        ),
     ],
 )
 def test_what_the_light_tier_cannot_use_is_refused(

@@ -12,6 +12,8 @@ from PIL import Image
 from jobs.request import ScoreRequest, inputs_of
 from tests.support import clips
 from vqa.data.score_table import read_scores
+from vqa.evaluate.calibrate import load_calibration
+from vqa.light.card import EMBEDDED_STUDENT, LINK, student_digest
 from vqa.light.student import Student
 from vqa.types import Clip, Score
 from vqa.views import ViewsConfig, look
@@ -32,6 +34,18 @@ def test_the_embedded_student_loads_no_language_model(tmp_path: Path) -> None:
     (row,) = read_scores(tmp_path / "out").to_pylist()
     assert 1 < row["score"] < 5
     assert 0 < row["score_std"] < 4
+
+
+def test_the_scale_that_the_student_carries_is_of_both_embedded_models(tmp_path: Path) -> None:
+    if not (EMBEDDED_STUDENT / LINK).is_file():
+        pytest.skip("none is carried; tests/bench/link.py makes it")
+    made = load_calibration(EMBEDDED_STUDENT / LINK)
+    assert made.labels == f"light {student_digest(EMBEDDED_STUDENT)}", (
+        "made of another student; run tests/bench/link.py"
+    )
+    clips.write_image(tmp_path / "a.png")
+    inputs = inputs_of(ScoreRequest(sources=(str(tmp_path),), out=tmp_path / "out", tier="cascade"))
+    assert inputs.scale == made, "made of another reasoner; run tests/bench/link.py"
 
 
 def test_the_student_is_part_of_the_key(tmp_path: Path, student_folder: Path) -> None:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tests.support.kept import ROOT, kept
-from vqa.data.synthetic.ladder import without_realtime
+from vqa.data.synthetic.encoding import without_realtime
 
 Pixels = NDArray[np.uint8]
 

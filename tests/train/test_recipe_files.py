@@ -9,12 +9,13 @@ from accelerate.commands.config.config_args import load_config_from_file
 
 from vqa.config import configs_folder
 from vqa.errors import UsageError
+from vqa.light.config import student_config
 from vqa.rewards import REWARD_PRESETS
 from vqa.train.dry_run import estimate
 from vqa.train.recipe import GrpoStage, load_recipe
 
 FOLDER = configs_folder() / "train"
-FILES = sorted(FOLDER.glob("*.yaml"))
+FILES = [file for file in sorted(FOLDER.glob("*.yaml")) if student_config(file) is None]
 RELEASED = yaml.safe_load((Path(__file__).parents[1] / "references" / "released_settings.yaml").read_text())
 LAUNCH = re.compile(r"accelerate launch --config_file configs/(train/accelerate/\w+\.yaml)")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from vqa.data.synthetic.ladder import encode_video
+from vqa.data.synthetic.encoding import encode_video
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,10 @@ def calibrate(
     labels: LabelsPath,
     out: Annotated[
         Path | None,
-        typer.Option(help="JSON file to write. [default: calibration.json beside a local model, else beside SCORES]"),
+        typer.Option(
+            help="JSON file to write. [default: calibration.json in the folder of a model or student that was given by "
+            "its absolute path, else beside SCORES]"
+        ),
     ] = None,
     curve: Annotated[Literal["logistic", "isotonic"], typer.Option(help="Monotone curve to fit.")] = "logistic",
     coverage: Annotated[
@@ -49,13 +52,14 @@ def calibrate(
     from vqa.data.dialects import Dialect
     from vqa.evaluate.calibrate import calibrate as fit
     from vqa.evaluate.calibrate import find_origin
-    from vqa.evaluate.inputs import read_table
+    from vqa.evaluate.inputs import raw_column, read_table
     from vqa.evaluate.join import join as join_tables
     from vqa.files import write_json
 
     dialect = Dialect(delimiter=delimiter, decimal=decimal)
     table = read_table(scores, name_column=path_column, dialect=dialect)
-    joined = join_tables(table, read_table(labels, dialect=dialect), column=column, mos_column=mos_column, key=join)
+    opinions = read_table(labels, dialect=dialect)
+    joined = join_tables(table, opinions, column=column or raw_column(table), mos_column=mos_column, key=join)
     origin, place = find_origin(table, labels)
     found = fit(
         joined.pairings,

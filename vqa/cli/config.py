@@ -70,14 +70,14 @@ def _built(kind: str, path: Path, assignments: Sequence[str]) -> "BaseModel":
         from vqa.data.people import PeopleSet
 
         return load_config(path, PeopleSet, assignments)
-    if kind == "train":
+    if kind in ("train", "light"):
+        from vqa.light.config import DistillConfig, student_config
+
+        if settings := path if kind == "light" else student_config(path):
+            return load_config(settings, DistillConfig, assignments)
         from vqa.train.recipe import load_recipe
 
         return load_recipe(path, assignments)
-    if kind == "light":
-        from vqa.light.config import DistillConfig
-
-        return load_config(path, DistillConfig, assignments)
     if kind == "hardware":
         from vqa.train.gpus import Gpu
 

@@ -7,11 +7,15 @@ from typing import Annotated
 
 import typer
 
+from vqa.cli.distill import distill
 from vqa.console import WAIT_SECONDS, Wait, assigning
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A file of configs/train.")],
+    recipe: Annotated[
+        Path,
+        typer.Argument(metavar="RECIPE", help="A file of configs/train, or of configs/light as for `vqa distill`."),
+    ],
     data: Annotated[
         list[Path] | None,
         typer.Option(
@@ -45,7 +49,19 @@ def train(
     """Train a model by a recipe; the same command again resumes."""
     from vqa.errors import UsageError
     from vqa.imports import require, uncollected
+    from vqa.light.config import student_config
 
+    if recipe.is_file() and (settings := student_config(recipe)):
+        given = {"--data": data, "--ladder": ladder, "--until": until, "--workers": workers, "--gpus": gpus}
+        for option, value in (given | {"--dry-run": dry_run or None}).items():
+            if value is not None:
+                raise UsageError(
+                    f"{option}: not used by {recipe}, which trains a student of the light tier; leave it out"
+                )
+        if out is None:
+            raise UsageError("train: --out is missing; give a folder for the student")
+        distill(settings, out, assignments)
+        return
     require("train", "trl", "accelerate", "datasets", doing="vqa train")
     from vqa.train.recipe import load_recipe
 

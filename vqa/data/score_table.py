@@ -23,6 +23,7 @@ from vqa.files import reread, sync_folder, write_parquet
 from vqa.types import CropBox
 
 Status = Literal["ok", "partial", "unparsed", "failed"]
+WITHOUT_SCORE: tuple[Status, ...] = ("unparsed", "failed")
 Tier = Literal["light", "reason"]
 Int64 = Annotated[int, pa.int64()]  # a plain int is a column of 32 bits
 
@@ -42,7 +43,7 @@ class ScoreRow:
     score_std: float | None = None
     score_global: float | None = None
     score_local: float | None = None
-    score_raw: float | None = None  # on the model's own scale, whose ends follow
+    score_raw: float | None = None  # on the model's own scale, whose ends follow; no score alone: a student's severity
     raw_low: float | None = None
     raw_high: float | None = None
     score_expected: float | None = None  # 1-5; beside a score that is read as the released script does

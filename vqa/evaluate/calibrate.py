@@ -219,7 +219,8 @@ def _part(fit: CurveFit, x: Numbers, y: Numbers) -> PartMetrics:
 def find_origin(scores: InputTable, labels: Path) -> tuple[Origin, Path]:
     """Where scores and labels come from, and the default path of their calibration.
 
-    The path is calibration.json in the folder of the model if it is local, else beside the scores.
+    The path is calibration.json in the folder of the model or student if it was given by its absolute path, else beside
+    the scores.
     """
     facts: Origin = {"scores": str(scores.source), "labels": str(labels)}
     if scores.kind != "vqa":
@@ -231,7 +232,10 @@ def find_origin(scores: InputTable, labels: Path) -> tuple[Origin, Path]:
     if record.is_file():
         run = json.loads(record.read_text(encoding="utf-8"))
         facts["settings"] = run.get("settings")
-        model = Path(str(run.get("config", {}).get("model", {}).get("source", "")))
+        config = run.get("config", {})
+        model = Path(
+            str(config.get("student") if run.get("tier") == "light" else config.get("model", {}).get("source"))
+        )
         place = model if model.is_absolute() and model.is_dir() else place
     return facts, place / "calibration.json"
 
@@ -251,9 +255,11 @@ def load_calibration(path: Path) -> Calibration:
 def calibrated(rows: pa.Table, calibration: Calibration | None) -> pa.Table:
     """Set mos, mos_low and mos_high of a scores table from its scores.
 
-    They are null in rows without a score or of another model than the calibration's, and without a calibration.
+    They are null in rows without a score or of another model than the calibration's, and without a calibration. Of a
+    student of severity the curve is over score_raw, and `score` is the opinion on 1-5, or null.
     """
-    scores = rows.column("score")
+    is_raw = pc.and_(pc.fill_null(pc.equal(rows.column("tier"), "light"), False), pc.is_valid(rows.column("score_raw")))
+    scores = pc.if_else(is_raw, rows.column("score_raw"), rows.column("score"))
     there = np.asarray(scores.is_valid())
     if calibration is not None and calibration.model_id:  # a folder may hold rows of another model too
         there &= np.asarray(pc.fill_null(pc.equal(rows.column("model_id"), calibration.model_id), False))
@@ -263,4 +269,7 @@ def calibrated(rows: pa.Table, calibration: Calibration | None) -> pa.Table:
         columns = [pa.array(values, pa.float64(), mask=~there) for values in found]
     for name, column in zip(("mos", "mos_low", "mos_high"), columns, strict=True):
         rows = rows.set_column(rows.schema.get_field_index(name), name, column)
-    return rows
+    low, high = calibration.scale if calibration else (1.0, 5.0)
+    opinions = pc.add(pc.multiply(pc.subtract(rows.column("mos"), low), 4 / (high - low)), 1.0)
+    score = pc.if_else(is_raw, opinions, rows.column("score"))
+    return rows.set_column(rows.schema.get_field_index("score"), "score", score)

@@ -109,13 +109,23 @@ def filter_split(labels: InputTable, split: str | None) -> InputTable:
 
 
 def score_column(table: InputTable, wanted: str | None) -> str:
-    """Column of scores: asked for, `score` or the only other. Raises UsageError."""
+    """Column of scores: asked for, `score` or the only other. Raises UsageError.
+
+    `score_raw` where no row has a score, as of a student of severity without a calibration.
+    """
     if wanted is not None:
         table.require(wanted, flag="--column")
         return wanted
     if "score" in table.columns:
-        return "score"
+        is_scored = any(_text(row["score"]) for row in table.rows)
+        return "score" if is_scored else raw_column(table) or "score"
     return _only_other(table, flag="--column", what="score")
+
+
+def raw_column(table: InputTable) -> str | None:
+    """`score_raw` where rows are of a student of severity, to calibrate; else None."""
+    is_raw = any(row.get("tier") == "light" and _text(row.get("score_raw")) for row in table.rows)
+    return "score_raw" if is_raw else None
 
 
 def opinion_column(table: InputTable, wanted: str | None) -> str:

@@ -13,8 +13,15 @@ from vqa.files import replacing
 
 EMBEDDED_STUDENT = Path(__file__).resolve().parents[1] / "assets" / "light"
 CARD, WEIGHTS, WIDTH = "student.yaml", "student.safetensors", "width.safetensors"
-# other ones would be other pictures
-FIXED_VIEWS = ("global_kind", "global_pixels", "spatial", "local_pictures", "near_frames")
+CALIBRATION, LINK = "calibration.json", "scale.json"  # to people's opinions; from a reasoner's scores to the student's
+Scale = Literal["opinions", "severity"]
+RAW = (1.0, 5.0)  # ruined to pristine: ends of the scale of severity
+# Other ones would be other pictures than those learnt from. Free are the decoder, its limits, and what has a use that
+# was measured or is documented: `snap`, `shown_size`.
+FIXED_VIEWS = (
+    *("temporal", "keyframes", "change", "keyframe_rate", "global_kind", "global_pixels", "near_frames"),
+    *("spatial", "local_pictures"),
+)
 
 
 class EmbeddingConfig(Strict):
@@ -56,8 +63,9 @@ class StudentCard(Strict):
     views: Values = Field(description="settings of views it was trained on; FIXED_VIEWS cannot be changed")
     words: list[str] = Field(default_factory=list, description="of each basis vector, for the reason; empty without")
     trained_on: list[str] = Field(description="each set, how much of it, and its terms")
-    scale: Literal["opinions", "severity"] = Field(
-        "opinions", description="what 1-5 stands for: opinions, or the severity of ladders until `vqa calibrate`"
+    scale: Scale = Field(
+        "opinions",
+        description="what 1-5 stands for: opinions, or the severity of ladders, a score only once calibrated",
     )
     limits: str = Field("", description="what it must not be used for")
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from vqa.config import Strict, Values
+from vqa.config import Strict, Values, read_yaml
 from vqa.data.synthetic.picture_ladder import LadderConfig
 from vqa.light.card import EmbeddingConfig
 
@@ -169,3 +169,18 @@ class DistillConfig(Strict):
             "local_pictures": 0,
             **({"near_frames": True} if self.embedding.motion else {}),
         }
+
+
+def student_config(path: Path) -> Path | None:
+    """Settings of a student where a recipe was asked for; None for a recipe.
+
+    Args:
+        path: Settings of `vqa distill` themselves, or a file whose only key, `distill`, names theirs from its folder.
+
+    Raises:
+        UsageError: A file that cannot be read.
+    """
+    values = read_yaml(path)
+    if set(values) == {"distill"}:
+        return path.parent / str(values["distill"])
+    return path if values and set(values) <= set(DistillConfig.model_fields) else None

@@ -18,7 +18,16 @@ from scipy.optimize import least_squares
 from vqa.errors import ClipError, ModelError
 from vqa.files import replacing
 from vqa.light.basis import BASIS_PARTS, Basis
-from vqa.light.card import EMBEDDED_STUDENT, WEIGHTS, WIDTH, StudentCard, read_card, write_card
+from vqa.light.card import (
+    CALIBRATION,
+    EMBEDDED_STUDENT,
+    LINK,
+    WEIGHTS,
+    WIDTH,
+    StudentCard,
+    read_card,
+    write_card,
+)
 from vqa.light.cascade import Width
 from vqa.light.embedding import PLAIN, SIZE, embed, from_usual
 from vqa.light.encoder import EfficientNetLite0
@@ -83,7 +92,10 @@ class Student:
         return cls(network, head, card, Width.load(folder, size=size), usual)
 
     def save(self, folder: Path) -> None:
-        """Write weights (an encoder's in float16), student.yaml, the width if any."""
+        """Write weights (an encoder's in float16), student.yaml, the width if any.
+
+        Calibrations that the folder carries go: they were made of another student.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         kept = torch.float32 if self.card.encoder == "clip" else torch.float16
         tensors = {
@@ -96,7 +108,8 @@ class Student:
         with replacing(folder / WEIGHTS) as draft:
             draft.write_bytes(as_bytes(tensors))
         write_card(folder, self.card)
-        (folder / WIDTH).unlink(missing_ok=True)
+        for name in (WIDTH, CALIBRATION, LINK):
+            (folder / name).unlink(missing_ok=True)
         if self._width:
             self._width.save(folder)
 
@@ -126,7 +139,8 @@ class Student:
 
         Returns:
             In order, a Score on 1-5 without answers, `score_std` the error to expect of it (null without a `Width`), or
-            a ClipError "model" where the pictures cannot be used.
+            a ClipError "model" where the pictures cannot be used. Of a student whose scale is severity `score` is None
+            and `score_raw` has the number: it is no opinion until a calibration makes it one.
         """
         return [self._score(one) for one in views]
 
@@ -141,8 +155,10 @@ class Student:
             return ClipError(
                 "model", f"{views.clip.clip_id}: the student failed ({type(error).__name__}: {str(error)[:300]})"
             )
+        is_opinion = self.card.scale == "opinions"
         return Score(
-            score=found,
+            score=found if is_opinion else None,
+            score_raw=None if is_opinion else found,
             score_std=width,
             score_global=None,
             score_local=None,

@@ -118,6 +118,9 @@ def write_library(folder: Path, *, pictures: int = WORST) -> Path:
             f"{folder} holds neither scores nor an evaluation. Give an --out of `vqa score` or `vqa evaluate`."
         )
     rows = read_scores(folder).to_pylist()
+    is_raw = all(row["score"] is None for row in rows) and any(row["score_raw"] is not None for row in rows)
+    if is_raw:
+        rows = [row | {"score": row["score_raw"]} for row in rows]
     scored = sorted((row for row in rows if row["score"] is not None), key=lambda row: (row["score"], row["clip_id"]))
     half = min(WORST, len(scored) + 1) // 2
     low, high = scored[:half], scored[half:][::-1][:half]
@@ -132,6 +135,10 @@ def write_library(folder: Path, *, pictures: int = WORST) -> Path:
     }
     models = sorted({row["model_id"] for row in rows if row["model_id"]})
     note = f"{len(scored)} of {len(rows)} clips scored; there are no opinions, so the accuracy of the scores is unknown"
+    if is_raw:
+        note += (
+            "; numbers are score_raw, severities on the student's own scale, until a calibration makes scores of them"
+        )
     return _write(folder, data, title=f"{', '.join(models) or 'no model'}: {folder.resolve().name}", note=note)
 
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +16,8 @@ from PIL import Image
 
 from vqa.data.sources import Selection
 from vqa.data.synthetic.distortions import DISTORTIONS
-from vqa.data.synthetic.ladder import (
-    CODECS,
-    encode_video,
-    find_contents,
-    plan_ladder,
-    sample_distortions,
-    synthesise,
-    vmaf,
-    without_realtime,
-)
+from vqa.data.synthetic.encoding import CODECS, encode_video, vmaf, without_realtime
+from vqa.data.synthetic.ladder import WEIGHTS, find_contents, plan_ladder, sample_distortions, synthesise
 from vqa.data.synthetic.sources import read_pristine
 from vqa.errors import UsageError
 
@@ -102,6 +95,33 @@ def test_more_severity_is_more_harm(name: str) -> None:
         for severity in (0.1, 0.9)
     )
     assert strong > mild > 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rate_switches_alternate_in_fidelity_and_harm_more_with_severity(seed: int) -> None:
+    frames = moving(24)
+    lost = []
+    for severity in (0.1, 0.5, 0.9):
+        coded = DISTORTIONS["rate_switches"](frames, severity, np.random.default_rng(seed))
+        errors = ((coded.astype(np.float64) - frames) ** 2).mean((1, 2, 3))
+        psnr = 10 * np.log10(255**2 / errors)
+        is_bad = psnr < (psnr.min() + psnr.max()) / 2
+        assert psnr[~is_bad].mean() - psnr[is_bad].mean() > 1.5
+        runs = 1 + np.count_nonzero(np.diff(is_bad))
+        assert runs in (2, 4, 6), "one to three turns, each from the one rate to the other"
+        assert abs(is_bad.mean() - (0.25 + 0.5 * severity)) < 0.1
+        lost.append((is_bad.mean(), -psnr[is_bad].mean(), errors.mean()))
+    assert all(np.greater(later, earlier).all() for earlier, later in pairwise(lost))
+
+
+def test_seeds_drew_the_same_before_there_were_rate_switches(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [sample_distortions(np.random.default_rng(seed)) for seed in range(1000)]
+    before = {name: weight for name, weight in WEIGHTS.items() if name != "rate_switches"}
+    monkeypatch.setattr("vqa.data.synthetic.ladder.WEIGHTS", before | {"x264": 3.0})
+    then = [sample_distortions(np.random.default_rng(seed)) for seed in range(1000)]
+    changed = [names for names, old in zip(now, then, strict=True) if names != old]
+    assert 0 < len(changed) < 30
+    assert sum("rate_switches" in dict(names) for names in changed) > 0.8 * len(changed)
 
 
 def test_at_most_one_codec_and_it_comes_last() -> None:

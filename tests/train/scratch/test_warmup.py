@@ -68,7 +68,7 @@ def test_a_draw_hangs_on_its_generator_alone() -> None:
     crops = Crops(
         pixels=pixels,
         opinions=np.ones(3, np.float32),
-        shown=np.zeros((3, 17), np.float32),
+        shown=np.zeros((3, 18), np.float32),
         is_still=np.ones(3, np.bool_),
     )
     first, second = (draw(crops, 6, np.random.default_rng(7), each=2) for _ in range(2))
@@ -83,7 +83,7 @@ def test_the_first_channels_tell_what_the_head_read(made: tuple[Any, Any]) -> No
     crops = Crops(
         pixels=pixels.reshape(40, 2, 112, 112, 3),
         opinions=np.linspace(1, 5, 40, dtype=np.float32),
-        shown=np.eye(17, dtype=np.float32)[[list(NAMES).index(name) for name in ("vp9", "noise") * 20]],
+        shown=np.eye(18, dtype=np.float32)[[list(NAMES).index(name) for name in ("vp9", "noise") * 20]],
         is_still=np.ones(40, np.bool_),
     )
     torch.manual_seed(4)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from vqa.data.synthetic.distortions import DISTORTIONS
-from vqa.data.synthetic.ladder import encode_video
+from vqa.data.synthetic.encoding import encode_video
 from vqa.data.synthetic.sources import read_video
 
 CLIPS = Path(__file__).resolve().parents[2] / "assets" / "clips"

@@ -1,18 +1,22 @@
 """Distortions of clips: pure functions of frames, severity and random generator.
 
-Frames are uint8 [T, H, W, 3], the severity lies in [0, 1]. Codecs are in `vqa.data.synthetic.ladder`, since they are
-the last step of a clip and need an encoder.
+Frames are uint8 [T, H, W, 3], the severity lies in [0, 1]. A codec at one rate is none of these: the
+last step of a clip, which `ladder` stores with it.
 """
 
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
-import scipy  # its parts load when first used
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageFilter
 
+from vqa.data.synthetic.encoding import CODECS, encode_video
+from vqa.data.synthetic.sources import read_video
 from vqa.types import Pixels
 
+SWITCHED = ("x264", "x265")  # the worst rates of VP9 and AV1 still look good
 Distortion = Callable[[Pixels, float, np.random.Generator], Pixels]
 
 
@@ -146,9 +150,33 @@ def transmission_loss(frames: Pixels, severity: float, generator: np.random.Gene
     return out
 
 
-def smooth(values: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
-    """Smooth a series with a Gaussian (camera shake of the pans over photographs)."""
-    return np.asarray(scipy.ndimage.gaussian_filter1d(values, sigma, mode="nearest"))
+def rate_switches(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
+    """Encode segments in turn at a good and a bad rate, as adaptive streaming does.
+
+    One to three times from the one rate to the other and back; segments are coded each by itself and decoded.
+
+    Args:
+        frames: T at least 6, H and W even.
+        severity: CRF of the bad rate, a third to all of the way from the codec's best to its worst, and share of frames
+            that have it, 25 to 75 %.
+        generator: Draws codec, number of switches and which rate comes first.
+    """
+    (best, worst), _ = CODECS[codec := SWITCHED[generator.integers(len(SWITCHED))]]
+    rates = best, round(_mix(best + (worst - best) / 3, worst, severity))
+    turns, bad_first = int(generator.integers(1, 4)), generator.random() < 0.5
+    ends = np.linspace(0, len(frames), turns + 1).round().astype(int)
+    out = np.empty_like(frames)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "segment.mp4"
+        for start, end in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True):
+            bad = round((end - start) * _mix(0.25, 0.75, severity))
+            middle = start + (bad if bad_first else end - start - bad)
+            order = reversed(rates) if bad_first else rates
+            for segment, crf in zip((slice(start, middle), slice(middle, end)), order, strict=True):
+                encode_video(frames[segment], path, codec=codec, quality=crf)
+                count = len(frames[segment])
+                out[segment] = np.stack([np.asarray(one) for one in read_video(path, count=count)])
+    return out
 
 
 DISTORTIONS: dict[str, Distortion] = {
@@ -165,4 +193,5 @@ DISTORTIONS: dict[str, Distortion] = {
     "frozen": frozen,
     "judder": judder,
     "flicker": flicker,
+    "rate_switches": rate_switches,
 }

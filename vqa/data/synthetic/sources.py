@@ -6,9 +6,10 @@ from pathlib import Path
 
 import imageio_ffmpeg
 import numpy as np
+import scipy  # its parts load when first used
+from numpy.typing import NDArray
 from PIL import Image, ImageSequence
 
-from vqa.data.synthetic.distortions import smooth
 from vqa.errors import UsageError
 from vqa.types import Pixels
 
@@ -99,7 +100,7 @@ def _pan(photo: Image.Image, generator: np.random.Generator) -> Pixels:
     begin, end = generator.random(2), generator.random(2)
     end = begin + (end - begin) * generator.uniform(0.05, 0.5)
     path = begin + np.linspace(0, 1, FRAMES_PER_CLIP)[:, None] * (end - begin)
-    shake = smooth(generator.standard_normal((FRAMES_PER_CLIP, 1)), 2) * generator.choice([0, 0.004, 0.01])
+    shake = _smooth(generator.standard_normal((FRAMES_PER_CLIP, 1)), 2) * generator.choice([0, 0.004, 0.01])
     path = np.clip(path + shake, 0, 1)
     frames = []
     for (x, y), factor in zip(path, zoom, strict=True):
@@ -108,3 +109,8 @@ def _pan(photo: Image.Image, generator: np.random.Generator) -> Pixels:
         box = (left, top, left + w, top + h)
         frames.append(np.asarray(photo.resize((width, height), Image.Resampling.BICUBIC, box=box)))
     return np.stack(frames)
+
+
+def _smooth(values: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
+    """Smooth a series with a Gaussian (camera shake of the pans over photographs)."""
+    return np.asarray(scipy.ndimage.gaussian_filter1d(values, sigma, mode="nearest"))

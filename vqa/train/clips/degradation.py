@@ -15,7 +15,7 @@ Damage = tuple[str, str]  # class and severity
 
 NONE: Damage = ("", "")  # not asked for
 _CLASSES = {"noise": "noise", "defocus": "blur", "motion_blur": "blur"} | dict.fromkeys(
-    ("x264", "x265", "vp9", "av1"), "compression"
+    ("x264", "x265", "vp9", "av1", "rate_switches"), "compression"
 )
 SEVERITIES = ("slight", "moderate", "obvious", "serious", "catastrophic")
 QUESTION = (

@@ -12,7 +12,7 @@ from vqa.prompt import PROMPTS, answer_text, grade_of
 # was lost in the lens or by scaling, cannot be seen.
 _COMPRESSED, _BLURRED = ("compression", "coding artefacts"), ("blur", "softness")
 NAMES: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("x264", "x265", "vp9", "av1"), _COMPRESSED),
+    **dict.fromkeys(("x264", "x265", "vp9", "av1", "rate_switches"), _COMPRESSED),
     **dict.fromkeys(("scaling", "defocus", "motion_blur"), _BLURRED),
     "noise": ("noise", "grain"),
     "exposure": ("wrong exposure",),

@@ -23,12 +23,12 @@ class Crops:
 
     pixels: Pixels  # uint8 [N, crops, 112, 112, 3], on disk
     opinions: NDArray[np.float32]  # [N] 1-5
-    shown: NDArray[np.float32]  # [N, 17] 1 where the clip has that distortion of NAMES
+    shown: NDArray[np.float32]  # [N, 18] 1 where the clip has that distortion of NAMES
     is_still: NDArray[np.bool_]  # [N] without distortions that only show over time
 
 
 def by_class(shown: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Labels [N, 11] by class of CLASSES, 0 or 1, from `Crops.shown` [N, 17]."""
+    """Labels [N, 11] by class of CLASSES, 0 or 1, from `Crops.shown` [N, 18]."""
     members = [[place for place, words in enumerate(NAMES.values()) if words == one] for one in CLASSES]
     return np.stack([shown[:, places].max(axis=1) for places in members], axis=1)
 

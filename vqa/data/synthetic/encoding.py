@@ -1,0 +1,109 @@
+"""Encode frames and compute VMAF with the FFmpeg that imageio-ffmpeg ships."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+
+from vqa.data.synthetic.sources import FPS
+from vqa.types import Pixels
+
+# Encoder arguments by codec name: quality range (best, worst) of the constant-quality scale, then fixed options.
+CODECS: dict[str, tuple[tuple[int, int], list[str]]] = {
+    "x264": ((22, 51), ["-c:v", "libx264", "-preset", "veryfast", "-threads", "1", "-x264-params", "mbtree=0"]),
+    "x265": (
+        (22, 51),
+        ["-c:v", "libx265", "-preset", "superfast", "-x265-params", "log-level=error:pools=1:frame-threads=1"],
+    ),
+    "vp9": ((32, 63), ["-c:v", "libvpx-vp9", "-b:v", "0", "-deadline", "realtime", "-cpu-used", "6", "-threads", "1"]),
+    "av1": ((32, 63), ["-c:v", "libsvtav1", "-preset", "10", "-svtav1-params", "lp=1"]),
+}
+_DROP_CAPABILITY = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+if libc.prctl(23, 23, 0, 0, 0) == 1 and libc.prctl(24, 23, 0, 0, 0):  # PR_CAPBSET_READ, PR_CAPBSET_DROP
+    sys.exit(f"CAP_SYS_NICE cannot be dropped: {os.strerror(ctypes.get_errno())}")
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+def without_realtime(command: Sequence[str]) -> list[str]:
+    """Command line that runs `command` unable to take a real-time scheduling policy.
+
+    SVT-AV1 run by root puts the calling thread and its own threads under SCHED_FIFO at priority 99, where they starve
+    everything else on the machine; no option of the encoder turns that off. Without the capability CAP_SYS_NICE, which
+    a small Python drops in the child before it becomes `command`, the encoder only warns.
+
+    Args:
+        command: Path of an executable and its arguments.
+
+    Returns:
+        The command itself where the user is not root or the system is not Linux.
+    """
+    if sys.platform != "linux" or os.geteuid() != 0:
+        return list(command)
+    return [sys.executable, "-I", "-S", "-c", _DROP_CAPABILITY, *command]
+
+
+def _ffmpeg(arguments: Sequence[str], frames: Pixels, folder: Path) -> None:
+    """Run FFmpeg over raw frames.
+
+    Not by `subprocess.run`, which hands them over in pieces of 4 KiB.
+    """
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-loglevel", "error", "-nostdin", "-y", *arguments]
+    command = without_realtime(command) if "libsvtav1" in arguments else command
+    with tempfile.TemporaryFile() as said:
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=said, stderr=said, cwd=folder) as process:
+            assert process.stdin is not None
+            with contextlib.suppress(BrokenPipeError), process.stdin as pipe:  # it says why it takes no more
+                pipe.write(np.ascontiguousarray(frames).data.cast("B"))
+        if process.returncode:
+            said.seek(0)
+            raise RuntimeError(f"ffmpeg failed ({process.returncode}): {said.read().decode(errors='replace')[-600:]}")
+
+
+def _raw_input(frames: Pixels) -> list[str]:
+    size = f"{frames.shape[2]}x{frames.shape[1]}"
+    return ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", str(FPS), "-i", "pipe:0"]
+
+
+def encode_video(frames: Pixels, path: Path, *, codec: str, quality: int) -> None:
+    """Encode frames as 8-bit 4:2:0 video.
+
+    Args:
+        frames: uint8 [T, H, W, 3], H and W even.
+        path: File to write; its suffix sets the container.
+        codec: A key of CODECS.
+        quality: The codec's own constant-quality number (CRF).
+    """
+    to_bt709 = ["-vf", "scale=out_color_matrix=bt709:out_range=tv,format=yuv420p", "-colorspace", "bt709"]
+    options = [*to_bt709, *CODECS[codec][1], "-crf", str(quality), "-f", path.suffix.lstrip(".")]
+    _ffmpeg([*_raw_input(frames), *options, str(path.resolve())], frames, path.parent)
+
+
+def vmaf(reference: Pixels, distorted: Path) -> list[float]:
+    """Compute VMAF v0.6.1 with libvmaf, both sides as 8-bit 4:2:0.
+
+    Args:
+        reference: uint8 [T, H, W, 3].
+        distorted: A video of as many frames.
+
+    Returns:
+        A number in 0-100 per frame.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        graph = (  # frames are paired by number, so both sides get the same clock
+            "[0:v]format=yuv420p,settb=1/24,setpts=N[a];[1:v]scale=out_color_matrix=bt709:out_range=tv,format=yuv420p,settb=1/24,setpts=N[b];"
+            "[a][b]libvmaf=model=version=vmaf_v0.6.1:n_threads=1:log_fmt=json:log_path=vmaf.json"
+        )
+        inputs = ["-i", str(distorted.resolve()), *_raw_input(reference)]
+        _ffmpeg([*inputs, "-lavfi", graph, "-f", "null", "-"], reference, Path(folder))
+        log = json.loads((Path(folder) / "vmaf.json").read_text())
+    return [frame["metrics"]["vmaf"] for frame in log["frames"]]
