@@ -49,7 +49,7 @@ class Sender:
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
         """Make the stream; floats are sent as `dtype`."""
         self._device, self._dtype = device, dtype
-        self._stream = torch.cuda.Stream(device)
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def send(self, inputs: "BatchFeature") -> Sent:
         """Pin inputs and begin their copy; where the GPU has no room, only pin them."""
@@ -57,7 +57,7 @@ class Sender:
         try:
             with torch.cuda.stream(self._stream):
                 inputs.to(self._device, non_blocking=True)
-                event = torch.cuda.Event()
+                event = torch.cuda.Event()  # type: ignore[no-untyped-call]
                 event.record(self._stream)
         except torch.OutOfMemoryError:  # tried again with the batch, which is halved where that fails
             return Sent(inputs, None)
