@@ -112,8 +112,8 @@ def resolve_values(
     given = merge_values(_with_named_model(override(file, assignments)), flags)
     card = find_card(str(given.get("model", {}).pop("name", "embedded")))
     card = as_asked(card, given.get("model", {}))
-    # A card's views and generation are defaults for this model, so they lie below the file.
-    base: Values = {key: card[key] for key in ("views", "generation") if key in card} | {"model": card}
+    # A card's views, generation and engine are defaults for this model, so they lie below the file.
+    base: Values = {key: card[key] for key in ("views", "generation", "model_engine") if key in card} | {"model": card}
     if given.get("tier") not in ("light", "cascade"):
         return build(ScoreConfig, merge_values(base, given), where=where)
     folder = Path(str(given["student"])) if given.get("student") else student.EMBEDDED_STUDENT
@@ -147,6 +147,15 @@ def light_part(config: ScoreConfig) -> ScoreConfig:
     if config.light_views is None:
         raise UsageError("light_views: none; a cascade's settings come from `resolve`")
     return config.model_copy(update={"tier": "light", "views": config.light_views, "light_views": None})
+
+
+def gpus_of_worker(job: JobConfig, engine: EngineConfig) -> float:
+    """GPUs, or the share of one, that a model process takes where there are any."""
+    if engine.name == "endpoint":
+        return 0.0
+    if engine.name == "vllm" and engine.tensor_parallel > 1:
+        return float(engine.tensor_parallel)
+    return job.gpus_per_worker
 
 
 def _with_named_model(values: Mapping[str, object]) -> Values:

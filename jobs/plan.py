@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from jobs.config import JobConfig
+from jobs.config import JobConfig, gpus_of_worker
 from jobs.probe import Numbers, Probe
 from vqa import machine
 from vqa.config import Strict, load_config
 from vqa.errors import UsageError
+from vqa.model.engines.config import EngineConfig
 
 RESAMPLES = 500
 QUANTILES = (0.5, 0.9, 0.99)
@@ -73,18 +74,33 @@ class Fleet:
         return min(each * self.machines if each else math.inf, all_ or math.inf) * 1e9 / 8
 
 
-def fleet(hardware: Hardware, job: JobConfig, *, machines: int, is_local: bool = False) -> Fleet:
+def fleet(
+    hardware: Hardware, job: JobConfig, *, machines: int, is_local: bool = False, engine: EngineConfig | None = None
+) -> Fleet:
     """The workers that a job starts on so many machines, as the executors do.
 
+    Args:
+        hardware: Of each machine.
+        job: How many of what each worker takes.
+        machines: How many.
+        is_local: All in one process, without Ray.
+        engine: Of the model: GPUs that share one are one worker's; None: transformers.
+
     Raises:
-        UsageError: the machine has no core left for decoding.
+        UsageError: the machine has no core left for decoding, or fewer GPUs than a worker takes.
     """
+    gpus = gpus_of_worker(job, engine or EngineConfig())
     if is_local:
         shared = 0.0 if hardware.cards or hardware.score_seconds else job.cpus_per_worker
         decoders = job.sample_workers or hardware.cores
         return Fleet(hardware=hardware, machines=1, decoders=decoders, scorers=1, is_local=True, score_cores=shared)
-    if hardware.cards:
-        scorers = int(hardware.cards / job.gpus_per_worker)
+    if hardware.cards and gpus:
+        scorers = int(hardware.cards / gpus)
+        if not scorers:
+            raise UsageError(
+                f"a model worker takes {gpus:g} GPUs, of which a machine has {hardware.cards}; lower "
+                "model_engine.tensor_parallel or job.gpus_per_worker, or take machines with more"
+            )
     else:
         scorers = max(1, int(hardware.cores / 2 / job.cpus_per_worker))
     scorers = min(scorers * machines, job.score_workers or scorers * machines)

@@ -61,14 +61,15 @@ def plan(request: PlanRequest) -> int:
     wanted = chosen(inputs.clips, request.clips)  # the whole list is read, a few clips are kept
     engine = choose_engine(request.job, files=inputs.clips.listed)
     is_local = engine is Engine.LOCAL and request.hardware is None
-    on = fleet(hardware, inputs.config.job, machines=request.machines, is_local=is_local)
+    job, by = inputs.config.job, inputs.config.model_engine
+    on = fleet(hardware, job, machines=request.machines, is_local=is_local, engine=by)
     seen = probe_job(inputs, wanted, seconds=request.seconds, score_seconds=hardware.score_seconds)
     if request.files:
         seen = replace(seen, files=request.files)
     made = forecast(seen, on)
     batch = inputs.config.generation.batch_size
     outcomes = (
-        scale(seen, hardware, inputs.config.job, workers=request.simulate, batch_size=batch) if request.simulate else []
+        scale(seen, hardware, job, workers=request.simulate, batch_size=batch, engine=by) if request.simulate else []
     )
     if request.job.json_summary:
         print(json.dumps(_as_json(seen, on, made, outcomes), indent=2))

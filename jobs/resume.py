@@ -24,7 +24,7 @@ from vqa.types import Clip
 
 # These may end otherwise (limits are not part of the key); other failures are final until the file changes.
 RETRIED = frozenset({"crashed", "timeout", "too_large", "model"})
-PLAN_CHUNK = 10_000  # clips that are planned at a time
+PLAN_CHUNK = 10_000  # clips that are planned at a time, where so many are listed
 _CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=True, separators=(",", ":"))
 _FEW = 4  # files whose stamps are taken before it is asked whether that is slow
 _SLOW_SECONDS = 1e-4  # of a file's stamp
@@ -155,8 +155,7 @@ class Planner:
         self.is_complete = False
 
     def _planned(self) -> Iterator[list[Work]]:
-        clips = iter(self._clips)
-        while chunk := list(itertools.islice(clips, PLAN_CHUNK)):
+        for chunk in self._clips.grouped(PLAN_CHUNK):
             plan = self._decide(chunk, self._rows.of(chunk))
             self._retire([name for name in plan.stale if not WINDOW_ID.search(name)])
             self._windows.extend(name for name in plan.stale if WINDOW_ID.search(name))

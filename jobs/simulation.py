@@ -13,6 +13,7 @@ from jobs.config import JobConfig
 from jobs.plan import Fleet, Hardware, driver_seconds, fleet, score_speed
 from jobs.probe import Probe
 from vqa.errors import UsageError
+from vqa.model.engines.config import EngineConfig
 
 CLIPS = 2000  # simulated at least;
 ROUNDS = 24  # for each model worker, and
@@ -69,7 +70,14 @@ class Outcome:
 
 
 def scale(
-    probe: Probe, hardware: Hardware, job: JobConfig, *, workers: tuple[int, ...], batch_size: int, seed: int = 0
+    probe: Probe,
+    hardware: Hardware,
+    job: JobConfig,
+    *,
+    workers: tuple[int, ...],
+    batch_size: int,
+    seed: int = 0,
+    engine: EngineConfig | None = None,
 ) -> list[Outcome]:
     """Simulate the job on fleets with so many GPUs (without GPUs: machines).
 
@@ -80,7 +88,7 @@ def scale(
     for number in workers:
         if number < 1 or number % each:
             raise UsageError(f"--simulate {number}: a machine has {each} GPUs; give multiples of that")
-    fleets = [fleet(hardware, job, machines=number // each) for number in workers]
+    fleets = [fleet(hardware, job, machines=number // each, engine=engine) for number in workers]
     return [_outcome(probe, on, batch_size=batch_size, seed=seed) for on in fleets]
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from jobs.child import media_info, pickled_views
-from jobs.config import ClipLimits, JobConfig, make_guard
+from jobs.config import ClipLimits, JobConfig, gpus_of_worker, make_guard
 from jobs.resume import Stamp, Work, stamp
 from jobs.rows import (
     ScoredBy,
@@ -259,9 +259,7 @@ class ScoreStage:
 
     def resources(self, cluster: Mapping[str, float]) -> Resources:
         """GPUs, where there are any, for a model that runs here; else half the cores."""
-        gpus = self.job.gpus_per_worker if cluster.get("GPU", 0) and self.engine.name != "endpoint" else 0.0
-        if gpus and self.engine.name == "vllm" and self.engine.tensor_parallel > 1:
-            gpus = float(self.engine.tensor_parallel)
+        gpus = gpus_of_worker(self.job, self.engine) if cluster.get("GPU", 0) else 0.0
         by_cores = max(1, int(cluster.get("CPU", 2) / 2 / self.job.cpus_per_worker))
         workers = self.job.score_workers or (None if gpus else by_cores)
         return _of_model(self.job, workers=workers, gpus=gpus)

@@ -7,8 +7,9 @@ First the ceilings, measured on the same device: a large matrix product (FLOP/s)
 each size: the prefill of a prompt in tokens/s and as a share of the product's FLOP/s (two for each weight and token);
 decode steps of 8, 48 and 192 rows in tokens/s and as a share of the copy's bytes/s (all weights once for each step);
 clips/s of the whole engine with 1, 8 and 32 clips at once, with K=1 and K=6, with as many as the memory measured has
-room for, with compiled steps, with `--deterministic`, and with a prefill for each of the K=6 answers. `--vllm`
-asks vLLM for the same clips. What no time is left for is said to be left out.
+room for, with compiled steps, with `--deterministic`, and with a prefill for each of the K=6 answers; seconds of a
+batch of 8 with one token each, its inputs copied beside the GPU's work and, as a stream of its own would not do, in its
+way. `--vllm` asks vLLM for the same clips. What no time is left for is said to be left out.
 """
 
 import sys
@@ -113,6 +114,7 @@ def measure(
     table("transformers, compiled", policy, views[:8], 6, deadline, new=new, batch_size=8, compiled=True)
     table("transformers, deterministic", policy, views[:8], 6, deadline, new=new, deterministic=True)
     table("transformers, a prefill for each answer", policy, views[:8], 6, deadline, new=new, batch_size=8, apart=True)
+    copies(policy, views, deadline)
     if folder:
         model.save_pretrained(folder)
         policy.processor.save_pretrained(folder)
@@ -144,6 +146,22 @@ def table(
     generation = GenerationConfig(generation="sample", k=k, max_new_tokens=new, **more)
     engine = TransformersEngine(policy, card=ModelCard(source="random"), generation=generation, compiled=compiled)
     row(name, engine, views, k, 1 if generation.deterministic else generation.batch_size, apart=apart)
+
+
+def copies(policy: Policy, views: list[Any], deadline: float, *, batch: int = 8) -> None:
+    """Seconds of a batch of short answers, with inputs copied on a stream of their own and on that of the model."""
+    if policy.device.type != "cuda" or time.monotonic() > deadline:
+        print("\ncopies beside the work: not measured, as no GPU is here or no time is left")
+        return
+    generation = GenerationConfig(max_new_tokens=1, batch_size=batch, token_budget=2**30)
+    engine = TransformersEngine(policy, card=ModelCard(source="random"), generation=generation)
+    questions = [Question(name=one.clip.clip_id, views=one, words=None, k=1) for one in views]
+    sender, took = engine._sender, {}
+    for name, way in (("in the way of", None), ("beside", sender)):
+        engine._sender = way
+        took[name] = seconds(lambda: engine.ask(questions), policy.device) * batch / len(views)
+    words = ", ".join(f"{1e3 * one:.4g} ms {name} the work" for name, one in took.items())
+    print(f"\ninputs of a batch of {batch} copied: {words}")
 
 
 def row(name: str, engine: ModelEngine, views: list[Any], k: int, batch: int, *, apart: bool = False) -> None:

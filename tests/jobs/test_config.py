@@ -8,11 +8,20 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from jobs.config import ClipLimits, JobConfig, ScoreConfig, make_guard, pinned_card, resolve, settings_digest
+from jobs.config import (
+    ClipLimits,
+    JobConfig,
+    ScoreConfig,
+    gpus_of_worker,
+    make_guard,
+    pinned_card,
+    resolve,
+    settings_digest,
+)
 from jobs.stages import Resources, SampleStage, ScoreStage
 from vqa.errors import UsageError
-from vqa.model.card import GenerationConfig, ModelCard
-from vqa.model.engines.config import EngineConfig
+from vqa.model.card import GenerationConfig, ModelCard, settle
+from vqa.model.engines.config import EngineConfig, engine_of
 from vqa.views import ViewsConfig
 
 
@@ -47,6 +56,28 @@ def test_a_model_is_named_by_card_file_folder_or_hub_id(tmp_path: Path) -> None:
     assert resolve(flags={"model": str(card(tmp_path))}).model.name == "mine"
     with pytest.raises(UsageError, match="no card of that name"):
         resolve(flags={"model": "nobody"})
+
+
+def test_a_card_says_how_its_model_fits_on_gpus_unless_the_user_does(tmp_path: Path) -> None:
+    big = tmp_path / "big.yaml"
+    big.write_text("source: a/b\nprompt: preresq_video\nmodel_engine: {tensor_parallel: 4, gpu_memory: 0.8}\n")
+    found = resolve(flags={"model": str(big), "model_engine": {"name": "vllm"}}).model_engine
+    assert (found.name, found.tensor_parallel, found.gpu_memory) == ("vllm", 4, 0.8)
+    by_file = resolve(score_file(tmp_path, f"model: {big}\nmodel_engine: {{tensor_parallel: 2}}\n")).model_engine
+    assert (by_file.tensor_parallel, by_file.gpu_memory) == (2, 0.8)
+    by_hand = resolve(flags={"model": str(big)}, assignments=["model_engine.tensor_parallel=8"]).model_engine
+    assert by_hand.tensor_parallel == 8
+    named, _ = settle(str(big), {})
+    assert engine_of(named, EngineConfig(name="vllm", gpu_memory=0.5)).model_dump(
+        include={"name", "tensor_parallel", "gpu_memory"}
+    ) == {"name": "vllm", "tensor_parallel": 4, "gpu_memory": 0.5}
+    assert gpus_of_worker(JobConfig(), found) == 4 and gpus_of_worker(JobConfig(), by_file) == 1
+    big.write_text("source: a/b\nprompt: preresq_video\nmodel_engine: {endpoints: [http://a/v1]}\n")
+    with pytest.raises(UsageError, match=r"endpoints is not a card's to say; give tensor_parallel, .*by --set"):
+        resolve(flags={"model": str(big)})
+    big.write_text("source: a/b\nprompt: preresq_video\nmodel_engine: {tensor_parallel: 0}\n")
+    with pytest.raises(UsageError, match=r"model_engine\.tensor_parallel"):
+        resolve(flags={"model": str(big)})
 
 
 def test_parts_of_the_card_can_be_set_without_losing_the_card(tmp_path: Path) -> None:
@@ -142,6 +173,7 @@ CHANGES_NO_NUMBER = {
     "model.cpu_threads": "2",
     "model.views": "{keyframes: 3}",  # of the card: settled before, into the section
     "model.generation": "{k: 3}",
+    "model.model_engine": "{gpu_memory: 0.5}",
     "model.licence": "mine",
     "model.unsupported": "it flies",
     "model.asked": "own",  # a column of its own; the words are in the digest

@@ -11,13 +11,19 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from jobs import resume
+import jobs.score
+from jobs import listing, resume
 from jobs.ledger import Ledger
 from jobs.listing import CHUNK, ClipList
+from jobs.request import ScoreRequest
 from jobs.resume import PLAN_CHUNK, Planner, StoredRow, StoredRows, run_key, stamp
+from tests.support import clips as media_files
+from tests.support.naming import Naming
 from tests.support.scale import full
+from vqa.console import Engine
+from vqa.data import sources
 from vqa.data.score_table import SCHEMA, ScoreRow, ScoreTable, read_scores, to_table
-from vqa.data.sources import Tally, stream_clips
+from vqa.data.sources import Tally, stream_clips, walk
 from vqa.errors import UsageError
 from vqa.types import Clip
 
@@ -53,6 +59,55 @@ def test_clips_are_read_while_others_are_still_listed() -> None:
     goes_on[0] = True
     assert first == [clip(n) for n in range(CHUNK)]
     assert list(found) == list(found) == [clip(n) for n in range(2 * CHUNK + 5)]
+
+
+def test_a_few_clips_are_read_while_others_are_found_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a chunk nor the plan of one waits for so many clips as it may hold."""
+    monkeypatch.setattr(listing, "CHUNK_SECONDS", 0.05)
+    monkeypatch.setattr(listing, "SETTLE_SECONDS", 0.2)
+    is_over = [False]
+
+    def clips() -> Iterator[Clip]:
+        for number in itertools.count():
+            if is_over[0]:
+                return
+            yield clip(number)
+            time.sleep(0.02)
+
+    found = ClipList(clips(), Tally())
+    found.settle(PLAN_CHUNK)
+    assert not found.is_complete
+    plan = planner(found, SCHEMA.empty_table())
+    assert next(iter(plan)).clip == clip(0) and 1 <= plan.files < CHUNK and not found.is_complete
+    is_over[0] = True
+    assert [item.clip for item in plan] == list(found)[1:]
+
+
+def test_rows_are_written_while_a_folder_is_still_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that gives its names slowly, until there are rows: `vqa score` has begun with the first of them."""
+    media, out, before = tmp_path / "media", tmp_path / "out", list[int]()
+    (media / "0").mkdir(parents=True)
+    media_files.write_text(media / "0" / "0000.mp4")
+    for number in range(1, 400):
+        (media / str(number // 40)).mkdir(exist_ok=True)
+        (media / str(number // 40) / f"{number:04}.mp4").hardlink_to(media / "0" / "0000.mp4")
+
+    def slowly(folder: str, unreadable: list[str]) -> Iterator[str]:
+        for number, path in enumerate(walk(folder, unreadable)):
+            if number >= 200 and not any(out.glob("scores/part-*.parquet")):
+                time.sleep(0.1)  # twenty seconds in all, where nothing is scored before the end of the list
+            if number == 399:
+                before.append(read_scores(out, ["clip_id"]).num_rows)
+            yield path
+
+    monkeypatch.setattr(sources, "walk", slowly)
+    monkeypatch.setattr(listing, "SETTLE_SECONDS", 0.5)
+    monkeypatch.setattr(jobs.score, "stages_of", lambda inputs: [Naming(settings=inputs.settings)])
+    more = ("job.seconds_per_write=0.2", "job.rows_per_part=1")
+    request = ScoreRequest(sources=(str(media),), out=out, engine=Engine.LOCAL, assignments=more, json_summary=True)
+    assert jobs.score.score(request) == 0
+    assert before[0] > 0, "no row was written before the last names were listed"
+    assert sorted(read_scores(out)["clip_id"].to_pylist()) == [f"{n // 40}/{n:04}.mp4" for n in range(400)]
 
 
 def test_what_is_wrong_far_down_a_list_is_raised_where_it_stands(tmp_path: Path) -> None:

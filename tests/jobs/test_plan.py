@@ -28,6 +28,7 @@ from tests.support.naming import Naming
 from vqa.console import Engine
 from vqa.data.score_table import ScoreRow
 from vqa.errors import UsageError
+from vqa.model.engines.config import EngineConfig
 from vqa.types import Clip
 
 EVEN = Probe(
@@ -105,8 +106,25 @@ def test_workers_are_those_that_a_job_starts() -> None:
     assert fleet(cpu, JobConfig(sample_workers=9), machines=1, is_local=True).decoders == 9
     on = fleet(EIGHT, JobConfig(gpus_per_worker=0.5, score_workers=10, sample_workers=6), machines=1)
     assert (on.decoders, on.scorers) == (6, 10)
+    four = EngineConfig(name="vllm", tensor_parallel=4)
+    on = fleet(EIGHT, JobConfig(gpus_per_worker=0.5), machines=3, engine=four)
+    assert (on.decoders, on.scorers) == (114, 6), "two models of four GPUs on each machine"
+    assert fleet(EIGHT, JobConfig(), machines=1, engine=four.model_copy(update={"name": "transformers"})).scorers == 8
+    served = EngineConfig(name="endpoint", endpoints=("http://gpu1:8000/v1",))
+    assert fleet(EIGHT, JobConfig(), machines=1, engine=served).scorers == 20, "half the cores, as they need no GPU"
+    with pytest.raises(UsageError, match=r"takes 16 GPUs, of which a machine has 8; lower model_engine\.tensor"):
+        fleet(EIGHT, JobConfig(), machines=9, engine=four.model_copy(update={"tensor_parallel": 16}))
     with pytest.raises(UsageError, match="8 model workers with 5 cores each leave none of 40 cores a machine"):
         fleet(EIGHT, JobConfig(cpus_per_worker=5), machines=1)
+
+
+def test_gpus_that_share_a_model_are_one_worker_of_a_simulation() -> None:
+    quick = replace(EVEN, decode_seconds=np.full(50, 0.01))
+    job, hardware = JobConfig(), replace_hardware(read_gbit=None)
+    shared = EngineConfig(name="vllm", tensor_parallel=4)
+    alone, by_four = (scale(quick, hardware, job, workers=(8,), batch_size=4, engine=one)[0] for one in (None, shared))
+    assert by_four.linear == pytest.approx(alone.linear / 4)
+    assert by_four.clips_per_second == pytest.approx(alone.clips_per_second / 4, rel=0.1)
 
 
 def test_simulation_agrees_with_arithmetic_where_nothing_varies() -> None:

@@ -173,7 +173,7 @@ def test_a_video_reaches_the_model_as_one(checkpoint: Checkpoints) -> None:
     views = replace(random_views("a", frames[:1]), global_pictures=tuple(frames))
     pixels = {"min_pixels": 28 * 28, "max_pixels": 56 * 56}
     model = asked(checkpoint("qwen2_5_vl"), modality="video", labels="none", **pixels)
-    inputs = model.engine.encode(model._question(views)).inputs
+    inputs = model.engine.encode(model._question(views)).sent.inputs
     assert inputs["video_grid_thw"].tolist() == [[2, 4, 2]]  # pairs of frames, patches of 14 pixels
     assert [float(seconds) for seconds in inputs["second_per_grid_ts"]] == [1.0]
     assert "pixel_values" not in inputs

@@ -1,5 +1,7 @@
 """Batches and faults of the transformers engine: one clip's fault, memory that runs out, a lost device."""
 
+import itertools
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -7,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import BatchFeature
 
 from tests.support.samples import random_views
 from tests.support.scorers import Checkpoints, scorer, small_views, texts
@@ -14,6 +17,7 @@ from vqa.errors import ClipError, ModelError
 from vqa.model.engines import transformers as engine
 from vqa.model.engines.config import EngineConfig
 from vqa.model.scorer import Scorer
+from vqa.model.transfer import Sender
 from vqa.types import Score, Views
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("read_once")]
@@ -127,6 +131,95 @@ def test_questions_encoded_ahead_come_in_order_with_their_errors(checkpoint: Che
             5,
         ]
     assert list(model.engine._encoded([], [], ahead=2)) == []
+
+
+class FakeGpu:
+    """The calls of torch.cuda that a copy beside the GPU's work makes, noted with the thread; tensors stay on the CPU.
+
+    What it cannot show is that the copy and the work do overlap.
+    """
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.calls: list[tuple[str, object, bool]] = []  # what, of which stream, whether in the caller's thread
+        self.streams = ["compute"]
+        home, gpu, to = threading.current_thread(), self, BatchFeature.to
+
+        def note(what: str, of: object = None) -> None:
+            gpu.calls.append((what, of, threading.current_thread() is home))
+
+        class Event:
+            def record(self, stream: str) -> None:
+                note("record", stream)
+
+        class Compute:
+            def wait_event(self, event: Event) -> None:
+                note("wait", "compute")
+
+        @contextmanager
+        def on(stream: str) -> Iterator[None]:
+            gpu.streams.append(stream)
+            yield
+            gpu.streams.pop()
+
+        def copied(inputs: BatchFeature, *place: object, **options: Any) -> BatchFeature:
+            if place and "dtype" not in options:  # neither the cast nor what `prefill` asks for
+                assert options == {"non_blocking": True}
+                note("copy", gpu.streams[-1])
+                gpu.copy()
+            return to(inputs, *place, **options)
+
+        def pinned(tensor: torch.Tensor) -> torch.Tensor:
+            note("pin", str(tensor.dtype))
+            return tensor
+
+        patch.setattr(torch.cuda, "Stream", lambda device: "side")
+        patch.setattr(torch.cuda, "stream", on)
+        patch.setattr(torch.cuda, "Event", Event)
+        patch.setattr(torch.cuda, "current_stream", lambda device: Compute())
+        patch.setattr(BatchFeature, "to", copied)
+        patch.setattr(torch.Tensor, "pin_memory", pinned)
+        patch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: note("held", type(stream).__name__))
+        self.note = note
+
+    def copy(self) -> None:
+        """As a copy: here is room, or not."""
+
+
+def test_a_copy_to_a_gpu_is_begun_beside_its_work_and_waited_for_on_it(
+    checkpoint: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = scorer(checkpoint("qwen2_5_vl"), batch_size=2)
+    views = small_views(3)
+    model.engine.policy.model.bfloat16()
+    wanted = texts(model.score(views))
+    gpu = FakeGpu(monkeypatch)
+    model.engine._sender, model.engine._ahead = Sender(torch.device("cpu"), torch.bfloat16), 2
+    hook = model.engine.policy.model.register_forward_pre_hook(lambda *_: gpu.note("forward"))
+    try:
+        assert texts(model.score(views)) == wanted
+    finally:
+        hook.remove()
+    sent = [call for call in gpu.calls if call[0] in ("pin", "copy", "record")]
+    assert not any(by_caller for _, _, by_caller in sent), "in the encoding thread"
+    assert "torch.float32" not in {of for what, of, _ in sent if what == "pin"}, "cast before they are pinned"
+    order = [(what, of) for what, of, _ in sent if what != "pin"]
+    assert order == [("copy", "side"), ("record", "side")] * 3
+    assert [what for what, _, _ in sent][:3] == ["pin"] * 3, "before the first copy"
+    used = [(what, of) for what, of, by_caller in gpu.calls if by_caller]
+    begins = [at for at, call in enumerate(used) if call == ("wait", "compute")]
+    assert len(begins) == 3
+    for at in begins:
+        held = itertools.takewhile(lambda call: call == ("held", "Compute"), used[at + 1 :])
+        assert used[at + 1 + len(list(held))] == ("forward", None), "the model reads them after the wait"
+    assert used.count(("held", "Compute")) == len([call for call in sent if call[0] == "pin"])
+
+    def full() -> None:
+        raise torch.OutOfMemoryError("injected")
+
+    gpu.copy = full  # type: ignore[method-assign]
+    gpu.calls.clear()
+    assert texts(model.score(views)) == wanted, "copied with the batch instead"
+    assert {what for what, _, _ in gpu.calls} == {"pin", "copy"}
 
 
 def test_out_of_memory_on_one_clip_names_the_way_out(checkpoint: Checkpoints) -> None:

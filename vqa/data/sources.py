@@ -162,8 +162,8 @@ def stream_clips(
         dialect: Of lists that are text.
 
     Yields:
-        The clips. The names in a glob, and in a folder, are held while it is read, those of lists a few thousand at a
-        time.
+        The clips. The names in a glob, and in a folder (by itself, without those below), are held while it is read, of
+        S3 a page of 1,000, those of lists a few thousand at a time; see `list_remote` of other stores.
 
     Raises:
         UsageError: If a source does not exist, a glob matches nothing, or a list cannot be read.

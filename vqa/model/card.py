@@ -14,6 +14,9 @@ CARD = "vqa.yaml"
 CARRIED = ("prompt", "dtype", "min_pixels", "max_pixels", "views", "generation")
 
 
+# What of the `model_engine` section a card may settle: how a model fits on its GPUs, no addresses, keys or files.
+FITTED = ("tensor_parallel", "gpu_memory", "max_model_len", "compile")
+
 Asked = Literal["published", "own"]
 PublishedReading = Literal["first_number", "mean_of_numbers", "whole_answer"]
 Key = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z_]*$")]
@@ -98,11 +101,22 @@ class ModelCard(Strict):
     cpu_threads: int | None = Field(None, ge=1, description="threads of torch in this process; null = leave as it is")
     views: Values = Field(default_factory=dict, description="defaults of the `views` section for this model")
     generation: Values = Field(default_factory=dict, description="defaults of the `generation` section for it")
+    model_engine: Values = Field(
+        default_factory=dict, description=f"defaults of the `model_engine` section for it: {', '.join(FITTED)}"
+    )
 
     @model_validator(mode="after")
     def _has_room(self) -> "ModelCard":
         if self.min_pixels and self.max_pixels and self.min_pixels > self.max_pixels:
             raise ValueError(f"min_pixels={self.min_pixels} is above max_pixels={self.max_pixels}; swap them")
+        return self
+
+    @model_validator(mode="after")
+    def _settles_no_address(self) -> "ModelCard":
+        if others := ", ".join(key for key in self.model_engine if key not in FITTED):
+            raise ValueError(
+                f"model_engine: {others} is not a card's to say; give {', '.join(FITTED)} here, others by --set"
+            )
         return self
 
     @property

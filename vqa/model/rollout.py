@@ -18,6 +18,7 @@ from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from vqa.model._compat import attention_of, position_ids
+from vqa.model.transfer import to_device
 from vqa.model.vocabulary import Vocabulary
 
 if TYPE_CHECKING:  # loaded with the model, not before
@@ -72,11 +73,7 @@ def prefill(model: "PreTrainedModel", inputs: "BatchFeature") -> Prefill:
         model: an image-text-to-text model of transformers, in eval mode.
         inputs: the processor's tensors for the clip; see `vqa.model.encode.encode`.
     """
-    if model.device.type == "cuda":  # from pinned memory a copy does not wait for what the GPU is at
-        inputs.update(
-            {name: one.pin_memory() for name, one in inputs.items() if isinstance(one, Tensor) and one.is_cpu}
-        )
-    tensors: dict[str, Tensor] = dict(inputs.to(model.device, dtype=model.dtype, non_blocking=True))
+    tensors: dict[str, Tensor] = dict(to_device(inputs, model.device, model.dtype))
     cache = DynamicCache(config=model.config.get_text_config(decoder=True))
     positions = position_ids(model, tensors)
     # Without a mask, as there is no padding: attention may then use its causal kernel.

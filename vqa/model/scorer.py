@@ -11,7 +11,7 @@ from vqa.media.sandbox import Guard
 from vqa.media.storage.fingerprint import fingerprint
 from vqa.model import readout
 from vqa.model.card import GenerationConfig, ModelCard, settle
-from vqa.model.engines.config import EngineConfig, check_engine, start
+from vqa.model.engines.config import EngineConfig, check_engine, engine_of, start
 from vqa.model.engines.protocol import Answered, ModelEngine, Question
 from vqa.model.question import DESCRIBE, check_askable, check_readout, with_words
 from vqa.model.resolve import locate_model, with_folder_sampling
@@ -48,15 +48,15 @@ class Scorer:
 
         Args:
             source: a card's name (configs/models), a card's file, a model's folder, or an id on the Hugging Face hub.
-            engine: what answers; None: transformers, in this process.
+            engine: what answers, on top of what the card says; None: transformers, in this process.
             overrides: keys of ModelCard and GenerationConfig, such as `k=6, device_map="cpu"`.
 
         Raises:
             UsageError: an unknown card or key, or a model without a question.
             ModelError: the model cannot be loaded, or no server has it.
         """
-        engine = engine or EngineConfig()
         card, generation = settle(source, overrides)
+        engine = engine_of(card, engine)
         card = with_words(card)
         check_askable(card)
         check_readout(card, generation)

@@ -215,6 +215,30 @@ def test_s3_gives_the_same_frames_and_its_folders_are_listed(wanted: list[bytes]
     assert remote_stamp(listing.clips[0].uri) is not None
 
 
+def test_a_prefix_is_listed_page_by_page_as_its_names_are_wanted(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages of two names, as a store may send fewer than it is asked for; flat, with folders and a folder's marker."""
+    from s3fs import S3FileSystem
+
+    keys = [*(f"flat/{n}.mp4" for n in range(5)), "flat/a/0.mp4", "flat/a-b.mp4", "flat/a b/\u00fc.mp4", "flat/empty/"]
+    for key in keys:
+        put_object(f"{bucket}/{key}", b"x")
+    send, asked = S3FileSystem.call_s3, list[dict[str, str]]()
+
+    def two(self: S3FileSystem, method: str, **arguments: str) -> object:
+        asked.append(arguments)
+        return send(self, method, **arguments, MaxKeys=2)
+
+    monkeypatch.setattr(S3FileSystem, "call_s3", two)
+    names = list_remote(f"{bucket}/flat")
+    assert next(names) == f"{bucket}/flat/0.mp4" and len(asked) == 1
+    assert next(names) == f"{bucket}/flat/1.mp4" and len(asked) == 1
+    assert next(names) == f"{bucket}/flat/2.mp4" and len(asked) == 2
+    store, path = stores.store_of(f"{bucket}/flat")
+    wanted = [f"s3://{name}" for name in sorted(store.find(path, detail=True))]
+    assert [f"{bucket}/flat/0.mp4", f"{bucket}/flat/1.mp4", f"{bucket}/flat/2.mp4", *names] == wanted
+    assert len(asked) == 5 and len(wanted) == len(keys)
+
+
 def test_s3_says_what_is_absent_and_what_is_a_folder(bucket: str) -> None:
     for uri, kind in [("clips/gone.mp4", "not_found"), ("clips", "not_readable"), ("../none/a.mp4", "not_found")]:
         with pytest.raises(ClipError) as caught:

@@ -31,6 +31,7 @@ MOST_FOLDERS = 1000  # on a store's first level that are listed one by one, each
 _PAUSES_SECONDS = (0.1, 0.5)  # between tries
 
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
+_PAGED = ("s3", "s3a")
 _EXTRAS = {"http": "http", "https": "http", "s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
 _CREDENTIALS = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, in the environment; for a public bucket "
@@ -93,6 +94,26 @@ class Store(Protocol):
         ...
 
 
+class PagedStore(Store, Protocol):
+    """The calls of s3fs beside these, by which a listing is read page by page."""
+
+    def split_path(self, path: str) -> tuple[str, str, str | None]:
+        """Bucket, key and version."""
+        ...
+
+    def call_s3(self, method: str, **arguments: str) -> "Page":
+        """A request of S3's interface, by botocore's name of it."""
+        ...
+
+
+class Page(TypedDict, total=False):
+    """An answer of S3's ListObjectsV2, of up to 1,000 objects."""
+
+    Contents: list[dict[str, str]]
+    IsTruncated: bool
+    NextContinuationToken: str
+
+
 def is_remote(uri: str) -> bool:
     """Whether this is a URL of any scheme but file."""
     scheme = _SCHEME.match(uri)
@@ -131,9 +152,13 @@ def is_away(uri: str) -> bool:
 def list_remote(uri: str) -> Iterator[str]:
     """URLs of all files below a folder or matched by a glob; may be none.
 
-    Sorted in each folder of the first level. A URL of a file gives itself; http and https only name files (`?` and `*`
-    are no patterns there). Held at a time are the names of one folder of the first level, or of all where it has more
-    than MOST_FOLDERS. Raises ClipError.
+    A URL of a file gives itself; http and https only name files (`?` and `*` are no patterns there). Raises ClipError.
+
+    | what | order | held at a time |
+    | --- | --- | --- |
+    | s3 | the store's, by key; directory buckets have none | a page of 1,000 |
+    | others | sorted in each folder of the first level | that folder, or all, if more than MOST_FOLDERS |
+    | a glob | sorted | all that match |
     """
     store, path = store_of(uri)
     if _scheme(uri) in ("http", "https"):
@@ -143,6 +168,10 @@ def list_remote(uri: str) -> Iterator[str]:
     try:
         if re.search(r"[*?\[]", path):
             yield from _urls(uri, with_retries(uri, lambda: store.glob(path, detail=True)))
+            return
+        if _scheme(uri) in _PAGED and (first := next(pages := _pages(uri, cast("PagedStore", store), path), None)):
+            yield first
+            yield from pages
             return
         level = with_retries(uri, lambda: store.ls(path, detail=True))
         folders = {one["name"] for one in level if one["type"] == "directory"}
@@ -157,6 +186,20 @@ def list_remote(uri: str) -> Iterator[str]:
     except ClipError as error:
         if error.kind != "not_found":
             raise
+
+
+def _pages(uri: str, store: PagedStore, path: str) -> Iterator[str]:
+    """URLs of the objects below a folder of S3, a page asked for when needed."""
+    bucket, key, _ = store.split_path(path)
+    if not bucket:
+        return
+    asked = {"Bucket": bucket, "Prefix": f"{key.strip('/')}/".lstrip("/")}
+    while True:
+        page = with_retries(uri, partial(store.call_s3, "list_objects_v2", **asked))
+        yield from (f"{_scheme(uri)}://{bucket}/{one['Key']}" for one in page.get("Contents", ()))
+        if not page.get("IsTruncated"):
+            return
+        asked["ContinuationToken"] = page["NextContinuationToken"]
 
 
 def _urls(uri: str, found: Mapping[str, FileInfo]) -> Iterator[str]:

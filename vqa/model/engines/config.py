@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field
 
-from vqa.config import Strict
+from vqa.config import Strict, build
 from vqa.errors import UsageError
 from vqa.imports import require
 from vqa.model.card import GenerationConfig, ModelCard
@@ -40,6 +40,12 @@ class EngineConfig(Strict):
     max_model_len: int | None = Field(
         None, ge=1, description="of vllm: tokens of prompt and answer; null = the model's"
     )
+
+
+def engine_of(card: ModelCard, given: EngineConfig | None = None) -> EngineConfig:
+    """Settings of an engine, on top of what the card says. Raises UsageError."""
+    values = given.model_dump(exclude_unset=True) if given else {}
+    return build(EngineConfig, card.model_engine | values, where=f"model {card.name or card.source}, model_engine")
 
 
 def check_engine(engine: EngineConfig, card: ModelCard, generation: GenerationConfig) -> None:

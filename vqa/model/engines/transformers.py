@@ -17,10 +17,11 @@ from vqa.model.encode import encode
 from vqa.model.engines.protocol import Answered, Question
 from vqa.model.load import Policy
 from vqa.model.readout import said
-from vqa.model.rollout import Sampling, prefill, roll_out
+from vqa.model.rollout import Prefill, Sampling, prefill, roll_out
+from vqa.model.transfer import Sender, Sent
 
 if TYPE_CHECKING:
-    from transformers import BatchFeature, PreTrainedModel
+    from transformers import PreTrainedModel
 
 T = TypeVar("T")
 TOKENS = 131_072  # in the cache at once, where no room is measured
@@ -34,7 +35,7 @@ class Encoded:
 
     place: int  # in the caller's list
     question: Question
-    inputs: "BatchFeature"
+    sent: Sent  # its inputs
     length: int  # tokens
     seconds: float  # of encoding
 
@@ -63,6 +64,9 @@ class TransformersEngine:
             raise ModelError(f"model {self.model_id}: digits have no tokens of their own. Set readout to answer.")
         if generation.deterministic:
             _count_head_in_float32(policy.model)
+        is_on_gpu = policy.device.type == "cuda"
+        self._ahead = AHEAD if is_on_gpu else 0
+        self._sender = Sender(policy.device, policy.model.dtype) if is_on_gpu else None
         self._step = torch.compile(policy.model, dynamic=True) if compiled else None
 
     @property
@@ -89,8 +93,7 @@ class TransformersEngine:
         # Sorted by length, longest first, to pad little. Areas predict lengths without encoding all clips at once.
         areas = [sum(p.shape[0] * p.shape[1] for p in question.views.pictures) for question in questions]
         order = sorted(range(len(questions)), key=lambda place: -areas[place])
-        ahead = AHEAD if self.policy.device.type == "cuda" else 0
-        for place, encoded in zip(order, self._encoded(questions, order, ahead=ahead), strict=True):
+        for place, encoded in zip(order, self._encoded(questions, order, ahead=self._ahead), strict=True):
             if not isinstance(encoded, Encoded):
                 outcomes[place] = self._failure(questions[place], encoded)
                 continue
@@ -104,17 +107,18 @@ class TransformersEngine:
         return [outcomes[place] for place in range(len(questions))]
 
     def encode(self, question: Question, place: int = 0) -> Encoded:
-        """A question as the model's inputs."""
+        """A question as the model's inputs, on their way to the GPU where there is one."""
         started = time.perf_counter()
         card = self._card
         inputs = encode(
             self.policy.processor, question.views, prompt=card.prompt, question=question.words, layout=card.layout
         )
+        length = inputs["input_ids"].shape[1]
         return Encoded(
             place=place,
             question=question,
-            inputs=inputs,
-            length=inputs["input_ids"].shape[1],
+            sent=self._sender.send(inputs) if self._sender else Sent(inputs, None),
+            length=length,
             seconds=time.perf_counter() - started,
         )
 
@@ -149,9 +153,7 @@ class TransformersEngine:
 
     def _measured_budget(self, encoded: Encoded) -> int | None:
         """Tokens the device has room for, by this clip's prefill; None where that fails."""
-        probed = self._attempt(
-            partial(room_beside, self.policy.device, partial(prefill, self.policy.model, encoded.inputs))
-        )
+        probed = self._attempt(partial(room_beside, self.policy.device, partial(self._prefill, encoded)))
         if isinstance(probed, Exception):
             return 1 if isinstance(probed, torch.OutOfMemoryError) else None
         if probed is None or not probed[0].bytes:
@@ -196,12 +198,15 @@ class TransformersEngine:
             way_out = ". Lower k, max_new_tokens or max_pixels, or use a larger GPU."
         return ClipError("model", f"{question.views.clip.clip_id}: the model failed ({what}){way_out}")
 
+    def _prefill(self, encoded: Encoded) -> Prefill:
+        return prefill(self.policy.model, encoded.sent.ready())
+
     def _answer(self, batch: Sequence[Encoded]) -> list[Answered]:
         generation, policy = self._generation, self.policy
         prompts, seconds = [], []
         for encoded in batch:
             started = time.perf_counter()
-            prompts.append(prefill(policy.model, encoded.inputs))
+            prompts.append(self._prefill(encoded))
             seconds.append(encoded.seconds + time.perf_counter() - started)
         started = time.perf_counter()
         rollouts = roll_out(
