@@ -112,7 +112,7 @@ class Embeddings:
         return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
 
     def settle(self, stills: Sequence[NDArray[np.float64]]) -> None:
-        """Give clips the mean larger still of sets of stills [N, SIZE], which count alike."""
+        """Give clips the mean larger still of sets of stills [N, SIZE], sets alike."""
         if stills:
             ends = [one[:, large(one.shape[1]).start :].mean(0) for one in stills]
             self.usual = np.mean(ends, axis=0).astype(np.float32)
