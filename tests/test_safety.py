@@ -1,17 +1,24 @@
 """What the page on safety promises: its tests exist, no secret is written, no link is written through."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from jobs import signals
+from jobs.lease import FilePlace
 from jobs.request import ScoreRequest
 from jobs.score import score
 from tests.support import clips
 from tests.support.kept import ROOT
+from vqa import files
 from vqa.console import Engine
+from vqa.errors import UsageError
 from vqa.files import replacing
+from vqa.rate.journal import Journal
+from vqa.train.metrics_log import MetricsLog
 
 PAGE = ROOT / "docs" / "concepts" / "safety.md"
 SECRETS = ("AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "OPENAI_API_KEY", "VQA_SECRET_OF_A_TEST")
@@ -57,3 +64,82 @@ def test_a_link_in_the_place_of_a_file_or_its_draft_is_replaced_not_followed(tmp
     with replacing(path) as draft:
         draft.write_text("new")
     assert (victim.read_text(), path.read_text(), path.is_symlink()) == ("precious", "new", False)
+
+
+@pytest.mark.parametrize("swap", ["before", "while made", "while written"])
+def test_a_link_put_in_the_place_of_a_draft_at_any_moment_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swap: str
+) -> None:
+    elsewhere, out = tmp_path / "elsewhere", tmp_path / "out"
+    elsewhere.mkdir()
+    out.mkdir()
+    path, place = out / "run.json", out / ".run.json.tmp"
+    for name in (path.name, place.name):
+        (elsewhere / name).write_text("precious")
+    if swap == "before":
+        place.symlink_to(elsewhere)
+    if swap == "while made":
+        free = files.discard
+        monkeypatch.setattr(files, "discard", lambda there: (free(there), place.symlink_to(elsewhere)))
+        with pytest.raises(FileExistsError), replacing(path):
+            pytest.fail("a draft is given where a link is")
+    else:
+        with replacing(path) as draft:
+            if swap == "while written":
+                place.rename(out / "aside")
+                place.symlink_to(elsewhere)
+            draft.write_text("new")
+        assert path.read_text() == "new"
+    assert {one.name: one.read_text() for one in elsewhere.iterdir()} == {
+        path.name: "precious",
+        place.name: "precious",
+    }
+
+
+def lock(out: Path) -> object:
+    with signals.locked(out):
+        return pytest.fail("a link is taken for a lock")
+
+
+def journal(out: Path) -> object:
+    return Journal(out / "votes.csv", mode="acr", seed=0, clips={})
+
+
+IN_PLACE: dict[str, Callable[[Path], object]] = {
+    ".lock": lock,
+    ".lock.held": lock,
+    "votes.journal.jsonl": journal,
+    "log.jsonl": lambda out: MetricsLog(out / "log.jsonl", "rank").write(1, 2),
+    "beat": lambda out: FilePlace(out / "beat").write("x"),
+}
+
+
+@pytest.mark.parametrize("name", IN_PLACE)
+@pytest.mark.parametrize("is_there", [True, False], ids=["of a file", "of nothing"])
+def test_a_link_in_the_place_of_a_file_that_is_written_where_it_is_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, is_there: bool
+) -> None:
+    monkeypatch.setattr(signals, "is_shared", lambda folder: True)  # `.held` too
+    victim, out = tmp_path / "victim", tmp_path / "out"
+    out.mkdir()
+    if is_there:
+        victim.write_text("precious")
+    (out / name).symlink_to(victim)
+    with pytest.raises(UsageError) as refused:
+        IN_PLACE[name](out)
+    assert f"{out / name}: is a link to {victim}, and links are not written through. Delete it" in str(refused.value)
+    assert "precious" not in str(refused.value)
+    assert (victim.exists() and victim.read_text()) == (is_there and "precious")
+
+
+def test_a_link_that_comes_in_the_place_of_a_lock_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signals, "is_shared", lambda folder: True)
+    victim, held = tmp_path / "victim", tmp_path / "out/.lock.held"
+    with signals.locked(tmp_path / "out") as before_write:
+        before_write()
+        victim.write_text(held.read_text())  # even of the very words
+        held.unlink()
+        held.symlink_to(victim)
+        with pytest.raises(UsageError, match=r"lock\.held: is a link"):
+            before_write()
+    assert held.is_symlink() and victim.exists()

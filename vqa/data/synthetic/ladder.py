@@ -30,6 +30,7 @@ from vqa.data.sources import EVERYTHING, LITTER, Selection
 from vqa.data.synthetic.distortions import DISTORTIONS
 from vqa.data.synthetic.sources import FPS, SMALLEST, read_pristine
 from vqa.errors import UsageError
+from vqa.files import replacing, write_parquet
 from vqa.types import Pixels
 
 SUFFIXES = {".webp", ".gif", ".png", ".jpg", ".jpeg", ".mp4", ".mkv", ".webm", ".mov"}
@@ -225,7 +226,7 @@ def _raw_input(frames: Pixels) -> list[str]:
 
 
 def encode_video(frames: Pixels, path: Path, *, codec: str, quality: int) -> None:
-    """Encode frames as 8-bit 4:2:0 video.
+    """Encode frames as 8-bit 4:2:0 video, whole or not at all.
 
     Args:
         frames: uint8 [T, H, W, 3], H and W even.
@@ -235,7 +236,8 @@ def encode_video(frames: Pixels, path: Path, *, codec: str, quality: int) -> Non
     """
     to_bt709 = ["-vf", "scale=out_color_matrix=bt709:out_range=tv,format=yuv420p", "-colorspace", "bt709"]
     options = [*to_bt709, *CODECS[codec][1], "-crf", str(quality), "-f", path.suffix.lstrip(".")]
-    _ffmpeg([*_raw_input(frames), *options, str(path.resolve())], frames, path.parent)
+    with replacing(path) as draft:
+        _ffmpeg([*_raw_input(frames), *options, str(draft.resolve())], frames, draft.parent)
 
 
 def vmaf(reference: Pixels, distorted: Path) -> list[float]:
@@ -307,9 +309,8 @@ def make_clip(rung: Rung, *, out: Path) -> Label | str:
         "vmaf_frames": [round(score, 2) for score in scores],
         "opinion": round(1 + 4 * min(max(mean, 0.0), 100.0) / 100, 4),
     }
-    draft = label_path.with_suffix(".tmp")
-    draft.write_text(json.dumps(label))
-    draft.replace(label_path)
+    with replacing(label_path) as draft:
+        draft.write_text(json.dumps(label))
     return label
 
 
@@ -356,7 +357,7 @@ def synthesise(
                 yield done, len(rungs), ""
     if not labels:
         raise UsageError(f"none of the {len(sources)} sources could be used. The reasons are above.")
-    pq.write_table(pa.Table.from_pylist(sorted(labels, key=lambda label: label["clip_id"])), out / "ladder.parquet")
+    write_parquet(out / "ladder.parquet", pa.Table.from_pylist(sorted(labels, key=lambda label: label["clip_id"])))
 
 
 def read_ladder(folder: Path) -> list[Label]:
