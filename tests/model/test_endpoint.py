@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -248,11 +249,52 @@ def test_a_server_that_hangs_costs_the_deadline_of_its_clip(server: ChatServer) 
     assert "no answer within 0.5 s" in str(failed)
 
 
-def test_a_busy_server_is_left_alone_for_as_long_as_it_asks(server: ChatServer) -> None:
-    server.faults.append((429, {"Retry-After": "0.4"}))
+def test_waits_double_to_half_a_minute_and_half_of_each_is_drawn(server: ChatServer) -> None:
+    engine = EndpointEngine(engine_of(server, first_wait_seconds=0.5), card=CARD, generation=GenerationConfig())
+    engine.close()
+    for attempt, longest in ((1, 0.5), (2, 1), (3, 2), (4, 4), (5, 8), (6, 16), (7, 30), (8, 30), (10**6, 30)):
+        waits = [engine._backoff(attempt) for _ in range(400)]
+        assert longest / 2 <= min(waits) < 0.55 * longest and 0.95 * longest < max(waits) <= longest, attempt
+        assert len(set(waits)) > 390, "two workers wait alike"
+
+
+def test_each_try_comes_after_a_longer_wait(server: ChatServer) -> None:
+    server.faults.extend([429] * 3)
+    assert isinstance(scored(engine_of(server, first_wait_seconds=0.2))[0], Score)
+    waits = np.diff(server.times)
+    assert np.all(waits >= [0.1, 0.2, 0.4]), waits
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_busy_server_is_left_alone_for_as_long_as_it_asks(server: ChatServer, status: int) -> None:
+    server.faults.append((status, {"Retry-After": "0.4"}))
     (score,) = scored(engine_of(server))
     assert isinstance(score, Score)
     assert server.times[1] - server.times[0] >= 0.4
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_busy_server_is_left_alone_until_the_date_that_it_names(server: ChatServer, status: int) -> None:
+    until = math.ceil(time.time()) + 1  # a date has whole seconds
+    server.faults.append((status, {"Retry-After": formatdate(until, usegmt=True)}))
+    (score,) = scored(engine_of(server))
+    assert isinstance(score, Score)
+    assert server.times[1] - time.monotonic() + time.time() >= until - 0.01
+
+
+@pytest.mark.parametrize("asked", ["Mon, 01 Jan 2024 00:00:00 GMT", "-3", "soon", "", "nan"])
+def test_a_wait_that_is_over_or_none_is_not_waited_for(server: ChatServer, asked: str) -> None:
+    server.faults.append((503, {"Retry-After": asked}))
+    assert isinstance(scored(engine_of(server))[0], Score)
+    assert server.times[1] - server.times[0] < 1.0
+
+
+@pytest.mark.parametrize("asked", ["86400", "inf"])
+def test_a_wait_beyond_the_deadline_costs_the_clip_its_deadline(server: ChatServer, asked: str) -> None:
+    server.faults.append((503, {"Retry-After": asked}))
+    (failed,) = scored(engine_of(server, deadline_seconds=0.5))
+    assert isinstance(failed, ClipError)
+    assert "no answer within 0.5 s" in str(failed) and "answers 503: busy" in str(failed)
 
 
 def test_clips_that_cannot_be_sent_cost_only_themselves(server: ChatServer) -> None:
