@@ -1,11 +1,13 @@
 """What the page on safety promises: its tests exist, no secret is written, no link is written through."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
 from jobs import signals
 from jobs.lease import FilePlace
@@ -14,7 +16,9 @@ from jobs.score import score
 from tests.support import clips
 from tests.support.kept import ROOT
 from vqa import files
+from vqa.cli.app import app
 from vqa.console import Engine
+from vqa.data.score_table import read_scores
 from vqa.errors import UsageError
 from vqa.files import replacing
 from vqa.rate.journal import Journal
@@ -53,6 +57,38 @@ def test_no_secret_of_the_environment_reaches_rows_records_or_the_screen(
         said += str(pq.read_table(path).to_pylist()) if path.suffix == ".parquet" else path.read_text(encoding="utf-8")
     assert "a.png" in said
     assert CANARY not in said
+
+
+def tree(folder: Path, *, but: Path) -> dict[Path, tuple[int, bytes] | None]:
+    return {
+        path: (path.lstat().st_mtime_ns, path.read_bytes()) if path.is_file() else None
+        for path in folder.rglob("*")
+        if not path.is_relative_to(but)
+    }
+
+
+def test_a_clip_id_that_leads_out_of_the_folder_is_only_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    below = tmp_path / "top/next/below"
+    (below / "a").mkdir(parents=True)
+    out, listed = below / "out", below / "clips.jsonl"
+    names = ["../../x", "../x.jpg", "/etc/x", "a/../../b", f"{tmp_path}/absolute", "..", "x\\..\\..\\y", "a/b"]
+    for number in range(len(names)):
+        clips.write_image(below / f"{number}.png", width=96, height=64)
+    listed.write_text("".join(json.dumps({"clip_id": name, "uri": f"{n}.png"}) + "\n" for n, name in enumerate(names)))
+    for name in ("top/x", "top/next/x.jpg", "top/next/b", "absolute"):
+        (tmp_path / name).write_text("precious")
+    monkeypatch.chdir(below)
+    there = tree(tmp_path, but=out)
+    assert score(ScoreRequest(sources=(str(listed),), out=out, tier="light", engine=Engine.LOCAL)) == 0
+    csv, jsonl = out / "rows.csv", out / "rows.jsonl"
+    for command in (["export", "--csv", str(csv)], ["export", "--jsonl", str(jsonl)], ["report"]):
+        done = CliRunner().invoke(app, [command[0], str(out), *command[1:]])
+        assert done.exit_code == 0, done.output
+    assert sorted(json.loads(line)["clip_id"] for line in jsonl.read_text().splitlines()) == sorted(names)
+    assert all(name in csv.read_text() for name in names) and (out / "report.html").is_file()
+    assert sorted(row["clip_id"] for row in read_scores(out).to_pylist()) == sorted(names)
+    assert tree(tmp_path, but=out) == there
+    assert not Path("/etc/x").exists()
 
 
 def test_a_link_in_the_place_of_a_file_or_its_draft_is_replaced_not_followed(tmp_path: Path) -> None:
