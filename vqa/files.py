@@ -70,7 +70,7 @@ def replacing(path: Path, *, by_several: bool = False) -> Iterator[Path]:
 
 
 def discard(path: Path) -> None:
-    """Delete a file, a folder with all in it, or a link and not where it leads; nothing is fine too."""
+    """Delete a file, a folder with all in it, or a link, if there is one."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -97,7 +97,7 @@ def no_link(path: str, flags: int, mode: int = 0o666) -> int:
 
 
 def open_in_place(path: Path, mode: str) -> IO[str]:
-    """Open a UTF-8 file to read and write, or to append. Raises UsageError for a link."""
+    """Open a UTF-8 file, but not through a link. Raises UsageError for one."""
     return open(path, mode, encoding="utf-8", errors="replace", opener=no_link)
 
 

@@ -319,7 +319,7 @@ class EndpointEngine:
     # --- requests ---------------------------------------------------------------------------------------------------
 
     async def _models(self, server: _Server) -> list[str]:
-        """Names of the models that a server lists; none where it lists none, or has no list."""
+        """Names of the models that a server lists; none where it has no list."""
         with suppress(_RejectedError, ValueError, TypeError, KeyError, AttributeError):
             text = await self._send(server, "GET", "models", None, timeout=CONNECT_SECONDS)
             return [str(one["id"]) for one in json.loads(text)["data"]]
