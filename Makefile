@@ -9,7 +9,7 @@ BIN := .venv/bin
 # transformers and Ray anew: 23 s more for each `vqa score`.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup score test lane-ray lane-rest test-all test-fast check style types bench docs wheel-check image-check audit audit-offline clean
+.PHONY: setup score test lane-ray lane-rest test-all test-vllm test-fast check style types bench docs wheel-check image-check audit audit-offline clean
 
 setup: .venv/ready
 
@@ -62,9 +62,15 @@ lane-rest:
 
 # Everything at its full size: random kills, all mutations, 200 clips in every batch and order; ZeRO-3 by DeepSpeed, and
 # vLLM, which takes another torch, in an environment of its own.
-test-all: check docs .venv/sharded .venv-vllm/ready
+test-all: check docs .venv/sharded
 	VQA_TEST_FULL=1 $(PYTEST)
-	VQA_TEST_FULL=1 .venv-vllm/bin/python -m pytest -rs tests/train/grpo/test_vllm.py tests/model/test_vllm.py
+	$(MAKE) --no-print-directory test-vllm
+
+# What is made here is vLLM's build for GPUs, whose tests are skipped on a machine without one. Another environment is
+# used as it is, such as one with vLLM's build for CPUs and `.[dev]`: make test-vllm VLLM_VENV=folder
+VLLM_VENV ?= .venv-vllm
+test-vllm: $(filter .venv-vllm/ready,$(VLLM_VENV)/ready)
+	VQA_TEST_FULL=1 $(VLLM_VENV)/bin/python -m pytest -rs tests/train/grpo/test_vllm.py tests/model/test_vllm.py
 
 .venv/sharded: .venv/ready
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,zero3,lowbit]'

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from vqa.errors import ClipError, UsageError, VqaError
+from vqa.files import open_in_place
 from vqa.media.storage.objects import create_object, delete_object, put_object, read_object
 
 BEAT_SECONDS = 10.0  # a holder writes this often
@@ -67,9 +68,10 @@ class FilePlace:
         self._path = path
 
     def read(self) -> str | None:
-        """Content of the file."""
+        """Content of the file. Raises UsageError for a link."""
         try:
-            return self._path.read_text(encoding="utf-8", errors="replace")
+            with open_in_place(self._path, "r") as file:
+                return file.read()
         except FileNotFoundError:
             return None
 
@@ -83,8 +85,8 @@ class FilePlace:
         return True
 
     def write(self, text: str) -> None:
-        """Write over the file that is there."""
-        with self._path.open("r+", encoding="utf-8") as file:
+        """Write over the file that is there. Raises UsageError for a link."""
+        with open_in_place(self._path, "r+") as file:
             file.write(text)
             file.truncate()
 
@@ -145,7 +147,7 @@ class Lease:
         finally:
             over.set()
             thread.join()
-            with contextlib.suppress(OSError, ClipError):
+            with contextlib.suppress(OSError, ClipError, UsageError):
                 if self._is_ours():
                     self._place.delete()
 
@@ -165,7 +167,8 @@ class Lease:
 
     def _beat(self, over: threading.Event) -> None:
         while not over.wait(BEAT_SECONDS):
-            with contextlib.suppress(OSError, ClipError):  # a store that is away comes back, or ends the run elsewhere
+            # A store that is away comes back, or ends the run elsewhere; for a link in the place, `check` does.
+            with contextlib.suppress(OSError, ClipError, UsageError):
                 if not self._is_ours():
                     return
                 self._beats += 1

@@ -94,7 +94,7 @@ class Mirror:
 
 def _names(folder: Path) -> list[str]:
     found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    return [name.as_posix() for name in found if not name.name.startswith(".")]
+    return [name.as_posix() for name in found if not any(part.startswith(".") for part in name.parts)]
 
 
 def _stamp(path: Path) -> Stamp:

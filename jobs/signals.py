@@ -15,6 +15,7 @@ from jobs.lease import FilePlace, Lease, held_by, is_shared, this_run
 from vqa.console import printable, was_interrupted
 from vqa.data.sources import is_utf8
 from vqa.errors import UsageError, VqaError
+from vqa.files import open_in_place
 
 # What file systems without locks answer; 524 is the kernel's own ENOTSUPP, which NFS servers let through.
 NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, 524})
@@ -106,10 +107,10 @@ def locked_by(path: Path, *, out: Path) -> Iterator[Callable[[], None]]:
         To be called before each write: raises VqaError where another run has taken over.
 
     Raises:
-        UsageError: another run holds it.
+        UsageError: another run holds it, or a link is in its place.
         VqaError: the file system refuses for another reason.
     """
-    with path.open("a+") as file:
+    with open_in_place(path, "a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             has_locks = True

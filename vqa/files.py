@@ -3,10 +3,12 @@
 import errno
 import json
 import os
+import secrets
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import IO, TYPE_CHECKING, TypeVar
 
 from vqa.errors import UsageError
 
@@ -33,7 +35,10 @@ def reread(read: Callable[[], Found]) -> Found:
 
 @contextmanager
 def replacing(path: Path, *, by_several: bool = False) -> Iterator[Path]:
-    """Give a draft beside `path`, flushed and renamed to it when the block ends.
+    """Give a draft to write, flushed and renamed to `path` when the block ends.
+
+    It lies in a folder beside `path` that is this user's alone, under a name that nobody can know before: a link that
+    somebody else puts in the place of the file, the folder or the draft, at any moment, is never written through.
 
     Args:
         path: What is written, or written anew.
@@ -46,9 +51,10 @@ def replacing(path: Path, *, by_several: bool = False) -> Iterator[Path]:
         raise UsageError(f"{path}: is a folder. Give the name of a file.")
     if not path.parent.is_dir():
         raise UsageError(f"{path}: there is no folder {path.parent}. Make it first, or give another name.")
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp" if by_several else f".{path.name}.tmp")
-    if draft.is_symlink():  # put there by somebody else: what is written must not land where it leads
-        draft.unlink()
+    folder = path.with_name(f".{path.name}.{os.getpid()}.tmp" if by_several else f".{path.name}.tmp")
+    discard(folder)  # a killed writer's, or put there by somebody else
+    folder.mkdir(mode=0o700)  # fails where there is anything again, a link too
+    draft = folder / secrets.token_hex(8)
     try:
         yield draft
         descriptor = os.open(draft, os.O_RDONLY)
@@ -57,11 +63,42 @@ def replacing(path: Path, *, by_several: bool = False) -> Iterator[Path]:
         finally:
             os.close(descriptor)
         draft.replace(path)
-    except OSError:
+    finally:
         with suppress(OSError):
-            draft.unlink()  # on a full disk it would take what others could use
-        raise
+            discard(folder)  # on a full disk a draft would take what others could use
     sync_folder(path.parent)
+
+
+def discard(path: Path) -> None:
+    """Delete a file, a folder with all in it, or a link, if there is one."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def no_link(path: str, flags: int, mode: int = 0o666) -> int:
+    """Open a file but not through a link: an `opener` for `open`.
+
+    Raises:
+        UsageError: `path` is a symbolic link, which may lead to anybody's file.
+    """
+    try:
+        if not hasattr(os, "O_NOFOLLOW") and Path(path).is_symlink():
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), mode)
+    except OSError as error:
+        if not Path(path).is_symlink():
+            raise
+        raise UsageError(
+            f"{path}: is a link to {Path(path).readlink()}, and links are not written through. Delete it, or choose "
+            "another folder for the output."
+        ) from error
+
+
+def open_in_place(path: Path, mode: str) -> IO[str]:
+    """Open a UTF-8 file, but not through a link. Raises UsageError for one."""
+    return open(path, mode, encoding="utf-8", errors="replace", opener=no_link)
 
 
 def sync_folder(folder: Path) -> None:

@@ -10,12 +10,15 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 import ray
 import ray.data
-from ray.data import DataContext
+from ray.data import DataContext, ExecutionOptions, ExecutionResources
+from ray.data._internal.execution.operators.actor_pool_map_operator import ActorPoolMapOperator
+from ray.data._internal.execution.resource_manager import ResourceManager
 
 from jobs import _compat, ray_executor
 from jobs.engine import run_stages
@@ -122,6 +125,32 @@ def test_what_we_switch_off_is_still_there() -> None:
         assert hasattr(DataContext.get_current(), name)
     assert hasattr(DataContext.get_current(), "max_consecutive_actor_init_deaths")
     assert "ray_remote_args_fn" in inspect.signature(ray.data.Dataset.map_batches).parameters
+
+
+def test_pools_keep_to_store_mb_and_give_work_to_the_node_that_has_its_views(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits: set[float] = set()
+    are_local: list[bool] = []
+    limits_of, start = ResourceManager.get_global_limits, ActorPoolMapOperator.start
+
+    def noted(manager: ResourceManager) -> ExecutionResources:
+        limits.add(
+            manager._options.resource_limits.object_store_memory
+        )  # it takes the smaller of this and what is there
+        return limits_of(manager)
+
+    def started(pool: ActorPoolMapOperator, options: ExecutionOptions, *more: Any) -> None:
+        start(pool, options, *more)
+        are_local.append(pool._actor_locality_enabled)
+
+    monkeypatch.setattr(ResourceManager, "get_global_limits", noted)
+    monkeypatch.setattr(ActorPoolMapOperator, "start", started)
+    options = DataContext.get_current().execution_options
+    monkeypatch.setattr(options, "resource_limits", options.resource_limits)  # put back after the test
+    work = [Work(clip=Clip(clip_id=f"{n}", uri="/a")) for n in range(4)]
+    with ray_executor.RayExecutor([Doubling(), Doubling()], store_mb=24) as executor:
+        assert sum(map(len, executor.stream(work))) == 16
+    assert limits == {24 * 2**20}
+    assert are_local == [True, True]
 
 
 def test_a_ray_of_our_own_starts_no_process_that_nobody_asks() -> None:

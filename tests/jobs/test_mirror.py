@@ -20,6 +20,7 @@ from vqa.console import Engine
 from vqa.data.dialects import Row
 from vqa.data.score_table import no_rows, read_scores
 from vqa.errors import ClipError, UsageError
+from vqa.files import replacing, write_parquet
 from vqa.media.storage.objects import create_object, list_objects, put_object, read_object
 
 CLIPS = 12
@@ -49,6 +50,14 @@ def rows(url: str) -> list[Row]:
         if (content := read_object(f"{url}/scores/{name}")) is not None:
             found += pq.read_table(io.BytesIO(content)).to_pylist()
     return sorted(found, key=lambda row: str(row["clip_id"]))
+
+
+def test_a_draft_is_not_put(tmp_path: Path) -> None:
+    (tmp_path / "scores").mkdir()
+    write_parquet(tmp_path / "scores/part-000001.parquet", no_rows())
+    with replacing(tmp_path / "scores/part-000002.parquet") as draft:
+        draft.write_bytes(b"half a file")
+        assert mirror._names(tmp_path) == ["scores/part-000001.parquet"]
 
 
 @pytest.mark.slow

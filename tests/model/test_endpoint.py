@@ -5,8 +5,11 @@ import io
 import math
 import socket
 import time
+import tracemalloc
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -248,11 +251,52 @@ def test_a_server_that_hangs_costs_the_deadline_of_its_clip(server: ChatServer) 
     assert "no answer within 0.5 s" in str(failed)
 
 
-def test_a_busy_server_is_left_alone_for_as_long_as_it_asks(server: ChatServer) -> None:
-    server.faults.append((429, {"Retry-After": "0.4"}))
+def test_waits_double_to_half_a_minute_and_half_of_each_is_drawn(server: ChatServer) -> None:
+    engine = EndpointEngine(engine_of(server, first_wait_seconds=0.5), card=CARD, generation=GenerationConfig())
+    engine.close()
+    for attempt, longest in ((1, 0.5), (2, 1), (3, 2), (4, 4), (5, 8), (6, 16), (7, 30), (8, 30), (10**6, 30)):
+        waits = [engine._backoff(attempt) for _ in range(400)]
+        assert longest / 2 <= min(waits) < 0.55 * longest and 0.95 * longest < max(waits) <= longest, attempt
+        assert len(set(waits)) > 390, "two workers wait alike"
+
+
+def test_each_try_comes_after_a_longer_wait(server: ChatServer) -> None:
+    server.faults.extend([429] * 3)
+    assert isinstance(scored(engine_of(server, first_wait_seconds=0.2))[0], Score)
+    waits = np.diff(server.times)
+    assert np.all(waits >= [0.1, 0.2, 0.4]), waits
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_busy_server_is_left_alone_for_as_long_as_it_asks(server: ChatServer, status: int) -> None:
+    server.faults.append((status, {"Retry-After": "0.4"}))
     (score,) = scored(engine_of(server))
     assert isinstance(score, Score)
     assert server.times[1] - server.times[0] >= 0.4
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_busy_server_is_left_alone_until_the_date_that_it_names(server: ChatServer, status: int) -> None:
+    until = math.ceil(time.time()) + 1  # a date has whole seconds
+    server.faults.append((status, {"Retry-After": formatdate(until, usegmt=True)}))
+    (score,) = scored(engine_of(server))
+    assert isinstance(score, Score)
+    assert server.times[1] - time.monotonic() + time.time() >= until - 0.01
+
+
+@pytest.mark.parametrize("asked", ["Mon, 01 Jan 2024 00:00:00 GMT", "-3", "soon", "", "nan"])
+def test_a_wait_that_is_over_or_none_is_not_waited_for(server: ChatServer, asked: str) -> None:
+    server.faults.append((503, {"Retry-After": asked}))
+    assert isinstance(scored(engine_of(server))[0], Score)
+    assert server.times[1] - server.times[0] < 1.0
+
+
+@pytest.mark.parametrize("asked", ["86400", "inf"])
+def test_a_wait_beyond_the_deadline_costs_the_clip_its_deadline(server: ChatServer, asked: str) -> None:
+    server.faults.append((503, {"Retry-After": asked}))
+    (failed,) = scored(engine_of(server, deadline_seconds=0.5))
+    assert isinstance(failed, ClipError)
+    assert "no answer within 0.5 s" in str(failed) and "answers 503: busy" in str(failed)
 
 
 def test_clips_that_cannot_be_sent_cost_only_themselves(server: ChatServer) -> None:
@@ -372,6 +416,60 @@ def test_a_key_is_sent_and_never_shown(server: ChatServer, tmp_path: Path, monke
     assert isinstance(scored(engine)[0], Score)
     assert server.keys[-1] == "Bearer sk-right"
     assert "sk-right" not in engine.model_dump_json()
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_not_followed_and_takes_no_key_along(
+    server: ChatServer, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    monkeypatch.setenv("VQA_API_KEY", "sk-right")
+    with serving(ChatServer()) as other:
+        server.faults.append((status, {"Location": f"{other.url}/chat/completions"}))
+        failed, scored_one = scored(engine_of(server, concurrency=1), random_views("a"), random_views("b"))
+        assert isinstance(failed, ClipError) and isinstance(scored_one, Score)
+        assert f"{server.url} answers {status}: a redirect to {other.url}/chat" in str(failed)
+        assert server.keys[-1] == "Bearer sk-right" and len(server.bodies) == 2
+        server.moved_to = other.url
+        where = f"a redirect to {other.url}/chat/completions, which is not followed"
+        with pytest.raises(ModelError, match=rf"{server.url} answers 307: {where}\. Correct the address"):
+            meet(engine_of(server), CARD, GenerationConfig())
+        assert (other.bodies, other.keys, other.checks) == ([], [], 0)
+
+
+def test_an_address_without_its_path_is_said_to_be_one(server: ChatServer) -> None:
+    with pytest.raises(ModelError, match=r"answers 404: .*\. Correct the address, which most servers have end in /v1"):
+        meet(engine_of(server.url.removesuffix("/v1")), CARD, GenerationConfig())
+
+
+def test_a_server_without_a_list_of_models_gets_clips_again_after_a_fault(server: ChatServer) -> None:
+    server.has_list = False
+    server.faults.append(500)
+    (score,) = scored(engine_of(server))
+    assert isinstance(score, Score) and server.checks
+
+
+def zeros(size: int) -> bytes:
+    packer, block = zlib.compressobj(1, wbits=31), bytes(2**20)
+    return b"".join(packer.compress(block) for _ in range(size >> 20)) + packer.flush()
+
+
+@pytest.mark.parametrize("is_packed", [True, False])
+def test_an_answer_above_32_mib_costs_its_clip_alone_and_little_memory(server: ChatServer, is_packed: bool) -> None:
+    if is_packed:
+        answer = (200, {"Content-Encoding": "gzip"}, zeros(512 * 2**20))
+        assert len(answer[2]) < 4 * 2**20, "the answer itself is as large as what it unpacks to"
+    else:
+        answer = (200, {}, bytes(64 * 2**20))
+    server.faults.append(answer)
+    tracemalloc.start()
+    try:
+        failed, scored_one = scored(engine_of(server, concurrency=1), random_views("a"), random_views("b"))
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert isinstance(failed, ClipError) and isinstance(scored_one, Score)
+    assert f"{server.url} answers with more than 32 MiB" in str(failed)
+    assert most < 160 * 2**20, f"{most >> 20} MiB"
 
 
 def test_a_key_that_is_refused_later_stops_the_job(server: ChatServer) -> None:

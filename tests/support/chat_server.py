@@ -13,7 +13,7 @@ from typing import Any
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 Say = Callable[[dict[str, Any]], dict[str, Any]]
@@ -64,14 +64,21 @@ class ChatServer:
     checks: int = 0
     most_at_once: int = 0
     seconds: float = 0.0  # that an answer takes
+    has_list: bool = True  # of models
     is_ill: bool = False  # answers everything with 503
+    moved_to: str | None = None  # answers everything with a redirect to the same path of this address
     url: str = ""
     _at_once: int = 0
 
     async def list_models(self, request: Request) -> Response:
         self.checks += 1
+        self.keys.append(request.headers.get("authorization"))
+        if self.moved_to:
+            return RedirectResponse(f"{self.moved_to}/models")
         if self.is_ill:
             return Response("down", 503)
+        if not self.has_list:
+            return Response("no such path", 404)
         return JSONResponse({"object": "list", "data": [{"id": name} for name in self.models]})
 
     async def complete(self, request: Request) -> Response:
@@ -83,6 +90,8 @@ class ChatServer:
             return JSONResponse({"error": {"message": f"Incorrect API key provided: {said}"}}, 401)
         if self.is_ill:
             return Response("down", 503)
+        if self.moved_to:
+            return RedirectResponse(f"{self.moved_to}/chat/completions")
         if body["model"] not in self.models:
             return JSONResponse({"error": {"message": f"The model `{body['model']}` does not exist."}}, 404)
         usual = {"model", "messages", "max_tokens", "temperature", "top_p", "seed", "stream"}
@@ -108,8 +117,8 @@ class ChatServer:
         if fault == "garbage":
             return Response('{"choices": [{"mess', media_type="application/json")
         if isinstance(fault, tuple):
-            status, headers = fault
-            return Response("busy", status, headers)
+            status, headers, *content = fault
+            return Response(content[0] if content else "busy", status, headers)
         if isinstance(fault, int):
             return Response("broken", fault)
         return JSONResponse(fault if fault is not None else self.say(body))

@@ -144,6 +144,7 @@ def _score(
     from vqa.data.sources import path_to_uri
     from vqa.errors import UsageError
     from vqa.evaluate.inputs import filter_split, read_table
+    from vqa.files import replacing
     from vqa.model.question import with_words
 
     resolved = resolve_values(settings, where="the card")
@@ -157,12 +158,13 @@ def _score(
     table = filter_split(read_table(labels, dialect=dialect), split)
     out.mkdir(parents=True, exist_ok=True)
     listed, config = out / "clips.jsonl", out / "score.yaml"
-    with listed.open("w", encoding="utf-8") as file:
+    with replacing(listed) as draft, draft.open("w", encoding="utf-8") as file:
         for row in table.rows:
             uri = table.uri(row)
             place = uri if "://" in uri else path_to_uri(str(labels.parent / uri))
             file.write(json.dumps({"clip_id": table.clip_id(row), "uri": place}) + "\n")
-    config.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+    with replacing(config) as draft:
+        draft.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
     # The evaluation reports clips without a score, so any number of failures is allowed here.
     code = run(ScoreRequest(sources=(str(listed),), out=out / "scored", config=config, max_failed="100%"))
     if code:

@@ -16,11 +16,13 @@ def plot(
     ] = None,
 ) -> None:
     """Plot reward by predicted score for several opinions, in total and per term."""
+    from vqa.files import replacing
     from vqa.report.rewards import plot_preset
     from vqa.rewards import REWARD_PRESETS
 
     pictures = {name: plot_preset(name) for name in presets or REWARD_PRESETS}
     out.mkdir(parents=True, exist_ok=True)
     for name, picture in pictures.items():
-        picture.save(out / f"{name}.png")
+        with replacing(out / f"{name}.png") as draft:
+            picture.save(draft, format="PNG")
         typer.echo(f"{out / name}.png")

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from vqa.data.windows import summarise_videos
 from vqa.errors import ErrorKind, UsageError
-from vqa.files import reread, sync_folder, write_parquet
+from vqa.files import discard, reread, sync_folder, write_parquet
 from vqa.types import CropBox
 
 Status = Literal["ok", "partial", "unparsed", "failed"]
@@ -218,7 +218,7 @@ class ScoreTable:
         self._folder, self._superseded = out / folder, out / "superseded"
         self._folder.mkdir(parents=True, exist_ok=True)
         for leftover in (*self._folder.glob(".*.tmp"), *self._superseded.glob(".*.tmp")):
-            leftover.unlink()  # a killed writer's
+            discard(leftover)  # a killed writer's
         self._rows_per_part, self._seconds_per_write = rows_per_part, seconds_per_write
         self._part_of: dict[str, Path] = {}  # clip_id -> where its row is on disk
         self._roomy: list[Path] = []  # parts less than half full, and the last one before it is full

@@ -16,7 +16,7 @@ from vqa.data.public.layouts import ImportRequest
 from vqa.data.score_table import ScoreRow, ScoreTable, read_scores
 from vqa.data.view_cache import CLIPS, FILES, PICTURES, PackedViews, PreparedRow
 from vqa.errors import UsageError
-from vqa.files import replacing, write_parquet
+from vqa.files import discard, replacing, write_parquet
 
 
 class PreparedTable(ScoreTable):
@@ -39,7 +39,7 @@ class PreparedTable(ScoreTable):
         self._pictures, self._bytes_per_part = out / "pictures", bytes_per_part
         self._pictures.mkdir(exist_ok=True)
         for leftover in self._pictures.glob(".*.tmp"):
-            leftover.unlink()  # a killed writer's
+            discard(leftover)  # a killed writer's
         self._places: dict[str, tuple[str, int]] = {}  # run_key -> part and row
         for path in sorted(self._pictures.glob("part-[0-9]*.parquet")):
             self._remember(path.name, _keys(path))

@@ -16,7 +16,7 @@ from typing import Literal, Self
 
 from vqa.data.cells import SafeWriter
 from vqa.errors import UsageError, first_few
-from vqa.files import replacing, sync_folder
+from vqa.files import no_link, replacing, sync_folder
 
 Mode = Literal["acr", "pairs"]
 COLUMNS: dict[str, tuple[str, ...]] = {
@@ -64,8 +64,8 @@ class Journal:
                 `jobs.signals.locked_by`.
 
         Raises:
-            UsageError: If the journal is of other clips, another mode or seed, or is damaged; or if `out` has votes but
-                no journal.
+            UsageError: If the journal is of other clips, another mode or seed, damaged or a link; or if `out` has
+                votes but no journal.
         """
         self.out, self.mode, self._before_write = out, mode, before_write
         self.path = out.with_name(f"{out.stem}.journal.jsonl")
@@ -75,7 +75,7 @@ class Journal:
                 f"{out} exists, but not its journal {self.path.name}. Give another --out, or move it away."
             )
         out.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)  # it holds the token
+        self._file = no_link(str(self.path), os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)  # it holds the token
         try:
             self.token = self._resume(mode, seed, clips)
         except BaseException:
@@ -115,7 +115,8 @@ class Journal:
             draft.write_text(text.getvalue(), encoding="utf-8")
 
     def _resume(self, mode: Mode, seed: int, clips: Mapping[str, str]) -> str:
-        text = self.path.read_bytes()
+        with open(self._file, "rb", closefd=False) as file:
+            text = file.read()
         whole, _, torn = text.rpartition(b"\n")
         if torn:
             os.ftruncate(self._file, len(text) - len(torn))

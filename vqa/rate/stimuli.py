@@ -14,6 +14,7 @@ from typing import Literal
 from PIL import Image
 
 from vqa.errors import ClipError
+from vqa.files import replacing
 from vqa.media.decode import decode
 from vqa.media.probe import probe
 from vqa.media.sandbox import Guard
@@ -83,7 +84,8 @@ def _prepared(clip: Clip, folder: Path, guard: Guard, tell: Callable[[str], None
     path = source
     if info.is_image:
         path = folder / f"{digest}.png"
-        path.write_bytes(png)
+        with replacing(path) as draft:
+            draft.write_bytes(png)
     elif (source.suffix.lower(), info.codec) not in PLAYED:
         path = folder / f"{digest}.mp4"
         if not path.is_file():
@@ -113,7 +115,6 @@ def _transcode(source: Path, path: Path, info: MediaInfo) -> None:
         raise ClipError("unsupported", f"{what}. Encode it as H.264 in .mp4, or `pip install 'vqa[rate]'`.")
     import imageio_ffmpeg
 
-    draft = path.with_suffix(".part.mp4")
     command = [
         imageio_ffmpeg.get_ffmpeg_exe(),
         "-nostdin",
@@ -126,12 +127,14 @@ def _transcode(source: Path, path: Path, info: MediaInfo) -> None:
         "0:v:0",
     ]
     command += ["-an", "-c:v", "libx264", "-preset", "fast", "-crf", str(CRF), "-pix_fmt", "yuv420p"]
-    command += ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-movflags", "+faststart", f"file:{draft}"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TRANSCODE_SECONDS)
-    except subprocess.TimeoutExpired as error:
-        raise ClipError("timeout", f"{what}, and transcoding took over {TRANSCODE_SECONDS} s. Cut it.") from error
-    if done.returncode:
-        said = " ".join(done.stderr.split())[-200:]
-        raise ClipError("unsupported", f"{what}, and it could not be transcoded ({said}). Encode it as H.264 in .mp4.")
-    draft.replace(path)
+    command += ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-movflags", "+faststart", "-f", "mp4"]
+    with replacing(path) as draft:
+        command.append(f"file:{draft}")
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TRANSCODE_SECONDS)
+        except subprocess.TimeoutExpired as error:
+            raise ClipError("timeout", f"{what}, and transcoding took over {TRANSCODE_SECONDS} s. Cut it.") from error
+        if done.returncode:
+            said = " ".join(done.stderr.split())[-200:]
+            way_out = "Encode it as H.264 in .mp4."
+            raise ClipError("unsupported", f"{what}, and it could not be transcoded ({said}). {way_out}")

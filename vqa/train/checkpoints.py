@@ -23,6 +23,7 @@ from transformers import ProcessorMixin, TrainerState
 from transformers.trainer_utils import rotate_checkpoints
 
 from vqa.errors import ModelError
+from vqa.files import discard
 from vqa.model.card import CARD, CARRIED, ModelCard
 from vqa.model.load import load_model
 from vqa.train._compat import source_of
@@ -115,9 +116,10 @@ def save_model(
     Raises:
         ModelError: where the disk is full.
     """
+    draft = folder.with_name("unfinished")
     if processes.is_main_process:
         before_write()
-    draft = folder.with_name("unfinished")
+        discard(draft)
     is_trainer = hasattr(trained, "save_model")
     model = trained.accelerator.unwrap_model(trained.model) if is_trainer else trained
     processor.tokenizer.padding_side = "right"  # trl sets left, which must not reach whoever loads the folder
@@ -153,6 +155,8 @@ def _save_from(trainer: Trained, draft: Path) -> None:
         return
     # Merged in float32, with what the run began from: sums in bfloat16 would lose most of what was added.
     added = draft.with_name("additions")
+    if trainer.args.should_save:
+        discard(added)
     trainer.save_model(str(added))
     if trainer.args.should_save:
         _forget_deepspeed()
@@ -198,6 +202,7 @@ def export_model(made: Path, folder: Path, *, dtype: torch.dtype, card: ModelCar
     draft = folder.with_name("unfinished")
     _forget_deepspeed()
     try:
+        discard(draft)
         hf.AutoModelForImageTextToText.from_pretrained(made, dtype=dtype).save_pretrained(draft)
         hf.AutoProcessor.from_pretrained(made).save_pretrained(draft)
         asked = card.model_dump(mode="json", include=set(CARRIED), exclude_none=True)
@@ -334,10 +339,12 @@ class Guarded:
 
     def _save_checkpoint(self, model: nn.Module, trial: object) -> None:
         """Write aside, then rename. Raises ModelError where the disk is full."""
-        if self.args.should_save:
-            self.before_write()
         out, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
         draft = out / "unfinished"
+        if self.args.should_save:
+            self.before_write()
+            discard(draft)
+        self.accelerator.wait_for_everyone()  # each process has files of its own to put there
         self.args.output_dir = str(draft)
         try:
             super()._save_checkpoint(model, trial)  # type: ignore[misc]

@@ -9,7 +9,7 @@ import torch
 from transformers import ProcessorMixin
 
 from vqa.errors import UsageError
-from vqa.files import replacing
+from vqa.files import open_in_place, replacing
 from vqa.model.rollout import Sampling, prefill, roll_out
 from vqa.prompt import dimensions, parse, reason
 from vqa.train.clips.dataset import TrainingClip, seed_of
@@ -58,7 +58,7 @@ def generate_reasons(
         draft.write_text("".join(json.dumps(row) + "\n" for row in done), encoding="utf-8")
     known = {row["id"] for row in done}
     share = [clip for clip in clips[state.process_index :: state.num_processes] if clip.clip_id not in known]
-    with own.open("a", encoding="utf-8") as file:
+    with open_in_place(own, "a") as file:
         for clip in share:
             if texts and clip.clip_id not in given:
                 continue

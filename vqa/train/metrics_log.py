@@ -14,6 +14,7 @@ import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from vqa.errors import ModelError
+from vqa.files import open_in_place
 
 
 class MetricsLog:
@@ -33,6 +34,7 @@ class MetricsLog:
 
         Raises:
             ModelError: where the disk is full.
+            UsageError: where the file is a link.
         """
         means = {name: sum(values) / len(values) for name, values in self._values.items()} | more
         count = max((len(values) for values in self._values.values()), default=1)
@@ -46,7 +48,7 @@ class MetricsLog:
         # NaN and infinity are no JSON: a figure that is not defined is null.
         line |= {name: float(f"{value:.6g}") if math.isfinite(value) else None for name, value in means.items()}
         try:
-            with self._path.open("a") as file:
+            with open_in_place(self._path, "a") as file:
                 file.write(json.dumps(line, allow_nan=False) + "\n")
         except OSError as error:
             raise ModelError(

@@ -19,7 +19,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # documented, but not in __all__
 
 from vqa.errors import UsageError, VqaError
-from vqa.files import write_json
+from vqa.files import discard, write_json
 from vqa.model.card import find_card
 from vqa.model.resolve import locate_model
 from vqa.prompt import PROMPTS
@@ -58,7 +58,7 @@ def make_folder(run: Path, repo: str, *, licence: str, evaluation: Path | None =
     stages, log = _stages(run), _log(run)
     stages.sort(key=lambda stage: next((n for n, line in enumerate(log) if line.get("stage") == stage["name"]), -1))
     draft = out.with_name(f".{out.name}.tmp")
-    shutil.rmtree(draft, ignore_errors=True)
+    discard(draft)
     draft.mkdir(parents=True)
     for path in sorted(model.iterdir()):
         if path.suffix in TAKEN and path.is_file():

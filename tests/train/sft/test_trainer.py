@@ -139,6 +139,26 @@ def test_lora_is_merged_into_weights_that_plain_transformers_load(
     assert changed == {"model.language_model.layers.0.self_attn.q_proj.weight"}
 
 
+def test_links_in_the_place_of_a_draft_of_weights_are_not_written_through(
+    made: tuple[Any, Any], learned: list[TrainingClip], tmp_path: Path
+) -> None:
+    victims = tmp_path / "victims"
+    victims.mkdir()
+    for name in ("config.json", "trainer_state.json"):
+        (victims / name).write_text("precious")
+    for draft in (tmp_path / "unfinished", tmp_path / "cold/unfinished/checkpoint-1"):
+        draft.parent.mkdir(parents=True, exist_ok=True)
+        draft.symlink_to(victims)
+    model, _ = train(made, learned, tmp_path / "cold", max_steps=1, save_steps=1)
+    save_model(model, made[1], tmp_path / "model", processes=PartialState(cpu=True))
+    assert (tmp_path / "model/config.json").is_file()
+    assert (tmp_path / "cold/checkpoint-1/trainer_state.json").is_file()
+    assert {path.name: path.read_text() for path in victims.iterdir()} == {
+        "config.json": "precious",
+        "trainer_state.json": "precious",
+    }
+
+
 def test_what_cannot_be_learned_from_is_refused(
     made: tuple[Any, Any], learned: list[TrainingClip], tmp_path: Path
 ) -> None:

@@ -1,6 +1,5 @@
 """Demo clips: bundled ones, distorted copies of one at its size, 2 broken files."""
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +7,7 @@ import numpy as np
 from vqa.data.synthetic.distortions import DISTORTIONS
 from vqa.data.synthetic.encoding import encode_video
 from vqa.data.synthetic.sources import read_video
+from vqa.files import replacing
 
 CLIPS = Path(__file__).resolve().parents[2] / "assets" / "clips"
 FRAMES = 48
@@ -34,7 +34,8 @@ def make_demo(out: Path) -> list[Path]:
         The paths of all clips.
     """
     out.mkdir(parents=True, exist_ok=True)
-    paths = [Path(shutil.copy(clip, out)) for clip in sorted(CLIPS.glob("*.mp4"))]
+    bundled = {clip.name: clip.read_bytes() for clip in sorted(CLIPS.glob("*.mp4"))}
+    paths = [_written(out / name, content) for name, content in bundled.items()]
     frames = np.stack([np.asarray(frame) for frame in read_video(CLIPS / "big_buck_bunny.mp4", count=FRAMES)])
     paths.append(out / "reference.mp4")
     encode_video(frames, paths[-1], codec="x264", quality=VISUALLY_LOSSLESS)
@@ -46,8 +47,13 @@ def make_demo(out: Path) -> list[Path]:
         else:
             encode_video(frames, path, codec=kind, quality=int(strength))
         paths.append(path)
-    whole = (CLIPS / "big_buck_bunny_end.mp4").read_bytes()
-    for name, content in {"cut_off.mp4": whole[: len(whole) // 2], "not_a_video.mp4": b"This is a text.\n"}.items():
-        (out / name).write_bytes(content)
-        paths.append(out / name)
+    whole = bundled["big_buck_bunny_end.mp4"]
+    paths.append(_written(out / "cut_off.mp4", whole[: len(whole) // 2]))
+    paths.append(_written(out / "not_a_video.mp4", b"This is a text.\n"))
     return paths
+
+
+def _written(path: Path, content: bytes) -> Path:
+    with replacing(path) as draft:
+        draft.write_bytes(content)
+    return path

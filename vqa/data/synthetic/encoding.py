@@ -13,6 +13,7 @@ import imageio_ffmpeg
 import numpy as np
 
 from vqa.data.synthetic.sources import FPS
+from vqa.files import replacing
 from vqa.types import Pixels
 
 # Encoder arguments by codec name: quality range (best, worst) of the constant-quality scale, then fixed options.
@@ -75,7 +76,7 @@ def _raw_input(frames: Pixels) -> list[str]:
 
 
 def encode_video(frames: Pixels, path: Path, *, codec: str, quality: int) -> None:
-    """Encode frames as 8-bit 4:2:0 video.
+    """Encode frames as 8-bit 4:2:0 video, whole or not at all.
 
     Args:
         frames: uint8 [T, H, W, 3], H and W even.
@@ -85,7 +86,8 @@ def encode_video(frames: Pixels, path: Path, *, codec: str, quality: int) -> Non
     """
     to_bt709 = ["-vf", "scale=out_color_matrix=bt709:out_range=tv,format=yuv420p", "-colorspace", "bt709"]
     options = [*to_bt709, *CODECS[codec][1], "-crf", str(quality), "-f", path.suffix.lstrip(".")]
-    _ffmpeg([*_raw_input(frames), *options, str(path.resolve())], frames, path.parent)
+    with replacing(path) as draft:
+        _ffmpeg([*_raw_input(frames), *options, str(draft.resolve())], frames, draft.parent)
 
 
 def vmaf(reference: Pixels, distorted: Path) -> list[float]:

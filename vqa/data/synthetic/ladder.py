@@ -25,6 +25,7 @@ from vqa.data.synthetic.distortions import DISTORTIONS
 from vqa.data.synthetic.encoding import CODECS, encode_video, vmaf
 from vqa.data.synthetic.sources import SMALLEST, read_pristine
 from vqa.errors import UsageError
+from vqa.files import replacing, write_parquet
 
 SUFFIXES = {".webp", ".gif", ".png", ".jpg", ".jpeg", ".mp4", ".mkv", ".webm", ".mov"}
 NEAR_LOSSLESS = ("x264", 8)  # for clips whose distortions include no codec
@@ -208,9 +209,8 @@ def make_clip(rung: Rung, *, out: Path) -> Label | str:
         "vmaf_frames": [round(score, 2) for score in scores],
         "opinion": round(1 + 4 * min(max(mean, 0.0), 100.0) / 100, 4),
     }
-    draft = label_path.with_suffix(".tmp")
-    draft.write_text(json.dumps(label))
-    draft.replace(label_path)
+    with replacing(label_path) as draft:
+        draft.write_text(json.dumps(label))
     return label
 
 
@@ -257,7 +257,7 @@ def synthesise(
                 yield done, len(rungs), ""
     if not labels:
         raise UsageError(f"none of the {len(sources)} sources could be used. The reasons are above.")
-    pq.write_table(pa.Table.from_pylist(sorted(labels, key=lambda label: label["clip_id"])), out / "ladder.parquet")
+    write_parquet(out / "ladder.parquet", pa.Table.from_pylist(sorted(labels, key=lambda label: label["clip_id"])))
 
 
 def read_ladder(folder: Path) -> list[Label]:

@@ -292,7 +292,7 @@ class EndpointEngine:
         picture = np.full((56, 56, 3), 127, np.uint8)
         text = {"type": "text", "text": "How good does this look?"}
         chat = [{"role": "user", "content": [image_part(picture), text]}]
-        refusal = ""
+        refusal, way = "", "Serve a model that takes pictures, and name it by --served-model."
         for takes in optional_fields(self._generation):
             server.takes = takes
             body = body_of(takes, self._generation, self.model_id, chat, [0] * min(2, self._generation.k))
@@ -303,6 +303,9 @@ class EndpointEngine:
             except _RejectedError as error:
                 refusal = str(error)
                 if error.status not in REFUSED:
+                    way = (
+                        "Correct the address, which most servers have end in /v1, or name the model by --served-model."
+                    )
                     break
             finally:
                 server.takes = None
@@ -311,14 +314,14 @@ class EndpointEngine:
             raise ModelError(
                 f"{server.url} has no model {self.model_id!r}, but {first_few(names)}; name it by --served-model"
             )
-        raise ModelError(f"{refusal}. Serve a model that takes pictures, and name it by --served-model.")
+        raise ModelError(f"{refusal}. {way}")
 
     # --- requests ---------------------------------------------------------------------------------------------------
 
     async def _models(self, server: _Server) -> list[str]:
-        """Names of the models that a server lists; none where it lists none."""
-        text = await self._send(server, "GET", "models", None, timeout=CONNECT_SECONDS)
-        with suppress(ValueError, TypeError, KeyError, AttributeError):
+        """Names of the models that a server lists; none where it has no list."""
+        with suppress(_RejectedError, ValueError, TypeError, KeyError, AttributeError):
+            text = await self._send(server, "GET", "models", None, timeout=CONNECT_SECONDS)
             return [str(one["id"]) for one in json.loads(text)["data"]]
         return []
 
@@ -355,7 +358,10 @@ class EndpointEngine:
             raise _PassingError(f"{server.url} cannot be reached ({what})") from error
         if reply.is_success:
             return bytes(content)
-        what = f"{server.url} answers {reply.status_code}: {self._clean(content.decode('utf-8', 'replace'))}"
+        said = content.decode("utf-8", "replace")
+        if reply.is_redirect:  # not followed: what is behind it was not named by the user, who would send it the key
+            said = f"a redirect to {reply.headers.get('Location')}, which is not followed"
+        what = f"{server.url} answers {reply.status_code}: {self._clean(said)}"
         if reply.status_code in (401, 403):
             key = "refuses the key" if self._key else "wants a key"
             raise ModelError(

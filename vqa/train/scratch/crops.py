@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from vqa.files import replacing
 from vqa.train.clips.dataset import ListedClip
 from vqa.train.clips.ladder import CLASSES, NAMES
 from vqa.types import Clip, Pixels
@@ -59,14 +60,13 @@ def cut_crops(
         return np.stack([cut(pictures[i % len(pictures)], generator) for i in range(frames * crops_per_frame)])
 
     if not path.exists():
-        draft = path.with_suffix(".tmp")
         shape = (len(clips), frames * crops_per_frame, CROP, CROP, 3)
-        store = np.lib.format.open_memmap(draft, mode="w+", dtype=np.uint8, shape=shape)
-        with ThreadPoolExecutor(threads) as pool:
-            for index, crops in enumerate(pool.map(one, clips)):
-                store[index] = crops
-        store.flush()
-        draft.replace(path)
+        with replacing(path) as draft:
+            store = np.lib.format.open_memmap(draft, mode="w+", dtype=np.uint8, shape=shape)
+            with ThreadPoolExecutor(threads) as pool:
+                for index, crops in enumerate(pool.map(one, clips)):
+                    store[index] = crops
+            store.flush()
     return Crops(
         pixels=np.load(path, mmap_mode="r"),
         opinions=np.array([clip.opinion for clip in clips], dtype=np.float32),

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from transformers import ProcessorMixin
 
 from vqa.errors import UsageError
+from vqa.files import replacing
 from vqa.metrics import srcc
 from vqa.train import _compat
 from vqa.train.clips.ladder import CLASSES
@@ -303,6 +304,5 @@ def pooled_srcc(
 
 
 def _save(state: dict[str, object], path: Path) -> None:
-    draft = path.with_suffix(".tmp")
-    torch.save(state, draft)
-    draft.replace(path)
+    with replacing(path) as draft, draft.open("wb") as file:
+        torch.save(state, file)
