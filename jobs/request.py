@@ -201,15 +201,21 @@ def stages_of(inputs: ScoreInputs) -> tuple[SampleStage, ScoreStage | LightStage
         workers=job.sample_workers,
         job=job,
     )
+    return sample, score_stage_of(inputs)
+
+
+def score_stage_of(inputs: ScoreInputs) -> ScoreStage | LightStage:
+    """The last stage of a scoring run."""
+    config, job = inputs.config, inputs.config.job
     if config.tier == "light":
-        return sample, LightStage(
+        return LightStage(
             student=config.student or EMBEDDED_STUDENT,
             model_id=inputs.model_id,
             model_revision=inputs.model_revision,
             scale=read_card(config.student or EMBEDDED_STUDENT).scale,
             job=job,
         )
-    score_ = ScoreStage(
+    return ScoreStage(
         card=pinned_card(config.model, revision=inputs.model_revision),
         engine=config.model_engine,
         generation=config.generation,
@@ -217,4 +223,3 @@ def stages_of(inputs: ScoreInputs) -> tuple[SampleStage, ScoreStage | LightStage
         model_revision=inputs.model_revision,
         job=job,
     )
-    return sample, score_

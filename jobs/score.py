@@ -21,9 +21,9 @@ from jobs.listing import ClipList
 from jobs.metrics import JobMetrics, serving
 from jobs.mirror import mirrored
 from jobs.progress import JobProgress, duration
-from jobs.request import ScoreInputs, ScoreRequest, inputs_of, stages_of
+from jobs.request import ScoreInputs, ScoreRequest, inputs_of, score_stage_of, stages_of
 from jobs.resume import Planner, StoredRow, StoredRows
-from jobs.rows import ScoredBy, lost_row
+from jobs.rows import lost_row
 from jobs.run_record import RunRecord
 from jobs.signals import as_url, locked, writing
 from jobs.stages import WINDOWS_PER_FRAME
@@ -136,7 +136,7 @@ def _score(
     plan = _plan(request, inputs, table, progress)
     engine = choose_engine(request, files=plan.look_ahead(LOCAL_FILES))
     table.flush()  # rows that are stale leave before anything else, as far as they are known
-    by = _scored_by(inputs)
+    by = score_stage_of(inputs).by
     record = RunRecord(
         out / "run.json",
         {
@@ -227,7 +227,7 @@ def _run(
     where |= {"store_mb": job.store_mb, "stall_seconds": job.stall_seconds, "metrics": metrics}
     if run_stages(stages_of(first), ledger, table, progress, unread_limit=limit, **where):
         return True
-    by = _scored_by(first)
+    by = score_stage_of(first).by
     lost = [lost_row(clip, settings=first.settings, by=by) for clip in ledger.lost()]
     progress.rows(lost)
     metrics.rows(lost)
@@ -248,11 +248,6 @@ def _run(
     progress.extend(len(second.work))
     ledger = Ledger.of(second.work, clip_seconds=clip_seconds)
     return run_stages(stages_of(inputs), ledger, table, progress, unread_limit=limit, amend=second.amend, **where)
-
-
-def _scored_by(inputs: ScoreInputs) -> ScoredBy:
-    _, stage = stages_of(inputs)
-    return stage.by
 
 
 def _announce(inputs: ScoreInputs, plan: Planner, progress: JobProgress) -> None:
@@ -277,7 +272,7 @@ def _announce(inputs: ScoreInputs, plan: Planner, progress: JobProgress) -> None
     ours = (inputs.model_revision, inputs.settings)
     if made and made.model_id and (made.model_revision, made.settings) != ours:
         progress.say("warning: the calibration was made with another revision or other settings of this model")
-    by = _scored_by(inputs)
+    by = score_stage_of(inputs).by
     if by.tier == "light" and by.raw_high is not None and made is None:
         progress.say(
             f"warning: {inputs.model_id} tells severities, no opinions: score is null, score_raw has the number; make "

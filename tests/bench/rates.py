@@ -1,4 +1,4 @@
-"""Three ratios of the pipeline, each with its floor: `python -m tests.bench.rates [--clips N] [--pairs P] [--k K]`.
+"""Three ratios of the pipeline, each with its floor: `python -m tests.bench.rates [--clips N] [--pairs P] [--wide N]`.
 
 Of two decoding workers and a model, against the slower of its two stages alone, and against what the cores could do of
 both; decoding by two workers against one; and against a plain script of the kind
@@ -6,10 +6,13 @@ that R1 projects publish: decord and transformers' `generate` with K answers, cl
 same model, clips, sampling and sizes of pictures; no child process, no batches, no prefill shared, no readout.
 All ways run turn about in one process, the model loaded before. Of each a short run and a long one are subtracted, so
 that start-up is in none. Beside the clock stands the processor time of all processes, which other work on the machine
-changes less. Medians of the pairs.
+changes less. Medians of the pairs. With `--wide N` the model is of the embedded one's kind with N times its widths and
+layers and random weights, so that it is the model that takes the time, as with those that people run.
 """
 
 import argparse
+import json
+import shutil
 import statistics
 import sys
 import tempfile
@@ -22,6 +25,7 @@ from typing import Any
 import decord
 import numpy as np
 import torch
+import transformers
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -33,8 +37,10 @@ from jobs.stages import Sample, ScoreStage
 from tests.bench.pipeline import Cost, Meter, through
 from tests.support.demo import demo_clips, linked
 from vqa import machine
+from vqa.config import configs_folder, read_yaml
 from vqa.model.encode import encode_chat
 from vqa.model.load import load_model
+from vqa.model.resolve import EMBEDDED
 from vqa.prompt import messages
 
 SHORT = 2  # clips of the run that is subtracted
@@ -98,11 +104,32 @@ def scoring(scorer: ScoreStage, inputs: ScoreInputs, work: Sequence[Work]) -> Wa
     return lambda some: [list(scorer.process(samples[at : at + size])) for at in range(0, len(some), size)]
 
 
-def main(count: int, pairs: int, k: int) -> None:
+def widened(times: int, folder: Path) -> str:
+    """A card of a model with random weights, like the embedded one but so many times as wide and deep."""
+    card = read_yaml(configs_folder() / "models/embedded.yaml")
+    config = transformers.AutoConfig.from_pretrained(EMBEDDED)
+    text, vision = config.text_config, config.vision_config
+    text.layer_types = text.layer_types * times
+    for part, names in (
+        (text, ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "num_hidden_layers")),
+        (vision, ("hidden_size", "intermediate_size", "num_heads", "depth", "out_hidden_size")),
+    ):
+        for name in names:
+            setattr(part, name, getattr(part, name) * times)
+    shutil.copytree(EMBEDDED, folder / "wide", ignore=shutil.ignore_patterns("*.safetensors"))
+    torch.manual_seed(0)
+    transformers.AutoModelForImageTextToText.from_config(config).save_pretrained(folder / "wide")
+    path = folder / "wide.yaml"
+    path.write_text(json.dumps(card | {"source": str(folder / "wide")}))
+    return str(path)
+
+
+def main(count: int, pairs: int, k: int, wide: int) -> None:
     """Prints what each way takes for a clip, and the ratios."""
     with tempfile.TemporaryDirectory() as folder:
         clips = linked(Path(folder) / "clips", demo_clips(Path(folder) / "demo"), SHORT + count)
-        inputs = inputs_of(ScoreRequest(sources=(str(clips),), out=Path(folder) / "out", k=k))
+        model = widened(wide, Path(folder)) if wide > 1 else None
+        inputs = inputs_of(ScoreRequest(sources=(str(clips),), out=Path(folder) / "out", k=k, model=model))
         work = [Work(clip=clip) for clip in inputs.clips]
         meter = Meter()
         meter.start()
@@ -122,7 +149,8 @@ def main(count: int, pairs: int, k: int) -> None:
             }
             for way in ways.values():
                 way(work[:1])
-            print(f"{count} clips, 1280x720, embedded model, K={k}, {machine.cores()} cores; seconds for a clip")
+            which = f"random model, {wide} times the embedded one's sizes" if wide > 1 else "embedded model"
+            print(f"{count} clips, 1280x720, {which}, K={k}, {machine.cores()} cores; seconds for a clip")
             for _ in range(pairs):
                 for name, way in ways.items():
                     short = meter.cost_of(partial(way, work[:SHORT]))
@@ -165,5 +193,6 @@ if __name__ == "__main__":
     parser.add_argument("--clips", type=int, default=16)
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--k", type=int, default=4)
+    parser.add_argument("--wide", type=int, default=1)
     arguments = parser.parse_args()
-    main(arguments.clips, arguments.pairs, arguments.k)
+    main(arguments.clips, arguments.pairs, arguments.k, arguments.wide)
