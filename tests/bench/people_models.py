@@ -91,7 +91,7 @@ class Model:
 
 
 def ladder_lines(ladder: Path, score: Callable[[Sequence[Label]], Numbers], who: str, *, goal: str = ">= 0.75") -> None:
-    """Lines of agreement with VMAF on clips of `vqa data synth` or unseen.py: all, then each kind with FEWEST clips."""
+    """Lines of agreement with VMAF on clips of `vqa data synth` or unseen.py: all, by codec or not, each kind."""
     rows = read_ladder(ladder)
     scores, labels = score(rows), np.array([row["opinion"] for row in rows])
     groups = np.unique([row["content_id"] for row in rows], return_inverse=True)[1]
@@ -102,6 +102,9 @@ def ladder_lines(ladder: Path, score: Callable[[Sequence[Label]], Numbers], who:
         line(f"VMAF, {who}, {what}", scores[kept], labels[kept], expected=wanted.sum(), goal=goal, groups=groups[kept])
 
     of(f"clips of {groups.max() + 1} contents", np.ones(len(rows), bool), goal)
+    coded = np.array([row["codec"] in row["distortions"] for row in rows])
+    of("damaged by a codec (too)", coded)
+    of("by no codec", ~coded)
     for kind in sorted({kind for row in rows for kind in row["distortions"]}):
         with_it = np.array([kind in row["distortions"] for row in rows])
         if with_it.sum() >= FEWEST:
