@@ -89,4 +89,5 @@ if __name__ == "__main__":
     if not PEOPLE.is_dir():
         print(f"{PEOPLE} is not here: nothing measured")
     else:
-        main(load_config(given.config, DistillConfig, [f"folder={PEOPLE}", *given.set]), given.iqa_python, given.model)
+        settings = load_config(given.config, DistillConfig, [f"folder={PEOPLE}", *given.set])
+        main(settings, given.iqa_python, given.model, given.every)
