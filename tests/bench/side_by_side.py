@@ -28,7 +28,7 @@ from vqa.light.material import Embeddings
 from vqa.light.regression import LabelledSet
 
 
-def main(config: DistillConfig, iqa_python: Path | None, model: str) -> None:
+def main(config: DistillConfig, iqa_python: Path | None, model: str, every: int) -> None:
     """Print the table of each set, then the rates."""
     embeddings, asked = Embeddings(config), Model(model)
     torch.set_num_threads(1)
@@ -43,7 +43,9 @@ def main(config: DistillConfig, iqa_python: Path | None, model: str) -> None:
     ladder = ladders_of(config, embeddings, [one for _, _, one in everything])
     print(f"{'':58} {'SRCC':>6}  95 % interval   used")
     for people, opinions, whole in everything:
-        is_test = np.array([one.fold == people.test_fold for one in opinions])
+        in_fold = np.array([one.fold == people.test_fold for one in opinions])
+        asked_of = np.flatnonzero(in_fold)[::every]
+        is_test = np.isin(np.arange(len(opinions)), asked_of)
         test = [one for one, own in zip(opinions, is_test, strict=True) if own]
         found: dict[str, Sequence[float]] = {}
         seconds = dict.fromkeys([*names, "student"], 0.0)
@@ -63,14 +65,13 @@ def main(config: DistillConfig, iqa_python: Path | None, model: str) -> None:
         found[f"embedded model: {model}"] = asked.of_opinions(test)
         seconds["embedded model, with its look"] = time.perf_counter() - started
         others = [one for other, _, one in everything if other is not people]
-        found["light tier"], found["light tier, by pixels alone"] = left_out(
-            is_test, opinions, whole, [*others, *ladder], config
-        )
+        by_all, by_pixels = left_out(in_fold, opinions, whole, [*others, *ladder], config)
+        found["light tier"], found["light tier, by pixels alone"] = by_all[::every], by_pixels[::every]
         for name, values in found.items():
             scores = np.array(values)
             has = np.isfinite(scores)
             what = f"{people.name}, fold {people.test_fold}, {name}"
-            line(what, scores[has], whole.labels[is_test][has], expected=len(test))
+            line(what, scores[has], whole.labels[is_test][has], expected=int(in_fold.sum()))
         rates = ", ".join(f"{name} {len(test) / spent:.2f}" for name, spent in seconds.items())
         print(f"{people.name}, pictures/s on one thread: {rates}", flush=True)
     if server is not None:
@@ -82,9 +83,11 @@ if __name__ == "__main__":
     parser.add_argument("config", type=Path)
     parser.add_argument("--iqa-python", type=Path)
     parser.add_argument("--model", default="embedded")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="every N-th picture of the fold")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     given = parser.parse_args()
     if not PEOPLE.is_dir():
         print(f"{PEOPLE} is not here: nothing measured")
     else:
-        main(load_config(given.config, DistillConfig, [f"folder={PEOPLE}", *given.set]), given.iqa_python, given.model)
+        settings = load_config(given.config, DistillConfig, [f"folder={PEOPLE}", *given.set])
+        main(settings, given.iqa_python, given.model, given.every)
