@@ -119,6 +119,35 @@ def test_a_clip_that_kills_its_worker_is_tried_twice_and_its_neighbours_have_row
     assert (tmp_path / "notes" / "30").read_text().endswith("1"), "the second time alone"
 
 
+class Uneven(Doubling):
+    """Leaves each item as it is; the worker that meets number 20 is slow from then on, and notes what it begins."""
+
+    is_slow = False
+
+    def __init__(self, notes: Path) -> None:
+        self.notes = notes
+
+    def resources(self, cluster: Mapping[str, float]) -> Resources:
+        return Resources(workers=2, least=2)
+
+    def process(self, items: Sequence[Work]) -> Iterator[Work]:
+        for item in items:
+            self.is_slow = self.is_slow or item.clip.clip_id == "20"
+            if self.is_slow:
+                (self.notes / item.clip.clip_id).touch()
+            time.sleep(0.5 if self.is_slow else 0.02)
+            yield item
+
+
+def test_a_slow_worker_keeps_little_from_the_others(tmp_path: Path) -> None:
+    work = [Work(clip=Clip(clip_id=f"{n}", uri="/a")) for n in range(80)]
+    with ray_executor.RayExecutor([Uneven(tmp_path)]) as executor:
+        found = [item.clip.clip_id for items in executor.stream(work) for item in items]
+    slow = {path.name for path in tmp_path.iterdir()}
+    assert sorted(found, key=int) == [f"{n}" for n in range(80)]
+    assert 0 < len(slow) < 25, "the others had most of what was left"
+
+
 def test_what_we_switch_off_is_still_there() -> None:
     assert ray._private.worker._worker_logs_enabled is False
     for name in ("enable_progress_bars", "print_on_execution_start", "max_errored_blocks"):

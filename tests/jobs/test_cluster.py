@@ -138,3 +138,61 @@ def test_what_three_nodes_will_never_have_is_named_within_a_minute(three_nodes: 
         assert f"no worker could start within 15 s: {words}. Give Ray more" in found["error"]
         assert found["said"] < 60
         assert found["ended"] < 60
+
+
+PLACED = """
+import json, os, sys, time
+from dataclasses import replace
+import ray
+from jobs.ray_executor import RayExecutor
+from jobs.resume import Work
+from jobs.stages import Resources
+from tests.support.naming import Naming
+from vqa.types import Clip
+
+class Placed(Naming):
+    def setup(self):
+        time.sleep(2)  # as a model takes: the first worker is at work before the second is there
+
+    def process(self, items):
+        for row in super().process(items):
+            time.sleep(0.05)
+            yield replace(row, reason=f"{ray.get_runtime_context().get_node_id()} {os.getpid()}")
+
+found = []
+for demand in json.loads(sys.argv[2]):
+    seen, workers = set(), []
+
+    def works():
+        for n in range(5000):
+            if len(seen) == 2:
+                return
+            yield Work(clip=Clip(clip_id=f"{n}", uri=f"/{n}"))
+
+    with RayExecutor([Placed(each=Resources(**demand), batch_size=1)], address=sys.argv[1], wait_seconds=60) as one:
+        for rows in one.stream(works()):
+            workers.append(one.workers()["decoding"])
+            seen.update(row.reason for row in rows)
+        has = {node["NodeID"]: node["Resources"] for node in ray.nodes()}
+    nodes = {place.split()[0] for place in seen}
+    found.append({"first": workers[0], "most": max(workers), "nodes": [has[node] for node in nodes]})
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.full
+@pytest.mark.timeout(1500)
+def test_workers_are_where_what_they_ask_for_is_and_grow_in_number(three_nodes: tuple[str, Inside]) -> None:
+    address, inside = three_nodes
+    demands = {
+        "accelerator_type:A100": {"accelerator_type": "A100"},
+        "GPU": {"gpus": 0.5},
+        "nas": {"custom": {"nas": 0.5}, "cpus": 0.5},
+    }
+    pool = {"least": 1, "workers": 2}
+    asked = json.dumps([{**pool, **demand} for demand in demands.values()])
+    code, said, heard = Run(inside(sys.executable, "-c", PLACED, address, asked), Path()).end()
+    assert code == 0, heard
+    for resource, found in zip(demands, json.loads(said), strict=True):
+        assert len(found["nodes"]) == 1 and resource in found["nodes"][0]
+        assert (found["first"], found["most"]) == (1, 2), "from the least to as many as there may be"

@@ -1,5 +1,6 @@
 """Faults of a cluster, each in a run over 300 clips: the table is that of an undisturbed run, byte for byte."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.full, pytest.mark.ray, pytest.mark.timeout(1500)]
 
 CLIPS, FILES = 300, 6
+NOTICE_SECONDS = 30.0  # from the warning to the end of a machine that is taken away
 SPARED = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
 
 
@@ -84,6 +86,25 @@ class Scene:
         self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **SPARED})
         return [self.cluster.add_node(num_cpus=2, **node) for node in nodes or ({}, {})]
 
+    @contextlib.contextmanager
+    def joined(self) -> "Iterator[subprocess.Popen[bytes]]":
+        """One more node, by `ray start --block`; in the end what is left of it is killed."""
+        assert self.cluster is not None
+        ray, log = str(Path(sys.executable).with_name("ray")), self.folder / "ray.log"
+        command = [ray, "start", "--block", f"--address={self.cluster.address}", "--num-cpus=2"]
+        with log.open("wb") as file:
+            node = subprocess.Popen(command, stdout=file, stderr=file)
+        try:
+            hosts.wait_for_ray(node, log)
+            family = psutil.Process(node.pid).children(recursive=True)
+            yield node
+        finally:
+            node.kill()
+            node.wait()
+        for one in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+
     def run(self, *options: str, **environment: str) -> Run:
         assert self.cluster is not None
         where = ["--out", str(self.out), "--ray-address", self.cluster.address]
@@ -122,14 +143,27 @@ def clip(scene: Scene) -> str:
     return f"clip{scene.rng.integers(60, CLIPS - 60):03}"
 
 
-@pytest.mark.parametrize("is_warned", [False, True], ids=["lost", "preempted"])
-def test_a_node_goes_away(scene: Scene, is_warned: bool) -> None:
+def test_a_node_goes_away(scene: Scene) -> None:
     first, _ = scene.start()
     run = scene.run()
     scene.some(run)
     assert scene.cluster is not None
-    scene.cluster.remove_node(first, allow_graceful=is_warned)  # SIGTERM first, where it is warned
+    scene.cluster.remove_node(first, allow_graceful=False)
     assert scene.rows < CLIPS
+    scene.check(run)
+
+
+def test_a_node_is_preempted(scene: Scene) -> None:
+    """Its `ray start` gets SIGTERM; what is left of it after the notice is killed, with clips at work."""
+    scene.start({}, held=[f"clip{n:03}" for n in range(CLIPS // 2, CLIPS)])
+    with scene.joined() as node:
+        run = scene.run()
+        scene.some(run)
+        node.terminate()
+        told, before = time.monotonic(), scene.rows
+        run.wait_until(lambda: node.poll() is not None or time.monotonic() > told + NOTICE_SECONDS)
+    assert before < scene.rows < CLIPS, "the run went on meanwhile, and was not through"
+    (scene.folder / "marks" / "free").touch()
     scene.check(run)
 
 
@@ -212,6 +246,19 @@ def test_a_worker_hangs(scene: Scene) -> None:
     scene.start(hung=clip(scene))
     scene.check(scene.run("--set", "job.stall_seconds=15"))
     assert (scene.folder / "marks" / "hung").exists()
+
+
+def test_a_worker_is_slow(scene: Scene) -> None:
+    fault = "slow_sampler"
+    scene.start(**{fault: f"clip{scene.rng.integers(20, 80):03}"})
+    run = scene.run()
+    run.wait_for_rows(CLIPS * 4 // 5)
+    begun = (scene.folder / "marks" / fault).read_text().split()
+    scene.check(run)
+    in_all = (scene.folder / "marks" / fault).read_text().split()
+    assert 0 < len(begun) < CLIPS / 5, "most rows are of the others, which did not wait for it"
+    assert in_all[: len(begun)] == begun and len(in_all) > len(begun), "and came while it was at its clips"
+    assert len(set(in_all)) == len(in_all), "nothing was tried twice"
 
 
 def test_the_store_is_away_for_a_minute(scene: Scene, library: Library) -> None:

@@ -85,7 +85,7 @@ def network(folder: Path, *nodes: Mapping[str, object]) -> Iterator[list[Host]]:
             with log.open("wb") as file:
                 process = subprocess.Popen([*command, *where], stdout=file, stderr=file, env=environment)
             made.append(Host(name, switch, address, process))
-            _wait(made[-1], log)  # one after the other: the totals of all are there from the start
+            wait_for_ray(process, log)  # one after the other: the totals of all are there from the start
         yield made
 
 
@@ -101,10 +101,11 @@ def _namespace(name: str, made_here: contextlib.ExitStack) -> None:
         _ip("netns", "delete", name)
 
 
-def _wait(host: Host, log: Path) -> None:
+def wait_for_ray(process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait for a `ray start` that writes to this file."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while "Ray runtime started" not in (said := log.read_text(errors="replace")):
-        assert host.process.poll() is None, said
+        assert process.poll() is None, said
         assert time.monotonic() < deadline, said
         time.sleep(0.1)
 
