@@ -38,8 +38,8 @@ def environment(marks: Path, **faults: str | int | bool | list[str]) -> dict[str
             (finished clips after which it is killed, or its process group gets SIGINT), `held` (clip_ids that nobody
             decodes before there is a mark `free`), `poison` and `poison_scorer` (clip_ids: who decodes or scores one
             is killed, each time), `hungry` and `hung` (a clip_id: who scores it takes memory without
-            end, or hangs for good), `slow_sampler` and `slow_scorer` (a clip_id: who gets it is slow from then on, as
-            is its node or its disk, and notes in the mark which clips it begins), `padding` (bytes that each clip's
+            end, or hangs for good), `slow` (a clip_id: who decodes it is slow from then on, as its node or its
+            disk may be, and notes in the mark which clips it begins), `padding` (bytes that each clip's
             views are longer by), `model` (true: the model scores, and no digest).
     """
     marks.mkdir(exist_ok=True)
@@ -74,29 +74,22 @@ def _eat() -> None:
         time.sleep(0.02)
 
 
-class _MaySlow:
-    """A worker that a fault makes slow for good."""
+class FailingSampleStage(SampleStage):
+    """Is killed over a clip, or the process that decodes it for this one; or slow from a clip on."""
 
     _is_slow = False
-
-    def _take_time(self, name: str, clip_id: str) -> None:
-        self._is_slow = self._is_slow or _happens(name, clip_id)
-        if self._is_slow:
-            with (Path(_faults()["marks"]) / name).open("a") as mark:
-                mark.write(f"{clip_id}\n")
-            time.sleep(SLOW_SECONDS)
-
-
-class FailingSampleStage(_MaySlow, SampleStage):
-    """Is killed over a clip, or the process that decodes it for this one; or slow from a clip on."""
 
     def process(self, items: Sequence[Work]) -> Iterator[Sample | Result]:
         """As SampleStage."""
         for work in items:
             if _happens("sampler", work.clip.clip_id):
                 _die()
-            self._take_time("slow_sampler", work.clip.clip_id)
             faults = _faults()
+            self._is_slow = self._is_slow or _happens("slow", work.clip.clip_id)
+            if self._is_slow:
+                with (Path(faults["marks"]) / "slow").open("a") as mark:
+                    mark.write(f"{work.clip.clip_id}\n")
+                time.sleep(SLOW_SECONDS)
             while work.clip.clip_id in faults.get("held", ()) and not (Path(faults["marks"]) / "free").exists():
                 time.sleep(0.02)
             for made in super().process([work]):
@@ -115,8 +108,8 @@ def _in_child(subject: Any, *arguments: Any, work: Callable[..., Any], **options
     return work(subject, *arguments, **options)
 
 
-class FailingScoreStage(_MaySlow, ScoreStage):
-    """Is killed over a clip, or slow from one on; scores by `digest_score`.
+class FailingScoreStage(ScoreStage):
+    """Is killed over a clip; scores by `digest_score`.
 
     So a mix-up of clips shows, and no worker loads a model.
     """
@@ -139,8 +132,6 @@ class FailingScoreStage(_MaySlow, ScoreStage):
                 PyDLL(None).sleep(10**6)  # with the interpreter's lock
             if isinstance(item, Sample) and _happens("hungry", item.row.clip_id):
                 _eat()
-            if isinstance(item, Sample):
-                self._take_time("slow_scorer", item.row.clip_id)
         yield from super().process(items)
 
 
