@@ -138,7 +138,8 @@ def _refuse_other_views(given: ViewsConfig, views: Values, folder: Path, *, sect
     for key in student.FIXED_VIEWS:
         if (found := getattr(given, key)) != (wanted := getattr(made_with, key)):
             raise UsageError(
-                f"{section}.{key} = {found!r}: the student {folder} was made with {wanted!r}; leave it out"
+                f"{section}.{key} = {found!r}: the student {folder} was made with {wanted!r}; leave it out, or add "
+                f"--set {section}.{key}={wanted}"
             )
 
 

@@ -5,6 +5,7 @@ at most a write (`job.seconds_per_write`) behind; a store that is away is caught
 """
 
 import contextlib
+import os
 import re
 import tempfile
 import threading
@@ -93,8 +94,11 @@ class Mirror:
 
 
 def _names(folder: Path) -> list[str]:
-    found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    return [name.as_posix() for name in found if not any(part.startswith(".") for part in name.parts)]
+    names: list[str] = []
+    for top, folders, files in os.walk(folder):  # passes over a folder that is gone, as a draft's is once it is written
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        names += [(Path(top) / name).relative_to(folder).as_posix() for name in files if not name.startswith(".")]
+    return names
 
 
 def _stamp(path: Path) -> Stamp:

@@ -30,6 +30,7 @@ from vqa.data.score_table import read_scores
 from vqa.data.view_cache import FILES, prepared_with
 from vqa.data.view_cache_writer import PreparedTable, manifest_clips
 from vqa.errors import UsageError
+from vqa.light.config import student_config
 from vqa.media.storage.hosts import allow_private
 from vqa.train.recipe import load_recipe, recipe_views
 from vqa.types import Clip
@@ -93,6 +94,8 @@ def _config_of(request: PrepareRequest) -> ScoreConfig:
         return resolve(request.config, assignments=request.assignments, flags=flags)
     if request.model:
         raise UsageError(f"--model {request.model}: the recipe of --for has a model of its own. Give one of the two.")
+    if request.recipe.is_file() and student_config(request.recipe):
+        raise UsageError(f"--for {request.recipe}: of a student; `vqa distill` decodes by itself. Leave it out.")
     recipe = load_recipe(request.recipe)
     of_recipe = {"model": recipe.card_name, "views": recipe_views(recipe).model_dump(mode="json")}
     values = merge_values(of_recipe, read_yaml(request.config)) if request.config else of_recipe

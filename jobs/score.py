@@ -134,7 +134,7 @@ def _score(
         table.supersede_all()
     progress = JobProgress(0, quiet=request.json_summary, as_json=request.log_json)
     plan = _plan(request, inputs, table, progress)
-    engine = choose_engine(request, files=plan.look_ahead(LOCAL_FILES))
+    engine = choose_engine(request, files=plan.look_ahead(LOCAL_FILES if request.engine is Engine.AUTO else 0))
     table.flush()  # rows that are stale leave before anything else, as far as they are known
     by = score_stage_of(inputs).by
     record = RunRecord(
@@ -310,7 +310,8 @@ def _requested_rows(out: Path, clips: ClipList) -> pa.Table:
 def _uncut(rows: pa.Table, clip_seconds: float) -> list[str]:
     """Clips with a score and a length of two windows or more that have one row."""
     is_long = pc.greater_equal(rows.column("duration_seconds"), 1.5 * clip_seconds)
-    is_whole = pc.and_(pc.is_null(rows.column("start_seconds")), pc.is_valid(rows.column("score")))
+    is_scored = pc.invert(pc.is_in(rows.column("status"), value_set=pa.array(WITHOUT_SCORE)))
+    is_whole = pc.and_(pc.is_null(rows.column("start_seconds")), is_scored)
     names: list[str] = rows.filter(pc.and_(is_whole, pc.fill_null(is_long, False))).column("clip_id").to_pylist()
     return [printable(name) for name in names]
 

@@ -20,7 +20,7 @@ from vqa.console import Engine
 from vqa.data.dialects import Row
 from vqa.data.score_table import no_rows, read_scores
 from vqa.errors import ClipError, UsageError
-from vqa.files import replacing, write_parquet
+from vqa.files import replacing, write_json, write_parquet
 from vqa.media.storage.objects import create_object, list_objects, put_object, read_object
 
 CLIPS = 12
@@ -58,6 +58,22 @@ def test_a_draft_is_not_put(tmp_path: Path) -> None:
     with replacing(tmp_path / "scores/part-000002.parquet") as draft:
         draft.write_bytes(b"half a file")
         assert mirror._names(tmp_path) == ["scores/part-000001.parquet"]
+
+
+def test_a_draft_that_goes_while_names_are_read_is_no_error(tmp_path: Path) -> None:
+    over = threading.Event()
+
+    def heartbeat() -> None:
+        while not over.is_set():
+            write_json(tmp_path / "run.json", {})
+
+    writer = threading.Thread(target=heartbeat)
+    writer.start()
+    try:
+        assert all(mirror._names(tmp_path) in ([], ["run.json"]) for _ in range(5000))
+    finally:
+        over.set()
+        writer.join()
 
 
 @pytest.mark.slow

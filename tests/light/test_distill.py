@@ -240,8 +240,15 @@ def test_a_student_needs_no_option_of_a_recipe(
     code, _, heard = vqa("train", config, "--out", tmp_path / "out", "--data", tmp_path)
     assert (code, heard.count("\n")) == (2, 1)
     assert "--data: not used by" in heard and "a student of the light tier; leave it out" in heard
+    code, _, heard = vqa("train", config, "--out", tmp_path / "out", "--ray-address", "auto")
+    assert code == 2 and "--ray-address: not used by" in heard
+    code, _, heard = vqa("prepare", tmp_path / "m.parquet", "--for", config, "--out", tmp_path / "out")
+    assert code == 2 and "of a student; `vqa distill` decodes by itself" in heard
     code, _, heard = vqa("train", config)
     assert code == 2 and "--out is missing; give a folder for the student" in heard
+    (tmp_path / "none.yaml").write_text("distill:\n")
+    code, _, heard = vqa("train", tmp_path / "none.yaml", "--out", tmp_path / "out")
+    assert code == 2 and "none.yaml: distill is None. Give the name of a file" in heard
     assert not (tmp_path / "out").exists()
 
 
@@ -261,7 +268,7 @@ def test_a_student_needs_no_option_of_a_recipe(
         (
             {"assignments": ("views.keyframes=16",)},
             UsageError,
-            "views.keyframes = 16: the student .* was made with 4; leave it out",
+            r"views.keyframes = 16: the student .* was made with 4; leave it out, or add --set views.keyframes=4",
         ),
     ],
 )

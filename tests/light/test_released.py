@@ -14,7 +14,7 @@ from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
 from tests.support import clips
 from vqa.errors import ModelError
-from vqa.light.card import student_digest
+from vqa.light.card import CALIBRATION, LINK, WIDTH, student_digest
 from vqa.light.released import convert, convert_weights, read_pca_mean
 from vqa.light.student import Student
 from vqa.types import Clip, Score
@@ -72,6 +72,9 @@ def by_its_own_steps(released: Path, picture: Path) -> float:
 
 
 def test_released_files_score_as_by_their_own_steps(released: Path, tmp_path: Path) -> None:
+    (tmp_path / "student").mkdir()
+    for name in (WIDTH, CALIBRATION, LINK):  # of a student that was there before
+        (tmp_path / "student" / name).write_text("{}")
     convert(released, tmp_path / "student", low=0.0, high=1.0)
     student = Student.load(tmp_path / "student")
     found = []

@@ -98,6 +98,15 @@ def views_of(path: Path, **settings: object) -> Views:
     return look(Clip(clip_id=path.name, uri=str(path)), ViewsConfig.model_validate(VIEWS | settings))
 
 
+def test_an_attention_that_is_not_installed_is_not_asked_for(towers: Callable[[str], str], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(towers("clip"), tmp_path / "clip"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"_attn_implementation": "flash_attention_2"}))
+    picture = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    encoder, plain = (read_tower(place)[0] for place in (str(folder), towers("clip")))
+    np.testing.assert_array_equal(encoder.encode([picture]), plain.encode([picture]))
+
+
 @pytest.mark.parametrize("name", ["clip", "siglip", "dinov2", "qwen2_5_vl", "embedded"])
 def test_a_student_of_any_tower_is_trained_saved_and_scores_the_same(
     opinions: Path, towers: Callable[[str], str], tmp_path: Path, name: str

@@ -50,6 +50,11 @@ def with_scores(study: Study, out: Path) -> tuple[Study, list[str]]:
     return study, said
 
 
+def test_raw_numbers_of_a_student_of_severity_stand_for_scores(tmp_path: Path) -> None:
+    out = scored(tmp_path / "run", {"a": (None, 0.2)}, score_raw=2.5)
+    assert read_known(out) == {"a": (2.5, 0.2)}
+
+
 def test_of_clips_with_as_few_votes_the_widest_comes_first(make: Make, tmp_path: Path) -> None:
     widths = [0.2, 0.5, 0.1, 0.9, 0.3, 0.7]
     out = scored(tmp_path / "run", {f"{at}": (3.0, width) for at, width in enumerate(widths)})

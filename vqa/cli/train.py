@@ -53,7 +53,7 @@ def train(
 
     if recipe.is_file() and (settings := student_config(recipe)):
         given = {"--data": data, "--ladder": ladder, "--until": until, "--workers": workers, "--gpus": gpus}
-        for option, value in (given | {"--dry-run": dry_run or None}).items():
+        for option, value in (given | {"--ray-address": ray_address, "--dry-run": dry_run or None}).items():
             if value is not None:
                 raise UsageError(
                     f"{option}: not used by {recipe}, which trains a student of the light tier; leave it out"

@@ -83,10 +83,15 @@ def read_card(folder: Path) -> StudentCard:
 
 
 def write_card(folder: Path, card: StudentCard) -> None:
-    """Write the card into a student's folder, atomically."""
+    """Write the card into a student's folder, atomically.
+
+    Width and calibrations that the folder carries go: they were made of another student.
+    """
     text = yaml.safe_dump(card.model_dump(mode="json", exclude_none=True), sort_keys=False, width=120)
     with replacing(folder / CARD) as draft:
         draft.write_text(text, encoding="utf-8")
+    for name in (WIDTH, CALIBRATION, LINK):
+        (folder / name).unlink(missing_ok=True)
 
 
 def student_digest(folder: Path) -> str:

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from vqa.config import Strict, Values, read_yaml
 from vqa.data.synthetic.picture_ladder import LadderConfig
+from vqa.errors import UsageError
 from vqa.light.card import EmbeddingConfig
 
 PairMethod = Literal["bradley-terry", "thurstone"]
@@ -178,9 +179,11 @@ def student_config(path: Path) -> Path | None:
         path: Settings of `vqa distill` themselves, or a file whose only key, `distill`, names theirs from its folder.
 
     Raises:
-        UsageError: A file that cannot be read.
+        UsageError: A file that cannot be read, or names none.
     """
     values = read_yaml(path)
     if set(values) == {"distill"}:
-        return path.parent / str(values["distill"])
+        if not isinstance(name := values["distill"], str):
+            raise UsageError(f"{path}: distill is {name!r}. Give the name of a file of settings for `vqa distill`.")
+        return path.parent / name
     return path if values and set(values) <= set(DistillConfig.model_fields) else None

@@ -19,11 +19,8 @@ from vqa.errors import ClipError, ModelError
 from vqa.files import replacing
 from vqa.light.basis import BASIS_PARTS, Basis
 from vqa.light.card import (
-    CALIBRATION,
     EMBEDDED_STUDENT,
-    LINK,
     WEIGHTS,
-    WIDTH,
     StudentCard,
     read_card,
     write_card,
@@ -94,7 +91,7 @@ class Student:
     def save(self, folder: Path) -> None:
         """Write weights (an encoder's in float16), student.yaml, the width if any.
 
-        Calibrations that the folder carries go: they were made of another student.
+        What the folder carries of another student goes, as of `write_card`.
         """
         folder.mkdir(parents=True, exist_ok=True)
         kept = torch.float32 if self.card.encoder == "clip" else torch.float16
@@ -108,8 +105,6 @@ class Student:
         with replacing(folder / WEIGHTS) as draft:
             draft.write_bytes(as_bytes(tensors))
         write_card(folder, self.card)
-        for name in (WIDTH, CALIBRATION, LINK):
-            (folder / name).unlink(missing_ok=True)
         if self._width:
             self._width.save(folder)
 

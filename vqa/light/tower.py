@@ -18,6 +18,7 @@ from vqa.config import build
 from vqa.errors import ModelError, UsageError
 from vqa.imports import uncollected
 from vqa.light.card import TowerConfig
+from vqa.model._compat import forget_attention
 from vqa.model.card import ModelCard, find_card
 from vqa.model.load import loading
 from vqa.model.resolve import Location, locate_model
@@ -148,10 +149,16 @@ def _read(location: Location) -> TowerEncoder:
     forward = getattr(kind, "forward", None)
     if forward is None or not {"pixel_values", "grid_thw"} & set(inspect.signature(forward).parameters):
         raise ModelError(f"{where}: {config.model_type} has no vision tower that transformers can run by itself")
+    forget_attention(config)  # one that needs a package or a GPU would be no use here
     with loading(where):
         processor = hf.AutoImageProcessor.from_pretrained(location.place, **options)
         model, report = hf.AutoModel.from_pretrained(
-            location.place, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **options
+            location.place,
+            config=config,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+            **options,
         )
     tower = model if vision is config else model.get_encoder(modality="image")
     place = next((f"{path}." if path else "" for path, one in model.named_modules() if one is tower), None)

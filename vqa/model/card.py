@@ -11,7 +11,7 @@ from vqa.prompt import HIGHEST, LOWEST, AnswerScale, Layout, PictureLabels, Prom
 
 # What a folder says of itself: never what would run code or reach beyond it.
 CARD = "vqa.yaml"
-CARRIED = ("prompt", "dtype", "min_pixels", "max_pixels", "views", "generation")
+CARRIED = ("prompt", "dtype", "min_pixels", "max_pixels", "views", "generation", "model_engine")
 
 
 # What of the `model_engine` section a card may settle: how a model fits on its GPUs, no addresses, keys or files.

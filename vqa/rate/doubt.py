@@ -19,9 +19,12 @@ def read_known(out: Path) -> dict[str, tuple[float, float]]:
 
     Raises UsageError unless `out` is the folder of a run that scored some.
     """
-    rows = existing_scores(out, ["fingerprint", "score", "score_std", "start_seconds", "end_seconds"]).to_pylist()
+    columns = ["fingerprint", "score", "score_raw", "score_std", "start_seconds", "end_seconds"]
+    rows = existing_scores(out, columns).to_pylist()
     whole = [row for row in rows if row["start_seconds"] is None and row["end_seconds"] is None]
-    known = {row["fingerprint"]: (row["score"], row["score_std"] or 0.0) for row in whole if row["score"] is not None}
+    # a student of severity gives raw numbers alone until a calibration, and their order is all that counts here
+    own = "score" if any(row["score"] is not None for row in whole) else "score_raw"
+    known = {row["fingerprint"]: (row[own], row["score_std"] or 0.0) for row in whole if row[own] is not None}
     known.pop(None, None)
     if not known:
         raise UsageError(
