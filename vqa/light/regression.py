@@ -56,7 +56,7 @@ class Regressor:
     def along(self, embeddings: Matrix) -> Matrix:
         """Places of embeddings [N, D] on the scale that the sets share, [N]."""
         # of more than 10,000 numbers BLAS would make threads, which then wait for more at a core's cost
-        places = np.einsum("nd,d->n", embeddings, self.weights) + self.bias
+        places: Matrix = np.einsum("nd,d->n", embeddings, self.weights) + self.bias
         return places if self.radial is None else places + self.radial.along(embeddings)
 
 
