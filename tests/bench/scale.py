@@ -79,6 +79,7 @@ class NamingStage:
 class ViewsStage(NamingStage):
     """As a decoder: a sample for each file, with a few bytes as its views."""
 
+    # NamingStage gives rows; stages take what the one before gives
     def process(self, items: Sequence[Work]) -> Iterator[Sample]:  # type: ignore[override]
         yield from (Sample(row=row, views=VIEWS) for row in super().process(items))
 
@@ -89,6 +90,7 @@ class PassingStage(NamingStage):
 
     batch_size: int | None = 8
 
+    # as above
     def process(self, items: Sequence[Sample]) -> Iterator[ScoreRow]:  # type: ignore[override]
         yield from (one.row for one in items)
 

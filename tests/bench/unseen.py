@@ -23,7 +23,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from vqa.data.synthetic.ladder import NEAR_LOSSLESS, Label, Rung, encode_video, find_contents, plan_ladder, vmaf
+from vqa.data.synthetic.encoding import encode_video
+from vqa.data.synthetic.ladder import NEAR_LOSSLESS, Label, Rung, find_contents, plan_ladder, write_label
 from vqa.data.synthetic.sources import FPS, read_pristine
 from vqa.types import Pixels
 
@@ -146,34 +147,17 @@ def make(planned: tuple[Rung, str, int], out: Path) -> Label:
         values, change = DAMAGE[kind]
         frames = change(frames, values[level], generator)
         encode_video(frames, path, codec=codec, quality=quality)
-    scores = vmaf(reference, path)
-    if len(scores) != len(frames):
-        raise RuntimeError(f"{path}: {len(scores)} of {len(frames)} frames")
-    mean = float(np.mean(scores))
-    label: Label = {
-        "clip_id": rung.clip_id,
-        "content_id": rung.content_id,
-        "split": rung.split,
-        "source": Path(source).name,
-        "seed": rung.seed,
-        "uri": f"clips/{path.name}",
-        "dataset": "unseen-ladder",
-        "kind": "video",
-        "width": frames.shape[2],
-        "height": frames.shape[1],
-        "frames": len(frames),
-        "codec": codec,
-        "quality": quality,
-        "distortions": [kind],
-        "severities": [(level + 1) / LEVELS],
-        "vmaf": round(mean, 4),
-        "vmaf_frames": [round(score, 2) for score in scores],
-        "opinion": round(1 + 4 * min(max(mean, 0.0), 100.0) / 100, 4),
-    }
-    draft = label_path.with_suffix(".tmp")
-    draft.write_text(json.dumps(label))
-    draft.replace(label_path)
-    return label
+    return write_label(
+        rung,
+        out,
+        source=source,
+        reference=reference,
+        frames=frames,
+        clip=path,
+        coded=(codec, quality),
+        harms=[(kind, (level + 1) / LEVELS)],
+        dataset="unseen-ladder",
+    )
 
 
 def plan(photographs: Path, seed: int) -> list[tuple[Rung, str, int]]:

@@ -26,6 +26,7 @@ from vqa.data.synthetic.encoding import CODECS, encode_video, vmaf
 from vqa.data.synthetic.sources import SMALLEST, read_pristine
 from vqa.errors import UsageError
 from vqa.files import replacing, write_parquet
+from vqa.types import Pixels
 
 SUFFIXES = {".webp", ".gif", ".png", ".jpg", ".jpeg", ".mp4", ".mkv", ".webm", ".mov"}
 NEAR_LOSSLESS = ("x264", 8)  # for clips whose distortions include no codec
@@ -187,7 +188,43 @@ def make_clip(rung: Rung, *, out: Path) -> Label | str:
             frames = DISTORTIONS[name](frames, severity, generator)
     path = out / "clips" / f"{rung.clip_id}.{'webm' if codec == 'vp9' else 'mp4'}"
     encode_video(frames, path, codec=codec, quality=quality)
-    scores = vmaf(reference, path)
+    coded = (codec, quality)
+    return write_label(
+        rung, out, source=source, reference=reference, frames=frames, clip=path, coded=coded, harms=distortions
+    )
+
+
+def write_label(
+    rung: Rung,
+    out: Path,
+    *,
+    source: str,
+    reference: Pixels,
+    frames: Pixels,
+    clip: Path,
+    coded: tuple[str, int],
+    harms: Sequence[tuple[str, float]],
+    dataset: str = "synthetic-ladder",
+) -> Label:
+    """Label a clip of a ladder by VMAF, and write the label below `out`.
+
+    Args:
+        rung: What was to be made.
+        out: Folder of the ladder.
+        source: File that the clip is of.
+        reference: Pristine frames, uint8 [T, H, W, 3].
+        frames: Those that were encoded, [T, H, W, 3].
+        clip: The encoded file.
+        coded: Codec and its quality.
+        harms: Distortions and severities in [0, 1].
+        dataset: Column `dataset`.
+
+    Raises:
+        RuntimeError: The file has fewer frames than were encoded, or more.
+    """
+    scores = vmaf(reference, clip)
+    if len(scores) != len(frames):
+        raise RuntimeError(f"{clip}: {len(scores)} of {len(frames)} frames")
     mean = float(np.mean(scores))
     label: Label = {
         "clip_id": rung.clip_id,
@@ -195,21 +232,21 @@ def make_clip(rung: Rung, *, out: Path) -> Label | str:
         "split": rung.split,
         "source": Path(source).name,
         "seed": rung.seed,
-        "uri": f"clips/{path.name}",
-        "dataset": "synthetic-ladder",
+        "uri": f"clips/{clip.name}",
+        "dataset": dataset,
         "kind": "video",
         "width": frames.shape[2],
         "height": frames.shape[1],
         "frames": len(frames),
-        "codec": codec,
-        "quality": quality,
-        "distortions": [name for name, _ in distortions],
-        "severities": [severity for _, severity in distortions],
+        "codec": coded[0],
+        "quality": coded[1],
+        "distortions": [name for name, _ in harms],
+        "severities": [severity for _, severity in harms],
         "vmaf": round(mean, 4),
         "vmaf_frames": [round(score, 2) for score in scores],
         "opinion": round(1 + 4 * min(max(mean, 0.0), 100.0) / 100, 4),
     }
-    with replacing(label_path) as draft:
+    with replacing(out / "labels" / f"{rung.clip_id}.json") as draft:
         draft.write_text(json.dumps(label))
     return label
 
