@@ -11,33 +11,32 @@ people.py --clips scores it. `--levels` prints the mean VMAF of each kind and le
 import argparse
 import hashlib
 import json
-import subprocess
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
-import imageio_ffmpeg
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from vqa.data.synthetic.encoding import encode_video
+from vqa.data.synthetic.encoding import CODECS as COMMON
+from vqa.data.synthetic.encoding import Codec, by_scale, encode_video
 from vqa.data.synthetic.ladder import NEAR_LOSSLESS, Label, Rung, find_contents, plan_ladder, write_label
-from vqa.data.synthetic.sources import FPS, read_pristine
+from vqa.data.synthetic.sources import read_pristine
 from vqa.types import Pixels
 
 LEVELS, CLIPS = 3, 6  # clips of a content
 
-# Quality of each level, the container, encoder arguments: of DCTs, a wavelet (Snow), vector quantisation (SVQ1).
-CODECS: dict[str, tuple[tuple[int, int, int], str, list[str]]] = {
-    "mpeg2video": ((8, 18, 31), "mkv", ["-c:v", "mpeg2video", "-q:v"]),
-    "mpeg4": ((8, 18, 31), "mp4", ["-c:v", "mpeg4", "-q:v"]),
-    "theora": ((6, 3, 0), "ogv", ["-c:v", "libtheora", "-q:v"]),
-    "snow": ((6, 14, 30), "avi", ["-c:v", "snow", "-q:v"]),
-    "svq1": ((10, 20, 31), "mov", ["-c:v", "svq1", "-q:v"]),
-    "wmv2": ((8, 18, 31), "wmv", ["-c:v", "wmv2", "-q:v"]),
+# Quality of each level and how: of DCTs, a wavelet (Snow), vector quantisation (SVQ1: one chroma sample for 16 pixels).
+CODECS: dict[str, tuple[tuple[int, int, int], Codec]] = {
+    "mpeg2video": ((8, 18, 31), by_scale("mpeg2video", 2, 31, "mkv")),
+    "mpeg4": ((8, 18, 31), by_scale("mpeg4", 2, 31, "mp4")),
+    "theora": ((6, 3, 0), by_scale("libtheora", 10, 0, "ogv")),
+    "snow": ((6, 14, 30), by_scale("snow", 2, 31, "avi")),
+    "svq1": ((10, 20, 31), by_scale("svq1", 2, 31, "mov", pixels="yuv410p")),
+    "wmv2": ((8, 18, 31), by_scale("wmv2", 2, 31, "wmv")),
 }
 
 
@@ -116,19 +115,6 @@ DAMAGE: dict[str, tuple[tuple[float, float, float], Callable[[Pixels, float, np.
 KINDS = [one for k in (0, 2, 4) for part in (list(CODECS), list(DAMAGE)) for one in part[k : k + 2]]
 
 
-def encode(frames: Pixels, path: Path, codec: str, level: int) -> int:
-    """Write frames by one of CODECS, as 8-bit 4:2:0; the quality that the level has."""
-    values, _, options = CODECS[codec]
-    height, width = frames.shape[1:3]
-    raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(FPS), "-i", "pipe:0"]
-    pixels = "yuv410p" if codec == "svq1" else "yuv420p"  # all that it has
-    to_bt709 = ["-vf", f"scale=out_color_matrix=bt709:out_range=tv,format={pixels}", "-colorspace", "bt709"]
-    program = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-loglevel", "error", "-nostdin", "-y"]
-    command = [*program, *raw, *to_bt709, *options, str(values[level]), "-threads", "1", "-strict", "-2", str(path)]
-    subprocess.run(command, input=np.ascontiguousarray(frames).data, check=True)
-    return values[level]
-
-
 def make(planned: tuple[Rung, str, int], out: Path) -> Label:
     """One clip and its label; a label that is there is read (resume)."""
     rung, kind, level = planned
@@ -140,13 +126,15 @@ def make(planned: tuple[Rung, str, int], out: Path) -> Label:
     source = rung.sources[generator.integers(len(rung.sources))]
     reference = frames = read_pristine(Path(source), generator)
     if kind in CODECS:
-        path = out / "clips" / f"{rung.clip_id}.{CODECS[kind][1]}"
-        codec, quality = kind, encode(frames, path, kind, level)
+        qualities, how = CODECS[kind]
+        codec, quality = kind, qualities[level]
     else:
-        path, (codec, quality) = out / "clips" / f"{rung.clip_id}.mp4", NEAR_LOSSLESS
         values, change = DAMAGE[kind]
         frames = change(frames, values[level], generator)
-        encode_video(frames, path, codec=codec, quality=quality)
+        codec, quality = NEAR_LOSSLESS
+        how = COMMON[codec]
+    path = out / "clips" / f"{rung.clip_id}.{how.container}"
+    encode_video(frames, path, codec=how, quality=quality)
     return write_label(
         rung,
         out,

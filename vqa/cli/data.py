@@ -32,6 +32,10 @@ def synth(
         Literal["train", "validation", "test"] | None,
         typer.Option(help="Put all contents into this split. [default: train, validation and test by content]"),
     ] = None,
+    damage: Annotated[
+        Literal["common", "rare"],
+        typer.Option(help="Damage that most clips have, or that is seldom met (tape, film, sensors, old codecs)."),
+    ] = "common",
     include: Include = None,
     exclude: Exclude = None,
 ) -> None:
@@ -50,6 +54,7 @@ def synth(
         workers=workers,
         split=split,
         selection=Selection(include=tuple(include or ()), exclude=tuple(exclude or ())),
+        damage=damage,
     ):
         if problem or done % 50 == 0 or done == planned:
             typer.echo(f"{done}/{planned} {problem}".rstrip(), err=True)

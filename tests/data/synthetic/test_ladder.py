@@ -136,10 +136,10 @@ def test_at_most_one_codec_and_it_comes_last() -> None:
 @pytest.mark.parametrize("codec", sorted(CODECS))
 def test_vmaf_of_every_codec_falls_with_its_quality_number(codec: str, tmp_path: Path) -> None:
     frames = moving()
-    best, worst = CODECS[codec][0]
+    how = CODECS[codec]
     scores = []
-    for quality in (best, worst):
-        path = tmp_path / f"{quality}.{'webm' if codec == 'vp9' else 'mp4'}"
+    for quality in (how.best, how.worst):
+        path = tmp_path / f"{quality}.{how.container}"
         encode_video(frames, path, codec=codec, quality=quality)
         values = vmaf(frames, path)
         assert len(values) == len(frames)
@@ -157,7 +157,7 @@ def policies(process: psutil.Process) -> set[int]:
 def test_no_thread_of_an_encoder_is_real_time(codec: str, tmp_path: Path) -> None:
     # SVT-AV1 run by root makes its threads so, and the one that calls it.
     frames = np.concatenate([moving(48)] * 4)
-    suffix = "webm" if codec == "vp9" else "mp4"
+    suffix = CODECS[codec].container
     work = threading.Thread(target=lambda: encode_video(frames, tmp_path / f"a.{suffix}", codec=codec, quality=32))
     threads, seen = 0, policies(psutil.Process())
     work.start()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -16,16 +17,51 @@ from vqa.data.synthetic.sources import FPS
 from vqa.files import replacing
 from vqa.types import Pixels
 
-# Encoder arguments by codec name: quality range (best, worst) of the constant-quality scale, then fixed options.
-CODECS: dict[str, tuple[tuple[int, int], list[str]]] = {
-    "x264": ((22, 51), ["-c:v", "libx264", "-preset", "veryfast", "-threads", "1", "-x264-params", "mbtree=0"]),
-    "x265": (
-        (22, 51),
-        ["-c:v", "libx265", "-preset", "superfast", "-x265-params", "log-level=error:pools=1:frame-threads=1"],
-    ),
-    "vp9": ((32, 63), ["-c:v", "libvpx-vp9", "-b:v", "0", "-deadline", "realtime", "-cpu-used", "6", "-threads", "1"]),
-    "av1": ((32, 63), ["-c:v", "libsvtav1", "-preset", "10", "-svtav1-params", "lp=1"]),
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """How FFmpeg encodes at one quality."""
+
+    best: int
+    worst: int
+    options: tuple[str, ...]
+    quality: str = "-crf"  # the option that sets it
+    container: str = "mp4"  # suffix of a file
+    pixels: str = "yuv420p"
+
+    def at(self, severity: float) -> int:
+        """The quality at a severity in [0, 1]."""
+        return round(self.best + (self.worst - self.best) * severity)
+
+
+_X264 = ("-c:v", "libx264", "-preset", "veryfast", "-threads", "1", "-x264-params")
+_X265 = ("-c:v", "libx265", "-preset", "superfast", "-x265-params")
+_ONE_THREAD = "log-level=error:pools=1:frame-threads=1"
+_VP9 = ("-c:v", "libvpx-vp9", "-b:v", "0", "-deadline", "realtime", "-cpu-used", "6", "-threads", "1")
+CODECS = {
+    "x264": Codec(22, 51, (*_X264, "mbtree=0")),
+    "x265": Codec(22, 51, (*_X265, _ONE_THREAD)),
+    "vp9": Codec(32, 63, _VP9, container="webm"),
+    "av1": Codec(32, 63, ("-c:v", "libsvtav1", "-preset", "10", "-svtav1-params", "lp=1")),
 }
+
+
+def by_scale(encoder: str, best: int, worst: int, container: str, pixels: str = "yuv420p") -> Codec:
+    """A codec of FFmpeg's own, whose quality is the scale of its quantiser."""
+    options = ("-c:v", encoder, "-threads", "1", "-strict", "-2")
+    return Codec(best, worst, options, quality="-q:v", container=container, pixels=pixels)
+
+
+# Seldom met: of before H.264, of cameras, and of today's without their loop filters.
+RARE_CODECS = {
+    "mpeg1": by_scale("mpeg1video", 2, 31, "mkv"),
+    "h263": by_scale("flv", 2, 31, "flv"),
+    "mjpeg": by_scale("mjpeg", 3, 31, "mkv"),
+    "asv2": by_scale("asv2", 3, 31, "avi"),
+    "x264_unfiltered": Codec(22, 48, (*_X264, "mbtree=0:no-deblock=1")),
+    "x265_unfiltered": Codec(22, 48, (*_X265, f"{_ONE_THREAD}:no-deblock=1:no-sao=1")),
+}
+_MUXERS = {"mkv": "matroska", "wmv": "asf", "ogv": "ogg"}  # others are called as their suffix
 _DROP_CAPABILITY = """
 import ctypes, os, sys
 libc = ctypes.CDLL(None, use_errno=True)
@@ -75,17 +111,20 @@ def _raw_input(frames: Pixels) -> list[str]:
     return ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", str(FPS), "-i", "pipe:0"]
 
 
-def encode_video(frames: Pixels, path: Path, *, codec: str, quality: int) -> None:
+def encode_video(frames: Pixels, path: Path, *, codec: str | Codec, quality: int) -> None:
     """Encode frames as 8-bit 4:2:0 video, whole or not at all.
 
     Args:
         frames: uint8 [T, H, W, 3], H and W even.
         path: File to write; its suffix sets the container.
-        codec: A key of CODECS.
-        quality: The codec's own constant-quality number (CRF).
+        codec: How, or a key of CODECS.
+        quality: The codec's own number for a constant quality (CRF, scale of the quantiser).
     """
-    to_bt709 = ["-vf", "scale=out_color_matrix=bt709:out_range=tv,format=yuv420p", "-colorspace", "bt709"]
-    options = [*to_bt709, *CODECS[codec][1], "-crf", str(quality), "-f", path.suffix.lstrip(".")]
+    how = CODECS[codec] if isinstance(codec, str) else codec
+    suffix = path.suffix.lstrip(".")
+    to_bt709 = f"scale=out_color_matrix=bt709:out_range=tv,format={how.pixels}"
+    options = ["-vf", to_bt709, "-colorspace", "bt709", *how.options, how.quality, str(quality)]
+    options += ["-f", _MUXERS.get(suffix, suffix)]
     with replacing(path) as draft:
         _ffmpeg([*_raw_input(frames), *options, str(draft.resolve())], frames, draft.parent)
 
@@ -95,14 +134,17 @@ def vmaf(reference: Pixels, distorted: Path) -> list[float]:
 
     Args:
         reference: uint8 [T, H, W, 3].
-        distorted: A video of as many frames.
+        distorted: A video of as many frames, encoded as BT.709 in limited range, whatever it says of itself.
 
     Returns:
         A number in 0-100 per frame.
     """
     with tempfile.TemporaryDirectory() as folder:
-        graph = (  # frames are paired by number, so both sides get the same clock
-            "[0:v]format=yuv420p,settb=1/24,setpts=N[a];[1:v]scale=out_color_matrix=bt709:out_range=tv,format=yuv420p,settb=1/24,setpts=N[b];"
+        # Frames are paired by number, so both sides get the same clock. Codecs that cannot say that they are BT.709 are
+        # told to be: FFmpeg would convert them from what it guesses, which VMAF takes for damage.
+        graph = (
+            "[0:v]setparams=colorspace=bt709:range=tv,format=yuv420p,settb=1/24,setpts=N[a];"
+            "[1:v]scale=out_color_matrix=bt709:out_range=tv,format=yuv420p,settb=1/24,setpts=N[b];"
             "[a][b]libvmaf=model=version=vmaf_v0.6.1:n_threads=1:log_fmt=json:log_path=vmaf.json"
         )
         inputs = ["-i", str(distorted.resolve()), *_raw_input(reference)]

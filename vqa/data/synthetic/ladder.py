@@ -13,7 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypedDict, cast
+from typing import Literal, TypeAlias, TypedDict, cast
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +22,8 @@ from PIL import Image
 
 from vqa.data.sources import EVERYTHING, LITTER, Selection
 from vqa.data.synthetic.distortions import DISTORTIONS
-from vqa.data.synthetic.encoding import CODECS, encode_video, vmaf
+from vqa.data.synthetic.encoding import CODECS, RARE_CODECS, encode_video, vmaf
+from vqa.data.synthetic.rare import RARE
 from vqa.data.synthetic.sources import SMALLEST, read_pristine
 from vqa.errors import UsageError
 from vqa.files import replacing, write_parquet
@@ -39,7 +40,12 @@ WEIGHTS |= {"scaling": 2.5, "defocus": 1.7, "noise": 1.3, "motion_blur": 0.8, "t
 # Taken from x264, the next in order, so that what seeds drew before there were rate switches stays but for that part.
 WEIGHTS |= {"rate_switches": 0.2, "x264": 2.8}
 SCALED_UP = {"vp9", "av1"}
+RARE_WEIGHTS = dict.fromkeys(RARE, 1.0) | dict.fromkeys(RARE_CODECS, 2.0)
+BESIDE = 0.4  # share of the clips of rare damage that have common damage beside it
 COUNT_WEIGHTS = (0.04, 0.58, 0.26, 0.12)  # of 0, 1, 2, 3 distortions at once
+
+
+Damage: TypeAlias = Literal["common", "rare"]
 
 
 class Label(TypedDict):
@@ -162,7 +168,26 @@ def sample_distortions(generator: np.random.Generator) -> list[tuple[str, float]
     return drawn
 
 
-def make_clip(rung: Rung, *, out: Path) -> Label | str:
+def sample_rare(generator: np.random.Generator) -> list[tuple[str, float]]:
+    """Sample rare damage (name, severity 0-1), beside it some that is common.
+
+    At most one codec, the last.
+    """
+
+    def one_of(weights: Mapping[str, float]) -> tuple[str, float]:
+        chances = np.array(list(weights.values()))
+        name = str(generator.choice(list(weights), p=chances / chances.sum()))
+        return name, round(float(generator.random()), 4)
+
+    drawn = one_of(RARE_WEIGHTS)
+    if generator.random() >= BESIDE:
+        return [drawn]
+    is_codec = drawn[0] in RARE_CODECS
+    other = one_of({name: weight for name, weight in WEIGHTS.items() if (name in CODECS) != is_codec})
+    return [other, drawn] if is_codec else [drawn, other]
+
+
+def make_clip(rung: Rung, *, out: Path, damage: Damage = "common") -> Label | str:
     """Make one clip and its label, or read the label if it exists (resume).
 
     Returns:
@@ -177,17 +202,17 @@ def make_clip(rung: Rung, *, out: Path) -> Label | str:
         reference = read_pristine(Path(source), generator)
     except UsageError as error:
         return f"{rung.clip_id}: {error}"
-    distortions = sample_distortions(generator)
+    distortions = sample_rare(generator) if damage == "rare" else sample_distortions(generator)
+    codecs, changes = CODECS | RARE_CODECS, DISTORTIONS | RARE
     frames = reference
     codec, quality = NEAR_LOSSLESS
     for name, severity in distortions:
-        if name in CODECS:
-            best, worst = CODECS[name][0]
-            codec, quality = name, round(best + (worst - best) * severity)
+        if name in codecs:
+            codec, quality = name, codecs[name].at(severity)
         else:
-            frames = DISTORTIONS[name](frames, severity, generator)
-    path = out / "clips" / f"{rung.clip_id}.{'webm' if codec == 'vp9' else 'mp4'}"
-    encode_video(frames, path, codec=codec, quality=quality)
+            frames = changes[name](frames, severity, generator)
+    path = out / "clips" / f"{rung.clip_id}.{codecs[codec].container}"
+    encode_video(frames, path, codec=codecs[codec], quality=quality)
     coded = (codec, quality)
     return write_label(
         rung, out, source=source, reference=reference, frames=frames, clip=path, coded=coded, harms=distortions
@@ -260,6 +285,7 @@ def synthesise(
     workers: int,
     split: str | None = None,
     selection: Selection = EVERYTHING,
+    damage: Damage = "common",
 ) -> Iterator[tuple[int, int, str]]:
     """Make a ladder and its ladder.parquet (rows: Label) under `out`; reruns resume.
 
@@ -270,6 +296,8 @@ def synthesise(
         seed: Seed of splits and clips.
         workers: Number of processes.
         split: Split of all contents; by default as in `plan_ladder`.
+        selection: Which files of folders.
+        damage: That which most clips have, or that which is seldom met.
 
     Yields:
         (done, planned, problem) per clip; the problem is "" or why a source cannot be used.
@@ -286,7 +314,9 @@ def synthesise(
         (out / name).mkdir(parents=True, exist_ok=True)
     labels: list[Label] = []
     with ProcessPoolExecutor(workers) as pool:
-        for done, result in enumerate(pool.map(partial(make_clip, out=out), rungs, chunksize=4), start=1):
+        for done, result in enumerate(
+            pool.map(partial(make_clip, out=out, damage=damage), rungs, chunksize=4), start=1
+        ):
             if isinstance(result, str):
                 yield done, len(rungs), result
             else:
