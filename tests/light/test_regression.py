@@ -1,5 +1,7 @@
 """One function of sets that do not share a scale."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -69,5 +71,11 @@ def test_of_a_group_the_order_alone_counts(radial: float) -> None:
     shift = np.array([0.0, 3.0, -5.0, 1.0, 40.0, 2.0])[groups]
     assert places(groups, shift) == pytest.approx(places(groups, 0 * shift), abs=1e-6)
     assert not np.allclose(places(None, shift), places(None, 0 * shift), atol=1e-2)
+    halved = replace(ladder, groups=groups, apart=0.5)  # a group's mean counts for less, and still counts
+    raised = replace(halved, labels=ladder.labels + shift)
+    one, other = (fit_regressor([people, some], config).along(test) for some in (halved, raised))
+    assert not np.allclose(one, other, atol=1e-2)
+    alike = fit_regressor([people, replace(halved, apart=0.0)], config).along(test)
+    assert np.ptp(alike - places(None, 0 * shift)) < 0.1, "as without groups, but for the median distance"
     same = places(np.repeat(3, 60), 0 * shift) - places(None, 0 * shift)
     assert np.ptp(same) < 0.1, "one group is no group, but for the median distance"

@@ -21,7 +21,8 @@ class LabelledSet:
     embeddings: Matrix  # [N, D]
     labels: Matrix  # [N]
     weight: float = 1.0
-    groups: NDArray[np.int64] | None = None  # [N]; labels are compared within a group alone; None: all are one
+    groups: NDArray[np.int64] | None = None  # [N]; None: all are one
+    apart: float = 1.0  # share of a group's mean that is taken out; 1: labels are compared within a group alone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,9 +65,11 @@ def fit_regressor(sets: Sequence[LabelledSet], config: RegressionConfig) -> Regr
     """Fit one function to sets that do not share a scale.
 
     Kernel ridge regression (Hastie, Tibshirani, Friedman 2009, section 5.8) with a linear and a Gaussian kernel, added.
-    Each group has its own offset and each set, from the second on, its own gain: after each round the labels of a set
-    are put on the common scale by the regression of what was predicted on them. The first set's labels, standardised,
-    are the scale. Minimises `sum_d w_d / N_d * ||a_d y_d + b_g - f(X_d)||^2 + strength * ||f||^2`, X standardised.
+    Each set has its own offset and, from the second on, its own gain: after each round the labels of a set are put on
+    the common scale by the regression of what was predicted on them. The first set's labels, standardised, are the
+    scale. Groups have offsets of their own, free where `apart` is 1 (fixed effects), else drawn to the set's (random
+    effects, by quasi-demeaning: Wooldridge 2010, chapter 10). Minimises
+    `sum_d w_d / N_d * ||a_d y_d + b_g - f(X_d)||^2 + strength * ||f||^2`, X standardised.
 
     Args:
         sets: At least one; the first with weight 1 should be people's.
@@ -75,10 +78,9 @@ def fit_regressor(sets: Sequence[LabelledSet], config: RegressionConfig) -> Regr
     Returns:
         The function, for embeddings as given.
     """
-    centre, scale = standardisation([_within(one.embeddings, one.groups) for one in sets], config)
+    centre, scale = standardisation([_within(one.embeddings, one) for one in sets], config)
     centre += np.mean([one.embeddings.mean(0) for one in sets], axis=0)
     rows = np.concatenate([(one.embeddings - centre) * scale for one in sets])
-    groups = _numbered(sets)
     row_weights = np.concatenate([np.full(len(one.labels), (one.weight / len(one.labels)) ** 0.5) for one in sets])
     linear = (1 - config.radial) / SIZE  # also where there are fewer: their emphasis makes up for it
     kernel = linear * (rows @ rows.T)
@@ -98,7 +100,7 @@ def fit_regressor(sets: Sequence[LabelledSet], config: RegressionConfig) -> Regr
             sharpness=config.sharpness / middle,
         )
         kernel += radial.coefficients * np.exp(-radial.sharpness * squares)
-    kernel = _within(_within(kernel, groups).T, groups)
+    kernel = _each_within(_each_within(kernel, sets).T, sets)
     factor = cho_factor(row_weights[:, None] * kernel * row_weights + config.strength * np.eye(len(rows)))
     targets = [_standardised(one) for one in sets]
     ends = np.cumsum([len(one) for one in targets])[:-1]
@@ -108,7 +110,7 @@ def fit_regressor(sets: Sequence[LabelledSet], config: RegressionConfig) -> Regr
         for k, predicted in enumerate(np.split(kernel @ found, ends)[1:], start=1):
             gain = float(predicted @ targets[k] / (targets[k] @ targets[k]))
             targets[k] = targets[k] * np.clip(gain, 0.5, 2.0)
-    found = _within(found, groups)
+    found = _each_within(found, sets)
     weights = linear * (found @ rows) * scale
     if radial is not None:
         radial = replace(radial, coefficients=_float32(radial.coefficients * found))
@@ -158,30 +160,29 @@ def _float32(numbers: Matrix) -> Matrix:
     return np.asarray(numbers.astype(np.float32), dtype=np.float64)
 
 
-def _numbered(sets: Sequence[LabelledSet]) -> NDArray[np.int64]:
-    """The group of each row of all sets, each set's apart from the others'."""
-    found, start = [], 0
-    for one in sets:
-        groups = np.zeros(len(one.labels), dtype=np.int64) if one.groups is None else one.groups
-        found.append(np.unique(groups, return_inverse=True)[1] + start)
-        start = int(found[-1].max()) + 1
-    return np.asarray(np.concatenate(found))
+def _each_within(values: Matrix, sets: Sequence[LabelledSet]) -> Matrix:
+    """Values [N, ...] of the rows of all sets, each set's as `_within`."""
+    parts = np.split(values, np.cumsum([len(one.labels) for one in sets])[:-1])
+    return np.concatenate([_within(part, one) for part, one in zip(parts, sets, strict=True)])
 
 
-def _within(values: Matrix, groups: NDArray[np.int64] | None) -> Matrix:
-    """Values [N, ...] less the mean of their group, or of all without groups."""
-    if groups is None:
+def _within(values: Matrix, one: LabelledSet) -> Matrix:
+    """Values [N, ...] of a set's rows less what is taken out of their group's mean.
+
+    Of the rest of it the set's mean is taken.
+    """
+    if one.groups is None:
         return np.asarray(values - values.mean(0))
-    numbers, counts = np.unique(groups, return_inverse=True, return_counts=True)[1:]
+    numbers, counts = np.unique(one.groups, return_inverse=True, return_counts=True)[1:]
     order = np.argsort(numbers, kind="stable")
     means = np.add.reduceat(values[order], np.append(0, np.cumsum(counts)[:-1])) / counts.reshape(
         -1, *[1] * (values.ndim - 1)
     )
-    return np.asarray(values - means[numbers])
+    return np.asarray(values - one.apart * means[numbers] - (1 - one.apart) * values.mean(0))
 
 
 def _standardised(one: LabelledSet) -> Matrix:
-    labels = _within(one.labels, one.groups)
+    labels = _within(one.labels, one)
     return np.asarray(labels / max(float(labels.std()), 1e-9))
 
 

@@ -1,4 +1,4 @@
-"""Damage that is seldom met: of tape, film, sensors, analogue signals, screens and players, coarse transforms.
+"""Damage that is seldom met: of tape, film, sensors, screens, old transforms.
 
 Lessons of it make a scorer depend less on the few kinds that most clips have. Pure functions as in `distortions`:
 frames uint8 [T, H, W, 3], severity in [0, 1]; kinds, ranges and code are vqa's own.
@@ -29,7 +29,7 @@ def _by_frame(frames: Pixels, change: Callable[[Plane, int], Plane]) -> Pixels:
 
 
 def _blocks(frame: Plane, side: int) -> Plane:
-    """[rows, columns, 3, side, side] of a frame, its ends repeated up to whole blocks."""
+    """[rows, columns, 3, side, side] of a frame, its ends repeated."""
     height, width, _ = frame.shape
     padded = np.pad(frame, ((0, -height % side), (0, -width % side), (0, 0)), mode="edge")
     return padded.reshape(padded.shape[0] // side, side, -1, side, 3).transpose(0, 2, 4, 1, 3)
@@ -41,7 +41,7 @@ def _from_blocks(blocks: Plane, height: int, width: int) -> Plane:
 
 
 def _displaced(frame: Plane, down: ArrayLike, across: ArrayLike) -> Plane:
-    """Each pixel from so many rows and columns (arrays that broadcast to [H, W]) further; ends are repeated."""
+    """Each pixel from so many rows and columns further, which broadcast to [H, W]."""
     height, width, _ = frame.shape
     y = np.clip(np.arange(height)[:, None] + np.rint(down), 0, height - 1).astype(int)
     x = np.clip(np.arange(width) + np.rint(across), 0, width - 1).astype(int)
@@ -55,7 +55,7 @@ def _smooth(shape: tuple[int, int], sigma: float, generator: np.random.Generator
 
 
 def lost_blocks(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
-    """Macroblocks of 16 pixels, 0.3 to 25 % of them, show another place of the frame before, or grey."""
+    """Lose 0.3 to 25 % of the blocks of 16 pixels: another place's, or grey."""
     share, out = _steps(0.003, 0.25, severity), frames.copy()
     _, height, width, _ = frames.shape
     for k in range(1, len(frames)):
@@ -68,7 +68,7 @@ def lost_blocks(frames: Pixels, severity: float, generator: np.random.Generator)
 
 
 def moved_blocks(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
-    """Blocks of 8 pixels displaced by 0.4 to 3 pixels at random: wrong motion vectors."""
+    """Displace blocks of 8 pixels by 0.4 to 3: wrong motion vectors."""
     deviation, (height, width) = _steps(0.4, 3, severity), frames.shape[1:3]
     size = (2, -(-height // 8), -(-width // 8))
 
@@ -81,14 +81,14 @@ def moved_blocks(frames: Pixels, severity: float, generator: np.random.Generator
 
 
 def frosted(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
-    """Each pixel from up to 0.7 to 4 pixels away at random, the same in all frames: frosted glass."""
+    """Take each pixel from up to 0.7 to 4 pixels away: frosted glass."""
     reach = _steps(0.7, 4, severity)
     down, across = generator.uniform(-reach, reach, (2, *frames.shape[1:3]))
     return _by_frame(frames, lambda frame, _: _displaced(frame, down, across))
 
 
 def wobble(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
-    """Bent along waves of 20 to 120 pixels that run, by 0.6 to 4 pixels: hot air, a rolling shutter."""
+    """Bend along running waves, by 0.6 to 4 pixels: hot air, a rolling shutter."""
     reach, period = _steps(0.6, 4, severity), generator.uniform(20, 120)
     y, x = (np.arange(size) * (2 * np.pi / period) for size in frames.shape[1:3])
     return _by_frame(
@@ -98,7 +98,7 @@ def wobble(frames: Pixels, severity: float, generator: np.random.Generator) -> P
 
 
 def torn(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
-    """One to six bands of each frame, from a random row on, are pushed aside by 2 to 40 pixels."""
+    """Push one to six bands of each frame aside by 2 to 40 pixels."""
     count, reach, height = round(mix(1, 6, severity)), _steps(2, 40, severity), frames.shape[1]
 
     def change(frame: Plane, _: int) -> Plane:
@@ -111,21 +111,21 @@ def torn(frames: Pixels, severity: float, generator: np.random.Generator) -> Pix
 
 
 def repeated_rows(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
-    """Each second to sixth row alone, repeated: one field of interlaced video, and less."""
+    """Repeat each second to sixth row alone: one field of interlaced video."""
     step = round(mix(2, 6, severity))
     rows = np.arange(frames.shape[1]) // step * step
     return np.ascontiguousarray(frames[:, rows])
 
 
 def hum(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
-    """Bars, brighter and darker by 3 to 55 grey levels, that run up the picture: mains in an analogue signal."""
+    """Add bars of 3 to 55 grey levels that run up the picture: mains hum."""
     strength, bars, speed = _steps(3, 55, severity), generator.uniform(1, 5), generator.uniform(0.1, 0.6)
     y = np.linspace(0, 2 * np.pi * bars, frames.shape[1])[:, None, None]
     return _by_frame(frames, lambda frame, k: frame + strength * np.sin(y + speed * k))
 
 
 def mesh(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
-    """Every third to sixth row, column or both darker by 4 to 80 %: the mesh of a filmed screen."""
+    """Darken each third to sixth row, column or both by 4 to 80 %: a screen's mesh."""
     lost, period = _steps(0.04, 0.8, severity), int(generator.integers(3, 7))
     lines = [(np.arange(size) % period == 0).astype(np.float32) for size in frames.shape[1:3]]
     which = int(generator.integers(3))
@@ -134,7 +134,7 @@ def mesh(frames: Pixels, severity: float, generator: np.random.Generator) -> Pix
 
 
 def fixed_pattern(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
-    """Each column, or row, or both, brighter or darker by 1 to 30 grey levels, the same in all frames."""
+    """Add 1 to 30 grey levels to each column, row or both, in all frames alike."""
     strength, which = _steps(1, 30, severity), int(generator.integers(3))
     rows, columns = (generator.standard_normal((size,)) for size in frames.shape[1:3])
     pattern = rows[:, None] * (which != 1) + columns * (which != 0)
@@ -142,7 +142,7 @@ def fixed_pattern(frames: Pixels, severity: float, generator: np.random.Generato
 
 
 def scratches(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
-    """Upright scratches that wander, and specks of dust in each frame anew: worn film."""
+    """Scratch it upright, with dust in each frame anew: worn film."""
     height, width = frames.shape[1:3]
     lines = generator.uniform(0, width, round(_steps(1, 30, severity)))
     specks, tones = round(_steps(2, 120, severity)), generator.choice((30, 235), size=len(lines))
@@ -180,7 +180,7 @@ def speckle(frames: Pixels, severity: float, generator: np.random.Generator) -> 
 
 
 def ghosts(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
-    """One to three echoes 3 to 40 pixels aside, 3 to 40 % in all: an aerial that hears reflections."""
+    """Add one to three echoes aside, 3 to 40 % in all: an aerial's reflections."""
     count, share = int(generator.integers(1, 4)), _steps(0.03, 0.4, severity)
     places = generator.integers(3, 41, count).tolist()
 
@@ -198,7 +198,7 @@ def along_rows(frames: Pixels, severity: float, generator: np.random.Generator) 
 
 
 def peaking(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
-    """Edges across rows overdrawn by 1 to 15 times what a blur takes away: a television's sharpness at full."""
+    """Overdraw edges across rows, 1 to 15 times: a television's sharpness."""
     gain, sigma = _steps(1, 15, severity), generator.uniform(0.8, 2.5)
 
     def change(frame: Plane, _: int) -> Plane:
@@ -258,7 +258,7 @@ def mist(frames: Pixels, severity: float, generator: np.random.Generator) -> Pix
 
 
 def two_tones(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
-    """Blocks of 4 pixels flat, or of two tones where they deviate by more than 2 to 60 (block truncation coding)."""
+    """Code blocks of 4 pixels as flat, or two tones if they deviate by 2 to 60."""
     least = _steps(2, 60, severity)
 
     def change(frame: Plane, _: int) -> Plane:
@@ -275,7 +275,7 @@ def two_tones(frames: Pixels, severity: float, generator: np.random.Generator) -
 
 
 def coarse_cosines(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
-    """Cosine transform of blocks of 4 to 64 pixels, all frequencies rounded alike, to 12 to 300."""
+    """Round all cosines of blocks of 4 to 64 pixels alike, to 12 to 300."""
     side, step = int(2 ** generator.integers(2, 7)), _steps(12, 300, severity)
 
     def change(frame: Plane, _: int) -> Plane:
