@@ -16,6 +16,7 @@ from PIL import Image
 from scipy import ndimage
 from scipy.cluster.vq import kmeans2, vq
 
+from vqa.data.synthetic.distortions import clip
 from vqa.data.synthetic.encoding import Codec, by_scale, encode_video
 from vqa.data.synthetic.sources import FPS
 from vqa.types import Pixels
@@ -34,10 +35,6 @@ FIRST_CODECS: Codecs = {
 }
 
 
-def _clip(frames: np.ndarray) -> Pixels:
-    return np.asarray(np.clip(np.rint(frames), 0, 255), dtype=np.uint8)
-
-
 def _rows_moved(frame: Pixels, by: np.ndarray) -> Pixels:
     """Each row displaced by so many pixels; its ends are repeated."""
     columns = np.clip(np.arange(frame.shape[1]) + by[:, None], 0, frame.shape[1] - 1)
@@ -54,7 +51,7 @@ def ringing(frames: Pixels, cut: float, generator: np.random.Generator) -> Pixel
     out = np.empty_like(frames)
     for frame, into in zip(padded, out, strict=True):
         passed = np.fft.irfft2(np.fft.rfft2(frame, axes=(0, 1)) * kept, s=(height, width), axes=(0, 1))
-        into[:] = _clip(passed[border:-border, border:-border])
+        into[:] = clip(passed[border:-border, border:-border])
     return out
 
 
@@ -77,7 +74,7 @@ def interference(frames: Pixels, strength: float, generator: np.random.Generator
     angle, period = generator.uniform(0.2, 1.3), generator.uniform(5, 9)
     y, x = np.mgrid[:height, :width]
     along = 2 * np.pi * (x * np.cos(angle) + y * np.sin(angle)) / period
-    return np.stack([_clip(frames[k] + strength * np.sin(along + 0.7 * k)[..., None]) for k in range(count)])
+    return np.stack([clip(frames[k] + strength * np.sin(along + 0.7 * k)[..., None]) for k in range(count)])
 
 
 def line_jitter(frames: Pixels, pixels: float, generator: np.random.Generator) -> Pixels:
@@ -147,7 +144,7 @@ def codebook(frames: Pixels, entries: float, generator: np.random.Generator) -> 
     book, _ = kmeans2(learnt, int(entries), iter=8, minit="points", rng=generator)
     places = np.stack([vq(one, book)[0] for one in blocks])
     found = book[places].reshape(count, rows, columns, 4, 4, 3).swapaxes(2, 3).reshape(padded.shape)
-    return _clip(found[:, :height, :width])
+    return clip(found[:, :height, :width])
 
 
 def rain(frames: Pixels, share: float, generator: np.random.Generator) -> Pixels:
@@ -164,7 +161,7 @@ def rain(frames: Pixels, share: float, generator: np.random.Generator) -> Pixels
             rows, columns = (y + step * long[:drops]) % height, (x + slant * step * long[:drops]) % width
             np.maximum.at(lit, (rows.astype(int), columns.astype(int)), bright)
         lit = ndimage.gaussian_filter(lit, 0.5)[..., None]
-        into[:] = _clip(frame + (235 - frame.astype(np.float32)) * lit)
+        into[:] = clip(frame + (235 - frame.astype(np.float32)) * lit)
         y, x = (y + speed) % height, (x + slant * speed) % width
     return out
 
@@ -184,7 +181,7 @@ def drops(frames: Pixels, share: float, generator: np.random.Generator) -> Pixel
         edge, covered = np.where(inside, apart**6, edge), covered | inside
     places = np.clip(from_y, 0, height - 1).astype(int), np.clip(from_x, 0, width - 1).astype(int)
     dark = (1 - 0.5 * edge * covered)[..., None]
-    return np.stack([_clip(np.where(covered[..., None], frame[places], frame) * dark) for frame in frames])
+    return np.stack([clip(np.where(covered[..., None], frame[places], frame) * dark) for frame in frames])
 
 
 def stale_blocks(frames: Pixels, least: float, generator: np.random.Generator) -> Pixels:
@@ -217,14 +214,14 @@ def rolling(frames: Pixels, share: float, generator: np.random.Generator) -> Pix
 def overflow(frames: Pixels, share: float, generator: np.random.Generator) -> Pixels:
     """The brightest tones, this share of the first frame's, start again from black: bytes that ran over."""
     last = float(np.quantile(frames[0], 1 - share))
-    return _clip(np.mod(frames.astype(np.float32) * (255 / max(last, 1)), 256))
+    return clip(np.mod(frames.astype(np.float32) * (255 / max(last, 1)), 256))
 
 
 def vignette(frames: Pixels, kept: float, generator: np.random.Generator) -> Pixels:
     """Darker towards the corners, where this share of the light is left."""
     y, x = (np.linspace(-1, 1, size) for size in frames.shape[1:3])
     light = kept ** ((y[:, None] ** 2 + x**2) / 2)
-    return np.stack([_clip(frame * light[..., None]) for frame in frames])
+    return np.stack([clip(frame * light[..., None]) for frame in frames])
 
 
 SECOND_DAMAGE: Damage = {

@@ -323,6 +323,10 @@ def test_moving_clips_teach_their_order_and_a_still_stays_as_it_is(
         assert scores == [one.score for one in again.score(shown) if isinstance(one, Score)]
     embeddings = Embeddings(config)
     found = gather(config, embeddings, said.append).moving
+    compared = load_config(opinions / "config.yaml", DistillConfig, [f"moving.ladders=[{moving}]", "moving.apart=0.5"])
+    by_score = gather(compared, Embeddings(compared), said.append)
+    assert by_score.moving is not None and by_score.moving.apart == 0.5
+    assert by_score.trained_on[3] == "moving ladders: 9 clips of 3 contents, by VMAF"
     assert found is not None and found.groups is not None and found.groups.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     told = clips_of([moving], Embeddings(config), said.append).embeddings[:, MOTION]
     assert embeddings.usual is not None and told.min() < -MOST, "as it is"

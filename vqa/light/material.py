@@ -203,7 +203,8 @@ def gather(config: DistillConfig, embeddings: Embeddings, say: Callable[[str], N
     clips = moving(config.moving, embeddings, say) if config.moving else None
     if clips is not None and clips.groups is not None:
         count = len(np.unique(clips.groups))
-        trained_on.append(f"moving ladders: {len(clips.labels)} clips of {count} contents, in their order by VMAF")
+        how = "in their order by VMAF" if clips.apart == 1 else "by VMAF"
+        trained_on.append(f"moving ladders: {len(clips.labels)} clips of {count} contents, {how}")
     if config.teacher:
         rest = [one for one in taught if Path(one.clip.uri).resolve() not in of_people]
         lesson = _taught(rest, config.teacher, embeddings, say)

@@ -327,32 +327,8 @@ def low_rank(frames: Pixels, severity: float, generator: np.random.Generator) ->
     return _by_frame(frames, change)
 
 
-RARE: dict[str, Distortion] = {
-    one.__name__: one
-    for one in (
-        lost_blocks,
-        moved_blocks,
-        frosted,
-        wobble,
-        torn,
-        repeated_rows,
-        hum,
-        mesh,
-        fixed_pattern,
-        scratches,
-        grain,
-        speckle,
-        ghosts,
-        along_rows,
-        peaking,
-        zoom_blur,
-        median,
-        misregistered,
-        blended,
-        mist,
-        two_tones,
-        coarse_cosines,
-        few_wavelets,
-        low_rank,
-    )
-}
+_PLACES = (lost_blocks, moved_blocks, frosted, wobble, torn, repeated_rows)
+_OVERLAYS = (hum, mesh, fixed_pattern, scratches, grain, speckle, ghosts)
+_FILTERS = (along_rows, peaking, zoom_blur, median, misregistered, blended, mist)
+_TRANSFORMS = (two_tones, coarse_cosines, few_wavelets, low_rank)
+RARE: dict[str, Distortion] = {one.__name__: one for one in (*_PLACES, *_OVERLAYS, *_FILTERS, *_TRANSFORMS)}
