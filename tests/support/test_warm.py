@@ -110,9 +110,14 @@ waits = subprocess.Popen([warm.commands() / "python", "-c", code], **said)
 assert waits.stdout.readline() == "1\\n"
 raylet = subprocess.Popen(["sh", "-c", f"{warm.commands()}/ray-worker & wait"])
 
+def is_fork(one):
+    try:
+        return one.status() != "zombie" and one.cmdline() == psutil.Process().cmdline()
+    except psutil.NoSuchProcess:  # it has ended since
+        return False
+
 def forks():
-    family = psutil.Process().children(recursive=True)
-    return [one for one in family if one.status() != "zombie" and one.cmdline() == psutil.Process().cmdline()]
+    return [one for one in psutil.Process().children(recursive=True) if is_fork(one)]
 
 def until(count):
     deadline = time.monotonic() + 20
