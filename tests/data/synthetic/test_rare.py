@@ -50,6 +50,7 @@ def test_damage_is_what_its_name_says() -> None:
 
 def test_wavelets_above_the_threshold_come_back_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
     frames = moving(2)[:, :90, :122]
+    # no severity has a threshold of 0, at which the transform and its inverse alone are left
     monkeypatch.setattr("vqa.data.synthetic.rare._steps", lambda *_: 0.0)
     assert (few_wavelets(frames, 0.5, np.random.default_rng(0)) == frames).all()
 
