@@ -59,7 +59,9 @@ class JobConfig(Strict):
     gpus_per_worker: float = Field(1.0, gt=0, description="GPUs, or a share of one, for each; unused without GPUs")
     rows_per_part: int = Field(5000, ge=1, description="rows in a Parquet file, at least but for the last")
     stall_seconds: float | None = Field(
-        3600.0, gt=0, description="on Ray: a worker that makes nothing for so long is ended as hung; null = never"
+        3600.0,
+        gt=0,
+        description="a model's process (on Ray: any worker) that makes nothing for so long is ended; null = never",
     )
     unread_limit: int | None = Field(
         20, ge=1, description="stop where none of the first answers can be read; null = never"

@@ -213,7 +213,7 @@ def _executor(
 ) -> contextlib.AbstractContextManager[Executor]:
     if engine is Engine.LOCAL:
         arrow_without_pandas()
-        return LocalExecutor(stages)
+        return LocalExecutor(stages, stall_seconds=stall_seconds)
     from jobs.ray_executor import RayExecutor
 
     return RayExecutor(

@@ -1,8 +1,8 @@
 """A stage with a model in a child of its worker.
 
 What kills the model then costs a child and no worker. A worker of Ray that dies comes back after seconds of processor
-time: a process, its imports, the model. The child is forked from a server that has the imports done; only the model is
-loaded anew.
+time: a process, its imports, the model; without Ray it is the command itself. The child is forked from a server that
+has the imports done; only the model is loaded anew.
 """
 
 import faulthandler
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from jobs.rows import LOST, failed
-from jobs.stages import LightStage, Result, Sample, ScoreStage
+from jobs.stages import LightStage, Result, Sample, ScoreStage, Stage
 from vqa.errors import ClipError, ModelError, VqaError
 from vqa.media.sandbox import Guard
 
@@ -42,7 +42,7 @@ class GuardedStage:
         """
         self._inner, self._stall_seconds = stage, stall_seconds
         preload = () if any(map(os.environ.get, GPUS)) else stage.preload
-        self._guard = Guard(deadline_seconds=NEVER_SECONDS, memory_bytes=None, preload=preload, tries=1)
+        self._guard = Guard(deadline_seconds=NEVER_SECONDS, memory_bytes=None, preload=preload, tries=1, server="model")
 
     @property
     def batch_size(self) -> int:
@@ -91,6 +91,13 @@ class GuardedStage:
             raise ChildLostError(f"the model's process died over a clip that it need not look at: {item.uri}")
         row = replace(item.row, **self._inner.by._asdict())
         return failed(row, ClipError("crashed", f"{row.uri}: {LOST}"))
+
+
+def in_child(stage: Stage, stall_seconds: float | None) -> Stage | GuardedStage:
+    """The stage in a child where it loads a model into its own process, else as it is."""
+    if isinstance(stage, ScoreStage | LightStage) and stage.preload:
+        return GuardedStage(stage, stall_seconds=stall_seconds)
+    return stage
 
 
 def _named(items: Sequence[Sample | Result]) -> str:

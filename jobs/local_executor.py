@@ -1,4 +1,4 @@
-"""The stages in this process, without Ray: clips are decoded ahead of the model."""
+"""The stages without Ray: clips are decoded ahead of the model, each in children that may die."""
 
 import copy
 import logging
@@ -9,6 +9,7 @@ import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Self
 
+from jobs.guarded import in_child
 from jobs.resume import Work
 from jobs.stages import Item, Result, Stage
 from vqa import machine
@@ -20,11 +21,18 @@ POLL_SECONDS = 0.2  # how soon a decoder that waits for room notices that the ru
 
 
 class LocalExecutor:
-    """The first stage in threads, a guarded child each; the rest in the caller's."""
+    """The first stage in threads, a guarded child each; the rest in the caller's, a model in a child."""
 
-    def __init__(self, stages: Sequence[Stage]) -> None:
-        """Nothing is started yet."""
-        self._first, *self._rest = stages
+    def __init__(self, stages: Sequence[Stage], *, stall_seconds: float | None = None) -> None:
+        """Nothing is started yet.
+
+        Args:
+            stages: The first makes what the next takes, and so on.
+            stall_seconds: A batch that a model in a child takes longer for counts as one that it died over; None:
+                it may take any time.
+        """
+        self._first, *rest = stages
+        self._rest = [in_child(stage, stall_seconds) for stage in rest]
         self._are_set_up = False
         self._feed: _Feed | None = None
 

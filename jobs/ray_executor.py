@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Self
 import pyarrow as pa
 
 from jobs import _compat
-from jobs.guarded import ChildLostError, GuardedStage
+from jobs.guarded import ChildLostError, GuardedStage, in_child
 from jobs.ray_session import ray_session
 from jobs.resume import Work
-from jobs.stages import Item, LightStage, Result, Sample, ScoreStage, Stage
+from jobs.stages import Item, Result, Sample, Stage
 from jobs.waiting import LossWatch, say_on_stderr, wait_for_process, wait_for_room
 from vqa.console import WAIT_SECONDS
 from vqa.errors import ModelError, VqaError
@@ -201,10 +201,9 @@ class StageWorker:
 
     def __init__(self, stage: Stage, stall_seconds: float | None = None, packet_seconds: float = 0.0) -> None:
         """Set the stage up; what it makes within `packet_seconds` travels together."""
-        self._stage: Stage | GuardedStage = stage
-        self._stall_seconds, self._packet_seconds = stall_seconds, packet_seconds
-        if isinstance(stage, ScoreStage | LightStage) and stage.preload:
-            self._stage, self._stall_seconds = GuardedStage(stage, stall_seconds=stall_seconds), None
+        self._stage = in_child(stage, stall_seconds)
+        self._packet_seconds = packet_seconds
+        self._stall_seconds = None if isinstance(self._stage, GuardedStage) else stall_seconds
         self._fault: VqaError | None = None
         try:
             self._stage.setup()

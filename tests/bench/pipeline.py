@@ -8,19 +8,15 @@ the price of Ray on a busy machine too: the plain loop works on one thing at a t
 """
 
 import argparse
-import contextlib
 import gc
 import pickle
 import statistics
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import psutil
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -30,44 +26,10 @@ from jobs.ray_executor import RayExecutor
 from jobs.request import ScoreInputs, ScoreRequest, inputs_of, stages_of
 from jobs.resume import Work
 from jobs.stages import Sample
+from tests.bench.meter import Cost, Meter
 from tests.support.demo import demo_clips, linked
 
 SHORT = 8  # clips of the run that stands for the start-up
-
-
-class Cost(NamedTuple):
-    """What something took, by the clock and by all processes together."""
-
-    clock_seconds: float
-    processor_seconds: float
-
-
-class Meter(threading.Thread):
-    """Processor seconds of this process and all it started: looked up twice a second, as one that is gone tells
-    nobody."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self._seconds: dict[psutil.Process, float] = {}
-
-    def run(self) -> None:
-        while True:
-            self.read()
-            time.sleep(0.5)
-
-    def read(self) -> float:
-        """So far."""
-        me = psutil.Process()
-        for process in {me, *me.children(recursive=True), *self._seconds}:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                self._seconds[process] = sum(process.cpu_times()[:2])
-        return sum(self._seconds.values())
-
-    def cost_of(self, task: Callable[[], object]) -> Cost:
-        """Runs it once."""
-        clock, processor = time.perf_counter(), self.read()
-        task()
-        return Cost(time.perf_counter() - clock, self.read() - processor)
 
 
 class PlainLoop:

@@ -2,7 +2,7 @@
 
     python -m tests.bench.poison --clips 2000 --engine local
 
-`decoder`: the process that decodes one dies, each time; `scorer` (Ray only): the model process. Without `--model` the
+`decoder`: the process that decodes one dies, each time; `scorer`: the model process. Without `--model` the
 embedded model is replaced by a digest of the pixels. From the processor time of all processes follows what one such
 clip costs, and what of the throughput one in a thousand takes.
 """
@@ -48,8 +48,6 @@ def main() -> None:
         (folder / "short.csv").write_text(f"path,clip_id\n0.mp4,clip{given.clips}\n")
         poison = [f"clip{n}" for n in range(given.every // 2, given.clips, given.every)]
         kinds = {"short": {}, "none": {}, "decoder": {"poison": poison}, "scorer": {"poison_scorer": poison}}
-        if given.engine == "local":
-            del kinds["scorer"]  # there the model is in the driver, whose death is the run's
         used: dict[str, list[float]] = {kind: [] for kind in kinds}
         print(f"{given.clips} clips, {len(poison)} of them poison, --engine {given.engine}")
         for turn in range(given.repeat):

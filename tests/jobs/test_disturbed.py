@@ -248,13 +248,14 @@ def test_a_worker_hangs(scene: Scene) -> None:
     assert (scene.folder / "marks" / "hung").exists()
 
 
-def test_a_worker_is_slow(scene: Scene) -> None:
-    scene.start(slow=f"clip{scene.rng.integers(20, 80):03}")
+@pytest.mark.parametrize("fault", ["slow", "slow_scorer"])
+def test_a_worker_is_slow(scene: Scene, fault: str) -> None:
+    scene.start(**{fault: f"clip{scene.rng.integers(20, 80):03}"})
     run = scene.run()
     run.wait_for_rows(CLIPS * 4 // 5)
-    begun = (scene.folder / "marks" / "slow").read_text().split()
+    begun = (scene.folder / "marks" / fault).read_text().split()
     scene.check(run)
-    in_all = (scene.folder / "marks" / "slow").read_text().split()
+    in_all = (scene.folder / "marks" / fault).read_text().split()
     assert 0 < len(begun) < CLIPS / 5, "most rows are of the others, which did not wait for it"
     assert in_all[: len(begun)] == begun and len(in_all) > len(begun), "and came while it was at its clips"
     assert len(set(in_all)) == len(in_all), "nothing was tried twice"

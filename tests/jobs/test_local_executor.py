@@ -18,11 +18,14 @@ from jobs.ledger import Ledger
 from jobs.local_executor import LocalExecutor
 from jobs.progress import JobProgress
 from jobs.resume import Work
-from jobs.stages import LightStage, Resources, SampleStage
+from jobs.rows import new_row
+from jobs.stages import LightStage, Resources, Sample, SampleStage
 from tests.support import clips
+from tests.support.deadly import Deadly
 from vqa.console import Engine
 from vqa.data.score_table import ScoreRow, ScoreTable, read_scores
 from vqa.errors import ModelError, UsageError
+from vqa.model.card import GenerationConfig, ModelCard
 from vqa.types import Clip
 from vqa.views import ViewsConfig
 
@@ -155,6 +158,38 @@ def test_what_a_stage_cannot_be_set_up_for_is_raised(place: int) -> None:
     stages[place].fault = ModelError("no weights")
     with LocalExecutor(stages) as executor, pytest.raises(ModelError, match=r"^no weights$"):
         list(executor.stream(work(3)))
+
+
+@dataclass(kw_only=True)
+class Sampler(Reader):
+    """A first stage that leaves the score to the next."""
+
+    def process(self, items: Sequence[Work]) -> Iterator[Sample]:  # type: ignore[override]
+        for item in items:
+            yield Sample(row=new_row(item.clip, "print", settings="s"), views=b"")
+
+
+@pytest.mark.parametrize("fault", ["deadly", "hanging"])
+def test_what_ends_the_model_costs_that_clip_its_score_and_the_run_goes_on(tmp_path: Path, fault: str) -> None:
+    model = Deadly(
+        card=ModelCard(source="embedded"),
+        generation=GenerationConfig(),
+        model_id="m",
+        model_revision="r",
+        notes=tmp_path,
+    )
+    names = [*"abc", fault, *"def"]
+    ledger = Ledger.of([Work(clip=Clip(clip_id=name, uri=f"/{name}")) for name in names], clip_seconds=None)
+    table, progress = ScoreTable(tmp_path / "out"), JobProgress(len(names), quiet=True)
+    stages = [Sampler(), model]
+    assert not run_stages(stages, ledger, table, progress, engine=Engine.LOCAL, stall_seconds=1.0)
+    assert not list(ledger.lost())
+    rows = read_scores(tmp_path / "out").to_pylist()
+    assert {row["clip_id"]: (row["score"], row["error_kind"]) for row in rows} == dict.fromkeys(
+        "abcdef", (3.0, None)
+    ) | {fault: (None, "crashed")}
+    assert (tmp_path / fault).read_text()[-1] == "1", "tried again, alone"
+    assert {row["model_id"] for row in rows}.isdisjoint({str(os.getpid())}), "in a process of its own"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -38,9 +38,9 @@ def environment(marks: Path, **faults: str | int | bool | list[str]) -> dict[str
             (finished clips after which it is killed, or its process group gets SIGINT), `held` (clip_ids that nobody
             decodes before there is a mark `free`), `poison` and `poison_scorer` (clip_ids: who decodes or scores one
             is killed, each time), `hungry` and `hung` (a clip_id: who scores it takes memory without
-            end, or hangs for good), `slow` (a clip_id: who decodes it is slow from then on, as its node or its
-            disk may be, and notes in the mark which clips it begins), `padding` (bytes that each clip's
-            views are longer by), `model` (true: the model scores, and no digest).
+            end, or hangs for good), `slow` and `slow_scorer` (a clip_id: who decodes or scores it is slow from then
+            on, as its node or its disk may be, and notes in the mark which clips it begins), `padding` (bytes that each
+            clip's views are longer by), `model` (true: the model scores, and no digest).
     """
     marks.mkdir(exist_ok=True)
     return {VARIABLE: json.dumps({"marks": str(marks), **faults})}
@@ -74,22 +74,30 @@ def _eat() -> None:
         time.sleep(0.02)
 
 
-class FailingSampleStage(SampleStage):
-    """Is killed over a clip, or the process that decodes it for this one; or slow from a clip on."""
+class _Slow:
+    """Slow from a clip on."""
 
     _is_slow = False
+
+    def linger(self, fault: str, clip_id: str) -> None:
+        """Note the clip and wait, where the fault has happened to this one."""
+        self._is_slow = self._is_slow or _happens(fault, clip_id)
+        if self._is_slow:
+            with (Path(_faults()["marks"]) / fault).open("a") as mark:
+                mark.write(f"{clip_id}\n")
+            time.sleep(SLOW_SECONDS)
+
+
+class FailingSampleStage(SampleStage, _Slow):
+    """Is killed over a clip, or the process that decodes it for this one; or slow from a clip on."""
 
     def process(self, items: Sequence[Work]) -> Iterator[Sample | Result]:
         """As SampleStage."""
         for work in items:
             if _happens("sampler", work.clip.clip_id):
                 _die()
+            self.linger("slow", work.clip.clip_id)
             faults = _faults()
-            self._is_slow = self._is_slow or _happens("slow", work.clip.clip_id)
-            if self._is_slow:
-                with (Path(faults["marks"]) / "slow").open("a") as mark:
-                    mark.write(f"{work.clip.clip_id}\n")
-                time.sleep(SLOW_SECONDS)
             while work.clip.clip_id in faults.get("held", ()) and not (Path(faults["marks"]) / "free").exists():
                 time.sleep(0.02)
             for made in super().process([work]):
@@ -108,7 +116,7 @@ def _in_child(subject: Any, *arguments: Any, work: Callable[..., Any], **options
     return work(subject, *arguments, **options)
 
 
-class FailingScoreStage(ScoreStage):
+class FailingScoreStage(ScoreStage, _Slow):
     """Is killed over a clip; scores by `digest_score`.
 
     So a mix-up of clips shows, and no worker loads a model.
@@ -124,13 +132,14 @@ class FailingScoreStage(ScoreStage):
     def process(self, items: Sequence[Sample | Result]) -> Iterator[Result]:
         """As ScoreStage."""
         for item in items:
-            if isinstance(item, Sample) and _happens("scorer", item.row.clip_id):
+            if not isinstance(item, Sample):
+                continue
+            self.linger("slow_scorer", item.row.clip_id)
+            if _happens("scorer", item.row.clip_id) or item.row.clip_id in _faults().get("poison_scorer", ()):
                 _die()
-            if isinstance(item, Sample) and item.row.clip_id in _faults().get("poison_scorer", ()):
-                _die()
-            if isinstance(item, Sample) and _happens("hung", item.row.clip_id):
+            if _happens("hung", item.row.clip_id):
                 PyDLL(None).sleep(10**6)  # with the interpreter's lock
-            if isinstance(item, Sample) and _happens("hungry", item.row.clip_id):
+            if _happens("hungry", item.row.clip_id):
                 _eat()
         yield from super().process(items)
 

@@ -13,6 +13,7 @@ deadline. This module decides how the child starts and ends:
 
 import ctypes
 import errno
+import gc
 import io
 import itertools
 import math
@@ -33,7 +34,7 @@ from importlib import import_module
 from multiprocessing import context, forkserver, popen_forkserver, process, reduction, spawn, util
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, ParamSpec, Self, TypeVar
+from typing import Any, NamedTuple, ParamSpec, Self, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
@@ -71,6 +72,7 @@ class Guard:
         open_files: int | None = None,
         preload: Sequence[str] = (),
         tries: int = 2,
+        server: str = "",
     ) -> None:
         """Set the limits of every call; the child starts with the first call.
 
@@ -81,6 +83,7 @@ class Guard:
             open_files: files open at once on top of the idle child's, above 0; None: no limit.
             preload: modules that a child imports before its first call.
             tries: how often a call is begun whose child dies; once could be another process's doing.
+            server: name of the fork server; guards of one name share it, with the first one's `preload` loaded.
 
         Raises:
             ValueError: a limit is 0 or negative.
@@ -92,7 +95,7 @@ class Guard:
                 raise ValueError(f"Guard: {name} is {limit}. Give a number above 0.")
         self.deadline_seconds = deadline_seconds
         self.limits = Limits(memory_bytes, cpu_seconds, open_files)
-        self._preload, self._tries = tuple(preload), tries
+        self._preload, self._tries, self._server = tuple(preload), tries, server
         self._pool: ProcessPool | None = None
         self._lock = threading.Lock()
 
@@ -172,12 +175,12 @@ class Guard:
         if self._pool is not None and not self._pool.active:
             self._drop()  # the idle child was killed from outside: not this call's fault
         if self._pool is None:
-            _server(self._preload)
+            _server(self._server, self._preload)
             self._pool = ProcessPool(
                 max_workers=1,
                 initializer=_prepare_child,
                 initargs=(self._preload, hosts.is_allowed()),
-                context=_CONTEXT,
+                context=_Context(self._server),
             )
         try:
             with _sigint_blocked():
@@ -248,6 +251,8 @@ def _prepare_child(preload: Sequence[str], allows_private_hosts: bool) -> None:
         forkserver._forkserver._forkserver_alive_fd = None  # type: ignore[attr-defined]
     for name in preload:
         import_module(name)
+    gc.freeze()  # no collection visits what was loaded, whose pages the child shares with the server
+    gc.enable()
 
 
 def _answer(call: bytes, limits: Limits) -> bytes:
@@ -321,18 +326,19 @@ class _sigint_blocked:  # noqa: N801 (reads as a statement)
 
 
 _faults: dict[int, Exception] = {}  # by process: why its last child could not be started
-_servers: dict[int, forkserver.ForkServer] = {}  # by process: a forked one is not the parent of its parent's server
+# By process, as a forked one is not the parent of its parent's servers, and by name.
+_servers: dict[tuple[int, str], forkserver.ForkServer] = {}
 
 
-def _server(preload: Sequence[str] = ()) -> forkserver.ForkServer:
+def _server(name: str = "", preload: Sequence[str] = ()) -> forkserver.ForkServer:
     """Fork server of this process, with the first guard's `preload` loaded."""
-    process_id = os.getpid()
-    if process_id not in _servers:
+    key = os.getpid(), name
+    if key not in _servers:
         server = forkserver.ForkServer()
         _keep_sockets_short()
-        server.set_forkserver_preload(["vqa.media", *preload])
-        _servers.setdefault(process_id, server)
-    return _servers[process_id]
+        server.set_forkserver_preload(["vqa.uncollected", "vqa.media", *preload])
+        _servers.setdefault(key, server)
+    return _servers[key]
 
 
 def _keep_sockets_short() -> None:
@@ -351,8 +357,10 @@ class _Popen(popen_forkserver.Popen):
     """Standard library's Popen on this module's server, without the parent's main."""
 
     _fds: list[int]
+    _name: str  # of its server
 
     def _launch(self, process_obj: process.BaseProcess) -> None:
+        self._name = getattr(process_obj, "server", "")
         data = spawn.get_preparation_data(process_obj.name)
         data = {key: value for key, value in data.items() if not key.startswith("init_main")}
         buffer = io.BytesIO()
@@ -370,10 +378,10 @@ class _Popen(popen_forkserver.Popen):
                 if is_last:
                     _faults[os.getpid()] = error  # pebble would only say that its pool broke
                     raise
-                _servers.pop(os.getpid(), None)
+                _servers.pop((os.getpid(), self._name), None)
 
     def _fork(self, buffer: io.BytesIO) -> None:
-        self.sentinel, writer = _server().connect_to_new_process(self._fds)
+        self.sentinel, writer = _server(self._name).connect_to_new_process(self._fds)
         parent_writer = os.dup(writer)  # the child sees the end of its parent by this pipe
         self.finalizer = util.Finalize(self, util.close_fds, (parent_writer, self.sentinel))  # type: ignore[attr-defined]
         try:
@@ -386,13 +394,21 @@ class _Popen(popen_forkserver.Popen):
 
 
 class _Process(context.ForkServerProcess):
+    server: str  # its name
+
     @staticmethod
     def _Popen(process_obj: process.BaseProcess) -> _Popen:  # noqa: N802 (the standard library's name)
         return _Popen(process_obj)
 
 
 class _Context(context.ForkServerContext):
-    Process = _Process
+    """The standard library's, whose processes are forked from the server of a name."""
 
+    def __init__(self, server: str) -> None:
+        super().__init__()
+        self._of_server = server
 
-_CONTEXT = _Context()
+    def Process(self, *args: Any, **kwargs: Any) -> _Process:  # type: ignore[override]  # noqa: N802 (as above)
+        made = _Process(*args, **kwargs)
+        made.server = self._of_server
+        return made
