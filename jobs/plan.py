@@ -17,7 +17,7 @@ from vqa.model.engines.config import EngineConfig
 
 RESAMPLES = 500
 QUANTILES = (0.5, 0.9, 0.99)
-RAY_SECONDS = 0.004  # an assumption: docs/benchmarks/planning.md
+RAY_SECONDS = 0.002  # docs/benchmarks/planning.md
 
 
 class Hardware(Strict):
@@ -33,7 +33,7 @@ class Hardware(Strict):
     read_gbit: float | None = Field(None, gt=0, description="Gbit/s that a machine reads; null = no limit")
     store_gbit: float | None = Field(None, gt=0, description="Gbit/s that the storage gives all; null = no limit")
     driver_seconds: float = Field(
-        RAY_SECONDS, ge=0, description="of the driver for a clip on Ray, beside ledger and table; assumed"
+        RAY_SECONDS, ge=0, description="of the driver for a clip on Ray, beside ledger and table"
     )
     price_per_hour: float | None = Field(None, ge=0, description="of a machine, in your currency")
 

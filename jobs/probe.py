@@ -23,12 +23,14 @@ from jobs.local_executor import LocalExecutor
 from jobs.request import ScoreInputs, stages_of
 from jobs.resume import Work, stamp
 from jobs.stages import Item, Resources, Sample, Stage
+from vqa import machine
 from vqa.data.score_table import WITHOUT_SCORE, ScoreRow, ScoreTable
 from vqa.errors import UsageError
 from vqa.media.storage.stores import is_remote
 from vqa.types import Clip
 
 DRIVER_ROWS = 1000  # a part of the table
+MOST_QUEUED = 0.95  # of the time of a clip: something is left for work
 Numbers = NDArray[np.float64]
 
 
@@ -85,7 +87,7 @@ class TimedBatch(NamedTuple):
 
 @dataclass(kw_only=True)
 class Timed:
-    """A stage that times its work on each batch, without the wait of its results.
+    """A stage that times its work on each batch, without the wait of its results or for a core.
 
     A worker's first batch is noted apart: processes start with it, and libraries warm up.
     """
@@ -124,13 +126,13 @@ class Timed:
     def process(self, items: Sequence[Item]) -> Iterator[Item]:
         """What the stage makes, noted when the batch is done."""
         made: list[Item] = []
-        spent, started = 0.0, time.perf_counter()
+        spent, started = 0.0, _working_seconds()
         for one in self.stage.process(items):
-            spent += time.perf_counter() - started
+            spent += _working_seconds() - started
             made.append(_facts(one))
             yield one
-            started = time.perf_counter()
-        spent += time.perf_counter() - started
+            started = _working_seconds()
+        spent += _working_seconds() - started
         if made:
             (self.later if self._is_warm else self.first).append(TimedBatch(spent, items, made))
         self._is_warm = True
@@ -138,6 +140,11 @@ class Timed:
     def close(self) -> None:
         """Close the stage."""
         self.stage.close()
+
+
+def _working_seconds() -> float:
+    """A clock of this thread that stands still while it waits for a core."""
+    return time.perf_counter() - machine.queued_seconds()
 
 
 def _facts(item: Item) -> Item:
@@ -196,7 +203,8 @@ def probe_job(
         file_bytes=np.array([sizes[_place(batch)] for batch in files]),
         read_share=1.0 if any_remote else decoders.read_share([sizes[uri] for uri in places]),
         clips=np.array([len(batch.made) for batch in files], np.float64),
-        decode_seconds=np.array([batch.seconds for batch in files]),
+        # The probe decodes and scores at once on the same cores: what waited for one would be counted twice.
+        decode_seconds=np.array([batch.seconds for batch in files]) * (1 - decoders.queued_share(every)),
         score_seconds=np.array(
             [score_seconds] if score_seconds else [spent / count for spent, count in counts for _ in range(count)]
         ),
@@ -234,14 +242,21 @@ def _driver_seconds(found: Sequence[ScoreRow]) -> float:
         return (time.perf_counter() - started) / (DRIVER_ROWS - 1)
 
 
+class _Look(NamedTuple):
+    files: int  # done by all decoders
+    read_bytes: int
+    queued_seconds: float
+
+
 class _Decoders:
-    """Memory and bytes read of the decoding processes, which only tell while alive."""
+    """Memory, bytes read and waits of the decoding processes, which only tell while alive."""
 
     def __init__(self) -> None:
         self.peak_bytes = 0
-        self._begun: tuple[int, int] | None = None  # files done and bytes read at the first look: modules before it
-        self._ended = (0, 0)
+        self._begun: _Look | None = None  # modules are read before it
+        self._ended = _Look(0, 0, 0.0)
         self._read: dict[int, int] = {}
+        self._queued: dict[int, float] = {}
 
     def look(self, files: int) -> None:
         for one in psutil.Process().children(recursive=True):
@@ -249,11 +264,18 @@ class _Decoders:
                 if not one.children():  # not their fork server
                     self.peak_bytes = max(self.peak_bytes, one.memory_info().rss)
                     self._read[one.pid] = one.io_counters().read_chars
-        self._ended = (files, sum(self._read.values()))
+                    self._queued[one.pid] = machine.queued_seconds(one.pid)
+        self._ended = _Look(files, sum(self._read.values()), sum(self._queued.values()))
         self._begun = self._begun or self._ended
 
     def read_share(self, sizes: Sequence[float]) -> float:
         """Share read of the bytes of the files done between the first look and the last."""
         first, last = self._begun or self._ended, self._ended
-        between = sum(sizes[first[0] : last[0]])
-        return min(1.0, (last[1] - first[1]) / between) if between else 1.0
+        between = sum(sizes[first.files : last.files])
+        return min(1.0, (last.read_bytes - first.read_bytes) / between) if between else 1.0
+
+    def queued_share(self, files: Sequence[TimedBatch]) -> float:
+        """Share of the time of the files done between these looks in which decoders waited for a core."""
+        first, last = self._begun or self._ended, self._ended
+        between = sum(one.seconds for one in files[first.files : last.files])
+        return min(MOST_QUEUED, (last.queued_seconds - first.queued_seconds) / between) if between else 0.0

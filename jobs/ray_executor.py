@@ -25,7 +25,7 @@ from jobs import _compat
 from jobs.guarded import ChildLostError, GuardedStage, in_child
 from jobs.ray_session import ray_session
 from jobs.resume import Work
-from jobs.stages import Item, Result, Sample, Stage
+from jobs.stages import Item, Result, Stage
 from jobs.waiting import LossWatch, say_on_stderr, wait_for_process, wait_for_room
 from vqa.console import WAIT_SECONDS
 from vqa.errors import ModelError, VqaError
@@ -41,7 +41,7 @@ SPAN_SECONDS = 2.0  # over which files are counted: from the start, where a star
 # What waits was cut at the rate of the past. A core has so many tasks on their way to it; more come one by one, as fast
 # as tasks are meant to come.
 TASKS_PER_CORE = 32
-PACKET_SECONDS = 0.1  # rows that are made within leave a worker together
+PACKET_SECONDS = 0.1  # what is made within leaves a worker together
 POLL_SECONDS = 0.05  # how soon work that is planned reaches Ray
 # A clip is tried twice: with its neighbours in a batch, then, where their worker died, alone (as a GuardedStage does
 # where the model's process died). Each such end costs a worker that must load its model anew, so Ray itself retries
@@ -219,11 +219,12 @@ class StageWorker:
             return
         items = _items(batch)
         try:
-            made = self._timed(self._stage.process([item for item in items if not isinstance(item, VqaError)]))
-            if self._stage.batch_size:
-                yield _table(list(made))
+            given = [item for item in items if not isinstance(item, VqaError)]
+            if size := self._stage.batch_size:  # a batch of packets may hold more
+                for at in range(0, len(given), size):
+                    yield _table(list(self._timed(self._stage.process(given[at : at + size]))))
             else:
-                yield from map(_table, _packets_of(made, self._packet_seconds))
+                yield from map(_table, _packets_of(self._timed(self._stage.process(given)), self._packet_seconds))
         except ModelError:
             # This process can give no more. Ray starts another and retries only where a process dies.
             os._exit(1)
@@ -247,12 +248,12 @@ class StageWorker:
 
 
 def _packets_of(made: Iterable[Item], seconds: float) -> Iterator[list[Item]]:
-    """Packets of rows made within `seconds`; samples go singly, to be batched later."""
+    """Packets of what is made within `seconds`: Ray takes some 20 of them a second from a worker."""
     packet: list[Item] = []
     began = time.monotonic()
     for one in made:
         packet.append(one)
-        if isinstance(one, Sample) or time.monotonic() - began >= seconds:
+        if time.monotonic() - began >= seconds:
             yield packet
             packet, began = [], time.monotonic()
     if packet:
@@ -338,7 +339,7 @@ class _Feed:
     def _size(self, most: int) -> int:
         since, before = self._marks[0] if self._marks else (math.inf, 0)
         per_second = (self._done - before) / max(1.0, time.monotonic() - since)
-        return max(1, min(most, int(per_second / TASKS_PER_SECOND)))
+        return max(1, min(most, math.ceil(per_second / TASKS_PER_SECOND)))
 
     def dataset(self) -> "Dataset":
         """The packets, a block each."""

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -145,3 +146,19 @@ def test_a_process_in_a_real_group_uses_its_share(group: list[Path]) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, *map(str, group)], capture_output=True, text=True, check=True)
     assert [int(word) for word in done.stdout.split()] == [1, 3 * 2**30, 1, 3 * 2**30]
+
+
+@pytest.mark.skipif(not Path("/proc/thread-self/schedstat").exists(), reason="Linux tells it")
+def test_a_process_that_shares_its_core_waits_for_it() -> None:
+    code = f"import os\nos.sched_setaffinity(0, {{{min(os.sched_getaffinity(0))}}})\nwhile True: pass"
+    both = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
+    try:
+        deadline = time.monotonic() + 60
+        while any(machine.queued_seconds(one.pid) < 0.3 for one in both):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        for one in both:
+            one.kill()
+            one.wait()
+    assert machine.queued_seconds(both[0].pid) == 0.0, "it is gone"

@@ -51,6 +51,17 @@ def shared_memory_bytes(folder: Path = Path("/dev/shm")) -> int:  # noqa: S108 (
         return 0
 
 
+def queued_seconds(process: int | None = None) -> float:
+    """Seconds that a process's first thread (None: this thread) could have run and waited for a core.
+
+    0 where the kernel does not tell, as on other systems than Linux.
+    """
+    try:
+        return int(_words(Path(f"/proc/{process or 'thread-self'}/schedstat"))[1]) / 1e9
+    except (IndexError, ValueError):
+        return 0.0
+
+
 def _groups(root: Path, own: Path, controller: str) -> Iterator[Path]:
     """Control groups (v1, v2) that limit this process: its own and all above.
 

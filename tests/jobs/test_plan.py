@@ -2,6 +2,9 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +19,7 @@ import jobs.score
 from jobs.config import JobConfig
 from jobs.plan import RAY_SECONDS, Fleet, Hardware, fleet, forecast, read_hardware
 from jobs.planning import PlanRequest, plan, verdict
-from jobs.probe import Probe, chosen, probe_job
+from jobs.probe import Probe, Timed, TimedBatch, chosen, probe_job
 from jobs.request import ScoreInputs, ScoreRequest, inputs_of
 from jobs.resume import Work
 from jobs.score import score
@@ -242,6 +245,46 @@ def test_a_probe_without_a_model(folder: Path, model_card: Path, tmp_path: Path)
     assert forecast(found, on).rates["scoring"] == pytest.approx(8 / found.score_per_clip)
 
 
+class Busy(Naming):
+    """A stage that works for a while."""
+
+    def process(self, items: Sequence[Work]) -> Iterator[ScoreRow]:
+        until = time.thread_time() + 0.5
+        while time.thread_time() < until:
+            pass
+        yield from super().process(items)
+
+
+@pytest.mark.skipif(not Path("/proc/thread-self/schedstat").exists(), reason="Linux tells it")
+def test_the_wait_for_a_core_is_no_work() -> None:
+    allowed = os.sched_getaffinity(0)
+    one_core = {min(allowed)}
+    code = f"import os\nos.sched_setaffinity(0, {one_core})\nwhile True: pass"
+    others = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
+    os.sched_setaffinity(0, one_core)
+    try:
+        timed, began = Timed(stage=Busy()), time.perf_counter()
+        assert len(list(timed.process([Work(clip=Clip(clip_id="a", uri="/a"))]))) == 1
+        took = time.perf_counter() - began
+    finally:
+        os.sched_setaffinity(0, allowed)
+        for other in others:
+            other.kill()
+            other.wait()
+    assert timed.first[0].seconds == pytest.approx(0.5, rel=0.3)
+    assert took > 1.0, "by the clock it was more"
+
+
+def test_what_decoders_wait_for_a_core_is_told_of_the_files_between_two_looks() -> None:
+    decoders = jobs.probe._Decoders()
+    decoders._begun, decoders._ended = jobs.probe._Look(1, 0, 0.5), jobs.probe._Look(3, 0, 2.0)
+    files = [TimedBatch(seconds, [], []) for seconds in (9.0, 2.0, 3.0, 9.0)]
+    assert decoders.queued_share(files) == pytest.approx(1.5 / 5.0)
+    assert jobs.probe._Decoders().queued_share(files) == 0.0
+    decoders._ended = jobs.probe._Look(3, 0, 100.0)
+    assert decoders.queued_share(files) < 1, "something is left for work"
+
+
 @dataclass(kw_only=True)
 class Sleeper(Naming):
     """A first stage that takes a known time for each clip, on two workers, whatever else the machine is at."""
@@ -350,7 +393,7 @@ def test_that_nothing_can_be_scored_is_said(
         (
             {"cores": 400},
             10**7,
-            "Clips per second grow with the GPUs up to 8. At 64 they are 2.0 times those of 8: the driver (several",
+            "Clips per second grow with the GPUs up to 8. At 64 they are 3.4 times those of 8: the driver (several",
         ),
         (
             {"driver_seconds": 0.0},
@@ -360,7 +403,7 @@ def test_that_nothing_can_be_scored_is_said(
         (
             {"cores": 400},
             100,
-            "Clips per second grow with the GPUs up to 8. At 64 they are 2.0 times those of 8: the driver (several "
+            "Clips per second grow with the GPUs up to 8. At 64 they are 3.4 times those of 8: the driver (several "
             "runs over parts of the clips, each with an --out of its own). At 8: few clips: start and stragglers take",
         ),
     ],

@@ -4,6 +4,7 @@ import itertools
 import pickle
 import subprocess
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -31,14 +32,33 @@ class Sampling(Naming):
             yield row if n % 2 else Sample(row=row, views=b"views")
 
 
+@dataclass(kw_only=True)
+class Batches(Naming):
+    """A stage that notes the sizes of its batches."""
+
+    batch_size: int | None = None
+    seen: list[int] = field(default_factory=list)
+
+    def process(self, items: Sequence[Work]) -> Iterator[ScoreRow]:
+        self.seen.append(len(items))
+        yield from super().process(items)
+
+
 def works(count: int) -> list[Work]:
     return [Work(clip=Clip(clip_id=f"{n}", uri=f"/{n}.mp4")) for n in range(count)]
 
 
-def test_rows_that_come_fast_travel_together_and_samples_alone() -> None:
+def test_what_comes_fast_travels_together() -> None:
+    """Samples too: Ray takes some 20 packets a second from a decoder, of which a picture takes a hundredth."""
     assert sent(StageWorker(Naming(), packet_seconds=60), works(10)) == [10]
     assert sent(StageWorker(Naming()), works(3)) == [1, 1, 1]
-    assert sent(StageWorker(Sampling(), packet_seconds=60), works(5)) == [1, 2, 2]
+    assert sent(StageWorker(Sampling(), packet_seconds=60), works(5)) == [5]
+
+
+def test_a_model_is_given_no_more_at_once_than_it_takes() -> None:
+    stage = Batches(batch_size=4)
+    assert sent(StageWorker(stage, packet_seconds=60), works(10)) == [4, 4, 2]
+    assert stage.seen == [4, 4, 2]
 
 
 def test_files_travel_together_by_the_rate_at_which_they_are_finished(monkeypatch: pytest.MonkeyPatch) -> None:
