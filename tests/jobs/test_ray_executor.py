@@ -85,6 +85,10 @@ def test_packets_are_as_large_as_the_driver_needs_them(monkeypatch: pytest.Monke
         clock[0] = 100.0 + second
         feed.finished(1)
     assert feed._size(64) == 1
+    for _ in range(10):  # then somewhat more than it hands out one by one: it would never be more
+        clock[0] += 1
+        feed.finished(3 * ray_executor.TASKS_PER_SECOND // 2)
+    assert feed._size(64) == 2
     for _ in range(10):  # then fifty times what the driver can hand out one by one: that counts soon
         clock[0] += 1
         feed.finished(50 * ray_executor.TASKS_PER_SECOND)
