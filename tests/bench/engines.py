@@ -54,9 +54,10 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep each engine's answers here, and use those kept")
     parser.add_argument("--in-vllm", nargs=2, metavar=("VIEWS", "ANSWERS"), help=argparse.SUPPRESS)
     parser.add_argument("--deterministic", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--parts", type=int, default=1, help=argparse.SUPPRESS)
     wish = parser.parse_args()
     if wish.in_vllm:
-        in_vllm(*map(Path, wish.in_vllm), deterministic=wish.deterministic)
+        in_vllm(*map(Path, wish.in_vllm), deterministic=wish.deterministic, parts=wish.parts)
         return
     with tempfile.TemporaryDirectory() as place:
         kept = Kept(wish.keep or Path(place), list(spans(wish.clips)))
@@ -67,8 +68,9 @@ def main() -> None:
             command = [*serve, "--dtype", dtype]
             kept.make(f"transformers serve, {dtype}", partial(served, kept.views, command, Path(place) / "log"))
         if wish.vllm:
-            for name, more in {"vllm, float32": [], "vllm, float32, deterministic": ["--deterministic"]}.items():
-                kept.make(name, partial(start_vllm, kept.views, wish.vllm, Path(place), *more))
+            ways = {"": [], ", deterministic": ["--deterministic"], ", tensor_parallel 2": ["--parts", "2"]}
+            for name, more in ways.items():
+                kept.make(f"vllm, float32{name}", partial(start_vllm, kept.views, wish.vllm, Path(place), *more))
             serve = [wish.vllm, "-m", "vllm.entrypoints.openai.api_server", "--model", str(EMBEDDED)]
             serve += ["--dtype", "float32", "--max-model-len", "4096", "--enforce-eager"]
             serve += ["--limit-mm-per-prompt", '{"image": 20, "video": 0}']
@@ -93,14 +95,15 @@ class Kept:
 def start_vllm(views: list[Views], python: str, folder: Path, *more: str) -> Answers:
     (folder / "views").write_bytes(pickle.dumps(views))
     own = [python, __file__, "--in-vllm", str(folder / "views"), str(folder / "answers"), *more]
-    subprocess.run(own, check=True, env=os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1"} | ONE_CORE)
+    cores = ONE_CORE | ({"VLLM_CPU_OMP_THREADS_BIND": "0|1"} if "--parts" in more else {})  # a core for each part
+    subprocess.run(own, check=True, env=os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1"} | cores)
     return dict(json.loads((folder / "answers").read_text()))
 
 
-def in_vllm(views: Path, out: Path, *, deterministic: bool) -> None:
+def in_vllm(views: Path, out: Path, *, deterministic: bool, parts: int) -> None:
     """The answers of vLLM itself, in its own environment."""
     seen = pickle.loads(views.read_bytes())
-    engine = EngineConfig(name="vllm", max_model_len=4096, compile=False)
+    engine = EngineConfig(name="vllm", max_model_len=4096, compile=False, tensor_parallel=parts)
     out.write_text(json.dumps(answers(seen, engine=engine, deterministic=deterministic)))
 
 
