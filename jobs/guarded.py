@@ -94,7 +94,7 @@ class GuardedStage:
 
 
 def in_child(stage: Stage, stall_seconds: float | None) -> Stage | GuardedStage:
-    """The stage in a child where it loads a model into its own process, else as it is."""
+    """The stage in a child where it loads a model into its process, else as it is."""
     if isinstance(stage, ScoreStage | LightStage) and stage.preload:
         return GuardedStage(stage, stall_seconds=stall_seconds)
     return stage

@@ -1,4 +1,4 @@
-"""The stages without Ray: clips are decoded ahead of the model, each in children that may die."""
+"""The stages without Ray: clips are decoded ahead of the model, each in a child."""
 
 import copy
 import logging
@@ -21,7 +21,7 @@ POLL_SECONDS = 0.2  # how soon a decoder that waits for room notices that the ru
 
 
 class LocalExecutor:
-    """The first stage in threads, a guarded child each; the rest in the caller's, a model in a child."""
+    """The first stage in threads, the rest in the caller's; both have children."""
 
     def __init__(self, stages: Sequence[Stage], *, stall_seconds: float | None = None) -> None:
         """Nothing is started yet.

@@ -87,7 +87,9 @@ class TimedBatch(NamedTuple):
 
 @dataclass(kw_only=True)
 class Timed:
-    """A stage that times its work on each batch, without the wait of its results or for a core.
+    """A stage that times its work on each batch, without its waits.
+
+    Those are for who takes the results, and for a core.
 
     A worker's first batch is noted apart: processes start with it, and libraries warm up.
     """
@@ -249,7 +251,7 @@ class _Look(NamedTuple):
 
 
 class _Decoders:
-    """Memory, bytes read and waits of the decoding processes, which only tell while alive."""
+    """Memory, bytes read and waits of the decoders, which only tell while alive."""
 
     def __init__(self) -> None:
         self.peak_bytes = 0
@@ -275,7 +277,7 @@ class _Decoders:
         return min(1.0, (last.read_bytes - first.read_bytes) / between) if between else 1.0
 
     def queued_share(self, files: Sequence[TimedBatch]) -> float:
-        """Share of the time of the files done between these looks in which decoders waited for a core."""
+        """Share of the time of those files in which the decoders waited for a core."""
         first, last = self._begun or self._ended, self._ended
         between = sum(one.seconds for one in files[first.files : last.files])
         return min(MOST_QUEUED, (last.queued_seconds - first.queued_seconds) / between) if between else 0.0

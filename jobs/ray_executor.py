@@ -248,7 +248,10 @@ class StageWorker:
 
 
 def _packets_of(made: Iterable[Item], seconds: float) -> Iterator[list[Item]]:
-    """Packets of what is made within `seconds`: Ray takes some 20 of them a second from a worker."""
+    """Packets of what is made within `seconds`.
+
+    Ray takes some 20 of them a second from a worker.
+    """
     packet: list[Item] = []
     began = time.monotonic()
     for one in made:

@@ -52,9 +52,9 @@ def shared_memory_bytes(folder: Path = Path("/dev/shm")) -> int:  # noqa: S108 (
 
 
 def queued_seconds(process: int | None = None) -> float:
-    """Seconds that a process's first thread (None: this thread) could have run and waited for a core.
+    """Seconds that a thread could have run and waited for a core.
 
-    0 where the kernel does not tell, as on other systems than Linux.
+    Of a process its first thread; None: this thread. 0 where the kernel does not tell, as on other systems than Linux.
     """
     try:
         return int(_words(Path(f"/proc/{process or 'thread-self'}/schedstat"))[1]) / 1e9

@@ -336,7 +336,7 @@ def _server(name: str = "", preload: Sequence[str] = ()) -> forkserver.ForkServe
     if key not in _servers:
         server = forkserver.ForkServer()
         _keep_sockets_short()
-        server.set_forkserver_preload(["vqa.uncollected", "vqa.media", *preload])
+        server.set_forkserver_preload(["vqa.media.uncollected", *preload])
         _servers.setdefault(key, server)
     return _servers[key]
 
