@@ -212,8 +212,9 @@ class Simulation:
         on, done = self._on, self._done
         # Between three tenths and seven of the clips: the start is over, and no worker has run out of work.
         low, high = int(0.3 * self._clips), int(0.7 * self._clips)
-        rate = (high - low) / (done[high] - done[low]) if high > low else self._clips / done[-1]
-        rate = float(rate)
+        # A line through them: batches of many workers end at once, and a window's ends fall between two or on one.
+        each = float(np.polyfit(np.arange(low, high), done[low:high], 1)[0]) if high > low + 1 else 0.0
+        rate = 1 / each if each > 0 else self._clips / done[-1]
         servers = {"decoding": on.decoders, "scoring": on.scorers, "storage": self._streams, "driver": 1}
         demand = {part: self._busy[part] / self._clips for part in PARTS}
         busy = {part: min(1.0, rate * demand[part] / servers[part]) for part in PARTS}

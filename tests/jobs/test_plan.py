@@ -398,7 +398,7 @@ def test_that_nothing_can_be_scored_is_said(
         (
             {"driver_seconds": 0.0},
             10**7,
-            "Clips per second grow with the GPUs up to 64. The model waits for 33% of the time: decode cores (more",
+            "Clips per second grow with the GPUs up to 64. The model waits for 35% of the time: decode cores (more",
         ),
         (
             {"cores": 400},
