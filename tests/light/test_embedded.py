@@ -26,6 +26,10 @@ def test_the_embedded_student_loads_no_language_model(tmp_path: Path) -> None:
         "import sys; from vqa.cli import main\n"
         f"sys.argv = ['vqa', *{arguments!r}]\n"
         "try: main()\nexcept SystemExit as end: assert not end.code, end.code\n"
+        "assert 'transformers' not in sys.modules\n"
+        "from jobs.stages import LightStage\nfrom importlib import import_module\n"  # as the student's process does
+        "from vqa.light.card import EMBEDDED_STUDENT\n"
+        "student = [import_module(name) for name in LightStage.preload][0].Student.load(EMBEDDED_STUDENT)\n"
         "assert 'torch' in sys.modules and 'transformers' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -252,7 +252,6 @@ def _prepare_child(preload: Sequence[str], allows_private_hosts: bool) -> None:
     for name in preload:
         import_module(name)
     gc.freeze()  # no collection visits what was loaded, whose pages the child shares with the server
-    gc.enable()
 
 
 def _answer(call: bytes, limits: Limits) -> bytes:
@@ -336,7 +335,7 @@ def _server(name: str = "", preload: Sequence[str] = ()) -> forkserver.ForkServe
     if key not in _servers:
         server = forkserver.ForkServer()
         _keep_sockets_short()
-        server.set_forkserver_preload(["vqa.media.uncollected", *preload])
+        server.set_forkserver_preload(["vqa.media", *preload])
         _servers.setdefault(key, server)
     return _servers[key]
 
