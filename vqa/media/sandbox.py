@@ -13,7 +13,6 @@ deadline. This module decides how the child starts and ends:
 
 import ctypes
 import errno
-import gc
 import io
 import itertools
 import math
@@ -251,7 +250,6 @@ def _prepare_child(preload: Sequence[str], allows_private_hosts: bool) -> None:
         forkserver._forkserver._forkserver_alive_fd = None  # type: ignore[attr-defined]
     for name in preload:
         import_module(name)
-    gc.freeze()  # no collection visits what was loaded, whose pages the child shares with the server
 
 
 def _answer(call: bytes, limits: Limits) -> bytes:
