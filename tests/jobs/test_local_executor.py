@@ -164,6 +164,7 @@ def test_what_a_stage_cannot_be_set_up_for_is_raised(place: int) -> None:
 class Sampler(Reader):
     """A first stage that leaves the score to the next."""
 
+    # Reader gives rows; stages take what the one before gives
     def process(self, items: Sequence[Work]) -> Iterator[Sample]:  # type: ignore[override]
         for item in items:
             yield Sample(row=new_row(item.clip, "print", settings="s"), views=b"")

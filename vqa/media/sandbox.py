@@ -405,6 +405,7 @@ class _Context(context.ForkServerContext):
         super().__init__()
         self._of_server = server
 
+    # A class there, which pebble only calls
     def Process(self, *args: Any, **kwargs: Any) -> _Process:  # type: ignore[override]  # noqa: N802 (as above)
         made = _Process(*args, **kwargs)
         made.server = self._of_server
