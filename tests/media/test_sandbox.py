@@ -341,6 +341,31 @@ def test_ctrl_c_stops_a_busy_call_at_once_with_one_traceback_only(tmp_path) -> N
     assert not is_alive(int(child.read_text()))
 
 
+def test_ctrl_c_while_the_server_imports_ends_at_once_and_quietly(tmp_path) -> None:
+    """As torch takes seconds. What is left behind, a server and a child that it begins, says nothing."""
+    (tmp_path / "slow_start.py").write_text(
+        f"import pathlib, time; pathlib.Path({str(tmp_path / 'begun')!r}).touch(); time.sleep(10)"
+    )
+    script = start_script(
+        tmp_path,
+        f"""
+        import os
+        from tests.support import native_faults
+        from vqa.media import Guard
+        os.environ["PYTHONPATH"] += {os.pathsep + str(tmp_path)!r}
+        try:
+            Guard(deadline_seconds=60.0, memory_bytes=None, preload=["slow_start"]).run(native_faults.echo, "never")
+        except KeyboardInterrupt:
+            print("stopped")
+        """,
+        group=True,
+    )
+    assert wait_until((tmp_path / "begun").exists, 60)
+    os.killpg(script.pid, signal.SIGINT)
+    assert script.wait(timeout=8) == 0
+    assert script.communicate(timeout=60) == ("stopped\n", "")
+
+
 @pytest.mark.alone
 def test_killing_the_server_while_it_starts_the_child_loses_no_call() -> None:
     rng = np.random.default_rng(1)

@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from importlib import import_module
-from multiprocessing import context, forkserver, popen_forkserver, process, reduction, spawn, util
+from multiprocessing import context, forkserver, popen_forkserver, process, reduction, resource_tracker, spawn, util
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, ParamSpec, Self, TypeVar
@@ -182,8 +182,7 @@ class Guard:
                 context=_Context(self._server),
             )
         try:
-            with _sigint_blocked():
-                future = self._pool.schedule(_answer, args=(call, self.limits), timeout=self.deadline_seconds)
+            future = self._pool.schedule(_answer, args=(call, self.limits), timeout=self.deadline_seconds)
         except (RuntimeError, OSError, MemoryError) as error:
             self._drop()
             if what := machine.shortage(_faults.pop(os.getpid(), error)):
@@ -312,14 +311,31 @@ def _data_bytes() -> int:
 # --- how it starts --------------------------------------------------------------------------------------------------
 
 
-class _sigint_blocked:  # noqa: N801 (reads as a statement)
-    """Block on Ctrl-C that a starting server inherits, until it ignores it itself."""
+def _start(server: forkserver.ForkServer) -> None:
+    """Start a server, if it is not there, that never hears of Ctrl-C, also before it ignores it itself."""
+    resource_tracker.ensure_running()  # it lets Ctrl-C through to what is started after it
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        server.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def __enter__(self) -> None:
-        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
-    def __exit__(self, *_: object) -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+class _Beginning:
+    """The first that a child reads."""
+
+    def __reduce__(self) -> tuple[Callable[[], None], tuple[()]]:
+        return _begin, ()
+
+
+def _begin() -> None:
+    sys.excepthook = _say_unless_left
+
+
+def _say_unless_left(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A parent that ends takes its semaphores along, and a child that is just starting finds none."""
+    if not isinstance(error, FileNotFoundError | EOFError):
+        sys.__excepthook__(kind, error, trace)
 
 
 _faults: dict[int, Exception] = {}  # by process: why its last child could not be started
@@ -360,6 +376,7 @@ class _Popen(popen_forkserver.Popen):
         self._name = getattr(process_obj, "server", "")
         data = spawn.get_preparation_data(process_obj.name)
         data = {key: value for key, value in data.items() if not key.startswith("init_main")}
+        data["begin"] = _Beginning()
         buffer = io.BytesIO()
         context.set_spawning_popen(self)
         try:
@@ -378,7 +395,9 @@ class _Popen(popen_forkserver.Popen):
                 _servers.pop((os.getpid(), self._name), None)
 
     def _fork(self, buffer: io.BytesIO) -> None:
-        self.sentinel, writer = _server(self._name).connect_to_new_process(self._fds)
+        server = _server(self._name)
+        _start(server)
+        self.sentinel, writer = server.connect_to_new_process(self._fds)
         parent_writer = os.dup(writer)  # the child sees the end of its parent by this pipe
         self.finalizer = util.Finalize(self, util.close_fds, (parent_writer, self.sentinel))  # type: ignore[attr-defined]
         try:
