@@ -1,7 +1,7 @@
 # Two commands do all the set-up: `make score` and `make test`. Both need Python 3.11 or newer, git and make.
 PYTHON ?= python3
 VIDEOS ?=
-OUT ?= out
+OUT ?= demo
 FAST = tests/cli tests/data tests/evaluate tests/jobs tests/metrics tests/rewards tests/samplers tests/support \
   tests/test_config.py tests/test_prompt.py tests/test_readme.py --ignore tests/data/synthetic --ignore tests/jobs/test_stages.py
 BIN := .venv/bin

@@ -50,11 +50,21 @@ class GuardedStage:
         return self._inner.batch_size
 
     def setup(self) -> None:
-        """Load the model in a child. Raises ModelError as the stage, ChildLostError."""
-        try:
-            self._guard.run(_set_up, self._inner)
-        except ClipError as error:
-            raise ChildLostError("the process that loads the model died") from error
+        """Load the model in a child, twice if the first one dies over it.
+
+        Raises ModelError as the stage, ChildLostError.
+        """
+        for is_last in (False, True):
+            try:
+                return self._guard.run(_set_up, self._inner)
+            except ClipError as error:
+                if is_last:
+                    raise ChildLostError(
+                        f"model {self._inner.by.model_id}: the process that loads it died twice. For want of memory "
+                        "the system kills without a word: see its log, give more memory or take a smaller model; the "
+                        "same command resumes"
+                    ) from error
+        return None
 
     def close(self) -> None:
         """End the child."""

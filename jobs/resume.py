@@ -152,7 +152,6 @@ class Planner:
         self._chunks = self._planned()
         self.files = self.found = self.reused = self.stale = self.retried = 0
         self._windows: list[str] = []  # stale rows that may yet be listed as clips of their own
-        self.is_complete = False
 
     def _planned(self) -> Iterator[list[Work]]:
         for chunk in self._clips.grouped(PLAN_CHUNK):
@@ -166,8 +165,12 @@ class Planner:
             self.retried += plan.retried
             self._tell(self.found + self._clips.listed - self.files, self._clips.is_complete)
             yield plan.work
-        self.is_complete = True
         self._retire(self.unlisted(self._windows))
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all clips are listed and planned."""
+        return self._clips.is_complete and self.files == self._clips.listed
 
     def unlisted(self, names: Iterable[str]) -> list[str]:
         """Those that are no clips of their own."""

@@ -109,6 +109,7 @@ def _listed(clips: ClipList) -> Values:
         "skipped_by_suffix": facts.skipped_by_suffix,
         "unreadable_folders": list(facts.unreadable_folders),
         "duplicates": facts.repeated,
+        "hidden": facts.hidden,
     }
 
 
@@ -258,6 +259,9 @@ def _announce(inputs: ScoreInputs, plan: Planner, progress: JobProgress) -> None
         progress.say(f"skipped files that are no video or picture by their name: {names} (--include takes them)")
     if listing.litter:
         progress.say(f"skipped {counted(listing.litter, 'file')} in @eaDir, #recycle, __MACOSX and the like")
+    if listing.hidden:
+        names = "file or folder" if listing.hidden == 1 else "files and folders"
+        progress.say(f"skipped {listing.hidden} hidden {names}, whose names begin with a dot; name one to score it")
     if listing.excluded:
         progress.say(f"left out by --exclude: {counted(listing.excluded, 'file')}")
     for folder in listing.unreadable_folders:
@@ -288,7 +292,7 @@ def _announce(inputs: ScoreInputs, plan: Planner, progress: JobProgress) -> None
     share, reasoner = inputs.config.reason_share, f"{inputs.model_id} at {inputs.model_revision}"
     then = f", up to {share:.4g} of them with {reasoner}" if inputs.light else ""
     stale = f"{plan.stale} superseded{failed}, " * bool(plan.stale)
-    more = "" if plan.is_complete else f"more than {inputs.clips.listed} files are listed, of the first "
+    more = "" if plan.is_complete else f"{inputs.clips.listed} files are listed by now, of the first "
     progress.say(
         f"{more}{counted(plan.files, 'file')}: {reused}{stale}{plan.found} to score "
         f"with {inputs.first.model_id} at {inputs.first.model_revision}{then}"

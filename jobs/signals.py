@@ -87,7 +87,10 @@ def locked(out: Path) -> Iterator[Callable[[], None]]:
         raise UsageError(f"--out {printable(str(out))}: this name is not UTF-8. Choose another folder.")
     if url := as_url(out):
         raise UsageError(f"--out {url}: is an address; here results go to a folder only. Give one, and copy it later.")
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise VqaError(f"--out {out}: cannot be made ({error.strerror}). Give another folder.") from error
     with locked_by(out / ".lock", out=out) as before_write:
         yield before_write
 

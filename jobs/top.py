@@ -78,6 +78,8 @@ class Watch:
             ) from error
         except ValueError as error:
             raise UsageError(f"{path}: no JSON ({error}); give the --out folder of a `vqa score`") from error
+        if not isinstance(found, dict) or not isinstance(found.get("state"), str):
+            raise UsageError(f"{path}: no record of a run, which has a state; give the --out folder of a `vqa score`")
         return found
 
     def silent_seconds(self) -> float:

@@ -1,6 +1,7 @@
 """Options that commands share, and how a command ends: exit code and message."""
 
 import atexit
+import errno
 import gc
 import json
 import logging
@@ -23,6 +24,11 @@ from vqa.errors import UsageError, VqaError
 from vqa.machine import shortage
 
 INTERRUPTED = 130
+# What a file system answers where a path cannot be what it was given as.
+NOT_THERE = {
+    *(errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.EACCES, errno.EPERM),
+    *(errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP),
+}
 WAIT_SECONDS = 600.0  # default of --wait
 
 
@@ -78,10 +84,10 @@ def enter(app: typer.Typer) -> int:
         return 0
     except SystemExit as exit_:
         return exit_.code if isinstance(exit_.code, int) else 0 if exit_.code is None else 1
-    except (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
-        complain(f"{error.filename2 or error.filename}: {error.strerror}; give another path")
-        return 1
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in NOT_THERE and error.filename is not None:
+            complain(f"{error.filename2 or error.filename}: {error.strerror}; give another path")
+            return 1
         if what := shortage(error):
             complain(what)
             return 1

@@ -1,6 +1,7 @@
 """The commands: one clear line for what goes wrong, the right exit code, and help that does not make anybody wait."""
 
 import csv
+import errno
 import json
 import os
 import resource
@@ -185,6 +186,21 @@ def test_a_fault_of_ours_is_a_sentence_and_a_log(
     (log,) = tmp_path.iterdir()
     assert "Traceback" in log.read_text()
     assert str(log) in captured.err
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENAMETOOLONG])
+def test_a_path_that_the_system_refuses_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    app = typer.Typer(pretty_exceptions_enable=False)
+
+    @app.command()
+    def write() -> None:
+        raise OSError(number, os.strerror(number), "out/.lock")
+
+    monkeypatch.setattr("sys.argv", ["write"])
+    assert enter(app) == 1
+    assert capsys.readouterr().err == f"vqa: out/.lock: {os.strerror(number)}; give another path\n"
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(scored: Path) -> None:

@@ -176,6 +176,16 @@ def test_a_path_becomes_absolute_without_following_links(tmp_path: Path, monkeyp
     assert path_to_uri("link.mp4") == str(tmp_path / "link.mp4")
 
 
+def test_what_is_hidden_is_left_out_and_counted(tmp_path: Path) -> None:
+    for name in ("a.mp4", ".b.mp4", "..mp4", ".notes.txt", ".git/c.mp4", "x/._a.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = list_clips([str(tmp_path)])
+    assert ([clip.clip_id for clip in found.clips], found.hidden) == (["a.mp4"], 4)
+    named = list_clips([str(tmp_path / ".b.mp4"), str(tmp_path / ".git")])
+    assert ([clip.clip_id for clip in named.clips], named.hidden) == ([".b.mp4", "c.mp4"], 0)
+
+
 def test_what_systems_put_beside_media_is_left_out_and_counted(tmp_path: Path) -> None:
     for name in ("a.mp4", "@eaDir/a.mp4/THUMB.jpg", "#recycle/b.mp4", "$RECYCLE.BIN/c.mp4", "x/__MACOSX/d.mp4"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -103,7 +103,7 @@ def test_a_model_whose_load_kills_is_no_clips_fault(tmp_path: Path) -> None:
     stage.setup()
     with pytest.raises(ChildLostError):
         list(stage.process([sample("deadly"), sample("a")]))
-    with pytest.raises(ChildLostError):
+    with pytest.raises(ChildLostError, match="model m: the process that loads it died twice"):
         GuardedStage(deadly(tmp_path, loads=0)).setup()
 
 

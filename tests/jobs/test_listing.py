@@ -44,6 +44,16 @@ def planner(clips: ClipList, rows: pa.Table, **options: object) -> Planner:
     return Planner(clips, known, settings=SETTINGS, clip_seconds=None, **options)  # type: ignore[arg-type]
 
 
+def test_a_short_list_is_known_whole_once_its_first_clips_are_planned(tmp_path: Path) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / name).touch()
+    clips = listed(tmp_path)
+    clips.settle(CHUNK)
+    plan = planner(clips, to_table([]))
+    assert not plan.is_complete
+    assert (plan.look_ahead(0), plan.files, plan.is_complete) == (2, 2, True)
+
+
 def test_clips_are_read_while_others_are_still_listed() -> None:
     goes_on = [False]
 
@@ -92,8 +102,8 @@ def test_rows_are_written_while_a_folder_is_still_listed(tmp_path: Path, monkeyp
         (media / str(number // 40)).mkdir(exist_ok=True)
         (media / str(number // 40) / f"{number:04}.mp4").hardlink_to(media / "0" / "0000.mp4")
 
-    def slowly(folder: str, unreadable: list[str]) -> Iterator[str]:
-        for number, path in enumerate(walk(folder, unreadable)):
+    def slowly(folder: str, tally: Tally) -> Iterator[str]:
+        for number, path in enumerate(walk(folder, tally)):
             if number >= 200 and not any(out.glob("scores/part-*.parquet")):
                 time.sleep(0.1)  # twenty seconds in all, where nothing is scored before the end of the list
             if number == 399:

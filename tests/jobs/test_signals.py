@@ -129,6 +129,12 @@ def test_an_address_of_a_store_is_no_folder(tmp_path: Path, monkeypatch: pytest.
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="a folder that takes no others, from the kernel")
+def test_a_folder_that_cannot_be_made_is_named() -> None:
+    with pytest.raises(VqaError, match=r"--out /proc/x: cannot be made \(.*\)\. Give another"), locked(Path("/proc/x")):
+        pass
+
+
 def test_a_folder_whose_name_is_not_utf8_is_refused(tmp_path: Path) -> None:
     out = tmp_path / os.fsdecode(b"o-\xff")
     with pytest.raises(UsageError, match=r"o-\\udcff: this name is not UTF-8"), locked(out):

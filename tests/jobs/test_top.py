@@ -136,3 +136,7 @@ def test_what_is_no_run(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(UsageError, match=r"no JSON"):
         render_run(Watch(tmp_path), tmp_path)
+    for other in ("[]", "{}", '{"state": 5}'):
+        (tmp_path / "run.json").write_text(other)
+        with pytest.raises(UsageError, match=r"no record of a run.* give the --out folder"):
+            render_run(Watch(tmp_path), tmp_path)

@@ -44,6 +44,7 @@ class Listing:
     unreadable_folders: tuple[str, ...] = ()
     repeated: int = 0  # clips named again by another source
     litter: int = 0  # files in folders of LITTER
+    hidden: int = 0  # media files and folders whose names begin with a dot
     excluded: int = 0  # by the user's patterns
 
     @property
@@ -85,6 +86,7 @@ class Tally:
     unreadable: list[str] = field(default_factory=list)
     repeated: int = 0
     litter: int = 0
+    hidden: int = 0
     excluded: int = 0
     _ids: set[bytes] = field(default_factory=set)
     _places: set[bytes] = field(default_factory=set)
@@ -101,6 +103,7 @@ class Tally:
             unreadable_folders=tuple(self.unreadable),
             repeated=self.repeated,
             litter=self.litter,
+            hidden=self.hidden,
             excluded=self.excluded,
         )
 
@@ -206,6 +209,8 @@ def _remote(source: str, collector: _Collector) -> Iterator[Clip]:
                 yield from collector.clip(url, os.path.basename(path) or url)  # noqa: PTH119 (of a URL)
             elif not any(part.startswith(".") for part in name.split("/")):
                 yield from _by_suffix(url, name, collector)
+            elif _is_media(name):
+                collector.tally.hidden += 1
     except ClipError as error:
         raise UsageError(f"source {error}") from error
     if is_empty:
@@ -213,7 +218,7 @@ def _remote(source: str, collector: _Collector) -> Iterator[Clip]:
 
 
 def _folder(folder: str, root: str, collector: _Collector) -> Iterator[Clip]:
-    for path in walk(folder, collector.tally.unreadable):
+    for path in walk(folder, collector.tally):
         yield from _by_suffix(path, os.path.relpath(path, root), collector)
 
 
@@ -224,18 +229,22 @@ def _by_suffix(path: str, name: str, collector: _Collector) -> Iterator[Clip]:
         collector.tally.excluded += 1
     elif not is_included and not LITTER.isdisjoint(name.split("/")[:-1]):
         collector.tally.litter += 1
-    elif is_included or suffix in MEDIA_SUFFIXES:
+    elif is_included or _is_media(name):
         yield from collector.clip(path, name)
     else:
         collector.tally.skipped[suffix if is_utf8(suffix) else "(not UTF-8)"] += 1
 
 
-def walk(folder: str, unreadable: list[str]) -> Iterator[str]:
+def _is_media(name: str) -> bool:
+    return Path(name).suffix.lower() in MEDIA_SUFFIXES
+
+
+def walk(folder: str, tally: Tally) -> Iterator[str]:
     """Walk files below a folder in sorted order, links followed once, none hidden.
 
     Args:
         folder: Where to begin.
-        unreadable: Folders that cannot be read are appended here.
+        tally: Folders that cannot be read are named in it, hidden folders and media files counted.
     """
     seen: set[tuple[int, int]] = set()
     waiting = [folder]
@@ -247,13 +256,17 @@ def walk(folder: str, unreadable: list[str]) -> Iterator[str]:
                 continue
             seen.add((status.st_dev, status.st_ino))
             with os.scandir(current) as entries:
-                found = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda e: e.name)
+                every = sorted(entries, key=lambda e: e.name)
         except OSError:
-            unreadable.append(current if is_utf8(current) else path_to_uri(current))
+            tally.unreadable.append(current if is_utf8(current) else path_to_uri(current))
             continue
-        folders = {entry.path for entry in found if os.path.isdir(entry)}  # noqa: PTH112 (a link to itself is none)
-        waiting.extend(entry.path for entry in reversed(found) if entry.path in folders)
-        yield from (entry.path for entry in found if entry.path not in folders)
+        folders = {entry.path for entry in every if os.path.isdir(entry)}  # noqa: PTH112 (a link to itself is none)
+        found = [entry.path for entry in every if not entry.name.startswith(".")]
+        tally.hidden += sum(
+            entry.path in folders or _is_media(entry.name) for entry in every if entry.name.startswith(".")
+        )
+        waiting.extend(path for path in reversed(found) if path in folders)
+        yield from (path for path in found if path not in folders)
 
 
 def _glob(pattern: str, collector: _Collector) -> Iterator[Clip]:

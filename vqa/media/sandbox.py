@@ -312,7 +312,7 @@ def _data_bytes() -> int:
 
 
 def _start(server: forkserver.ForkServer) -> None:
-    """Start a server, if it is not there, that never hears of Ctrl-C, also before it ignores it itself."""
+    """Start a server that hears nothing of Ctrl-C, also before it ignores it."""
     resource_tracker.ensure_running()  # it lets Ctrl-C through to what is started after it
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -333,7 +333,10 @@ def _begin() -> None:
 
 
 def _say_unless_left(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """A parent that ends takes its semaphores along, and a child that is just starting finds none."""
+    """Print an error, but none of a child whose parent has ended meanwhile.
+
+    With the parent its semaphores are gone.
+    """
     if not isinstance(error, FileNotFoundError | EOFError):
         sys.__excepthook__(kind, error, trace)
 
