@@ -148,7 +148,7 @@ def test_what_top_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     }
 
 
-@pytest.mark.parametrize("address", ["nowhere", "127.0.0.1:x", "localhost:70000", ""])
+@pytest.mark.parametrize("address", ["nowhere", "127.0.0.1:x", "localhost:70000", "", "9" * 5000])
 def test_an_address_of_another_form(address: str) -> None:
     with pytest.raises(UsageError, match="wanted HOST:PORT"), serving(address, JobMetrics()):
         pass
