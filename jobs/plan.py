@@ -52,7 +52,14 @@ def this_machine() -> Hardware:
 
 def read_hardware(path: Path | None, assignments: tuple[str, ...] = ()) -> Hardware:
     """Hardware of a file (None: this machine) with assignments. Raises UsageError."""
-    given = load_config(path, Hardware, assignments, base=this_machine().model_dump() if path is None else None)
+    given = load_config(
+        path,
+        Hardware,
+        assignments,
+        base=this_machine().model_dump() if path is None else None,
+        option="--hardware-set",
+        example="price_per_hour=25",
+    )
     if given.cards and given.score_seconds is None and not this_machine().cards:
         raise UsageError(
             f"{path or 'cards'}: no GPU is here to measure scoring on. Make the plan where one is, or give the seconds "
