@@ -1,5 +1,6 @@
 """Pictures of README and docs from a scored folder: `vqa data demo --out clips`, `vqa score clips --out out`, then
-`python docs/pictures.py out` writes docs/images/{hero,views,report}.png. The screenshot needs a Chromium."""
+`python docs/pictures.py out` writes docs/images/{hero,views,report}.png, those that differ from what is there. The
+screenshot needs a Chromium."""
 
 import json
 import shutil
@@ -9,6 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from vqa.data.score_table import read_scores
@@ -19,6 +21,8 @@ from vqa.views import ViewsConfig, look, view_seed
 IMAGES = Path(__file__).resolve().parent / "images"
 SHOWN = ("big_buck_bunny_end.mp4", "compressed_hard.mp4")
 WIDTH, SIDE, GAP, MARGIN, COLUMNS = 1000, 112, 6, 14, 2
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+ALIKE = 0.01  # of 255, mean difference of pictures that stay: other seconds of decoding in views.png come to half of it
 INK, QUIET, PAPER = "#1b2430", "#5b6472", "#fbfbf9"
 
 
@@ -70,7 +74,13 @@ def page(out: Path, browser: str) -> Image.Image:
         shot = Path(folder) / "page.png"
         flags = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--disable-background-networking"]
         flags += [f"--user-data-dir={folder}/profile", "--virtual-time-budget=8000", "--window-size=1100,1130"]
-        subprocess.run([browser, *flags, f"--screenshot={shot}", (out / "report.html").resolve().as_uri()], check=True)
+        address = (out / "report.html").resolve().as_uri()
+        # It complains about desktops that are not there, whatever comes of the picture.
+        ran = subprocess.run(
+            [browser, *flags, f"--screenshot={shot}", address], check=False, capture_output=True, text=True
+        )
+        if not shot.is_file():
+            sys.exit(f"{browser}: no picture came of {address} (exit code {ran.returncode}): {ran.stderr[-300:]}")
         return Image.open(shot).convert("RGB")
 
 
@@ -81,7 +91,25 @@ def save(picture: Image.Image, name: str, *, width: int = WIDTH, is_dithered: bo
     few = small.quantize(256, dither=Image.Dither.NONE)
     if is_dithered:  # finer shades, larger files
         few = small.quantize(palette=few, dither=Image.Dither.FLOYDSTEINBERG)
-    few.save(IMAGES / f"{name}.png", optimize=True)
+    path = IMAGES / f"{name}.png"
+    if not (path.is_file() and is_alike(few, Image.open(path))):
+        few.save(path, optimize=True)
+        print(path)
+
+
+def is_alike(one: Image.Image, other: Image.Image) -> bool:
+    """Whether two pictures show the same, but for a digit or two."""
+    if one.size != other.size:
+        return False
+    a, b = (np.asarray(each.convert("RGB"), np.float32) for each in (one, other))
+    return float(np.abs(a - b).mean()) < ALIKE
+
+
+def find_browser() -> str:
+    """Path of a Chromium."""
+    if found := next(filter(None, map(shutil.which, BROWSERS)), None):
+        return found
+    sys.exit(f"report.png: a screenshot needs a Chromium, and none of {', '.join(BROWSERS)} is on the PATH")
 
 
 def main(out: Path) -> None:
@@ -94,10 +122,7 @@ def main(out: Path) -> None:
             [sys.executable, "-m", "vqa.cli", "views", clip, "--out", drawn, "--model", "embedded"], check=True
         )
         save(Image.open(drawn).convert("RGB"), "views", width=760)
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if browser is None:
-        sys.exit("no Chromium found, so no screenshot of the page")
-    save(page(out, browser), "report")
+    save(page(out, find_browser()), "report")
 
 
 if __name__ == "__main__":

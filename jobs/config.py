@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from jobs.resume import digest
 from vqa.config import Strict, Values, build, merge_values, override, read_yaml
@@ -22,6 +22,17 @@ from vqa.prompt import messages
 from vqa.types import PictureCounts
 from vqa.views import ViewsConfig
 
+Amount = Annotated[float, Field(ge=0)]
+ACCELERATOR = "accelerator_type:"  # Ray's resource of nodes that have one, of which workers take a thousandth
+# Ray's own resources, and what to set instead of counting them twice.
+_MEMORY = {
+    "memory": "leave it out: limits.memory_mb is what decoding one clip may allocate",
+    "object_store_memory": "set job.store_mb, for all processes",
+}
+_RAYS_OWN: Mapping[str, Mapping[str, str]] = {
+    "sample_resources": {"CPU": "set job.cpus_per_sampler", "GPU": "leave it out: decoding uses none", **_MEMORY},
+    "score_resources": {"CPU": "set job.cpus_per_worker", "GPU": "set job.gpus_per_worker", **_MEMORY},
+}
 Tiers = Literal["light", "reason", "cascade"]
 KEY_VERSION = 2  # raise it when the same settings begin to give other numbers
 
@@ -32,7 +43,8 @@ class ClipLimits(Strict):
     deadline_seconds: float = Field(120.0, gt=0, description="for each of: reading a file, decoding it or a window")
     memory_mb: int | None = Field(4096, gt=0, description="what decoding one clip may allocate; null = no limit")
     cpu_seconds: int | None = Field(120, gt=0, description="processor time for each, all threads; null = no limit")
-    open_files: int | None = Field(256, gt=0, description="files and connections at once; null = no limit")
+    # Two are enough for a local file, a remote one has its loop's and its connections.
+    open_files: int | None = Field(256, ge=8, description="files and connections at once; null = no limit")
     max_frames: int = Field(MAX_FRAMES, gt=0, description="frames that a file may have or declare")
     private_hosts: bool = Field(
         default_factory=hosts.is_allowed, description="URLs may lead into private networks, also by redirects"
@@ -47,8 +59,8 @@ class JobConfig(Strict):
     sample_workers_min: int = Field(1, ge=1, description="decoding processes before the first clip; Ray adds the rest")
     score_workers_min: int = Field(1, ge=1, description="model processes before the first clip")
     cpus_per_sampler: float = Field(1.0, gt=0, description="cores that Ray counts for each decoding process")
-    sample_resources: dict[str, float] = Field({}, description="Ray's custom resources for each decoding process")
-    score_resources: dict[str, float] = Field({}, description="Ray's custom resources for each model process")
+    sample_resources: dict[str, Amount] = Field({}, description="Ray's custom resources for each decoding process")
+    score_resources: dict[str, Amount] = Field({}, description="Ray's custom resources for each model process")
     accelerator_type: str | None = Field(None, description="as Ray names it, e.g. H100: model processes run there only")
     store_mb: int | None = Field(
         None,
@@ -68,6 +80,16 @@ class JobConfig(Strict):
     )
     price_per_hour: float | None = Field(None, ge=0, description="of all machines together, for the metric vqa_cost")
     seconds_per_write: float = Field(10.0, ge=0, description="finished rows reach the disk about this often")
+
+    @field_validator("sample_resources", "score_resources")
+    @classmethod
+    def _are_custom(cls, given: dict[str, float], about: ValidationInfo) -> dict[str, float]:
+        for name in given:
+            if way := _RAYS_OWN[about.field_name or ""].get(name):
+                raise ValueError(f"{name} is a resource of Ray's own; {way}")
+            if name.startswith(ACCELERATOR):
+                raise ValueError(f"{name} is a resource of Ray's own; set job.accelerator_type, for model processes")
+        return given
 
 
 class ScoreConfig(Strict):
@@ -126,8 +148,11 @@ def resolve_values(
         return config
     # What the student does not settle, such as `snap`, holds for both tiers; the rest for the reasoner.
     settled = {*views, *student.FIXED_VIEWS}
-    shared = {key: value for key, value in given.get("views", {}).items() if key not in settled}
-    own = {"light_views": merge_values(merge_values(views, shared), given.get("light_views") or {})}
+    of_both, of_light = given.get("views") or {}, given.get("light_views") or {}
+    if not (isinstance(of_both, Mapping) and isinstance(of_light, Mapping)):
+        return build(ScoreConfig, merge_values(base, given), where=where)  # which refuses them
+    shared = {key: value for key, value in of_both.items() if key not in settled}
+    own = {"light_views": merge_values(merge_values(views, shared), of_light)}
     config = build(ScoreConfig, merge_values(merge_values(base, given), own), where=where)
     if config.light_views:
         _refuse_other_views(config.light_views, views, folder, section="light_views")

@@ -26,7 +26,6 @@ from vqa.media.storage.stores import is_away, is_remote
 
 LOCAL_FILES = 64  # up to this many, `auto` takes this process: Ray's start-up would cost more than its workers gain
 TOO_MANY_FAILED = 3
-EXAMPLE_CHARACTERS = 200
 OPEN_FILES = 10_000  # handed out and not done, at most: what the driver holds of a job of any size
 FIRST_FILES = 1000  # of them before the first is done: how fast they go decides how the next ones travel
 STALL_SECONDS = 60.0  # without a result, until more are handed out: clips that are lost stay open to the end
@@ -193,10 +192,8 @@ def run_stages(
 
 
 def _stop_unread(count: int, last: ScoreRow) -> NoReturn:
-    said = " ".join((last.reason or "").split())
-    short = said if len(said) <= EXAMPLE_CHARACTERS else said[:EXAMPLE_CHARACTERS] + "…"
     raise ModelError(
-        f"none of the first {count} answers holds a score, e.g. to {last.clip_id}: {short!r}. Check that the model "
+        f"none of the first {count} answers holds a score, e.g. to {last.clip_id}: {last.error}. Check that the model "
         "is asked as it was trained (its card's prompt) and may write enough (generation.max_new_tokens); "
         "--set job.unread_limit=null scores on. The rows so far are kept."
     )

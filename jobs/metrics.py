@@ -211,6 +211,15 @@ class PageExporter:
             self._counters[name].labels(**labels).inc(value)
 
 
+def check_address(address: str | None) -> None:
+    """Raise UsageError for what `serving` could not take, before a job begins."""
+    if address is None:
+        return
+    port = address.rpartition(":")[2]
+    if not (port.isdecimal() and port.isascii() and len(port) <= 5 and int(port) < 2**16):
+        raise UsageError(f"--metrics {address}: wanted HOST:PORT, or a port from 0 to 65535")
+
+
 @contextlib.contextmanager
 def serving(address: str | None, metrics: JobMetrics) -> Iterator[None]:
     """Serve metrics at HOST:PORT or a local PORT while the block runs; None: nowhere.
@@ -221,9 +230,8 @@ def serving(address: str | None, metrics: JobMetrics) -> Iterator[None]:
     if address is None:
         yield
         return
+    check_address(address)
     host, _, port = address.rpartition(":")
-    if not port.isdecimal() or not 0 <= int(port) < 2**16:
-        raise UsageError(f"--metrics {address}: wanted HOST:PORT, or a port from 0 to 65535")
     exporter = PageExporter()
     from prometheus_client import start_http_server
 

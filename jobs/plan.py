@@ -23,19 +23,24 @@ RAY_SECONDS = 0.002  # docs/benchmarks/planning.md
 class Hardware(Strict):
     """A type of machine, of which a job may have several."""
 
-    cores: int = Field(gt=0, description="cores of a machine that the job may use")
-    memory_gb: float = Field(gt=0, description="memory of a machine")
-    cards: int = Field(0, ge=0, description="GPUs of a machine; 0: the model runs on its cores")
-    core_speed: float = Field(1.0, gt=0, description="of a core, in those of the machine that makes the plan")
+    cores: int = Field(gt=0, le=10_000, description="cores of a machine that the job may use")
+    memory_gb: float = Field(gt=0, le=1e6, description="memory of a machine")
+    cards: int = Field(0, ge=0, le=1000, description="GPUs of a machine; 0: the model runs on its cores")
+    core_speed: float = Field(
+        1.0, ge=0.001, le=1000, description="of a core, in those of the machine that makes the plan"
+    )
     score_seconds: float | None = Field(
-        None, gt=0, description="of one model worker for a clip, as `vqa top` shows after a run; null = measured"
+        None,
+        gt=0,
+        le=1e6,
+        description="of one model worker for a clip, as `vqa top` shows after a run; null = measured",
     )
-    read_gbit: float | None = Field(None, gt=0, description="Gbit/s that a machine reads; null = no limit")
-    store_gbit: float | None = Field(None, gt=0, description="Gbit/s that the storage gives all; null = no limit")
+    read_gbit: float | None = Field(None, ge=0.001, description="Gbit/s that a machine reads; null = no limit")
+    store_gbit: float | None = Field(None, ge=0.001, description="Gbit/s that the storage gives all; null = no limit")
     driver_seconds: float = Field(
-        RAY_SECONDS, ge=0, description="of the driver for a clip on Ray, beside ledger and table"
+        RAY_SECONDS, ge=0, le=1000, description="of the driver for a clip on Ray, beside ledger and table"
     )
-    price_per_hour: float | None = Field(None, ge=0, description="of a machine, in your currency")
+    price_per_hour: float | None = Field(None, ge=0, le=1e9, description="of a machine, in your currency")
 
 
 def this_machine() -> Hardware:
@@ -47,7 +52,14 @@ def this_machine() -> Hardware:
 
 def read_hardware(path: Path | None, assignments: tuple[str, ...] = ()) -> Hardware:
     """Hardware of a file (None: this machine) with assignments. Raises UsageError."""
-    given = load_config(path, Hardware, assignments, base=this_machine().model_dump() if path is None else None)
+    given = load_config(
+        path,
+        Hardware,
+        assignments,
+        base=this_machine().model_dump() if path is None else None,
+        option="--hardware-set",
+        example="price_per_hour=25",
+    )
     if given.cards and given.score_seconds is None and not this_machine().cards:
         raise UsageError(
             f"{path or 'cards'}: no GPU is here to measure scoring on. Make the plan where one is, or give the seconds "
@@ -91,7 +103,8 @@ def fleet(
     """
     gpus = gpus_of_worker(job, engine or EngineConfig())
     if is_local:
-        shared = 0.0 if hardware.cards or hardware.score_seconds else job.cpus_per_worker
+        own = hardware.cards or hardware.score_seconds
+        shared = 0.0 if own else min(job.cpus_per_worker, float(hardware.cores))
         decoders = job.sample_workers or hardware.cores
         return Fleet(hardware=hardware, machines=1, decoders=decoders, scorers=1, is_local=True, score_cores=shared)
     if hardware.cards and gpus:
@@ -120,8 +133,8 @@ class Plan:
 
     clips: float
     seconds: float
-    low_seconds: float  # 90 % interval by the choice of the clips probed; not by what the hardware's file assumes
-    high_seconds: float
+    low_seconds: float | None  # 90 % interval by the choice of the files probed, None of one: it has no spread
+    high_seconds: float | None  # it is not by what the hardware's file assumes
     rates: Mapping[str, float]  # clips/s that each part could do alone
     limit: str  # the part with the lowest
     start_seconds: float
@@ -178,7 +191,7 @@ def forecast(probe: Probe, on: Fleet, *, seed: int = 0) -> Plan:
         return probe.clip_count / rate + around
 
     spread = [min(rates(one, on).values()) for one in _resampled(probe, np.random.default_rng(seed))]
-    low, high = np.quantile(spread, [0.95, 0.05])
+    ends = [float(rate) for rate in np.quantile(spread, [0.95, 0.05])] if len(probe.clips) > 1 else None
     hours = seconds(each[limit]) / 3600
     hardware = on.hardware
     memory = on.decoders * (probe.decode_bytes + probe.view_bytes) / on.machines
@@ -187,8 +200,8 @@ def forecast(probe: Probe, on: Fleet, *, seed: int = 0) -> Plan:
     return Plan(
         clips=probe.clip_count,
         seconds=seconds(each[limit]),
-        low_seconds=seconds(float(low)),
-        high_seconds=seconds(float(high)),
+        low_seconds=seconds(ends[0]) if ends else None,
+        high_seconds=seconds(ends[1]) if ends else None,
         rates=each,
         limit=limit,
         start_seconds=start,

@@ -16,13 +16,14 @@ from jobs.plan import QUANTILES, Fleet, Hardware, Plan, driver_seconds, fleet, f
 from jobs.probe import Probe, chosen, probe_job
 from jobs.progress import duration
 from jobs.request import ScoreInputs, ScoreRequest, inputs_of
-from jobs.simulation import Outcome, scale
+from jobs.simulation import Outcome, fleets, scale
 from vqa.console import Engine, counted, printable
 from vqa.errors import UsageError
+from vqa.files import refuse_unwritable
 from vqa.media.storage.hosts import allow_private
 from vqa.report.scaling import ScalingPoint, write_scaling
 
-SCALES = 0.9  # of linear, and it still counts as scaling
+SCALES = 0.9  # of as many times the smallest size, and it still counts as scaling
 MEANS = {
     "decoding": "more cores, fewer keyframes, or --snap keyframes",
     "cores": "more of them, fewer keyframes, a smaller k, --tier light",
@@ -50,33 +51,42 @@ class PlanRequest:
 
 def plan(request: PlanRequest) -> int:
     """Print the plan of a job. Raises VqaError where there can be none."""
-    if request.page and not request.simulate:
-        raise UsageError(f"--page {request.page}: nothing was simulated; give --simulate 8,64,512 with it")
+    if request.page:
+        if not request.simulate:
+            raise UsageError(f"--page {request.page}: nothing was simulated; give --simulate 8,64,512 with it")
+        refuse_unwritable(request.page)
+    hardware = read_hardware(request.hardware, request.hardware_assignments)
     inputs = inputs_of(request.job)
     if inputs.light is not None:
         raise UsageError("--tier cascade: only one pass is planned at a time. Give --tier light, then --tier reason.")
-    hardware = read_hardware(request.hardware, request.hardware_assignments)
     if inputs.config.limits.private_hosts:
         allow_private()
     wanted = chosen(inputs.clips, request.clips)  # the whole list is read, a few clips are kept
-    engine = choose_engine(request.job, files=inputs.clips.listed)
+    engine = choose_engine(request.job, files=request.files or inputs.clips.listed)
     is_local = engine is Engine.LOCAL and request.hardware is None
     job, by = inputs.config.job, inputs.config.model_engine
-    on = fleet(hardware, job, machines=request.machines, is_local=is_local, engine=by)
+    on = fleet(hardware, job, machines=request.machines, is_local=is_local and request.machines == 1, engine=by)
+    fleets(hardware, job, workers=request.simulate, engine=by)  # what is wrong with a size is said before the probe
     seen = probe_job(inputs, wanted, seconds=request.seconds, score_seconds=hardware.score_seconds)
     if request.files:
         seen = replace(seen, files=request.files)
     made = forecast(seen, on)
     batch = inputs.config.generation.batch_size
-    outcomes = (
-        scale(seen, hardware, job, workers=request.simulate, batch_size=batch, engine=by) if request.simulate else []
+    if not request.job.json_summary:  # before the simulation, which may take a minute
+        _show(inputs, seen, on, made)
+    say = partial(print, file=sys.stderr, flush=True)
+    outcomes = scale(
+        seen, hardware, job, workers=request.simulate, batch_size=batch, engine=by, is_local=is_local, say=say
     )
     if request.job.json_summary:
         print(json.dumps(_as_json(seen, on, made, outcomes), indent=2))
         if warning := _warning(seen):
             print(warning, file=sys.stderr)
-    else:
-        _show(inputs, seen, on, made, outcomes)
+    elif outcomes:
+        console = Console()
+        console.print()
+        console.print(_outcome_table(outcomes, hardware))
+        console.print(verdict(outcomes, hardware), markup=False, highlight=False)
     if request.page:
         title = f"{counted(seen.files, 'file')}, {inputs.model_id}: clips per second by the number of {_unit(hardware)}"
         curve = [_curve(one, hardware) for one in outcomes]
@@ -85,7 +95,7 @@ def plan(request: PlanRequest) -> int:
     return 0
 
 
-def _show(inputs: ScoreInputs, seen: Probe, on: Fleet, made: Plan, outcomes: Sequence[Outcome]) -> None:
+def _show(inputs: ScoreInputs, seen: Probe, on: Fleet, made: Plan) -> None:
     console = Console()
     hardware, probed = on.hardware, counted(seen.probed, "file")
     say = partial(console.print, markup=False, highlight=False)
@@ -95,11 +105,11 @@ def _show(inputs: ScoreInputs, seen: Probe, on: Fleet, made: Plan, outcomes: Seq
     )
     say(f"on {counted(on.machines, 'machine')}: {on.decoders} decoding and {on.scorers} model processes\n")
     console.print(_stage_table(seen, on, made))
+    spread = "no interval: one file was timed; give --probe 2 or more"
+    if made.low_seconds is not None and made.high_seconds is not None:
+        spread = f"{_span(made.low_seconds)} to {_span(made.high_seconds)} by the probe's spread"
     rows = [
-        (
-            "time",
-            f"{_span(made.seconds)} ({_span(made.low_seconds)} to {_span(made.high_seconds)} by the probe's spread)",
-        ),
+        ("time", f"{_span(made.seconds)} ({spread})"),
         ("GPU-hours", f"{made.gpu_hours:,.3g}" if hardware.cards else ""),
         ("core-hours", f"{made.core_hours:,.3g}"),
         ("memory", f"{made.memory_bytes / 1e9:,.3g} of {hardware.memory_gb:,.3g} GB on a machine"),
@@ -119,10 +129,6 @@ def _show(inputs: ScoreInputs, seen: Probe, on: Fleet, made: Plan, outcomes: Seq
         )
     if hardware.score_seconds:
         say(f"\nscoring was not measured: {hardware.score_seconds:g} s for a clip are given")
-    if outcomes:
-        say("")
-        console.print(_outcome_table(outcomes, hardware))
-        say(verdict(outcomes, hardware))
 
 
 def _warning(seen: Probe) -> str | None:
@@ -133,7 +139,8 @@ def _warning(seen: Probe) -> str | None:
     kinds = ", ".join(f"{kind} {number}" for kind, number in sorted(seen.failed.items()))
     example = f"; e.g. {printable(seen.example)}" if seen.example else ""
     if bad == rows:
-        return f"warning: nothing that was probed can be scored ({kinds}){example}. The times above are of failing."
+        what = f"nothing that was probed can be scored ({kinds}){example.removesuffix('.')}"
+        return f"warning: {what}. The times above are of failing."
     return f"warning: {bad} of {counted(rows, 'row')} probed would have no score ({kinds}){example}"
 
 
@@ -158,13 +165,14 @@ def _stage_table(seen: Probe, on: Fleet, made: Plan) -> Table:
 def _outcome_table(outcomes: Sequence[Outcome], hardware: Hardware) -> Table:
     table = Table(title="Simulated", title_justify="left")
     priced = ("cost",) if hardware.price_per_hour is not None else ()
-    for name in (_unit(hardware), "clips/s", "of linear", "time", *priced):
+    for name in (_unit(hardware), "clips/s", "of linear", "model busy", "time", *priced):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("limited by")
     for one in outcomes:
         cost = _cost(one, hardware)
-        share = "-" if one.efficiency is None else f"{one.efficiency:.0%}"
-        numbers = (f"{one.workers}", f"{one.clips_per_second:,.3g}", share, _span(one.seconds))
+        busy = "-" if one.efficiency is None else f"{one.efficiency:.0%}"
+        linear = one.clips_per_second / outcomes[0].clips_per_second * outcomes[0].workers / one.workers
+        numbers = (f"{one.workers}", f"{one.clips_per_second:,.3g}", f"{linear:.0%}", busy, _span(one.seconds))
         table.add_row(*numbers, *(f"{cost:,.2f}" for _ in priced), one.why)
     return table
 
@@ -193,6 +201,8 @@ def verdict(outcomes: Sequence[Outcome], hardware: Hardware) -> str:
         words.append(f"The model waits for {1 - last.efficiency:.0%} of the time: {held(last)}.")
     if short := next((one for one in outcomes if one.is_short), None):
         words.append(f"At {short.workers}: {short.why} ({MEANS['short']}).")
+    if len({one.shares_cores for one in outcomes}) > 1:
+        words.append("One machine runs without Ray and shares its cores; on more, each process has its own.")
     best = min(outcomes, key=lambda one: one.seconds)
     return " ".join([*words, f"The shortest time is {_span(best.seconds)}, with {best.workers}."])
 

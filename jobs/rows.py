@@ -12,6 +12,7 @@ from vqa.model.question import words_digest
 from vqa.types import Clip, MediaInfo, Score, Views
 
 LOST = "its worker died or failed both times that it was tried; run the same command to try again"
+ANSWER_CHARACTERS = 200  # of an answer that holds no score, shown of it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +118,7 @@ def with_score(row: ScoreRow, views: Views, score: Score | ClipError) -> ScoreRo
     return replace(
         row,
         status=seen_status(views) if is_read else "unparsed",
+        error=None if is_read else _unread(row, score),
         score=score.score,
         score_std=score.score_std,
         score_global=score.score_global,
@@ -132,6 +134,15 @@ def with_score(row: ScoreRow, views: Views, score: Score | ClipError) -> ScoreRo
         description=score.description,
         score_seconds=score.score_seconds,
     )
+
+
+def _unread(row: ScoreRow, score: Score) -> str:
+    """What an answer without a score said: its end, where the score belongs."""
+    said = " ".join(score.answers[0].text.split()) if score.answers else ""
+    short = said if len(said) <= ANSWER_CHARACTERS else f"…{said[-ANSWER_CHARACTERS:]}"
+    known = row.raw_low is not None and row.raw_high is not None
+    scale = f" from {row.raw_low:g} to {row.raw_high:g}" if known else ""
+    return f"no score{scale} in the model's answer: {short!r}"
 
 
 def lost_row(clip: Clip, *, settings: str, by: ScoredBy | None = None) -> ScoreRow:

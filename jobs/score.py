@@ -18,7 +18,7 @@ from jobs.cascade import plan_second
 from jobs.engine import LOCAL_FILES, TOO_MANY_FAILED, FailureLimit, choose_engine, run_stages
 from jobs.ledger import Ledger
 from jobs.listing import ClipList
-from jobs.metrics import JobMetrics, serving
+from jobs.metrics import JobMetrics, check_address, serving
 from jobs.mirror import mirrored
 from jobs.progress import JobProgress, duration
 from jobs.request import ScoreInputs, ScoreRequest, inputs_of, score_stage_of, stages_of
@@ -45,6 +45,8 @@ def score(request: ScoreRequest) -> int:
     if request.log_json:
         log_as_json()
     limit = FailureLimit.parse(request.max_failed)
+    check_address(request.metrics)
+    choose_engine(request, files=0)  # an address of Ray without use is refused at once
     inputs = inputs_of(request)
     if inputs.config.limits.private_hosts:
         allow_private()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from jobs.child import media_info, pickled_views
-from jobs.config import ClipLimits, JobConfig, gpus_of_worker, make_guard
+from jobs.config import ACCELERATOR, ClipLimits, JobConfig, gpus_of_worker, make_guard
 from jobs.resume import Stamp, Work, stamp
 from jobs.rows import (
     ScoredBy,
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from vqa.media.sandbox import Guard
     from vqa.model.scorer import Scorer
 
-ACCELERATOR = "accelerator_type:"  # Ray's resource of nodes that have one, of which workers take a thousandth
 WINDOWS_PER_FRAME = 4  # at most; of a pause every window shows the picture on screen
 
 P = ParamSpec("P")

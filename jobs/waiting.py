@@ -12,7 +12,8 @@ from types import FrameType
 from typing import Self
 
 from jobs import _compat
-from jobs.stages import ACCELERATOR, Resources
+from jobs.config import ACCELERATOR
+from jobs.stages import Resources
 from vqa.console import complain
 from vqa.errors import VqaError
 

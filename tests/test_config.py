@@ -2,10 +2,14 @@
 
 import ast
 from pathlib import Path
+from typing import Literal, get_args
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core.core_schema import ErrorType
 
+from jobs.plan import read_hardware
+from vqa import config
 from vqa.config import Strict, configs_folder, load_config, merge_values, override
 from vqa.errors import UsageError
 
@@ -70,6 +74,61 @@ class Finite(Strict):
 def test_a_setting_is_a_finite_number(tmp_path: Path, value: str) -> None:
     with pytest.raises(UsageError, match=rf"rate = {value[1:]}: Input should be a finite number"):
         load_config(written(tmp_path, f"rate: {value}\n"), Finite)
+
+
+class Kinds(Strict):
+    section: Inner = Inner()
+    named: dict[str, float] = Field({})
+    several: tuple[str, ...] = ()
+    listed: list[int] = Field([])
+    text: str = ""
+    count: int = 0
+    rate: float = 0.0
+    switch: bool = False
+    place: Path | None = None
+    either: Literal["a", "b"] = "a"
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ("section=5", "section = 5: wanted a mapping of settings, key: value"),
+        ("named=[1]", "named = [1]: wanted a mapping of settings, key: value"),
+        ("several=5", "several = 5: wanted a list, such as [a, b]"),
+        ("listed=a", "listed = 'a': wanted a list, such as [a, b]"),
+        ("several=[5]", "several.0 = 5: wanted text"),
+        ("text=[a]", "text = ['a']: wanted text"),
+        ("count=many", "count = 'many': wanted a whole number"),
+        ("count=1.5", "count = 1.5: wanted a whole number"),
+        ("rate=fast", "rate = 'fast': wanted a number"),
+        ("switch=maybe", "switch = 'maybe': wanted true or false"),
+        ("place=5", "place = 5: wanted a path"),
+        ("either=c", "either = 'c': wanted 'a' or 'b'"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused_in_plain_words(given: str, wanted: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_config(None, Kinds, [given])
+    assert str(caught.value) == f"the settings: {wanted}"
+
+
+def test_a_long_value_is_shown_in_part() -> None:
+    with pytest.raises(UsageError) as caught:
+        load_config(None, Kinds, [f"count={'x' * 10_000}"])
+    assert len(str(caught.value)) < 300
+
+
+def test_kinds_of_errors_are_named_as_pydantic_names_them() -> None:
+    assert config._KIND_OF.keys() - {"path_type"} <= {*get_args(ErrorType)}
+
+
+def test_the_option_of_an_assignment_is_named() -> None:
+    with pytest.raises(
+        UsageError, match=r"^--hardware-set 'cores' is no assignment\. Give key=value, as price_per_hour=25"
+    ):
+        read_hardware(None, ("cores",))
+    with pytest.raises(UsageError, match=r"^--set 'k' is no assignment\. Give section\.key=value, as generation\.k=6"):
+        override({}, ["k"])
 
 
 def test_every_wrong_key_is_told_at_once(tmp_path: Path) -> None:

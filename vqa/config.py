@@ -10,11 +10,28 @@ from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from vqa.errors import UsageError
 
 Schema = TypeVar("Schema", bound=BaseModel)
 Values = dict[str, Any]
+
+LONGEST_VALUE = 200  # characters of a wrong value that are shown
+EXAMPLE = "generation.k=6"  # of an assignment
+# By the end of pydantic's names of errors: what to give where something of another kind was given.
+_KINDS = {
+    "a mapping of settings, key: value": ("model_type", "model_attributes_type", "dict_type", "mapping_type"),
+    "a list, such as [a, b]": ("list_type", "tuple_type", "set_type", "frozen_set_type", "iterable_type"),
+    "text": ("string_type", "bytes_type"),
+    "a whole number": ("int_type", "int_parsing", "int_parsing_size", "int_from_float"),
+    "a number": ("float_type", "float_parsing", "decimal_type", "decimal_parsing"),
+    "true or false": ("bool_type", "bool_parsing"),
+    "a path": ("path_type",),
+    "a day and time": ("datetime_type", "datetime_parsing", "datetime_from_date_parsing"),
+    "nothing (null)": ("none_required",),
+}
+_KIND_OF = {name: kind for kind, names in _KINDS.items() for name in names}
 
 
 # Beside its own: numbers of thousands of digits, dates that no calendar has, and brackets nested by the thousand.
@@ -62,6 +79,9 @@ def load_config(
     schema: type[Schema],
     overrides: Sequence[str] = (),
     base: Mapping[str, object] | None = None,
+    *,
+    option: str = "--set",
+    example: str = EXAMPLE,
 ) -> Schema:
     """Make settings: the schema's defaults < `base` < a YAML file < overrides.
 
@@ -70,12 +90,15 @@ def load_config(
         schema: Class of the settings.
         overrides: Assignments such as `"views.keyframes=8"`.
         base: Values below those of the file.
+        option: By which the overrides are given, for messages.
+        example: Of an override.
 
     Raises:
         UsageError: Names each wrong key, where it came from, and the keys that exist.
     """
     values = merge_values(base or {}, read_yaml(path) if path is not None else {})
-    return build(schema, override(values, overrides), where=str(path) if path is not None else "the settings")
+    given = override(values, overrides, option=option, example=example)
+    return build(schema, given, where=str(path) if path is not None else "the settings")
 
 
 def read_yaml(path: Path | str) -> Values:
@@ -108,7 +131,9 @@ def merge_values(weak: Mapping[str, object], strong: Mapping[str, object]) -> Va
     return merged
 
 
-def override(values: Mapping[str, object], assignments: Sequence[str]) -> Values:
+def override(
+    values: Mapping[str, object], assignments: Sequence[str], *, option: str = "--set", example: str = EXAMPLE
+) -> Values:
     """Put each `section.key=value` over the values; the text after `=` is YAML.
 
     Raises:
@@ -119,7 +144,8 @@ def override(values: Mapping[str, object], assignments: Sequence[str]) -> Values
         dotted, equals, text = assignment.partition("=")
         names = dotted.strip().split(".")
         if not equals or not all(names):
-            raise UsageError(f"--set {assignment!r} is no assignment. Give section.key=value, as generation.k=6.")
+            form = "section.key=value" if "." in example else "key=value"
+            raise UsageError(f"{option} {assignment!r} is no assignment. Give {form}, as {example}.")
         try:
             value = yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
         except _NOT_YAML:
@@ -138,11 +164,20 @@ def build(schema: type[Schema], values: Mapping[str, object], *, where: str) -> 
     try:
         return schema.model_validate(values)
     except ValidationError as error:
-        lines = [_complaint(schema, dict(problem)) for problem in error.errors()]
+        lines = [_complaint(schema, problem) for problem in error.errors()]
         raise UsageError("\n".join(f"{where}: {line}" for line in lines)) from error
 
 
-def _complaint(schema: type[BaseModel], problem: Values) -> str:
+def wanted(problem: ErrorDetails) -> str:
+    """What pydantic found wrong with a value, in words for who wrote the setting."""
+    if kind := _KIND_OF.get(problem["type"]):
+        return f"wanted {kind}"
+    if problem["type"] in ("literal_error", "enum"):
+        return f"wanted {problem['ctx']['expected']}"
+    return problem["msg"].removeprefix("Value error, ")
+
+
+def _complaint(schema: type[BaseModel], problem: ErrorDetails) -> str:
     names = [str(part) for part in problem["loc"]]
     key = ".".join(names) or "(the whole)"
     if problem["type"] == "extra_forbidden":
@@ -155,8 +190,13 @@ def _complaint(schema: type[BaseModel], problem: Values) -> str:
     if problem["type"] == "missing":
         return f"key {key!r} is missing"
     if not names:  # a rule between keys: the whole input would hide it
-        return str(problem["msg"]).removeprefix("Value error, ")
-    return f"{key} = {problem.get('input')!r}: {problem['msg']}"
+        return wanted(problem)
+    return f"{key} = {_shortened(problem['input'])}: {wanted(problem)}"
+
+
+def _shortened(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
 
 
 def _keys(schema: type[BaseModel], path: Sequence[str]) -> list[str]:

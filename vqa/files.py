@@ -45,12 +45,9 @@ def replacing(path: Path, *, by_several: bool = False) -> Iterator[Path]:
         by_several: Several processes may write it at once; each then has a draft of its own.
 
     Raises:
-        UsageError: `path` is a folder, or lies in none.
+        UsageError: As of `refuse_unwritable`.
     """
-    if path.is_dir():
-        raise UsageError(f"{path}: is a folder. Give the name of a file.")
-    if not path.parent.is_dir():
-        raise UsageError(f"{path}: there is no folder {path.parent}. Make it first, or give another name.")
+    refuse_unwritable(path)
     folder = path.with_name(f".{path.name}.{os.getpid()}.tmp" if by_several else f".{path.name}.tmp")
     discard(folder)  # a killed writer's, or put there by somebody else
     folder.mkdir(mode=0o700)  # fails where there is anything again, a link too
@@ -67,6 +64,19 @@ def replacing(path: Path, *, by_several: bool = False) -> Iterator[Path]:
         with suppress(OSError):
             discard(folder)  # on a full disk a draft would take what others could use
     sync_folder(path.parent)
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Raise UsageError for a path at which no file can be written.
+
+    Work whose result goes there asks before it begins.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder. Give the name of a file.")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: there is no folder {path.parent}. Make it first, or give another name.")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise UsageError(f"{path}: nothing can be written into {path.parent}. Give another name.")
 
 
 def discard(path: Path) -> None:

@@ -157,7 +157,9 @@ def test_the_path_may_stand_under_several_names(tmp_path: Path, column: str) -> 
         ("l.csv", 'path\n""\n', "is no path of a file"),
         ("l.csv", "path,start_seconds\na.mp4,soon\n", "start_seconds = 'soon'"),
         ("l.csv", "path,start_seconds,end_seconds\na.mp4,5,4\n", "empty or negative"),
-        ("l.csv", "path,clip_id\na.mp4,x\nb.mp4,x\n", "occurs twice"),
+        ("l.csv", "path,clip_id\na.mp4,x\nb.mp4,x\n", r"l\.csv, row 2: clip_id = 'x' is that of row 1 too\. Give each"),
+        ("l.jsonl", '{"path": "a", "clip_id": 1}\n{"path": "b", "clip_id": 1}\n', r"row 2: clip_id = '1' is .* row 1"),
+        ("l.csv", "uri,path\na.mp4,b.mp4\n", r"l\.csv, row 1: uri = 'a\.mp4' and path = 'b\.mp4' are two files\. Keep"),
         ("l.jsonl", "{\n", "not JSON"),
         ("l.jsonl", "[1]\n", "list"),
         ("l.parquet", "text", "l.parquet"),
@@ -167,6 +169,20 @@ def test_a_wrong_manifest_is_refused_with_its_place(tmp_path: Path, name: str, t
     (tmp_path / name).write_text(text, encoding="utf-8")
     with pytest.raises(UsageError, match=says):
         list_clips([str(tmp_path / name)])
+
+
+def test_the_first_column_that_a_row_fills_names_its_file(tmp_path: Path) -> None:
+    rows = ["a.mp4,,x", ",b.mp4,x", f"{tmp_path}/c.mp4,c.mp4,x", ",,d.mp4"]
+    path = tmp_path / "l.csv"
+    path.write_text("\n".join(["uri,path,video", *rows]), encoding="utf-8")
+    assert [Path(clip.uri).name for clip in list_clips([str(path)]).clips] == ["a.mp4", "b.mp4", "c.mp4", "d.mp4"]
+
+
+def test_a_clip_id_that_another_source_has_is_refused_with_its_place(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4")
+    (tmp_path / "l.csv").write_text("path,clip_id\nb.mp4,a.mp4\n", encoding="utf-8")
+    with pytest.raises(UsageError, match=r"l\.csv, row 1: clip_id = 'a\.mp4' is that of another clip too"):
+        list_clips([str(tmp_path / "a.mp4"), str(tmp_path / "l.csv")])
 
 
 def test_a_path_becomes_absolute_without_following_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -298,6 +298,36 @@ def test_workers_load_the_commit_that_the_keys_name(tmp_path: Path) -> None:
     assert pinned_card(config.model, revision="blake2b:00").revision == "main"
 
 
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ("sample_resources={nas: -1}", r"^the settings: job\.sample_resources\.nas = -1: "),
+        ("sample_resources={CPU: 3}", r"job\.sample_resources = .*CPU is .* Ray's own; set job\.cpus_per_sampler$"),
+        ("sample_resources={GPU: 1}", "GPU is .* leave it out: decoding uses none$"),
+        ("score_resources={CPU: 3}", r"^the settings: job\.score_resources = \{'CPU': 3.*set job\.cpus_per_worker$"),
+        ("score_resources={GPU: 1}", r"set job\.gpus_per_worker$"),
+        ("score_resources={memory: 1}", r"limits\.memory_mb"),
+        ("score_resources={object_store_memory: 1}", r"set job\.store_mb"),
+        ("score_resources={'accelerator_type:H100': 1}", r"set job\.accelerator_type"),
+    ],
+)
+def test_resources_that_ray_has_of_its_own_are_refused(given: str, wanted: str) -> None:
+    with pytest.raises(UsageError, match=wanted):
+        resolve(assignments=[f"job.{given}"])
+
+
+@pytest.mark.parametrize("key", ["views", "light_views", "job", "generation", "limits", "model_engine"])
+@pytest.mark.parametrize("tier", ["reason", "light", "cascade"])
+def test_a_section_is_a_mapping_in_every_tier(tier: str, key: str) -> None:
+    with pytest.raises(UsageError, match=f"^the settings: {key} = 5: wanted a mapping of settings"):
+        resolve(assignments=[f"{key}=5", f"tier={tier}"])
+
+
+def test_files_that_no_decoding_can_do_with_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"limits\.open_files = 1: Input should be greater than or equal to 8"):
+        resolve(assignments=["limits.open_files=1"])
+
+
 LIMITS_OF_THE_GUARD = {"deadline_seconds": 3.0, "memory_mb": None, "cpu_seconds": 9, "open_files": None}
 
 

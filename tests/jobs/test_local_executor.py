@@ -257,9 +257,8 @@ class Mute(Reader):
             name = item.clip.clip_id
             status = "ok" if name in self.read else "unparsed"
             score = 3.0 if name in self.read else None
-            yield ScoreRow(
-                clip_id=name, uri=item.clip.uri, run_key=name, status=status, score=score, reason="I see a slope."
-            )
+            error = None if score else "no score from 1 to 5 in the model's answer: 'I see a slope.'"
+            yield ScoreRow(clip_id=name, uri=item.clip.uri, run_key=name, status=status, score=score, error=error)
 
 
 @pytest.mark.parametrize(("read", "limit", "rows"), [((), 5, 5), (("02",), 5, 12), ((), None, 12)])

@@ -27,7 +27,9 @@ from jobs.engine import run_stages
 from jobs.ledger import Ledger
 from jobs.metrics import METRICS, JobMetrics, serving
 from jobs.progress import JobProgress
+from jobs.request import ScoreRequest
 from jobs.resume import Work
+from jobs.score import score
 from tests.jobs.test_local_executor import Reader
 from tests.support.kept import ROOT
 from vqa.console import Engine
@@ -148,10 +150,19 @@ def test_what_top_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     }
 
 
-@pytest.mark.parametrize("address", ["nowhere", "127.0.0.1:x", "localhost:70000", ""])
+@pytest.mark.parametrize("address", ["nowhere", "127.0.0.1:x", "localhost:70000", "", "9" * 5000])
 def test_an_address_of_another_form(address: str) -> None:
     with pytest.raises(UsageError, match="wanted HOST:PORT"), serving(address, JobMetrics()):
         pass
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [({"metrics": "99999"}, "--metrics 99999: wanted"), ({"ray_address": "a:1"}, "--ray-address a:1: not used by")],
+)
+def test_options_are_checked_before_sources_are_read(tmp_path: Path, given: dict[str, str], wanted: str) -> None:
+    with pytest.raises(UsageError, match=wanted):
+        score(ScoreRequest(sources=("/nowhere.mp4",), out=tmp_path / "out", engine=Engine.LOCAL, **given))
 
 
 def test_an_address_that_is_taken() -> None:

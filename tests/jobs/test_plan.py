@@ -373,6 +373,7 @@ def test_that_nothing_can_be_scored_is_said(
     assert plan(PlanRequest(job=job, hardware_assignments=("score_seconds=0.8",))) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "warning: nothing that was probed can be scored (not_video 2); e.g. " in said
+    assert ".." not in said
     assert "0% of the rows have views" in said
     summary = PlanRequest(
         job=replace(job, json_summary=True), hardware_assignments=("score_seconds=0.8",), simulate=(1,)
@@ -415,6 +416,93 @@ def test_the_verdict_on_scaling(changes: dict[str, Any], files: int, wanted: str
     assert verdict(outcomes, hardware).startswith(wanted)
     few = [one.worth_from for one in outcomes]
     assert few[0] < few[1], "more GPUs need more clips"
+
+
+TWO = Hardware(cores=2, memory_gb=16)
+
+
+def test_a_plan_and_its_simulation_count_the_same_cores() -> None:
+    busy = replace(EVEN, decode_seconds=np.full(50, 1.36), score_seconds=np.full(40, 0.533), scored_share=1.0)
+    for is_local, wanted in ((True, 2 / (1.36 + 0.533)), (False, 1 / 1.36)):
+        made = forecast(busy, fleet(TWO, JobConfig(), machines=1, is_local=is_local))
+        one, four = scale(busy, TWO, JobConfig(), workers=(1, 4), batch_size=4, is_local=is_local)
+        assert min(made.rates.values()) == pytest.approx(wanted)
+        assert one.clips_per_second == pytest.approx(wanted, rel=0.02)
+        assert one.busy["scoring"] == pytest.approx(wanted * 0.533, rel=0.03)
+        assert (one.shares_cores, four.shares_cores) == (is_local, False)
+        assert four.clips_per_second == pytest.approx(4 / 1.36, rel=0.02), "several machines are on Ray"
+        assert ("cores" in one.busy, one.limit) == ((True, "cores") if is_local else (False, "decoding"))
+        assert ("without Ray and shares its cores" in verdict([one, four], TWO)) is is_local
+
+
+def test_more_cores_for_a_model_than_there_are() -> None:
+    made = forecast(EVEN, fleet(TWO, JobConfig(cpus_per_worker=8), machines=1, is_local=True))
+    assert made.rates["cores"] == pytest.approx(2 / (0.5 + 2 * 0.08))
+    (one,) = scale(EVEN, TWO, JobConfig(cpus_per_worker=8), workers=(1,), batch_size=4, is_local=True)
+    assert one.clips_per_second == pytest.approx(made.rates["cores"], rel=0.1)
+
+
+def test_a_simulation_has_a_limit_and_says_what_it_is_at() -> None:
+    wanted = "--simulate 50000: 100,000 processes, of which 20,000 are simulated at most; give numbers up to 10000$"
+    with pytest.raises(UsageError, match=wanted):
+        scale(EVEN, TWO, JobConfig(), workers=(1, 50_000), batch_size=4)
+    said: list[str] = []
+    scale(EVEN, EIGHT, JobConfig(), workers=(8, 1000), batch_size=4, say=said.append)
+    assert said == ["simulating 24,000 clips on 125 machines ..."]
+
+
+def test_one_file_gives_no_interval() -> None:
+    single = replace(EVEN, file_bytes=np.full(1, 4e6), clips=np.full(1, 1.0), decode_seconds=np.full(1, 0.5))
+    made = forecast(single, fleet(EIGHT, JobConfig(), machines=1))
+    assert (made.low_seconds, made.high_seconds) == (None, None)
+
+
+@pytest.mark.model
+def test_the_same_job_is_planned_as_it_runs(
+    folder: Path, model_card: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.planning.probe_job", lambda inputs, *_, **__: replace(EVEN, files=inputs.clips.listed))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    job = ScoreRequest(sources=(str(folder),), out=tmp_path, model=str(model_card), json_summary=True)
+    two = PlanRequest(job=job, hardware_assignments=("cores=2",), simulate=(1, 4))
+
+    def said(**changes: Any) -> dict[str, Any]:
+        assert plan(replace(two, **changes)) == 0
+        found: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return found
+
+    few, many, on_three = said(), said(files=1_000_000), said(machines=3)
+    assert (few["decoders"], few["simulation"][0]["shares_cores"]) == (2, True)
+    assert (many["decoders"], many["simulation"][0]["shares_cores"]) == (1, False), "more than 64 files go to Ray"
+    assert (on_three["machines"], on_three["decoders"]) == (3, 3)
+    for one in (few, many):
+        assert one["simulation"][0]["clips_per_second"] == pytest.approx(min(_numbers(one["rates"])), rel=0.02)
+    assert plan(replace(two, job=replace(job, json_summary=False))) == 0
+    table = " ".join(capsys.readouterr().out.split())
+    assert table.index("core-hours") < table.index("Simulated")
+    assert "of linear ┃ model busy" in table
+
+
+def _numbers(rates: dict[str, float | None]) -> list[float]:
+    return [rate for rate in rates.values() if rate is not None]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        ({"page": Path("/nowhere/x.html"), "simulate": (1,)}, "/nowhere/x.html: there is no folder /nowhere"),
+        ({"page": Path(), "simulate": (1,)}, "is a folder. Give the name of a file"),
+        ({"simulate": (50_000,)}, "--simulate 50000: .* simulated at most"),
+        ({"hardware_assignments": ("cores=99999999999",)}, "cores = 99999999999: "),
+    ],
+)
+def test_what_is_wrong_is_said_before_the_probe(
+    arguments: dict[str, Any], wanted: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = ScoreRequest(sources=(str(folder),), out=tmp_path)
+    monkeypatch.setattr("jobs.planning.probe_job", lambda *_, **__: pytest.fail("probed"))
+    with pytest.raises(UsageError, match=wanted):
+        plan(PlanRequest(job=job, **({"hardware_assignments": ("cores=2",)} | arguments)))
 
 
 @pytest.mark.model

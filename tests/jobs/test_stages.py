@@ -4,6 +4,7 @@ import os
 import pickle
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,14 +14,16 @@ import torch
 from jobs.child import pickled_views
 from jobs.config import ClipLimits, JobConfig, identify, resolve
 from jobs.resume import Work, stamp
-from jobs.rows import Unchanged
+from jobs.rows import Unchanged, new_row, with_score
 from jobs.stages import Result, Sample, SampleStage, ScoreStage
 from tests.support import clips
+from tests.support.samples import random_views
 from tests.support.zoo import make_zoo
 from vqa.data.score_table import ScoreRow
 from vqa.data.sources import list_clips
 from vqa.errors import ClipError
 from vqa.model.card import GenerationConfig, ModelCard
+from vqa.model.readout import ReadoutForm, Said, read_rollout, summarise
 from vqa.types import Clip
 from vqa.views import ViewsConfig
 
@@ -194,7 +197,6 @@ def test_the_same_content_gives_the_same_key_and_views_under_any_name(tmp_path: 
 @pytest.mark.parametrize(
     ("limit", "kind", "said"),
     [
-        ({"open_files": 1}, "too_large", "open files"),
         ({"max_frames": 20}, "too_large", "declares 400 frames, above 20. Cut it up or raise limits.max_frames"),
     ],
 )
@@ -207,8 +209,7 @@ def test_each_limit_costs_one_row(tmp_path: Path, limit: dict[str, int], kind: s
     assert (row.status, row.error_kind) == ("failed", kind)
     assert row.error is not None
     assert said in row.error
-    if "open_files" not in limit:
-        sampled(limited, Clip(clip_id="b", uri=str(short)))
+    sampled(limited, Clip(clip_id="b", uri=str(short)))
     limited.close()
 
 
@@ -259,3 +260,14 @@ def test_a_model_has_the_threads_of_a_worker_on_any_engine(model_card: Path, cpu
     finally:
         stage.close()
         torch.set_num_threads(before)
+
+
+def test_an_answer_without_a_score_is_shown() -> None:
+    row = replace(new_row(Clip(clip_id="a", uri="/a"), "", settings=""), raw_low=1.0, raw_high=5.0)
+    told = "<think>" + "It is sharp. " * 50 + "</think>\n<answer>97</answer>"
+    given = read_rollout(Said(text=told, is_finished=True), form=ReadoutForm(dimensions=1))
+    score = summarise([given], form=ReadoutForm(dimensions=1), seconds=0.0)
+    error = with_score(row, random_views("a"), score).error or ""
+    assert error.startswith("no score from 1 to 5 in the model's answer: '…")
+    assert error.endswith("</think> <answer>97</answer>'")
+    assert len(error) < 300

@@ -148,7 +148,7 @@ def test_open_files_are_limited_call_by_call(tmp_path) -> None:
     with Guard(deadline_seconds=60.0, memory_bytes=None, open_files=8) as guard:
         for _ in range(3):
             assert guard.run(native_faults.open_at_once, str(tmp_path / "a"), 7) == 7
-        with pytest.raises(ClipError, match=r"more than 8 open files\. Raise the limit") as caught:
+        with pytest.raises(ClipError, match=r"more than 8 open files\. Raise limits\.open_files\.$") as caught:
             guard.run(native_faults.open_at_once, str(tmp_path / "a"), 9)
         assert caught.value.kind == "too_large"
         assert guard.run(native_faults.open_at_once, str(tmp_path / "a"), 7) == 7, "what failed has let go"

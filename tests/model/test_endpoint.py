@@ -394,6 +394,24 @@ def test_an_address_where_nothing_listens_is_named_at_once(server: ChatServer) -
     assert isinstance(score, Score)
 
 
+@pytest.mark.parametrize(
+    ("fault", "wanted"),
+    [
+        (
+            500,
+            r"answers 500: .*\. It runs: look at its log, or correct the address, which most servers have end in /v1$",
+        ),
+        ("garbage", r"something else than a chat completion\. It runs: "),
+        ({"choices": []}, r"without a choice\. It runs: "),
+        (429, r"answers 429: .*\. It is busy: try again later$"),
+    ],
+)
+def test_a_server_that_runs_is_not_to_be_started(server: ChatServer, fault: object, wanted: str) -> None:
+    server.at_start = fault
+    with pytest.raises(ModelError, match=wanted):
+        meet(engine_of(server), CARD, GenerationConfig())
+
+
 def test_a_model_that_is_not_served_is_named_with_those_that_are(server: ChatServer) -> None:
     server.models = ("qwen", "llava")
     with pytest.raises(ModelError, match=r"has no model 'm', but qwen, llava; name it by --served-model"):

@@ -17,11 +17,17 @@ CARD = ModelCard(name="m", source="m")
     ("given", "message"),
     [
         ({"endpoints": ()}, r"no address; give --endpoint http://HOST:PORT/v1"),
-        ({"endpoints": ("localhost:8000",)}, r"'localhost:8000': not an address"),
-        ({"endpoints": ("ftp://a/v1",)}, "not an address"),
-        ({"endpoints": ("http://user:secret@host/v1",)}, r"http://host: with a password or query"),
-        ({"name": "transformers", "endpoints": ("http://a/v1",)}, "not used by --model-engine transformers"),
-        ({"name": "transformers", "endpoints": (), "served_model": "x"}, "not used without --endpoint"),
+        ({"endpoints": ("localhost:8000",)}, r"'localhost:8000' is not an address"),
+        ({"endpoints": ("ftp://a/v1",)}, r"^model_engine\.endpoints \(--endpoint\): 'ftp://a/v1' is not an address"),
+        ({"endpoints": ("http://user:secret@host/v1",)}, r"http://host comes with a password or query"),
+        (
+            {"name": "transformers", "endpoints": ("ftp://a/v1",)},
+            r"^model_engine\.endpoints = ftp://a/v1: not used by model_engine\.name = transformers; set the name",
+        ),
+        (
+            {"name": "transformers", "endpoints": (), "served_model": "x"},
+            r"^model_engine\.served_model = x .*not used without --endpoint",
+        ),
         ({"api_key_env": "VQA_NO_SUCH_KEY"}, "environment variable VQA_NO_SUCH_KEY: not set on this machine"),
         ({"api_key_file": Path("absent.key")}, r"api_key_file absent\.key: cannot be read"),
     ],

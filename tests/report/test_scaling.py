@@ -3,6 +3,7 @@
 import html
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,11 +59,19 @@ def test_the_dashed_line_is_where_no_worker_waits(tmp_path: Path) -> None:
     assert '<td class="number">25 %</td><td class="number">50 %</td>' in text
 
 
-def test_without_a_limit_there_is_no_dashed_line_and_no_share_of_it(tmp_path: Path) -> None:
+def test_without_a_limit_there_is_no_dashed_line(tmp_path: Path) -> None:
     text = page_of(tmp_path, point(1, 5, linear=math.inf), point(8, 20, linear=math.inf))
     assert places(text, "linear") == []
-    assert text.count('<td class="number">-</td>') == 2
-    assert set(re.findall(r">(\d+ %)<", text)) == {"25 %", "50 %"}
+
+
+def test_linear_is_as_many_times_the_smallest_size(tmp_path: Path) -> None:
+    local = replace(point(1, 5, linear=10.0), busy={"decoding": 0.25, "scoring": 0.5, "cores": 0.99})
+    text = page_of(tmp_path, local, point(8, 20, linear=80.0))
+    shares = re.findall(r">([\d.]+)</td><td class=\"number\">(\d+ %)</td>", text)
+    assert shares == [("5", "100 %"), ("20", "50 %")], "not a share of what models could do that never wait"
+    assert ">cores at work</th>" in text
+    assert '<td class="number">50 %</td><td class="number">99 %</td>' in text
+    assert '<td class="number">50 %</td><td class="number">-</td>' in text
 
 
 def test_one_point_is_a_page(tmp_path: Path) -> None:

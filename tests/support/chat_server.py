@@ -65,6 +65,7 @@ class ChatServer:
     most_at_once: int = 0
     seconds: float = 0.0  # that an answer takes
     has_list: bool = True  # of models
+    at_start: Any = None  # a fault in answer to who finds out what is taken
     is_ill: bool = False  # answers everything with 503
     moved_to: str | None = None  # answers everything with a redirect to the same path of this address
     url: str = ""
@@ -98,7 +99,7 @@ class ChatServer:
         if self.takes is not None and (unknown := set(body) - usual - self.takes):
             return JSONResponse({"detail": f"Unexpected fields: {sorted(unknown)}"}, 422)
         if body["max_tokens"] == 1:  # finding out what is taken
-            return JSONResponse(completion("<"))
+            return await self._answer(self.at_start or completion("<"), body)
         self.bodies.append(body)
         self.times.append(time.monotonic())
         self._at_once += 1

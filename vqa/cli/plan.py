@@ -9,6 +9,8 @@ from vqa.cli.options import DecimalOption, DelimiterOption, Exclude, Include
 from vqa.console import Engine, JsonSummary, assigning
 from vqa.errors import UsageError
 
+DIGITS = 9  # of a number of GPUs
+
 
 def plan(
     sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="As of `vqa score`.")],
@@ -20,12 +22,14 @@ def plan(
         list[str] | None,
         typer.Option("--hardware-set", metavar="KEY=VALUE", help="Override one of its keys: price_per_hour=25."),
     ] = None,
-    machines: Annotated[int, typer.Option(min=1, help="How many of them.")] = 1,
-    probe: Annotated[int, typer.Option("--probe", min=1, help="Files that are decoded and scored here.")] = 200,
-    probe_seconds: Annotated[float, typer.Option(min=1, help="For this long at most.")] = 300.0,
+    machines: Annotated[int, typer.Option(min=1, max=100_000, help="How many of them.")] = 1,
+    probe: Annotated[
+        int, typer.Option("--probe", min=1, max=1_000_000, help="Files that are decoded and scored here.")
+    ] = 200,
+    probe_seconds: Annotated[float, typer.Option(min=1, max=86_400, help="For this long at most.")] = 300.0,
     files: Annotated[
         int | None,
-        typer.Option(min=1, help="Plan for so many files like these, where SOURCE is a sample of the job."),
+        typer.Option(min=1, max=10**12, help="Plan for so many files like these, where SOURCE is a sample of the job."),
     ] = None,
     simulate: Annotated[
         str | None,
@@ -86,6 +90,6 @@ def plan(
 
 def _numbers(text: str | None) -> tuple[int, ...]:
     parts = text.split(",") if text else []
-    if not all(part.strip().isdecimal() and int(part) for part in parts):
+    if not all(part.strip().isdecimal() and len(part) <= DIGITS and int(part) for part in parts):
         raise UsageError(f"--simulate {text}: wanted numbers of GPUs from 1 on with commas between, as 8,64,512")
     return tuple(sorted({int(part) for part in parts}))

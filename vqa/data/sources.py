@@ -7,6 +7,7 @@ file name that is not UTF-8 becomes a percent-encoded `file://` URI.
 import fnmatch
 import glob
 import hashlib
+import itertools
 import os
 import re
 import urllib.parse
@@ -112,6 +113,10 @@ def _digest(*parts: object) -> bytes:
     return hashlib.blake2b(repr(parts).encode("utf-8", "surrogateescape"), digest_size=12).digest()
 
 
+class _TakenError(UsageError):
+    """A clip_id that another clip has."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Collector:
     tally: Tally
@@ -135,7 +140,7 @@ class _Collector:
                 clip_id = uri + span_suffix(start, end)
         own = _digest(clip_id)
         if own in tally._ids:
-            raise UsageError(f"clip_id {clip_id!r} occurs twice. Give each clip its own.")
+            raise _TakenError(f"clip_id {clip_id!r} occurs twice. Give each clip its own.")
         clip = Clip(clip_id=clip_id, uri=uri, start_seconds=start, end_seconds=end)
         tally._places.add(place)
         tally._ids.add(own)
@@ -291,21 +296,39 @@ def _list(path: Path, collector: _Collector) -> Iterator[Clip]:
     folder = str(path.parent)
     for at, entry in enumerate(_entries(path, collector.dialect), start=1):
         where = f"{path}, row {at}"
-        column = next((name for name in PATH_COLUMNS if name in entry), None)
+        given = [name for name in PATH_COLUMNS if name in entry]
+        column = next((name for name in given if entry[name] not in (None, "")), given[0] if given else None)
         if column is None:
             raise UsageError(f"{where}: no path. Give a column {', '.join(PATH_COLUMNS)}; found {', '.join(entry)}.")
         listed = entry[column]
         if not isinstance(listed, str) or not listed:
             raise UsageError(f"{where}: {column} = {listed!r} is no path of a file. Fill it, or remove the row.")
-        start, end = (_seconds(entry.get(name), f"{where}: {name}") for name in ("start_seconds", "end_seconds"))
-        given = entry.get("clip_id")
-        clip_id = None if given is None or given == "" else str(given)
         # Other schemes become a row `unsupported`. A path object for each row would take most of the listing's time.
-        place = listed if "://" in listed else os.path.join(folder, listed)  # noqa: PTH118
+        place = _place(folder, listed)
+        if column == "uri" and (other := entry.get("path")) and _place(folder, str(other)) != place:
+            raise UsageError(f"{where}: uri = {listed!r} and path = {other!r} are two files. Keep one of the columns.")
+        start, end = (_seconds(entry.get(name), f"{where}: {name}") for name in ("start_seconds", "end_seconds"))
+        clip_id = _own_id(entry)
         try:
             yield from collector.clip(place, listed, clip_id=clip_id, start=start, end=end)
+        except _TakenError as error:
+            earlier = enumerate(itertools.islice(_entries(path, collector.dialect), at - 1), start=1)
+            first = next((f"row {n}" for n, one in earlier if _own_id(one) == clip_id), "another clip")
+            raise UsageError(
+                f"{where}: clip_id = {clip_id!r} is that of {first} too. Give each clip its own."
+            ) from error
         except ValueError as error:
             raise UsageError(f"{where}: {error}") from error
+
+
+def _own_id(entry: Row) -> str | None:
+    """The clip_id that a row of a list gives."""
+    given = entry.get("clip_id")
+    return None if given is None or given == "" else str(given)
+
+
+def _place(folder: str, listed: str) -> str:
+    return listed if "://" in listed else os.path.join(folder, listed)  # noqa: PTH118
 
 
 def _seconds(cell: object, where: str) -> float | None:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, ValidationError, model_validator
 
-from vqa.config import Strict
+from vqa.config import Strict, wanted
 from vqa.errors import UsageError
 from vqa.evaluate.evaluation import clip_rows, reliability
 from vqa.evaluate.inputs import InputTable
@@ -247,7 +247,7 @@ def load_calibration(path: Path) -> Calibration:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise UsageError(f"calibration {path}: {where} {first['msg']}. Make one with `vqa calibrate`.") from error
+        raise UsageError(f"calibration {path}: {where}: {wanted(first)}. Make one with `vqa calibrate`.") from error
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"calibration {path}: cannot be read ({error}). Make one with `vqa calibrate`.") from error
 

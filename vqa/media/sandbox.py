@@ -146,7 +146,7 @@ class Guard:
             highest = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
             if self.limits.open_files is None or 0 <= highest < self.limits.open_files:
                 raise MachineError(f"decoding has to stop: {machine.shortage(error)}") from error
-            message = f"{subject}: needs more than {self.limits.open_files} open files. Raise the limit on them."
+            message = f"{subject}: needs more than {self.limits.open_files} open files. Raise limits.open_files."
             raise ClipError("too_large", message) from error
         if isinstance(error, RuntimeError) and "start new thread" in str(error) and not machine.can_start_thread():
             raise MachineError(f"decoding has to stop: {machine.shortage(error)}") from error

@@ -20,7 +20,7 @@ class ScalingPoint:
 
     workers: int
     clips_per_second: float
-    linear: float  # clips/s if no worker ever waited; may be infinite
+    linear: float  # clips/s if no model process ever waited; may be infinite
     time: str  # of the whole job
     cost: str | None
     worth_from: int  # clips, for starting and ending to take a tenth of the time or less
@@ -47,14 +47,13 @@ def write_scaling(path: Path, curve: Sequence[ScalingPoint], *, title: str, verd
     places = [(across(one.workers), along(one.clips_per_second)) for one in curve]
     linear = [(across(one.workers), along(one.linear)) for one in curve if math.isfinite(one.linear)]
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(ASSETS), autoescape=True)
-    environment.tests["infinite"] = math.isinf
     text = environment.get_template("scaling.html.j2").render(
         title=title,
         verdict=verdict,
         unit=unit,
         style=Markup((ASSETS / "page.css").read_text(encoding="utf-8")),  # noqa: S704 (a file of this package)
         curve=curve,
-        parts=list(curve[0].busy),
+        parts=list(dict.fromkeys(part for one in curve for part in one.busy)),
         x_ticks=[(across(one.workers), f"{one.workers}") for one in curve],
         y_ticks=[(along(tick), f"{tick:g}") for tick in _decades(shown)],
         points=[(*place, f"{one.clips_per_second:.3g} clips/s") for place, one in zip(places, curve, strict=True)],

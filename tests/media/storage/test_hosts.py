@@ -4,8 +4,10 @@ import contextlib
 import gzip
 import http.server
 import re
+import socket
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -60,7 +62,12 @@ REFUSED = "in a private network, which is refused. Give --allow-private-hosts"
 
 @pytest.mark.parametrize(
     ("host", "said"),
-    [("127.0.0.1", REFUSED), ("localhost", REFUSED), ("2130706433", "not a canonical IPv4 address")],
+    [
+        ("127.0.0.1", REFUSED),
+        ("localhost", REFUSED),
+        ("[::1]", REFUSED),
+        ("2130706433", "not a canonical IPv4 address"),
+    ],
 )
 def test_every_spelling_of_loopback_is_refused_before_a_byte_is_sent(server: web.Server, host: str, said: str) -> None:
     with pytest.raises(ClipError, match=re.escape(said)) as caught:
@@ -81,10 +88,37 @@ def test_a_redirect_into_a_private_network_is_refused(
     assert server.requests == []
 
 
-@pytest.mark.parametrize("uri", ["ftp://127.0.0.1:9/a.mp4", "ftp://localhost/a.mp4"])
+@pytest.mark.parametrize("uri", ["ftp://127.0.0.1:9/a.mp4", "ftp://localhost/a.mp4", "ftp://[::1]/a.mp4"])
 def test_other_schemes_that_name_a_host_are_checked_too(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(ALLOWED)
     with pytest.raises(ClipError, match="in a private network"):
+        probe(uri)
+
+
+def test_a_literal_ipv6_host_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clips.write_video(tmp_path / "clip.mp4", frames=4, width=64, height=48)
+
+    class Six(http.server.ThreadingHTTPServer):
+        address_family = socket.AF_INET6
+
+    serve = partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    try:
+        server = Six(("::1", 0), serve)
+    except OSError:
+        pytest.skip("no IPv6 here")
+    with server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        monkeypatch.setenv(ALLOWED, "1")
+        assert probe(f"http://[::1]:{server.server_port}/clip.mp4")[0].width == 64
+        with pytest.raises(ClipError, match="chains"):
+            probe(f"http://[::1]:{server.server_port}/a::http://b/clip.mp4")
+        server.shutdown()
+
+
+@pytest.mark.parametrize("uri", ["http:///x.mp4", "https://:443/x.mp4", "ftp:///x.mp4"])
+def test_a_url_without_a_host_is_refused_at_once(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vqa.media.storage.stores.time.sleep", lambda _: pytest.fail("tried again"))
+    with pytest.raises(ClipError, match=rf"^{uri}: names no host\. Give {uri.partition(':')[0]}://HOST/PATH\.$"):
         probe(uri)
 
 

@@ -4,7 +4,7 @@ Credentials are read from the environment, as each fsspec package does.
 
 | what goes wrong | kind |
 | --- | --- |
-| refused (401, 403), without credentials, unreachable, in a private network (hosts.py) | `not_readable` |
+| refused (401, 403), without credentials, unreachable, in a private network (hosts.py), no host | `not_readable` |
 | absent | `not_found` |
 | silence | `timeout` |
 | a scheme that cannot be read here | `unsupported` |
@@ -20,6 +20,7 @@ from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from typing import BinaryIO, Protocol, TypedDict, TypeVar, cast
+from urllib.parse import urlsplit
 
 from vqa.errors import ClipError
 from vqa.media.storage.hosts import ALLOWED, PrivateHostError, public_client, refuse_private
@@ -32,6 +33,7 @@ _PAUSES_SECONDS = (0.1, 0.5)  # between tries
 
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 _PAGED = ("s3", "s3a")
+_WITH_HOST = frozenset({"http", "https", "ftp", "ftps", "sftp", "ssh", "smb", "webdav", "webhdfs"})
 _EXTRAS = {"http": "http", "https": "http", "s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
 _CREDENTIALS = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, in the environment; for a public bucket "
@@ -224,11 +226,19 @@ def _store_of(uri: str) -> tuple[Store, str]:
 
     scheme = _scheme(uri)
     try:
-        if "::" in uri:
+        named = urlsplit(uri)
+        if scheme in _WITH_HOST and not named.hostname:
+            raise ClipError("not_readable", f"{uri}: names no host. Give {scheme}://HOST/PATH.")
+        is_ipv6 = "[" in named.netloc
+        if "::" in (uri.replace(named.netloc, "", 1) if is_ipv6 else uri):
             raise ValueError("chains of schemes are not supported")
         if scheme not in ("http", "https"):
             refuse_private(uri, scheme)  # before: some stores connect when they are made
-        store, path = fsspec.core.url_to_fs(uri, **_options(scheme))
+        if is_ipv6:  # whose :: fsspec would take for a chain
+            kind = fsspec.get_filesystem_class(scheme)
+            store, path = kind(**kind._get_kwargs_from_urls(uri), **_options(scheme)), kind._strip_protocol(uri)
+        else:
+            store, path = fsspec.core.url_to_fs(uri, **_options(scheme))
         if "file" in store.protocol:
             raise ValueError("local files are named by a path or file://")
     except ImportError as error:

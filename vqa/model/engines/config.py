@@ -56,9 +56,15 @@ def check_engine(engine: EngineConfig, card: ModelCard, generation: GenerationCo
             setting that the engine cannot serve.
     """
     if engine.name != "endpoint" and engine.endpoints:
-        raise UsageError(f"--endpoint {engine.endpoints[0]}: not used by --model-engine {engine.name}; leave one out")
+        raise UsageError(
+            f"model_engine.endpoints = {', '.join(engine.endpoints)}: not used by model_engine.name = {engine.name}; "
+            "set the name to endpoint (--endpoint does both), or leave them out"
+        )
     if engine.name != "endpoint" and engine.served_model:
-        raise UsageError(f"--served-model {engine.served_model}: not used without --endpoint; leave it out")
+        raise UsageError(
+            f"model_engine.served_model = {engine.served_model} (--served-model): not used without --endpoint; "
+            "leave it out"
+        )
     if engine.name == "vllm":
         require("vllm", "vllm", doing="--model-engine vllm")
     if engine.name == "endpoint":
@@ -92,11 +98,14 @@ def _check_address(address: str) -> None:
     except ValueError:
         is_good = False
     if not is_good:
-        raise UsageError(f"--endpoint {address!r}: not an address; give http://HOST:PORT/v1")
+        raise UsageError(
+            f"model_engine.endpoints (--endpoint): {address!r} is not an address; give http://HOST:PORT/v1"
+        )
     if parts.username or parts.password or parts.query or parts.fragment:
         raise UsageError(
-            f"--endpoint {parts.scheme}://{parts.hostname}: with a password or query, which would be written to "
-            "run.json; give the key by an environment variable (model_engine.api_key_env) or api_key_file"
+            f"model_engine.endpoints (--endpoint): {parts.scheme}://{parts.hostname} comes with a password or "
+            "query, which would be written to run.json; give the key by an environment variable "
+            "(model_engine.api_key_env) or api_key_file"
         )
 
 

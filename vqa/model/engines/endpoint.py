@@ -50,12 +50,20 @@ AGAIN = frozenset({408, 425, 429})  # statuses that may pass, beside all from 50
 REFUSED = frozenset({400, 422})  # statuses of a request with a field that the server does not take
 
 
+# Ways out for a server that runs, and for one that does not.
+LOOK = "It runs: look at its log, or correct the address, which most servers have end in /v1"
+START = "Start it, or correct the address"
+WAIT = "It may still be loading its model: wait, or raise model_engine.deadline_seconds"
+BUSY = "It is busy: try again later"
+
+
 class _PassingError(Exception):
     """Failure that may pass: retry the same request after `wait` seconds or more."""
 
-    def __init__(self, message: str, *, wait: float = 0.0, is_well: bool = False) -> None:
+    def __init__(self, message: str, *, wait: float = 0.0, is_well: bool = False, way: str = LOOK) -> None:
         super().__init__(message)
         self.wait, self.is_well = wait, is_well  # well: busy, not broken
+        self.way = way  # out, at the start of a job
 
 
 class _RejectedError(Exception):
@@ -267,7 +275,8 @@ class EndpointEngine:
                 await self._models(server)
             server.is_well, server.misses = True, 0
         except (_PassingError, ModelError) as error:
-            server.problem, server.is_refused = str(error), isinstance(error, ModelError)
+            server.is_refused = isinstance(error, ModelError)
+            server.problem = f"{error}. {error.way}" if isinstance(error, _PassingError) else str(error)
             server.misses += 1
             wait = error.wait if isinstance(error, _PassingError) else 0.0
             server.free_at = self._loop.time() + max(wait, self._backoff(server.misses))
@@ -284,8 +293,7 @@ class EndpointEngine:
             if needs_all or all(server.is_refused for server in ill) or attempt == self._engine.tries:
                 break
             await asyncio.sleep(self._backoff(attempt))
-        problem = ill[0].problem if ill[0].is_refused else f"{ill[0].problem}. Start it, or correct the address"
-        raise ModelError(f"--endpoint: {problem}")
+        raise ModelError(f"--endpoint: {ill[0].problem}")
 
     async def _learn(self, server: _Server) -> OptionalFields:
         """Find the fields a server takes, by a grey picture; ModelError if it takes none."""
@@ -352,10 +360,10 @@ class EndpointEngine:
                     if len(content) > MOST_BYTES:
                         raise _RejectedError(f"{server.url} answers with more than {MOST_BYTES >> 20} MiB", status=200)
         except TimeoutError as error:
-            raise _PassingError(f"{server.url}: no answer within {timeout:g} s") from error
+            raise _PassingError(f"{server.url}: no answer within {timeout:g} s", way=WAIT) from error
         except httpx2.RequestError as error:
             what = self._clean(f"{type(error).__name__}: {error}")
-            raise _PassingError(f"{server.url} cannot be reached ({what})") from error
+            raise _PassingError(f"{server.url} cannot be reached ({what})", way=START) from error
         if reply.is_success:
             return bytes(content)
         said = content.decode("utf-8", "replace")
@@ -370,7 +378,8 @@ class EndpointEngine:
             )
         if reply.status_code in AGAIN or reply.status_code >= 500:
             is_busy = reply.status_code == 429
-            raise _PassingError(what, wait=_retry_after(reply.headers.get("Retry-After")), is_well=is_busy)
+            wait = _retry_after(reply.headers.get("Retry-After"))
+            raise _PassingError(what, wait=wait, is_well=is_busy, way=BUSY if is_busy else LOOK)
         raise _RejectedError(what, status=reply.status_code)
 
     def _clean(self, text: str) -> str:
