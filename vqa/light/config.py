@@ -121,6 +121,30 @@ class TuningConfig(Strict):
     seed: int = 0
 
 
+class TunedConfig(Strict):
+    """Settings of `tuned.tuned_encoder`."""
+
+    sources: list[Path] = Field(description="pictures and videos, or folders of them; contents of no test")
+    crops: int = Field(256, ge=2, description="damaged crops of a chunk")
+    chunks: int = Field(80, ge=1, description="of nine tenths of the contents")
+    judged: int = Field(4, ge=1, description="chunks of the other contents, for a look at what was learnt")
+    steps: int = Field(3000, ge=1)
+    batch: int = Field(24, ge=2, description="crops of a step, of one chunk")
+    learning_rate: float = Field(3e-4, gt=0, description="of the encoder; the linear map's is 0.3 of it")
+    weight_decay: float = Field(0.01, ge=0)
+    order: float = Field(0.02, ge=0, description="weight of the order of VMAF among the crops of a step")
+    stay: float = Field(0.02, ge=0, description="pull of the last stages towards what they were")
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _fills_a_step(self) -> "TunedConfig":
+        if self.batch > self.crops:
+            raise ValueError(
+                f"batch = {self.batch}: a step has crops of one chunk, which has {self.crops}. Give fewer."
+            )
+        return self
+
+
 class RaliConfig(Strict):
     """Settings of RALI's steps; null switches a step off."""
 
@@ -144,6 +168,9 @@ class DistillConfig(Strict):
         None,
         description="vision model for transformers: embedded, a card, folder or hub id; null = EfficientNet-Lite0",
     )
+    tuned: TunedConfig | None = Field(
+        None, description="EfficientNet-Lite0 tuned to VMAF of damaged crops first; null = as published"
+    )
     embedding: EmbeddingConfig = Field(default_factory=EmbeddingConfig)
     regression: RegressionConfig = Field(default_factory=RegressionConfig)
     rali: RaliConfig | None = Field(None, description="basis vectors with scores; null = by regression alone")
@@ -159,6 +186,8 @@ class DistillConfig(Strict):
             raise ValueError(
                 "embedding.motion without moving: what motion says is learnt of clips. Give moving.ladders."
             )
+        if self.tuned and self.encoder:
+            raise ValueError("tuned with encoder: EfficientNet-Lite0 alone is tuned. Leave one of them out.")
         if self.moving and self.rali:
             raise ValueError("moving with rali: basis vectors learn from stills alone. Leave one of them out.")
         return self

@@ -30,7 +30,7 @@ def distill(config: DistillConfig, say: Callable[[str], None]) -> Student:
         UsageError: A set or teacher that is not there, with too few pictures, or with one opinion only; comparisons of
             other pictures, or against the opinions; an encoder, or one of texts, that is not there.
     """
-    embeddings = Embeddings(config)
+    embeddings = Embeddings(config, say)
     material = gather(config, embeddings, say)
     head = fit_head(config, material)
     words = list(head.words) if isinstance(head, Basis) else []

@@ -42,14 +42,16 @@ class _Convolution(nn.Module):
         self._packed: Tensor | None = None  # turned weights as oneDNN wants them, from the first picture on
 
     def forward(self, turned: Tensor) -> Tensor:
-        """[N, C, H, W] -> [N, C', ceil(H / stride), ceil(W / stride)].
-
-        For inference: without gradients.
-        """
+        """[N, C, H, W] -> [N, C', ceil(H / stride), ceil(W / stride)]."""
         one = self.convolution
-        if not _FUSES:
+        if torch.is_grad_enabled() or not _FUSES:
+            self._packed = None  # the weights may be about to change
             weight = one.weight.flip(2, 3)
-            found = functional.conv2d(turned, weight, one.bias, one.stride, one.padding, groups=one.groups)
+            is_each = one.groups > 1  # in bfloat16 their gradients take five times as long
+            with torch.autocast("cpu", torch.bfloat16, enabled=torch.is_autocast_enabled("cpu") and not is_each):
+                found = functional.conv2d(
+                    turned.float() if is_each else turned, weight, one.bias, one.stride, one.padding, groups=one.groups
+                )
             return functional.relu6(found, inplace=True) if self._clamp else found
         layout: Any = (one.padding, one.stride, one.dilation, one.groups)
         if self._packed is None:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from safetensors.torch import save
 
 from vqa.data.people import Opinion, find_people_set, read_opinions, without_folds
 from vqa.data.sources import VIDEO_SUFFIXES
@@ -36,6 +37,7 @@ from vqa.light.reasons import Taught, grade, read_teacher
 from vqa.light.regression import LabelledSet
 from vqa.light.statistics import Vector
 from vqa.light.student import rounded
+from vqa.light.tuned import tuned_encoder
 from vqa.media.storage.fingerprint import fingerprint
 from vqa.types import Clip, Pixels
 from vqa.views import ViewsConfig, look
@@ -54,13 +56,20 @@ _LITE0 = "EfficientNet-Lite0, ImageNet weights of efficientnet-lite0-pytorch-mod
 class Embeddings:
     """Embeddings of pictures, kept on disk under a digest of what they depend on."""
 
-    def __init__(self, config: DistillConfig) -> None:
-        """Load the encoder. Raises UsageError where it is not there or none."""
+    def __init__(self, config: DistillConfig, say: Callable[[str], None] = lambda line: None) -> None:
+        """Load the encoder, or tune it. Raises UsageError where it is not there or none."""
         self._config = config
         self.network: EfficientNetLite0 | TowerEncoder
         self._which: object  # of what is kept on disk
         if config.encoder is None:
-            self.network, self.origin, self._which = rounded(published_encoder()), _LITE0, SIZE
+            published, self.origin, self._which = published_encoder(), _LITE0, SIZE
+            if config.tuned:
+                published = tuned_encoder(
+                    published, config.tuned, config.cache, read=_first_look, suffixes=_CONTENTS, say=say
+                )
+                self.origin += f", tuned by VMAF of {config.tuned.crops * config.tuned.chunks} damaged crops"
+                self._which = hashlib.blake2b(save(published.state_dict()), digest_size=12).hexdigest()
+            self.network = rounded(published)
         else:
             from vqa.light.tower import read_tower  # transformers: only where one of its models looks
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import imageio_ffmpeg
 import numpy as np
+from numpy.typing import NDArray
 
 from vqa.data.synthetic.sources import FPS
 from vqa.files import replacing
@@ -62,6 +63,7 @@ RARE_CODECS = {
     "x265_unfiltered": Codec(22, 48, (*_X265, f"{_ONE_THREAD}:no-deblock=1:no-sao=1")),
 }
 _MUXERS = {"mkv": "matroska", "wmv": "asf", "ogv": "ogg"}  # others are called as their suffix
+_TO_BT709 = "scale=out_color_matrix=bt709:out_range=tv,format={}"
 _DROP_CAPABILITY = """
 import ctypes, os, sys
 libc = ctypes.CDLL(None, use_errno=True)
@@ -122,8 +124,7 @@ def encode_video(frames: Pixels, path: Path, *, codec: str | Codec, quality: int
     """
     how = CODECS[codec] if isinstance(codec, str) else codec
     suffix = path.suffix.lstrip(".")
-    to_bt709 = f"scale=out_color_matrix=bt709:out_range=tv,format={how.pixels}"
-    options = ["-vf", to_bt709, "-colorspace", "bt709", *how.options, how.quality, str(quality)]
+    options = ["-vf", _TO_BT709.format(how.pixels), "-colorspace", "bt709", *how.options, how.quality, str(quality)]
     options += ["-f", _MUXERS.get(suffix, suffix)]
     with replacing(path) as draft:
         _ffmpeg([*_raw_input(frames), *options, str(draft.resolve())], frames, draft.parent)
@@ -139,15 +140,42 @@ def vmaf(reference: Pixels, distorted: Path) -> list[float]:
     Returns:
         A number in 0-100 per frame.
     """
+    # Codecs that cannot say that they are BT.709 are told to be: FFmpeg would convert them from what it guesses, which
+    # VMAF takes for damage.
+    told = "setparams=colorspace=bt709:range=tv,format=yuv420p"
+    return [frame["vmaf"] for frame in _vmaf(["-i", str(distorted.resolve())], told, reference)]
+
+
+def vmaf_parts(reference: Pixels, distorted: Pixels) -> NDArray[np.float32]:
+    """Compute VMAF v0.6.1 and its parts of stills, as of clips that stand still.
+
+    Args:
+        reference: uint8 [N, H, W, 3].
+        distorted: As many, of the same size.
+
+    Returns:
+        [N, 6]: VMAF / 100, ADM2, VIF at four scales from the finest, all but the first without motion.
+    """
+    with tempfile.NamedTemporaryFile(suffix=".rgb") as file:
+        file.write(np.repeat(distorted, 2, axis=0).tobytes())  # motion is 0 in the second of two like frames
+        file.flush()
+        source = [*_raw_input(distorted)[:-1], file.name]
+        found = _vmaf(source, _TO_BT709.format("yuv420p"), np.repeat(reference, 2, axis=0))[1::2]
+    parts = [
+        next(name for name in found[0] if name.endswith(part))
+        for part in ("adm2", "vif_scale0", "vif_scale1", "vif_scale2", "vif_scale3")
+    ]
+    return np.array([[one["vmaf"] / 100, *(one[part] for part in parts)] for one in found], dtype=np.float32)
+
+
+def _vmaf(distorted: Sequence[str], convert: str, reference: Pixels) -> list[dict[str, float]]:
+    """Figures of libvmaf for each frame, paired by number, whatever their clock."""
     with tempfile.TemporaryDirectory() as folder:
-        # Frames are paired by number, so both sides get the same clock. Codecs that cannot say that they are BT.709 are
-        # told to be: FFmpeg would convert them from what it guesses, which VMAF takes for damage.
         graph = (
-            "[0:v]setparams=colorspace=bt709:range=tv,format=yuv420p,settb=1/24,setpts=N[a];"
-            "[1:v]scale=out_color_matrix=bt709:out_range=tv,format=yuv420p,settb=1/24,setpts=N[b];"
+            f"[0:v]{convert},settb=1/24,setpts=N[a];[1:v]{_TO_BT709.format('yuv420p')},settb=1/24,setpts=N[b];"
             "[a][b]libvmaf=model=version=vmaf_v0.6.1:n_threads=1:log_fmt=json:log_path=vmaf.json"
         )
-        inputs = ["-i", str(distorted.resolve()), *_raw_input(reference)]
+        inputs = [*distorted, *_raw_input(reference)]
         _ffmpeg([*inputs, "-lavfi", graph, "-f", "null", "-"], reference, Path(folder))
         log = json.loads((Path(folder) / "vmaf.json").read_text())
-    return [frame["metrics"]["vmaf"] for frame in log["frames"]]
+    return [frame["metrics"] for frame in log["frames"]]
