@@ -10,6 +10,7 @@ from PIL import Image
 from pydantic import ValidationError
 from scipy import ndimage
 
+from vqa import machine
 from vqa.errors import UsageError
 from vqa.light import tuned
 from vqa.light.config import DistillConfig, TunedConfig
@@ -99,8 +100,12 @@ def test_a_tuning_that_was_killed_goes_on_to_the_same_end(contents: Path, tmp_pa
 def test_a_student_sees_with_the_tuned_encoder(contents: Path, tmp_path: Path) -> None:
     given = {"folder": contents, "cache": tmp_path, "ladders": {"sources": [contents]}}
     plain = Embeddings(DistillConfig.model_validate(given))
-    other = Embeddings(DistillConfig.model_validate(given | {"tuned": settings(contents, steps=2).model_dump()}))
-    assert other.origin == f"{plain.origin}, tuned by VMAF of 12 damaged crops"
+    other = Embeddings(
+        DistillConfig.model_validate(
+            given | {"tuned": settings(contents, steps=2, chunks=machine.cores()).model_dump()}
+        )
+    )
+    assert other.origin == f"{plain.origin}, tuned by VMAF of {12 * machine.cores()} damaged crops"
     picture = np.asarray(Image.open(contents / "0.png"))
     assert not np.allclose(plain.of_picture(picture), other.of_picture(picture), rtol=0.01)
     assert plain._which != other._which, "what is kept on disk must not be taken for that of another encoder"

@@ -96,8 +96,7 @@ def tuned_encoder(
             _Crops(folder / name, some, count, config=config, read=read)
             for name, some, count in zip(("learnt", "judged"), parts, (config.chunks, config.judged), strict=True)
         )
-        learnt.draw(say)
-        judged.draw(say)
+        _draw((learnt, judged), say)
         _train(network, config, learnt, judged, folder / "checkpoint.safetensors", say)
         with replacing(done) as draft:
             save_file({name: one.detach().contiguous() for name, one in network.state_dict().items()}, draft)
@@ -111,19 +110,15 @@ class _Crops:
     def __init__(self, folder: Path, sources: Sequence[Path], count: int, *, config: TunedConfig, read: Read) -> None:
         self._folder, self._sources, self.count, self._config, self._read = folder, sources, count, config, read
 
-    def draw(self, say: Callable[[str], None]) -> None:
-        """Make what is not there yet, in a process a core."""
-        self._folder.mkdir(exist_ok=True)
-        wanted = [number for number in range(self.count) if not self._path(number).is_file()]
-        with ProcessPoolExecutor(min(machine.cores(), len(wanted)) or 1, mp_context=get_context("spawn")) as pool:
-            made = pool.map(_draw, *zip(*[(self, number) for number in wanted], strict=True)) if wanted else ()
-            for number, _ in enumerate(made, 1):
-                if number % 10 == 0:
-                    say(f"{number} of {len(wanted)} chunks of damaged crops ({self._folder.name})")
+    @property
+    def missing(self) -> list[int]:
+        """Numbers of chunks that are not there yet."""
+        return [number for number in range(self.count) if not self._path(number).is_file()]
 
     def make(self, number: int) -> None:
         """Draw one and keep it. Raises UsageError."""
         seed = self._config.seed
+        self._folder.mkdir(exist_ok=True)
         chunk = draw_chunk(self._sources, self._config.crops, seed=seed, number=number, read=self._read)
         with replacing(self._path(number)) as draft, draft.open("wb") as file:
             np.savez(file, crops=chunk.crops, targets=chunk.targets)
@@ -136,8 +131,21 @@ class _Crops:
         return self._folder / f"{number:05}.npz"
 
 
-def _draw(crops: _Crops, number: int) -> None:
-    torch.set_num_threads(1)
+def _draw(crops: Sequence[_Crops], say: Callable[[str], None]) -> None:
+    """Make what is not there yet, in a process a core."""
+    wanted = [(one, number) for one in crops for number in one.missing]
+    if len(wanted) <= machine.cores():  # a process takes as long to start
+        for one in wanted:
+            _make(one)
+        return
+    with ProcessPoolExecutor(machine.cores(), mp_context=get_context("spawn")) as pool:
+        for done, _ in enumerate(pool.map(_make, wanted), 1):
+            if done % 10 == 0:
+                say(f"{done} of {len(wanted)} chunks of damaged crops")
+
+
+def _make(wanted: tuple[_Crops, int]) -> None:
+    crops, number = wanted
     crops.make(number)
 
 
