@@ -79,7 +79,7 @@ def test_what_a_server_does_not_answer_is_a_failed_row_that_the_next_run_scores(
 def test_what_cannot_run_is_said_before_anything_is_decoded(request_: ScoreRequest, server: ChatServer) -> None:
     with pytest.raises(ModelError, match="has no model 'embedded', but m; name it by --served-model"):
         score(replace(request_, served_model=None))
-    with pytest.raises(UsageError, match="not used by --model-engine vllm"):
+    with pytest.raises(UsageError, match=r"model_engine\.endpoints = http.*: not used by model_engine\.name = vllm"):
         score(replace(request_, model_engine="vllm"))
     with pytest.raises(UsageError, match=r"--endpoint http.*: not used by --tier light"):
         score(replace(request_, tier="light", k=None))
