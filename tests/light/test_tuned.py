@@ -69,6 +69,12 @@ def test_what_vmaf_says_of_crops_is_learnt_and_kept(contents: Path, tmp_path: Pa
     assert not network.training and not any(one.requires_grad for one in network.parameters())
     again = tune(settings(contents, steps=18), tmp_path, said_again := [])
     assert said_again == []
+    whole, was = (
+        tune(settings(contents, steps=18, share=1), tmp_path, []).state_dict(),
+        published_encoder().state_dict(),
+    )
+    for name, one in network.state_dict().items():
+        assert torch.allclose(one, (whole[name] + was[name]) / 2, atol=1e-6), "half of the way, as set"
     picture = torch.full((1, 3, 64, 64), 90.0)
     for one, other, was in zip(network(picture), again(picture), published_encoder().eval()(picture), strict=True):
         assert torch.equal(one, other)

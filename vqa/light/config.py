@@ -134,6 +134,9 @@ class TunedConfig(Strict):
     weight_decay: float = Field(0.01, ge=0)
     order: float = Field(0.02, ge=0, description="weight of the order of VMAF among the crops of a step")
     stay: float = Field(0.02, ge=0, description="pull of the last stages towards what they were")
+    share: float = Field(
+        0.5, gt=0, le=1, description="of the way from the published weights to the tuned ones; less keeps other sets"
+    )
     seed: int = 0
 
     @model_validator(mode="after")
