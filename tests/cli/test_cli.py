@@ -168,18 +168,23 @@ def test_config_refuses_what_it_does_not_know(vqa: Command, tmp_path: Path) -> N
     assert "x.yaml" in err
 
 
-def test_a_fault_of_ours_is_a_sentence_and_a_log(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def entered(error: Exception, monkeypatch: pytest.MonkeyPatch) -> int:
+    """The exit code of a command that raises."""
     app = typer.Typer(pretty_exceptions_enable=False)
 
     @app.command()
-    def divide() -> None:
-        raise ZeroDivisionError("two\nlines \x1b[31m")
+    def fail() -> None:
+        raise error
 
-    monkeypatch.setattr("sys.argv", ["divide"])
+    monkeypatch.setattr("sys.argv", ["fail"])
+    return enter(app)
+
+
+def test_a_fault_of_ours_is_a_sentence_and_a_log(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    assert enter(app) == 1
+    assert entered(ZeroDivisionError("two\nlines \x1b[31m"), monkeypatch) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith("vqa: unexpected ZeroDivisionError: two lines \\x1b[31m (traceback in ")
@@ -192,14 +197,7 @@ def test_a_fault_of_ours_is_a_sentence_and_a_log(
 def test_a_path_that_the_system_refuses_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
 ) -> None:
-    app = typer.Typer(pretty_exceptions_enable=False)
-
-    @app.command()
-    def write() -> None:
-        raise OSError(number, os.strerror(number), "out/.lock")
-
-    monkeypatch.setattr("sys.argv", ["write"])
-    assert enter(app) == 1
+    assert entered(OSError(number, os.strerror(number), "out/.lock"), monkeypatch) == 1
     assert capsys.readouterr().err == f"vqa: out/.lock: {os.strerror(number)}; give another path\n"
 
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 from PIL import Image
 from pydantic import ValidationError
-from scipy import ndimage
 
+from tests.support.detailed import detailed
 from vqa import machine
+from vqa.data.synthetic.picture_ladder import SUFFIXES, read_picture
 from vqa.errors import UsageError
 from vqa.light import tuned
 from vqa.light.config import DistillConfig, TunedConfig
@@ -32,10 +33,7 @@ def contents(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Pictures of 540 pixels with detail at all sizes, and one that is too small."""
     folder = tmp_path_factory.mktemp("contents")
     for k in range(4):
-        noise = np.random.default_rng(k).standard_normal((540, 540, 3))
-        planes = [ndimage.gaussian_filter(noise, (sigma, sigma, 0)) * sigma for sigma in (0.7, 3, 12)]
-        picture = 128 + 60 * sum(planes) / np.std(sum(planes))
-        Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8)).save(folder / f"{k}.png")
+        Image.fromarray(detailed(k, 540)).save(folder / f"{k}.png")
     Image.new("RGB", (64, 64)).save(folder / "small.png")
     return folder
 
@@ -46,8 +44,6 @@ def settings(contents: Path, **changes: object) -> TunedConfig:
 
 
 def tune(config: TunedConfig, cache: Path, said: list[str]) -> EfficientNetLite0:
-    from vqa.data.synthetic.picture_ladder import SUFFIXES, read_picture
-
     return tuned_encoder(published_encoder(), config, cache, read=read_picture, suffixes=SUFFIXES, say=said.append)
 
 

@@ -236,7 +236,7 @@ def _features(network: EfficientNetLite0, crops: Pixels) -> Tensor:
     with torch.autocast("cpu", torch.bfloat16):
         maps = [one.float() for one in network(pictures)]
     found = []
-    for one in maps:
+    for one in maps:  # the moments of an embedding are computed in place, which has no gradient
         mean = one.mean((2, 3))
         found += [mean, ((one - mean[..., None, None]).square().mean((2, 3)) + _EPSILON).sqrt()]
     return torch.cat(found, 1)

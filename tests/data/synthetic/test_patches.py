@@ -7,22 +7,16 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
+from tests.support.detailed import detailed
 from vqa.data.synthetic.drawn import DRAWN
 from vqa.data.synthetic.encoding import vmaf_parts
 from vqa.data.synthetic.patches import PATCH, SIDE, damage, draw_chunk
-from vqa.types import Pixels
-
-
-def picture(seed: int, side: int = PATCH) -> Pixels:
-    noise = np.random.default_rng(seed).standard_normal((side, side, 3))
-    planes = [ndimage.gaussian_filter(noise, (sigma, sigma, 0)) * sigma for sigma in (0.7, 3, 12)]
-    return np.clip(128 + 60 * sum(planes) / np.std(sum(planes)), 0, 255).astype(np.uint8)
 
 
 @pytest.mark.parametrize("kind", DRAWN)
 def test_drawn_damage_grows_with_severity_and_repeats(kind: str) -> None:
     """VMAF over ten draws of the family: what one draws may cost little."""
-    clean = picture(0)[:SIDE, :SIDE]
+    clean = detailed(0, PATCH)[:SIDE, :SIDE]
     levels = [
         np.stack([DRAWN[kind](clean, severity, np.random.default_rng(seed)) for seed in range(10)])
         for severity in (0.1, 0.9)
@@ -35,7 +29,7 @@ def test_drawn_damage_grows_with_severity_and_repeats(kind: str) -> None:
 
 
 def test_parts_of_vmaf_are_those_of_stills() -> None:
-    clean = np.stack([picture(k)[:SIDE, :SIDE] for k in range(2)])
+    clean = np.stack([detailed(k, PATCH)[:SIDE, :SIDE] for k in range(2)])
     soft = np.stack([ndimage.gaussian_filter(one, (1.2, 1.2, 0)) for one in clean])
     same, blurred = vmaf_parts(clean, clean), vmaf_parts(clean, soft)
     assert same[:, 1:] == pytest.approx(np.ones((2, 5)), abs=1e-3)
@@ -46,7 +40,7 @@ def test_parts_of_vmaf_are_those_of_stills() -> None:
 
 def test_a_chunk_is_the_same_each_time_and_pairs_crops_with_their_own_figures(tmp_path: Path) -> None:
     for k in range(2):
-        Image.fromarray(picture(k, 540)).save(tmp_path / f"{k}.png")
+        Image.fromarray(detailed(k, 540)).save(tmp_path / f"{k}.png")
     (tmp_path / "broken.png").write_bytes(b"no picture")
     sources = sorted(tmp_path.iterdir())
     one, again, other = (draw_chunk(sources, 16, seed=5, number=number) for number in (0, 0, 1))
@@ -57,7 +51,7 @@ def test_a_chunk_is_the_same_each_time_and_pairs_crops_with_their_own_figures(tm
 
 
 def test_a_part_of_a_patch_may_stay_as_it_was() -> None:
-    clean, kept = picture(1), []
+    clean, kept = detailed(1, PATCH), []
     for seed in range(30):
         same = (damage(clean, np.random.default_rng(seed)) == clean).all(-1)
         kept.append(same.mean())

@@ -4,25 +4,13 @@ Named kinds teach themselves; what is drawn from a wide family teaches what dama
 picture uint8 [H, W, 3], severity in [0, 1] to the same shape; families, ranges and code are vqa's own.
 """
 
-from collections.abc import Callable
-from typing import TypeAlias
-
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from scipy import fft, ndimage
 
-from vqa.data.synthetic.distortions import clip
+from vqa.data.synthetic.distortions import Distortion, clip
+from vqa.data.synthetic.rare import blocks_of, from_blocks, smooth
 from vqa.types import Pixels
-
-Drawn: TypeAlias = Callable[[Pixels, float, np.random.Generator], Pixels]
-Plane: TypeAlias = NDArray[np.float64]
-
-
-def field(shape: tuple[int, int], sigma: float, generator: np.random.Generator) -> Plane:
-    """A Gaussian field [H, W] of deviation 1, correlated over sigma pixels."""
-    found = ndimage.gaussian_filter(generator.standard_normal(shape), sigma)
-    return np.asarray(found / (found.std() + 1e-9))
 
 
 def filtered(picture: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
@@ -67,25 +55,22 @@ def noisy(picture: Pixels, severity: float, generator: np.random.Generator) -> P
     if shape == 1:
         noise *= np.sqrt(picture / 110)
     elif shape == 2:
-        noise *= np.clip(field((height, width), generator.uniform(8, 60), generator) + 0.3, 0, None)[..., None]
+        noise *= np.clip(smooth((height, width), generator.uniform(8, 60), generator) + 0.3, 0, None)[..., None]
     return clip(picture + noise)
 
 
 def transformed(picture: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
     """Quantise cosines of blocks of 4 to 32 pixels, by drawn steps and dead zones."""
     side = int(generator.choice([4, 6, 8, 12, 16, 24, 32]))
-    high, wide = (length // side * side for length in picture.shape[:2])
     rise = np.add.outer(np.arange(side), np.arange(side)) / side
     steps = 6 * 25**severity * (1 + generator.uniform(0, 6) * rise ** generator.uniform(0.5, 2))
     rounding, of_colour = generator.uniform(0.3, 0.5), generator.uniform(1, 4)
-    planes = np.array(Image.fromarray(picture).convert("YCbCr"), dtype=np.float64)
-    for k in range(3):
-        blocks = planes[:high, :wide, k].reshape(high // side, side, wide // side, side).transpose(0, 2, 1, 3)
-        found = fft.dctn(blocks, axes=(2, 3), norm="ortho")
-        step = steps * (of_colour if k else 1)
-        found = np.sign(found) * np.floor(np.abs(found) / step + rounding) * step
-        planes[:high, :wide, k] = fft.idctn(found, axes=(2, 3), norm="ortho").transpose(0, 2, 1, 3).reshape(high, wide)
-    return np.asarray(Image.fromarray(clip(planes), "YCbCr").convert("RGB"))
+    step = steps * np.array([1, of_colour, of_colour])[:, None, None]
+    planes = np.asarray(Image.fromarray(picture).convert("YCbCr"), dtype=np.float64)
+    found = fft.dctn(blocks_of(planes, side), axes=(3, 4), norm="ortho")
+    rounded = np.sign(found) * np.floor(np.abs(found) / step + rounding) * step
+    changed = from_blocks(fft.idctn(rounded, axes=(3, 4), norm="ortho"), *picture.shape[:2])
+    return np.asarray(Image.fromarray(clip(changed), "YCbCr").convert("RGB"))
 
 
 def banded(picture: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
@@ -113,7 +98,7 @@ def displaced(picture: Pixels, severity: float, generator: np.random.Generator) 
     """Move pixels by a smooth field of up to 5 pixels' deviation."""
     shape = picture.shape[:2]
     sigma, reach = generator.uniform(1, 25), severity * generator.uniform(0.5, 5)
-    places = np.mgrid[: shape[0], : shape[1]] + reach * np.stack([field(shape, sigma, generator) for _ in range(2)])
+    places = np.mgrid[: shape[0], : shape[1]] + reach * np.stack([smooth(shape, sigma, generator) for _ in range(2)])
     planes = [
         ndimage.map_coordinates(picture[..., k].astype(np.float64), places, order=1, mode="reflect") for k in range(3)
     ]
@@ -130,4 +115,6 @@ def resampled(picture: Pixels, severity: float, generator: np.random.Generator) 
     return np.asarray(small.resize((width, height), up))
 
 
-DRAWN: dict[str, Drawn] = {one.__name__: one for one in (filtered, noisy, transformed, banded, displaced, resampled)}
+DRAWN: dict[str, Distortion] = {
+    one.__name__: one for one in (filtered, noisy, transformed, banded, displaced, resampled)
+}

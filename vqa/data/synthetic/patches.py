@@ -16,10 +16,10 @@ from PIL import Image
 
 from vqa.data.synthetic.degradations import DEGRADATIONS, LEVELS, degrade
 from vqa.data.synthetic.distortions import DISTORTIONS
-from vqa.data.synthetic.drawn import DRAWN, field
+from vqa.data.synthetic.drawn import DRAWN
 from vqa.data.synthetic.encoding import vmaf_parts
 from vqa.data.synthetic.picture_ladder import read_picture
-from vqa.data.synthetic.rare import RARE
+from vqa.data.synthetic.rare import RARE, smooth
 from vqa.errors import ClipError, UsageError
 from vqa.types import Pixels
 
@@ -85,7 +85,7 @@ def damage(patch: Pixels, generator: np.random.Generator) -> Pixels:
     if generator.random() < 0.2:
         bad = _once(bad, generator)
     if generator.random() < 0.15:
-        where = field(patch.shape[:2], generator.uniform(5, 50), generator) > generator.uniform(-1, 0.6)
+        where = smooth(patch.shape[:2], generator.uniform(5, 50), generator) > generator.uniform(-1, 0.6)
         bad = np.where(where[..., None], bad, patch)
     return bad
 

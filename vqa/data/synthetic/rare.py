@@ -28,14 +28,15 @@ def _by_frame(frames: Pixels, change: Callable[[Plane, int], Plane]) -> Pixels:
     return np.stack([clip(change(frame.astype(np.float32), k)) for k, frame in enumerate(frames)])
 
 
-def _blocks(frame: Plane, side: int) -> Plane:
+def blocks_of(frame: Plane, side: int) -> Plane:
     """[rows, columns, 3, side, side] of a frame, its ends repeated."""
     height, width, _ = frame.shape
     padded = np.pad(frame, ((0, -height % side), (0, -width % side), (0, 0)), mode="edge")
     return padded.reshape(padded.shape[0] // side, side, -1, side, 3).transpose(0, 2, 4, 1, 3)
 
 
-def _from_blocks(blocks: Plane, height: int, width: int) -> Plane:
+def from_blocks(blocks: Plane, height: int, width: int) -> Plane:
+    """The frame [H, W, 3] of the blocks of `blocks_of`."""
     rows, columns, _, side, _ = blocks.shape
     return blocks.transpose(0, 3, 1, 4, 2).reshape(rows * side, columns * side, 3)[:height, :width]
 
@@ -48,7 +49,7 @@ def _displaced(frame: Plane, down: ArrayLike, across: ArrayLike) -> Plane:
     return np.asarray(frame[y, x])
 
 
-def _smooth(shape: tuple[int, int], sigma: float, generator: np.random.Generator) -> Plane:
+def smooth(shape: tuple[int, int], sigma: float, generator: np.random.Generator) -> Plane:
     """A Gaussian field of deviation 1, correlated over sigma pixels."""
     field = ndimage.gaussian_filter(generator.standard_normal(shape, dtype=np.float32), sigma, mode="wrap")
     return np.asarray(field / max(float(field.std()), 1e-6))
@@ -167,7 +168,7 @@ def grain(frames: Pixels, severity: float, generator: np.random.Generator) -> Pi
 
     def change(frame: Plane, _: int) -> Plane:
         luma = frame.mean(2, keepdims=True) / 255
-        grains = _smooth(frame.shape[:2], size, generator)[..., None]
+        grains = smooth(frame.shape[:2], size, generator)[..., None]
         return np.asarray(frame + strength * 2 * np.sqrt(luma * (1 - luma)) * grains)
 
     return _by_frame(frames, change)
@@ -252,7 +253,7 @@ def blended(frames: Pixels, severity: float, generator: np.random.Generator) -> 
 
 def mist(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
     """Clouds of grey, 15 to 85 % where they are thickest."""
-    most, field = _steps(0.15, 0.85, severity), _smooth(frames.shape[1:3], min(frames.shape[1:3]) / 6, generator)
+    most, field = _steps(0.15, 0.85, severity), smooth(frames.shape[1:3], min(frames.shape[1:3]) / 6, generator)
     share = most * np.clip(0.5 + field / 3, 0, 1)[..., None]
     return _by_frame(frames, lambda frame, _: frame * (1 - share) + 200 * share)
 
@@ -262,14 +263,14 @@ def two_tones(frames: Pixels, severity: float, generator: np.random.Generator) -
     least = _steps(2, 60, severity)
 
     def change(frame: Plane, _: int) -> Plane:
-        blocks = _blocks(frame, 4)
+        blocks = blocks_of(frame, 4)
         mean = blocks.mean((3, 4), keepdims=True)
         above = blocks >= mean
         share = above.mean((3, 4), keepdims=True)
         deviation = blocks.std((3, 4), keepdims=True)
         high = mean + deviation * np.sqrt((1 - share) / np.maximum(share, 1 / 16))
         low = mean - deviation * np.sqrt(share / np.maximum(1 - share, 1 / 16))
-        return _from_blocks(np.where(deviation < least, mean, np.where(above, high, low)), *frame.shape[:2])
+        return from_blocks(np.where(deviation < least, mean, np.where(above, high, low)), *frame.shape[:2])
 
     return _by_frame(frames, change)
 
@@ -279,9 +280,9 @@ def coarse_cosines(frames: Pixels, severity: float, generator: np.random.Generat
     side, step = int(2 ** generator.integers(2, 7)), _steps(12, 300, severity)
 
     def change(frame: Plane, _: int) -> Plane:
-        found = fft.dctn(_blocks(frame, side) - 128, axes=(3, 4), norm="ortho")
+        found = fft.dctn(blocks_of(frame, side) - 128, axes=(3, 4), norm="ortho")
         rounded = np.rint(found / step) * step
-        return _from_blocks(fft.idctn(rounded, axes=(3, 4), norm="ortho") + 128, *frame.shape[:2])
+        return from_blocks(fft.idctn(rounded, axes=(3, 4), norm="ortho") + 128, *frame.shape[:2])
 
     return _by_frame(frames, change)
 
@@ -320,9 +321,9 @@ def low_rank(frames: Pixels, severity: float, generator: np.random.Generator) ->
     rank = round(_steps(8, 1, severity))
 
     def change(frame: Plane, _: int) -> Plane:
-        left, values, right = np.linalg.svd(_blocks(frame, 16), full_matrices=False)
+        left, values, right = np.linalg.svd(blocks_of(frame, 16), full_matrices=False)
         kept = (left[..., :rank] * values[..., None, :rank]) @ right[..., :rank, :]
-        return _from_blocks(kept, *frame.shape[:2])
+        return from_blocks(kept, *frame.shape[:2])
 
     return _by_frame(frames, change)
 
