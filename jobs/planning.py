@@ -66,9 +66,8 @@ def plan(request: PlanRequest) -> int:
     is_local = engine is Engine.LOCAL and request.hardware is None
     job, by = inputs.config.job, inputs.config.model_engine
     on = fleet(hardware, job, machines=request.machines, is_local=is_local and request.machines == 1, engine=by)
-    fleets(
-        hardware, job, workers=request.simulate, engine=by, is_local=is_local
-    )  # what is wrong with a size is said before the probe
+    # What is wrong with a size is said before the probe.
+    fleets(hardware, job, workers=request.simulate, engine=by, is_local=is_local)
     seen = probe_job(inputs, wanted, seconds=request.seconds, score_seconds=hardware.score_seconds)
     if request.files:
         seen = replace(seen, files=request.files)
