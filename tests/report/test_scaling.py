@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser
 
 from vqa.report.scaling import BOTTOM, LEFT, RIGHT, TOP, ScalingPoint, write_scaling
 
@@ -86,3 +87,22 @@ def test_words_are_text_and_nothing_runs(tmp_path: Path) -> None:
     assert text.count(html.escape(bad)) == 2
     assert "<script" not in text
     assert "default-src 'none'" in text
+
+
+def test_the_table_fits_a_window_and_no_word_is_broken(tmp_path: Path, browser: Browser) -> None:
+    parts = ("decoding", "scoring", "storage", "driver", "cores")
+    curve = [
+        replace(point(n, 5.0 * n, why="storage bandwidth"), busy=dict.fromkeys(parts, 0.5), cost="1,200.00")
+        for n in (1, 8)
+    ]
+    write_scaling(tmp_path / "plan.html", curve, title="6 files", verdict="Up to 8.", unit="machines")
+    page = browser.new_page(viewport={"width": 1000, "height": 900})
+    page.goto((tmp_path / "plan.html").as_uri())
+    inside, whole = page.evaluate("(box => [box.clientWidth, box.scrollWidth])(document.querySelector('.wide'))")
+    assert whole <= inside
+    lines = page.evaluate(
+        "[...document.querySelectorAll('th, td')].map(cell => { const range = document.createRange();"
+        "range.selectNodeContents(cell); return [cell.innerText, range.getClientRects().length]; })"
+    )
+    assert all(count <= len(text.split()) for text, count in lines), lines
+    page.close()

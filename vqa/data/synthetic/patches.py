@@ -6,7 +6,6 @@ Contents are crops of pictures and of clips' frames, damaged by every kind of st
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TypeAlias
 
@@ -122,7 +121,6 @@ def _patches(source: Path, read: Read, generator: np.random.Generator) -> list[P
     return found
 
 
-@lru_cache(maxsize=300)
 def _contents(source: Path, read: Read) -> Image.Image:
     """A picture, shrunk so far that its own damage is gone. Raises as `read`."""
     whole = read(source)
