@@ -79,7 +79,7 @@ def _config() -> Iterator[str]:
         "configs/people": PeopleSet,
         "configs/data": SetSpec,
         "configs/eval": EvalCard,
-        "configs/machines": Hardware,
+        "configs/hardware": Hardware,
     }
     seen: set[type[BaseModel]] = set()
     for folder, root in folders.items():

@@ -23,7 +23,6 @@ KINDS = (
     "light",
     "people",
     "hardware",
-    "machines",
 )  # names of the folders under configs/
 
 
@@ -62,10 +61,6 @@ def _built(kind: str, path: Path, assignments: Sequence[str]) -> "BaseModel":
         from vqa.data.public.specs import SetSpec
 
         return load_config(path, SetSpec, assignments)
-    if kind == "machines":
-        from jobs.plan import Hardware
-
-        return load_config(path, Hardware, assignments)
     if kind == "people":
         from vqa.data.people import PeopleSet
 
@@ -79,9 +74,10 @@ def _built(kind: str, path: Path, assignments: Sequence[str]) -> "BaseModel":
 
         return load_recipe(path, assignments)
     if kind == "hardware":
-        from vqa.train.gpus import Gpu
+        from jobs.plan import Hardware
+        from vqa.train.gpus import Gpu, is_machine
 
-        return load_config(path, Gpu, assignments)
+        return load_config(path, Hardware if is_machine(path) else Gpu, assignments)
     from vqa.evaluate.card import EvalCard
 
     card = load_config(path, EvalCard, assignments)

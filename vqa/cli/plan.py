@@ -16,7 +16,7 @@ def plan(
     sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="As of `vqa score`.")],
     hardware: Annotated[
         Path | None,
-        typer.Option(help="YAML file of a type of machine, e.g. configs/machines/h200x8.yaml. [default: this one]"),
+        typer.Option(help="YAML file of a type of machine, e.g. configs/hardware/h200x8.yaml. [default: this one]"),
     ] = None,
     hardware_assignments: Annotated[
         list[str] | None,

@@ -1,11 +1,15 @@
-"""GPUs to plan a recipe for: of configs/hardware, by `--gpus`, or this machine's."""
+"""GPUs to plan a recipe for: of configs/hardware, by `--gpus`, or this machine's.
+
+Files there that name cores are machines for `vqa plan --hardware`.
+"""
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from pydantic import Field
 
-from vqa.config import Strict, configs_folder, load_config
+from vqa.config import Strict, configs_folder, load_config, read_yaml
 from vqa.errors import UsageError
 from vqa.machine import memory_bytes
 
@@ -14,7 +18,7 @@ FOLDER = "hardware"
 
 
 class Gpu(Strict):
-    """Schema of configs/hardware/*.yaml: a GPU as its vendor publishes it."""
+    """Schema of the GPUs of configs/hardware: each as its vendor publishes it."""
 
     name: str = Field(description="a part of the name that its driver reports")
     memory_gb: float = Field(gt=0, description="gigabytes by the vendor")
@@ -51,18 +55,28 @@ class GpuFleet:
         return None if self.gpu.host_memory_gb is None else self.gpu.host_memory_gb * 1e9
 
 
+def is_machine(path: Path) -> bool:
+    """Whether a file of configs/hardware is one of `vqa plan`. Raises UsageError."""
+    return "cores" in read_yaml(path)
+
+
+def _files() -> list[Path]:
+    """Those of GPUs."""
+    return [path for path in sorted((configs_folder() / FOLDER).glob("*.yaml")) if not is_machine(path)]
+
+
 def parse_gpus(text: str) -> GpuFleet:
     """Read `8xh100`, or `h100` for one.
 
     Raises:
         UsageError: for another form, and for a GPU that configs/hardware does not have.
     """
-    known = sorted(path.stem for path in (configs_folder() / FOLDER).glob("*.yaml"))
+    known = {path.stem: path for path in _files()}
     found = re.fullmatch(r"(?:(\d{1,5})x)?(\S+)", text.lower())
     count = int(found[1] or 1) if found else 0
     if found is None or found[2] not in known or count < 1:
-        raise UsageError(f"--gpus {text}: not a count and a GPU such as 8xh100. GPUs: {', '.join(known)}.")
-    gpu = load_config(configs_folder() / FOLDER / f"{found[2]}.yaml", Gpu)
+        raise UsageError(f"--gpus {text}: not a count and a GPU such as 8xh100. GPUs: {', '.join(sorted(known))}.")
+    gpu = load_config(known[found[2]], Gpu)
     return GpuFleet(gpu, count, f"{count} x {found[2]}")
 
 
@@ -76,7 +90,7 @@ def detect_gpus(count: int | None = None) -> GpuFleet | None:
     if not torch.cuda.is_available():
         return None
     found = torch.cuda.get_device_properties(0)
-    known = [load_config(path, Gpu) for path in sorted((configs_folder() / FOLDER).glob("*.yaml"))]
+    known = [load_config(path, Gpu) for path in _files()]
     like = next((gpu for gpu in known if gpu.name in found.name), known[0])
     here = torch.cuda.device_count()
     gpu = like.model_copy(
