@@ -18,6 +18,7 @@ from scipy.cluster.vq import kmeans2, vq
 
 from vqa.data.synthetic.distortions import clip
 from vqa.data.synthetic.encoding import Codec, by_scale, encode_video
+from vqa.data.synthetic.rare import shifted
 from vqa.data.synthetic.sources import FPS
 from vqa.types import Pixels
 
@@ -33,12 +34,6 @@ FIRST_CODECS: Codecs = {
     "svq1": ((10, 20, 31), by_scale("svq1", 2, 31, "mov", pixels="yuv410p")),
     "wmv2": ((8, 18, 31), by_scale("wmv2", 2, 31, "wmv")),
 }
-
-
-def _rows_moved(frame: Pixels, by: np.ndarray) -> Pixels:
-    """Each row displaced by so many pixels; its ends are repeated."""
-    columns = np.clip(np.arange(frame.shape[1]) + by[:, None], 0, frame.shape[1] - 1)
-    return np.take_along_axis(frame, columns[..., None], axis=1)
 
 
 def ringing(frames: Pixels, cut: float, generator: np.random.Generator) -> Pixels:
@@ -58,7 +53,7 @@ def ringing(frames: Pixels, cut: float, generator: np.random.Generator) -> Pixel
 def combs(frames: Pixels, pixels: float, generator: np.random.Generator) -> Pixels:
     """Every other row `pixels` further: two fields of a moving picture shown as one."""
     by = np.where(np.arange(frames.shape[1]) % 2, int(pixels), 0) * int(generator.choice((-1, 1)))
-    return np.stack([_rows_moved(frame, by) for frame in frames])
+    return np.stack([shifted(frame, 0, by[:, None]) for frame in frames])
 
 
 def dither(frames: Pixels, colours: float, generator: np.random.Generator) -> Pixels:
@@ -79,9 +74,7 @@ def interference(frames: Pixels, strength: float, generator: np.random.Generator
 
 def line_jitter(frames: Pixels, pixels: float, generator: np.random.Generator) -> Pixels:
     """Rows displaced at random (standard deviation `pixels`), in each frame anew: time-base errors of tape."""
-    return np.stack(
-        [_rows_moved(one, np.rint(pixels * generator.standard_normal(len(one))).astype(int)) for one in frames]
-    )
+    return np.stack([shifted(one, 0, pixels * generator.standard_normal((len(one), 1))) for one in frames])
 
 
 def line_noise(frames: Pixels, share: float, generator: np.random.Generator) -> Pixels:

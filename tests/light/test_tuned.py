@@ -61,7 +61,7 @@ def test_what_vmaf_says_of_crops_is_learnt_and_kept(contents: Path, tmp_path: Pa
     said: list[str] = []
     network = tune(settings(contents, steps=18), tmp_path, said)
     assert np.mean(errors[-3:]) < 0.6 * np.mean(errors[:3]), "the same 12 crops again and again"
-    assert said[0].startswith("encoder: step 0 of 18, VMAF of other contents' crops: R2 ")
+    assert said[0].startswith("encoder: step 0 of 18, other contents' crops: R2 of VMAF ")
     assert not network.training and not any(one.requires_grad for one in network.parameters())
     again = tune(settings(contents, steps=18), tmp_path, said_again := [])
     assert said_again == []

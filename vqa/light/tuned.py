@@ -2,8 +2,8 @@
 
 RALI tunes its encoder last (arXiv 2510.11369, section 3); opinions of a few hundred pictures would only be learnt by
 heart, damage can be made without end. From the moments of all stages, which are what an embedding has of a crop, a
-linear map is to tell VMAF and its parts; the map is fitted first, so that the encoder starts from where it was. Its
-last stages, which tell contents, are held near what they were.
+linear map is to tell VMAF, its parts and the colours' difference; the map is fitted first, so that the encoder starts
+from where it was. Its last stages, which tell contents, are held near what they were.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vqa import machine
-from vqa.data.synthetic.patches import Chunk, Read, draw_chunk
+from vqa.data.synthetic.patches import EDITION, Chunk, Read, draw_chunk
 from vqa.data.synthetic.picture_ladder import find_pictures
 from vqa.errors import UsageError
 from vqa.files import replacing
@@ -35,7 +35,7 @@ from vqa.types import Pixels
 _HELD_OUT = 0.1  # of the contents, for a look at what was learnt
 _FITTED = 12  # chunks that the linear map is fitted to before the first step
 _RIDGE = 3000.0
-_WEIGHTS = (1.0, 0.5, 0.25, 0.25, 0.25, 0.25)  # of VMAF, ADM, VIF at four scales
+_WEIGHTS = (1.0, 0.5, 0.25, 0.25, 0.25, 0.25, 0.5)  # of VMAF, ADM, VIF at four scales, CIEDE2000
 _MOST = 6.0  # deviations from the mean that a feature counts for
 _LATE = 2 * sum(CHANNELS[-3:])  # features that tell contents
 _WARM_UP, _SAVED = 100, 250  # steps
@@ -49,11 +49,11 @@ class _Head(NamedTuple):
 
     mean: Tensor  # [F]
     deviation: Tensor  # [F]
-    weights: Tensor  # [F, 6]
-    bias: Tensor  # [6]
+    weights: Tensor  # [F, 7]
+    bias: Tensor  # [7]
 
     def __call__(self, features: Tensor) -> Tensor:
-        """[N, F] -> [N, 6]."""
+        """[N, F] -> [N, 7]."""
         return ((features - self.mean) / self.deviation).clamp(-_MOST, _MOST) @ self.weights + self.bias
 
 
@@ -82,7 +82,7 @@ def tuned_encoder(
     sources = find_pictures(config.sources, suffixes=suffixes)
     names = [(one.name, one.stat().st_size) for one in sources]
     digest = hashlib.blake2b(
-        repr((names, config.model_dump_json(exclude={"sources", "share"}))).encode(), digest_size=12
+        repr((EDITION, names, config.model_dump_json(exclude={"sources", "share"}))).encode(), digest_size=12
     )
     folder = cache / f"tuned-{digest.hexdigest()}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -265,9 +265,12 @@ def _judge(network: EfficientNetLite0, head: _Head, crops: _Crops) -> str:
         chunks = [crops[k] for k in range(crops.count)]
         told = torch.cat([head(_features(network, one)) for chunk in chunks for one in _some(chunk.crops)])
     network.train()
-    wanted = np.concatenate([chunk.targets[:, 0] for chunk in chunks])
-    error = float(np.mean((told[:, 0].numpy() - wanted) ** 2) / wanted.var())
-    return f"VMAF of other contents' crops: R2 {1 - error:.3f}, SRCC {spearmanr(told[:, 0].numpy(), wanted)[0]:.3f}"
+    wanted = np.concatenate([chunk.targets for chunk in chunks])
+    explained = 1 - ((told.numpy() - wanted) ** 2).mean(0) / wanted.var(0)
+    order = spearmanr(told[:, 0].numpy(), wanted[:, 0])[0]
+    return (
+        f"other contents' crops: R2 of VMAF {explained[0]:.3f}, of colour {explained[-1]:.3f}; SRCC of VMAF {order:.3f}"
+    )
 
 
 def _save(path: Path, network: nn.Module, head: _Head, optimizer: torch.optim.Optimizer, step: int) -> None:

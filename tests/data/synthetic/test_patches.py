@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from tests.support.detailed import detailed
 from vqa.data.synthetic.drawn import DRAWN
-from vqa.data.synthetic.encoding import vmaf_parts
+from vqa.data.synthetic.encoding import still_figures
 from vqa.data.synthetic.patches import PATCH, SIDE, damage, draw_chunk
 
 
@@ -22,7 +22,7 @@ def test_drawn_damage_grows_with_severity_and_repeats(kind: str) -> None:
         for severity in (0.1, 0.9)
     ]
     assert levels[0].shape == (10, SIDE, SIDE, 3) and levels[0].dtype == np.uint8
-    mild, severe = (vmaf_parts(np.stack([clean] * 10), bad)[:, 0].mean() for bad in levels)
+    mild, severe = (still_figures(np.stack([clean] * 10), bad)[:, 0].mean() for bad in levels)
     assert mild > severe + 0.1
     assert np.array_equal(levels[0][3], DRAWN[kind](clean, 0.1, np.random.default_rng(3)))
     assert not np.array_equal(levels[1][3], levels[1][4])
@@ -31,11 +31,20 @@ def test_drawn_damage_grows_with_severity_and_repeats(kind: str) -> None:
 def test_parts_of_vmaf_are_those_of_stills() -> None:
     clean = np.stack([detailed(k, PATCH)[:SIDE, :SIDE] for k in range(2)])
     soft = np.stack([ndimage.gaussian_filter(one, (1.2, 1.2, 0)) for one in clean])
-    same, blurred = vmaf_parts(clean, clean), vmaf_parts(clean, soft)
-    assert same[:, 1:] == pytest.approx(np.ones((2, 5)), abs=1e-3)
+    same, blurred = still_figures(clean, clean), still_figures(clean, soft)
+    assert same[:, 1:] == pytest.approx(np.ones((2, 6)), abs=1e-3)
     assert (same[:, 0] > 0.95).all() and (blurred[:, 0] < 0.8).all()
-    assert (np.diff(blurred[:, 2:]) > 0).all(), "a blur takes the finest scale first"
-    assert vmaf_parts(clean[::-1], soft[::-1])[::-1] == pytest.approx(blurred), "each is a clip of its own"
+    assert (np.diff(blurred[:, 2:6]) > 0).all(), "a blur takes the finest scale first"
+    assert still_figures(clean[::-1], soft[::-1])[::-1] == pytest.approx(blurred), "each is a clip of its own"
+
+
+def test_a_cast_and_a_change_of_light_count_though_vmaf_passes_over_them() -> None:
+    clean = np.stack([detailed(k, PATCH)[:SIDE, :SIDE] // 2 + 50 for k in range(2)])
+    cast, light = clean.copy(), clean + 40
+    cast[..., 0] += 30
+    for changed in (cast, light):
+        told = still_figures(clean, changed)
+        assert (told[:, 0] > 0.9).all() and (told[:, 6] < 0.6).all()
 
 
 def test_a_chunk_is_the_same_each_time_and_pairs_crops_with_their_own_figures(tmp_path: Path) -> None:
@@ -44,7 +53,7 @@ def test_a_chunk_is_the_same_each_time_and_pairs_crops_with_their_own_figures(tm
     (tmp_path / "broken.png").write_bytes(b"no picture")
     sources = sorted(tmp_path.iterdir())
     one, again, other = (draw_chunk(sources, 16, seed=5, number=number) for number in (0, 0, 1))
-    assert one.crops.shape == (16, SIDE, SIDE, 3) and one.targets.shape == (16, 6)
+    assert one.crops.shape == (16, SIDE, SIDE, 3) and one.targets.shape == (16, 7)
     assert np.array_equal(one.crops, again.crops) and np.array_equal(one.targets, again.targets)
     assert not np.array_equal(one.crops, other.crops)
     assert one.targets[:, 0].std() > 0.05 and one.targets.min() >= 0

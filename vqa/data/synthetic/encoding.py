@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -146,36 +147,47 @@ def vmaf(reference: Pixels, distorted: Path) -> list[float]:
     return [frame["vmaf"] for frame in _vmaf(["-i", str(distorted.resolve())], told, reference)]
 
 
-def vmaf_parts(reference: Pixels, distorted: Pixels) -> NDArray[np.float32]:
-    """Compute VMAF v0.6.1 and its parts of stills, as of clips that stand still.
+_MOST_CIEDE = 60.0  # a mean difference of 0.18, where 1 can just be told; of likes it is infinite
+
+
+def still_figures(reference: Pixels, distorted: Pixels) -> NDArray[np.float32]:
+    """Compute VMAF v0.6.1, its parts and CIEDE2000 of stills, as of clips that stand still.
+
+    VMAF looks at luma alone and passes over a cast or a change of light; CIEDE2000 has them.
 
     Args:
         reference: uint8 [N, H, W, 3].
         distorted: As many, of the same size.
 
     Returns:
-        [N, 6]: VMAF / 100, ADM2, VIF at four scales from the finest, all but the first without motion.
+        [N, 7]: VMAF / 100, ADM2, VIF at four scales from the finest, and libvmaf's CIEDE2000 (45 - 20 lg of the mean
+        difference) over 60, at most 1.
     """
     with tempfile.NamedTemporaryFile(suffix=".rgb") as file:
         file.write(np.repeat(distorted, 2, axis=0).tobytes())  # motion is 0 in the second of two like frames
         file.flush()
         source = [*_raw_input(distorted)[:-1], file.name]
-        found = _vmaf(source, _TO_BT709.format("yuv420p"), np.repeat(reference, 2, axis=0))[1::2]
+        found = _vmaf(source, _TO_BT709.format("yuv420p"), np.repeat(reference, 2, axis=0), extra="ciede")[1::2]
     parts = [
         next(name for name in found[0] if name.endswith(part))
         for part in ("adm2", "vif_scale0", "vif_scale1", "vif_scale2", "vif_scale3")
     ]
-    return np.array([[one["vmaf"] / 100, *(one[part] for part in parts)] for one in found], dtype=np.float32)
+    rows = [
+        [one["vmaf"] / 100, *(one[part] for part in parts), min(1.0, one["ciede2000"] / _MOST_CIEDE)] for one in found
+    ]
+    return np.array(rows, dtype=np.float32)
 
 
-def _vmaf(distorted: Sequence[str], convert: str, reference: Pixels) -> list[dict[str, float]]:
-    """Figures of libvmaf for each frame, paired by number, whatever their clock."""
+def _vmaf(distorted: Sequence[str], convert: str, reference: Pixels, *, extra: str = "") -> list[dict[str, float]]:
+    """Figures of libvmaf for each frame, paired by number, whatever their clock; those of an extra feature too."""
+    feature = f":feature=name={extra}" if extra else ""
     with tempfile.TemporaryDirectory() as folder:
         graph = (
             f"[0:v]{convert},settb=1/24,setpts=N[a];[1:v]{_TO_BT709.format('yuv420p')},settb=1/24,setpts=N[b];"
-            "[a][b]libvmaf=model=version=vmaf_v0.6.1:n_threads=1:log_fmt=json:log_path=vmaf.json"
+            f"[a][b]libvmaf=model=version=vmaf_v0.6.1{feature}:n_threads=1:log_fmt=json:log_path=vmaf.json"
         )
         inputs = [*distorted, *_raw_input(reference)]
         _ffmpeg([*inputs, "-lavfi", graph, "-f", "null", "-"], reference, Path(folder))
         log = json.loads((Path(folder) / "vmaf.json").read_text())
-    return [frame["metrics"] for frame in log["frames"]]
+    # JSON has no infinity: libvmaf writes null
+    return [{name: math.inf if x is None else x for name, x in one["metrics"].items()} for one in log["frames"]]

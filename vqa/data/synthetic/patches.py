@@ -1,4 +1,4 @@
-"""Damaged crops with what VMAF and its parts say of each: lessons for an encoder.
+"""Damaged crops with what VMAF, its parts and CIEDE2000 say of each: lessons for an encoder.
 
 Contents are crops of pictures and of clips' frames, damaged by every kind of still that there is (`degradations`,
 `distortions`, `rare`) and by kinds that are drawn (`drawn`); some twice, some in a part of the picture only.
@@ -16,7 +16,7 @@ from PIL import Image
 from vqa.data.synthetic.degradations import DEGRADATIONS, LEVELS, degrade
 from vqa.data.synthetic.distortions import DISTORTIONS
 from vqa.data.synthetic.drawn import DRAWN
-from vqa.data.synthetic.encoding import vmaf_parts
+from vqa.data.synthetic.encoding import still_figures
 from vqa.data.synthetic.picture_ladder import read_picture
 from vqa.data.synthetic.rare import RARE, smooth
 from vqa.errors import ClipError, UsageError
@@ -27,6 +27,7 @@ Read: TypeAlias = Callable[[Path], Image.Image]
 SIDE = 160  # of a crop
 PATCH = 336  # of what is damaged: two crops, and room for what reaches over the edge
 _PLACES = (8, PATCH - SIDE - 8)  # of the crops in a patch, on its diagonal
+EDITION = 2  # of what is drawn and told; chunks of another are no use
 _PATCHES, _DAMAGES = 2, 4  # of a picture, of a patch
 _LONGEST, _SHORTEST = 1600, 480  # long sides that contents are shrunk to
 _LEAST_DETAIL = 6.0  # deviation of a patch in grey levels; skies teach nothing
@@ -39,7 +40,7 @@ class Chunk:
     """Crops, and what is to be told of them."""
 
     crops: Pixels  # [N, SIDE, SIDE, 3]
-    targets: NDArray[np.float32]  # [N, 6]: VMAF / 100, as of a still, ADM2, VIF at four scales
+    targets: NDArray[np.float32]  # [N, 7]: those of `still_figures`
 
 
 def draw_chunk(sources: Sequence[Path], count: int, *, seed: int, number: int, read: Read = read_picture) -> Chunk:
@@ -75,7 +76,7 @@ def draw_chunk(sources: Sequence[Path], count: int, *, seed: int, number: int, r
                     clean.append(patch[place])
                     damaged.append(bad[place])
     crops = np.stack(damaged[:count])
-    return Chunk(crops, vmaf_parts(np.stack(clean[:count]), crops))
+    return Chunk(crops, still_figures(np.stack(clean[:count]), crops))
 
 
 def damage(patch: Pixels, generator: np.random.Generator) -> Pixels:

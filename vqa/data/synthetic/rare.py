@@ -41,7 +41,7 @@ def from_blocks(blocks: Plane, height: int, width: int) -> Plane:
     return blocks.transpose(0, 3, 1, 4, 2).reshape(rows * side, columns * side, 3)[:height, :width]
 
 
-def _displaced(frame: Plane, down: ArrayLike, across: ArrayLike) -> Plane:
+def shifted(frame: Plane, down: ArrayLike, across: ArrayLike) -> Plane:
     """Each pixel from so many rows and columns further, which broadcast to [H, W]."""
     height, width, _ = frame.shape
     y = np.clip(np.arange(height)[:, None] + np.rint(down), 0, height - 1).astype(int)
@@ -76,7 +76,7 @@ def moved_blocks(frames: Pixels, severity: float, generator: np.random.Generator
     def change(frame: Plane, _: int) -> Plane:
         by = deviation * generator.standard_normal(size)
         down, across = by.repeat(8, axis=1).repeat(8, axis=2)[:, :height, :width]
-        return _displaced(frame, down, across)
+        return shifted(frame, down, across)
 
     return _by_frame(frames, change)
 
@@ -85,7 +85,7 @@ def frosted(frames: Pixels, severity: float, generator: np.random.Generator) -> 
     """Take each pixel from up to 0.7 to 4 pixels away: frosted glass."""
     reach = _steps(0.7, 4, severity)
     down, across = generator.uniform(-reach, reach, (2, *frames.shape[1:3]))
-    return _by_frame(frames, lambda frame, _: _displaced(frame, down, across))
+    return _by_frame(frames, lambda frame, _: shifted(frame, down, across))
 
 
 def wobble(frames: Pixels, severity: float, generator: np.random.Generator) -> Pixels:
@@ -94,7 +94,7 @@ def wobble(frames: Pixels, severity: float, generator: np.random.Generator) -> P
     y, x = (np.arange(size) * (2 * np.pi / period) for size in frames.shape[1:3])
     return _by_frame(
         frames,
-        lambda frame, k: _displaced(frame, reach * np.sin(x + 0.7 * k), reach * np.sin(y + 0.9 * k)[:, None]),
+        lambda frame, k: shifted(frame, reach * np.sin(x + 0.7 * k), reach * np.sin(y + 0.9 * k)[:, None]),
     )
 
 
@@ -106,7 +106,7 @@ def torn(frames: Pixels, severity: float, generator: np.random.Generator) -> Pix
         by = np.zeros((height, 1))
         for top in generator.integers(height, size=count).tolist():
             by[top : top + int(generator.integers(4, max(5, height // 5)))] = generator.uniform(-reach, reach)
-        return _displaced(frame, 0, by)
+        return shifted(frame, 0, by)
 
     return _by_frame(frames, change)
 
@@ -186,7 +186,7 @@ def ghosts(frames: Pixels, severity: float, generator: np.random.Generator) -> P
     places = generator.integers(3, 41, count).tolist()
 
     def change(frame: Plane, _: int) -> Plane:
-        echoes = np.add.reduce([_displaced(frame, 0, -x) for x in places])
+        echoes = np.add.reduce([shifted(frame, 0, -x) for x in places])
         return np.asarray((1 - share) * frame + share / count * echoes)
 
     return _by_frame(frames, change)
@@ -236,7 +236,7 @@ def misregistered(frames: Pixels, severity: float, generator: np.random.Generato
     by = np.rint(_steps(1, 5, severity) * generator.permutation([-1, 0, 1])).astype(int).tolist()
 
     def change(frame: Plane, _: int) -> Plane:
-        return np.stack([_displaced(frame, 0, x)[..., k] for k, x in enumerate(by)], axis=2)
+        return np.stack([shifted(frame, 0, x)[..., k] for k, x in enumerate(by)], axis=2)
 
     return _by_frame(frames, change)
 
