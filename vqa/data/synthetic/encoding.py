@@ -151,7 +151,7 @@ _MOST_CIEDE = 60.0  # a mean difference of 0.18, where 1 can just be told; of li
 
 
 def still_figures(reference: Pixels, distorted: Pixels) -> NDArray[np.float32]:
-    """Compute VMAF v0.6.1, its parts and CIEDE2000 of stills, as of clips that stand still.
+    """Compute VMAF v0.6.1, its parts and CIEDE2000 of stills.
 
     VMAF looks at luma alone and passes over a cast or a change of light; CIEDE2000 has them.
 

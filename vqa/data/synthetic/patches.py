@@ -1,4 +1,4 @@
-"""Damaged crops with what VMAF, its parts and CIEDE2000 say of each: lessons for an encoder.
+"""Damaged crops with VMAF and CIEDE2000 of each: lessons for an encoder.
 
 Contents are crops of pictures and of clips' frames, damaged by every kind of still that there is (`degradations`,
 `distortions`, `rare`) and by kinds that are drawn (`drawn`); some twice, some in a part of the picture only.
