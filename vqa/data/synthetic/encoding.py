@@ -179,7 +179,7 @@ def still_figures(reference: Pixels, distorted: Pixels) -> NDArray[np.float32]:
 
 
 def _vmaf(distorted: Sequence[str], convert: str, reference: Pixels, *, extra: str = "") -> list[dict[str, float]]:
-    """Figures of libvmaf for each frame, paired by number, whatever their clock; those of an extra feature too."""
+    """Figures of libvmaf for each frame, paired by number, whatever their clock."""
     feature = f":feature=name={extra}" if extra else ""
     with tempfile.TemporaryDirectory() as folder:
         graph = (
