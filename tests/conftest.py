@@ -108,8 +108,8 @@ def pytest_collection() -> Iterator[None]:
         typer.main.get_command = functools.cache(typer.main.get_command)
     if testing := sys.modules.get("typer.testing"):
         testing._get_command = typer.main.get_command
-    if sandbox := sys.modules.get("vqa.media.sandbox"):
-        sandbox._server(GUARDED)
+    if forked := sys.modules.get("vqa.media.forked"):
+        forked.server_of(GUARDED)
     atexit.register(gc.freeze)  # as in vqa.cli
 
 

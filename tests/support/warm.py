@@ -310,7 +310,7 @@ def _work_for_ray(words: Sequence[str]) -> None:
 
 def _fork_server_of_guards() -> None:
     """Fork the server of this command's guards, while it has no threads, where they would start one that imports."""
-    from vqa.media import sandbox
+    from vqa.media import forked
 
     start = util.spawnv_passfds
 
@@ -333,6 +333,6 @@ def _fork_server_of_guards() -> None:
 
     util.spawnv_passfds = fork
     try:
-        sandbox._server().ensure_running()
+        forked.server_of().ensure_running()
     finally:
         util.spawnv_passfds = start

@@ -1,11 +1,11 @@
 """Function calls in a child process under a deadline and limits on resources.
 
 A hang, a crash or a memory hog in native code costs one call. `pebble` keeps the pool of one warm child and its
-deadline. This module decides how the child starts and ends:
+deadline. This module decides how the child ends, `forked` how it starts:
 
-- It is forked from a small server process (the standard library's fork server) that has the decoders loaded and nothing
-  else. A fresh child takes milliseconds, inherits no threads, locks or CUDA state of its parent, and never imports the
-  user's script, so that scripts need no `if __name__ == "__main__"` and Ray workers pay for no second Ray.
+- It is forked from a small server process that has the decoders loaded and nothing else. A fresh child takes
+  milliseconds, inherits no threads, locks or CUDA state of its parent, and never imports the user's script, so that
+  scripts need no `if __name__ == "__main__"` and Ray workers pay for no second Ray.
 - It dies with its parent: the server ends when the parent's end of a pipe closes, and the kernel kills the child with
   the server.
 - It ignores Ctrl-C (the parent stops it), dies at once on SIGTERM, and leaves no core files.
@@ -13,16 +13,13 @@ deadline. This module decides how the child starts and ends:
 
 import ctypes
 import errno
-import io
 import itertools
 import math
 import os
 import pickle
 import resource
-import shutil
 import signal
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -30,15 +27,16 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from importlib import import_module
-from multiprocessing import context, forkserver, popen_forkserver, process, reduction, resource_tracker, spawn, util
+from multiprocessing import forkserver
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, ParamSpec, Self, TypeVar
+from typing import NamedTuple, ParamSpec, Self, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
 from vqa import machine
 from vqa.errors import ClipError, MachineError
+from vqa.media import forked
 from vqa.media.storage import hosts
 from vqa.types import Clip
 
@@ -48,7 +46,6 @@ T = TypeVar("T")
 _START_SECONDS = 60.0  # allowance for a child to start on a machine that is swamped
 _LOOK_SECONDS = 1.0  # between two looks whether the pool still works
 _PR_SET_PDEATHSIG = 1
-_TEMPORARY_BYTES = machine.SOCKET_BYTES - len("/pymp-xxxxxxxx/listener-xxxxxxxx")
 
 
 class Limits(NamedTuple):
@@ -174,18 +171,18 @@ class Guard:
         if self._pool is not None and not self._pool.active:
             self._drop()  # the idle child was killed from outside: not this call's fault
         if self._pool is None:
-            _server(self._server, self._preload)
+            forked.server_of(self._server, self._preload)
             self._pool = ProcessPool(
                 max_workers=1,
                 initializer=_prepare_child,
                 initargs=(self._preload, hosts.is_allowed()),
-                context=_Context(self._server),
+                context=forked.Context(self._server),
             )
         try:
             future = self._pool.schedule(_answer, args=(call, self.limits), timeout=self.deadline_seconds)
         except (RuntimeError, OSError, MemoryError) as error:
             self._drop()
-            if what := machine.shortage(_faults.pop(os.getpid(), error)):
+            if what := machine.shortage(forked.faults.pop(os.getpid(), error)):
                 raise MachineError(f"no process for decoding can be started: {what}") from error
             if not isinstance(error, RuntimeError):
                 raise
@@ -203,7 +200,7 @@ class Guard:
             ) from error
         except (ProcessExpired, RuntimeError) as error:  # it died: at work, or before it took the call (broken pool)
             self._drop()
-            if what := machine.shortage(_faults.pop(os.getpid(), error)):
+            if what := machine.shortage(forked.faults.pop(os.getpid(), error)):
                 raise MachineError(f"no process for decoding can be started: {what}") from error
             if isinstance(error, ProcessExpired) and error.exitcode == -signal.SIGXCPU:
                 raise ClipError(
@@ -306,129 +303,3 @@ def _data_bytes() -> int:
     except OSError:
         return 0
     return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmData:")), 0)
-
-
-# --- how it starts --------------------------------------------------------------------------------------------------
-
-
-def _start(server: forkserver.ForkServer) -> None:
-    """Start a server that hears nothing of Ctrl-C, also before it ignores it."""
-    resource_tracker.ensure_running()  # it lets Ctrl-C through to what is started after it
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        server.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-class _Beginning:
-    """The first that a child reads."""
-
-    def __reduce__(self) -> tuple[Callable[[], None], tuple[()]]:
-        return _begin, ()
-
-
-def _begin() -> None:
-    sys.excepthook = _say_unless_left
-
-
-def _say_unless_left(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Print an error, but none of a child whose parent has ended meanwhile.
-
-    With the parent its semaphores are gone.
-    """
-    if not isinstance(error, FileNotFoundError | EOFError):
-        sys.__excepthook__(kind, error, trace)
-
-
-_faults: dict[int, Exception] = {}  # by process: why its last child could not be started
-# By process, as a forked one is not the parent of its parent's servers, and by name.
-_servers: dict[tuple[int, str], forkserver.ForkServer] = {}
-
-
-def _server(name: str = "", preload: Sequence[str] = ()) -> forkserver.ForkServer:
-    """Fork server of this process, with the first guard's `preload` loaded."""
-    key = os.getpid(), name
-    if key not in _servers:
-        server = forkserver.ForkServer()
-        _keep_sockets_short()
-        server.set_forkserver_preload(["vqa.media", *preload])
-        _servers.setdefault(key, server)
-    return _servers[key]
-
-
-def _keep_sockets_short() -> None:
-    """Keep multiprocessing's sockets in a short folder where TMPDIR is too long.
-
-    It makes TMPDIR/pymp-xxxxxxxx/listener-xxxxxxxx, and all errors of that would look like a crash over the first clip.
-    """
-    config = process.current_process()._config  # type: ignore[attr-defined]
-    if config.get("tempdir") is None and len(os.fsencode(tempfile.gettempdir())) > _TEMPORARY_BYTES:
-        folder = machine.short_folder(_TEMPORARY_BYTES + len("/pymp-xxxxxxxx"))
-        util.Finalize(None, shutil.rmtree, args=(folder,), kwargs={"ignore_errors": True}, exitpriority=-100)
-        config["tempdir"] = str(folder)
-
-
-class _Popen(popen_forkserver.Popen):
-    """Standard library's Popen on this module's server, without the parent's main."""
-
-    _fds: list[int]
-    _name: str  # of its server
-
-    def _launch(self, process_obj: process.BaseProcess) -> None:
-        self._name = getattr(process_obj, "server", "")
-        data = spawn.get_preparation_data(process_obj.name)
-        data = {key: value for key, value in data.items() if not key.startswith("init_main")}
-        data["begin"] = _Beginning()
-        buffer = io.BytesIO()
-        context.set_spawning_popen(self)
-        try:
-            reduction.dump(data, buffer)
-            reduction.dump(process_obj, buffer)
-        finally:
-            context.set_spawning_popen(None)
-        for is_last in (False, False, True):
-            try:
-                self._fork(buffer)
-                return
-            except (EOFError, OSError) as error:  # the server was killed: an error here would stop pebble's threads
-                if is_last:
-                    _faults[os.getpid()] = error  # pebble would only say that its pool broke
-                    raise
-                _servers.pop((os.getpid(), self._name), None)
-
-    def _fork(self, buffer: io.BytesIO) -> None:
-        server = _server(self._name)
-        _start(server)
-        self.sentinel, writer = server.connect_to_new_process(self._fds)
-        parent_writer = os.dup(writer)  # the child sees the end of its parent by this pipe
-        self.finalizer = util.Finalize(self, util.close_fds, (parent_writer, self.sentinel))  # type: ignore[attr-defined]
-        try:
-            with os.fdopen(writer, "wb") as pipe:
-                pipe.write(buffer.getbuffer())
-            self.pid = forkserver.read_signed(self.sentinel)
-        except (EOFError, OSError):
-            self.finalizer()
-            raise
-
-
-class _Process(context.ForkServerProcess):
-    server: str  # its name
-
-    @staticmethod
-    def _Popen(process_obj: process.BaseProcess) -> _Popen:  # noqa: N802 (the standard library's name)
-        return _Popen(process_obj)
-
-
-class _Context(context.ForkServerContext):
-    """The standard library's, whose processes are forked from the server of a name."""
-
-    def __init__(self, server: str) -> None:
-        super().__init__()
-        self._of_server = server
-
-    # A class there, which pebble only calls
-    def Process(self, *args: Any, **kwargs: Any) -> _Process:  # type: ignore[override]  # noqa: N802 (as above)
-        made = _Process(*args, **kwargs)
-        made.server = self._of_server
-        return made
