@@ -21,6 +21,7 @@ from vqa.cli.plan import plan
 from vqa.cli.prepare import prepare
 from vqa.cli.push import push
 from vqa.cli.rate import rate
+from vqa.cli.recover import recover
 from vqa.cli.report import report
 from vqa.cli.rewards import rewards_app
 from vqa.cli.score import score
@@ -37,6 +38,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+data_app.command()(recover)
 app.add_typer(data_app, name="data")
 app.add_typer(model_app, name="model")
 app.add_typer(rewards_app, name="rewards")
