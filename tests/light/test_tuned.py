@@ -1,5 +1,6 @@
 """An encoder tuned to VMAF of damaged crops."""
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -99,6 +100,21 @@ def test_a_tuning_that_was_killed_goes_on_to_the_same_end(contents: Path, tmp_pa
         assert torch.allclose(one, whole.state_dict()[name], atol=1e-6), name
 
 
+def test_each_crop_is_seen_once_a_turn_in_an_order_of_its_own(contents: Path, tmp_path: Path) -> None:
+    config = settings(contents, chunks=3, shuffled=2)
+    learnt = tuned._Crops(tmp_path, [contents / "0.png", contents / "1.png"], 3, config=config, read=read_picture)
+    for number in learnt.missing:
+        learnt.make(number)
+    steps = list(itertools.islice(tuned._batches(learnt, config, start=0), 12))
+    drawn = sorted(crop.tobytes() for number in range(3) for crop in learnt[number].crops)
+    assert sorted(crop.tobytes() for crops, _ in steps[:9] for crop in crops) == drawn
+    assert steps[9][0][0, :, ::-1].tobytes() in drawn, "the next turn has them mirrored"
+    place = {crop.tobytes(): number for number in range(3) for crop in learnt[number].crops}
+    assert any(len({place[crop.tobytes()] for crop in crops}) == 2 for crops, _ in steps[:9]), "of two chunks"
+    for (crops, targets), (again, told) in zip(steps[7:], tuned._batches(learnt, config, start=7), strict=False):
+        assert np.array_equal(crops, again) and np.array_equal(targets, told)
+
+
 def test_a_student_sees_with_the_tuned_encoder(contents: Path, tmp_path: Path) -> None:
     given = {"folder": contents, "cache": tmp_path, "ladders": {"sources": [contents]}}
     plain = Embeddings(DistillConfig.model_validate(given))
@@ -118,7 +134,7 @@ def test_contents_that_do_not_suffice_are_refused(contents: Path, tmp_path: Path
         tuned.draw_chunk([contents / "small.png"], 4, seed=0, number=0)
     with pytest.raises(UsageError, match=r"tuned\.sources: 1 picture\. Give at least two"):
         tune(settings(contents / "0.png"), tmp_path, [])
-    with pytest.raises(ValidationError, match="batch = 13: a step has crops of one chunk, which has 12"):
+    with pytest.raises(ValidationError, match="batch = 13: more than the 12 crops of a chunk"):
         settings(contents, batch=13)
     with pytest.raises(ValidationError, match="EfficientNet-Lite0 alone is tuned"):
         DistillConfig.model_validate(

@@ -129,7 +129,8 @@ class TunedConfig(Strict):
     chunks: int = Field(80, ge=1, description="of nine tenths of the contents")
     judged: int = Field(4, ge=1, description="chunks of the other contents, for a look at what was learnt")
     steps: int = Field(3000, ge=1)
-    batch: int = Field(24, ge=2, description="crops of a step, of one chunk")
+    batch: int = Field(24, ge=2, description="crops of a step")
+    shuffled: int = Field(8, ge=1, description="chunks whose crops are mixed")
     learning_rate: float = Field(3e-4, gt=0, description="of the encoder; the linear map's is 0.3 of it")
     weight_decay: float = Field(0.01, ge=0)
     order: float = Field(0.02, ge=0, description="weight of the order of VMAF among the crops of a step")
@@ -142,9 +143,7 @@ class TunedConfig(Strict):
     @model_validator(mode="after")
     def _fills_a_step(self) -> "TunedConfig":
         if self.batch > self.crops:
-            raise ValueError(
-                f"batch = {self.batch}: a step has crops of one chunk, which has {self.crops}. Give fewer."
-            )
+            raise ValueError(f"batch = {self.batch}: more than the {self.crops} crops of a chunk. Give fewer.")
         return self
 
 

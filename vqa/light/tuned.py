@@ -8,6 +8,7 @@ from where it was. Its last stages, which tell contents, are held near what they
 
 import hashlib
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from copy import deepcopy
@@ -35,7 +36,7 @@ from vqa.types import Pixels
 _HELD_OUT = 0.1  # of the contents, for a look at what was learnt
 _FITTED = 12  # chunks that the linear map is fitted to before the first step
 _RIDGE = 3000.0
-_WEIGHTS = (1.0, 0.5, 0.25, 0.25, 0.25, 0.25, 0.5)  # of VMAF, ADM, VIF at four scales, CIEDE2000
+_WEIGHTS = (1.0, 0.5, 0.25, 0.25, 0.25, 0.25, 0.25)  # of VMAF, ADM, VIF at four scales, CIEDE2000
 _MOST = 6.0  # deviations from the mean that a feature counts for
 _LATE = 2 * sum(CHANNELS[-3:])  # features that tell contents
 _WARM_UP, _SAVED = 100, 250  # steps
@@ -80,12 +81,8 @@ def tuned_encoder(
         UsageError: no contents, or none that is large enough.
     """
     sources = find_pictures(config.sources, suffixes=suffixes)
-    names = [(one.name, one.stat().st_size) for one in sources]
-    digest = hashlib.blake2b(
-        repr((EDITION, names, config.model_dump_json(exclude={"sources", "share"}))).encode(), digest_size=12
-    )
-    folder = cache / f"tuned-{digest.hexdigest()}"
-    folder.mkdir(parents=True, exist_ok=True)
+    drawn = (EDITION, [(one.name, one.stat().st_size) for one in sources], config.crops, config.seed)
+    folder = cache / f"tuned-{_digest(drawn, config.model_dump_json(exclude={'sources', 'share'}))}"
     done = folder / "encoder.safetensors"
     network = deepcopy(published)
     if not done.is_file():
@@ -95,10 +92,11 @@ def tuned_encoder(
             raise UsageError(f"tuned.sources: {len(sources)} picture. Give at least two, one to judge by.")
         parts = [[sources[k] for k in some] for some in (order[held:], order[:held])]
         learnt, judged = (
-            _Crops(folder / name, some, count, config=config, read=read)
+            _Crops(cache / f"crops-{_digest(drawn)}" / name, some, count, config=config, read=read)
             for name, some, count in zip(("learnt", "judged"), parts, (config.chunks, config.judged), strict=True)
         )
         _draw((learnt, judged), say)
+        folder.mkdir(exist_ok=True)
         _train(network, config, learnt, judged, folder / "checkpoint.safetensors", say)
         with replacing(done) as draft:
             save_file({name: one.detach().contiguous() for name, one in network.state_dict().items()}, draft)
@@ -106,6 +104,10 @@ def tuned_encoder(
     before, after = published.state_dict(), load_file(done)
     network.load_state_dict({name: torch.lerp(one, after[name], config.share) for name, one in before.items()})
     return network.eval().requires_grad_(False)
+
+
+def _digest(*what: object) -> str:
+    return hashlib.blake2b(repr(what).encode(), digest_size=12).hexdigest()
 
 
 class _Crops:
@@ -122,7 +124,7 @@ class _Crops:
     def make(self, number: int) -> None:
         """Draw one and keep it. Raises UsageError."""
         seed = self._config.seed
-        self._folder.mkdir(exist_ok=True)
+        self._folder.mkdir(parents=True, exist_ok=True)
         chunk = draw_chunk(self._sources, self._config.crops, seed=seed, number=number, read=self._read)
         with replacing(self._path(number)) as draft, draft.open("wb") as file:
             np.savez(file, crops=chunk.crops, targets=chunk.targets)
@@ -193,17 +195,20 @@ def _train(
 
 
 def _batches(learnt: _Crops, config: TunedConfig, *, start: int) -> Iterator[tuple[Pixels, NDArray[np.float32]]]:
-    """Crops and targets of each step from one on; every other time mirrored."""
-    each = config.crops // config.batch
-    first, place = divmod(start, each)
-    for number in itertools.count(first):
-        turn, which = divmod(number, learnt.count)
-        chunk = learnt[which]
-        order = np.random.default_rng([config.seed, turn, which]).permutation(config.crops)
-        for chosen in np.split(order[: each * config.batch], each)[place:]:
-            crops = chunk.crops[chosen]
-            yield (crops[:, :, ::-1] if turn % 2 else crops), chunk.targets[chosen]
-        place = 0
+    """Crops and targets of each step from one on; every other turn mirrored."""
+    step, groups = 0, math.ceil(learnt.count / config.shuffled)
+    for turn in itertools.count():
+        generator = np.random.default_rng([config.seed, turn])
+        for some in np.array_split(generator.permutation(learnt.count), groups):
+            each = len(some) * config.crops // config.batch
+            order = generator.permutation(len(some) * config.crops)[: each * config.batch]
+            step += each
+            if step <= start:
+                continue
+            chunks = [learnt[int(k)] for k in some]
+            crops, targets = (np.concatenate(parts) for parts in zip(*chunks, strict=True))
+            for chosen in np.split(order, each)[max(0, start - step + each) :]:
+                yield (crops[chosen, :, ::-1] if turn % 2 else crops[chosen]), targets[chosen]
 
 
 def _loss(

@@ -5,9 +5,8 @@ Contents are crops of pictures and of clips' frames, damaged by every kind of st
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,8 +34,7 @@ _IN_TIME = {"transmission_loss", "dropped_frames", "frozen", "judder", "flicker"
 _FAMILIES = {"degradations": 0.4, "rare": 0.2, "distortions": 0.1, "drawn": 0.3}  # how often each
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(NamedTuple):
     """Crops, and what is to be told of them."""
 
     crops: Pixels  # [N, SIDE, SIDE, 3]
