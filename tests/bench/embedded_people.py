@@ -34,7 +34,7 @@ from vqa.config import load_config
 from vqa.data.synthetic.picture_ladder import find_pictures
 from vqa.light.card import StudentCard
 from vqa.light.config import DistillConfig
-from vqa.light.material import published_encoder
+from vqa.light.material import Embeddings
 from vqa.light.student import Student
 from vqa.model.card import settle
 from vqa.train.checkpoints import load_for_training, save_model
@@ -72,7 +72,7 @@ def main(
     material, labels = learn_labels(config)
     stills = list(gather_stills(config, material, labels, views, out))
     named = StudentCard(views=config.views(), embedding=config.embedding, name="labels", trained_on=[])
-    student = Student(published_encoder(), labels, named, usual=material.usual)
+    student = Student(Embeddings(config).network, labels, named, usual=material.usual)
     unseen = {path.name for path in without.iterdir()} if without else set()
     photographs = [one for one in find_pictures([sources], seed=77) if one.name not in unseen][:moving]
     clips = list(gather_clips(photographs, views, out, student))
