@@ -142,7 +142,7 @@ def learn_labels(config: DistillConfig) -> tuple[Material, Line]:
         one.model_copy(update={"without_folds": [find_people_set(one.people).test_fold]}) for one in config.opinions
     ]
     config = config.model_copy(update={"opinions": kept})
-    material = gather(config, Embeddings(config), print)
+    material = gather(config, Embeddings(config, print), print)
     head = fit_head(config, material)
     if not isinstance(head, Line) or config.ladders is None:
         raise UsageError("the config has steps of rali, or no ladders. Give ladders.sources, and rali=null.")
@@ -156,7 +156,7 @@ def gather_stills(
 
     What material and head are: `learn_labels`.
     """
-    embeddings = Embeddings(config)
+    embeddings = Embeddings(config)  # tuned by then: `learn_labels`
     for wanted, own in zip(config.opinions, material.lessons, strict=True):
         people = find_people_set(wanted.people)
         places = head.regressor.along(own.embeddings)

@@ -157,7 +157,7 @@ def main(
     if baselines_only and only == "clips" and clips:
         clip_baselines(clips)
         return
-    embeddings = Embeddings(config)
+    embeddings = Embeddings(config.model_copy(update={"tuned": None}) if baselines_only else config, print)
     server, names = serving(iqa_python)
     print(f"{'':58} {'SRCC':>6}  95 % interval   used")
     found: list[tuple[PeopleSet, list[Opinion], LabelledSet]] = []

@@ -96,7 +96,7 @@ class Fits:
 
 def main(config: DistillConfig, *, seeds: int, only: list[str], across: bool) -> None:
     """Print the table."""
-    embeddings = Embeddings(config)
+    embeddings = Embeddings(config, print)
     tests = {}
     for wanted in config.opinions:
         people = find_people_set(wanted.people)

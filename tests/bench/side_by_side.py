@@ -30,7 +30,7 @@ from vqa.light.regression import LabelledSet
 
 def main(config: DistillConfig, iqa_python: Path | None, model: str, every: int) -> None:
     """Print the table of each set, then the rates."""
-    embeddings, asked = Embeddings(config), Model(model)
+    embeddings, asked = Embeddings(config, print), Model(model)
     torch.set_num_threads(1)
     server, names = serving(iqa_python)
     everything = []

@@ -1,5 +1,7 @@
 """From opinions to a student to a row: the commands, on a few drawn pictures."""
 
+import itertools
+import shlex
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,6 +34,8 @@ from vqa.metrics.correlation import srcc
 from vqa.prompt import GRADES
 from vqa.types import Clip, Score
 from vqa.views import ViewsConfig, look
+
+ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.slow
 
@@ -230,6 +234,15 @@ def test_vqa_train_trains_the_student_of_a_library_without_labels(
     for row in table(tmp_path / "out").values():
         assert (row["status"], row["score"], row["model_id"]) == ("ok", None, "hirqa-tiny")
         assert 1 <= row["score_raw"] <= 5
+
+
+def test_the_commands_of_the_docs_fit_their_configs() -> None:
+    pages = "\n".join(page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs").rglob("*.md")))
+    commands = [shlex.split(line) for line in pages.splitlines() if line.startswith("vqa distill configs/")]
+    assert len(commands) > 3
+    for _, _, config, *rest in commands:
+        changes = [value for name, value in itertools.pairwise(rest) if name == "--set"]
+        load_config(ROOT / config, DistillConfig, changes)
 
 
 @pytest.mark.parametrize("place", ["train/hirqa_tiny.yaml", "light/embedded.yaml"])

@@ -123,7 +123,7 @@ def test_a_student_sees_with_the_tuned_encoder(contents: Path, tmp_path: Path) -
             given | {"tuned": settings(contents, steps=2, chunks=machine.cores()).model_dump()}
         )
     )
-    assert other.origin == f"{plain.origin}, tuned by VMAF of {12 * machine.cores()} damaged crops"
+    assert other.origin == f"{plain.origin}, tuned by VMAF and colour of {12 * machine.cores()} damaged crops"
     picture = np.asarray(Image.open(contents / "0.png"))
     assert not np.allclose(plain.of_picture(picture), other.of_picture(picture), rtol=0.01)
     assert plain._which != other._which, "what is kept on disk must not be taken for that of another encoder"
@@ -132,6 +132,11 @@ def test_a_student_sees_with_the_tuned_encoder(contents: Path, tmp_path: Path) -
 def test_contents_that_do_not_suffice_are_refused(contents: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"small\.png and 0 more: none is a picture of 504 pixels"):
         tuned.draw_chunk([contents / "small.png"], 4, seed=0, number=0)
+    (tmp_path / "wrong").mkdir()
+    for name in ("a.png", "b.png"):
+        (tmp_path / "wrong" / name).write_bytes(b"no picture")
+    with pytest.raises(UsageError, match=r"tuned\.sources, contents that are learnt: \S+\.png and 0 more: none is a"):
+        tune(settings(tmp_path / "wrong"), tmp_path, [])
     with pytest.raises(UsageError, match=r"tuned\.sources: 1 picture\. Give at least two"):
         tune(settings(contents / "0.png"), tmp_path, [])
     with pytest.raises(ValidationError, match="batch = 13: more than the 12 crops of a chunk"):

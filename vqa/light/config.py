@@ -189,7 +189,9 @@ class DistillConfig(Strict):
                 "embedding.motion without moving: what motion says is learnt of clips. Give moving.ladders."
             )
         if self.tuned and self.encoder:
-            raise ValueError("tuned with encoder: EfficientNet-Lite0 alone is tuned. Leave one of them out.")
+            raise ValueError(
+                "tuned with encoder: EfficientNet-Lite0 alone is tuned. Leave one of them out (tuned=null)."
+            )
         if self.moving and self.rali:
             raise ValueError("moving with rali: basis vectors learn from stills alone. Leave one of them out.")
         return self

@@ -67,7 +67,7 @@ class Embeddings:
                 published = tuned_encoder(
                     published, config.tuned, config.cache, read=_first_look, suffixes=_CONTENTS, say=say
                 )
-                self.origin += f", tuned by VMAF of {config.tuned.crops * config.tuned.chunks} damaged crops"
+                self.origin += f", tuned by VMAF and colour of {config.tuned.crops * config.tuned.chunks} damaged crops"
                 self._which = hashlib.blake2b(save(published.state_dict()), digest_size=12).hexdigest()
             self.network = rounded(published)
         else:

@@ -125,7 +125,10 @@ class _Crops:
         """Draw one and keep it. Raises UsageError."""
         seed = self._config.seed
         self._folder.mkdir(parents=True, exist_ok=True)
-        chunk = draw_chunk(self._sources, self._config.crops, seed=seed, number=number, read=self._read)
+        try:
+            chunk = draw_chunk(self._sources, self._config.crops, seed=seed, number=number, read=self._read)
+        except UsageError as error:
+            raise UsageError(f"tuned.sources, contents that are {self._folder.name}: {error}") from error
         with replacing(self._path(number)) as draft, draft.open("wb") as file:
             np.savez(file, crops=chunk.crops, targets=chunk.targets)
 

@@ -65,6 +65,7 @@ RARE_CODECS = {
 }
 _MUXERS = {"mkv": "matroska", "wmv": "asf", "ogv": "ogg"}  # others are called as their suffix
 _TO_BT709 = "scale=out_color_matrix=bt709:out_range=tv,format={}"
+_MOST_CIEDE = 60.0  # a mean difference of 0.18, where 1 can just be told; of likes it is infinite
 _DROP_CAPABILITY = """
 import ctypes, os, sys
 libc = ctypes.CDLL(None, use_errno=True)
@@ -145,9 +146,6 @@ def vmaf(reference: Pixels, distorted: Path) -> list[float]:
     # VMAF takes for damage.
     told = "setparams=colorspace=bt709:range=tv,format=yuv420p"
     return [frame["vmaf"] for frame in _vmaf(["-i", str(distorted.resolve())], told, reference)]
-
-
-_MOST_CIEDE = 60.0  # a mean difference of 0.18, where 1 can just be told; of likes it is infinite
 
 
 def still_figures(reference: Pixels, distorted: Pixels) -> NDArray[np.float32]:
