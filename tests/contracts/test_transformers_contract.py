@@ -240,7 +240,7 @@ def test_a_model_names_the_attention_it_was_loaded_with(attention: str, tmp_path
 
 
 def test_the_trainer_has_the_methods_that_are_overridden() -> None:
-    """See vqa/train/checkpoints.py and vqa/train/sft/trainer.py."""
+    """See vqa/train/guarded.py and vqa/train/sft/trainer.py."""
     wanted = {
         "_get_train_sampler": ["self", "train_dataset"],
         "_clip_grad_norm": ["self", "model"],

@@ -16,7 +16,7 @@ from vqa.train.gpus import GpuFleet
 from vqa.train.grpo.build import check_settings, check_terms
 from vqa.train.plan import StagePlan, fitting_recipe, plan_stages, refuse_excess
 from vqa.train.recipe import ColdStart, GrpoStage, Recipe, RecipeStage, Warmup, recipe_views
-from vqa.train.runner import card_of, without_stand_ins
+from vqa.train.run_context import card_of, without_stand_ins
 from vqa.train.shapes import shape_of
 
 FORMULA = (

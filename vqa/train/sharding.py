@@ -22,7 +22,7 @@ from vqa.train.hardware import HardwareConfig
 from vqa.train.types import Model
 
 if TYPE_CHECKING:
-    from vqa.train.checkpoints import Guarded
+    from vqa.train.guarded import Guarded
 
 LOADS_ONCE = "FSDP_CPU_RAM_EFFICIENT_LOADING"  # under which accelerate takes weights from the first process
 _READS_ONCE = ContextVar("reads_once", default=False)  # a launcher may set the variable, for all that is loaded

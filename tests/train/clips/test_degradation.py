@@ -18,7 +18,8 @@ from vqa.train.clips.degradation import NONE, SEVERITIES, damage_answer, damage_
 from vqa.train.grpo.reward import RankAndScore
 from vqa.train.grpo.trainer import Trainer
 from vqa.train.lessons import examples_of
-from vqa.train.runner import RunContext, run_recipe
+from vqa.train.run_context import RunContext
+from vqa.train.runner import run_recipe
 from vqa.views import ViewsConfig
 
 

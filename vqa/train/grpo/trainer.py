@@ -25,7 +25,6 @@ from vqa.model._compat import attention_of
 from vqa.model.rollout import Sampling
 from vqa.prompt import dimensions
 from vqa.train import _compat
-from vqa.train.checkpoints import Guarded
 from vqa.train.clips.dataset import seed_of
 from vqa.train.clips.degradation import NONE, QUESTION
 from vqa.train.grpo.config import GrpoSettings
@@ -36,6 +35,7 @@ from vqa.train.grpo.packing import EncodedPrompt, encode_prompt, score_answers
 from vqa.train.grpo.perturbations import second_pass, second_views, tenths_of
 from vqa.train.grpo.reward import RankAndScore
 from vqa.train.grpo.rollouts import ask_vllm, write_answers
+from vqa.train.guarded import Guarded
 from vqa.train.hardware import HardwareConfig
 from vqa.train.lora import lora_config
 from vqa.train.metrics_log import peak_memory_gb

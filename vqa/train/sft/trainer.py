@@ -35,9 +35,10 @@ from vqa.errors import UsageError
 from vqa.files import replacing
 from vqa.prompt import PromptName
 from vqa.train import _compat
-from vqa.train.checkpoints import Guarded, Trained, resume_from
+from vqa.train.checkpoints import Trained
 from vqa.train.clips.dataset import TrainingClip
 from vqa.train.context import StageContext
+from vqa.train.guarded import Guarded, resume_from
 from vqa.train.lora import add_lora, mark_trained, merge_lora
 from vqa.train.metrics_log import log_held_out, reporters
 from vqa.train.modules import parameter_groups

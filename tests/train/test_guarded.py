@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from vqa.errors import ModelError
-from vqa.train.checkpoints import last_checkpoint, resume_from
+from vqa.train.guarded import last_checkpoint, resume_from
 from vqa.train.metrics_log import MetricsLog
 
 
