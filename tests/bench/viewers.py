@@ -8,11 +8,11 @@ at random; one who compares two pictures gives the order of one person's two vot
 21 agree on (their mean) is the truth.
 
 Opinions: 20 pictures are judged, comparisons as `vqa rate` chooses them; their opinions against the truth. Ratings are
-plain means of a clip's votes, comparisons come by Bradley-Terry with six anchors. Calibration: 40 pictures are judged,
-`vqa calibrate` fits the scores to these opinions, and mos, mos_low and mos_high (which hold 0.9 of opinions) of the
-pictures that nobody judged are held against the truth. Before, these are the score itself and score -+ 1.645 score_std,
-within 1 to 5: score_std taken as a normal deviation, as the light tier makes it (half of an interval of 68 %); that of
-a single answer, or of answers to one question, is no error to expect. --fold keeps to pictures of one fold of
+plain means of a clip's votes, comparisons come by Bradley-Terry with six anchors. Calibration: 40 pictures are judged
+(24 by 30 judgements), `vqa calibrate` fits the scores to these opinions, and mos, mos_low and mos_high (which hold 0.9
+of opinions) of the pictures that nobody judged are held against the truth. Before, these are the score itself and
+score -+ 1.645 score_std, within 1 to 5: score_std taken as a normal deviation, as the light tier makes it (half of an
+interval of 68 %); that of a single answer, or of answers to one question, is no error to expect. --fold keeps to pictures of one fold of
 configs/people, such as the test fold, of which a model may have learnt nothing.
 """
 
@@ -40,7 +40,7 @@ from vqa.rate.stimuli import Stimulus
 from vqa.rate.study import Study, StudyConfig
 
 BUDGETS, SEEDS, ANCHORS = (30, 60, 120), 20, 6
-OPINIONS, CALIBRATED = 20, 40  # pictures that are judged
+OPINIONS, CALIBRATED = 20, {30: 24, 60: 40, 120: 40}  # pictures that are judged
 NORMAL = 1.645  # deviations on each side of 0.9
 Floats = NDArray[np.float64]
 
@@ -167,7 +167,7 @@ def judged(votes: Floats, truth: Floats, judge: Judge, budget: int) -> list[tupl
     """Seed, pictures and their opinions of each draw that gives some."""
     rows = []
     for seed in range(SEEDS):
-        chosen = np.random.default_rng(2000 + seed).choice(len(truth), CALIBRATED, replace=False)
+        chosen = np.random.default_rng(2000 + seed).choice(len(truth), CALIBRATED[budget], replace=False)
         try:
             rows.append((seed, chosen, judge(votes[chosen], truth[chosen], budget, seed)[0]))
         except UsageError:

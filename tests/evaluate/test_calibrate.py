@@ -11,17 +11,24 @@ import pytest
 from tests.support import opinions
 from vqa.data.score_table import SCHEMA, read_scores, rewrite
 from vqa.errors import UsageError
-from vqa.evaluate.calibrate import Calibration, calibrate, calibrated, find_origin, load_calibration
+from vqa.evaluate.calibrate import CURVES, Calibration, calibrate, calibrated, find_origin, load_calibration
 from vqa.evaluate.inputs import read_table
 from vqa.evaluate.join import Pairing, join
+from vqa.metrics.fits import fit_line
 
 ORIGIN = {"scores": "s", "labels": "l"}
 
 
 def pairings(
-    count: int = 400, *, seed: int = 0, noise: float = 0.4, map_score: Any = lambda score: score
+    count: int = 400,
+    *,
+    seed: int = 0,
+    noise: float = 0.4,
+    map_score: Any = lambda score: score,
+    content: str | None = None,
 ) -> list[Pairing]:
     labels, scores = opinions.clips(count, seed=seed, noise=noise)
+    labels = [label | ({"content_id": content} if content else {}) for label in labels]
     return [
         Pairing(
             clip_id=label["clip_id"],
@@ -36,7 +43,7 @@ def pairings(
     ]
 
 
-@pytest.mark.parametrize("curve", ["logistic", "isotonic"])
+@pytest.mark.parametrize("curve", ["logistic", "isotonic", "line"])
 @pytest.mark.parametrize("split", [{}, {"fit_on": "train", "measure_on": "test"}])
 def test_the_interval_holds_about_as_often_as_wanted(curve: Any, split: dict[str, str]) -> None:
     shares = []
@@ -49,24 +56,61 @@ def test_the_interval_holds_about_as_often_as_wanted(curve: Any, split: dict[str
 
 
 def test_contents_are_never_torn_apart_and_parts_never_meet(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[set[str]] = []
-    clips = pairings(80)
+    seen: set[frozenset[str]] = set()
+    clips = pairings(240)
     of = {clip.score: clip.label["content_id"] for clip in clips}
     import vqa.evaluate.calibrate as module
 
     whole = module._numbers
 
     def spy(part: Any) -> Any:
-        seen.append({of[one.score] for one in part})
+        seen.add(frozenset(of[one.score] for one in part))
         return whole(part)
 
     monkeypatch.setattr(module, "_numbers", spy)
     calibrate(clips, origin=ORIGIN, coverage=0.8)
     assert len(seen) == 3
-    assert not (seen[0] & seen[1] or seen[0] & seen[2] or seen[1] & seen[2])
+    assert len(frozenset.union(*seen)) == sum(map(len, seen))
 
 
-@pytest.mark.parametrize("curve", ["logistic", "isotonic"])
+def test_few_clips_are_left_out_in_turn_by_whole_contents(monkeypatch: pytest.MonkeyPatch) -> None:
+    clips = pairings(80)
+    contents = {name: {one.score for one in clips if one.label["content_id"] == name} for name in of_contents(clips)}
+    seen: list[set[float]] = []
+
+    def spy(x: Any, y: Any) -> Any:
+        seen.append(set(x.tolist()))
+        return fit_line(x, y)
+
+    monkeypatch.setitem(CURVES, "line", spy)
+    found = calibrate(clips, origin=ORIGIN)
+    assert all(own <= some or not own & some for some in seen for own in contents.values())
+    assert [len(one) for one in seen].count(80) == 1  # the curve that is kept is of all
+    assert sum(80 - len(one) for one in seen if len(one) > 68) == 80  # each is left out once
+    assert (found.fit.clips, found.conformal.clips, found.test.clips) == (80, 80, 80)
+
+
+def of_contents(clips: list[Pairing]) -> set[str]:
+    return {one.label["content_id"] for one in clips}
+
+
+@pytest.mark.parametrize(("off", "least", "most"), [(0.0, 0.8, 1.06), (-1.0, 0.0, 0.5)])
+def test_few_clips_leave_good_scores_and_mend_those_that_are_off(off: float, least: float, most: float) -> None:
+    shares, hits = [], []
+    for seed in range(20):
+        clips = pairings(540, seed=seed, map_score=lambda score: score + off)
+        found = calibrate(clips[:40], origin=ORIGIN, seed=seed)
+        truth, scores = (np.array([getattr(one, name) for one in clips[40:]]) for name in ("mos", "score"))
+        mos, low, high = found.mos(scores)
+        shares.append(np.sqrt(np.mean((mos - truth) ** 2) / np.mean((scores - truth) ** 2)))
+        hits.append((np.mean((low <= truth) & (truth <= high)), found.coverage))
+    assert least < np.mean(shares) < most
+    inside, said = np.mean(hits, axis=0)
+    assert 0.86 < inside < 0.95
+    assert said == pytest.approx(inside, abs=0.04)
+
+
+@pytest.mark.parametrize("curve", ["logistic", "isotonic", "line"])
 def test_the_curve_never_falls_and_stays_on_the_scale(curve: Any) -> None:
     found = calibrate(pairings(map_score=lambda score: np.exp(score)), curve=curve, origin=ORIGIN)
     middle, low, high = found.mos(np.linspace(-50, 500, 300))
@@ -77,7 +121,10 @@ def test_the_curve_never_falls_and_stays_on_the_scale(curve: Any) -> None:
 @pytest.mark.parametrize(
     ("clips", "options", "says"),
     [
-        (pairings(20), {}, "needs 10"),
+        (pairings(20), {}, "20 scored clips have an opinion, 24 are needed"),
+        (pairings(40, content="one"), {}, "40 scored clips have an opinion, of 1 contents; 3 are needed"),
+        (pairings(30), {"coverage": 0.99}, "too few for intervals"),
+        (pairings(30), {"fit_on": "train", "measure_on": "test"}, "to fit has 8 scored clips .* needs 10"),
         (pairings(map_score=lambda score: -score), {}, "do not rise"),
         (pairings(map_score=lambda score: 1.0), {}, "do not rise"),
         (pairings(), {"fit_on": "train"}, "two different splits"),

@@ -5,7 +5,7 @@ import pytest
 from scipy import optimize
 
 from vqa.metrics import plcc, rmse
-from vqa.metrics.fits import CURVES, CurveFit, fit_isotonic, fit_logistic4, fit_logistic5, rises
+from vqa.metrics.fits import CURVES, CurveFit, fit_isotonic, fit_line, fit_logistic4, fit_logistic5, rises
 
 
 def points(seed: int = 0, clips: int = 150) -> np.ndarray:
@@ -95,3 +95,40 @@ def _pooled(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
     level = {v: max(min(mean(a, b) for b in order if b >= v) for a in order if a <= v) for v in order}
     return np.array([level[v] for v in x.tolist()])
+
+
+@pytest.mark.parametrize(("slope", "start", "noise"), [(1.0, 0.0, 0.3), (1.0, -0.6, 0.3), (0.5, 1.4, 0.2)])
+def test_a_line_is_the_likeliest_by_the_distribution_itself(slope: float, start: float, noise: float) -> None:
+    """The evidence and the posterior mean, by dense matrices over the same grid of variances."""
+    rng = np.random.default_rng(3)
+    x = rng.uniform(1, 5, 30)
+    y = slope * x + start + rng.normal(0, noise, 30)
+    columns = np.stack([np.ones(30), (x - x.mean()) / x.std()], 1)
+    ratios = np.append(0.0, np.geomspace(1e-3, 1e6, 46))
+    best, kept = -np.inf, np.zeros(2)
+    for both in np.stack(np.meshgrid(ratios, ratios), -1).reshape(-1, 2):
+        spread = np.eye(30) + columns * both @ columns.T
+        solved = np.linalg.solve(spread, y - x)
+        evidence = -np.linalg.slogdet(spread)[1] / 2 - 15 * np.log((y - x) @ solved)
+        if evidence > best:
+            best, kept = evidence, both * (columns.T @ solved)
+    found = fit_line(x, y)
+    assert found is not None
+    assert found(x) == pytest.approx(x + columns @ kept, abs=1e-6)
+
+
+def test_a_line_stays_at_the_scores_until_clips_say_otherwise() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.uniform(1, 5, 40)
+    noise = rng.normal(0, 0.3, 40)
+    noise -= np.polyval(np.polyfit(x, noise, 1), x)  # nothing a line could tell
+    stays, moves = fit_line(x, x + noise), fit_line(x, 0.5 * x + 1 + noise)
+    assert stays is not None
+    assert moves is not None
+    assert stays.parameters == (1.0, 0.0)
+    assert moves.parameters == pytest.approx((0.5, 1.0), abs=0.02)
+    far = fit_line(100 * x, x + noise)  # of another scale
+    assert far is not None
+    assert far.parameters == pytest.approx((0.01, 0), abs=1e-4)
+    assert fit_line(x[:2], x[:2]) is None
+    assert fit_line(np.ones(9), x[:9]) is None

@@ -298,7 +298,7 @@ def test_certainty_is_shown_with_and_without_a_calibration(tmp_path: Path, visit
     found = calibrate(joined.pairings, origin=find_origin(table, config.labels)[0])
     write_json(tmp_path / "c.json", found.model_dump(mode="json"))
     page = visit(write_report(tmp_path, calibration=tmp_path / "c.json", pictures=0))
-    says = f"contains {100 * found.coverage:.1f} % of 40 held-out clips (target 90 %"
+    says = f"contains {100 * found.coverage:.1f} % of 80 held-out clips (target 90 %"
     expect(page.locator("#coverage")).to_contain_text(says)
     assert found.reliability is not None
     drawn = page.evaluate("charts.reliability.data.datasets[0].data.map(({ x, y }) => [x, y])")

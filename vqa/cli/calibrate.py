@@ -24,7 +24,13 @@ def calibrate(
             "its absolute path, else beside SCORES]"
         ),
     ] = None,
-    curve: Annotated[Literal["logistic", "isotonic"], typer.Option(help="Monotone curve to fit.")] = "logistic",
+    curve: Annotated[
+        Literal["logistic", "isotonic", "line"] | None,
+        typer.Option(
+            help="Monotone curve to fit; `line` leaves scores where few clips do not say otherwise. [default: line for "
+            "fewer than 200 clips without --fit-on, else logistic]"
+        ),
+    ] = None,
     coverage: Annotated[
         float, typer.Option(min=0.01, max=0.999, help="Share of clips that the interval should contain.")
     ] = 0.9,

@@ -1,15 +1,16 @@
-"""Calibrate scores to opinions: a monotone curve, a split conformal interval.
+"""Calibrate scores to opinions: a monotone curve and an interval about it.
 
 The interval is that of Lei et al. 2018 (Distribution-free predictive inference for regression), its half width a
-quantile of the absolute residuals on clips that the curve was not fitted to.
+quantile of the absolute residuals on clips that the curve was not fitted to. Of many clips these are a part of their
+own; few are left out in turn (cross-validation: Barber et al. 2021, Predictive inference with the jackknife+).
 """
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Literal, NamedTuple, Self, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -21,14 +22,21 @@ from vqa.errors import UsageError
 from vqa.evaluate.evaluation import clip_rows, reliability
 from vqa.evaluate.inputs import InputTable
 from vqa.evaluate.join import Pairing
-from vqa.evaluate.schema import ReliabilityBin
+from vqa.evaluate.schema import ClipRow, ReliabilityBin
 from vqa.metrics import plcc, srcc
 from vqa.metrics.conformal import half_width, share_interval
 from vqa.metrics.correlation import Numbers
-from vqa.metrics.fits import CurveFit, fit_isotonic, fit_logistic4, rises
+from vqa.metrics.fits import CurveFit, fit_isotonic, fit_line, fit_logistic4, rises
 
-CalibrationCurve = Literal["logistic", "isotonic"]
+CalibrationCurve = Literal["logistic", "isotonic", "line"]
+CURVES: dict[CalibrationCurve, Callable[[Numbers, Numbers], CurveFit | None]] = {
+    "logistic": fit_logistic4,
+    "isotonic": fit_isotonic,
+    "line": fit_line,
+}
 FEWEST = 10  # clips in each of the three parts
+MANY = 200  # clips that are divided into parts; fewer are left out in turn
+FEWEST_IN_TURN, TURNS = 24, 10
 
 
 class Origin(TypedDict, total=False):
@@ -54,7 +62,7 @@ class PartMetrics(Strict):
 class Calibration(Strict):
     """A calibration file (`vqa calibrate`), mapping score to mos, mos_low, mos_high."""
 
-    kind: Literal["logistic4", "isotonic"]
+    kind: Literal["logistic4", "isotonic", "line"]
     parameters: tuple[float, ...] = Field(description="as of vqa.metrics.fits.CurveFit")
     half_width: float = Field(gt=0, description="the interval is mos +- this, clipped to the scale")
     coverage_target: float = Field(gt=0, lt=1)
@@ -79,7 +87,8 @@ class Calibration(Strict):
         if not all(map(math.isfinite, (*self.parameters, *self.scale, self.half_width))):
             raise ValueError("a number is not finite")
         count = len(self.parameters)
-        if count != 4 if self.kind == "logistic4" else count < 2 or count % 2:
+        wanted = {"logistic4": 4, "line": 2}.get(self.kind)
+        if count != wanted if wanted else count < 2 or count % 2:
             raise ValueError(f"{count} parameters are no {self.kind} curve")
         return self
 
@@ -101,7 +110,7 @@ class Calibration(Strict):
 def calibrate(
     pairings: Sequence[Pairing],
     *,
-    curve: CalibrationCurve = "logistic",
+    curve: CalibrationCurve | None = None,
     coverage: float = 0.9,
     scale: tuple[float, float] = (1.0, 5.0),
     fit_on: str | None = None,
@@ -111,21 +120,25 @@ def calibrate(
 ) -> Calibration:
     """Fit a curve on a part of the clips, an interval on another; measure on a third.
 
+    Fewer than MANY clips without splits are left out in turn, a tenth each: the curve is of all, the interval of the
+    residuals of those left out. How often it holds is measured on each tenth by curve and interval of the others.
     Contents (content_id, else clips) are never divided between parts.
 
     Args:
         pairings: Scores and opinions.
-        curve: 4-parameter logistic, or isotonic regression.
+        curve: 4-parameter logistic, isotonic regression, or a line near the scores themselves; by default this line
+            where clips are left out in turn, else the logistic.
         coverage: Share of clips that the interval should contain, in (0, 1).
         scale: Ends of the opinion scale.
         fit_on: Value of the labels' split column for the first two parts, each one half of it. By default a quarter of
-            all clips each.
-        measure_on: Value of the split column for the third part. By default the other half of all clips.
+            all clips each, where they are MANY.
+        measure_on: Value of the split column for the third part. By default the other half of these.
         seed: Seed of the division.
         origin: Where scores and labels came from, stored in the file.
 
     Raises:
-        UsageError: If a part has fewer than FEWEST clips, or opinions do not rise with scores.
+        UsageError: If a part has fewer than FEWEST clips, or all are fewer than FEWEST_IN_TURN, or opinions do not rise
+            with scores.
     """
     if not scale[0] < scale[1]:
         raise UsageError(f"calibrate: --scale {scale[0]:g} {scale[1]:g}. Give LOW HIGH, the lower first.")
@@ -134,44 +147,151 @@ def calibrate(
         raise UsageError(
             f"{outside.clip_id}: opinion {outside.mos} is outside the scale {scale}. Give --scale LOW HIGH."
         )
-    parts, words = _divide([one for one in pairings if one.used], fit_on, measure_on, seed)
+    used = [one for one in pairings if one.used]
+    if fit_on is None and measure_on is None and len(used) < MANY:
+        return _in_turn(used, curve=curve or "line", coverage=coverage, scale=scale, seed=seed, origin=origin)
+    parts, words = _divide(used, fit_on, measure_on, seed)
     for name, part in parts.items():
         if len(part) < FEWEST:
             raise UsageError(
                 f"calibrate: the part to {name} has {len(part)} scored clips ({words}), but needs {FEWEST}. Label more."
             )
-    x, y = _numbers(parts["fit"])
-    fit = fit_logistic4(x, y) if curve == "logistic" else fit_isotonic(x, y)
+    fit = _fitted(curve or "logistic", parts["fit"])
+    bound, measured = (_Predicted.of(parts[name], fit) for name in ("bound", "measure"))
+    width = _half_width(bound.off, coverage)
+    return _calibration(
+        fit,
+        parts={"fit": _Predicted.of(parts["fit"], fit), "conformal": bound, "test": measured},
+        width=width,
+        hits=int(np.sum(np.abs(measured.off) <= width)),
+        bins=reliability(_rows(parts["measure"], fit)),
+        coverage=coverage,
+        scale=scale,
+        words=words,
+        origin=origin,
+    )
+
+
+def _in_turn(
+    used: Sequence[Pairing],
+    *,
+    curve: CalibrationCurve,
+    coverage: float,
+    scale: tuple[float, float],
+    seed: int,
+    origin: Origin,
+) -> Calibration:
+    """Calibrate by few clips. Raises UsageError as `calibrate`."""
+    turns = [part for part in _shuffled(used, TURNS, seed) if part]
+    if len(used) < FEWEST_IN_TURN or len(turns) < 3:
+        wanted = f"{FEWEST_IN_TURN} are needed" if len(turns) >= 3 else f"of {len(turns)} contents; 3 are needed"
+        raise UsageError(f"calibrate: {len(used)} scored clips have an opinion, {wanted}. Label more.")
+    fit = _fitted(curve, used)
+
+    def without(some: Sequence[Sequence[Pairing]], k: int) -> list[Sequence[Pairing]]:
+        return [*some[:k], *some[k + 1 :]]
+
+    def left_out(some: Sequence[Sequence[Pairing]]) -> list[CurveFit]:
+        return [_fitted(curve, [one for part in without(some, k) for one in part]) for k in range(len(some))]
+
+    fits = left_out(turns)
+    each = [_Predicted.of(part, own) for part, own in zip(turns, fits, strict=True)]
+    hits = 0
+    for k, own in enumerate(each):
+        others = without(turns, k)
+        off = [_Predicted.of(part, one).off for part, one in zip(others, left_out(others), strict=True)]
+        hits += int(np.sum(np.abs(own.off) <= _half_width(np.concatenate(off), coverage)))
+    together = _Predicted(*(np.concatenate(part) for part in zip(*each, strict=True)))
+    return _calibration(
+        fit,
+        parts={"fit": _Predicted.of(used, fit), "conformal": together, "test": together},
+        width=_half_width(together.off, coverage),
+        hits=hits,
+        bins=reliability([row for part, own in zip(turns, fits, strict=True) for row in _rows(part, own)]),
+        coverage=coverage,
+        scale=scale,
+        words=f"by content, seed {seed}: in {len(turns)} parts, each left out in turn for interval and measure",
+        origin=origin,
+    )
+
+
+class _Predicted(NamedTuple):
+    """Scores, opinions, and what a curve makes of the scores, each [N]."""
+
+    scores: Numbers
+    opinions: Numbers
+    curve: Numbers
+
+    @classmethod
+    def of(cls, part: Sequence[Pairing], fit: CurveFit) -> Self:
+        x, y = _numbers(part)
+        return cls(x, y, fit(x))
+
+    @property
+    def off(self) -> Numbers:
+        return self.opinions - self.curve
+
+    @property
+    def metrics(self) -> PartMetrics:
+        correlations = {"srcc": srcc(self.scores, self.opinions), "plcc": plcc(self.curve, self.opinions)}
+        known = {name: value for name, value in correlations.items() if math.isfinite(value)}
+        rmse, mae = float(np.sqrt(np.mean(self.off**2))), float(np.mean(np.abs(self.off)))
+        return PartMetrics(clips=len(self.off), rmse=rmse, mae=mae, **known)
+
+
+def _fitted(curve: CalibrationCurve, part: Sequence[Pairing]) -> CurveFit:
+    x, y = _numbers(part)
+    fit = CURVES[curve](x, y)
     if fit is None or np.ptp(x) == 0 or not rises(fit, x):
         raise UsageError("calibrate: opinions do not rise with scores. If lower scores are better, negate them first.")
-    width_x, width_y = _numbers(parts["bound"])
-    width = half_width(width_y - fit(width_x), coverage=coverage)
+    return fit
+
+
+def _half_width(off: Numbers, coverage: float) -> float:
+    width = half_width(off, coverage=coverage)
     if not math.isfinite(width):
         raise UsageError(
-            f"calibrate: {len(width_x)} clips are too few for intervals that cover {coverage:.0%}. Lower --coverage."
+            f"calibrate: {len(off)} clips are too few for intervals that cover {coverage:.0%}. Lower --coverage."
         )
     if width == 0:
         raise UsageError(
             "calibrate: the curve equals the opinions exactly. Check that the opinions are not the scores."
         )
-    test_x, test_y = _numbers(parts["measure"])
-    hits = int(np.sum(np.abs(test_y - fit(test_x)) <= width))
-    low, high = share_interval(hits, len(test_x))
-    fits = dict.fromkeys({one.dataset for one in parts["measure"]}, fit)
+    return width
+
+
+def _rows(part: Sequence[Pairing], fit: CurveFit) -> list[ClipRow]:
+    return clip_rows(part, dict.fromkeys({one.dataset for one in part}, fit))
+
+
+def _calibration(
+    fit: CurveFit,
+    *,
+    parts: Mapping[str, _Predicted],
+    width: float,
+    hits: int,
+    bins: list[ReliabilityBin] | None,
+    coverage: float,
+    scale: tuple[float, float],
+    words: str,
+    origin: Origin,
+) -> Calibration:
+    found = {name: one.metrics for name, one in parts.items()}
+    low, high = share_interval(hits, found["test"].clips)
     return Calibration(
-        kind="logistic4" if curve == "logistic" else "isotonic",
+        kind=fit.kind,
         parameters=fit.parameters,
         half_width=width,
         coverage_target=coverage,
-        coverage=hits / len(test_x),
+        coverage=hits / found["test"].clips,
         coverage_low=low,
         coverage_high=high,
         scale=scale,
         split=words,
-        fit=_part(fit, x, y),
-        conformal=_part(fit, width_x, width_y),
-        test=_part(fit, test_x, test_y),
-        reliability=reliability(clip_rows(parts["measure"], fits)),
+        fit=found["fit"],
+        conformal=found["conformal"],
+        test=found["test"],
+        reliability=bins,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         **origin,
     )
@@ -207,13 +327,6 @@ def _shuffled(members: Sequence[Pairing], count: int, seed: int) -> list[list[Pa
 
 def _numbers(part: Sequence[Pairing]) -> tuple[Numbers, Numbers]:
     return np.array([one.score for one in part], dtype=np.float64), np.array([one.mos for one in part])
-
-
-def _part(fit: CurveFit, x: Numbers, y: Numbers) -> PartMetrics:
-    off = y - fit(x)
-    correlations = {"srcc": srcc(x, y), "plcc": plcc(fit(x), y)}
-    known = {name: value for name, value in correlations.items() if math.isfinite(value)}
-    return PartMetrics(clips=len(x), rmse=float(np.sqrt(np.mean(off**2))), mae=float(np.mean(np.abs(off))), **known)
 
 
 def find_origin(scores: InputTable, labels: Path) -> tuple[Origin, Path]:

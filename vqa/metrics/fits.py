@@ -1,4 +1,4 @@
-"""Curves from scores to opinions: the logistics of VQEG, and isotonic regression."""
+"""Curves from scores to opinions: VQEG's logistics, steps, and a line near y = x."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vqa.metrics.correlation import Numbers, pair
 
-CurveKind = Literal["logistic4", "logistic5", "isotonic"]
+CurveKind = Literal["logistic4", "logistic5", "isotonic", "line"]
 LIMIT = 100.0  # of a logistic's width, in standard deviations of the scores
 LINE = 20.0  # by this width it is a line for every score there is
 
@@ -33,6 +33,7 @@ FORMULAS: dict[CurveKind, str] = {
     "logistic4": "b2 + (b1 - b2) / (1 + exp(-(x - b3) / |b4|))",
     "logistic5": "b1 (1/2 - 1 / (1 + exp(b2 (x - b3)))) + b4 x + b5",
     "isotonic": "linear between the knots, level outside",
+    "line": "b1 x + b2",
 }
 
 
@@ -49,10 +50,15 @@ def _knots(x: Numbers, b: Numbers) -> Numbers:
     return np.asarray(np.interp(x, b[:half], b[half:]))
 
 
+def _line(x: Numbers, b: Numbers) -> Numbers:
+    return np.asarray(b[0] * x + b[1])
+
+
 CURVES: dict[CurveKind, Callable[[Numbers, Numbers], Numbers]] = {
     "logistic4": _logistic4,
     "logistic5": _logistic5,
     "isotonic": _knots,
+    "line": _line,
 }
 
 
@@ -157,6 +163,41 @@ def fit_isotonic(scores: ArrayLike, opinions: ArrayLike) -> CurveFit | None:
     inner = np.r_[False, (level[1:-1] == level[:-2]) & (level[1:-1] == level[2:]), False][: len(level)]
     keep = ~inner
     return CurveFit(kind="isotonic", parameters=(*map(float, knots[keep]), *map(float, level[keep])), converged=True)
+
+
+def fit_line(scores: ArrayLike, opinions: ArrayLike) -> CurveFit | None:
+    """Fit a line that departs from y = x as far as the clips bear it out.
+
+    Bayesian linear regression of opinion minus score, offset and slope a priori normal about 0; their two variances, in
+    units of the noise's, are those of a grid that the opinions are likeliest under (evidence: MacKay 1992, Bayesian
+    interpolation). Few clips whose scores stand on the opinions' scale already leave them where they are.
+
+    Args:
+        scores: [N].
+        opinions: [N], in the same order.
+
+    Returns:
+        The line, which may fall; None for fewer than three clips or a constant.
+    """
+    x, y = pair(scores, opinions)
+    if len(x) < 3 or np.ptp(x) == 0:
+        return None
+    centre, scale = float(x.mean()), float(x.std())
+    z, off = (x - centre) / scale, y - x
+    # Ones and z are orthogonal and of length sqrt(N), so each coefficient stands for itself.
+    count = len(x)
+    told = np.array([off.mean(), float(z @ off) / count])
+    rest = max(float(off @ off) - count * float(told @ told), 1e-12 * max(float(y @ y), 1e-300))
+    ratios = np.append(0.0, np.geomspace(1e-3, 1e6, 46))  # of a coefficient's variance to the noise's
+    kept = count * ratios / (1 + count * ratios)  # share of a coefficient that is kept
+    left = count * told[:, None] ** 2 * (1 - kept)  # [2, ratios]: of the squares, what such a prior leaves
+    squares = rest + left[0][:, None] + left[1]
+    penalty = np.log1p(count * ratios) / 2
+    evidence = -count / 2 * np.log(squares) - penalty[:, None] - penalty
+    best = np.unravel_index(np.argmax(evidence), evidence.shape)
+    offset, tilt = told * (kept[best[0]], kept[best[1]])
+    slope = 1 + tilt / scale
+    return CurveFit(kind="line", parameters=(float(slope), float(offset - tilt / scale * centre)), converged=True)
 
 
 def rises(fit: CurveFit, scores: ArrayLike) -> bool:
