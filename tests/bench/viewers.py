@@ -10,10 +10,10 @@ at random; one who compares two pictures gives the order of one person's two vot
 Opinions: 20 pictures are judged, comparisons as `vqa rate` chooses them; their opinions against the truth. Ratings are
 plain means of a clip's votes, comparisons come by Bradley-Terry with six anchors. Calibration: 40 pictures are judged
 (24 by 30 judgements), `vqa calibrate` fits the scores to these opinions, and mos, mos_low and mos_high (which hold 0.9
-of opinions) of the pictures that nobody judged are held against the truth. Before, these are the score itself and
-score -+ 1.645 score_std, within 1 to 5: score_std taken as a normal deviation, as the light tier makes it (half of an
-interval of 68 %); that of a single answer, or of answers to one question, is no error to expect. --fold keeps to pictures of one fold of
-configs/people, such as the test fold, of which a model may have learnt nothing.
+of opinions) of the pictures that nobody judged are held against the truth. Before, these are the score itself and score
+-+ 1.645 score_std, within 1 to 5: score_std taken as a normal deviation, as the light tier makes it (half of an
+interval of 68 %); that of a single answer, or of answers to one question, is no error to expect. --fold keeps to
+pictures of one fold of configs/people, such as the test fold, of which a model may have learnt nothing.
 """
 
 import argparse
