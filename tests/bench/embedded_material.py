@@ -8,7 +8,9 @@ there are copies that stand still, as the question tells (`views.count_repeats`)
 
 import itertools
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +21,16 @@ from vqa.data.people import Opinion, find_people_set, read_opinions, without_fol
 from vqa.data.synthetic.degradations import DEGRADATIONS, LEVELS, degrade
 from vqa.data.synthetic.demo import VISUALLY_LOSSLESS
 from vqa.data.synthetic.distortions import DISTORTIONS
-from vqa.data.synthetic.encoding import encode_video, vmaf
+from vqa.data.synthetic.encoding import encode_video, still_figures, vmaf
 from vqa.data.synthetic.ladder import read_ladder
+from vqa.data.synthetic.patches import PAIRS, draw_pairs
 from vqa.data.synthetic.picture_ladder import PRISTINE, find_pictures, steps
 from vqa.data.synthetic.sources import read_pristine
 from vqa.errors import UsageError
+from vqa.files import replacing
 from vqa.light.config import DistillConfig
 from vqa.light.distill import fit_head
-from vqa.light.material import Embeddings, Material, gather
+from vqa.light.material import Embeddings, Material, first_look, gather
 from vqa.light.student import Line, Student
 from vqa.prompt import PROMPTS, PromptName, answer_text, grade_of
 from vqa.train.clips.ladder import CLASSES, NAMES, ladder_reason
@@ -314,6 +318,29 @@ def gather_ladders(folders: Sequence[Path], views: ViewsConfig, student: Student
                     kinds=tuple(row["distortions"]) or (PRISTINE,),
                     level=max(row["severities"], default=0.0),
                 )
+
+
+def gather_crops(sources: Sequence[Path], count: int, folder: Path) -> list[Path]:
+    """Files of damaged crops of pictures and clips, each: crops uint8 [G, 1 + C, SIDE, SIDE, 3], a clean one and copies
+    of it, and their vmaf [G, C] in 0-1. What is there is kept."""
+    folder.mkdir(exist_ok=True)
+    paths = [folder / f"{number:05}.npz" for number in range(count)]
+    wanted = [(number, path) for number, path in enumerate(paths) if not path.is_file()]
+    with ProcessPoolExecutor() as pool:
+        list(pool.map(partial(_crops, sources), wanted))
+    return paths
+
+
+def _crops(sources: Sequence[Path], wanted: tuple[int, Path]) -> None:
+    number, path = wanted
+    clean, damaged = draw_pairs(sources, 32 * PAIRS, seed=77, number=number, read=first_look)
+    vmaf = still_figures(clean, damaged)[:, 0].reshape(-1, PAIRS // 2, 2).swapaxes(1, 2).reshape(-1, PAIRS // 2)
+    clean, damaged = (
+        one.reshape(-1, PAIRS // 2, 2, *one.shape[1:]).swapaxes(1, 2).reshape(-1, PAIRS // 2, *one.shape[1:])
+        for one in (clean, damaged)
+    )
+    with replacing(path) as draft, draft.open("wb") as file:
+        np.savez(file, crops=np.concatenate([clean[:, :1], damaged], 1), vmaf=vmaf)
 
 
 def _score_of(student: Student, clip: Clip, views: ViewsConfig) -> float:

@@ -3,22 +3,26 @@
 The tower learns on for a few hundred steps, with the readings that were handed to the text model held where they are:
 both opinions are read off their channels by a line that stays, and all other channels stay near what they were. Beside
 opinions and differences along ladders, as before, a softplus ranks each original above its copies; half of the copies
-are of tones and colours, whose order the tower knows least, some of them made as they are drawn.
+are of tones and colours, whose order the tower knows least, some of them made as they are drawn. Crops damaged by every
+kind of still that there is, and by kinds that are drawn, lose opinion off native crops as they lose VMAF.
 """
 
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from tests.bench.embedded_material import Picture
+from tests.bench.embedded_material import POINTS_PER_VMAF, Picture
 from tests.bench.embedded_tower import SEEN, drawn, pooled_of
 from vqa.data.synthetic.picture_ladder import PRISTINE
-from vqa.train.scratch.warmup import rate_at
+from vqa.train.scratch.crops import CROP
+from vqa.train.scratch.warmup import pooled, rate_at, responses
 from vqa.train.types import Model
 from vqa.types import Pixels
 
@@ -27,6 +31,8 @@ TONES |= {"colour_shift"}
 OF_SET, STILLS, CLIPS = 3, 4, 3  # pictures of each set of people's opinions, and contents, of a step
 TONED = "toned"
 MARGIN = 0.02  # of the opinion, whose range is 1: where the ranking bends
+GROUPS, COPIES_OF_CROP = 6, 3  # crops of a step, and damaged copies of each
+OF_CROPS = 15.0  # weight of what they lose
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +42,7 @@ class Ladders:
     sets: Sequence[Sequence[Picture]]
     stills: Sequence[Sequence[Picture]]  # of each content, the original first
     clips: Sequence[Sequence[Picture]]  # the best first
+    crops: Sequence[Path] = ()  # of `gather_crops`
 
     def draw(self, generator: np.random.Generator) -> tuple[list[Picture], list[tuple[slice, bool]]]:
         """Pictures; of each content its place among them, and whether it is a still."""
@@ -55,6 +62,18 @@ class Ladders:
                 places.append((slice(len(picks), len(picks) + 1 + len(chosen)), ladders is self.stills))
                 picks += [first, *chosen]
         return picks, places
+
+    def draw_crops(self, generator: np.random.Generator) -> tuple[Pixels, Tensor]:
+        """Windows [GROUPS * (1 + COPIES_OF_CROP), CROP, CROP, 3], clean ones first, and what copies have of VMAF."""
+        with np.load(self.crops[int(generator.integers(len(self.crops)))], allow_pickle=False) as found:
+            crops, vmaf = found["crops"], found["vmaf"]
+        chosen = generator.choice(len(crops), GROUPS, replace=False)
+        copies = generator.choice(vmaf.shape[1], COPIES_OF_CROP, replace=False)
+        top, left = generator.integers(crops.shape[2] - CROP + 1, size=2)
+        windows = crops[chosen][:, [0, *(1 + copies)], top : top + CROP, left : left + CROP]
+        windows = windows[..., ::-1, :] if generator.random() < 0.5 else windows
+        shape = (-1, CROP, CROP, 3)
+        return np.ascontiguousarray(windows).reshape(shape), torch.from_numpy(vmaf[chosen][:, copies])
 
 
 def toned(picture: Picture, generator: np.random.Generator) -> Picture:
@@ -88,7 +107,7 @@ def _seen(picture: Picture, generator: np.random.Generator) -> Pixels:
     return picture.windows if picture.kinds == (TONED,) else drawn(picture, generator)
 
 
-def ladders_of(pictures: Sequence[Picture]) -> Ladders:
+def ladders_of(pictures: Sequence[Picture], crops: Sequence[Path] = ()) -> Ladders:
     """Sort pictures by what they are to `put_in_order`; variants of people's are left out."""
     by_content: dict[str, list[Picture]] = {}
     for one in pictures:
@@ -100,6 +119,7 @@ def ladders_of(pictures: Sequence[Picture]) -> Ladders:
         sets=[[one for one in pictures if one.people == name] for name in names],
         stills=[some for some in ladders if some[0].embedding is not None],
         clips=[some for some in ladders if some[0].embedding is None],
+        crops=crops,
     )
 
 
@@ -129,6 +149,13 @@ def put_in_order(model: Model, processor: object, ladders: Ladders, *, max_steps
                 gap = one[place][0] - one[place][1:]
                 loss += 5 / 4 * functional.smooth_l1_loss(gap, label[0] - label[1:], beta=0.1)
                 loss += is_still * 0.25 / 8 * functional.softplus((MARGIN - gap) / MARGIN).mean()
+        if ladders.crops:
+            damaged, vmaf = ladders.draw_crops(generator)
+            slope, start = lines[0]
+            features = pooled(visual, responses(visual, processor.image_processor, damaged))  # type: ignore[attr-defined]
+            lost = (slope * features[:, 0] + start).view(GROUPS, -1)
+            lost = lost[:, :1] - lost[:, 1:]
+            loss += OF_CROPS * functional.smooth_l1_loss(lost, POINTS_PER_VMAF * 100 / 4 * (1 - vmaf), beta=0.1)
         spread = was[0].std(0).clamp(min=1e-3)
         for one, other in zip(found, was, strict=True):
             loss += ((one - other) / spread)[:, 2:].square().mean()

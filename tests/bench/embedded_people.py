@@ -22,6 +22,7 @@ from tests.bench.embedded_material import (
     FROZEN,
     Picture,
     gather_clips,
+    gather_crops,
     gather_ladders,
     gather_stills,
     learn_labels,
@@ -60,6 +61,7 @@ def main(
     lessons: int,
     text_alone: bool,
     order_steps: int,
+    crops: int,
     without: Path | None,
     changes: Sequence[str] = (),
 ) -> None:
@@ -74,8 +76,8 @@ def main(
     named = StudentCard(views=config.views(), embedding=config.embedding, name="labels", trained_on=[])
     student = Student(Embeddings(config).network, labels, named, usual=material.usual)
     unseen = {path.name for path in without.iterdir()} if without else set()
-    photographs = [one for one in find_pictures([sources], seed=77) if one.name not in unseen][:moving]
-    clips = list(gather_clips(photographs, views, out, student))
+    photographs = [one for one in find_pictures([sources], seed=77) if one.name not in unseen]
+    clips = list(gather_clips(photographs[:moving], views, out, student))
     ladders = list(gather_ladders(config.moving.ladders if config.moving else [], views, student))
     teach(
         stills,
@@ -87,6 +89,7 @@ def main(
         most_lessons=lessons,
         text_alone=text_alone,
         order_steps=order_steps,
+        crops=gather_crops(photographs, crops, out / "crops"),
     )
 
 
@@ -101,6 +104,7 @@ def teach(
     most_lessons: int,
     text_alone: bool,
     order_steps: int = 0,
+    crops: Sequence[Path] = (),
 ) -> None:
     """Teach tower and text model on what `embedded_material` gathers, and save the model below `out`."""
     card, clips = settle("embedded", {})[0], [*moves, *ladders]
@@ -130,7 +134,7 @@ def teach(
     if head is not None:
         hand_over(model, processor, head, few_stills[:80] + few_clips[:100] + people[::4] + few_variants[:60])
     if order_steps:
-        put_in_order(model, processor, ladders_of(learned), max_steps=order_steps)
+        put_in_order(model, processor, ladders_of(learned, crops), max_steps=order_steps)
     judged += [one for one in [*stills, *clips] if one.content in held][::4]
     rest = few_stills + few_clips + few_variants + freezes + people
     settings = ColdStart(
@@ -176,6 +180,7 @@ if __name__ == "__main__":
     parser.add_argument("--tower-steps", type=int, default=900)
     parser.add_argument("--text-steps", type=int, default=600)
     parser.add_argument("--order-steps", type=int, default=0, help="of the tower, see embedded_order.py")
+    parser.add_argument("--crops", type=int, default=0, help="files of 256 damaged crops in these steps")
     parser.add_argument("--lessons", type=int, default=800, help="pictures of either kind of ladder in the cold start")
     parser.add_argument(
         "--text-alone", action="store_true", help="go on from the embedded model, whose tower has been taught"
@@ -197,6 +202,7 @@ if __name__ == "__main__":
             lessons=given.lessons,
             text_alone=given.text_alone,
             order_steps=given.order_steps,
+            crops=given.crops,
             without=given.without,
             changes=given.set,
         )

@@ -122,6 +122,7 @@ def test_the_curve_never_falls_and_stays_on_the_scale(curve: Any) -> None:
     ("clips", "options", "says"),
     [
         (pairings(20), {}, "20 scored clips have an opinion, 24 are needed"),
+        (pairings(40, map_score=lambda score: 3.1 - score / 50), {}, "do not rise"),
         (pairings(40, content="one"), {}, "40 scored clips have an opinion, of 1 contents; 3 are needed"),
         (pairings(30), {"coverage": 0.99}, "too few for intervals"),
         (pairings(30), {"fit_on": "train", "measure_on": "test"}, "to fit has 8 scored clips .* needs 10"),

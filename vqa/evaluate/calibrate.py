@@ -242,7 +242,7 @@ class _Predicted(NamedTuple):
 def _fitted(curve: CalibrationCurve, part: Sequence[Pairing]) -> CurveFit:
     x, y = _numbers(part)
     fit = CURVES[curve](x, y)
-    if fit is None or np.ptp(x) == 0 or not rises(fit, x):
+    if fit is None or np.ptp(x) == 0 or not rises(fit, x) or not plcc(x, y) > 0:  # a line near the scores always rises
         raise UsageError("calibrate: opinions do not rise with scores. If lower scores are better, negate them first.")
     return fit
 

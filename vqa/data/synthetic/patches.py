@@ -28,6 +28,7 @@ PATCH = 336  # of what is damaged: two crops, and room for what reaches over the
 _PLACES = (8, PATCH - SIDE - 8)  # of the crops in a patch, on its diagonal
 EDITION = 2  # of what is drawn and told; chunks of another are no use
 _PATCHES, _DAMAGES = 2, 4  # of a picture, of a patch
+PAIRS = 2 * _DAMAGES  # of a patch
 _LONGEST, _SHORTEST = 1600, 480  # long sides that contents are shrunk to
 _LEAST_DETAIL = 6.0  # deviation of a patch in grey levels; skies teach nothing
 _IN_TIME = {"transmission_loss", "dropped_frames", "frozen", "judder", "flicker", "rate_switches"}
@@ -42,6 +43,14 @@ class Chunk(NamedTuple):
 
 
 def draw_chunk(sources: Sequence[Path], count: int, *, seed: int, number: int, read: Read = read_picture) -> Chunk:
+    """Damage crops of drawn contents, and tell how much. Arguments and errors as of `draw_pairs`."""
+    clean, damaged = draw_pairs(sources, count, seed=seed, number=number, read=read)
+    return Chunk(damaged, still_figures(clean, damaged))
+
+
+def draw_pairs(
+    sources: Sequence[Path], count: int, *, seed: int, number: int, read: Read = read_picture
+) -> tuple[Pixels, Pixels]:
     """Damage crops of drawn contents; the same for the same sources, seed and number.
 
     Args:
@@ -50,6 +59,10 @@ def draw_chunk(sources: Sequence[Path], count: int, *, seed: int, number: int, r
         seed: Of the whole.
         number: Of the chunk.
         read: Gives a file's picture. Raises ClipError or UsageError.
+
+    Returns:
+        Clean crops and damaged ones, uint8 [count, SIDE, SIDE, 3] each: of a patch one after the other PAIRS of two
+        places in turn.
 
     Raises:
         UsageError: no source has a picture of PATCH pixels with detail.
@@ -73,8 +86,7 @@ def draw_chunk(sources: Sequence[Path], count: int, *, seed: int, number: int, r
                     place = slice(at, at + SIDE), slice(at, at + SIDE)
                     clean.append(patch[place])
                     damaged.append(bad[place])
-    crops = np.stack(damaged[:count])
-    return Chunk(crops, still_figures(np.stack(clean[:count]), crops))
+    return np.stack(clean[:count]), np.stack(damaged[:count])
 
 
 def damage(patch: Pixels, generator: np.random.Generator) -> Pixels:
