@@ -83,7 +83,7 @@ def main(sources: list[Path], student: Path, out: Path | None, *, clips: int, pi
     for what, scores in (("before", own), ("after", linked)):
         off = scores - wanted
         print(f"{what}: reasoner minus student {off.mean():+.3f}, root mean square {np.sqrt((off**2).mean()):.3f}")
-    print(f"on the half that was not fitted to: {made.test.rmse:.3f}")
+    print(f"left out: {made.test.rmse:.3f}")
     if out:
         write_json(out, made.model_dump(mode="json"))
         print(out)

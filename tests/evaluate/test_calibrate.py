@@ -90,6 +90,12 @@ def test_few_clips_are_left_out_in_turn_by_whole_contents(monkeypatch: pytest.Mo
     assert (found.fit.clips, found.conformal.clips, found.test.clips) == (80, 80, 80)
 
 
+@pytest.mark.parametrize(("clips", "kind"), [(98, "line"), (100, "logistic4"), (200, "logistic4")])
+def test_the_curve_goes_by_how_many_clips_there_are(clips: int, kind: str) -> None:
+    assert calibrate(pairings(clips), origin=ORIGIN).kind == kind
+    assert calibrate(pairings(clips), origin=ORIGIN, curve="isotonic").kind == "isotonic"
+
+
 def of_contents(clips: list[Pairing]) -> set[str]:
     return {one.label["content_id"] for one in clips}
 

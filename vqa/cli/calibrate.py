@@ -28,7 +28,7 @@ def calibrate(
         Literal["logistic", "isotonic", "line"] | None,
         typer.Option(
             help="Monotone curve to fit; `line` leaves scores where few clips do not say otherwise. [default: line for "
-            "fewer than 200 clips without --fit-on, else logistic]"
+            "fewer than 100 clips without --fit-on, else logistic]"
         ),
     ] = None,
     coverage: Annotated[

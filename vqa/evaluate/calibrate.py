@@ -37,6 +37,7 @@ CURVES: dict[CalibrationCurve, Callable[[Numbers, Numbers], CurveFit | None]] = 
 FEWEST = 10  # clips in each of the three parts
 MANY = 200  # clips that are divided into parts; fewer are left out in turn
 FEWEST_IN_TURN, TURNS = 24, 10
+CURVED = 100  # clips that a curve of four parameters is fitted to; fewer get a line
 
 
 class Origin(TypedDict, total=False):
@@ -127,7 +128,7 @@ def calibrate(
     Args:
         pairings: Scores and opinions.
         curve: 4-parameter logistic, isotonic regression, or a line near the scores themselves; by default this line
-            where clips are left out in turn, else the logistic.
+            for fewer than CURVED clips without splits, else the logistic.
         coverage: Share of clips that the interval should contain, in (0, 1).
         scale: Ends of the opinion scale.
         fit_on: Value of the labels' split column for the first two parts, each one half of it. By default a quarter of
@@ -149,7 +150,8 @@ def calibrate(
         )
     used = [one for one in pairings if one.used]
     if fit_on is None and measure_on is None and len(used) < MANY:
-        return _in_turn(used, curve=curve or "line", coverage=coverage, scale=scale, seed=seed, origin=origin)
+        curve = curve or ("logistic" if len(used) >= CURVED else "line")
+        return _in_turn(used, curve=curve, coverage=coverage, scale=scale, seed=seed, origin=origin)
     parts, words = _divide(used, fit_on, measure_on, seed)
     for name, part in parts.items():
         if len(part) < FEWEST:
