@@ -1,4 +1,4 @@
-"""Curves from scores to opinions: VQEG's logistics, steps, and a line near y = x."""
+"""Curves from scores to opinions: logistics, steps, and a line near y = x."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
