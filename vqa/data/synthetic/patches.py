@@ -43,7 +43,10 @@ class Chunk(NamedTuple):
 
 
 def draw_chunk(sources: Sequence[Path], count: int, *, seed: int, number: int, read: Read = read_picture) -> Chunk:
-    """Damage crops of drawn contents, and tell how much. Arguments and errors as of `draw_pairs`."""
+    """Damage crops of drawn contents, and tell how much.
+
+    Arguments and errors are those of `draw_pairs`.
+    """
     clean, damaged = draw_pairs(sources, count, seed=seed, number=number, read=read)
     return Chunk(damaged, still_figures(clean, damaged))
 
