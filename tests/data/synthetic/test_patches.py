@@ -10,7 +10,7 @@ from scipy import ndimage
 from tests.support.detailed import detailed
 from vqa.data.synthetic.drawn import DRAWN
 from vqa.data.synthetic.encoding import still_figures
-from vqa.data.synthetic.patches import PATCH, SIDE, damage, draw_chunk
+from vqa.data.synthetic.patches import PAIRS, PATCH, SIDE, damage, draw_chunk, draw_pairs
 
 
 @pytest.mark.parametrize("kind", DRAWN)
@@ -57,6 +57,17 @@ def test_a_chunk_is_the_same_each_time_and_pairs_crops_with_their_own_figures(tm
     assert np.array_equal(one.crops, again.crops) and np.array_equal(one.targets, again.targets)
     assert not np.array_equal(one.crops, other.crops)
     assert one.targets[:, 0].std() > 0.05 and one.targets.min() >= 0
+
+
+def test_crops_of_a_patch_are_of_two_places_in_turn(tmp_path: Path) -> None:
+    Image.fromarray(detailed(0, 540)).save(tmp_path / "0.png")
+    clean, damaged = draw_pairs([tmp_path / "0.png"], 2 * PAIRS, seed=5, number=0)
+    assert clean.shape == damaged.shape == (2 * PAIRS, SIDE, SIDE, 3)
+    for patch in np.split(clean, 2):
+        assert (patch[::2] == patch[0]).all() and (patch[1::2] == patch[1]).all()
+        assert not np.array_equal(patch[0], patch[1])
+    assert not np.array_equal(clean[0], clean[PAIRS])
+    assert len({one.tobytes() for one in damaged}) > PAIRS
 
 
 def test_a_part_of_a_patch_may_stay_as_it_was() -> None:
