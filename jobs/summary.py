@@ -27,6 +27,9 @@ class ShownRow(TypedDict):
     score_std: float | None
     score_global: float | None
     score_local: float | None
+    mos: float | None
+    mos_low: float | None
+    mos_high: float | None
     reason: str | None
 
 
@@ -58,21 +61,27 @@ def _by_score(rows: pa.Table) -> pa.Table:
 def score_table(rows: Iterable[ShownRow], *, title: str) -> Table:
     """Table of clips: score (1-5), global and local score, spread, model's reason.
 
-    Where no row has a score, the raw ones, so headed.
+    Where no row has a score, the raw ones, so headed. Where one is calibrated, opinions with their intervals too.
     """
     rows = list(rows)
     has_score, has_raw = (any(row[name] is not None for row in rows) for name in ("score", "score_raw"))
     is_raw = has_raw and not has_score
+    is_calibrated = any(row["mos"] is not None for row in rows)
     table = Table(title=title, title_justify="left", expand=False)
     # On a narrow screen names and reasons fold; numbers are never squeezed.
     table.add_column("raw" if is_raw else "score", justify="right", no_wrap=True, min_width=5)
     table.add_column("clip", overflow="fold", min_width=12)
     for name in ("global", "local", "spread"):
         table.add_column(name, justify="right", no_wrap=True, min_width=len(name))
+    if is_calibrated:
+        table.add_column("mos", justify="right", min_width=5)
     table.add_column("reason", overflow="fold", min_width=12, max_width=80)
     for row in rows:
         own = row["score_raw"] if is_raw else row["score"]
         numbers = [_number(one) for one in (own, row["score_global"], row["score_local"], row["score_std"])]
+        if is_calibrated:
+            low, high = _number(row["mos_low"]), _number(row["mos_high"])
+            numbers.append("" if row["mos"] is None else f"{row['mos']:.2f} ({low} to {high})")
         clip = Text(printable(row["clip_id"]))
         table.add_row(numbers[0], clip, *numbers[1:], Text(printable(row["reason"] or "")))
     return table

@@ -59,6 +59,15 @@ def test_names_are_never_markup() -> None:
     assert "[bold]r" in text
 
 
+def test_opinions_are_shown_where_there_are_some() -> None:
+    rows = ranked(table(2.0, 3.0))
+    assert "mos" not in shown(score_table(rows, title="t"))
+    rows[0] |= {"mos": 2.41, "mos_low": 1.9, "mos_high": 2.92}
+    text = shown(score_table(rows, title="t"))
+    assert "mos" in text and "2.41 (1.90 to 2.92)" in text
+    assert "None" not in text
+
+
 @pytest.mark.parametrize("width", [80, 100, 200])
 def test_a_table_fits_the_screen(width: int) -> None:
     row = {"clip_id": "a_name_of_some_length.mp4", "reason": "I see heavy scaling and clear compression. " * 3}

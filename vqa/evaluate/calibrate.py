@@ -198,16 +198,16 @@ def _in_turn(
 
     fits = left_out(turns)
     each = [_Predicted.of(part, own) for part, own in zip(turns, fits, strict=True)]
-    hits = 0
+    together = _Predicted(*(np.concatenate(part) for part in zip(*each, strict=True)))
+    width, hits = _half_width(together.off, coverage), 0
     for k, own in enumerate(each):
         others = without(turns, k)
         off = [_Predicted.of(part, one).off for part, one in zip(others, left_out(others), strict=True)]
         hits += int(np.sum(np.abs(own.off) <= _half_width(np.concatenate(off), coverage)))
-    together = _Predicted(*(np.concatenate(part) for part in zip(*each, strict=True)))
     return _calibration(
         fit,
         parts={"fit": _Predicted.of(used, fit), "conformal": together, "test": together},
-        width=_half_width(together.off, coverage),
+        width=width,
         hits=hits,
         bins=reliability([row for part, own in zip(turns, fits, strict=True) for row in _rows(part, own)]),
         coverage=coverage,
