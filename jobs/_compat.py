@@ -5,9 +5,12 @@ import functools
 import logging
 import os
 import secrets
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+FETCHER = "iter_threaded"  # name of the threads of Ray Data's iterators
 STORE_LEAST_BYTES = 80 * 2**20  # Ray refuses a smaller object store than 75 MiB
 
 # Read when Ray is imported or started; what the user has set counts.
@@ -43,6 +46,18 @@ def few_processes() -> Iterator[None]:
     finally:
         parameter.RayParams = params  # type: ignore[misc]
         node.Node.start_api_server = start_api_server  # type: ignore[method-assign]
+
+
+def wait_for_fetchers(seconds: float) -> None:
+    """Wait until the threads that fetch for Ray Data's iterators have ended, which are told to and not waited for.
+
+    One that asks for a block of a Ray that has gone by then ends this process, with code 1 and without a word (Ray
+    2.60).
+    """
+    until = time.monotonic() + seconds
+    for thread in threading.enumerate():
+        if thread.name == FETCHER:
+            thread.join(max(0.0, until - time.monotonic()))
 
 
 def silence_worker_logs() -> None:

@@ -23,6 +23,7 @@ FILE_HANDLES = 128  # with 64 Ray's processes end without a word
 ADDRESS_SPACE_BYTES = 16 * 2**30  # Ray's processes and torch reserve far more than they use
 THREADS = 400  # of Ray's processes and the workers, on two cores
 KNOCK_SECONDS = 10.0
+FETCHER_SECONDS = 10.0  # for which the end of a session waits for a block on its way
 # What any gRPC server answers with settings of its own (RFC 9113, 3.4): HTTP/2's preface, and empty settings.
 HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 SETTINGS = 4  # type of a frame, its fourth byte
@@ -64,6 +65,7 @@ def _shut_down(kind: type[BaseException] | None, *_: object) -> None:
     import ray
 
     if kind is None or not issubclass(kind, HeadGoneError):
+        _compat.wait_for_fetchers(FETCHER_SECONDS)
         ray.shutdown()
 
 

@@ -6,6 +6,7 @@ import inspect
 import os
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -146,6 +147,20 @@ def test_a_slow_worker_keeps_little_from_the_others(tmp_path: Path) -> None:
     slow = {path.name for path in tmp_path.iterdir()}
     assert sorted(found, key=int) == [f"{n}" for n in range(80)]
     assert 0 < len(slow) < 25, "the others had most of what was left"
+
+
+def test_the_threads_of_an_iterator_that_is_left_are_known_by_name_and_waited_for() -> None:
+    def fetchers() -> int:
+        return sum(thread.name == _compat.FETCHER for thread in threading.enumerate())
+
+    before, work = fetchers(), [Work(clip=Clip(clip_id=f"{n}", uri="/a")) for n in range(80)]
+    with ray_executor.RayExecutor([Doubling()]) as executor:
+        results = executor.stream(work, alone=True)
+        assert next(results)
+        assert fetchers() == before + 1
+        results.close()
+        _compat.wait_for_fetchers(60.0)
+        assert fetchers() == 0
 
 
 def test_what_we_switch_off_is_still_there() -> None:

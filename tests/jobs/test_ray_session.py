@@ -4,10 +4,13 @@ import http.server
 import os
 import resource
 import socket
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -100,6 +103,16 @@ def test_sizes_of_our_own_ray_keep_to_the_container(tmp_path: Path, monkeypatch:
     assert options["num_cpus"] == 2, "one for each stage"
     assert options["object_store_memory"] == int(0.95 * gibibyte)
     assert options["_memory"] + options["object_store_memory"] == 10 * gibibyte
+
+
+def test_a_session_ends_after_what_fetches_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread of Ray Data that asked a Ray that had gone ended the command, with code 1 and without a word."""
+    fetcher, seen = threading.Thread(name=_compat.FETCHER, target=time.sleep, args=(0.3,)), []
+    there = SimpleNamespace(shutdown=lambda: seen.append(fetcher.is_alive()))
+    monkeypatch.setitem(sys.modules, "ray", there)
+    fetcher.start()
+    ray_session._shut_down(KeyboardInterrupt)
+    assert seen == [False]
 
 
 def test_what_ray_spills_goes_where_it_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -268,7 +268,7 @@ def _as_new(folder: str, environment: dict[str, str]) -> None:
     if "ray" in sys.modules:
         import ray
 
-        atexit.register(ray.shutdown, True)
+        atexit.register(ray.shutdown, _exiting_interpreter=True)
         _compat._read_authentication()
 
 
