@@ -336,9 +336,10 @@ def test_moving_clips_teach_their_order_and_a_still_stays_as_it_is(
         assert scores == [one.score for one in again.score(shown) if isinstance(one, Score)]
     embeddings = Embeddings(config)
     found = gather(config, embeddings, said.append).moving
-    compared = load_config(opinions / "config.yaml", DistillConfig, [f"moving.ladders=[{moving}]", "moving.apart=0.5"])
+    settings = [f"moving.ladders=[{moving}]", "moving.apart=0.5", "moving.part=0.4"]
+    compared = load_config(opinions / "config.yaml", DistillConfig, settings)
     by_score = gather(compared, Embeddings(compared), said.append)
-    assert by_score.moving is not None and by_score.moving.apart == 0.5
+    assert by_score.moving is not None and (by_score.moving.apart, by_score.moving.part) == (0.5, 0.4)
     assert by_score.trained_on[3] == "moving ladders: 9 clips of 3 contents, by VMAF"
     assert found is not None and found.groups is not None and found.groups.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     told = clips_of([moving], Embeddings(config), said.append).embeddings[:, MOTION]

@@ -57,6 +57,28 @@ def test_what_bends_needs_the_radial_part() -> None:
 
 
 @pytest.mark.parametrize("radial", [0.0, 0.5])
+def test_a_set_that_is_about_a_part_leaves_the_rest_to_the_others(radial: float) -> None:
+    """As VMAF, which compares with an original, and says nothing of what people like in a picture itself."""
+    people = drawn(0, np.array([1.0, 1.0, 0.0]), count=60, gain=1.0, offset=0.0)
+    fidelity = replace(drawn(1, np.array([0.0, 1.0, 0.0]), count=300, gain=30.0, offset=50.0), weight=10.0)
+    test = drawn(2, np.array([1.0, 1.0, 0.0]), count=200, gain=1.0, offset=0.0)
+    config = PLAIN.model_copy(update={"radial": radial, "strength": 1e-4})
+
+    def found(part: float, opinions: LabelledSet = people) -> Array:
+        return fit_regressor([opinions, replace(fidelity, part=part)], config).along(test.embeddings)
+
+    def agreement(places: Array, truth: Array = test.labels) -> float:
+        return float(spearmanr(places, truth).statistic)
+
+    assert agreement(found(1.0)) < 0.8
+    assert agreement(found(0.5)) > 0.9
+    assert agreement(found(0.1)) > 0.99
+    few = replace(people, embeddings=people.embeddings[:4], labels=people.labels[:4])
+    alone = fit_regressor([few], config).along(test.embeddings)
+    assert agreement(found(0.5, few), test.embeddings[:, 1]) > agreement(alone, test.embeddings[:, 1])
+
+
+@pytest.mark.parametrize("radial", [0.0, 0.5])
 def test_of_a_group_the_order_alone_counts(radial: float) -> None:
     people = drawn(0, np.array([1.0, 0.0, 0.0]), count=60, gain=1.0, offset=0.0)
     ladder = drawn(1, np.array([1.0, 1.0, 0.0]), count=60, gain=1.0, offset=0.0)

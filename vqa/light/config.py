@@ -37,7 +37,10 @@ class MovingConfig(Strict):
     """Distorted clips to learn from, by VMAF."""
 
     ladders: list[Path] = Field(min_length=1, description="folders that `vqa data synth` made; contents of no test")
-    weight: float = Field(3.0, gt=0, description="of all of them together, where a set of people's counts 1")
+    weight: float = Field(6.0, gt=0, description="of all of them together, where a set of people's counts 1")
+    part: float = Field(
+        0.7, gt=0, le=1, description="share of what a student says that VMAF is about; the rest is left to people"
+    )
     apart: float = Field(
         1.0, ge=0, le=1, description="share of a content's mean VMAF that is taken out; 1 = the order in it alone"
     )

@@ -326,7 +326,7 @@ def moving(config: MovingConfig, embeddings: Embeddings, say: Callable[[str], No
         usual[: MOTION.start] = of_stills[: MOTION.start]
     embeddings.usual = usual
     rows = np.stack([from_usual(row, usual) for row in found.embeddings])
-    return replace(found, embeddings=rows, weight=config.weight, apart=config.apart)
+    return replace(found, embeddings=rows, weight=config.weight, apart=config.apart, part=config.part)
 
 
 def clips_of(folders: Sequence[Path], embeddings: Embeddings, say: Callable[[str], None]) -> LabelledSet:

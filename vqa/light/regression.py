@@ -23,6 +23,7 @@ class LabelledSet:
     weight: float = 1.0
     groups: NDArray[np.int64] | None = None  # [N]; None: all are one
     apart: float = 1.0  # share of a group's mean that is taken out; 1: labels are compared within a group alone
+    part: float = 1.0  # share of the function's variance, beforehand, that labels are about; 1: all of it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,15 +69,18 @@ def fit_regressor(sets: Sequence[LabelledSet], config: RegressionConfig) -> Regr
     Each set has its own offset and, from the second on, its own gain: after each round the labels of a set are put on
     the common scale by the regression of what was predicted on them. The first set's labels, standardised, are the
     scale. Groups have offsets of their own, free where `apart` is 1 (fixed effects), else drawn to the set's (random
-    effects, by quasi-demeaning: Wooldridge 2010, chapter 10). Minimises
-    `sum_d w_d / N_d * ||a_d y_d + b_g - f(X_d)||^2 + strength * ||f||^2`, X standardised.
+    effects, by quasi-demeaning: Wooldridge 2010, chapter 10). Labels of a set with `part` below 1, such as VMAF, which
+    compares with an original, are about a part of the function alone and leave the rest to the others: between sets
+    the kernel counts as the smaller of their parts (a kernel for several tasks: Bonilla and others 2007, section 2).
+    Without such a set it minimises `sum_d w_d / N_d * ||a_d y_d + b_g - f(X_d)||^2 + strength * ||f||^2`, X
+    standardised.
 
     Args:
         sets: At least one; the first with weight 1 should be people's.
         config: Strength, kernels, emphasis and rounds.
 
     Returns:
-        The function, for embeddings as given.
+        The function, all of it, for embeddings as given.
     """
     centre, scale = standardisation([_within(one.embeddings, one) for one in sets], config)
     centre += np.mean([one.embeddings.mean(0) for one in sets], axis=0)
@@ -100,6 +104,8 @@ def fit_regressor(sets: Sequence[LabelledSet], config: RegressionConfig) -> Regr
             sharpness=config.sharpness / middle,
         )
         kernel += radial.coefficients * np.exp(-radial.sharpness * squares)
+    parts = np.concatenate([np.full(len(one.labels), one.part) for one in sets])
+    kernel *= np.minimum(parts[:, None], parts)
     kernel = _each_within(_each_within(kernel, sets).T, sets)
     factor = cho_factor(row_weights[:, None] * kernel * row_weights + config.strength * np.eye(len(rows)))
     targets = [_standardised(one) for one in sets]
@@ -110,7 +116,7 @@ def fit_regressor(sets: Sequence[LabelledSet], config: RegressionConfig) -> Regr
         for k, predicted in enumerate(np.split(kernel @ found, ends)[1:], start=1):
             gain = float(predicted @ targets[k] / (targets[k] @ targets[k]))
             targets[k] = targets[k] * np.clip(gain, 0.5, 2.0)
-    found = _each_within(found, sets)
+    found = parts * _each_within(found, sets)
     weights = linear * (found @ rows) * scale
     if radial is not None:
         radial = replace(radial, coefficients=_float32(radial.coefficients * found))
