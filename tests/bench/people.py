@@ -16,7 +16,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -112,16 +111,17 @@ def by_model(
 
 
 def as_clips(opinions: Sequence[Opinion], embeddings: Embeddings, config: DistillConfig) -> Numbers:
-    """Embeddings of a set's pictures as a slow pan over each, of which nothing is lost: [N, SIZE]."""
+    """Embeddings of a slow pan over each of a set's pictures, of which nothing is lost: [N, SIZE]."""
     found = []
     for one in opinions:
         pixels = embeddings.seen(one.read())
         height, width = (round(PANNED * side) for side in pixels.shape[:2])
         down, right = pixels.shape[0] - height, pixels.shape[1] - width
-        steps = [k / (config.keyframes - 1) for k in range(config.keyframes)]
+        steps = np.linspace(0, 1, config.keyframes)
         corners = [(round(down * step), round(right * step)) for step in steps]
         frames = [pixels[top : top + height, left : left + width] for top, left in corners]
-        found.append(embed(embeddings.network, frames, config.embedding).astype(np.float64))
+        seen = embed(embeddings.network, frames, config.embedding).astype(np.float64)
+        found.append(seen if embeddings.usual is None else from_usual(seen, embeddings.usual))
     return np.stack(found)
 
 
@@ -129,21 +129,25 @@ def left_out(
     is_test: NDArray[np.bool_],
     opinions: Sequence[Opinion],
     whole: LabelledSet,
+    panned: Numbers,
     others: Sequence[LabelledSet],
     config: DistillConfig,
-) -> tuple[Numbers, Numbers]:
-    """Scores of a set's test pictures by a student that learnt the rest and other sets, and those by pixels alone."""
+) -> tuple[Numbers, Numbers, Numbers]:
+    """Scores of a set's test pictures by a student that learnt the rest and other sets.
+
+    Those by pixels alone, too, and those of the pictures as clips.
+    """
     rest = LabelledSet(embeddings=whole.embeddings[~is_test], labels=whole.labels[~is_test], weight=whole.weight)
     sets = [rest, *others]
     regressor = fit_regressor(sets, config.regression)
-    pixels = regressor.along(whole.embeddings[is_test])
+    pixels, clips = regressor.along(whole.embeddings[is_test]), regressor.along(panned[is_test])
     kept = [one for one, test in zip(opinions, is_test, strict=True) if not test]
     seen = [enlargement_of(one) for one in kept], [one.group for one in kept]
     enlarged = fit_enlargement(sets, 0, regressor, *seen, config=config.regression)
     if not enlarged:
-        return pixels, pixels
+        return pixels, pixels, clips
     times = [enlargement_of(one) for one, test in zip(opinions, is_test, strict=True) if test]
-    return enlarged.placed(pixels, times), pixels
+    return enlarged.placed(pixels, times), pixels, clips
 
 
 def ladders_of(config: DistillConfig, embeddings: Embeddings, of_people: Sequence[LabelledSet]) -> list[LabelledSet]:
@@ -204,47 +208,25 @@ def main(
     for people, opinions, whole in found:
         others = [one for other, _, one in found if other is not people]
         folds = np.array([one.fold for one in opinions])
-        scores, pixels = np.zeros(len(folds)), np.zeros(len(folds))
+        panned = as_clips(opinions, embeddings, config)
+        scores, pixels, clips_ = (np.zeros(len(folds)) for _ in range(3))
         for fold in np.unique(folds):
-            is_test = folds == fold
-            scores[is_test], pixels[is_test] = left_out(is_test, opinions, whole, [*others, *ladder], config)
+            at = folds == fold
+            scores[at], pixels[at], clips_[at] = left_out(at, opinions, whole, panned, [*others, *ladder], config)
         test = folds == people.test_fold
         within, across = goals.get(people.name, ("", ""))
-        line(f"{people.name}, five folds", scores, whole.labels, expected=people.expected, goal=within)
-        line(
-            f"{people.name}, fold {people.test_fold} alone", scores[test], whole.labels[test], expected=int(test.sum())
-        )
-        if (scores != pixels).any():
-            line(f"{people.name}, five folds, by pixels alone", pixels, whole.labels, expected=people.expected)
-            line(
-                f"{people.name}, fold {people.test_fold} alone, by pixels alone",
-                pixels[test],
-                whole.labels[test],
-                expected=int(test.sum()),
-            )
-        if embeddings.usual is not None and config.keyframes > 1:
-            panned = np.stack([from_usual(row, embeddings.usual) for row in as_clips(opinions, embeddings, config)])
-            for fold in np.unique(folds):
-                is_test = folds == fold
-                rest = LabelledSet(embeddings=whole.embeddings[~is_test], labels=whole.labels[~is_test])
-                scores[is_test] = predicted([replace(rest, weight=whole.weight), *others], panned[is_test])
-            line(f"{people.name} as clips, five folds", scores, whole.labels, expected=people.expected)
-            line(
-                f"{people.name} as clips, fold {people.test_fold} alone",
-                scores[test],
-                whole.labels[test],
-                expected=int(test.sum()),
-            )
-            unseen = predicted(others, panned)
-            line(f"{people.name} as clips, trained without it", unseen, whole.labels, expected=people.expected)
-        unseen = predicted(others, whole.embeddings)
-        line(f"{people.name}, trained without it", unseen, whole.labels, expected=people.expected, goal=across)
-        line(
-            f"{people.name}, the same, fold {people.test_fold} alone",
-            unseen[test],
-            whole.labels[test],
-            expected=int(test.sum()),
-        )
+        unseen = predicted(others, np.concatenate([whole.embeddings, panned]))
+        for what, values, goal in (
+            (", five folds", scores, within),
+            (", five folds, by pixels alone", pixels, ""),
+            (" as clips, five folds", clips_, ""),
+            (", trained without it", unseen[: len(folds)], across),
+            (" as clips, trained without it", unseen[len(folds) :], ""),
+        ):
+            if what != ", five folds, by pixels alone" or (scores != pixels).any():
+                line(f"{people.name}{what}", values, whole.labels, expected=people.expected, goal=goal)
+                alone, labels = values[test], whole.labels[test]
+                line(f"{people.name}{what}, fold {people.test_fold}", alone, labels, expected=int(test.sum()))
 
     people, opinions, whole = found[0]
     if (width := Width.load(EMBEDDED_STUDENT, size=SIZE)) is not None and people.name == "avt-image-quality":
