@@ -49,9 +49,9 @@ def few_processes() -> Iterator[None]:
 
 
 def wait_for_fetchers(seconds: float) -> None:
-    """Wait until the threads that fetch for Ray Data's iterators have ended, which are told to and not waited for.
+    """Wait until the threads that fetch for Ray Data's iterators have ended.
 
-    One that asks for a block of a Ray that has gone by then ends this process, with code 1 and without a word (Ray
+    Ray tells them to end and does not wait. One that asks for a block of a Ray that has gone by then ends this process, with code 1 and without a word (Ray
     2.60).
     """
     until = time.monotonic() + seconds

@@ -25,7 +25,7 @@ from PIL import Image
 from scipy import ndimage
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from tests.bench.people_models import Model, Numbers, clip_baselines, clips_by_model, ladder_lines, line, orders
+from tests.bench.people_models import Model, Numbers, clip_baselines, clips_by_model, ladder_lines, line, orders, pan
 from tests.bench.rivals import ask, serving
 from tests.support.people import PEOPLE
 from vqa.config import load_config
@@ -41,7 +41,6 @@ from vqa.light.material import Embeddings, enlargement_of, ladders, moving
 from vqa.light.regression import LabelledSet, fit_regressor
 from vqa.types import Clip, Pixels
 
-PANNED = 0.94  # of a picture's sides: what a frame shows of it where it is a clip
 TIMED = 10  # every so-many-th picture is embedded anew, on one thread as the rivals
 
 
@@ -100,10 +99,14 @@ def by_model(
         for wanted in config.opinions:
             people = find_people_set(wanted.people)
             test = [one for one in read_opinions(people, config.folder) if one.fold == people.test_fold]
-            scores, opinions = asked.of_opinions(test), np.array([one.opinion for one in test])
-            has = np.isfinite(scores)
-            what = f"{people.name}, fold {people.test_fold}, what {model} writes"
-            line(what, scores[has], opinions[has], expected=len(test))
+            opinions = np.array([one.opinion for one in test])
+            for how, scores in (
+                ("", asked.of_opinions(test)),
+                (" as clips", asked.of_pans(test)),
+            ):
+                has = np.isfinite(scores)
+                what = f"{people.name}{how}, fold {people.test_fold}, what {model} writes"
+                line(what, scores[has], opinions[has], expected=len(test))
     if only in (None, "clips") and clips:
         clips_by_model(clips, asked)
     if only in (None, "order"):
@@ -114,12 +117,7 @@ def as_clips(opinions: Sequence[Opinion], embeddings: Embeddings, config: Distil
     """Embeddings of a slow pan over each of a set's pictures, of which nothing is lost: [N, SIZE]."""
     found = []
     for one in opinions:
-        pixels = embeddings.seen(one.read())
-        height, width = (round(PANNED * side) for side in pixels.shape[:2])
-        down, right = pixels.shape[0] - height, pixels.shape[1] - width
-        steps = np.linspace(0, 1, config.keyframes)
-        corners = [(round(down * step), round(right * step)) for step in steps]
-        frames = [pixels[top : top + height, left : left + width] for top, left in corners]
+        frames = pan(embeddings.seen(one.read()), config.keyframes)
         seen = embed(embeddings.network, frames, config.embedding).astype(np.float64)
         found.append(seen if embeddings.usual is None else from_usual(seen, embeddings.usual))
     return np.stack(found)

@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import av
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -27,6 +28,8 @@ Numbers = NDArray[np.float64]
 CLIPS = ("scaling", "defocus", "motion_blur", "noise", "exposure", "contrast", "colour_cast", "banding")  # unseen code
 PICTURES = ("jpeg", "jpeg2000", "webp", "x264", "x265", "haze")
 SEVERITIES = {"mild": (0.3, 2), "severe": (0.8, 4)}  # of CLIPS, and level of PICTURES
+PANNED = 0.94  # of a picture's sides: what a frame shows of it where it is a clip
+PAN_FRAMES = 20
 FEWEST = 10  # clips of a kind, for a line of its own
 
 
@@ -50,6 +53,26 @@ def line(
     found = interval(values) or (float("nan"),) * 2
     value = f"{srcc(scores, opinions):6.3f}  {found[0]:6.3f} to {found[1]:.3f}"
     print(f"{what:58} {value}  {len(scores):4} of {expected}  {goal}", flush=True)
+
+
+def pan(pixels: Pixels, frames: int) -> list[Pixels]:
+    """So many frames of a pan over a picture, from one corner to the other."""
+    height, width = (round(PANNED * side) for side in pixels.shape[:2])
+    down, right = pixels.shape[0] - height, pixels.shape[1] - width
+    corners = [(round(down * step), round(right * step)) for step in np.linspace(0, 1, frames)]
+    return [pixels[top : top + height, left : left + width] for top, left in corners]
+
+
+def _write(frames: Sequence[Pixels], path: Path) -> None:
+    """A clip of 10 frames a second of which nothing is seen to be lost."""
+    height, width = (side // 2 * 2 for side in frames[0].shape[:2])
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("libx264", rate=10, options={"crf": "6", "preset": "veryfast"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv444p"
+        for frame in frames:
+            whole = np.ascontiguousarray(frame[:height, :width])
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(whole, format="rgb24")))
+        file.mux(stream.encode())
 
 
 class Model:
@@ -78,6 +101,14 @@ class Model:
         """A score of each picture, at the size that it was shown at."""
         clips = [Clip(clip_id=one.path.stem, uri=str(one.path)) for one in opinions]
         return self.of(clips, opinions[0].shown_size)
+
+    def of_pans(self, opinions: Sequence[Opinion]) -> Numbers:
+        """A score of a slow pan over each picture, at the size that it was shown at."""
+        with tempfile.TemporaryDirectory() as folder:
+            clips = [Clip(clip_id=f"{k}", uri=str(Path(folder) / f"{k}.mp4")) for k in range(len(opinions))]
+            for one, clip in zip(opinions, clips, strict=True):
+                _write(pan(one.read(), PAN_FRAMES), Path(clip.uri))
+            return self.of(clips, opinions[0].shown_size)
 
     def of_pictures(self, pictures: Sequence[Pixels]) -> Numbers:
         """A score of each picture."""
