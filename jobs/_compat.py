@@ -51,8 +51,8 @@ def few_processes() -> Iterator[None]:
 def wait_for_fetchers(seconds: float) -> None:
     """Wait until the threads that fetch for Ray Data's iterators have ended.
 
-    Ray tells them to end and does not wait. One that asks for a block of a Ray that has gone by then ends this process, with code 1 and without a word (Ray
-    2.60).
+    Ray tells them to end and does not wait. One that asks for a block of a Ray that has gone by then ends this process,
+    with code 1 and without a word (Ray 2.60).
     """
     until = time.monotonic() + seconds
     for thread in threading.enumerate():
