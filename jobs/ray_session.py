@@ -10,6 +10,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TypedDict
 
@@ -40,7 +41,6 @@ def ray_session(address: str | None, *, least_cpus: int = 2) -> Iterator[dict[st
     import ray
 
     with contextlib.ExitStack() as session:
-        folder = None
         if not ray.is_initialized():
             address = address or os.environ.get("RAY_ADDRESS") or "local"
             if address == "local":
@@ -48,12 +48,17 @@ def ray_session(address: str | None, *, least_cpus: int = 2) -> Iterator[dict[st
                 folder = machine.short_folder(FOLDER_BYTES)
                 session.enter_context(_compat.private_token())
                 _start(_local_options(folder, least_cpus=least_cpus), folder)
+                session.push(partial(_clear, folder))
             else:
                 _connect(address)
             session.push(_shut_down)
         _compat.silence_worker_logs()
         yield dict(ray.cluster_resources())  # type: ignore[no-untyped-call]
-    if folder:  # all went well: nobody will read the logs
+
+
+def _clear(folder: Path, kind: type[BaseException] | None, *_: object) -> None:
+    """Remove Ray's folder, unless something failed and somebody may read its logs."""
+    if kind is None or issubclass(kind, KeyboardInterrupt):
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -115,6 +115,16 @@ def test_a_session_ends_after_what_fetches_from_it(monkeypatch: pytest.MonkeyPat
     assert seen == [False]
 
 
+@pytest.mark.parametrize(("kind", "is_kept"), [(None, False), (KeyboardInterrupt, False), (VqaError, True)])
+def test_logs_of_a_ray_of_our_own_are_kept_where_something_failed(
+    kind: type[BaseException] | None, is_kept: bool, tmp_path: Path
+) -> None:
+    """Each Ctrl-C had left a folder."""
+    (tmp_path / "ray" / "logs").mkdir(parents=True)
+    ray_session._clear(tmp_path / "ray", kind, kind and kind(), None)
+    assert (tmp_path / "ray").exists() is is_kept
+
+
 def test_what_ray_spills_goes_where_it_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = tmp_path / "short"
     for wished, used in ((tmp_path / "wished", tmp_path / "wished"), (tmp_path / "gone", own), (tmp_path, own)):
