@@ -2,13 +2,13 @@
 
 Students are trained as the config says, without what they are tested on: held-out folds of each set (sources of AVT,
 pictures of PCUID), the other set alone, ladders of held-out photographs and, by --clips, a held-out folder of `vqa data
-synth`, whose labels are VMAF's. Settings were chosen on folds 1 to 4; fold 0 is shown by itself. SRCC with 95 %
-bootstrap intervals beside baselines: height, sharpness and, by --iqa-python (how to make it: the head of iqa/serve.py),
-NIQE, BRISQUE and PIQE on the pixels that the student sees, with pictures a second of each on one thread. --baselines
-prints these alone, and sharpness and file size of --clips; --model NAME what a model writes: of the test folds, of
---clips, of the held-out photographs and their copies (light: the student that vqa carries; not of the folds, which it
-learnt). --only opinions, clips or order: this of the three alone. unseen.py makes --clips of damage that nothing learnt
-of. Skips where opinions are absent.
+synth`, whose labels are VMAF's. Each picture is looked at as a clip, too: a slow pan over it. Settings were chosen on
+folds 1 to 4; fold 0 is shown by itself. SRCC with 95 % bootstrap intervals beside baselines: height, sharpness and, by
+--iqa-python (how to make it: the head of iqa/serve.py), NIQE, BRISQUE and PIQE on the pixels that the student sees,
+with pictures a second of each on one thread. --baselines prints these alone, and sharpness and file size of --clips;
+--model NAME what a model writes: of the test folds, of --clips, of the held-out photographs and their copies (light:
+the student that vqa carries; not of the folds, which it learnt). --only opinions, clips or order: this of the three
+alone. unseen.py makes --clips of damage that nothing learnt of. Skips where opinions are absent.
 """
 
 import argparse
@@ -100,10 +100,7 @@ def by_model(
             people = find_people_set(wanted.people)
             test = [one for one in read_opinions(people, config.folder) if one.fold == people.test_fold]
             opinions = np.array([one.opinion for one in test])
-            for how, scores in (
-                ("", asked.of_opinions(test)),
-                (" as clips", asked.of_pans(test)),
-            ):
+            for how, scores in (("", asked.of_opinions(test)), (" as clips", asked.of_pans(test))):
                 has = np.isfinite(scores)
                 what = f"{people.name}{how}, fold {people.test_fold}, what {model} writes"
                 line(what, scores[has], opinions[has], expected=len(test))
@@ -207,24 +204,22 @@ def main(
         others = [one for other, _, one in found if other is not people]
         folds = np.array([one.fold for one in opinions])
         panned = as_clips(opinions, embeddings, config)
-        scores, pixels, clips_ = (np.zeros(len(folds)) for _ in range(3))
+        scores, pixels, moved = (np.zeros(len(folds)) for _ in range(3))
         for fold in np.unique(folds):
             at = folds == fold
-            scores[at], pixels[at], clips_[at] = left_out(at, opinions, whole, panned, [*others, *ladder], config)
+            scores[at], pixels[at], moved[at] = left_out(at, opinions, whole, panned, [*others, *ladder], config)
         test = folds == people.test_fold
         within, across = goals.get(people.name, ("", ""))
         unseen = predicted(others, np.concatenate([whole.embeddings, panned]))
-        for what, values, goal in (
-            (", five folds", scores, within),
-            (", five folds, by pixels alone", pixels, ""),
-            (" as clips, five folds", clips_, ""),
-            (", trained without it", unseen[: len(folds)], across),
-            (" as clips, trained without it", unseen[len(folds) :], ""),
-        ):
-            if what != ", five folds, by pixels alone" or (scores != pixels).any():
-                line(f"{people.name}{what}", values, whole.labels, expected=people.expected, goal=goal)
-                alone, labels = values[test], whole.labels[test]
-                line(f"{people.name}{what}, fold {people.test_fold}", alone, labels, expected=int(test.sum()))
+        told = [(", five folds", scores, within), (" as clips, five folds", moved, "")]
+        if (scores != pixels).any():
+            told.append((", five folds, by pixels alone", pixels, ""))
+        told.append((", trained without it", unseen[: len(folds)], across))
+        told.append((" as clips, trained without it", unseen[len(folds) :], ""))
+        for what, values, goal in told:
+            line(f"{people.name}{what}", values, whole.labels, expected=people.expected, goal=goal)
+            alone, labels = values[test], whole.labels[test]
+            line(f"{people.name}{what}, fold {people.test_fold} alone", alone, labels, expected=int(test.sum()))
 
     people, opinions, whole = found[0]
     if (width := Width.load(EMBEDDED_STUDENT, size=SIZE)) is not None and people.name == "avt-image-quality":

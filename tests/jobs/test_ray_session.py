@@ -108,6 +108,7 @@ def test_sizes_of_our_own_ray_keep_to_the_container(tmp_path: Path, monkeypatch:
 def test_a_session_ends_after_what_fetches_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread of Ray Data that asked a Ray that had gone ended the command, with code 1 and without a word."""
     fetcher, seen = threading.Thread(name=_compat.FETCHER, target=time.sleep, args=(0.3,)), []
+    # Ray itself, which this lane of the gate has not, is only told to shut down: when is what counts
     there = SimpleNamespace(shutdown=lambda: seen.append(fetcher.is_alive()))
     monkeypatch.setitem(sys.modules, "ray", there)
     fetcher.start()
