@@ -2,8 +2,9 @@
 
 All labels are on one scale, the student's of the light tier: people's opinions are moved to its mean and spread, and
 ladders and variants of people's pictures are read by a student that saw no test fold, but no copy stands as high as its
-original; half of what a moving copy loses is VMAF's. Neither the student nor the tower sees damage in time; of that
-there are copies that stand still, as the question tells (`views.count_repeats`).
+original; half of what a moving copy loses is VMAF's (embedded_clips.py). People's pictures are clips, too: a slow pan
+has the opinion of its picture. Neither the student nor the tower sees damage in time; of that there are copies that
+stand still, as the question tells (`views.count_repeats`).
 """
 
 import itertools
@@ -19,23 +20,19 @@ from PIL import Image
 
 from vqa.data.people import Opinion, find_people_set, read_opinions, without_folds
 from vqa.data.synthetic.degradations import DEGRADATIONS, LEVELS, degrade
-from vqa.data.synthetic.demo import VISUALLY_LOSSLESS
-from vqa.data.synthetic.distortions import DISTORTIONS
-from vqa.data.synthetic.encoding import encode_video, still_figures, vmaf
-from vqa.data.synthetic.ladder import read_ladder
+from vqa.data.synthetic.encoding import still_figures
 from vqa.data.synthetic.patches import PAIRS, draw_pairs
 from vqa.data.synthetic.picture_ladder import PRISTINE, find_pictures, steps
-from vqa.data.synthetic.sources import read_pristine
 from vqa.errors import UsageError
 from vqa.files import replacing
 from vqa.light.config import DistillConfig
 from vqa.light.distill import fit_head
 from vqa.light.material import Embeddings, Material, first_look, gather
-from vqa.light.student import Line, Student
+from vqa.light.student import Line
 from vqa.prompt import PROMPTS, PromptName, answer_text, grade_of
 from vqa.train.clips.ladder import CLASSES, NAMES, ladder_reason
 from vqa.train.scratch.crops import CROP, cut
-from vqa.types import Clip, Pixels, Score, Views
+from vqa.types import Clip, Pixels, Views
 from vqa.views import ViewsConfig, look
 
 # What of NAMES a degradation of a still looks like; none of them: left out of the lessons on kinds.
@@ -51,16 +48,7 @@ LOOKS_LIKE = {
     "quantise": "banding",
 }
 GRADE_NOISE, NUMBER_NOISE = 0.4, 0.12  # standard deviations about the opinion in an answer to learn from
-# Copies of a moving original: distortion or codec, and its severity, which is drawn within 0.2 of this.
-COPIES = (
-    *(("x264", 0.35), ("x264", 0.75), ("x265", 0.6), ("defocus", 0.25), ("defocus", 0.7), ("noise", 0.5)),
-    *(("scaling", 0.5), ("transmission_loss", 0.5)),
-)
-# Copies that stand still for a while, for the text model alone; what each repeated frame takes of the opinion above 1.
-FREEZES = (("frozen", 0.5), ("frozen", 1.0), ("dropped_frames", 0.7), ("judder", 0.8))
-PER_REPEAT, MOST_LOST = 0.05, 0.5
 FROZEN = ("frozen",)
-POINTS_PER_VMAF = 0.014  # what a copy loses by the student for each of VMAF's 100, mean of 810 copies
 VARIED = "pcuid"  # whose pictures have variants: few of other sets are like them
 CROPS, DEGRADED = 3, 7  # variants of a picture
 BELOW = 0.4  # a copy is at least so many points times its severity below its original
@@ -79,10 +67,15 @@ class Picture:
     embedding: NDArray[np.float64] | None = None  # the student's
     content: str = ""  # of a ladder; "" for people's pictures
     is_variant: bool = False  # of people's picture `content`, or that picture among its variants
-    people: str = ""  # the set of people's opinions, and its fold
+    people: str = ""  # the set of people's opinions, and its fold; of a picture or a pan over it
     fold: int = -1
     kinds: tuple[str, ...] = ()  # of its damage
     level: float = 0.0  # 0-1, of the worst
+
+    @property
+    def is_clip(self) -> bool:
+        """Whether it moves."""
+        return self.embedding is None
 
     @property
     def damage(self) -> tuple[str, ...]:
@@ -120,14 +113,6 @@ def native_windows(shown: Views, generator: np.random.Generator, whole: Pixels |
     count = NATIVE if whole is None else SALIENT
     found = [cut(one, generator) for one in itertools.islice(itertools.cycle(shown.local_pictures), count)]
     return found + ([] if whole is None else [cut(whole, generator) for _ in range(RANDOM)])
-
-
-def windows_of_mosaic(mosaic: Pixels, generator: np.random.Generator) -> list[Pixels]:
-    """WHOLE windows: its corners, which are the attention windows that the tower sees, and others."""
-    height, width, _ = mosaic.shape
-    corners = itertools.product((0, height - CROP), (0, width - CROP)) if min(height, width) >= CROP else ()
-    found = [mosaic[top : top + CROP, left : left + CROP] for top, left in corners]
-    return found + [cut(mosaic, generator) for _ in range(WHOLE - len(found))]
 
 
 def look_at_picture(picture: Pixels, path: Path, views: ViewsConfig, seed: int) -> tuple[Pixels, Views]:
@@ -240,86 +225,6 @@ def _variants(
         )
 
 
-def gather_clips(photographs: Sequence[Path], views: ViewsConfig, folder: Path, student: Student) -> Iterator[Picture]:
-    """Of each photograph a camera move, COPIES of it, and those FREEZES in which more frames repeat: one content after
-    the other, the original first."""
-    seen_by_student = ViewsConfig.model_validate(student.card.views)
-    path = folder / "seen.mp4"
-    for k, photograph in enumerate(photographs):
-        generator = np.random.default_rng((99, k))
-        frames = read_pristine(photograph, generator)
-        original, best, still = 0.0, 0.0, 0
-        for kind, middle in ((PRISTINE, 0.0), *COPIES, *FREEZES):
-            level = float(np.clip(middle + generator.uniform(-0.2, 0.2), 0.1, 1)) if middle else 0.0
-            if kind == PRISTINE:
-                encode_video(frames, path, codec="x264", quality=VISUALLY_LOSSLESS)
-            elif kind in DISTORTIONS:
-                damaged = DISTORTIONS[kind](frames, level, generator)
-                encode_video(damaged, path, codec="x264", quality=VISUALLY_LOSSLESS)
-            else:
-                encode_video(frames, path, codec=kind, quality=round(26 + 22 * level))
-            clip = Clip(clip_id=f"{photograph.name}/{kind}/{level:.2f}", uri=str(path))
-            read = _score_of(student, clip, seen_by_student)
-            shown = look(clip, views)
-            reached = float(np.mean(vmaf(frames, path)))
-            path.unlink()
-            if kind == PRISTINE:
-                original, still, opinion = read, shown.told_repeats or 0, read
-                best = reached
-            elif (kind, middle) in FREEZES:
-                more = (shown.told_repeats or 0) - still
-                if more <= (kind != "frozen"):
-                    continue
-                lost = min(MOST_LOST, PER_REPEAT * more)
-                kind, opinion = "frozen", min(read, original - lost * (original - 1))
-            else:
-                lost = (original - read + POINTS_PER_VMAF * (best - reached)) / 2
-                opinion = max(1.0, original - max(lost, BELOW * level))
-            yield Picture(
-                name=clip.clip_id,
-                windows=np.stack(
-                    native_windows(shown, generator) + windows_of_mosaic(shown.global_pictures[0], generator)
-                ),
-                views=shown,
-                opinion=opinion,
-                content=f"{photograph.name} (moving)",
-                kinds=(kind,),
-                level=level,
-            )
-
-
-def gather_ladders(folders: Sequence[Path], views: ViewsConfig, student: Student) -> Iterator[Picture]:
-    """Clips of `vqa data synth`, of each content the best by VMAF first; VMAF has a say in their order alone."""
-    seen_by_student = ViewsConfig.model_validate(student.card.views)
-    for folder in folders:
-        rows = [row for row in read_ladder(folder) if {kind for kind, _ in FREEZES}.isdisjoint(row["distortions"])]
-        clips = [Clip(clip_id=row["clip_id"], uri=str(folder / row["uri"])) for row in rows]
-        read = np.array([_score_of(student, clip, seen_by_student) for clip in clips])
-        contents = np.unique([row["content_id"] for row in rows], return_inverse=True)[1]
-        places = [np.flatnonzero(contents == k) for k in range(contents.max() + 1)]
-        by_vmaf = np.array([row["opinion"] for row in rows])
-        changes, by_student = (
-            np.concatenate([one[place] - one[place].mean() for place in places]) for one in (by_vmaf, read)
-        )
-        slope = by_student.std() / changes.std()
-        for place in places:
-            told = read[place].mean() + slope * (by_vmaf[place] - by_vmaf[place].mean())
-            for k in np.argsort(-by_vmaf[place]).tolist():
-                row, clip = rows[place[k]], clips[place[k]]
-                shown, generator = look(clip, views), np.random.default_rng(row["seed"])
-                yield Picture(
-                    name=clip.clip_id,
-                    windows=np.stack(
-                        native_windows(shown, generator) + windows_of_mosaic(shown.global_pictures[0], generator)
-                    ),
-                    views=shown,
-                    opinion=float(np.clip((read[place[k]] + told[k]) / 2, 1, 5)),
-                    content=f"{row['content_id']} (ladder)",
-                    kinds=tuple(row["distortions"]) or (PRISTINE,),
-                    level=max(row["severities"], default=0.0),
-                )
-
-
 def gather_crops(sources: Sequence[Path], count: int, folder: Path) -> list[Path]:
     """Files of damaged crops of pictures and clips, each: crops uint8 [G, 1 + C, SIDE, SIDE, 3], a clean one and copies
     of it, and their vmaf [G, C] in 0-1. What is there is kept."""
@@ -341,10 +246,3 @@ def _crops(sources: Sequence[Path], wanted: tuple[int, Path]) -> None:
     )
     with replacing(path) as draft, draft.open("wb") as file:
         np.savez(file, crops=np.concatenate([clean[:, :1], damaged], 1), vmaf=vmaf)
-
-
-def _score_of(student: Student, clip: Clip, views: ViewsConfig) -> float:
-    read = student.score([look(clip, views)])[0]
-    if not isinstance(read, Score) or read.score is None:
-        raise UsageError(f"{clip.clip_id}: the student gives no score. Leave its source out.")
-    return read.score

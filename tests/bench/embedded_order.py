@@ -18,8 +18,9 @@ from torch import Tensor
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from tests.bench.embedded_material import POINTS_PER_VMAF, Picture
-from tests.bench.embedded_tower import SEEN, drawn, pooled_of
+from tests.bench.embedded_clips import LIKE_PEOPLE, POINTS_PER_VMAF
+from tests.bench.embedded_material import Picture
+from tests.bench.embedded_tower import SEEN, drawn, pooled_of, sets_of
 from vqa.data.synthetic.picture_ladder import PRISTINE
 from vqa.train.scratch.crops import CROP
 from vqa.train.scratch.warmup import pooled, rate_at, responses
@@ -114,11 +115,10 @@ def ladders_of(pictures: Sequence[Picture], crops: Sequence[Path] = ()) -> Ladde
         if one.content and not one.is_variant:
             by_content.setdefault(one.content, []).append(one)
     ladders = [sorted(some, key=lambda one: one.kinds != (PRISTINE,)) for some in by_content.values() if len(some) > 2]
-    names = sorted({one.people for one in pictures} - {""})
     return Ladders(
-        sets=[[one for one in pictures if one.people == name] for name in names],
-        stills=[some for some in ladders if some[0].embedding is not None],
-        clips=[some for some in ladders if some[0].embedding is None],
+        sets=sets_of(pictures),
+        stills=[some for some in ladders if not some[0].is_clip],
+        clips=[some for some in ladders if some[0].is_clip],
         crops=crops,
     )
 
@@ -131,6 +131,8 @@ def put_in_order(model: Model, processor: object, ladders: Ladders, *, max_steps
     mean = AveragedModel(visual, multi_avg_fn=get_ema_multi_avg_fn(0.98))
     optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.01, betas=(0.9, 0.98))
     lines = _lines(before, processor, ladders)
+    first = [some[0] for some in ladders.sets for _ in range(OF_SET)]
+    stills = [k for k, one in enumerate(first) if not one.is_clip and one.people != LIKE_PEOPLE]
     for step in range(max_steps):
         generator = np.random.default_rng((17, step))
         picks, places = ladders.draw(generator)
@@ -140,9 +142,9 @@ def put_in_order(model: Model, processor: object, ladders: Ladders, *, max_steps
         with torch.no_grad():
             was = pooled_of(before, processor, windows, SEEN[0])
         read, told = ([slope * one[k][:, k] + start for k, (slope, start) in enumerate(lines)] for one in (found, was))
-        loss = 10 * sum(functional.smooth_l1_loss(one, opinion, beta=0.2) for one in read)
-        people = len(ladders.sets) * OF_SET
-        loss += 20 * sum(functional.mse_loss(*(one[:people] for one in pair)) for pair in zip(read, told, strict=True))
+        loss = 20 * sum(functional.mse_loss(*(one[stills] for one in pair)) for pair in zip(read, told, strict=True))
+        for some in (slice(None), slice(len(ladders.sets) * OF_SET)):  # those of people twice
+            loss += 10 * sum(functional.smooth_l1_loss(one[some], opinion[some], beta=0.2) for one in read)
         for place, is_still in places:
             label = opinion[place]
             for one in read:

@@ -1,11 +1,12 @@
 """Teach the embedded model what people say: `python tests/bench/embedded_people.py SOURCES --out runs/people`.
 
 A student of the light tier, trained without the test folds of configs/people, labels ladders of photographs below
-SOURCES (`tests/bench/embedded_sources.py` fetches some), still and moving, and variants of people's pictures. From
-these, and from people's opinions on the other folds, the embedded model's vision tower learns to read an opinion off
-native crops and off the whole. Both readings, and one of each kind of damage, are handed to the text model as channels,
-and opinions are put in order along ladders; the cold start learns to write what the channels say. Nothing of a test
-fold is used. What the tower learnt is kept below --out and resumed. Skips where the opinions are absent.
+SOURCES (`tests/bench/embedded_sources.py` fetches some), still and moving, enlarged photographs, and variants of
+people's pictures. From these, and from people's opinions on the other folds, of pictures and of pans over them, the
+embedded model's vision tower learns to read an opinion off native crops and off the whole. Both readings, and one of
+each kind of damage, are handed to the text model as channels, and opinions are put in order along ladders; the cold
+start learns to write what the channels say. Nothing of a test fold is used. What the tower learnt is kept below --out
+and resumed. Skips where the opinions are absent.
 """
 
 import argparse
@@ -18,15 +19,8 @@ import torch
 from accelerate import PartialState
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from tests.bench.embedded_material import (
-    FROZEN,
-    Picture,
-    gather_clips,
-    gather_crops,
-    gather_ladders,
-    gather_stills,
-    learn_labels,
-)
+from tests.bench.embedded_clips import gather_clips, gather_enlarged, gather_ladders, gather_pans
+from tests.bench.embedded_material import FROZEN, Picture, gather_crops, gather_stills, learn_labels
 from tests.bench.embedded_order import ladders_of, put_in_order
 from tests.bench.embedded_text import channels_of, fit_reader, lesson, lessons_of
 from tests.bench.embedded_tower import hand_over, teach_tower
@@ -56,6 +50,7 @@ def main(
     *,
     contents: int,
     moving: int,
+    enlarged: int,
     tower_steps: int,
     text_steps: int,
     lessons: int,
@@ -74,13 +69,17 @@ def main(
     material, labels = learn_labels(config)
     stills = list(gather_stills(config, material, labels, views, out))
     named = StudentCard(views=config.views(), embedding=config.embedding, name="labels", trained_on=[])
-    student = Student(Embeddings(config).network, labels, named, usual=material.usual)
+    student_embeddings = Embeddings(config)
+    student_embeddings.usual = material.usual
+    student = Student(student_embeddings.network, labels, named, usual=material.usual)
     unseen = {path.name for path in without.iterdir()} if without else set()
     photographs = [one for one in find_pictures([sources], seed=77) if one.name not in unseen]
     clips = list(gather_clips(photographs[:moving], views, out, student))
     ladders = list(gather_ladders(config.moving.ladders if config.moving else [], views, student))
+    made = gather_enlarged(photographs[:enlarged], student_embeddings, labels, views, out)
     teach(
         stills,
+        [*gather_pans(config, stills, views, out), *made],
         clips,
         ladders,
         out,
@@ -95,6 +94,7 @@ def main(
 
 def teach(
     stills: Sequence[Picture],
+    shown: Sequence[Picture],
     moves: Sequence[Picture],
     ladders: Sequence[Picture],
     out: Path,
@@ -106,12 +106,16 @@ def teach(
     order_steps: int = 0,
     crops: Sequence[Path] = (),
 ) -> None:
-    """Teach tower and text model on what `embedded_material` gathers, and save the model below `out`."""
-    card, clips = settle("embedded", {})[0], [*moves, *ladders]
+    """Teach tower and text model on what `embedded_material` and `embedded_clips` gather; save the model.
+
+    Shown: pans, and what is enlarged.
+    """
+    card, clips = settle("embedded", {})[0], [*shown, *moves, *ladders]
     model, processor = load_for_training(card, threads=torch.get_num_threads(), dtype="float32", hardware=WHOLE_COPIES)
     kinds = ([one for one in stills if not one.is_variant], moves, ladders)
     held = {one for some in kinds for one in sorted({one.content for one in some} - {""})[-HELD:]}
-    judged = [one for one in stills if one.people and one.fold == 1][::2]  # with pictures held out: chooses the weights
+    # With pictures held out, these choose the weights; as pans, too.
+    judged = [one for some in (stills, shown) for one in [one for one in some if one.people and one.fold == 1][::2]]
     kept_out = held | {one.name for one in judged}
     to_learn = [one for one in [*stills, *clips] if kept_out.isdisjoint((one.content, one.name))]
     learned = [one for one in to_learn if one.kinds != FROZEN]
@@ -121,8 +125,8 @@ def teach(
         [one for one in to_learn if is_of(one)]
         for is_of in (
             lambda one: one.people,
-            lambda one: one.content and one.embedding is not None and not one.is_variant,
-            lambda one: one.embedding is None and one.kinds != FROZEN,
+            lambda one: one.content and not one.is_clip and not one.is_variant,
+            lambda one: one.content and one.is_clip and one.kinds != FROZEN,
             lambda one: one.kinds == FROZEN,
             lambda one: one.is_variant,
         )
@@ -177,6 +181,7 @@ if __name__ == "__main__":
     parser.add_argument("--without", type=Path, help="folder of photographs whose names no moving ladder is made of")
     parser.add_argument("--contents", type=int, default=191, help="photographs of the ladders of stills")
     parser.add_argument("--moving", type=int, default=100, help="photographs of the moving ladders")
+    parser.add_argument("--enlarged", type=int, default=200, help="photographs made small, coded and enlarged")
     parser.add_argument("--tower-steps", type=int, default=900)
     parser.add_argument("--text-steps", type=int, default=600)
     parser.add_argument("--order-steps", type=int, default=0, help="of the tower, see embedded_order.py")
@@ -197,6 +202,7 @@ if __name__ == "__main__":
             given.out,
             contents=given.contents,
             moving=given.moving,
+            enlarged=given.enlarged,
             tower_steps=given.tower_steps,
             text_steps=given.text_steps,
             lessons=given.lessons,

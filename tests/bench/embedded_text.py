@@ -71,10 +71,10 @@ def fit_reader(pictures: Sequence[Picture], channels: Sequence[Channels]) -> Rea
     seen = np.array([one.seen(len(one.native)) for one in channels])
     middle, spread = seen.mean(0), seen.std(0)
     opinions = np.array([one.opinion for one in pictures])
-    kinds = np.array([one.people or f"{one.embedding is None} {one.is_variant}" for one in pictures])
+    kinds = np.array([f"{one.people} {one.is_clip} {one.is_variant}" for one in pictures])
     counts = dict(zip(*np.unique(kinds, return_counts=True), strict=True))
     weights = np.array([counts[kind] ** -0.5 for kind in kinds]) * [one.kinds != FROZEN for one in pictures]
-    is_clip = np.array([one.embedding is None for one in pictures])
+    is_clip = np.array([one.is_clip for one in pictures])
 
     def line(share: float, chosen: NDArray[np.bool_]) -> Numbers:
         mixed = (seen[chosen] - middle) / spread @ (share, 1 - share)
@@ -95,7 +95,7 @@ def lessons_of(pictures: Sequence[Picture], channels: Sequence[Channels], reader
         most = len(one.views.local_pictures)
         few = int(np.random.default_rng(k).integers(1, most + 1))
         for count in (most, few) if one.people or one.kinds == FROZEN else (most if k % 3 else few,):
-            opinion = reader.opinion(own.seen(count), is_clip=one.embedding is None)
+            opinion = reader.opinion(own.seen(count), is_clip=one.is_clip)
             told = one if one.kinds == FROZEN else replace(one, opinion=opinion)
             found.append(lesson(told, replace(one.views, local_pictures=one.views.local_pictures[:count])))
     return found

@@ -95,19 +95,24 @@ def loss_of(read: tuple[Tensor, Tensor, Tensor], lesson: Lesson) -> Tensor:
     return 10 * opinion + 5 * order / shares + kinds + 2 * embedding.sum() / lesson.embedded.sum()
 
 
+def sets_of(pictures: Sequence[Picture]) -> list[list[Picture]]:
+    """Each set of people's pictures, and the pans over them."""
+    of_people = sorted({(one.people, one.is_clip) for one in pictures if one.people})
+    return [[one for one in pictures if (one.people, one.is_clip) == who] for who in of_people]
+
+
 class Lessons:
     """Draws of a step's pictures, and their labels."""
 
     def __init__(self, pictures: Sequence[Picture]) -> None:
         self.pictures = pictures
-        sets = sorted({one.people for one in pictures} - {""})
-        self.sets = [[one for one in pictures if one.people == name] for name in sets]
+        self.sets = sets_of(pictures)
         by_content: dict[str, list[Picture]] = {}
         for one in pictures:
             if one.content:
                 by_content.setdefault(one.content, []).append(one)
         ladders = [sorted(some, key=lambda one: one.kinds != (PRISTINE,)) for some in by_content.values()]
-        kinds = {some[0].content: (some[0].is_variant, some[0].embedding is None) for some in ladders}
+        kinds = {some[0].content: (some[0].is_variant, some[0].is_clip) for some in ladders}
         self.ladders = [
             [some for some in ladders if kinds[some[0].content] == kind]
             for kind in ((False, False), (True, False), (False, True))

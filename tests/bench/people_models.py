@@ -63,7 +63,7 @@ def pan(pixels: Pixels, frames: int) -> list[Pixels]:
     return [pixels[top : top + height, left : left + width] for top, left in corners]
 
 
-def _write(frames: Sequence[Pixels], path: Path) -> None:
+def write_frames(frames: Sequence[Pixels], path: Path) -> None:
     """A clip of 10 frames a second of which nothing is seen to be lost."""
     height, width = (side // 2 * 2 for side in frames[0].shape[:2])
     with av.open(str(path), "w") as file:
@@ -107,7 +107,7 @@ class Model:
         with tempfile.TemporaryDirectory() as folder:
             clips = [Clip(clip_id=f"{k}", uri=str(Path(folder) / f"{k}.mp4")) for k in range(len(opinions))]
             for one, clip in zip(opinions, clips, strict=True):
-                _write(pan(one.read(), PAN_FRAMES), Path(clip.uri))
+                write_frames(pan(one.read(), PAN_FRAMES), Path(clip.uri))
             return self.of(clips, opinions[0].shown_size)
 
     def of_pictures(self, pictures: Sequence[Pixels]) -> Numbers:
