@@ -35,7 +35,6 @@ COPIES = (
 FREEZES = (("frozen", 0.5), ("frozen", 1.0), ("dropped_frames", 0.7), ("judder", 0.8))
 PER_REPEAT, MOST_LOST = 0.05, 0.5
 POINTS_PER_VMAF = 0.014  # what a copy loses by the student for each of VMAF's 100, mean of 810 copies
-
 # Heights of a picture that is enlarged, CRFs below the last, and its size then: as of avt-image-quality.
 SMALL, QUALITIES, ENLARGED = range(144, 897, 16), (0, 44), (2160, 2160)
 LIKE_PEOPLE = "enlarged"  # in place of a set of people's opinions
@@ -107,6 +106,11 @@ def gather_enlarged(
             yield still
             if not which:
                 yield _panned(still, pixels, shown_to_people, path, generator)
+
+
+def photograph_of(picture: Picture) -> str:
+    """Name of the file that an enlarged picture, or the pan over it, was made of."""
+    return picture.name.partition("/")[0]
 
 
 def gather_clips(photographs: Sequence[Path], views: ViewsConfig, folder: Path, student: Student) -> Iterator[Picture]:

@@ -19,7 +19,14 @@ import torch
 from accelerate import PartialState
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from tests.bench.embedded_clips import gather_clips, gather_enlarged, gather_ladders, gather_pans
+from tests.bench.embedded_clips import (
+    LIKE_PEOPLE,
+    gather_clips,
+    gather_enlarged,
+    gather_ladders,
+    gather_pans,
+    photograph_of,
+)
 from tests.bench.embedded_material import FROZEN, Picture, gather_crops, gather_stills, learn_labels
 from tests.bench.embedded_order import ladders_of, put_in_order
 from tests.bench.embedded_text import channels_of, fit_reader, lesson, lessons_of
@@ -69,14 +76,13 @@ def main(
     material, labels = learn_labels(config)
     stills = list(gather_stills(config, material, labels, views, out))
     named = StudentCard(views=config.views(), embedding=config.embedding, name="labels", trained_on=[])
-    student_embeddings = Embeddings(config)
-    student_embeddings.usual = material.usual
-    student = Student(student_embeddings.network, labels, named, usual=material.usual)
+    embeddings = Embeddings(config)
+    student = Student(embeddings.network, labels, named, usual=material.usual)
     unseen = {path.name for path in without.iterdir()} if without else set()
     photographs = [one for one in find_pictures([sources], seed=77) if one.name not in unseen]
     clips = list(gather_clips(photographs[:moving], views, out, student))
     ladders = list(gather_ladders(config.moving.ladders if config.moving else [], views, student))
-    made = gather_enlarged(photographs[:enlarged], student_embeddings, labels, views, out)
+    made = gather_enlarged(photographs[:enlarged], embeddings, labels, views, out)
     teach(
         stills,
         [*gather_pans(config, stills, views, out), *made],
@@ -114,9 +120,12 @@ def teach(
     model, processor = load_for_training(card, threads=torch.get_num_threads(), dtype="float32", hardware=WHOLE_COPIES)
     kinds = ([one for one in stills if not one.is_variant], moves, ladders)
     held = {one for some in kinds for one in sorted({one.content for one in some} - {""})[-HELD:]}
-    # With pictures held out, these choose the weights; as pans, too.
-    judged = [one for some in (stills, shown) for one in [one for one in some if one.people and one.fold == 1][::2]]
+    judged = []  # with pictures held out: chooses the weights
+    for some in (stills, shown):
+        judged += [one for one in some if one.people and one.fold == 1][::2]
     kept_out = held | {one.name for one in judged}
+    photographs = {one.removesuffix(" (moving)") for one in held}
+    kept_out |= {one.name for one in shown if one.people == LIKE_PEOPLE and photograph_of(one) in photographs}
     to_learn = [one for one in [*stills, *clips] if kept_out.isdisjoint((one.content, one.name))]
     learned = [one for one in to_learn if one.kinds != FROZEN]
     head = None if text_alone else teach_tower(model.eval(), processor, learned, out, max_steps=tower_steps, rate=7e-4)
