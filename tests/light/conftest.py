@@ -51,7 +51,7 @@ def unsure(student_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     for path in student_folder.iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
     drawn = np.random.default_rng(1).standard_normal((3, SIZE)).astype(np.float32) / 50
-    Width(weights=drawn.astype(np.float64), biases=np.zeros(3), floor=0.1, scale=0.2).save(folder)
+    Width(weights=drawn.astype(np.float64), biases=np.zeros(3), scale=0.2).save(folder)
     return folder
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from jobs.cascade import choose
 from jobs.request import ScoreRequest, inputs_of
@@ -229,7 +231,7 @@ def test_the_width_holds_two_thirds_of_new_opinions_and_is_wider_where_they_are_
     generator = np.random.default_rng(0)
     count, signal = 600, generator.standard_normal(SIZE) / np.sqrt(SIZE)
     far = generator.random(count) < 0.3  # less like the others, and harder
-    embeddings = generator.standard_normal((count, SIZE)) * np.where(far, 2.0, 1.0)[:, None]
+    embeddings = generator.standard_normal((count, SIZE)) * np.where(far, 4.0, 1.0)[:, None]
     labels = embeddings @ signal + generator.standard_normal(count) * np.where(far, 1.0, 0.5)
     known = LabelledSet(embeddings=embeddings[:300], labels=labels[:300])
     folds = folds_of([str(n) for n in range(300)])
@@ -240,14 +242,34 @@ def test_the_width_holds_two_thirds_of_new_opinions_and_is_wider_where_they_are_
     assert found[far[300:]].mean() > 1.1 * found[~far[300:]].mean()
 
 
-def test_the_width_is_less_at_the_ends_of_the_scale_and_old_files_mean_what_they_meant(tmp_path: Path) -> None:
+def test_the_width_is_less_at_the_ends_of_the_scale(tmp_path: Path) -> None:
     drawn = np.random.default_rng(0).standard_normal((3, SIZE)) / 50
-    width = Width(weights=drawn, biases=np.zeros(3), floor=0.1, scale=0.2, least_slope=0.25)
+    width = Width(weights=drawn, biases=np.zeros(3), scale=0.2, least_spread=0.3, least_slope=0.25)
     same = np.ones((4, SIZE))
     found = width.of(same, np.array([3.0, 2.0, 1.1, 5.0]))
     assert found / found[0] == pytest.approx([1.0, 0.75, 0.25, 0.25])
     width.save(tmp_path)
     again = Width.load(tmp_path, size=SIZE)
-    assert again is not None and again.least_slope == 0.25
-    before = Width(weights=drawn, biases=np.zeros(3), floor=0.1, scale=0.2).of(same, np.array([3.0, 2.0, 1.1, 5.0]))
-    assert np.ptp(before) == 0
+    assert again is not None and (again.least_slope, again.least_spread) == (0.25, 0.3)
+
+
+def test_the_spread_of_members_counts_where_it_is_more_than_usual() -> None:
+    members = np.zeros((2, SIZE))
+    members[1, 0] = 2.0  # they differ by the first number alone: a spread of it
+    width = Width(weights=members, biases=np.zeros(2), scale=0.5, least_spread=1.0)
+    seen = np.zeros((4, SIZE))
+    seen[:, 0] = [0.1, 1.0, 1.5, 3.0]
+    assert width.of(seen, np.full(4, 3.0)) == pytest.approx([0.5, 0.5, 0.75, 1.5])
+
+
+@pytest.mark.parametrize(("error", "at_the_end"), [([0.1, 0.2], 1.0), ([0.1, 0.2, 0.25], 0.25)])
+def test_widths_of_files_of_before_mean_what_they_meant(error: list[float], at_the_end: float, tmp_path: Path) -> None:
+    weights, wanted = np.zeros((2, SIZE), dtype=np.float32), np.full(2, 0.2 * (0.5 + 0.1))
+    weights[1, 0] = 2.0
+    tensors = {"weights": torch.from_numpy(weights), "biases": torch.zeros(2), "error": torch.tensor(error)}
+    save_file(tensors, tmp_path / WIDTH)
+    width = Width.load(tmp_path, size=SIZE)
+    seen = np.zeros((2, SIZE))
+    seen[:, 0] = 0.5
+    assert width is not None
+    assert width.of(seen, np.array([3.0, 5.0])) == pytest.approx(wanted * [1.0, at_the_end])

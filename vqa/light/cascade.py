@@ -1,13 +1,14 @@
 """How unsure a student is of a clip.
 
 An ensemble of directions, each fitted without two folds of people's pictures, spreads where a clip is unlike what they
-learned from. The spread is scaled by split conformal prediction with locally weighted residuals (Lei et al. 2018, JASA
-113, section 5.2), so that it is an error on the scale of opinions.
+learned from. Among pictures that are like them it says nothing of errors, so it counts where it is MORE than usual. The
+width is scaled by split conformal prediction with locally weighted residuals (Lei et al. 2018, JASA 113, section 5.2),
+so that it is an error on the scale of opinions.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Self
@@ -27,18 +28,23 @@ from vqa.metrics.conformal import half_width
 
 FOLDS = 5
 COVERAGE = 0.683  # one deviation of a normal error
+MORE = 2.0  # times the median spread of rows that a member has not learnt from
 LEAST_SLOPE = 0.25  # people disagree at the ends of the scale too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Width:
-    """Error to expect of a score: `scale * (members' spread + floor) * slope(score)`."""
+    """Error to expect of a score, by the spread of the members.
+
+    It is `scale * (max(spread, least_spread) + floor) * slope(score)`.
+    """
 
     weights: Matrix  # [members, D], as float32 holds them
     biases: Matrix  # [members]
-    floor: float
     scale: float
-    least_slope: float = 1.0  # 1: the slope does not count, as in files of before
+    least_spread: float = 0.0  # 0: any spread counts, as in files of before
+    floor: float = 0.0  # as these have
+    least_slope: float = 1.0  # 1: the slope does not count, as in the oldest
 
     def of(self, embeddings: Matrix, scores: Matrix) -> Matrix:
         """Half widths [N] on 1-5, holding 68 % of opinions, of embeddings [N, D]."""
@@ -51,7 +57,8 @@ class Width:
         return np.abs(residuals), self._widths(spread, scores)
 
     def _widths(self, spread: Matrix, scores: Matrix) -> Matrix:
-        return np.asarray(self.scale * (spread + self.floor) * _slope(scores, self.least_slope))
+        unsure = np.maximum(spread, self.least_spread) + self.floor
+        return np.asarray(self.scale * unsure * _slope(scores, self.least_slope))
 
     @classmethod
     def fit(cls, sets: Sequence[LabelledSet], folds: Sequence[Matrix | None], config: RegressionConfig) -> Self:
@@ -74,17 +81,16 @@ class Width:
         biases = np.array([one.bias for one in members]) * points
         left_out = folds[0] if folds[0] is not None else np.zeros(len(first.labels))
         residuals, spread, scores = _left_out(first, left_out, weights, biases)
-        floor = float(np.median(spread))
-        slopes = _slope(scores, LEAST_SLOPE)
-        scale = half_width(residuals / ((spread + floor) * slopes), coverage=COVERAGE)
-        return cls(weights=weights, biases=biases, floor=floor, scale=scale, least_slope=LEAST_SLOPE)
+        least = MORE * float(np.median(spread))
+        unscaled = cls(weights=weights, biases=biases, scale=1.0, least_spread=least, least_slope=LEAST_SLOPE)
+        return replace(unscaled, scale=half_width(residuals / unscaled._widths(spread, scores), coverage=COVERAGE))
 
     def save(self, folder: Path) -> None:
         """Write width.safetensors into a student's folder."""
         tensors = {
             "weights": torch.from_numpy(self.weights.astype(np.float32)),
             "biases": torch.from_numpy(self.biases),
-            "error": torch.tensor([self.floor, self.scale, self.least_slope], dtype=torch.float64),
+            "error": torch.tensor([self.floor, self.scale, self.least_slope, self.least_spread], dtype=torch.float64),
         }
         with replacing(folder / WIDTH) as draft:
             draft.write_bytes(as_bytes(tensors))
@@ -96,17 +102,24 @@ class Width:
             return None
         try:
             tensors = load_file(folder / WIDTH)
-            floor, scale, *rest = tensors["error"].tolist()
-            least_slope = rest[0] if rest else 1.0
+            error = tensors["error"].tolist()
+            floor, scale, least_slope, least_spread = error + [1.0, 0.0][len(error) - 2 :]
             weights, biases = tensors["weights"].double().numpy(), tensors["biases"].double().numpy()
-            if weights.shape != (len(biases), size) or not all(map(math.isfinite, (floor, scale, least_slope))):
+            if weights.shape != (len(biases), size) or not all(map(math.isfinite, error)):
                 raise ValueError(f"{weights.shape} weights for embeddings of {size}")
-        except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
-            what = " ".join(str(error).split())[:200]
+        except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as problem:
+            what = " ".join(str(problem).split())[:200]
             raise ModelError(
                 f"student {folder}: {WIDTH} cannot be used ({what}); make it anew with `vqa distill`"
-            ) from error
-        return cls(weights=weights, biases=biases, floor=floor, scale=scale, least_slope=least_slope)
+            ) from problem
+        return cls(
+            weights=weights,
+            biases=biases,
+            scale=scale,
+            least_spread=least_spread,
+            floor=floor,
+            least_slope=least_slope,
+        )
 
 
 def _left_out(first: LabelledSet, folds: Matrix, weights: Matrix, biases: Matrix) -> tuple[Matrix, Matrix, Matrix]:
