@@ -48,6 +48,7 @@ import imageio_ffmpeg
 import numpy as np
 
 from vqa.data.synthetic.encoding import without_realtime
+from vqa.media.backends.base import BackendName
 
 CLIP = Path(__file__).parents[2] / "vqa/assets/clips/big_buck_bunny.mp4"
 KEYFRAMES, TILE = 16, (256, 144)
@@ -87,7 +88,7 @@ def make(folder: Path, name: str) -> Path:
 # --- the ways: (path, times, threads) -> packets decoded, None where they cannot be counted ---------------------------
 
 
-def ours(backend: str) -> Callable[[str, np.ndarray, int], int | None]:
+def ours(backend: BackendName) -> Callable[[str, np.ndarray, int], int | None]:
     """As `look` asks: tiles and native frames in one call."""
     from vqa.media import decode
     from vqa.media.backends import pyav
@@ -261,7 +262,7 @@ def main(folder: Path, *, threads: int, repeats: int, cases: list[str], ways: li
     for case in cases:
         path = make(folder, case)
         with av.open(str(path)) as container:
-            seconds = float(container.duration) / 1e6
+            seconds = float(container.duration or 0) / 1e6
         times = np.round((np.arange(KEYFRAMES) + 0.5) / KEYFRAMES * seconds * 25) / 25
         rows[case] = {way: [] for way in lines}
         for repeat in range(repeats):

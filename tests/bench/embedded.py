@@ -20,8 +20,9 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 from PIL import Image
-from rivals import Judged, judge, table
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.bench.rivals import Judged, judge, table
 from vqa import Scorer
 from vqa.data.synthetic.encoding import encode_video
 from vqa.data.synthetic.sources import FPS
@@ -55,8 +56,8 @@ def held_out(ladder: Path, model: str, iqa_python: Path | None) -> None:
         named = [any(word in row["reason"] for word in NAMES[name]) for row in some]
         told += named
         if len(some) >= 5:
-            values = [row["score"] for row in some], [rows[row["clip_id"]]["opinion"] for row in some]
-            print(f"  {name:18s} n={len(some):3d}  SRCC {srcc(*values):6.3f}  named {np.mean(named):.0%}")
+            both = [row["score"] for row in some], [rows[row["clip_id"]]["opinion"] for row in some]
+            print(f"  {name:18s} n={len(some):3d}  SRCC {srcc(*both):6.3f}  named {np.mean(named):.0%}")
     print(f"distortion of {len(told)} single-distortion clips named: {np.mean(told):.1%}")
     by_clip = {row["clip_id"]: row["score"] for row in kept}
     values = [by_clip.get(clip, float("nan")) for clip in rows]

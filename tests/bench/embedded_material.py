@@ -47,7 +47,7 @@ LOOKS_LIKE = {
     "less_contrast": "contrast",
     "quantise": "banding",
 }
-GRADE_NOISE, NUMBER_NOISE = 0.4, 0.12  # standard deviations about the opinion in an answer to learn from
+NOISE = np.array([0.4, 0.12])  # standard deviations of grade and numbers in an answer to learn from
 FROZEN = ("frozen",)
 VARIED = "pcuid"  # whose pictures have variants: few of other sets are like them
 CROPS, DEGRADED = 3, 7  # variants of a picture
@@ -97,7 +97,7 @@ class Picture:
 
         So the numbers are not read off the grade, and their digits' chances spread as opinions do.
         """
-        graded, said = np.clip(self.opinion + (GRADE_NOISE, NUMBER_NOISE) * generator.standard_normal(2), 1, 5).tolist()
+        graded, said = np.clip(self.opinion + NOISE * generator.standard_normal(2), 1, 5).tolist()
         if self.is_known:
             reason = ladder_reason(generator, graded, self.damage, [self.level] * len(self.damage))
         else:
@@ -207,9 +207,9 @@ def _variants(
 
     made = [(picture, 0.0)] + [(part((0.35, 0.9), (0.7, 1.2)), 0.0) for _ in range(CROPS)]
     for k, kind in enumerate(generator.choice(list(DEGRADATIONS), DEGRADED, replace=False).tolist()):
-        level = int(generator.integers(1, LEVELS + 1 if k < DEGRADED // 2 else 3))
+        rung = int(generator.integers(1, LEVELS + 1 if k < DEGRADED // 2 else 3))
         whole = part((0.6, 1.0), (0.7, 1.0)) if generator.random() < 0.6 else picture
-        made.append((degrade(whole, kind, level, generator), level / LEVELS))
+        made.append((degrade(whole, kind, rung, generator), rung / LEVELS))
     for k, (pixels, level) in enumerate(made):
         row = embedding if k == 0 else embeddings.of_picture(pixels).astype(np.float64)
         windows, shown = look_at_picture(pixels, folder / "seen.png", views, k)

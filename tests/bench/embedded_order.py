@@ -142,29 +142,29 @@ def put_in_order(model: Model, processor: object, ladders: Ladders, *, max_steps
         with torch.no_grad():
             was = pooled_of(before, processor, windows, SEEN[0])
         read, told = ([slope * one[k][:, k] + start for k, (slope, start) in enumerate(lines)] for one in (found, was))
-        loss = 20 * sum(functional.mse_loss(*(one[stills] for one in pair)) for pair in zip(read, told, strict=True))
+        parts = [20 * functional.mse_loss(own[stills], other[stills]) for own, other in zip(read, told, strict=True)]
         for some in (slice(None), slice(len(ladders.sets) * OF_SET)):  # those of people twice
-            loss += 10 * sum(functional.smooth_l1_loss(one[some], opinion[some], beta=0.2) for one in read)
+            parts += [10 * functional.smooth_l1_loss(one[some], opinion[some], beta=0.2) for one in read]
         for place, is_still in places:
             label = opinion[place]
             for one in read:
                 gap = one[place][0] - one[place][1:]
-                loss += 5 / 4 * functional.smooth_l1_loss(gap, label[0] - label[1:], beta=0.1)
-                loss += is_still * 0.25 / 8 * functional.softplus((MARGIN - gap) / MARGIN).mean()
+                parts.append(5 / 4 * functional.smooth_l1_loss(gap, label[0] - label[1:], beta=0.1))
+                parts.append(is_still * 0.25 / 8 * functional.softplus((MARGIN - gap) / MARGIN).mean())
         if ladders.crops:
             damaged, vmaf = ladders.draw_crops(generator)
             slope, start = lines[0]
             features = pooled(visual, responses(visual, processor.image_processor, damaged))  # type: ignore[attr-defined]
             lost = (slope * features[:, 0] + start).view(GROUPS, -1)
             lost = lost[:, :1] - lost[:, 1:]
-            loss += OF_CROPS * functional.smooth_l1_loss(lost, POINTS_PER_VMAF * 100 / 4 * (1 - vmaf), beta=0.1)
+            parts.append(OF_CROPS * functional.smooth_l1_loss(lost, POINTS_PER_VMAF * 100 / 4 * (1 - vmaf), beta=0.1))
         spread = was[0].std(0).clamp(min=1e-3)
         for one, other in zip(found, was, strict=True):
-            loss += ((one - other) / spread)[:, 2:].square().mean()
+            parts.append(((one - other) / spread)[:, 2:].square().mean())
         for group in optimiser.param_groups:
             group["lr"] = rate_at(step, steps=max_steps, peak=rate, warm=20)
         optimiser.zero_grad()
-        loss.backward()
+        torch.stack(parts).sum().backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0, error_if_nonfinite=True)
         optimiser.step()
         mean.update_parameters(visual)

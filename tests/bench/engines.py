@@ -69,8 +69,8 @@ def main() -> None:
             kept.make(f"transformers serve, {dtype}", partial(served, kept.views, command, Path(place) / "log"))
         if wish.vllm:
             ways = {"": [], ", deterministic": ["--deterministic"], ", tensor_parallel 2": ["--parts", "2"]}
-            for name, more in ways.items():
-                kept.make(f"vllm, float32{name}", partial(start_vllm, kept.views, wish.vllm, Path(place), *more))
+            for name, flags in ways.items():
+                kept.make(f"vllm, float32{name}", partial(start_vllm, kept.views, wish.vllm, Path(place), *flags))
             serve = [wish.vllm, "-m", "vllm.entrypoints.openai.api_server", "--model", str(EMBEDDED)]
             serve += ["--dtype", "float32", "--max-model-len", "4096", "--enforce-eager"]
             serve += ["--limit-mm-per-prompt", '{"image": 20, "video": 0}']

@@ -14,6 +14,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,7 +42,7 @@ def encoder_operations(wholes: tuple[int, int, int], crops: tuple[int, int, int]
     """Of the encoder: two for each product, of so many pictures of a height and width."""
     network, found = EfficientNetLite0(), [0]
 
-    def count(module: torch.nn.Module, _: object, output: torch.Tensor) -> None:
+    def count(module: Any, _: object, output: torch.Tensor) -> None:
         found[0] += 2 * output.numel() * module.convolution.weight[0].numel()
 
     for module in network.modules():

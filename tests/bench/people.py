@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -234,19 +235,19 @@ def main(
     def along(pictures: Sequence[Pixels]) -> Numbers:
         return regressor.along(np.stack([embeddings.of_picture(one) for one in pictures]))
 
-    def of_clips(rows: Sequence[Label]) -> Numbers:
+    def of_clips(folder: Path, rows: Sequence[Label]) -> Numbers:
         found = np.full(len(rows), np.nan)
         for k, row in enumerate(rows):
             try:
-                seen = embeddings.of_clip(Clip(clip_id=row["clip_id"], uri=str(clips_folder / row["uri"])))
+                seen = embeddings.of_clip(Clip(clip_id=row["clip_id"], uri=str(folder / row["uri"])))
             except ClipError as error:
                 print(f"left out: {error}")
             else:
                 found[k] = regressor.along(seen[None])[0]
         return found
 
-    if clips_folder := clips:
-        ladder_lines(clips_folder, of_clips, "students")
+    if clips:
+        ladder_lines(clips, partial(of_clips, clips), "students")
     orders(along, held_out, contents, "students")
 
 

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +104,8 @@ def main(count: int, pairs: int) -> None:
                 plain = meter.cost_of(lambda: loop(work[SHORT:]))
                 show("plain loop", plain, count)
                 for name, executor in (("local", here), ("Ray", ray)):
-                    short = meter.cost_of(lambda executor=executor: through(executor, work[:SHORT]))
-                    long = meter.cost_of(lambda executor=executor: through(executor, work))
+                    short = meter.cost_of(partial(through, executor, work[:SHORT]))
+                    long = meter.cost_of(partial(through, executor, work))
                     cost = Cost(*(a - b for a, b in zip(long, short, strict=True)))
                     ratios[name].append(Cost(*(a / b for a, b in zip(plain, cost, strict=True))))
                     show(name, cost, count)

@@ -123,11 +123,11 @@ def main(config: DistillConfig, *, seeds: int, only: list[str], across: bool) ->
                         scores = fits.head(settings, other).opinions(rows)
                         found.setdefault((one, f"trained on {other}"), []).append(scores)
         for (one, how), each in found.items():
-            opinions = tests[one][1]
+            labels = tests[one][1]
             mean = np.mean(each, axis=0)
-            low, high = interval(replicates(mean, opinions, resamples=2000)["srcc"]) or (float("nan"),) * 2
-            spread = " ".join(f"{srcc(scores, opinions):.3f}" for scores in each)
-            value = f"{srcc(mean, opinions):6.3f}  {low:6.3f} to {high:.3f}  {len(mean):4} of {len(opinions)}"
+            low, high = interval(replicates(mean, labels, resamples=2000)["srcc"]) or (float("nan"),) * 2
+            spread = " ".join(f"{srcc(scores, labels):.3f}" for scores in each)
+            value = f"{srcc(mean, labels):6.3f}  {low:6.3f} to {high:.3f}  {len(mean):4} of {len(labels)}"
             print(f"{name:30} {f'{one}, {how}':38} {value}  {spread}", flush=True)
 
 

@@ -10,7 +10,6 @@ embedded.py prints the same rows beside the model's. PATH: the Python of the env
 import argparse
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -157,4 +156,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -27,7 +27,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 import jobs.score
 from jobs.probe import DRIVER_ROWS, _driver_seconds
-from jobs.request import ScoreInputs, ScoreRequest
+from jobs.request import ScoreInputs, ScoreRequest, inputs_of
 from jobs.resume import Work, run_key, stamp
 from jobs.score import score
 from jobs.stages import Resources, Sample
@@ -125,7 +125,7 @@ def write_list(folder: Path, rows: int, *, videos: bool = False) -> Path:
 
 def run(path: Path, out: Path, engine: str, *, two: bool) -> None:
     """One run in this process; its measures as JSON."""
-    jobs.score.stages_of = two_stages if two else one_stage  # type: ignore[assignment]
+    jobs.score.stages_of = two_stages if two else one_stage  # type: ignore[attr-defined, assignment]
     began, first = time.monotonic(), [0.0]
 
     def watch() -> None:
@@ -182,7 +182,7 @@ def driver(given: argparse.Namespace) -> None:
         with tempfile.TemporaryDirectory(dir=given.folder) as out:
             found.append(measured(f"{rows:<7}", given, path, Path(out))["cpu_seconds"])
     each = (found[1] - found[0]) / (given.rows - START_ROWS)
-    items = [Work(clip=clip) for clip in jobs.score.inputs_of(ScoreRequest(sources=(str(path),), out=Path())).clips]
+    items = [Work(clip=clip) for clip in inputs_of(ScoreRequest(sources=(str(path),), out=Path())).clips]
     rows_ = list(NamingStage(settings="s").process(items[:DRIVER_ROWS]))
     began = time.process_time()
     _driver_seconds(rows_)

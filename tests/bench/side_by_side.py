@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from tests.bench.people import baselines, ladders_of, left_out
-from tests.bench.people_models import Model, line
+from tests.bench.people import as_clips, baselines, ladders_of, left_out
+from tests.bench.people_models import Model, Numbers, line
 from tests.bench.rivals import ask, serving
 from tests.support.people import PEOPLE
 from vqa.config import load_config
@@ -47,7 +47,7 @@ def main(config: DistillConfig, iqa_python: Path | None, model: str, every: int)
         asked_of = np.flatnonzero(in_fold)[::every]
         is_test = np.isin(np.arange(len(opinions)), asked_of)
         test = [one for one, own in zip(opinions, is_test, strict=True) if own]
-        found: dict[str, Sequence[float]] = {}
+        found: dict[str, Sequence[float] | Numbers] = {}
         seconds = dict.fromkeys([*names, "student"], 0.0)
         said: dict[str, list[float]] = {name: [] for name in names}
         for one in test:
@@ -65,13 +65,15 @@ def main(config: DistillConfig, iqa_python: Path | None, model: str, every: int)
         found[f"embedded model: {model}"] = asked.of_opinions(test)
         seconds["embedded model, with its look"] = time.perf_counter() - started
         others = [one for other, _, one in everything if other is not people]
-        by_all, by_pixels = left_out(in_fold, opinions, whole, [*others, *ladder], config)
-        found["light tier"], found["light tier, by pixels alone"] = by_all[::every], by_pixels[::every]
+        panned = as_clips(opinions, embeddings, config)
+        by_all, by_pixels, as_clip = left_out(in_fold, opinions, whole, panned, [*others, *ladder], config)
+        for name, scores in (("", by_all), (", by pixels alone", by_pixels), (", as clips", as_clip)):
+            found[f"light tier{name}"] = scores[::every]
         for name, values in found.items():
-            scores = np.array(values)
-            has = np.isfinite(scores)
+            said_of = np.array(values)
+            has = np.isfinite(said_of)
             what = f"{people.name}, fold {people.test_fold}, {name}"
-            line(what, scores[has], whole.labels[is_test][has], expected=int(in_fold.sum()))
+            line(what, said_of[has], whole.labels[is_test][has], expected=int(in_fold.sum()))
         rates = ", ".join(f"{name} {len(test) / spent:.2f}" for name, spent in seconds.items())
         print(f"{people.name}, pictures/s on one thread: {rates}", flush=True)
     if server is not None:

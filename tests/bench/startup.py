@@ -119,7 +119,7 @@ def parts() -> dict[str, Cost]:
         config = build(ViewsConfig, scorer.card.views, where="embedded")
         views: Views = guard.run(look, clip, config, seed=view_seed(guard.run(fingerprint, clip.uri), clip))
 
-    prefill, roll_out = module.prefill, module.roll_out
+    prefill, roll_out = module.prefill, module.roll_out  # type: ignore[attr-defined]
 
     def timed_prefill(*arguments: Any) -> Any:
         with part("prefill"):
@@ -129,7 +129,7 @@ def parts() -> dict[str, Cost]:
         with part("generate"):
             return roll_out(*arguments, **options)
 
-    module.prefill, module.roll_out = timed_prefill, timed_roll_out  # type: ignore[assignment]
+    module.prefill, module.roll_out = timed_prefill, timed_roll_out  # type: ignore[attr-defined, assignment]
     (score,) = scorer.score([views])
     with part("write"), tempfile.TemporaryDirectory() as folder:
         from vqa.data.score_table import ScoreRow, ScoreTable

@@ -25,6 +25,7 @@ import math
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -137,6 +138,9 @@ def check() -> None:
     clean = [Image.open(path) for path in sorted((folder.parent / "ref_dir").glob("*.bmp"))]
     noise = np.random.default_rng(0)
 
+    def blurred(image: Image.Image, sigma: float) -> Image.Image:
+        return image.filter(ImageFilter.GaussianBlur(sigma))
+
     def jpeg(image: Image.Image, quality: int) -> Image.Image:
         file = io.BytesIO()
         image.save(file, "JPEG", quality=quality)
@@ -147,9 +151,9 @@ def check() -> None:
         return Image.fromarray(pixels.clip(0, 255).round().astype(np.uint8))
 
     harms: dict[str, list[Callable[[Image.Image], Image.Image]]] = {
-        "blur, sigma 0 1 2 4": [lambda i, s=s: i.filter(ImageFilter.GaussianBlur(s)) for s in (0, 1, 2, 4)],
-        "JPEG, quality 95 40 20 10": [lambda i, q=q: jpeg(i, q) for q in (95, 40, 20, 10)],
-        "noise, sigma 0 10 20 40": [lambda i, s=s: noisy(i, s) for s in (0, 10, 20, 40)],
+        "blur, sigma 0 1 2 4": [partial(blurred, sigma=s) for s in (0, 1, 2, 4)],
+        "JPEG, quality 95 40 20 10": [partial(jpeg, quality=q) for q in (95, 40, 20, 10)],
+        "noise, sigma 0 10 20 40": [partial(noisy, sigma=s) for s in (0, 10, 20, 40)],
     }
     for harm, steps in harms.items():
         for name, judge in named.items():
