@@ -202,7 +202,9 @@ def _score(
     elif not is_interrupted:
         Console().print(overview(rows, out=out, place=shown))
     speed = f", {rate:.2f} clips/s" if rate else ""
-    progress.say(f"{counted(progress.clips_done, 'clip')} scored in {duration(seconds)}{speed}")
+    # in a cascade a clip of both tiers has had two rows
+    noun, done = ("row", "written") if config.tier == "cascade" else ("clip", "scored")
+    progress.say(f"{counted(progress.clips_done, noun)} {done} in {duration(seconds)}{speed}")
     if is_interrupted:
         safe = f"{counted(rows.num_rows, 'row')} safe in {printable(shown)}"
         progress.say(f"interrupted; {safe}; the same command resumes")

@@ -3,8 +3,9 @@
 On the same pictures, those of fold 0 of each set, which no row has learnt from.
 SRCC with people's opinions, 95 % bootstrap intervals, of NIQE, BRISQUE, PIQE (PATH: the head of iqa/serve.py; on
 the pixels that the student sees), sharpness, the stored height, what the embedded model writes, and the light tier by a
-student that learnt all but the fold. A line whose pictures are fewer has no value for the others. Then pictures a
-second of each from pixels on, one thread each, one after the other. Skips where opinions are absent.
+student that learnt all but the fold: as it is, by pixels alone, and of the pictures as clips (a slow pan). A line whose
+pictures are fewer has no value for the others. Then pictures a second of each from pixels on, one thread each, one
+after the other. Skips where opinions are absent.
 """
 
 import argparse

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from jobs.cascade import choose
 from jobs.request import ScoreRequest, inputs_of
@@ -16,7 +16,7 @@ from tests.support import clips, failing
 from tests.support.job_runs import Rows, table
 from vqa.console import Engine
 from vqa.errors import ModelError, UsageError
-from vqa.light.card import LINK, WIDTH, student_digest
+from vqa.light.card import CARD, LINK, WEIGHTS, WIDTH, student_digest
 from vqa.light.cascade import FOLDS, Width, folds_of
 from vqa.light.config import RegressionConfig
 from vqa.light.embedding import SIZE, SIZES
@@ -232,14 +232,20 @@ def test_the_width_holds_two_thirds_of_new_opinions_and_is_wider_where_they_are_
     count, signal = 600, generator.standard_normal(SIZE) / np.sqrt(SIZE)
     far = generator.random(count) < 0.3  # less like the others, and harder
     embeddings = generator.standard_normal((count, SIZE)) * np.where(far, 4.0, 1.0)[:, None]
-    labels = embeddings @ signal + generator.standard_normal(count) * np.where(far, 1.0, 0.5)
+    labels = 3 + 0.2 * (embeddings @ signal + generator.standard_normal(count) * np.where(far, 1.0, 0.5))
     known = LabelledSet(embeddings=embeddings[:300], labels=labels[:300])
     folds = folds_of([str(n) for n in range(300)])
     assert sorted(set(folds.tolist())) == list(range(FOLDS))
     settings = RegressionConfig(emphasis=dict.fromkeys(SIZES, 1.0), strength=0.1)
     width = Width.fit([known], [folds], settings)
+    members = embeddings @ width.weights.T + width.biases
+    slope, start = np.polyfit(members[:300].mean(1), labels[:300], 1)
     found = width.of(embeddings[300:], np.full(300, 3.0))
     assert found[far[300:]].mean() > 1.1 * found[~far[300:]].mean()
+    said = slope * members[300:].mean(1) + start
+    assert 0.58 < (np.abs(labels[300:] - said) <= found).mean() < 0.8
+    usual = width.scale * width.least_spread
+    assert 0.5 < np.isclose(found, usual).mean() < 0.95  # most spread no more than usual
 
 
 def test_the_width_is_less_at_the_ends_of_the_scale(tmp_path: Path) -> None:
@@ -260,6 +266,39 @@ def test_the_spread_of_members_counts_where_it_is_more_than_usual() -> None:
     seen = np.zeros((4, SIZE))
     seen[:, 0] = [0.1, 1.0, 1.5, 3.0]
     assert width.of(seen, np.full(4, 3.0)) == pytest.approx([0.5, 0.5, 0.75, 1.5])
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"error": [0.0, -0.2, 0.25, 0.1]}, "none of which is below 0"),
+        ({"error": [0.0, float("nan"), 0.25, 0.1]}, "not every number of error is finite"),
+        ({"error": 0.1}, "not enough values"),
+        ({"weights": [[float("nan")] * SIZE] * 2}, "not every number of weights is finite"),
+        ({"weights": np.zeros((0, SIZE)), "biases": []}, r"weights of \(0, \d+\) and biases of \(0,\)"),
+        ({"biases": 0.1}, r"biases of \(\)"),
+    ],
+)
+def test_a_width_that_says_nothing_is_refused(changed: dict[str, object], says: str, tmp_path: Path) -> None:
+    parts: dict[str, object] = {"weights": np.zeros((2, SIZE)), "biases": [0.0, 0.0], "error": [0.0, 0.2, 0.25, 0.1]}
+    save_file({name: torch.tensor(values) for name, values in (parts | changed).items()}, tmp_path / WIDTH)
+    with pytest.raises(ModelError, match=rf"width.safetensors cannot be used \(.*{says}.*; make it anew"):
+        Width.load(tmp_path, size=SIZE)
+
+
+def test_a_folder_in_place_of_the_width_is_no_student_without_one(tmp_path: Path) -> None:
+    (tmp_path / WIDTH).mkdir()
+    with pytest.raises(ModelError, match=r"width.safetensors cannot be used"):
+        Width.load(tmp_path, size=SIZE)
+
+
+def test_a_student_whose_numbers_are_none_scores_nothing(student_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / CARD).write_bytes((student_folder / CARD).read_bytes())
+    tensors = load_file(student_folder / WEIGHTS)
+    tensors["direction"][7] = float("nan")
+    save_file(tensors, tmp_path / WEIGHTS)
+    with pytest.raises(ModelError, match=r"cannot be used \(not every number of direction is finite"):
+        Student.load(tmp_path)
 
 
 @pytest.mark.parametrize(("error", "at_the_end"), [([0.1, 0.2], 1.0), ([0.1, 0.2, 0.25], 0.25)])

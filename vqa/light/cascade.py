@@ -1,12 +1,11 @@
 """How unsure a student is of a clip.
 
 An ensemble of directions, each fitted without two folds of people's pictures, spreads where a clip is unlike what they
-learned from. Among pictures that are like them it says nothing of errors, so it counts where it is MORE than usual. The
-width is scaled by split conformal prediction with locally weighted residuals (Lei et al. 2018, JASA 113, section 5.2),
-so that it is an error on the scale of opinions.
+learned from. Among pictures that are like them it says little of errors (docs/benchmarks/people.md), so it counts where
+it is MORE than usual. The width is scaled by split conformal prediction with locally weighted residuals (Lei et al.
+2018, JASA 113, section 5.2), so that it is an error on the scale of opinions.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -16,7 +15,6 @@ from typing import Self
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from safetensors.torch import save as as_bytes
 
 from vqa.errors import ModelError
@@ -24,6 +22,7 @@ from vqa.files import replacing
 from vqa.light.card import WIDTH
 from vqa.light.config import RegressionConfig
 from vqa.light.regression import LabelledSet, Matrix, fit_regressor, without
+from vqa.light.weights import finite_tensors
 from vqa.metrics.conformal import half_width
 
 FOLDS = 5
@@ -98,15 +97,17 @@ class Width:
     @classmethod
     def load(cls, folder: Path, *, size: int) -> Self | None:
         """Load the width for embeddings [size]; None without a file. Raises ModelError."""
-        if not (folder / WIDTH).is_file():
+        if not (folder / WIDTH).exists():
             return None
         try:
-            tensors = load_file(folder / WIDTH)
-            error = tensors["error"].tolist()
+            tensors = finite_tensors(folder / WIDTH)
+            error = tensors["error"].reshape(-1).tolist()
             floor, scale, least_slope, least_spread = error + [1.0, 0.0][len(error) - 2 :]
             weights, biases = tensors["weights"].double().numpy(), tensors["biases"].double().numpy()
-            if weights.shape != (len(biases), size) or not all(map(math.isfinite, error)):
-                raise ValueError(f"{weights.shape} weights for embeddings of {size}")
+            if weights.shape != (biases.size, size) or not biases.size:
+                raise ValueError(f"weights of {weights.shape} and biases of {biases.shape} for embeddings of {size}")
+            if min(error) < 0:
+                raise ValueError(f"floor, scale, slope and spread of {error}, none of which is below 0")
         except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as problem:
             what = " ".join(str(problem).split())[:200]
             raise ModelError(

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from safetensors.torch import save as as_bytes
 from scipy.optimize import least_squares
 
@@ -31,6 +30,7 @@ from vqa.light.encoder import EfficientNetLite0
 from vqa.light.enlargement import Enlargement
 from vqa.light.regression import RadialPart, Regressor
 from vqa.light.statistics import Vector
+from vqa.light.weights import finite_tensors
 from vqa.types import Score, Views
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Student:
         """
         card = read_card(folder)
         try:
-            tensors = load_file(folder / WEIGHTS)
+            tensors = finite_tensors(folder / WEIGHTS)
             network, size = _encoder_of(tensors, card)
             head = _head_of(tensors, card, size=size)
             usual = tensors["usual"].numpy() if "usual" in tensors else None
