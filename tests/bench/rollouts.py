@@ -81,6 +81,7 @@ def speed(policy: Policy, *, k: int, new: int, repeats: int) -> None:
     def plain(count: int, *, sample: bool) -> list[list[int]]:
         moved = inputs.to(model.device, dtype=model.dtype)
         with torch.inference_mode():
+            # transformers mixes generate in where nn.Module's __getattr__ hides it from mypy
             out = model.generate(  # type: ignore[operator]
                 **moved,
                 do_sample=sample,

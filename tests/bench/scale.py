@@ -125,6 +125,7 @@ def write_list(folder: Path, rows: int, *, videos: bool = False) -> Path:
 
 def run(path: Path, out: Path, engine: str, *, two: bool) -> None:
     """One run in this process; its measures as JSON."""
+    # other stages where the job looks its own up, in this process alone
     jobs.score.stages_of = two_stages if two else one_stage  # type: ignore[attr-defined, assignment]
     began, first = time.monotonic(), [0.0]
 

@@ -119,6 +119,7 @@ def parts() -> dict[str, Cost]:
         config = build(ViewsConfig, scorer.card.views, where="embedded")
         views: Views = guard.run(look, clip, config, seed=view_seed(guard.run(fingerprint, clip.uri), clip))
 
+    # timed where the engine looks them up: it imports both, and exports neither
     prefill, roll_out = module.prefill, module.roll_out  # type: ignore[attr-defined]
 
     def timed_prefill(*arguments: Any) -> Any:
