@@ -9,6 +9,10 @@ First set, half by a codec: some lessons (rare.py, RARE_CODECS) were since writt
 near to lessons: Motion JPEG (JPEG), VP8 (its key frames are WebP's), bits dropped (banding); and what the label cannot
 see, as VMAF reads luma alone: chroma lost.
 
+`--wide`: the same kinds drawn as `vqa data synth` draws its own, none to three at once, from what VMAF hardly
+sees to what it calls ruinous, so that labels spread as a ladder's do. One kind at three levels spreads them over two
+thirds of that, and over a narrower range a rank correlation is lower, whatever the kind.
+
 Second set, five by a codec, one by a codebook as Cinepak has: chosen after those lessons, by one who saw no model's
 answer and no score but VMAF. Left out as too near to lessons: relatives of H.263 and MPEG-4 (RealVideo, WMV 7, Xvid),
 of JPEG (DV, ProRes, DNxHR) and of ASUS V2; few tones a block (Video 1, RPZA, DXT); elastic bending; lost packets;
@@ -27,6 +31,7 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -38,16 +43,35 @@ from tests.bench.unseen_kinds import (
     FIRST_DAMAGE,
     SECOND_CODECS,
     SECOND_DAMAGE,
+    WIDE,
     Codecs,
     Damage,
     transcoded,
 )
 from vqa.data.synthetic.encoding import CODECS as COMMON
 from vqa.data.synthetic.encoding import encode_video
-from vqa.data.synthetic.ladder import NEAR_LOSSLESS, Label, Rung, find_contents, plan_ladder, write_label
+from vqa.data.synthetic.ladder import (
+    NEAR_LOSSLESS,
+    Label,
+    Rung,
+    find_contents,
+    plan_ladder,
+    sample_distortions,
+    write_label,
+)
 from vqa.data.synthetic.sources import read_pristine
 
 LEVELS, CLIPS = 3, 6  # clips of a content
+
+
+class Harm(NamedTuple):
+    """One kind of damage of a clip."""
+
+    kind: str
+    severity: float  # 0 to 1
+    value: float  # what the kind is told
+
+
 SETS: dict[str, tuple[Codecs, Damage]] = {
     "first": (FIRST_CODECS, FIRST_DAMAGE),
     "second": (SECOND_CODECS, SECOND_DAMAGE),
@@ -61,9 +85,9 @@ def kinds(which: str) -> list[str]:
     return [one for k in (0, 2, 4) for part in (both[:6], both[6:]) for one in part[k : k + 2]]
 
 
-def make(planned: tuple[Rung, str, int], out: Path, which: str = "first") -> Label:
+def make(planned: tuple[Rung, list[Harm]], out: Path, which: str = "first") -> Label:
     """One clip and its label; a label that is there is read (resume)."""
-    rung, kind, level = planned
+    rung, harms = planned
     label_path = out / "labels" / f"{rung.clip_id}.json"
     if label_path.exists():
         found: Label = json.loads(label_path.read_text())
@@ -74,16 +98,15 @@ def make(planned: tuple[Rung, str, int], out: Path, which: str = "first") -> Lab
     codecs, damage = SETS[which]
     coded = NEAR_LOSSLESS
     how, quality = COMMON[coded[0]], coded[1]
-    if kind in codecs:
-        qualities, own = codecs[kind]
-        coded = kind, qualities[level]
+    for kind, _, value in harms:
+        if kind in damage:
+            frames = damage[kind][1](frames, value, generator)
+            continue
+        coded, own = (kind, round(value)), codecs[kind][1]
         if which == "second":
             frames = transcoded(frames, own, coded[1])
         else:
             how, quality = own, coded[1]
-    else:
-        values, change = damage[kind]
-        frames = change(frames, values[level], generator)
     path = out / "clips" / f"{rung.clip_id}.{how.container}"
     encode_video(frames, path, codec=how, quality=quality)
     return write_label(
@@ -94,22 +117,39 @@ def make(planned: tuple[Rung, str, int], out: Path, which: str = "first") -> Lab
         frames=frames,
         clip=path,
         coded=coded,
-        harms=[(kind, (level + 1) / LEVELS)],
+        harms=[(kind, severity) for kind, severity, _ in harms],
         dataset="unseen-ladder",
     )
 
 
-def plan(photographs: Path, seed: int, which: str = "first") -> list[tuple[Rung, str, int]]:
-    """Clips with kind and level: of a content every other one of the kinds, of all contents each kind as often."""
+def plan(photographs: Path, seed: int, which: str = "first") -> list[tuple[Rung, list[Harm]]]:
+    """Clips with one kind at a level: of a content every other one of the kinds, of all contents each as often."""
     rungs = plan_ladder(find_contents([photographs]), clips_per_content=CLIPS, seed=seed, split="test")
-    ordered = kinds(which)
+    ordered, (codecs, damage) = kinds(which), SETS[which]
     contents = sorted({rung.content_id for rung in rungs})
     planned = []
     for rung in rungs:
         content, number = contents.index(rung.content_id), int(rung.clip_id.rpartition("-")[2])
         kind = ordered[(content + 2 * number) % len(ordered)]
-        planned.append((rung, kind, (number + content // len(ordered)) % LEVELS))
+        level = (number + content // len(ordered)) % LEVELS
+        value = (codecs if kind in codecs else damage)[kind][0][level]
+        planned.append((rung, [Harm(kind, (level + 1) / LEVELS, value)]))
     return planned
+
+
+def plan_wide(photographs: Path, seed: int, which: str = "first") -> list[tuple[Rung, list[Harm]]]:
+    """Clips with kinds and severities as `vqa data synth` draws them: none to three at once, each as often."""
+    weights = dict.fromkeys(kinds(which), 1.0)
+    return [
+        (rung, [Harm(kind, severity, at(kind, severity)) for kind, severity in drawn])
+        for rung in plan_ladder(find_contents([photographs]), clips_per_content=CLIPS, seed=seed, split="test")
+        for drawn in [sample_distortions(np.random.default_rng([rung.seed, 1]), weights=weights, codecs=SETS[which][0])]
+    ]
+
+
+def at(kind: str, severity: float) -> float:
+    """Value of a kind at a severity in [0, 1]."""
+    return float(np.interp(severity, (0, 1 / 3, 2 / 3, 1), WIDE[kind]))
 
 
 def levels(labels: Sequence[Label], which: str) -> None:
@@ -134,12 +174,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/unseen"))
     parser.add_argument("--seed", type=int, default=20)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--wide", action="store_true", help="as `vqa data synth` draws, for one kind at three levels")
     parser.add_argument("--levels", action="store_true")
     arguments = parser.parse_args()
     if arguments.photographs is None:
         print("no photographs: nothing made")
         return
-    planned = plan(arguments.photographs, arguments.seed, arguments.which)
+    planned = (plan_wide if arguments.wide else plan)(arguments.photographs, arguments.seed, arguments.which)
     for name in ("clips", "labels"):
         (arguments.out / name).mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(arguments.workers) as pool:

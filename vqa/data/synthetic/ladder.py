@@ -8,7 +8,7 @@ shake). Every clip is a pure function of the source's bytes, its number and the 
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -150,18 +150,27 @@ def plan_ladder(
     ]
 
 
-def sample_distortions(generator: np.random.Generator) -> list[tuple[str, float]]:
+def sample_distortions(
+    generator: np.random.Generator,
+    *,
+    weights: Mapping[str, float] = WEIGHTS,
+    codecs: Container[str] = frozenset(CODECS),
+) -> list[tuple[str, float]]:
     """Sample distortions (name, severity 0-1) in order, at most one codec, the last.
 
     Up to three are drawn; `scaling` may be added where VP9 or AV1 is to look bad.
+
+    Args:
+        generator: Draws.
+        weights: How often each kind is drawn.
+        codecs: Which of the kinds are codecs.
     """
-    names = list(WEIGHTS)
-    weights = np.array([WEIGHTS[name] for name in names])
+    names, chances = list(weights), np.array(list(weights.values()))
     count = int(generator.choice(len(COUNT_WEIGHTS), p=COUNT_WEIGHTS))
-    chosen = generator.choice(names, size=count, replace=False, p=weights / weights.sum()).tolist()
-    codecs = [name for name in chosen if name in CODECS][:1]
-    before = [name for name in chosen if name not in CODECS]
-    drawn = [(name, round(float(generator.random()), 4)) for name in before + codecs]
+    chosen = generator.choice(names, size=count, replace=False, p=chances / chances.sum()).tolist()
+    last = [name for name in chosen if name in codecs][:1]
+    before = [name for name in chosen if name not in codecs]
+    drawn = [(name, round(float(generator.random()), 4)) for name in before + last]
     # VP9 and AV1 look good at the lowest rates they reach; streams of even lower rates are small pictures scaled up.
     if drawn and drawn[-1][0] in SCALED_UP and drawn[-1][1] > 0.5 and "scaling" not in before:
         drawn.insert(0, ("scaling", round(float(generator.random()), 4)))
